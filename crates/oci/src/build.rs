@@ -1,0 +1,1 @@
+//! A directory in, an image out.
