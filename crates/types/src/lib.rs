@@ -1,1 +1,10 @@
-//! .
+//! What every other crate agrees on: names of labels and annotations, quantities, selectors, rules for names, the
+//! clock. Pure but for the clock.
+
+pub mod clock;
+pub mod key;
+pub mod labels;
+pub mod names;
+pub mod pod;
+pub mod quantity;
+pub mod selector;

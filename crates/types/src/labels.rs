@@ -1,0 +1,52 @@
+//! Names of labels, annotations, taints and finalizers: Yado's own and those of Kubernetes that code here reads.
+
+/// The app a thing belongs to.
+pub const APP_NAME: &str = "app.kubernetes.io/name";
+/// The process type within the app: `web`, `worker`.
+pub const APP_COMPONENT: &str = "app.kubernetes.io/component";
+/// The description a thing was compiled from: all objects of one `yado dev` share it.
+pub const APP_PART_OF: &str = "app.kubernetes.io/part-of";
+/// Who made a thing; [`MANAGED_BY_YADO`] for what `yado` compiled.
+pub const APP_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Value of [`APP_MANAGED_BY`].
+pub const MANAGED_BY_YADO: &str = "yado";
+
+/// Tells a ReplicaSet's Pods from those of its Deployment's other ReplicaSets.
+pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
+/// A Deployment's revision number, on it and on its ReplicaSets.
+pub const DEPLOYMENT_REVISION: &str = "deployment.kubernetes.io/revision";
+/// Earlier revision numbers of a ReplicaSet that was rolled back to.
+pub const DEPLOYMENT_REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
+/// Replicas that a ReplicaSet's Deployment asks for in all.
+pub const DEPLOYMENT_DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
+/// Replicas that a ReplicaSet's Deployment may have at most during an update.
+pub const DEPLOYMENT_MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
+
+/// The Service an EndpointSlice belongs to.
+pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
+/// Who writes an EndpointSlice.
+pub const ENDPOINTSLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+
+/// A node's name, as a label on it.
+pub const HOSTNAME: &str = "kubernetes.io/hostname";
+/// A node's operating system.
+pub const OS: &str = "kubernetes.io/os";
+/// A node's architecture in Go's words (`amd64`, `arm64`).
+pub const ARCH: &str = "kubernetes.io/arch";
+
+/// Taint of a node whose Ready condition is False.
+pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";
+/// Taint of a node whose Ready condition is Unknown.
+pub const TAINT_UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Taint of a cordoned node.
+pub const TAINT_UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// Finalizer of foreground deletion: the owner goes after its dependants.
+pub const FINALIZER_FOREGROUND: &str = "foregroundDeletion";
+/// Finalizer of orphaning deletion: the dependants lose their owner reference first.
+pub const FINALIZER_ORPHAN: &str = "orphan";
+
+/// Namespace of the leases by which nodes say that they live.
+pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
+/// Restart request of `kubectl rollout restart`, on a Pod template.
+pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
