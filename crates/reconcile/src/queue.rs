@@ -1,0 +1,257 @@
+//! Keys that want a look.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::fmt::{Debug, Display};
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use yado_types::clock::Clock;
+
+use crate::Tasks;
+
+/// First delay after a failure; each further failure doubles it.
+const RETRY_FIRST: Duration = Duration::from_millis(5);
+/// The longest delay between tries, so that whatever mends is noticed within half a minute.
+const RETRY_LONGEST: Duration = Duration::from_secs(30);
+
+/// A set of keys with an order of arrival. A key is in it at most once however often it is added, so its size is
+/// bounded by the number of objects; a key that is being worked on comes back only when that work is done.
+pub struct Queue<Q> {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State<Q>>,
+    changed: Notify,
+}
+
+struct State<Q> {
+    ready: VecDeque<Q>,
+    waiting: HashSet<Q>,
+    working: HashSet<Q>,
+    again: HashSet<Q>,
+    later: BTreeMap<Duration, BTreeSet<Q>>,
+    due: HashMap<Q, Duration>,
+    failures: HashMap<Q, u32>,
+}
+
+impl<Q: Clone + Eq + Ord + Hash + Send + 'static> Queue<Q> {
+    /// An empty queue.
+    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+        let state = State {
+            ready: VecDeque::new(),
+            waiting: HashSet::new(),
+            working: HashSet::new(),
+            again: HashSet::new(),
+            later: BTreeMap::new(),
+            due: HashMap::new(),
+            failures: HashMap::new(),
+        };
+        Arc::new(Self { clock, state: Mutex::new(state), changed: Notify::new() })
+    }
+
+    /// Wants a look now.
+    pub fn add(&self, key: Q) {
+        self.state.lock().add(key);
+        self.changed.notify_one();
+    }
+
+    /// Wants a look after `delay`, or earlier if an earlier one is planned already.
+    pub fn add_after(&self, key: Q, delay: Duration) {
+        let at = self.clock.monotonic() + delay;
+        self.state.lock().add_at(key, at);
+        self.changed.notify_one();
+    }
+
+    /// The next key to work on; [`Queue::done`] must follow.
+    pub async fn next(&self) -> Q {
+        loop {
+            let changed = self.changed.notified();
+            let now = self.clock.monotonic();
+            let until_due = {
+                let mut state = self.state.lock();
+                state.promote(now);
+                if let Some(key) = state.ready.pop_front() {
+                    state.waiting.remove(&key);
+                    state.working.insert(key.clone());
+                    if !state.ready.is_empty() {
+                        // Wakes a further worker: one notification may stand for several keys.
+                        self.changed.notify_one();
+                    }
+                    return key;
+                }
+                state.later.keys().next().map(|at| at.saturating_sub(now))
+            };
+            match until_due {
+                Some(delay) => tokio::select! {
+                    () = changed => {}
+                    () = self.clock.sleep(delay) => {}
+                },
+                None => changed.await,
+            }
+        }
+    }
+
+    /// The work on `key` has ended; if it was added meanwhile, it is ready again.
+    pub fn done(&self, key: &Q, outcome: Outcome) {
+        let now = self.clock.monotonic();
+        let mut state = self.state.lock();
+        state.working.remove(key);
+        match outcome {
+            Outcome::Next(next) => {
+                state.failures.remove(key);
+                if let Next::After(delay) = next {
+                    state.add_at(key.clone(), now + delay);
+                }
+            }
+            Outcome::Failed => {
+                let failures = state.failures.entry(key.clone()).or_default();
+                let delay = RETRY_FIRST.saturating_mul(1 << (*failures).min(16)).min(RETRY_LONGEST);
+                *failures += 1;
+                state.add_at(key.clone(), now + delay);
+            }
+        }
+        if state.again.remove(key) {
+            state.add(key.clone());
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// Nothing is ready or being worked on; what is planned for later does not count.
+    pub fn is_idle(&self) -> bool {
+        let state = self.state.lock();
+        state.ready.is_empty() && state.working.is_empty()
+    }
+}
+
+impl<Q: Clone + Eq + Ord + Hash> State<Q> {
+    fn add(&mut self, key: Q) {
+        if self.working.contains(&key) {
+            self.again.insert(key);
+        } else if self.waiting.insert(key.clone()) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn add_at(&mut self, key: Q, at: Duration) {
+        if let Some(planned) = self.due.get(&key) {
+            if *planned <= at {
+                return;
+            }
+            let planned = *planned;
+            if let Some(keys) = self.later.get_mut(&planned) {
+                keys.remove(&key);
+                if keys.is_empty() {
+                    self.later.remove(&planned);
+                }
+            }
+        }
+        self.due.insert(key.clone(), at);
+        self.later.entry(at).or_default().insert(key);
+    }
+
+    fn promote(&mut self, now: Duration) {
+        while let Some(first) = self.later.first_entry().filter(|e| *e.key() <= now) {
+            for key in first.remove() {
+                self.due.remove(&key);
+                self.add(key);
+            }
+        }
+    }
+}
+
+/// What a reconciliation asks for next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing until something changes.
+    Wait,
+    /// Another look after this long, even if nothing changes.
+    After(Duration),
+}
+
+/// How the work on a key ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Well.
+    Next(Next),
+    /// It is tried again after a delay that doubles.
+    Failed,
+}
+
+/// Starts `workers` tasks that take keys from `queue` and give them to `reconcile`. A failure is logged here, once,
+/// and retried with back-off.
+pub fn run<Q, F, W, E>(tasks: &Tasks, name: &'static str, queue: &Arc<Queue<Q>>, workers: usize, reconcile: F)
+where
+    Q: Clone + Eq + Ord + Hash + Debug + Send + Sync + 'static,
+    F: Fn(Q) -> W + Clone + Send + Sync + 'static,
+    W: Future<Output = Result<Next, E>> + Send,
+    E: Display + Send,
+{
+    for _ in 0..workers {
+        let (queue, reconcile) = (queue.clone(), reconcile.clone());
+        tasks.spawn(name, async move {
+            loop {
+                let key = queue.next().await;
+                let outcome = match reconcile(key.clone()).await {
+                    Ok(next) => Outcome::Next(next),
+                    Err(error) => {
+                        tracing::debug!(controller = name, ?key, %error, "will try again");
+                        Outcome::Failed
+                    }
+                };
+                queue.done(&key, outcome);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+    use jiff::Timestamp;
+    use yado_types::clock::ManualClock;
+
+    use super::*;
+
+    fn queue() -> (ManualClock, Arc<Queue<&'static str>>) {
+        let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
+        (clock.clone(), Queue::new(Arc::new(clock)))
+    }
+
+    #[tokio::test]
+    async fn a_key_waits_once_and_comes_back_after_the_work_on_it() {
+        let (_, queue) = queue();
+        queue.add("a");
+        queue.add("a");
+        assert_eq!(queue.next().await, "a");
+        queue.add("a");
+        assert_eq!(queue.next().now_or_never(), None);
+        queue.done(&"a", Outcome::Next(Next::Wait));
+        assert_eq!(queue.next().await, "a");
+        queue.done(&"a", Outcome::Next(Next::Wait));
+        assert!(queue.is_idle());
+    }
+
+    #[tokio::test]
+    async fn the_earliest_plan_wins_and_failures_back_off() {
+        let (clock, queue) = queue();
+        queue.add_after("a", Duration::from_secs(5));
+        queue.add_after("a", Duration::from_secs(1));
+        queue.add_after("a", Duration::from_secs(9));
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(queue.next().await, "a");
+        for delay in [5, 10, 20] {
+            queue.done(&"a", Outcome::Failed);
+            clock.advance(Duration::from_millis(delay - 1));
+            assert_eq!(queue.next().now_or_never(), None);
+            clock.advance(Duration::from_millis(1));
+            assert_eq!(queue.next().now_or_never(), Some("a"));
+        }
+        queue.done(&"a", Outcome::Next(Next::After(Duration::from_secs(1))));
+        assert_eq!(queue.next().now_or_never(), None);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(queue.next().now_or_never(), Some("a"));
+    }
+}

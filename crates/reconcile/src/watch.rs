@@ -1,0 +1,288 @@
+//! One watch per kind, shared by all who read it.
+
+use std::any::{Any, TypeId};
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource};
+use parking_lot::{Mutex, RwLock};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch as signal;
+use yado_types::key::ObjectKey;
+
+use crate::{Index, Queue, Tasks};
+
+/// A kind that can be watched: every type of `k8s-openapi` that has metadata.
+pub trait Kind: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Kind for K {}
+
+/// What happened to an object: `old` is absent when it is new, `new` when it is gone.
+#[derive(Clone, Debug)]
+pub struct Change<K> {
+    /// Where it is.
+    pub key: ObjectKey,
+    /// As it was known before.
+    pub old: Option<Arc<K>>,
+    /// As it is now.
+    pub new: Option<Arc<K>>,
+}
+
+impl<K> Change<K> {
+    /// The latest known state: what it is, or what it was if it is gone.
+    pub fn latest(&self) -> Option<&Arc<K>> {
+        self.new.as_ref().or(self.old.as_ref())
+    }
+}
+
+type Feed<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+
+/// All objects of a kind (or of a selection of it), kept current by one watch.
+pub struct Watch<K> {
+    objects: RwLock<BTreeMap<ObjectKey, Arc<K>>>,
+    /// Locked for the whole of an update, so that a feed that is added sees each object exactly once.
+    feeds: Mutex<Vec<Feed<K>>>,
+    progress: signal::Sender<Progress>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Progress {
+    synced: bool,
+    /// Highest resource version seen.
+    revision: u64,
+    /// Counts updates, so that every one of them wakes the waiting.
+    updates: u64,
+}
+
+impl<K: Kind> Watch<K> {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            objects: RwLock::default(),
+            feeds: Mutex::default(),
+            progress: signal::Sender::new(Progress::default()),
+        })
+    }
+
+    /// The object at `key`.
+    pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
+        self.objects.read().get(key).cloned()
+    }
+
+    /// Every object, ordered by namespace and name.
+    pub fn list(&self) -> Vec<Arc<K>> {
+        self.objects.read().values().cloned().collect()
+    }
+
+    /// Every object of a namespace, ordered by name.
+    pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
+        let start = ObjectKey::new(namespace, "");
+        let objects = self.objects.read();
+        let from_here = objects.range(start..);
+        from_here.take_while(|(k, _)| k.namespace == namespace).map(|(_, o)| o.clone()).collect()
+    }
+
+    /// Ready once the first list is complete.
+    pub async fn synced(&self) {
+        // The sender lives in self, so waiting cannot fail.
+        let _ = self.progress.subscribe().wait_for(|p| p.synced).await;
+    }
+
+    /// Ready once the change that gave an object the resource version `revision` has arrived here, so that the next
+    /// decision does not rest on a state before one's own write. Gives up after `timeout`: deciding on an older
+    /// state is safe, merely wasteful, since writes carry the version they rest on.
+    pub async fn seen(&self, revision: u64, timeout: Duration) {
+        let mut progress = self.progress.subscribe();
+        let _ = tokio::time::timeout(timeout, progress.wait_for(|p| p.revision >= revision)).await;
+    }
+
+    /// Ready once `holds` says so of the object at `key`, with whether it did before `timeout`.
+    pub async fn until(&self, key: &ObjectKey, timeout: Duration, holds: impl Fn(Option<&K>) -> bool) -> bool {
+        let mut progress = self.progress.subscribe();
+        let holding = progress.wait_for(|_| holds(self.objects.read().get(key).map(Arc::as_ref)));
+        matches!(tokio::time::timeout(timeout, holding).await, Ok(Ok(_)))
+    }
+
+    /// Calls `feed` for every change from now on, in order, after first calling it for each object that is there.
+    /// It runs on the watch's own task: it must be quick and must not wait.
+    pub fn feed(&self, feed: impl Fn(&Change<K>) + Send + Sync + 'static) {
+        let mut feeds = self.feeds.lock();
+        for (key, object) in self.objects.read().iter() {
+            feed(&Change { key: key.clone(), old: None, new: Some(object.clone()) });
+        }
+        feeds.push(Box::new(feed));
+    }
+
+    /// Adds to `queue`, at every change, the keys that `map` gives for it.
+    pub fn feed_queue<Q, I>(&self, queue: &Arc<Queue<Q>>, map: impl Fn(&Change<K>) -> I + Send + Sync + 'static)
+    where
+        Q: Clone + Eq + Ord + Hash + Send + Sync + 'static,
+        I: IntoIterator<Item = Q>,
+    {
+        let queue = queue.clone();
+        self.feed(move |change| map(change).into_iter().for_each(|key| queue.add(key)));
+    }
+
+    /// An index over the objects, current whenever [`Watch::get`] is.
+    pub fn index<I>(&self, of: impl Fn(&K) -> Vec<I> + Send + Sync + 'static) -> Arc<Index<I, K>>
+    where
+        I: Clone + Eq + Hash + Send + Sync + 'static,
+    {
+        let index = Arc::new(Index::default());
+        let filled = index.clone();
+        self.feed(move |change| filled.update(change, &of));
+        index
+    }
+
+    fn update(&self, key: ObjectKey, new: Option<Arc<K>>, revision: u64) {
+        let feeds = self.feeds.lock();
+        let old = {
+            let mut objects = self.objects.write();
+            match &new {
+                Some(object) => objects.insert(key.clone(), object.clone()),
+                None => objects.remove(&key),
+            }
+        };
+        let change = Change { key, old, new };
+        feeds.iter().for_each(|feed| feed(&change));
+        self.progress.send_modify(|p| {
+            p.revision = p.revision.max(revision);
+            p.updates += 1;
+        });
+    }
+
+    /// Takes over a complete list: what is not in it is gone.
+    fn replace(&self, listed: Vec<K>) {
+        let listed: BTreeMap<_, _> = listed.into_iter().map(|o| (ObjectKey::of(o.meta()), Arc::new(o))).collect();
+        let gone: Vec<_> = self.objects.read().keys().filter(|k| !listed.contains_key(k)).cloned().collect();
+        gone.into_iter().for_each(|key| self.update(key, None, 0));
+        for (key, object) in listed {
+            let revision = revision_of(object.meta().resource_version.as_deref());
+            let known = self.objects.read().get(&key).map(|o| revision_of(o.meta().resource_version.as_deref()));
+            if known != Some(revision) || revision == 0 {
+                self.update(key, Some(object), revision);
+            }
+        }
+        self.progress.send_modify(|p| p.synced = true);
+    }
+
+    async fn drive(self: Arc<Self>, api: Api<K>, config: watcher::Config) {
+        let mut events = pin!(kube::runtime::watcher(api, config).default_backoff());
+        let mut listed = Vec::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listed.clear(),
+                Ok(Event::InitApply(object)) => listed.push(object),
+                Ok(Event::InitDone) => self.replace(std::mem::take(&mut listed)),
+                Ok(Event::Apply(object)) => {
+                    let revision = revision_of(object.meta().resource_version.as_deref());
+                    self.update(ObjectKey::of(object.meta()), Some(Arc::new(object)), revision);
+                }
+                Ok(Event::Delete(object)) => {
+                    let revision = revision_of(object.meta().resource_version.as_deref());
+                    self.update(ObjectKey::of(object.meta()), None, revision);
+                }
+                Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "the watch broke and starts again"),
+            }
+        }
+    }
+}
+
+/// A resource version as a number; 0 where it is absent or not one.
+pub fn revision_of(resource_version: Option<&str>) -> u64 {
+    resource_version.and_then(|v| v.parse().ok()).unwrap_or_default()
+}
+
+/// The watches of one client, each made once.
+#[derive(Clone)]
+pub struct Watches {
+    client: Client,
+    tasks: Tasks,
+    made: Arc<Mutex<Made>>,
+}
+
+/// A watch by its kind and field selector; the value is an `Arc<Watch<K>>` of that kind.
+type Made = HashMap<(TypeId, String), Arc<dyn Any + Send + Sync>>;
+
+impl Watches {
+    /// None is open yet; `tasks` will own those that are.
+    pub fn new(client: Client, tasks: Tasks) -> Self {
+        Self { client, tasks, made: Arc::default() }
+    }
+
+    /// The client the watches use.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Who owns the watches' tasks.
+    pub fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Every object of a kind, in all namespaces.
+    pub fn all<K: Kind>(&self) -> Arc<Watch<K>> {
+        self.selected("")
+    }
+
+    /// The objects of a kind that a field selector such as `spec.nodeName=a` means.
+    pub fn selected<K: Kind>(&self, fields: &str) -> Arc<Watch<K>> {
+        let mut made = self.made.lock();
+        let entry = made.entry((TypeId::of::<K>(), fields.to_owned())).or_insert_with(|| {
+            let watch = Watch::<K>::new();
+            let mut config = watcher::Config::default().streaming_lists();
+            if !fields.is_empty() {
+                config = config.fields(fields);
+            }
+            self.tasks.spawn("watch", watch.clone().drive(Api::all(self.client.clone()), config));
+            watch
+        });
+        // The key holds K's own type id, so the value is of that type; a fresh watch would merely be redundant.
+        entry.clone().downcast().unwrap_or_else(|_| Watch::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+    use super::*;
+
+    fn object(name: &str, revision: &str) -> ConfigMap {
+        let metadata = ObjectMeta {
+            namespace: Some("n".into()),
+            name: Some(name.into()),
+            resource_version: Some(revision.into()),
+            labels: Some([("app".to_owned(), name[..1].to_owned())].into()),
+            ..Default::default()
+        };
+        ConfigMap { metadata, ..Default::default() }
+    }
+
+    #[tokio::test]
+    async fn a_relist_reports_what_is_new_changed_and_gone_and_nothing_else() {
+        let watch = Watch::<ConfigMap>::new();
+        watch.replace(vec![object("a1", "1"), object("a2", "2")]);
+        let by_app = watch.index(|c| c.metadata.labels.iter().flatten().map(|(_, v)| v.clone()).collect());
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let sink = seen.clone();
+        watch.feed(move |c| sink.lock().push((c.key.name.clone(), c.old.is_some(), c.new.is_some())));
+        assert_eq!(std::mem::take(&mut *seen.lock()), [("a1".into(), false, true), ("a2".into(), false, true)]);
+        watch.replace(vec![object("a1", "1"), object("b1", "5")]);
+        assert_eq!(*seen.lock(), [("a2".into(), true, false), ("b1".into(), false, true)]);
+        assert_eq!(by_app.get(&"a".to_owned()).len(), 1);
+        assert_eq!(by_app.get(&"b".to_owned()).len(), 1);
+        watch.update(ObjectKey::new("n", "b1"), None, 6);
+        assert!(by_app.get(&"b".to_owned()).is_empty());
+        watch.seen(6, Duration::from_secs(5)).await;
+        assert!(watch.until(&ObjectKey::new("n", "b1"), Duration::from_secs(5), |o| o.is_none()).await);
+        assert_eq!(watch.in_namespace("n").len(), 1);
+        assert!(watch.in_namespace("m").is_empty());
+    }
+}
