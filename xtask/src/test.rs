@@ -1,0 +1,46 @@
+//! `cargo xtask test`: everything a change must pass, on a machine that has only Rust and Debian's packages.
+
+use anyhow::{Result, bail};
+
+use crate::{is_installed, run as command, tidy};
+
+/// Debian packages by the program each brings: real peers for the tests.
+const PACKAGES: &[(&str, &str)] = &[
+    ("busybox", "busybox-static"),       // a root file system for containers
+    ("docker-registry", "docker-registry"), // pulls
+    ("htpasswd", "apache2-utils"),       // pulls with authentication
+    ("curl", "curl"),                    // what users call pages with
+    ("cc", "gcc"),                       // the linker, and C in a few crates
+];
+
+/// Installs, checks, builds and tests; `filter` goes to the test runner.
+pub fn run(filter: &[String]) -> Result<()> {
+    install_packages()?;
+    run_checks()?;
+    let filter: Vec<&str> = filter.iter().map(String::as_str).collect();
+    if is_installed("cargo-nextest") {
+        command("cargo", &[&["nextest", "run", "--workspace", "--no-fail-fast"], &filter[..]].concat())
+    } else {
+        command("cargo", &[&["test", "--workspace", "--no-fail-fast", "--"], &filter[..]].concat())
+    }
+}
+
+fn run_checks() -> Result<()> {
+    command("cargo", &["fmt", "--all", "--check"])?;
+    tidy::run()?;
+    command("cargo", &["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"])
+}
+
+fn install_packages() -> Result<()> {
+    let missing: Vec<&str> =
+        PACKAGES.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
+    if !missing.is_empty() {
+        if !is_installed("apt-get") {
+            bail!("these programs are missing and there is no apt-get to install them: {}", missing.join(", "));
+        }
+        command("apt-get", &["update", "-qq"])?;
+        let install = ["install", "-y", "-qq", "--no-install-recommends"];
+        command("apt-get", &[&install[..], &missing].concat())?;
+    }
+    Ok(())
+}
