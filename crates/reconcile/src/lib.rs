@@ -4,12 +4,14 @@
 //! - [`Watch`] and [`Watches`]: one watch per kind, shared; its objects in memory, with [`Index`]es.
 //! - [`Queue`]: which keys want a look, each at most once, some later.
 //! - [`run`]: the loop itself: take a key, reconcile, retry with back-off.
+//! - [`events`]: what happened, for people to read.
 //!
 //! ```text
 //! API server --watch--> Watch --feed--> Queue --next--> reconcile(key) --writes--> API server
 //!                         \--index--> Index <---reads----/
 //! ```
 
+pub mod events;
 mod index;
 mod queue;
 mod tasks;
