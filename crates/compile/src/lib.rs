@@ -1,1 +1,198 @@
-//! .
+//! Descriptions in, Kubernetes objects out.
+//!
+//! A front end reads one format and its mistakes: [`appfile`] (HCL, with the applications it depends on),
+//! [`procfile`], [`manifest`] (Kubernetes' own YAML and JSON). What an application becomes is written once, in
+//! [`workload`]. A back end writes the objects out: [`output`] as YAML files that a reader and `kubectl` understand.
+//! The objects are the only model of an app that is passed on; nobody downstream sees an Appfile.
+//!
+//! ```text
+//! Appfile ──┐
+//! Procfile ─┼─> workload ──> objects ──> .yado/compiled/*.yaml
+//! YAML ─────┘  (passes by)
+//! ```
+//!
+//! Nothing here asks the network, the clock or chance: the same files give the same objects.
+
+pub mod appfile;
+pub mod diagnostic;
+mod docker_run;
+pub mod manifest;
+pub mod output;
+pub mod procfile;
+mod source;
+pub mod workload;
+
+use std::path::{Path, PathBuf};
+
+pub use diagnostic::{Diagnostic, Diagnostics, Position};
+use serde_json::Value;
+
+/// The port a `web` process is told to listen on, in `PORT`, unless the description says another.
+pub const WEB_PORT: u16 = 8080;
+
+/// How to compile.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The domain under which an app gets its host name: `guestbook` becomes `guestbook.localhost`.
+    pub domain: String,
+}
+
+impl Default for Options {
+    /// `localhost`: browsers and resolvers send every name below it to this machine (RFC 6761).
+    fn default() -> Self {
+        Options { domain: "localhost".into() }
+    }
+}
+
+/// An image that has to be built before the objects can run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BuildRequest {
+    /// The application.
+    pub name: String,
+    /// The directory with its `Procfile`, `Aptfile` and sources.
+    pub context: PathBuf,
+    /// The name under which the objects ask for it, such as `yado.local/guestbook:latest`.
+    pub image: String,
+}
+
+/// One object and where it came from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Object {
+    /// The Kubernetes object, `apiVersion` first.
+    pub value: Value,
+    /// What it is filed under in the output: an application's name or a manifest's file stem.
+    pub group: String,
+    /// The file that asked for it.
+    pub source: PathBuf,
+}
+
+impl Object {
+    /// `apiVersion`, or an empty string.
+    pub fn api_version(&self) -> &str {
+        self.value["apiVersion"].as_str().unwrap_or_default()
+    }
+
+    /// `kind`, or an empty string.
+    pub fn kind(&self) -> &str {
+        self.value["kind"].as_str().unwrap_or_default()
+    }
+
+    /// `metadata.name`, or an empty string.
+    pub fn name(&self) -> &str {
+        self.value["metadata"]["name"].as_str().unwrap_or_default()
+    }
+
+    /// `metadata.namespace` where one is written.
+    pub fn namespace(&self) -> Option<&str> {
+        self.value["metadata"]["namespace"].as_str()
+    }
+}
+
+/// What a description became.
+#[derive(Debug, Clone, Default)]
+pub struct Compiled {
+    /// The app's name; objects that `compile` made carry it in the label `app.kubernetes.io/part-of`.
+    pub app: String,
+    /// The type the application says or its files show (`ruby`, `docker-external`); empty for manifests.
+    pub app_type: String,
+    /// The directory the description is in.
+    pub directory: PathBuf,
+    /// The host name of the app's web page, if it has one.
+    pub host: Option<String>,
+    /// Objects in the order in which to create them: what others depend on comes first.
+    pub objects: Vec<Object>,
+    /// Images to build, each once.
+    pub builds: Vec<BuildRequest>,
+    /// Applications the app depends on, in the order found.
+    pub dependencies: Vec<String>,
+    /// Things that were understood but have no effect, or were guessed.
+    pub warnings: Vec<Diagnostic>,
+    /// Where an `.ottoid` has to be made, if the description is an Appfile without one.
+    pub missing_id: Option<PathBuf>,
+}
+
+impl Compiled {
+    /// Whether anything would run. An Appfile may be well formed and still start nothing, for example when its type
+    /// is one that only a Procfile can start.
+    pub fn has_workloads(&self) -> bool {
+        self.objects.iter().any(|o| matches!(o.kind(), "Deployment" | "Pod" | "ReplicaSet"))
+    }
+
+    /// Makes every container that asks for `image` ask for `pinned`, so that a new build is a new revision.
+    pub fn pin_image(&mut self, image: &str, pinned: &str) {
+        for object in &mut self.objects {
+            let spec = &mut object.value["spec"]["template"]["spec"];
+            for list in ["containers", "initContainers"] {
+                for container in spec[list].as_array_mut().into_iter().flatten() {
+                    if container["image"] == image {
+                        container["image"] = pinned.into();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Compiles what `path` names: a directory with an `Appfile`, a `Procfile` or manifests (looked for in that order),
+/// or one such file.
+///
+/// # Errors
+///
+/// Every mistake found, not only the first, each with its place.
+pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
+    match describe(path)? {
+        Description::Appfile(file) => appfile::compile(&file, options),
+        Description::Procfile(file) => appfile::compile_procfile(&file, options),
+        Description::Manifests(files, name) => manifest::compile(&files, &name),
+    }
+}
+
+enum Description {
+    Appfile(PathBuf),
+    Procfile(PathBuf),
+    Manifests(Vec<PathBuf>, String),
+}
+
+/// Decides which format `path` is in, by name alone.
+fn describe(path: &Path) -> Result<Description, Diagnostics> {
+    let shown = path.display();
+    let meta = std::fs::metadata(path).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => Diagnostic::of_file(path, "there is no such file or directory"),
+        _ => Diagnostic::of_file(path, format!("cannot be read: {e}")),
+    })?;
+    if meta.is_file() {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        return match path.extension().and_then(|e| e.to_str()) {
+            _ if name == "Procfile" => Ok(Description::Procfile(path.into())),
+            _ if name == "Appfile" => Ok(Description::Appfile(path.into())),
+            Some("hcl") => Ok(Description::Appfile(path.into())),
+            Some("yaml" | "yml" | "json") => {
+                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+                Ok(Description::Manifests(vec![path.into()], stem.into_owned()))
+            }
+            _ => Err(Diagnostic::of_file(
+                path,
+                "is in no format known here: name an Appfile, a Procfile, or a .yaml, .yml or .json manifest",
+            )
+            .into()),
+        };
+    }
+    for (file, description) in [
+        (path.join("Appfile"), Description::Appfile as fn(PathBuf) -> Description),
+        (path.join("Procfile"), Description::Procfile),
+    ] {
+        if file.is_file() {
+            return Ok(description(file));
+        }
+    }
+    let files = manifest::files_in(path)?;
+    if files.is_empty() {
+        let sentence = "holds no Appfile, no Procfile and no .yaml, .yml or .json manifest: add one, or name another directory";
+        return Err(Diagnostic::of_file(path, sentence).into());
+    }
+    let absolute = path.canonicalize().map_err(|e| {
+        Diagnostic::of_file(path, format!("cannot be resolved to an absolute path: {e} ({shown})"))
+    })?;
+    let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    Ok(Description::Manifests(files, name))
+}

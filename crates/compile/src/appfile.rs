@@ -1,0 +1,144 @@
+//! Appfiles: HCL as Otto 0.1 and 0.2 wrote it.
+//!
+//! ```hcl
+//! application {
+//!   name = "guestbook"
+//!   type = "python"                              # may be left out where the directory shows it
+//!   dependency { source = "./redis-leader" }     # another directory with an Appfile and an .ottoid
+//! }
+//! project        { name = "guestbook" infrastructure = "home" }   # both default: project to the application's name,
+//! infrastructure "home" { type = "yado" flavor = "simple" }       # infrastructure to aws (simple)
+//! import "./shared" {}                           # merged into this file
+//!
+//! customization { port = 6379 }                  # unnamed is "app": the application itself
+//! customization "scale" { web = 3 }              # how many of each process type; 1 where not said
+//! customization "env"   { GREETING = "hello" }   # environment of every process
+//! customization "docker" { image = "redis:3" run_args = "-p 6379:6379" }   # for type "docker-external"
+//! ```
+//!
+//! [`parse`] reads one file, [`load`] follows imports and dependencies, [`check`] holds the rules of a whole file,
+//! [`settings`] reads the customizations, [`lower`] makes objects.
+
+pub mod check;
+pub mod load;
+mod lower;
+pub mod parse;
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::{Compiled, Diagnostics, Options, diagnostic::Position};
+
+/// One Appfile, imports merged in or not yet.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Appfile {
+    /// The `application` block.
+    pub application: Option<Application>,
+    /// The `project` block.
+    pub project: Option<Project>,
+    /// The `infrastructure` blocks.
+    pub infrastructures: Vec<Infrastructure>,
+    /// The `customization` blocks in the order written.
+    pub customizations: Vec<Customization>,
+    /// The `import` blocks.
+    pub imports: Vec<Import>,
+}
+
+/// `application { ... }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Application {
+    /// Where the block starts.
+    pub at: Position,
+    /// Its name; none where the block has none.
+    pub name: Option<Text>,
+    /// Its type; none where it is to be detected.
+    pub app_type: Option<Text>,
+    /// Whether the type may be detected from the directory's files.
+    pub detect: bool,
+    /// What it depends on.
+    pub dependencies: Vec<Text>,
+}
+
+/// `project { ... }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Project {
+    /// Where the block starts.
+    pub at: Position,
+    /// The project's name.
+    pub name: Option<Text>,
+    /// Which `infrastructure` block the project uses.
+    pub infrastructure: Option<Text>,
+}
+
+/// `infrastructure "NAME" { ... }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Infrastructure {
+    /// Its name.
+    pub name: Text,
+    /// Its type; the name where the block says none.
+    pub infra_type: String,
+    /// Its flavor; empty where the block says none.
+    pub flavor: String,
+    /// Its `foundation "NAME" { ... }` blocks.
+    pub foundations: Vec<Customization>,
+}
+
+/// `customization "NAME" { ... }` and, as it has the same shape, `foundation "NAME" { ... }`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Customization {
+    /// Where the block starts.
+    pub at: Position,
+    /// The name in lower case; `app` where it has none.
+    pub name: String,
+    /// What is set, in the order written.
+    pub settings: Vec<Setting>,
+}
+
+/// `key = value`, or a nested block as an object.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Setting {
+    /// Where the key is.
+    pub at: Position,
+    /// Where the value is.
+    pub value_at: Position,
+    /// The key.
+    pub key: String,
+    /// The value.
+    pub value: Value,
+}
+
+/// `import "SOURCE" {}`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Import {
+    /// What to import, a directory with an Appfile.
+    pub source: Text,
+}
+
+/// A string and where it is written.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Text {
+    /// Where.
+    pub at: Position,
+    /// The string.
+    pub value: String,
+}
+
+/// Compiles the Appfile at `file` and everything it depends on.
+pub fn compile(file: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
+    lower::compile(load::load(file)?, options)
+}
+
+/// Compiles the directory of a Procfile as an application named after the directory.
+pub fn compile_procfile(procfile: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
+    lower::compile(load::load_without_appfile(procfile)?, options)
+}
+
+/// The directory that holds `file`: `.` for a bare file name.
+fn directory_of(file: &Path) -> PathBuf {
+    match file.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.into(),
+        _ => PathBuf::from("."),
+    }
+}

@@ -1,0 +1,115 @@
+//! Mistakes and warnings, each with the place in the file that a person has to look at.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+/// A place in a file. Lines and columns count from 1, columns in characters.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// The file, as the user named it or as found from there.
+    pub file: Arc<Path>,
+    /// Line, from 1; 0 where the whole file is meant.
+    pub line: usize,
+    /// Column, from 1; 0 where the whole file is meant.
+    pub column: usize,
+}
+
+impl Position {
+    /// The file as a whole: it is missing, unreadable or empty.
+    pub fn of_file(file: &Path) -> Self {
+        Position { file: file.into(), line: 0, column: 0 }
+    }
+}
+
+impl fmt::Display for Position {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let file = self.file.display();
+        if self.line == 0 { write!(f, "{file}") } else { write!(f, "{file}:{}:{}", self.line, self.column) }
+    }
+}
+
+/// One mistake or warning: `Appfile:3:5: "nme" is not a field of application; ...`.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{at}: {message}")]
+pub struct Diagnostic {
+    /// Where.
+    pub at: Position,
+    /// What is wrong and what to do, one sentence without a full stop.
+    pub message: String,
+}
+
+impl Diagnostic {
+    /// A diagnostic at a place.
+    pub fn new(at: &Position, message: impl Into<String>) -> Self {
+        Diagnostic { at: at.clone(), message: message.into() }
+    }
+
+    /// A diagnostic about a file as a whole.
+    pub fn of_file(file: &Path, message: impl Into<String>) -> Self {
+        Diagnostic { at: Position::of_file(file), message: message.into() }
+    }
+}
+
+/// All mistakes of one compilation, at least one; in the order of files and lines when shown.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostics(pub Vec<Diagnostic>);
+
+impl Diagnostics {
+    /// The files in which mistakes were found, each once.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let mut files: Vec<PathBuf> = self.0.iter().map(|d| d.at.file.to_path_buf()).collect();
+        files.sort();
+        files.dedup();
+        files
+    }
+}
+
+impl From<Diagnostic> for Diagnostics {
+    fn from(one: Diagnostic) -> Self {
+        Diagnostics(vec![one])
+    }
+}
+
+impl fmt::Display for Diagnostics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, diagnostic) in self.0.iter().enumerate() {
+            if i > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{diagnostic}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Diagnostics {}
+
+/// Gathers mistakes and warnings while a front end goes on reading.
+#[derive(Debug, Default)]
+pub(crate) struct Findings {
+    pub errors: Vec<Diagnostic>,
+    pub warnings: Vec<Diagnostic>,
+}
+
+impl Findings {
+    pub fn error(&mut self, at: &Position, message: impl Into<String>) {
+        self.errors.push(Diagnostic::new(at, message));
+    }
+
+    pub fn warn(&mut self, at: &Position, message: impl Into<String>) {
+        self.warnings.push(Diagnostic::new(at, message));
+    }
+
+    /// The warnings if there was no mistake, else all mistakes in order of place.
+    pub fn finish(mut self) -> Result<Vec<Diagnostic>, Diagnostics> {
+        if self.errors.is_empty() {
+            return Ok(self.warnings);
+        }
+        self.errors.sort_by(|a, b| a.at.cmp(&b.at));
+        self.errors.dedup();
+        Err(Diagnostics(self.errors))
+    }
+}

@@ -1,0 +1,224 @@
+//! Kubernetes manifests: YAML with any number of documents, or JSON. They pass through as they are; all that is asked
+//! is that each document is an object: it has `apiVersion`, `kind` and `metadata.name`.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use serde_norway::Value as Yaml;
+
+use crate::{
+    Compiled, Object,
+    diagnostic::{Diagnostic, Diagnostics, Findings, Position},
+    source::Source,
+};
+
+/// The manifests directly in `directory`, by name.
+///
+/// # Errors
+///
+/// The directory cannot be read.
+pub fn files_in(directory: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
+    let broken = |e: std::io::Error| Diagnostic::of_file(directory, format!("cannot be read: {e}"));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(broken)? {
+        let path = entry.map_err(broken)?.path();
+        let manifest = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
+        let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        if manifest && !hidden && path.is_file() {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Reads the manifests in `files` as the app `name`.
+///
+/// # Errors
+///
+/// Every document that is no object, and files without any.
+pub fn compile(files: &[PathBuf], name: &str) -> Result<Compiled, Diagnostics> {
+    let mut found = Findings::default();
+    let mut compiled = Compiled { app: name.into(), ..Compiled::default() };
+    if let Some(first) = files.first() {
+        compiled.directory = first.parent().map(Path::to_path_buf).unwrap_or_default();
+    }
+    for file in files {
+        match Source::read(file) {
+            Ok(source) => {
+                let group = file.file_stem().unwrap_or_default().to_string_lossy();
+                for value in objects(&source, &mut found) {
+                    compiled.objects.push(Object { value, group: group.to_string(), source: file.clone() });
+                }
+            }
+            Err(mistake) => found.errors.push(mistake),
+        }
+    }
+    compiled.host = first_host(&compiled.objects);
+    compiled.warnings = found.finish()?;
+    Ok(compiled)
+}
+
+/// Reads objects from text that came from `name`, such as standard input.
+///
+/// # Errors
+///
+/// As [`compile`].
+pub fn parse(name: &Path, text: &str) -> Result<Vec<Value>, Diagnostics> {
+    let source = Source { path: name.into(), text: text.into() };
+    let mut found = Findings::default();
+    let values = objects(&source, &mut found);
+    found.finish()?;
+    Ok(values)
+}
+
+fn first_host(objects: &[Object]) -> Option<String> {
+    let ingresses = objects.iter().filter(|o| o.kind() == "Ingress");
+    let mut rules = ingresses.flat_map(|i| i.value["spec"]["rules"].as_array().into_iter().flatten());
+    rules.find_map(|rule| Some(rule["host"].as_str()?.to_string()))
+}
+
+fn objects(source: &Source, found: &mut Findings) -> Vec<Value> {
+    let mut values = Vec::new();
+    let mut documents = 0;
+    for document in documents_of(&source.text) {
+        if document.is_blank() {
+            continue;
+        }
+        documents += 1;
+        let checked = document.value(source).and_then(|value| document.check(source, value));
+        match checked {
+            Ok(more) => values.extend(more),
+            Err(mistake) => found.errors.push(mistake),
+        }
+    }
+    if documents == 0 {
+        found.errors.push(Diagnostic::of_file(&source.path, "holds no object"));
+    }
+    values
+}
+
+/// One document and the number of lines before it.
+struct Document<'a> {
+    text: &'a str,
+    lines_before: usize,
+}
+
+/// Splits at lines that start with `---`, which within a document no line of YAML may.
+fn documents_of(text: &str) -> Vec<Document<'_>> {
+    let mut documents = Vec::new();
+    let (mut start, mut start_line) = (0, 0);
+    let mut offset = 0;
+    for (number, line) in text.split_inclusive('\n').enumerate() {
+        let separator = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        if separator {
+            documents.push(Document { text: &text[start..offset], lines_before: start_line });
+            start = offset + 3;
+            start_line = number;
+        }
+        offset += line.len();
+    }
+    documents.push(Document { text: &text[start..], lines_before: start_line });
+    documents
+}
+
+impl Document<'_> {
+    fn is_blank(&self) -> bool {
+        self.text.lines().all(|l| {
+            let line = l.trim();
+            line.is_empty() || line.starts_with('#') || line.starts_with('%') || line == "..."
+        })
+    }
+
+    fn value(&self, source: &Source) -> Result<Value, Diagnostic> {
+        let yaml = serde_norway::from_str::<Yaml>(self.text).and_then(|mut yaml| {
+            yaml.apply_merge()?;
+            Ok(yaml)
+        });
+        let yaml = yaml.map_err(|e| {
+            let at = match e.location() {
+                Some(l) => source.at_line(self.lines_before + l.line(), l.column()),
+                None => self.start(source),
+            };
+            let reason = e.to_string();
+            // The place is already in front, and counted from this document's start.
+            let reason = reason.split(" at line ").next().unwrap_or_default();
+            Diagnostic::new(&at, format!("is not YAML: {reason}"))
+        })?;
+        to_json(yaml).map_err(|reason| Diagnostic::new(&self.start(source), reason))
+    }
+
+    /// The objects in the document: itself, or the items of a `List`.
+    fn check(&self, source: &Source, value: Value) -> Result<Vec<Value>, Diagnostic> {
+        let Value::Object(map) = &value else {
+            return Err(Diagnostic::new(&self.start(source), "is no Kubernetes object: it has to be a mapping"));
+        };
+        for key in ["apiVersion", "kind"] {
+            let at = self.line_of(source, key);
+            match map.get(key) {
+                Some(Value::String(s)) if !s.is_empty() => {}
+                Some(_) => return Err(Diagnostic::new(&at, format!("{key} has to be a string that is not empty"))),
+                None => {
+                    let sentence = format!("is no Kubernetes object: it has no {key}");
+                    return Err(Diagnostic::new(&at, sentence));
+                }
+            }
+        }
+        let kind = map["kind"].as_str().unwrap_or_default();
+        if let Some(items) = map.get("items").and_then(Value::as_array).filter(|_| kind.ends_with("List")) {
+            let each = items.iter().map(|item| self.check(source, item.clone()));
+            return Ok(each.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect());
+        }
+        let at = self.line_of(source, "metadata");
+        match value["metadata"].get("name").or(value["metadata"].get("generateName")) {
+            Some(Value::String(s)) if !s.is_empty() => Ok(vec![value]),
+            _ => Err(Diagnostic::new(&at, format!("this {kind} has no metadata.name"))),
+        }
+    }
+
+    /// Where the first line with content is.
+    fn start(&self, source: &Source) -> Position {
+        let content = |l: &str| !l.trim().is_empty() && !l.trim().starts_with('#');
+        let line = self.text.lines().position(content).unwrap_or(0);
+        source.at_line(self.lines_before + line + 1, 1)
+    }
+
+    /// Where a key of the document itself is, else where the document starts.
+    fn line_of(&self, source: &Source, key: &str) -> Position {
+        let is_key = |l: &str| l.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(':'));
+        match self.text.lines().position(is_key) {
+            Some(line) => source.at_line(self.lines_before + line + 1, 1),
+            None => self.start(source),
+        }
+    }
+}
+
+/// YAML's values that JSON has too.
+fn to_json(yaml: Yaml) -> Result<Value, String> {
+    Ok(match yaml {
+        Yaml::Null => Value::Null,
+        Yaml::Bool(b) => Value::Bool(b),
+        Yaml::String(s) => Value::String(s),
+        Yaml::Number(n) => match (n.as_i64(), n.as_u64(), n.as_f64()) {
+            (Some(i), ..) => i.into(),
+            (None, Some(u), _) => u.into(),
+            (.., Some(f)) if f.is_finite() => f.into(),
+            _ => return Err(format!("{n} is a number that JSON, and so Kubernetes, has not")),
+        },
+        Yaml::Sequence(items) => Value::Array(items.into_iter().map(to_json).collect::<Result<_, _>>()?),
+        Yaml::Mapping(mapping) => {
+            let mut map = Map::new();
+            for (key, value) in mapping {
+                let key = match key {
+                    Yaml::String(s) => s,
+                    Yaml::Bool(b) => b.to_string(),
+                    Yaml::Number(n) => n.to_string(),
+                    _ => return Err("has a key that is no string".into()),
+                };
+                map.insert(key, to_json(value)?);
+            }
+            Value::Object(map)
+        }
+        Yaml::Tagged(tagged) => return Err(format!("has the YAML tag {}, which Kubernetes has not", tagged.tag)),
+    })
+}
