@@ -1,0 +1,222 @@
+//! The routing index: what the three tables are made from. Pure: objects in, an immutable [`Snapshot`] out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Service, ServicePort};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::Ingress;
+use yado_types::key::ObjectKey;
+
+/// A state of all routes. Cheap to clone in parts: entries are shared between generations.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// Grows with every change; a table that has applied it says so.
+    pub generation: u64,
+    /// Every Service.
+    pub services: BTreeMap<ObjectKey, Arc<ServiceEntry>>,
+    /// Every Ingress.
+    pub ingresses: BTreeMap<ObjectKey, Arc<Ingress>>,
+    /// Addresses of Pods that are about to end: they stand in no entry, whatever the EndpointSlices say.
+    pub withdrawn: BTreeSet<IpAddr>,
+}
+
+/// A Service with its endpoints.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceEntry {
+    /// Its virtual addresses; empty for headless Services and external names.
+    pub cluster_ips: Vec<IpAddr>,
+    /// Addresses outside that lead here: `externalIPs` and those of load balancers.
+    pub external_ips: Vec<IpAddr>,
+    /// It has no virtual address: its name stands for its endpoints.
+    pub headless: bool,
+    /// The name that an `ExternalName` Service stands for.
+    pub external_name: Option<String>,
+    /// Seconds for which a client address keeps its endpoint, where `sessionAffinity` is `ClientIP`.
+    pub affinity_seconds: Option<u32>,
+    /// Its ports with where they lead.
+    pub ports: Vec<PortEntry>,
+}
+
+/// A port of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortEntry {
+    /// Empty where the Service has only one.
+    pub name: String,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// On the virtual addresses.
+    pub port: u16,
+    /// On every address of the node.
+    pub node_port: Option<u16>,
+    /// Where connections go: ready endpoints only, ordered and without repetition.
+    pub endpoints: Arc<[Endpoint]>,
+}
+
+/// A transport protocol that the tables know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// Number 6.
+    Tcp,
+    /// Number 17.
+    Udp,
+}
+
+impl Protocol {
+    /// The number in an IP header.
+    pub fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    fn parse(name: Option<&str>) -> Option<Self> {
+        match name.unwrap_or("TCP") {
+            "TCP" => Some(Self::Tcp),
+            "UDP" => Some(Self::Udp),
+            _ => None,
+        }
+    }
+}
+
+/// One address and port behind a Service.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Endpoint {
+    /// A Pod's address.
+    pub address: IpAddr,
+    /// The Pod's own port; 0 where a headless Service names none.
+    pub port: u16,
+    /// The Pod's host name where it has one of its own: `HOSTNAME.SERVICE.NAMESPACE.svc`.
+    pub hostname: Option<String>,
+}
+
+impl Snapshot {
+    /// The port of a Service by its name or, where `name` is empty, its number.
+    pub fn port(&self, service: &ObjectKey, name: &str, number: u16) -> Option<&PortEntry> {
+        let ports = &self.services.get(service)?.ports;
+        ports.iter().find(|p| if name.is_empty() { p.port == number } else { p.name == name })
+    }
+}
+
+/// The entry of a Service, from it and its EndpointSlices. Endpoints that are not ready or stand in `withdrawn` are
+/// left out: a request goes only to an endpoint that is ready.
+pub fn service_entry(
+    service: &Service,
+    slices: &[Arc<EndpointSlice>],
+    withdrawn: &BTreeSet<IpAddr>,
+) -> ServiceEntry {
+    let Some(spec) = &service.spec else { return ServiceEntry::default() };
+    let addresses = |texts: &mut dyn Iterator<Item = &String>| texts.filter_map(|a| a.parse().ok()).collect();
+    let headless = spec.cluster_ip.as_deref() == Some("None");
+    let balancers = service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|l| &l.ingress);
+    let balancers = balancers.flatten().filter_map(|i| i.ip.as_ref());
+    let affinity = spec.session_affinity.as_deref() == Some("ClientIP");
+    let timeout = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
+    let ports = spec.ports.iter().flatten();
+    ServiceEntry {
+        cluster_ips: if headless { Vec::new() } else { addresses(&mut cluster_ips(spec).into_iter()) },
+        external_ips: addresses(&mut spec.external_ips.iter().flatten().chain(balancers)),
+        headless,
+        external_name: (spec.type_.as_deref() == Some("ExternalName")).then(|| spec.external_name.clone()).flatten(),
+        // Three hours, as the API's default has it.
+        affinity_seconds: affinity.then(|| timeout.and_then(|t| t.try_into().ok()).unwrap_or(10_800)),
+        ports: ports.filter_map(|port| port_entry(port, slices, withdrawn)).collect(),
+    }
+}
+
+fn cluster_ips(spec: &k8s_openapi::api::core::v1::ServiceSpec) -> Vec<&String> {
+    match &spec.cluster_ips {
+        Some(all) if !all.is_empty() => all.iter().collect(),
+        _ => spec.cluster_ip.iter().collect(),
+    }
+}
+
+fn port_entry(
+    port: &ServicePort,
+    slices: &[Arc<EndpointSlice>],
+    withdrawn: &BTreeSet<IpAddr>,
+) -> Option<PortEntry> {
+    let protocol = Protocol::parse(port.protocol.as_deref())?;
+    let name = port.name.clone().unwrap_or_default();
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for slice in slices {
+        let leads_to = slice.ports.iter().flatten().find(|p| {
+            p.name.as_deref().unwrap_or_default() == name && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
+        });
+        let Some(target) = leads_to else { continue };
+        let target = target.port.and_then(|p| u16::try_from(p).ok()).unwrap_or_default();
+        for endpoint in slice.endpoints.iter().flatten() {
+            // Unset means ready, says the API.
+            if !endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true) {
+                continue;
+            }
+            let addresses = endpoint.addresses.iter().filter_map(|a| a.parse().ok());
+            endpoints.extend(addresses.filter(|a| !withdrawn.contains(a)).map(|address| Endpoint {
+                address,
+                port: target,
+                hostname: endpoint.hostname.clone(),
+            }));
+        }
+    }
+    endpoints.sort();
+    endpoints.dedup();
+    Some(PortEntry {
+        name,
+        protocol,
+        port: u16::try_from(port.port).ok()?,
+        node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
+        endpoints: endpoints.into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(service: serde_json::Value, slices: serde_json::Value, expect: &str) {
+        let service: Service = serde_json::from_value(service).expect("a Service");
+        let slices: Vec<Arc<EndpointSlice>> = serde_json::from_value(slices).expect("EndpointSlices");
+        let entry = service_entry(&service, &slices, &["10.0.0.9".parse().expect("an address")].into());
+        let ports = entry.ports.iter().map(|p| {
+            let to: Vec<_> = p.endpoints.iter().map(|e| format!("{}:{}", e.address, e.port)).collect();
+            format!("{}/{:?}/{}/{:?} -> {}", p.name, p.protocol, p.port, p.node_port, to.join(" "))
+        });
+        let text = format!("{:?} {}", entry.cluster_ips, ports.collect::<Vec<_>>().join("; "));
+        assert_eq!(text, expect);
+    }
+
+    #[test]
+    fn only_ready_endpoints_stand_in_an_entry() {
+        let ports = json!([{"name": "", "port": 8080, "protocol": "TCP"}]);
+        let endpoint = |a: &str, ready: bool| json!({"addresses": [a], "conditions": {"ready": ready}});
+        let slice = |endpoints| json!({"addressType": "IPv4", "ports": ports, "endpoints": endpoints});
+        let service = json!({"spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80, "nodePort": 30080}]}});
+        check(service.clone(), json!([]), "[10.96.0.1] /Tcp/80/Some(30080) -> ");
+        check(
+            service,
+            json!([
+                slice(json!([endpoint("10.0.0.2", true), endpoint("10.0.0.1", true), endpoint("10.0.0.3", false)])),
+                slice(json!([endpoint("10.0.0.1", true), endpoint("10.0.0.9", true)])),
+            ]),
+            "[10.96.0.1] /Tcp/80/Some(30080) -> 10.0.0.1:8080 10.0.0.2:8080",
+        );
+    }
+
+    #[test]
+    fn ports_meet_by_name_and_protocol_and_headless_services_have_no_address() {
+        check(
+            json!({"spec": {"clusterIP": "None", "ports": [
+                {"name": "dns", "port": 53, "protocol": "UDP"},
+                {"name": "dns-tcp", "port": 53},
+                {"name": "s", "port": 1, "protocol": "SCTP"}]}}),
+            json!([{"addressType": "IPv4",
+                "ports": [{"name": "dns", "port": 5353, "protocol": "UDP"}, {"name": "dns-tcp", "port": 5354}],
+                "endpoints": [{"addresses": ["10.0.0.1"]}]}]),
+            "[] dns/Udp/53/None -> 10.0.0.1:5353; dns-tcp/Tcp/53/None -> 10.0.0.1:5354",
+        );
+    }
+}

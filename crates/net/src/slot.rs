@@ -1,0 +1,171 @@
+//! Several Yados on one machine do not collide: each claims a slot, which gives it device names, address ranges and a
+//! table of its own, the same ones after a restart.
+
+use std::fs::{self, File};
+use std::io;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+
+/// More Yados than this do not run on one machine: each has a second octet of 10.0.0.0/8 for Pods and one for Services.
+const SLOTS: u8 = 32;
+/// Pods of slot `i` are in 10.(192 + i).0.0/16.
+const POD_OCTET: u8 = 192;
+/// Services of slot `i` are in 10.(96 + i).0.0/16; slot 0 has the range that Kubernetes installers use.
+const SERVICE_OCTET: u8 = 96;
+/// In the data directory: which slot this Yado had last.
+const REMEMBERED: &str = "net-slot";
+
+/// An IPv4 range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    /// The lowest address.
+    pub address: Ipv4Addr,
+    /// Leading bits that all addresses share.
+    pub prefix: u8,
+}
+
+impl Cidr {
+    /// The leading bits as a mask.
+    pub fn mask(self) -> [u8; 4] {
+        (u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)).to_be_bytes()
+    }
+
+    /// Whether an address lies in the range.
+    pub fn contains(self, address: Ipv4Addr) -> bool {
+        let mask = u32::from_be_bytes(self.mask());
+        u32::from(address) & mask == u32::from(self.address)
+    }
+
+    /// Whether some address lies in both ranges.
+    pub fn overlaps(self, other: Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
+}
+
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
+}
+
+/// Why no slot could be had.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file or folder failed.
+    #[error("{path} cannot be used for the network's state: {source}")]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// All are taken.
+    #[error(
+        "no range of Pod and Service addresses is free on this machine: every second octet from 10.{POD_OCTET} on is \
+         routed elsewhere or used by another yado; stop one of them"
+    )]
+    NoneFree,
+}
+
+/// A claimed slot: free again when it is dropped and when the process ends.
+#[derive(Debug)]
+pub struct Slot {
+    index: u8,
+    device: String,
+    run_dir: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Slot {
+    /// Claims the slot that this data directory had before if it is free, and otherwise the first free one whose
+    /// ranges do not overlap `routed`, what this machine already routes. `run_dir` is one for the whole machine and
+    /// does not outlive a reboot.
+    pub fn claim(data_dir: &Path, run_dir: &Path, routed: &[Cidr]) -> Result<Self, Error> {
+        let file_error = |path: &Path| {
+            let path = path.to_owned();
+            move |source| Error::File { path, source }
+        };
+        fs::create_dir_all(run_dir).map_err(file_error(run_dir))?;
+        let remembered = data_dir.join(REMEMBERED);
+        let last: Option<u8> = fs::read_to_string(&remembered).ok().and_then(|text| text.trim().parse().ok());
+        // A slot that was this one's before may still carry its routes.
+        let before = last.filter(|i| *i < SLOTS).into_iter();
+        let free = (0..SLOTS).filter(|i| !routed.iter().any(|r| pods(*i).overlaps(*r) || services(*i).overlaps(*r)));
+        for index in before.chain(free) {
+            let path = run_dir.join(format!("slot-{index}.lock"));
+            let file = File::options().create(true).truncate(false).write(true).open(&path);
+            let file = file.map_err(file_error(&path))?;
+            let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
+            fs::write(&remembered, index.to_string()).map_err(file_error(&remembered))?;
+            let own_dir = run_dir.join(index.to_string());
+            fs::create_dir_all(own_dir.join("netns")).map_err(file_error(&own_dir))?;
+            fs::create_dir_all(own_dir.join("pods")).map_err(file_error(&own_dir))?;
+            return Ok(Self { index, device: format!("yado{index}"), run_dir: own_dir, _lock: lock });
+        }
+        Err(Error::NoneFree)
+    }
+
+    /// The device that holds the gateway address; Pods' devices are named after it.
+    pub fn device(&self) -> &str {
+        &self.device
+    }
+
+    /// The packet filter's table.
+    pub fn table(&self) -> &str {
+        &self.device
+    }
+
+    /// Where Pods get their addresses from.
+    pub fn pod_cidr(&self) -> Cidr {
+        pods(self.index)
+    }
+
+    /// Where Services get their addresses from.
+    pub fn service_cidr(&self) -> Cidr {
+        services(self.index)
+    }
+
+    /// The node's own address in the Pod network: the Pods' gateway and name server.
+    pub fn gateway(&self) -> Ipv4Addr {
+        let [a, b, ..] = self.pod_cidr().address.octets();
+        Ipv4Addr::new(a, b, 0, 1)
+    }
+
+    /// State that lasts until a reboot.
+    pub fn run_dir(&self) -> &Path {
+        &self.run_dir
+    }
+}
+
+fn pods(index: u8) -> Cidr {
+    Cidr { address: Ipv4Addr::new(10, POD_OCTET + index, 0, 0), prefix: 16 }
+}
+
+fn services(index: u8) -> Cidr {
+    Cidr { address: Ipv4Addr::new(10, SERVICE_OCTET + index, 0, 0), prefix: 16 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_distinct_remembered_and_avoid_what_is_routed() {
+        let run = tempfile::tempdir().expect("a folder");
+        let (a, b) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let routed = [Cidr { address: Ipv4Addr::new(10, 96, 0, 0), prefix: 24 }];
+        let first = Slot::claim(a.path(), run.path(), &routed).expect("a slot");
+        let second = Slot::claim(b.path(), run.path(), &routed).expect("a slot");
+        assert_eq!((first.device(), second.device()), ("yado1", "yado2"));
+        assert_eq!(second.pod_cidr().to_string(), "10.194.0.0/16");
+        assert_eq!(second.service_cidr().to_string(), "10.98.0.0/16");
+        drop(first);
+        drop(second);
+        let again = Slot::claim(b.path(), run.path(), &[]).expect("a slot");
+        assert_eq!(again.device(), "yado2");
+        assert!(again.pod_cidr().contains(again.gateway()));
+        assert!(!again.pod_cidr().contains(Ipv4Addr::new(10, 195, 0, 1)));
+    }
+}
