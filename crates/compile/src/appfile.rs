@@ -6,18 +6,24 @@
 //!   type = "python"                              # may be left out where the directory shows it
 //!   dependency { source = "./redis-leader" }     # another directory with an Appfile and an .ottoid
 //! }
-//! project        { name = "guestbook" infrastructure = "home" }   # both default: project to the application's name,
-//! infrastructure "home" { type = "yado" flavor = "simple" }       # infrastructure to aws (simple)
-//! import "./shared" {}                           # merged into this file
+//! project {                                      # this and infrastructure may be left out together
+//!   name           = "guestbook"
+//!   infrastructure = "home"
+//! }
+//! infrastructure "home" {}
+//! import "./shared" {}                           # merged over this file
 //!
 //! customization { port = 6379 }                  # unnamed is "app": the application itself
 //! customization "scale" { web = 3 }              # how many of each process type; 1 where not said
-//! customization "env"   { GREETING = "hello" }   # environment of every process
-//! customization "docker" { image = "redis:3" run_args = "-p 6379:6379" }   # for type "docker-external"
+//! customization "env" { GREETING = "hello" }     # environment of every process
+//! customization "docker" {                       # for type "docker-external"
+//!   image    = "redis:3"
+//!   run_args = "-p 6379:6379"                    # flags of `docker run`
+//! }
 //! ```
 //!
 //! [`parse`] reads one file, [`load`] follows imports and dependencies, [`check`] holds the rules of a whole file,
-//! [`settings`] reads the customizations, [`lower`] makes objects.
+//! `settings` reads the customizations, `lower` makes objects.
 
 pub mod check;
 pub mod load;

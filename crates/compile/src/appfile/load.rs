@@ -103,7 +103,8 @@ impl Loader {
         let application = file.application.clone()?;
         let name = application.name.clone().unwrap_or(Text { at: application.at.clone(), value: base });
         let processes = self.processes(&directory);
-        let app_type = self.app_type(&application, &directory, processes.is_some());
+        let has_procfile = directory.join("Procfile").is_file();
+        let app_type = self.app_type(&application, &directory, has_procfile);
         let id = self.id(&directory);
         self.path.push((canonical.clone(), name.value.clone()));
         let mut dependencies = Vec::new();

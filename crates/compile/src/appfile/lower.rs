@@ -34,6 +34,9 @@ const OTTO_ID: &str = "yado.dev/otto-id";
 const TYPES: [&str; 11] =
     ["custom", "docker-external", "go", "java", "node", "php", "python", "rails", "ruby", "rust", "static"];
 
+/// What a DNS label is, to whoever has to choose one.
+const NAME_RULE: &str = "letters a to z, digits and hyphens, at most 63, with a letter first";
+
 /// Container ports that a published image serves web pages on, by convention of the images themselves.
 const HTTP_PORTS: [u16; 6] = [80, 3000, 5000, 8000, 8080, 8888];
 
@@ -85,8 +88,10 @@ fn dns_name(name: &str) -> String {
 /// The application's name as its objects carry it, with a word where that is not as written.
 fn app_name(app: &App, found: &mut Findings) -> String {
     let (written, name) = (&app.name.value, dns_name(&app.name.value));
-    if let Err(rule) = names::dns_1035_label(&name) {
-        found.error(&app.name.at, format!("\"{written}\" cannot be an application's name: it {rule}"));
+    if names::dns_1035_label(&name).is_err() {
+        let sentence =
+            format!("\"{written}\" cannot be an application's name, which is part of host names: use {NAME_RULE}");
+        found.error(&app.name.at, sentence);
     } else if name != *written {
         found.warn(&app.name.at, format!("application \"{written}\" is called {name}, as host names have to be"));
     }
@@ -194,9 +199,10 @@ impl Lowering<'_> {
     ) {
         let component = dns_name(&process.name);
         let name = format!("{}-{component}", self.name);
-        if let Err(rule) = names::dns_label(&name) {
-            self.found.error(&process.at, format!("process type {} makes the name {name}, which {rule}", process.name));
-            return;
+        // An application's name that is wrong has been reported.
+        if names::dns_label(&self.name).is_ok() && names::dns_label(&name).is_err() {
+            let sentence = format!("process type {} makes the name {name}: use {NAME_RULE}", process.name);
+            return self.found.error(&process.at, sentence);
         }
         let mut env = settings.env.clone();
         if let Some(port) = ports.first() {

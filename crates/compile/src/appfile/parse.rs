@@ -26,7 +26,12 @@ pub fn parse_file(path: &std::path::Path) -> Result<Appfile, Diagnostics> {
 pub(crate) fn parse(source: &Source) -> Result<Appfile, Diagnostics> {
     let body = hcl_edit::parser::parse_body(&source.text).map_err(|e| {
         let at = source.at_line(e.location().line(), e.location().column());
-        Diagnostic::new(&at, format!("is not HCL: {}", e.message()))
+        let hint = if e.message().contains("block body") {
+            " (each field has a line of its own, each string a closing quote, each block a closing brace)"
+        } else {
+            ""
+        };
+        Diagnostic::new(&at, format!("is not HCL: {}{hint}", e.message()))
     })?;
     let mut reader = Reader { source, found: Findings::default() };
     let file = reader.file(&body);

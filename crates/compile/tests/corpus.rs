@@ -1,0 +1,134 @@
+//! Descriptions written by others, for Otto and Kubernetes. `YADO_CORPUS` names the directory; without one the tests
+//! say that they were skipped.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use yado_compile::{Options, appfile, compile};
+
+fn corpus(below: &str) -> Option<PathBuf> {
+    let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpus");
+    let path = std::env::var_os("YADO_CORPUS").map_or_else(|| PathBuf::from(default), PathBuf::from).join(below);
+    if !path.is_dir() {
+        eprintln!("skipped: there is no {}; set YADO_CORPUS to the corpus", path.display());
+        return None;
+    }
+    Some(path)
+}
+
+fn directories(path: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> =
+        fs::read_dir(path).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn every_otto_example_compiles() {
+    for examples in ["otto/examples", "otto/examples-0.1"] {
+        let Some(examples) = corpus(examples) else { return };
+        for directory in directories(&examples) {
+            if !directory.join("Appfile").is_file() {
+                continue; // Otto's ruby examples are an .ottoid alone.
+            }
+            let name = directory.file_name().unwrap().to_str().unwrap();
+            let compiled = compile(&directory, &Options::default()).unwrap();
+            assert_eq!(compiled.app, name);
+            assert_eq!(compiled.warnings, []);
+            let kinds: Vec<(&str, &str)> = compiled.objects.iter().map(|o| (o.kind(), o.name())).collect();
+            assert_eq!(kinds, [("Service", name), ("Deployment", name)]);
+        }
+    }
+}
+
+/// How a fixture fails: the file, line and column, and part of the sentence.
+type Failure<'a> = Option<(&'a str, &'a str)>;
+
+fn check(name: &str, result: Result<(), yado_compile::Diagnostics>, expect: Failure) {
+    match (result, expect) {
+        (Ok(()), None) => {}
+        (Ok(()), Some((at, sentence))) => panic!("{name} passes, but has to fail at {at} with: {sentence}"),
+        (Err(mistakes), None) => panic!("{name} fails:\n{mistakes}"),
+        (Err(mistakes), Some((at, sentence))) => {
+            let text = mistakes.to_string();
+            assert!(text.contains(at) && text.contains(sentence), "{name}:\n{text}\nhas to say {at} and {sentence}");
+        }
+    }
+}
+
+#[test]
+fn single_files_parse_or_fail_as_they_are_named() {
+    let Some(fixtures) = corpus("otto/appfile-fixtures") else { return };
+    let rows: &[(&str, Failure)] = &[
+        ("app-no-detect.hcl", None),
+        ("basic.hcl", None),
+        ("basic-custom.hcl", None),
+        ("basic-custom-case.hcl", None),
+        ("basic-custom-no-name.hcl", None),
+        ("file-active-infra-basic.hcl", None),
+        ("imports.hcl", None),
+        ("infra-dup.hcl", Some((":5:16", "infrastructure \"aws\" is defined more than once"))),
+        ("infra-foundations.hcl", None),
+        ("infra-foundations-dup.hcl", Some((":9:16", "foundation \"consul\" is defined more than once"))),
+        ("multi-app.hcl", Some((":5:1", "only one application block"))),
+        ("unknown-keys.hcl", Some((":1:1", "\"app\" is unknown"))),
+    ];
+    for (name, expect) in rows {
+        let parsed = appfile::parse::parse_file(&fixtures.join(name));
+        check(name, parsed.map(drop), *expect);
+    }
+}
+
+#[test]
+fn directories_load_or_fail_as_they_are_named() {
+    let Some(fixtures) = corpus("otto/appfile-fixtures") else { return };
+    let rows: &[(&str, Failure)] = &[
+        ("compile-basic", None),
+        ("compile-cycle", Some(("child/Appfile:5:18", "dependency cycle: foo -> child -> foo"))),
+        ("compile-dep-infra", None),
+        ("compile-deps", None),
+        ("compile-deps-git", None),
+        ("compile-deps-no-id", Some(("Appfile:5:18", "has no .ottoid"))),
+        ("compile-diff-project", Some(("Appfile:9:1", "project names no infrastructure"))),
+        ("compile-id", None),
+        ("compile-id-exists", None),
+        ("compile-invalid", Some(("Appfile:1:1", "application has no type"))),
+        ("compile-multi-dep", None),
+        ("import-basic", None),
+        ("import-cycle", Some(("subchild/Appfile:1:8", "leads back"))),
+        ("import-dep", None),
+        ("import-nested", None),
+        ("load-new", Some(("load-new", "no Appfile"))),
+        ("validate-app-no-name", Some(("Appfile:2:12", "name is empty"))),
+        ("validate-app-no-type", Some(("Appfile:3:12", "type is empty"))),
+        ("validate-basic", None),
+        ("validate-no-app", Some(("Appfile", "no application block"))),
+        ("validate-no-infra", Some(("Appfile:6:1", "project names no infrastructure"))),
+        ("validate-no-project", Some(("Appfile:6:16", "is used by no project"))),
+        ("validate-project-no-infra", Some(("Appfile:6:1", "write infrastructure = \"google\""))),
+        ("validate-project-no-name", Some(("Appfile:7:12", "name is empty"))),
+        ("validate-project-unknown-infra", Some(("Appfile:8:22", "no infrastructure \"aws\""))),
+    ];
+    for (name, expect) in rows {
+        check(name, compile(&fixtures.join(name), &Options::default()).map(drop), *expect);
+    }
+    let listed: Vec<&str> = rows.iter().map(|(name, _)| *name).collect();
+    for directory in directories(&fixtures) {
+        let name = directory.file_name().unwrap().to_str().unwrap();
+        assert!(listed.contains(&name), "{name} is in the corpus, but not in this table");
+    }
+}
+
+#[test]
+fn kubernetes_manifests_pass_through() {
+    let Some(manifests) = corpus("kubernetes") else { return };
+    for (name, objects) in [("guestbook-2022.yaml", 6), ("guestbook-2016.yaml", 6)] {
+        let compiled = compile(&manifests.join(name), &Options::default()).unwrap();
+        assert_eq!(compiled.objects.len(), objects, "{name}");
+        let text = fs::read_to_string(manifests.join(name)).unwrap();
+        let first = compiled.objects[0].name();
+        assert!(text.contains(&format!("name: {first}")), "{name}");
+    }
+}

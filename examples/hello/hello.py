@@ -1,0 +1,27 @@
+"""Says hello, and which of the app's processes says it."""
+
+import os
+import socketserver
+from http.server import BaseHTTPRequestHandler
+
+
+class Hello(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        body = f"Hello from {os.uname().nodename}!\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+
+if __name__ == "__main__":
+    with Server(("", int(os.environ.get("PORT", "8080"))), Hello) as server:
+        server.serve_forever()
