@@ -1,1 +1,105 @@
-//! .
+//! A revisioned key-value store after etcd's model. It knows nothing of Kubernetes.
+//!
+//! [`Store`] is the border: transactions with a compare on revision, ranges in key order at the
+//! latest or an older revision, watches that replay from a revision, compaction. [`Embedded`] keeps
+//! everything in memory and makes every acknowledged write durable in one file. The trait asks for
+//! nothing that etcd's v3 interface cannot give, so a back end that speaks to etcd fits behind it:
+//!
+//! | here | etcd v3 |
+//! |---|---|
+//! | [`Txn`]: compares, then operations | `Txn` with `success`; the failure branch gets the compared keys |
+//! | [`Range::revision`] | `RangeRequest.revision` |
+//! | [`Store::watch`] with `after` | `WatchCreateRequest.start_revision = after + 1`, `prev_kv` |
+//! | [`Watch::progress`] | the header revision of the last response or progress notification |
+//! | [`Store::compact`] | `Compact` |
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
+//! use yado_store::{Config, Embedded, Store, Txn, TxnOutcome};
+//! # let directory = tempfile::tempdir().unwrap();
+//! let store = Embedded::open(Config::new(directory.path()))?;
+//! let outcome = store.txn(Txn::create("/pods/a", "one")).await?;
+//! assert_eq!(outcome, TxnOutcome::Committed { revision: 2 });
+//! assert_eq!(store.get("/pods/a").await?.unwrap().value, "one");
+//! store.close().await;
+//! # Ok::<(), yado_store::Error>(())
+//! # }).unwrap();
+//! ```
+
+mod embedded;
+mod error;
+mod range;
+mod transaction;
+mod watch;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+
+pub use embedded::{Config, Embedded};
+pub use error::{Error, Result};
+pub use range::{Range, RangeResult, key_after, prefix_end};
+pub use transaction::{Compare, MAX_OPS, MAX_TXN_BYTES, Op, Txn, TxnOutcome};
+pub use watch::{Watch, WatchEvent, WatchSource};
+
+/// A point in the history of the whole store. An empty store is at 1; every transaction that changes
+/// something adds 1, and all its changes carry that one number. It survives restarts.
+pub type Revision = u64;
+
+/// A key with its value and where in history it stands. Cloning shares key and value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyValue {
+    /// The key, compared byte by byte.
+    pub key: Arc<str>,
+    /// The value; the store does not look into it.
+    pub value: Bytes,
+    /// The revision that created the key (again, if it was deleted before).
+    pub create_revision: Revision,
+    /// The revision that last wrote the key: what a [`Compare::ModRevision`] is compared with.
+    pub mod_revision: Revision,
+    /// How often the key was written since it was created: 1 after creation.
+    pub version: u64,
+}
+
+impl KeyValue {
+    pub(crate) fn size(&self) -> usize {
+        self.key.len() + self.value.len()
+    }
+}
+
+/// The store's interface; see the crate's documentation for how it maps to etcd.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Applies all operations if every comparison holds, and none otherwise. The answer comes when
+    /// the change is durable, and from then on every read and watch shows it.
+    ///
+    /// A transaction that changes nothing (no operations, or only deletions of absent keys) commits
+    /// at the current revision and makes no event. Dropping the future does not take the transaction
+    /// back: it may still be applied.
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome>;
+
+    /// The latest value of a key.
+    async fn get(&self, key: &str) -> Result<Option<KeyValue>>;
+
+    /// The keys of a range in order, all as of one revision.
+    /// Fails with [`Error::Compacted`] or [`Error::FutureRevision`] where that revision cannot be read.
+    async fn range(&self, range: Range) -> Result<RangeResult>;
+
+    /// Every event with a revision greater than `after` on keys from `start` to before `end` (an empty
+    /// `end` means to the last key): in order, none lost, none repeated. Give the revision of a
+    /// [`RangeResult`] to go on where it ends. Fails with [`Error::Compacted`] if events after `after`
+    /// were dropped already, with [`Error::FutureRevision`] if it has not been reached.
+    async fn watch(&self, start: String, end: String, after: Revision) -> Result<Watch>;
+
+    /// Forgets history: afterwards `before` is the oldest revision that can be read, and the oldest
+    /// from which a watch can go on. Live keys stay. A revision that is compacted already is no error.
+    async fn compact(&self, before: Revision) -> Result<()>;
+
+    /// The latest revision this process knows of.
+    fn revision(&self) -> Revision;
+
+    /// Finishes the writes that were accepted, ends every watch with [`Error::Closed`] and releases
+    /// what the store holds. Everything asked afterwards fails with [`Error::Closed`].
+    async fn close(&self);
+}

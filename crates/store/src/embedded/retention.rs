@@ -1,0 +1,51 @@
+//! How long history is kept: marks are set at a steady pace, and what is older than the oldest of
+//! them goes. This needs no clock, only a pace.
+
+use std::collections::VecDeque;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::time::Duration;
+
+use crate::Revision;
+
+/// How many marks lie within the age: history is kept for it and up to a tenth longer.
+const MARKS: u32 = 10;
+
+/// The revisions at the last ticks.
+#[derive(Debug, Default)]
+struct Marks(VecDeque<Revision>);
+
+impl Marks {
+    /// Notes the current revision and tells which one is now old enough to be the oldest.
+    fn tick(&mut self, current: Revision) -> Option<Revision> {
+        self.0.push_back(current);
+        if self.0.len() > MARKS as usize { self.0.pop_front() } else { None }
+    }
+}
+
+/// Calls `compact` with revisions that have reached the age, until the other end of `stop` is dropped.
+pub(crate) fn run(
+    age: Duration,
+    stop: &Receiver<()>,
+    current: impl Fn() -> Revision,
+    compact: impl Fn(Revision),
+) {
+    let mut marks = Marks::default();
+    while stop.recv_timeout(age / MARKS) == Err(RecvTimeoutError::Timeout) {
+        if let Some(before) = marks.tick(current()) {
+            compact(before);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn history_goes_ten_ticks_later() {
+        let mut marks = Marks::default();
+        let compacted: Vec<_> = (1..=13).map(|tick| marks.tick(tick * 100)).collect();
+        assert_eq!(compacted[..10], [None; 10]);
+        assert_eq!(compacted[10..], [Some(100), Some(200), Some(300)]);
+    }
+}
