@@ -1,9 +1,47 @@
 //! Images: content by digest, layers unpacked once and shared.
+//!
+//! ```text
+//! DIR/lock                    held by the one process that owns the store
+//! DIR/index.json              what is here: names, images, layers, import and build memory; replaced atomically
+//! DIR/blobs/sha256/HEX        manifests and configurations (and layer blobs where the store keeps them)
+//! DIR/layers/HEX/             one layer, unpacked, named by the digest of its uncompressed archive (diffID)
+//! DIR/empty/                  stands for the layers of an image that has none
+//! DIR/build/                  what the builder may reuse: package lists and packages
+//! DIR/tmp/                    work in progress, swept when the store is opened
+//! ```
+//!
+//! Everything is made in `tmp/` and renamed into place, and only then named in `index.json`. A process killed at any
+//! point leaves either the old state or the new one; what no index entry names is swept at the next open.
+
+mod archive;
+mod auth;
+mod error;
+mod import;
+mod layer;
+mod manifest;
+mod pack;
+mod progress;
+mod pull;
+mod reference;
+mod save;
+mod store;
+mod unpack;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use auth::{RegistryAuth, RegistryAuths};
+pub use error::{ImageError, Result};
+pub use import::Imported;
+pub use progress::{Event, LayerState, Progress, StepState};
+pub use reference::Reference;
+pub use store::{Freed, ImageStore, Limits, StoreConfig};
+
+pub(crate) use error::{IoContext, tidy_reason};
+pub(crate) use manifest::{ConfigBlob, RunConfig};
+pub(crate) use store::Staging;
 
 /// An image that is complete on this machine and ready to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
