@@ -10,6 +10,7 @@
 //! [`Net::withdraw`] can tell when no new connection can reach an address any more.
 #![allow(unsafe_code)] // network namespaces and netlink are system calls; each use says why it is sound
 
+pub mod dns;
 pub mod index;
 pub mod nft;
 pub mod pods;

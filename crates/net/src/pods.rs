@@ -19,7 +19,7 @@ use futures::TryStreamExt;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use parking_lot::Mutex;
-use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteScope};
 use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
 use tokio::task::JoinHandle;
@@ -138,7 +138,7 @@ pub async fn routed() -> Result<Vec<Cidr>, Error> {
     let links: Vec<_> = host.handle.link().get().execute().try_collect().await.map_err(netlink("list of devices"))?;
     let own: Vec<u32> = links
         .iter()
-        .filter(|link| link.attributes.iter().any(|a| matches!(a, rtnetlink::packet_route::link::LinkAttribute::IfName(n) if ours(n))))
+        .filter(|link| link.attributes.iter().any(|a| matches!(a, LinkAttribute::IfName(n) if ours(n))))
         .map(|link| link.header.index)
         .collect();
     let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
@@ -221,23 +221,24 @@ impl PodNetwork {
 
     /// Gives a Pod its network. Asked again for the same Pod it gives the same.
     pub async fn attach(&self, uid: &str) -> Result<Attachment, Error> {
-        let address =
-            self.state.lock().take(uid, self.pod_cidr).ok_or(Error::NoAddress(self.pod_cidr))?;
         let netns = self.netns(uid);
-        let attachment = Attachment { netns: netns.clone(), address: address.into() };
-        if self.index(&self.pod_device(uid)).await?.is_some() {
-            return Ok(attachment);
+        let known = self.state.lock().by_pod.get(uid).copied();
+        if let Some(address) = known {
+            return Ok(Attachment { netns, address: address.into() });
         }
+        let address = self.state.lock().take(uid, self.pod_cidr).ok_or(Error::NoAddress(self.pod_cidr))?;
         let made = self.make(uid, address, &netns).await;
         if made.is_err() {
             // Nothing half-made stays; the first error is the one that tells why.
             let _ = self.detach(uid).await;
         }
-        made.map(|()| attachment)
+        made.map(|()| Attachment { netns, address: address.into() })
     }
 
     async fn make(&self, uid: &str, address: Ipv4Addr, netns: &Path) -> Result<(), Error> {
         fs::write(self.record(uid), address.to_string()).map_err(system("record"))?;
+        // The device of a Pod of that name that has just gone may still be on its way out.
+        self.delete_device(&self.pod_device(uid)).await?;
         let path = netns.to_owned();
         let runtime = tokio::runtime::Handle::current();
         // A thread of its own enters the new namespace and ends there: no other work must ever run on it.
@@ -299,13 +300,32 @@ impl PodNetwork {
     }
 
     /// Takes a Pod's network away. One that has none is no error.
+    ///
+    /// The kernel takes 30 ms to delete a pair of devices, and one at a time. So only the route and the namespace's
+    /// name go here: the devices follow by themselves, many at once, when the last process has left the namespace.
     pub async fn detach(&self, uid: &str) -> Result<(), Error> {
-        if let Some(index) = self.index(&self.pod_device(uid)).await? {
-            self.host.handle.link().del(index).execute().await.map_err(netlink("removal of a device"))?;
+        let address = self.state.lock().by_pod.get(uid).copied();
+        if let Some(address) = address {
+            let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
+            match self.host.handle.route().del(route).execute().await {
+                Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ESRCH => {}
+                deleted => deleted.map_err(netlink("removal of a route"))?,
+            }
         }
         release_namespace(&self.netns(uid))?;
         remove_file(&self.record(uid))?;
         self.state.lock().by_pod.remove(uid);
+        Ok(())
+    }
+
+    async fn delete_device(&self, name: &str) -> Result<(), Error> {
+        if let Some(index) = self.index(name).await? {
+            match self.host.handle.link().del(index).execute().await {
+                // It went by itself meanwhile.
+                Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => {}
+                deleted => deleted.map_err(netlink("removal of a device"))?,
+            }
+        }
         Ok(())
     }
 
@@ -319,8 +339,10 @@ impl PodNetwork {
         for (uid, _) in self.attached() {
             self.detach(&uid).await?;
         }
-        if let Some(index) = self.index(&self.device).await? {
-            self.host.handle.link().del(index).execute().await.map_err(netlink("removal of the gateway device"))?;
+        self.delete_device(&self.device).await?;
+        let ours = format!("{}-", self.device);
+        for name in device_names(&self.host.handle).await?.into_iter().filter(|name| name.starts_with(&ours)) {
+            self.delete_device(&name).await?;
         }
         fs::remove_dir_all(&self.run_dir).map_err(system("removal of the records"))
     }
@@ -382,6 +404,14 @@ fn remove_file(path: &Path) -> Result<(), Error> {
 
 fn missing(what: &'static str) -> Error {
     system(what)(io::ErrorKind::NotFound.into())
+}
+
+async fn device_names(handle: &Handle) -> Result<Vec<String>, Error> {
+    let links: Vec<_> = handle.link().get().execute().try_collect().await.map_err(netlink("list of devices"))?;
+    let name = |link: LinkMessage| {
+        link.attributes.into_iter().find_map(|a| if let LinkAttribute::IfName(n) = a { Some(n) } else { None })
+    };
+    Ok(links.into_iter().filter_map(name).collect())
 }
 
 async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {

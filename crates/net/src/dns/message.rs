@@ -1,0 +1,364 @@
+//! DNS packets (RFC 1035), as much as a name server of few record types needs. Nothing here trusts its input.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+/// A name as its labels, in lower case, the root's empty label left out.
+pub type Name = Vec<String>;
+
+/// Record types that have a meaning here.
+pub mod record_type {
+    #![allow(missing_docs)] // the field's own names
+    pub const A: u16 = 1;
+    pub const CNAME: u16 = 5;
+    pub const SOA: u16 = 6;
+    pub const PTR: u16 = 12;
+    pub const AAAA: u16 = 28;
+    pub const SRV: u16 = 33;
+    pub const OPT: u16 = 41;
+    pub const ANY: u16 = 255;
+}
+
+/// The answer's code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// An answer, or none of that type under a name that exists.
+    NoError = 0,
+    /// The packet cannot be read.
+    FormatError = 1,
+    /// Nobody could be asked.
+    ServerFailure = 2,
+    /// There is no such name.
+    NoSuchName = 3,
+    /// Not a query.
+    NotImplemented = 4,
+}
+
+/// A query for one name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Given back in the answer.
+    pub id: u16,
+    /// The client wants it resolved whatever it takes.
+    pub recursion_desired: bool,
+    /// What it asks for.
+    pub name: Name,
+    /// [`record_type`].
+    pub kind: u16,
+    /// The largest UDP packet the client takes.
+    pub udp_size: usize,
+    /// It spoke EDNS (RFC 6891), so the answer must.
+    pub edns: bool,
+    /// The question as it was asked, letter case and all.
+    question: Vec<u8>,
+}
+
+/// What a record says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Data {
+    /// An IPv4 address.
+    A(Ipv4Addr),
+    /// An IPv6 address.
+    Aaaa(Ipv6Addr),
+    /// Another name for it.
+    Cname(Name),
+    /// A name for an address.
+    Ptr(Name),
+    /// Where a service is.
+    Srv {
+        /// Port.
+        port: u16,
+        /// Host.
+        target: Name,
+    },
+    /// Who speaks for the zone: says for how long an absence may be remembered.
+    Soa {
+        /// The zone.
+        zone: Name,
+    },
+}
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Record {
+    /// Whose.
+    pub name: Name,
+    /// Seconds for which it may be remembered.
+    pub ttl: u32,
+    /// What it says.
+    pub data: Data,
+}
+
+/// What goes back to the client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// How it went.
+    pub code: Code,
+    /// The zone is ours: the answer is the last word.
+    pub authoritative: bool,
+    /// What was asked for.
+    pub answers: Vec<Record>,
+    /// The SOA of a negative answer.
+    pub authority: Vec<Record>,
+    /// Addresses that the client will ask for next.
+    pub additional: Vec<Record>,
+}
+
+/// Without EDNS no client takes more over UDP.
+const PLAIN_UDP_SIZE: usize = 512;
+/// More than this is fragmented on some path.
+const LARGEST_UDP_SIZE: usize = 1232;
+
+/// Reads a query. `Err` holds the code to answer with, where an answer is due at all.
+pub fn parse(packet: &[u8]) -> Result<Query, Option<(u16, Code)>> {
+    let word = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
+    let (Some(id), Some(flags)) = (word(0), word(2)) else { return Err(None) };
+    // An answer is never answered: two servers would talk for ever.
+    if flags & 0x8000 != 0 {
+        return Err(None);
+    }
+    if flags & 0x7800 != 0 {
+        return Err(Some((id, Code::NotImplemented)));
+    }
+    let bad = Err(Some((id, Code::FormatError)));
+    if word(4) != Some(1) {
+        return bad;
+    }
+    let Some((name, after)) = read_name(packet, 12) else { return bad };
+    let (Some(kind), Some(_class)) = (word(after), word(after + 2)) else { return bad };
+    let end = after + 4;
+    let mut query = Query {
+        id,
+        recursion_desired: flags & 0x0100 != 0,
+        name,
+        kind,
+        udp_size: PLAIN_UDP_SIZE,
+        edns: false,
+        question: packet[12..end].to_vec(),
+    };
+    // The OPT record, if any, is among the additional ones; a query has no others before it.
+    if word(6) == Some(0) && word(8) == Some(0) && word(10).is_some_and(|n| n > 0) {
+        if packet.get(end) == Some(&0) && word(end + 1) == Some(record_type::OPT) {
+            query.edns = true;
+            let size = word(end + 3).map_or(PLAIN_UDP_SIZE, usize::from);
+            query.udp_size = size.clamp(PLAIN_UDP_SIZE, LARGEST_UDP_SIZE);
+        }
+    }
+    Ok(query)
+}
+
+/// Reads a name and tells where it ends. Compression is followed for a bounded number of times.
+fn read_name(packet: &[u8], start: usize) -> Option<(Name, usize)> {
+    let (mut name, mut at, mut end, mut jumps, mut length) = (Vec::new(), start, None, 0, 0);
+    loop {
+        let size = usize::from(*packet.get(at)?);
+        match size {
+            0 => return Some((name, end.unwrap_or(at + 1))),
+            1..=63 => {
+                let label = packet.get(at + 1..at + 1 + size)?;
+                length += size + 1;
+                if length > 254 {
+                    return None;
+                }
+                name.push(String::from_utf8_lossy(label).to_ascii_lowercase());
+                at += 1 + size;
+            }
+            0xc0.. => {
+                jumps += 1;
+                if jumps > 16 {
+                    return None;
+                }
+                end.get_or_insert(at + 2);
+                at = (size & 0x3f) << 8 | usize::from(*packet.get(at + 1)?);
+            }
+            _ => return None,
+        }
+    }
+}
+
+/// The addresses in another server's answer: what a `CNAME` of ours leads to.
+pub fn addresses(packet: &[u8]) -> Vec<(u32, Data)> {
+    read_addresses(packet).unwrap_or_default()
+}
+
+fn read_addresses(packet: &[u8]) -> Option<Vec<(u32, Data)>> {
+    let word = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
+    let mut at = 12;
+    for _ in 0..word(4)? {
+        at = read_name(packet, at)?.1 + 4;
+    }
+    let mut found = Vec::new();
+    for _ in 0..word(6)? {
+        at = read_name(packet, at)?.1;
+        let ttl = u32::from(word(at + 4)?) << 16 | u32::from(word(at + 6)?);
+        let length = usize::from(word(at + 8)?);
+        let data = packet.get(at + 10..at + 10 + length)?;
+        match word(at)? {
+            record_type::A => found.push((ttl, Data::A(Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?)))),
+            record_type::AAAA => found.push((ttl, Data::Aaaa(Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?)))),
+            _ => {}
+        }
+        at += 10 + length;
+    }
+    Some(found)
+}
+
+/// A query packet for a name.
+pub fn query(id: u16, name: &Name, kind: u16) -> Vec<u8> {
+    let mut packet = Vec::new();
+    [id, 0x0100, 1, 0, 0, 0].iter().for_each(|w| packet.extend(w.to_be_bytes()));
+    write_name(&mut packet, name);
+    packet.extend(kind.to_be_bytes());
+    packet.extend(1u16.to_be_bytes());
+    packet
+}
+
+/// An answer's packet of at most `limit` bytes; what does not fit is left out and the packet marked as truncated.
+pub fn encode(query: &Query, answer: &Answer, limit: usize) -> Vec<u8> {
+    let whole = encode_records(query, answer, false);
+    if whole.len() <= limit {
+        return whole;
+    }
+    let without = Answer { additional: Vec::new(), ..answer.clone() };
+    let smaller = encode_records(query, &without, false);
+    if smaller.len() <= limit {
+        return smaller;
+    }
+    let nothing = Answer { answers: Vec::new(), authority: Vec::new(), ..without };
+    encode_records(query, &nothing, true)
+}
+
+/// An answer that is nothing but a code.
+pub fn refusal(id: u16, code: Code) -> Vec<u8> {
+    [id, 0x8000 | code as u16, 0, 0, 0, 0].iter().flat_map(|w| w.to_be_bytes()).collect()
+}
+
+fn encode_records(query: &Query, answer: &Answer, truncated: bool) -> Vec<u8> {
+    let mut flags = 0x8000 | 0x0080 | answer.code as u16;
+    flags |= u16::from(answer.authoritative) << 10 | u16::from(truncated) << 9;
+    flags |= u16::from(query.recursion_desired) << 8;
+    let counts = [answer.answers.len(), answer.authority.len(), answer.additional.len() + usize::from(query.edns)];
+    let mut packet = Vec::with_capacity(PLAIN_UDP_SIZE);
+    [query.id, flags, 1].iter().for_each(|w| packet.extend(w.to_be_bytes()));
+    counts.iter().for_each(|n| packet.extend((*n as u16).to_be_bytes()));
+    packet.extend(&query.question);
+    for record in answer.answers.iter().chain(&answer.authority).chain(&answer.additional) {
+        write_record(&mut packet, query, record);
+    }
+    if query.edns {
+        packet.push(0);
+        packet.extend(record_type::OPT.to_be_bytes());
+        packet.extend((LARGEST_UDP_SIZE as u16).to_be_bytes());
+        packet.extend([0; 6]);
+    }
+    packet
+}
+
+fn write_record(packet: &mut Vec<u8>, query: &Query, record: &Record) {
+    if record.name == query.name {
+        // A pointer to the question, which follows the header.
+        packet.extend([0xc0, 12]);
+    } else {
+        write_name(packet, &record.name);
+    }
+    let (kind, data) = match &record.data {
+        Data::A(address) => (record_type::A, address.octets().to_vec()),
+        Data::Aaaa(address) => (record_type::AAAA, address.octets().to_vec()),
+        Data::Cname(name) => (record_type::CNAME, name_bytes(name)),
+        Data::Ptr(name) => (record_type::PTR, name_bytes(name)),
+        Data::Srv { port, target } => {
+            // Priority 0, weight 1: every target alike.
+            let fixed = [0, 1, *port].iter().flat_map(|w: &u16| w.to_be_bytes()).collect::<Vec<_>>();
+            (record_type::SRV, [fixed, name_bytes(target)].concat())
+        }
+        Data::Soa { zone } => {
+            let server = [&["ns".to_owned(), "dns".to_owned()][..], zone].concat();
+            let mailbox = [&["hostmaster".to_owned()][..], zone].concat();
+            // Serial, refresh, retry, expire; the last is how long an absence may be remembered.
+            let times = [1u32, 7200, 1800, 86_400, record.ttl].iter().flat_map(|t| t.to_be_bytes()).collect();
+            (record_type::SOA, [name_bytes(&server), name_bytes(&mailbox), times].concat())
+        }
+    };
+    packet.extend(kind.to_be_bytes());
+    packet.extend(1u16.to_be_bytes());
+    packet.extend(record.ttl.to_be_bytes());
+    packet.extend((data.len() as u16).to_be_bytes());
+    packet.extend(data);
+}
+
+fn write_name(packet: &mut Vec<u8>, name: &Name) {
+    // Names come from queries and from objects' names, which are shorter than a label's limit.
+    for label in name.iter().map(|l| &l.as_bytes()[..l.len().min(63)]).filter(|l| !l.is_empty()) {
+        packet.push(label.len() as u8);
+        packet.extend(label);
+    }
+    packet.push(0);
+}
+
+fn name_bytes(name: &Name) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_name(&mut bytes, name);
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        text.split('.').map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn a_query_is_read_and_answered() {
+        let packet = query(7, &name("Web.example"), record_type::A);
+        let query = parse(&packet).expect("a query");
+        assert_eq!((query.id, &query.name, query.kind, query.edns), (7, &name("web.example"), 1, false));
+        let record = |address| Record { name: query.name.clone(), ttl: 5, data: Data::A(address) };
+        let many: Vec<_> = (0..20).map(|i| record(Ipv4Addr::new(10, 0, 0, i))).collect();
+        let answer = Answer {
+            code: Code::NoError,
+            authoritative: true,
+            answers: many.clone(),
+            authority: vec![],
+            additional: vec![],
+        };
+        let encoded = encode(&query, &answer, PLAIN_UDP_SIZE);
+        // The question keeps the letters it was asked with.
+        assert!(encoded.windows(3).any(|w| w == b"Web"));
+        assert_eq!(addresses(&encoded).len(), 20);
+        let truncated = encode(&query, &answer, 100);
+        assert!(truncated.len() <= 100 && truncated[2] & 2 != 0);
+    }
+
+    #[test]
+    fn what_is_no_query_is_refused_or_dropped() {
+        let good = query(7, &name("a.b"), 1);
+        let with = |at: usize, byte: u8| {
+            let mut packet = good.clone();
+            packet[at] = byte;
+            packet
+        };
+        assert_eq!(parse(&good[..3]), Err(None));
+        assert_eq!(parse(&with(2, 0x80)), Err(None));
+        assert_eq!(parse(&with(2, 0x28)), Err(Some((7, Code::NotImplemented))));
+        assert_eq!(parse(&with(5, 2)), Err(Some((7, Code::FormatError))));
+        assert_eq!(parse(&with(12, 0xc0)), Err(Some((7, Code::FormatError))));
+        assert_eq!(parse(&good[..good.len() - 1]), Err(Some((7, Code::FormatError))));
+    }
+
+    proptest! {
+        #[test]
+        fn no_packet_does_harm(packet in proptest::collection::vec(any::<u8>(), 0..600)) {
+            if let Ok(query) = parse(&packet) {
+                let record = Record { name: query.name.clone(), ttl: 0, data: Data::Ptr(query.name.clone()) };
+                let answer = Answer {
+                    code: Code::NoError, authoritative: false, answers: vec![record], authority: vec![], additional: vec![],
+                };
+                prop_assert!(encode(&query, &answer, query.udp_size).len() <= query.udp_size);
+            }
+            let _ = addresses(&packet);
+        }
+    }
+}

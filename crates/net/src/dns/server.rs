@@ -1,0 +1,232 @@
+//! UDP and TCP, and the way to the machine's own resolvers for names that are not ours.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::sync::{Semaphore, watch};
+use yado_reconcile::{Clock, Index, Tasks};
+
+use super::message::{self, Answer, Code, Name, Query, Record};
+use super::zone::{Decision, Zone};
+use crate::index::Snapshot;
+
+/// Queries under way at once; further ones are dropped, and their clients ask again. A Pod that floods the server
+/// does not take the node's memory.
+const UNDER_WAY: usize = 512;
+/// How long an upstream resolver may take before the next is asked: half of what common clients wait.
+const UPSTREAM_PATIENCE: Duration = Duration::from_millis(2500);
+/// An idle TCP connection is closed after this.
+const TCP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A name server for Pods.
+pub struct Server {
+    /// What our own names stand for.
+    pub zone: Zone,
+    /// The state of the index.
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Pods by address: the asker's namespace.
+    pub pods: Arc<Index<IpAddr, Pod>>,
+    /// Resolvers for all other names.
+    pub upstream: Vec<SocketAddr>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// The sockets, bound before anything is promised to anyone.
+pub struct Sockets {
+    udp: Arc<UdpSocket>,
+    tcp: TcpListener,
+}
+
+impl Sockets {
+    /// Binds both to one address.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        Ok(Self { udp: Arc::new(UdpSocket::bind(address).await?), tcp: TcpListener::bind(address).await? })
+    }
+}
+
+impl Server {
+    /// Answers until the tasks are stopped.
+    pub fn start(self, sockets: Sockets, tasks: &Tasks) {
+        let server = Arc::new(self);
+        let slots = Arc::new(Semaphore::new(UNDER_WAY));
+        let Sockets { udp, tcp } = sockets;
+        let (own, owned_slots, owner) = (server.clone(), slots.clone(), tasks.clone());
+        tasks.spawn("dns over udp", async move {
+            let mut packet = [0u8; 4096];
+            loop {
+                // An error here is one of an earlier answer that could not be delivered: it concerns nobody else.
+                let Ok((length, from)) = udp.recv_from(&mut packet).await else { continue };
+                let Ok(slot) = owned_slots.clone().try_acquire_owned() else { continue };
+                let (own, udp, asked) = (own.clone(), udp.clone(), packet[..length].to_vec());
+                // Most names are ours: they are answered here and now. Only what must wait gets a task.
+                match own.at_once(&asked, from.ip()) {
+                    Outcome::Ready(answer) => _ = udp.send_to(&answer, from).await,
+                    Outcome::Silence => {}
+                    Outcome::Ask(query) => owner.spawn("dns query", async move {
+                        let answer = own.from_upstream(&asked, &query, true).await;
+                        let _ = udp.send_to(&answer, from).await;
+                        drop(slot);
+                    }),
+                }
+            }
+        });
+        let owner = tasks.clone();
+        tasks.spawn("dns over tcp", async move {
+            loop {
+                let Ok((stream, from)) = tcp.accept().await else {
+                    // Out of descriptors: waiting is all that helps.
+                    server.clock.sleep(Duration::from_millis(100)).await;
+                    continue;
+                };
+                let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+                let server = server.clone();
+                owner.spawn("dns connection", async move {
+                    let _ = server.serve(stream, from.ip()).await;
+                    drop(slot);
+                });
+            }
+        });
+    }
+
+    /// One TCP connection: packets with their length before them.
+    async fn serve(&self, mut stream: TcpStream, from: IpAddr) -> io::Result<()> {
+        loop {
+            let read = async {
+                let length = stream.read_u16().await?;
+                let mut packet = vec![0; length.into()];
+                stream.read_exact(&mut packet).await?;
+                io::Result::Ok(packet)
+            };
+            let packet = tokio::select! {
+                packet = read => packet?,
+                () = self.clock.sleep(TCP_PATIENCE) => return Ok(()),
+            };
+            let answer = match self.decide(&packet, from, usize::from(u16::MAX)) {
+                Outcome::Ready(answer) => answer,
+                Outcome::Silence => return Ok(()),
+                Outcome::Ask(query) => self.from_upstream(&packet, &query, false).await,
+            };
+            stream.write_u16(answer.len() as u16).await?;
+            stream.write_all(&answer).await?;
+        }
+    }
+
+    fn at_once(&self, packet: &[u8], from: IpAddr) -> Outcome {
+        self.decide(packet, from, 0)
+    }
+
+    /// `limit` is the transport's; 0 takes the one that the query names.
+    fn decide(&self, packet: &[u8], from: IpAddr, limit: usize) -> Outcome {
+        let query = match message::parse(packet) {
+            Ok(query) => query,
+            Err(Some((id, code))) => return Outcome::Ready(message::refusal(id, code)),
+            Err(None) => return Outcome::Silence,
+        };
+        let limit = if limit == 0 { query.udp_size } else { limit };
+        match self.decision(&query, from) {
+            Decision::Answer(answer) => Outcome::Ready(message::encode(&query, &answer, limit)),
+            Decision::Follow(answer, target) => Outcome::Ask(Pending { query, follow: Some((answer, target)) }),
+            Decision::Forward => Outcome::Ask(Pending { query, follow: None }),
+        }
+    }
+
+    fn decision(&self, query: &Query, from: IpAddr) -> Decision {
+        let pods = self.pods.get(&from);
+        let namespace = pods.first().and_then(|pod| pod.metadata.namespace.as_deref());
+        self.zone.decide(&self.snapshots.borrow(), query, namespace)
+    }
+
+    async fn from_upstream(&self, packet: &[u8], pending: &Pending, udp: bool) -> Vec<u8> {
+        let limit = if udp { pending.query.udp_size } else { usize::from(u16::MAX) };
+        let Some((answer, target)) = &pending.follow else {
+            return match self.ask(packet, udp).await {
+                Some(answer) => answer,
+                None => message::encode(&pending.query, &failure(), limit),
+            };
+        };
+        let question = message::query(pending.query.id, target, pending.query.kind);
+        let mut answer = answer.clone();
+        if let Some(found) = self.ask(&question, udp).await {
+            let records = message::addresses(&found).into_iter();
+            answer.answers.extend(records.map(|(ttl, data)| Record { name: target.clone(), ttl, data }));
+        }
+        message::encode(&pending.query, &answer, limit)
+    }
+
+    /// Asks the upstream resolvers in turn.
+    async fn ask(&self, packet: &[u8], udp: bool) -> Option<Vec<u8>> {
+        for resolver in &self.upstream {
+            let asked = async {
+                if udp { ask_udp(*resolver, packet).await } else { ask_tcp(*resolver, packet).await }
+            };
+            let answer = tokio::select! {
+                answer = asked => answer.ok(),
+                () = self.clock.sleep(UPSTREAM_PATIENCE) => None,
+            };
+            if answer.is_some() {
+                return answer;
+            }
+        }
+        None
+    }
+}
+
+enum Outcome {
+    Ready(Vec<u8>),
+    Silence,
+    Ask(Pending),
+}
+
+struct Pending {
+    query: Query,
+    follow: Option<(Answer, Name)>,
+}
+
+fn failure() -> Answer {
+    Answer {
+        code: Code::ServerFailure,
+        authoritative: false,
+        answers: Vec::new(),
+        authority: Vec::new(),
+        additional: Vec::new(),
+    }
+}
+
+/// A socket of its own for each query: its random port is what makes an answer hard to forge.
+async fn ask_udp(resolver: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
+    let any: IpAddr = if resolver.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+    let socket = UdpSocket::bind((any, 0)).await?;
+    socket.connect(resolver).await?;
+    socket.send(packet).await?;
+    let mut answer = vec![0; 4096];
+    loop {
+        let length = socket.recv(&mut answer).await?;
+        if length > 2 && answer[..2] == packet[..2] {
+            answer.truncate(length);
+            return Ok(answer);
+        }
+    }
+}
+
+async fn ask_tcp(resolver: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(resolver).await?;
+    stream.write_u16(packet.len() as u16).await?;
+    stream.write_all(packet).await?;
+    let mut answer = vec![0; stream.read_u16().await?.into()];
+    stream.read_exact(&mut answer).await?;
+    Ok(answer)
+}
+
+/// The resolvers of this machine, from the text of its `resolv.conf`; `own` are left out, so that no query goes in a
+/// circle.
+pub fn upstream(resolv_conf: &str, own: IpAddr) -> Vec<SocketAddr> {
+    let lines = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
+    let addresses = lines.filter_map(|rest| rest.trim().parse::<IpAddr>().ok());
+    addresses.filter(|a| *a != own).map(|a| SocketAddr::new(a, 53)).collect()
+}

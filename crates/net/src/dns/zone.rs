@@ -1,0 +1,352 @@
+//! What a name stands for. Pure.
+//!
+//! | name | stands for |
+//! |---|---|
+//! | `SERVICE.NAMESPACE.svc.DOMAIN` | the Service's address, or its endpoints where it is headless |
+//! | `HOST.SERVICE.NAMESPACE.svc.DOMAIN` | one endpoint of a headless Service |
+//! | `_PORT._PROTOCOL.SERVICE.NAMESPACE.svc.DOMAIN` | SRV: port and host |
+//! | `10-0-0-1.NAMESPACE.pod.DOMAIN` | that address |
+//! | `SERVICE.service.consul` | the Service in the asker's namespace, else in `default`, else the only one of that name |
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use yado_types::key::ObjectKey;
+
+use super::message::{Answer, Code, Data, Name, Query, Record, record_type};
+use crate::index::{Endpoint, Protocol, ServiceEntry, Snapshot};
+use crate::slot::Cidr;
+
+/// Endpoints change, so nothing is remembered for long.
+const TTL: u32 = 5;
+
+/// What the names of one cluster are answered from.
+pub struct Zone {
+    /// `cluster.local` as labels.
+    pub domain: Name,
+    /// Reverse names of these ranges are ours.
+    pub ranges: Vec<Cidr>,
+}
+
+/// What to do with a query.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// The answer is known.
+    Answer(Answer),
+    /// The name leads to another that is not ours: its addresses are to be added.
+    Follow(Answer, Name),
+    /// The name is not ours.
+    Forward,
+}
+
+/// What a name of ours is.
+enum Found<'a> {
+    Service(&'a ObjectKey, &'a ServiceEntry),
+    Endpoint(Ipv4Addr),
+    Port(&'a ObjectKey, &'a ServiceEntry, usize),
+    Address(Ipv4Addr),
+    /// A name above others, without records of its own.
+    Branch,
+    Nothing,
+}
+
+impl Zone {
+    /// Decides on a query from a Pod of `namespace`, where that is known.
+    pub fn decide(&self, snapshot: &Snapshot, query: &Query, namespace: Option<&str>) -> Decision {
+        let labels: Vec<&str> = query.name.iter().map(String::as_str).collect();
+        let domain: Vec<&str> = self.domain.iter().map(String::as_str).collect();
+        if let Some(own) = labels.strip_suffix(&domain[..]) {
+            return self.answer(query, &self.domain, cluster_name(snapshot, own));
+        }
+        if let [own @ .., "consul"] = &labels[..] {
+            return self.answer(query, &["consul".to_owned()].into(), consul_name(snapshot, own, namespace));
+        }
+        if let [d, c, b, a, "in-addr", "arpa"] = labels[..] {
+            let address: Option<Ipv4Addr> = format!("{a}.{b}.{c}.{d}").parse().ok();
+            if let Some(address) = address.filter(|a| self.ranges.iter().any(|r| r.contains(*a))) {
+                return Decision::Answer(self.reverse(snapshot, query, address));
+            }
+        }
+        Decision::Forward
+    }
+
+    fn answer(&self, query: &Query, zone: &Name, found: Found<'_>) -> Decision {
+        let mut answer = Answer {
+            code: Code::NoError,
+            authoritative: true,
+            answers: Vec::new(),
+            authority: Vec::new(),
+            additional: Vec::new(),
+        };
+        let record = |data| Record { name: query.name.clone(), ttl: TTL, data };
+        let wants = |kind| query.kind == kind || query.kind == record_type::ANY;
+        match found {
+            Found::Service(_, ServiceEntry { external_name: Some(target), .. }) => {
+                let target: Name = target.trim_end_matches('.').split('.').map(str::to_ascii_lowercase).collect();
+                answer.answers.push(record(Data::Cname(target.clone())));
+                return Decision::Follow(answer, target);
+            }
+            Found::Service(key, service) => {
+                if wants(record_type::A) {
+                    answer.answers.extend(addresses(service).into_iter().map(Data::A).map(record));
+                }
+                if wants(record_type::SRV) {
+                    (0..service.ports.len()).for_each(|i| self.add_srv(&mut answer, query, key, service, i));
+                }
+            }
+            Found::Port(key, service, index) => {
+                if wants(record_type::SRV) {
+                    self.add_srv(&mut answer, query, key, service, index);
+                }
+            }
+            Found::Endpoint(address) | Found::Address(address) => {
+                if wants(record_type::A) {
+                    answer.answers.push(record(Data::A(address)));
+                }
+            }
+            Found::Branch => {}
+            Found::Nothing => answer.code = Code::NoSuchName,
+        }
+        if answer.answers.is_empty() {
+            answer.authority.push(Record { name: zone.clone(), ttl: TTL, data: Data::Soa { zone: zone.clone() } });
+        }
+        Decision::Answer(answer)
+    }
+
+    /// SRV records of a port, with the addresses of their targets.
+    fn add_srv(&self, answer: &mut Answer, query: &Query, key: &ObjectKey, service: &ServiceEntry, index: usize) {
+        let port = &service.ports[index];
+        let mut add = |port: u16, target: Name, address: Ipv4Addr| {
+            let data = Data::Srv { port, target: target.clone() };
+            answer.answers.push(Record { name: query.name.clone(), ttl: TTL, data });
+            answer.additional.push(Record { name: target, ttl: TTL, data: Data::A(address) });
+        };
+        if service.headless {
+            for endpoint in port.endpoints.iter() {
+                if let IpAddr::V4(address) = endpoint.address {
+                    let host = host_label(endpoint);
+                    add(endpoint.port, [&[host][..], &self.service_name(key)].concat(), address);
+                }
+            }
+        } else if let Some(address) = addresses(service).first() {
+            add(port.port, self.service_name(key), *address);
+        }
+    }
+
+    fn service_name(&self, key: &ObjectKey) -> Name {
+        let own = [key.name.clone(), key.namespace.clone(), "svc".to_owned()];
+        [&own[..], &self.domain].concat()
+    }
+
+    fn reverse(&self, snapshot: &Snapshot, query: &Query, address: Ipv4Addr) -> Answer {
+        let ip = IpAddr::V4(address);
+        let name = snapshot.services.iter().find_map(|(key, service)| {
+            if service.cluster_ips.contains(&ip) {
+                return Some(self.service_name(key));
+            }
+            let endpoints = service.ports.iter().filter(|_| service.headless).flat_map(|p| p.endpoints.iter());
+            let endpoint = endpoints.into_iter().find(|e| e.address == ip)?;
+            Some([&[host_label(endpoint)][..], &self.service_name(key)].concat())
+        });
+        let record = |name| Record { name: query.name.clone(), ttl: TTL, data: Data::Ptr(name) };
+        Answer {
+            code: if name.is_some() { Code::NoError } else { Code::NoSuchName },
+            authoritative: true,
+            answers: name.into_iter().filter(|_| query.kind == record_type::PTR).map(record).collect(),
+            authority: Vec::new(),
+            additional: Vec::new(),
+        }
+    }
+}
+
+/// `own` is what stands before the cluster's domain.
+fn cluster_name<'a>(snapshot: &'a Snapshot, own: &[&str]) -> Found<'a> {
+    match own {
+        [] | ["svc" | "pod"] => Found::Branch,
+        [address, _namespace, "pod"] => match address.replace('-', ".").parse() {
+            Ok(address) => Found::Address(address),
+            Err(_) => Found::Nothing,
+        },
+        [_, "pod"] => Found::Branch,
+        [namespace, "svc"] => match snapshot.services.keys().any(|key| key.namespace == *namespace) {
+            true => Found::Branch,
+            false => Found::Nothing,
+        },
+        [inner @ .., name, namespace, "svc"] => {
+            let key = ObjectKey::new(*namespace, *name);
+            match snapshot.services.get_key_value(&key) {
+                Some((key, service)) => within_service(key, service, inner),
+                None => Found::Nothing,
+            }
+        }
+        _ => Found::Nothing,
+    }
+}
+
+/// Consul's own form `_NAME._PROTOCOL.service.consul` and a datacenter before `consul` are understood too.
+fn consul_name<'a>(snapshot: &'a Snapshot, own: &[&str], namespace: Option<&str>) -> Found<'a> {
+    let name = match own {
+        [name, "service"] | [name, "service", _] => name,
+        [name, protocol, "service"] if name.starts_with('_') && protocol.starts_with('_') => &name[1..],
+        [] | ["service"] => return Found::Branch,
+        _ => return Found::Nothing,
+    };
+    let named = |namespace: &str| snapshot.services.get_key_value(&ObjectKey::new(namespace, name));
+    let near = namespace.and_then(named).or_else(|| named("default"));
+    let found = near.or_else(|| {
+        let mut all = snapshot.services.iter().filter(|(key, _)| key.name == name);
+        all.next().filter(|_| all.next().is_none())
+    });
+    found.map_or(Found::Nothing, |(key, service)| Found::Service(key, service))
+}
+
+fn within_service<'a>(key: &'a ObjectKey, service: &'a Arc<ServiceEntry>, inner: &[&str]) -> Found<'a> {
+    match inner {
+        [] => Found::Service(key, service),
+        [port, protocol] => {
+            let (Some(port), Some(protocol)) = (port.strip_prefix('_'), protocol.strip_prefix('_')) else {
+                return Found::Nothing;
+            };
+            let protocol = match protocol {
+                "tcp" => Protocol::Tcp,
+                "udp" => Protocol::Udp,
+                _ => return Found::Nothing,
+            };
+            let index = service.ports.iter().position(|p| p.name == port && p.protocol == protocol);
+            index.map_or(Found::Nothing, |i| Found::Port(key, service, i))
+        }
+        [host] if service.headless => {
+            let endpoints = service.ports.iter().flat_map(|p| p.endpoints.iter());
+            let address = endpoints.filter(|e| host_label(e) == **host).find_map(|e| match e.address {
+                IpAddr::V4(address) => Some(address),
+                IpAddr::V6(_) => None,
+            });
+            address.map_or(Found::Nothing, Found::Endpoint)
+        }
+        _ => Found::Nothing,
+    }
+}
+
+/// A Service's addresses; those of its endpoints where it is headless.
+fn addresses(service: &ServiceEntry) -> Vec<Ipv4Addr> {
+    let v4 = |address: &IpAddr| if let IpAddr::V4(a) = address { Some(*a) } else { None };
+    if !service.headless {
+        return service.cluster_ips.iter().filter_map(v4).collect();
+    }
+    let mut all: Vec<_> = service.ports.iter().flat_map(|p| p.endpoints.iter()).filter_map(|e| v4(&e.address)).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// The label of one endpoint: its host name, or its address with dashes.
+fn host_label(endpoint: &Endpoint) -> String {
+    endpoint.hostname.clone().unwrap_or_else(|| endpoint.address.to_string().replace(['.', ':'], "-"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::{parse, query};
+    use super::*;
+    use crate::index::PortEntry;
+
+    fn snapshot() -> Snapshot {
+        let endpoint = |last, hostname: Option<&str>| Endpoint {
+            address: Ipv4Addr::new(10, 192, 0, last).into(),
+            port: 6379,
+            hostname: hostname.map(str::to_owned),
+        };
+        let port = |endpoints: Vec<Endpoint>| PortEntry {
+            name: "redis".into(),
+            protocol: Protocol::Tcp,
+            port: 6379,
+            node_port: None,
+            endpoints: endpoints.into(),
+        };
+        let plain = ServiceEntry {
+            cluster_ips: vec![Ipv4Addr::new(10, 96, 0, 5).into()],
+            ports: vec![port(vec![endpoint(9, None)])],
+            ..Default::default()
+        };
+        let headless = ServiceEntry {
+            headless: true,
+            ports: vec![port(vec![endpoint(2, None), endpoint(3, Some("db-0"))])],
+            ..Default::default()
+        };
+        let external = ServiceEntry { external_name: Some("db.example.com".into()), ..Default::default() };
+        let services = [("web", "shop", plain.clone()), ("db", "shop", headless), ("out", "shop", external)];
+        let more = [("web", "default", ServiceEntry { cluster_ips: vec![], ..plain })];
+        let all = services.into_iter().chain(more);
+        Snapshot {
+            services: all.map(|(n, ns, s)| (ObjectKey::new(ns, n), Arc::new(s))).collect(),
+            ..Default::default()
+        }
+    }
+
+    fn check(name: &str, kind: u16, namespace: Option<&str>, expect: &str) {
+        let zone = Zone {
+            domain: vec!["cluster".into(), "local".into()],
+            ranges: vec![Cidr { address: Ipv4Addr::new(10, 192, 0, 0), prefix: 16 }],
+        };
+        let labels = name.split('.').map(str::to_owned).collect();
+        let query = parse(&query(1, &labels, kind)).expect("a query");
+        let text = match zone.decide(&snapshot(), &query, namespace) {
+            Decision::Forward => "forward".to_owned(),
+            Decision::Follow(_, target) => format!("follow {}", target.join(".")),
+            Decision::Answer(answer) => {
+                let data = answer.answers.iter().map(|r| match &r.data {
+                    Data::A(a) => a.to_string(),
+                    Data::Srv { port, target } => format!("{port} {}", target.join(".")),
+                    Data::Ptr(name) => name.join("."),
+                    other => format!("{other:?}"),
+                });
+                format!("{:?} {}", answer.code, data.collect::<Vec<_>>().join(", ")).trim().to_owned()
+            }
+        };
+        assert_eq!(text, expect, "{name}");
+    }
+
+    #[test]
+    fn names_stand_for_what_the_table_says() {
+        use record_type::{A, AAAA, PTR, SRV};
+        for (name, kind, expect) in [
+            ("web.shop.svc.cluster.local", A, "NoError 10.96.0.5"),
+            ("web.shop.svc.cluster.local", AAAA, "NoError"),
+            ("WEB.shop.svc.cluster.local", A, "NoError 10.96.0.5"),
+            ("gone.shop.svc.cluster.local", A, "NoSuchName"),
+            ("web.shop.svc.cluster.local.shop.svc.cluster.local", A, "NoSuchName"),
+            ("shop.svc.cluster.local", A, "NoError"),
+            ("db.shop.svc.cluster.local", A, "NoError 10.192.0.2, 10.192.0.3"),
+            ("db-0.db.shop.svc.cluster.local", A, "NoError 10.192.0.3"),
+            ("10-192-0-2.db.shop.svc.cluster.local", A, "NoError 10.192.0.2"),
+            ("db-9.db.shop.svc.cluster.local", A, "NoSuchName"),
+            ("_redis._tcp.web.shop.svc.cluster.local", SRV, "NoError 6379 web.shop.svc.cluster.local"),
+            (
+                "_redis._tcp.db.shop.svc.cluster.local",
+                SRV,
+                "NoError 6379 10-192-0-2.db.shop.svc.cluster.local, 6379 db-0.db.shop.svc.cluster.local",
+            ),
+            ("_redis._udp.web.shop.svc.cluster.local", SRV, "NoSuchName"),
+            ("out.shop.svc.cluster.local", A, "follow db.example.com"),
+            ("10-192-0-7.shop.pod.cluster.local", A, "NoError 10.192.0.7"),
+            ("3.0.192.10.in-addr.arpa", PTR, "NoError db-0.db.shop.svc.cluster.local"),
+            ("4.0.192.10.in-addr.arpa", PTR, "NoSuchName"),
+            ("8.8.8.8.in-addr.arpa", PTR, "forward"),
+            ("example.com", A, "forward"),
+        ] {
+            check(name, kind, None, expect);
+        }
+    }
+
+    #[test]
+    fn consul_names_look_near_the_asker_first() {
+        use record_type::{A, SRV};
+        check("web.service.consul", A, Some("shop"), "NoError 10.96.0.5");
+        check("web.service.consul", A, None, "NoError");
+        check("web.service.dc1.consul", A, Some("shop"), "NoError 10.96.0.5");
+        check("db.service.consul", A, Some("other"), "NoError 10.192.0.2, 10.192.0.3");
+        check("web.service.consul", SRV, Some("shop"), "NoError 6379 web.shop.svc.cluster.local");
+        check("none.service.consul", A, None, "NoSuchName");
+        check("consul", A, None, "NoError");
+    }
+}
