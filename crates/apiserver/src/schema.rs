@@ -15,6 +15,7 @@ mod default;
 mod fields;
 mod json;
 mod kinds;
+mod quantity;
 mod validate;
 
 pub use decode::{DecodeError, FieldValidation, decode};
