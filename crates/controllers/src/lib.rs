@@ -1,1 +1,105 @@
-//! .
+//! The workload controllers and the scheduler.
+//!
+//! ```text
+//! [Deployment] -> [ReplicaSet] -> [Pod] <- scheduler <- [Node] <- node lifecycle <- [Lease]
+//!                                   |
+//!                     [Service] -> [EndpointSlice]
+//!
+//! garbage collection, namespace deletion: over every kind the server has
+//! ```
+//!
+//! Each module decides purely (`reconcile(observed) -> actions`) and applies what it decided in a thin loop over the
+//! shared watches. [`start`] starts them all.
+
+pub mod deployment;
+mod owners;
+pub mod replicaset;
+mod writes;
+
+use std::fmt::{Debug, Display};
+use std::future::Future;
+use std::hash::Hash;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Client;
+use yado_reconcile::events::Recorder;
+use yado_reconcile::{Clock, Index, Next, Queue, Tasks, Watches};
+
+/// What the controllers can be told.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// A node whose lease has not been renewed for this long is unreachable.
+    pub node_grace: Duration,
+    /// How long a Pod stays on a node that is not ready or unreachable, where its tolerations do not say.
+    pub eviction_grace: Duration,
+    /// How long a Pod of a node that is gone from the API is left alone: the node may come back under its name.
+    pub lost_node_grace: Duration,
+    /// Ended Pods kept for their logs and exit codes; the oldest beyond go.
+    pub ended_pods_kept: usize,
+    /// The API server's CA certificate in PEM, published in every namespace as ConfigMap `kube-root-ca.crt`.
+    pub root_ca: Option<String>,
+}
+
+impl Default for Config {
+    /// Kubernetes' own figures.
+    fn default() -> Self {
+        Self {
+            node_grace: Duration::from_secs(40),
+            eviction_grace: Duration::from_secs(300),
+            lost_node_grace: Duration::from_secs(40),
+            ended_pods_kept: 12_500,
+            root_ca: None,
+        }
+    }
+}
+
+/// What every controller works with.
+#[derive(Clone)]
+pub(crate) struct Context {
+    client: Client,
+    watches: Watches,
+    clock: Arc<dyn Clock>,
+    tasks: Tasks,
+    config: Arc<Config>,
+    /// Pods by their controller's uid.
+    pods_of: Arc<Index<String, Pod>>,
+    /// ReplicaSets by their controller's uid.
+    sets_of: Arc<Index<String, ReplicaSet>>,
+}
+
+impl Context {
+    fn recorder(&self, component: &str) -> Recorder {
+        Recorder::new(self.client.clone(), component, "", self.clock.clone(), &self.tasks)
+    }
+
+    fn run<Q, F, W, E>(&self, name: &'static str, queue: &Arc<Queue<Q>>, workers: usize, reconcile: F)
+    where
+        Q: Clone + Eq + Ord + Hash + Debug + Send + Sync + 'static,
+        F: Fn(Q) -> W + Clone + Send + Sync + 'static,
+        W: Future<Output = Result<Next, E>> + Send,
+        E: Display + Send,
+    {
+        yado_reconcile::run(&self.tasks, name, queue, workers, reconcile);
+    }
+}
+
+/// Starts every controller and the scheduler on the watches' client. `tasks` owns all that runs.
+pub fn start(watches: &Watches, clock: Arc<dyn Clock>, tasks: &Tasks, config: Config) {
+    let by_controller =
+        |meta: &ObjectMeta| owners::controller_uid(meta).map(str::to_owned).into_iter().collect();
+    let context = Context {
+        pods_of: watches.all::<Pod>().index(move |p| by_controller(&p.metadata)),
+        sets_of: watches.all::<ReplicaSet>().index(move |s| by_controller(&s.metadata)),
+        client: watches.client().clone(),
+        watches: watches.clone(),
+        clock,
+        tasks: tasks.clone(),
+        config: Arc::new(config),
+    };
+    deployment::start(&context);
+    replicaset::start(&context);
+}

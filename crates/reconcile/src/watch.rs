@@ -94,18 +94,35 @@ impl<K: Kind> Watch<K> {
     }
 
     /// Ready once the change that gave an object the resource version `revision` has arrived here, so that the next
-    /// decision does not rest on a state before one's own write. Gives up after `timeout`: deciding on an older
-    /// state is safe, merely wasteful, since writes carry the version they rest on.
-    pub async fn seen(&self, revision: u64, timeout: Duration) {
+    /// decision does not rest on a state before one's own write. Gives up after `timeout`, with whether it arrived:
+    /// deciding on an older state is safe where writes carry the version they rest on, not where they create.
+    pub async fn seen(&self, revision: u64, timeout: Duration) -> bool {
         let mut progress = self.progress.subscribe();
-        let _ = tokio::time::timeout(timeout, progress.wait_for(|p| p.revision >= revision)).await;
+        matches!(tokio::time::timeout(timeout, progress.wait_for(|p| p.revision >= revision)).await, Ok(Ok(_)))
+    }
+
+    /// The highest resource version that has arrived here.
+    pub fn revision(&self) -> u64 {
+        self.progress.borrow().revision
     }
 
     /// Ready once `holds` says so of the object at `key`, with whether it did before `timeout`.
-    pub async fn until(&self, key: &ObjectKey, timeout: Duration, holds: impl Fn(Option<&K>) -> bool) -> bool {
+    pub fn until<'a>(
+        &'a self,
+        key: &'a ObjectKey,
+        timeout: Duration,
+        holds: impl Fn(Option<&K>) -> bool + Send + 'a,
+    ) -> impl Future<Output = bool> + Send + 'a {
         let mut progress = self.progress.subscribe();
-        let holding = progress.wait_for(|_| holds(self.objects.read().get(key).map(Arc::as_ref)));
-        matches!(tokio::time::timeout(timeout, holding).await, Ok(Ok(_)))
+        let holding = async move {
+            // The sender lives in self, so waiting for a change cannot fail.
+            while !holds(self.get(key).as_deref()) {
+                if progress.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        async move { tokio::time::timeout(timeout, holding).await.is_ok() }
     }
 
     /// Calls `feed` for every change from now on, in order, after first calling it for each object that is there.
@@ -161,14 +178,20 @@ impl<K: Kind> Watch<K> {
         let listed: BTreeMap<_, _> = listed.into_iter().map(|o| (ObjectKey::of(o.meta()), Arc::new(o))).collect();
         let gone: Vec<_> = self.objects.read().keys().filter(|k| !listed.contains_key(k)).cloned().collect();
         gone.into_iter().for_each(|key| self.update(key, None, 0));
+        let mut highest = 0;
         for (key, object) in listed {
             let revision = revision_of(object.meta().resource_version.as_deref());
+            highest = highest.max(revision);
             let known = self.objects.read().get(&key).map(|o| revision_of(o.meta().resource_version.as_deref()));
             if known != Some(revision) || revision == 0 {
-                self.update(key, Some(object), revision);
+                // A list is ordered by key: a revision is seen only once all of the list is in.
+                self.update(key, Some(object), 0);
             }
         }
-        self.progress.send_modify(|p| p.synced = true);
+        self.progress.send_modify(|p| {
+            p.synced = true;
+            p.revision = p.revision.max(highest);
+        });
     }
 
     async fn drive(self: Arc<Self>, api: Api<K>, config: watcher::Config) {

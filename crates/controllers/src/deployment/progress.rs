@@ -1,0 +1,102 @@
+//! The Progressing condition: whether an update moves, is done, is paused or has missed its deadline.
+//! `kubectl rollout status` reads it.
+
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
+use yado_reconcile::Next;
+
+use super::{Sets, status};
+
+const PROGRESSING: &str = "Progressing";
+const COMPLETE: &str = "NewReplicaSetAvailable";
+const TIMED_OUT: &str = "ProgressDeadlineExceeded";
+const PAUSED: &str = "DeploymentPaused";
+
+/// Kubernetes' way of saying "no deadline".
+fn deadline(deployment: &Deployment) -> Option<i32> {
+    let seconds = deployment.spec.as_ref().and_then(|s| s.progress_deadline_seconds).unwrap_or(600);
+    (seconds != i32::MAX).then_some(seconds)
+}
+
+/// Says that a Deployment is paused or goes on, so that the time it was paused does not count as a lack of progress.
+pub fn pause(deployment: &Deployment, new_status: &mut DeploymentStatus, now: Timestamp) {
+    if deadline(deployment).is_none() {
+        return;
+    }
+    let reason = status::get(new_status, PROGRESSING).and_then(|c| c.reason.clone());
+    if reason.as_deref() == Some(TIMED_OUT) {
+        return;
+    }
+    let paused = deployment.spec.as_ref().and_then(|s| s.paused).unwrap_or_default();
+    let was_paused = reason.as_deref() == Some(PAUSED);
+    if paused && !was_paused {
+        status::set(new_status, PROGRESSING, "Unknown", PAUSED, "Deployment is paused".into(), now);
+    } else if !paused && was_paused {
+        let message = "Deployment is resumed".into();
+        status::set(new_status, PROGRESSING, "Unknown", "DeploymentResumed", message, now);
+    }
+}
+
+/// Says that a new ReplicaSet was made: the deadline counts from here.
+pub fn created(sets: &Sets<'_>, new_status: &mut DeploymentStatus, name: &str, now: Timestamp) {
+    if deadline(sets.deployment).is_some() {
+        let message = format!("Created new replica set \"{name}\"");
+        status::renew(new_status, PROGRESSING, "True", "NewReplicaSetCreated", message, now);
+    }
+}
+
+/// Judges how the update goes, and when to look again should nothing happen.
+pub fn judge(sets: &Sets<'_>, new_status: &mut DeploymentStatus, now: Timestamp) -> Next {
+    let Some(seconds) = deadline(sets.deployment) else {
+        new_status.conditions.get_or_insert_default().retain(|c| c.type_ != PROGRESSING);
+        return Next::Wait;
+    };
+    let Some(new) = &sets.new else { return Next::Wait };
+    let name = new.metadata.name.as_deref().unwrap_or_default();
+    if status::get(new_status, PROGRESSING).is_none() {
+        let message = format!("Found new replica set \"{name}\"");
+        status::set(new_status, PROGRESSING, "True", "FoundNewReplicaSet", message, now);
+    }
+    let reason = status::get(new_status, PROGRESSING).and_then(|c| c.reason.clone()).unwrap_or_default();
+    let was_complete = reason == COMPLETE && new_status.replicas == new_status.updated_replicas;
+    if !was_complete {
+        if status::is_complete(sets, new_status) {
+            let message = format!("ReplicaSet \"{name}\" has successfully progressed.");
+            status::renew(new_status, PROGRESSING, "True", COMPLETE, message, now);
+        } else if has_moved(sets.deployment, new_status) {
+            let message = format!("ReplicaSet \"{name}\" is progressing.");
+            status::renew(new_status, PROGRESSING, "True", "ReplicaSetUpdated", message, now);
+        } else if remaining(new_status, seconds, now).is_some_and(|left| left.is_zero()) {
+            let message = format!("ReplicaSet \"{name}\" has timed out progressing.");
+            status::set(new_status, PROGRESSING, "False", TIMED_OUT, message, now);
+        }
+    }
+    if status::is_complete(sets, new_status) {
+        return Next::Wait;
+    }
+    remaining(new_status, seconds, now).filter(|left| !left.is_zero()).map_or(Next::Wait, Next::After)
+}
+
+/// More Pods are new, ready or available than at the last look, or fewer are old.
+fn has_moved(deployment: &Deployment, new: &DeploymentStatus) -> bool {
+    let none = DeploymentStatus::default();
+    let old = deployment.status.as_ref().unwrap_or(&none);
+    let n = |count: Option<i32>| count.unwrap_or_default();
+    n(new.updated_replicas) > n(old.updated_replicas)
+        || n(new.replicas) - n(new.updated_replicas) < n(old.replicas) - n(old.updated_replicas)
+        || n(new.ready_replicas) > n(old.ready_replicas)
+        || n(new.available_replicas) > n(old.available_replicas)
+}
+
+/// Time until the deadline; `None` where none runs.
+fn remaining(new_status: &DeploymentStatus, seconds: i32, now: Timestamp) -> Option<Duration> {
+    let condition = status::get(new_status, PROGRESSING)?;
+    if matches!(condition.reason.as_deref(), Some(COMPLETE | TIMED_OUT)) {
+        return None;
+    }
+    let moved = condition.last_update_time.as_ref()?.0;
+    let left = SignedDuration::from_secs(seconds.into()) - now.duration_since(moved);
+    Some(Duration::try_from(left).unwrap_or_default())
+}

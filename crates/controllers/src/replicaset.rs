@@ -1,0 +1,184 @@
+//! ReplicaSets: as many Pods as asked for.
+//!
+//! ```text
+//! [ReplicaSet] --create, delete--> [Pod]
+//!       ^--- status, events ---------'
+//! ```
+//!
+//! Watches ReplicaSets and Pods. Writes Pods (creates, deletes, owner references) and the ReplicaSets' status.
+
+mod rank;
+mod run;
+
+pub use run::start;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use yado_reconcile::Next;
+use yado_types::pod::{condition, is_ended, is_ready, is_terminating};
+use yado_types::selector::LabelSelector;
+
+use crate::owners::{self, Claim};
+
+/// Pods created or deleted in one go, as in Kubernetes: the next look comes at once.
+const BURST: usize = 500;
+
+/// What a decision rests on.
+pub struct Observed<'a> {
+    /// The ReplicaSet.
+    pub set: &'a ReplicaSet,
+    /// Pods it controls, and those of its namespace that nobody does.
+    pub candidates: Vec<Arc<Pod>>,
+    /// Active Pods per node of all ReplicaSets of the same owner: Pods are taken from where there are most.
+    pub related_per_node: BTreeMap<String, usize>,
+}
+
+/// What is to be done.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Become this Pod's controller.
+    Adopt(Arc<Pod>),
+    /// Stop being this Pod's controller.
+    Release(Arc<Pod>),
+    /// Create so many Pods.
+    Create(usize),
+    /// Delete these Pods.
+    Delete(Vec<Arc<Pod>>),
+    /// Write this status, without conditions, which tell how the other actions went.
+    Status(Box<ReplicaSetStatus>),
+}
+
+/// Decides what a ReplicaSet needs.
+pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next) {
+    let (set, spec) = match &observed.set.spec {
+        Some(spec) => (observed.set, spec),
+        None => return (Vec::new(), Next::Wait),
+    };
+    let Ok(selector) = LabelSelector::from_api(&spec.selector) else { return (Vec::new(), Next::Wait) };
+    let (mut claims, mut mine) = (Vec::new(), Vec::new());
+    for pod in &observed.candidates {
+        match owners::claim(&set.metadata, &selector, &pod.metadata) {
+            Claim::Mine => mine.push(pod.clone()),
+            Claim::Adopt if !is_ended(pod) => claims.push(Action::Adopt(pod.clone())),
+            Claim::Release => claims.push(Action::Release(pod.clone())),
+            Claim::Adopt | Claim::Other => {}
+        }
+    }
+    if !claims.is_empty() {
+        // How many there are is known once these are through; their change brings us back.
+        return (claims, Next::Wait);
+    }
+    let mut active: Vec<_> = mine.into_iter().filter(|p| !is_ended(p) && !is_terminating(p)).collect();
+    let (status, next) = status(set, &active, now);
+    let mut actions = Vec::new();
+    if set.metadata.deletion_timestamp.is_none() {
+        let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
+        if active.len() < wanted {
+            actions.push(Action::Create((wanted - active.len()).min(BURST)));
+        } else if active.len() > wanted {
+            let surplus = (active.len() - wanted).min(BURST);
+            rank::sort(&mut active, &observed.related_per_node, now);
+            active.truncate(surplus);
+            actions.push(Action::Delete(active));
+        }
+    }
+    actions.push(Action::Status(Box::new(status)));
+    (actions, next)
+}
+
+/// Since when a Pod has been available, or in how long it will be if it stays ready; `None` while it is not ready.
+pub fn available_in(pod: &Pod, min_ready: i32, now: Timestamp) -> Option<Duration> {
+    if !is_ready(pod) {
+        return None;
+    }
+    if min_ready <= 0 {
+        return Some(Duration::ZERO);
+    }
+    let since = condition(pod, "Ready")?.last_transition_time.as_ref()?.0;
+    let ready_for = now.duration_since(since);
+    let missing = jiff::SignedDuration::from_secs(min_ready.into()) - ready_for;
+    Some(Duration::try_from(missing).unwrap_or_default())
+}
+
+fn status(set: &ReplicaSet, active: &[Arc<Pod>], now: Timestamp) -> (ReplicaSetStatus, Next) {
+    let spec = set.spec.as_ref();
+    let min_ready = spec.and_then(|s| s.min_ready_seconds).unwrap_or_default();
+    let template = spec.and_then(|s| s.template.as_ref()?.metadata.as_ref()?.labels.as_ref());
+    let fully_labelled = |pod: &Pod| {
+        let labels = pod.metadata.labels.as_ref();
+        template.is_none_or(|t| t.iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v)))
+    };
+    let waits: Vec<_> = active.iter().filter_map(|p| available_in(p, min_ready, now)).collect();
+    let status = ReplicaSetStatus {
+        replicas: count(active.len()),
+        fully_labeled_replicas: some_count(active.iter().filter(|p| fully_labelled(p)).count()),
+        ready_replicas: some_count(waits.len()),
+        available_replicas: some_count(waits.iter().filter(|w| w.is_zero()).count()),
+        observed_generation: set.metadata.generation,
+        ..Default::default()
+    };
+    let next = waits.into_iter().filter(|w| !w.is_zero()).min().map_or(Next::Wait, Next::After);
+    (status, next)
+}
+
+fn count(n: usize) -> i32 {
+    i32::try_from(n).unwrap_or(i32::MAX)
+}
+
+fn some_count(n: usize) -> Option<i32> {
+    (n > 0).then(|| count(n))
+}
+
+/// The conditions after an attempt that failed as `failure` says, or did not.
+fn conditions(
+    set: &ReplicaSet,
+    failure: Option<(&str, String)>,
+    now: Timestamp,
+) -> Option<Vec<ReplicaSetCondition>> {
+    let current = set.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let mut conditions: Vec<_> = current.iter().filter(|c| c.type_ != "ReplicaFailure").cloned().collect();
+    if let Some((reason, message)) = failure {
+        let before =
+            current.into_iter().find(|c| c.type_ == "ReplicaFailure" && c.reason.as_deref() == Some(reason));
+        conditions.push(before.unwrap_or_else(|| ReplicaSetCondition {
+            type_: "ReplicaFailure".into(),
+            status: "True".into(),
+            reason: Some(reason.to_owned()),
+            message: Some(message),
+            last_transition_time: Some(Time(now)),
+        }));
+    }
+    (!conditions.is_empty()).then_some(conditions)
+}
+
+/// A Pod of a template, still without its generated name.
+pub fn pod_of(template: &PodTemplateSpec, namespace: &str, owner: OwnerReference) -> Pod {
+    let labelled = template.metadata.clone().unwrap_or_default();
+    let mut prefix = format!("{}-", owner.name);
+    if prefix.len() > 200 {
+        // The server appends to it; a name that is too long would be refused each time.
+        prefix.truncate((0..=200).rev().find(|i| prefix.is_char_boundary(*i)).unwrap_or_default());
+    }
+    Pod {
+        metadata: ObjectMeta {
+            generate_name: Some(prefix),
+            namespace: Some(namespace.to_owned()),
+            labels: labelled.labels,
+            annotations: labelled.annotations,
+            finalizers: labelled.finalizers,
+            owner_references: Some(vec![owner]),
+            ..Default::default()
+        },
+        spec: template.spec.clone(),
+        status: None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
