@@ -1,0 +1,252 @@
+use expect_test::{Expect, expect};
+
+use super::super::KINDS;
+use super::*;
+
+/// Objects are written in YAML: what a user sends, and what `kubectl get -o yaml` shows then.
+fn check(sent: &str, expect: Expect) {
+    let mut object: Value = serde_norway::from_str(sent).expect("YAML");
+    let kind = KINDS.iter().find(|k| object["kind"] == k.kind).expect("a kind");
+    default_object(kind, &mut object);
+    expect.assert_eq(&serde_norway::to_string(&object).expect("YAML"));
+    let once = object.clone();
+    default_object(kind, &mut object);
+    assert_eq!(object, once, "filling in twice changes nothing more");
+}
+
+#[test]
+fn a_pod() {
+    check(
+        "
+kind: Pod
+spec:
+  hostNetwork: true
+  volumes: [{name: a}, {name: b, secret: {secretName: s}}, {name: c, hostPath: {path: /x}}]
+  containers:
+  - name: c
+    image: registry:5000/app
+    ports: [{containerPort: 80}]
+    env: [{name: N, valueFrom: {fieldRef: {fieldPath: metadata.name}}}]
+    resources: {limits: {cpu: 100m, memory: 1Mi}}
+    livenessProbe: {httpGet: {port: 80}}
+",
+        expect![[r#"
+            kind: Pod
+            spec:
+              hostNetwork: true
+              volumes:
+              - name: a
+                emptyDir: {}
+              - name: b
+                secret:
+                  secretName: s
+                  defaultMode: 420
+              - name: c
+                hostPath:
+                  path: /x
+                  type: ''
+              containers:
+              - name: c
+                image: registry:5000/app
+                ports:
+                - containerPort: 80
+                  protocol: TCP
+                  hostPort: 80
+                env:
+                - name: N
+                  valueFrom:
+                    fieldRef:
+                      fieldPath: metadata.name
+                      apiVersion: v1
+                resources:
+                  limits:
+                    cpu: 100m
+                    memory: 1Mi
+                  requests:
+                    cpu: 100m
+                    memory: 1Mi
+                livenessProbe:
+                  httpGet:
+                    port: 80
+                    path: /
+                    scheme: HTTP
+                  timeoutSeconds: 1
+                  periodSeconds: 10
+                  successThreshold: 1
+                  failureThreshold: 3
+                imagePullPolicy: Always
+                terminationMessagePath: /dev/termination-log
+                terminationMessagePolicy: File
+              restartPolicy: Always
+              terminationGracePeriodSeconds: 30
+              dnsPolicy: ClusterFirst
+              securityContext: {}
+              schedulerName: default-scheduler
+              enableServiceLinks: true
+              priority: 0
+              preemptionPolicy: PreemptLowerPriority
+              tolerations:
+              - effect: NoExecute
+                key: node.kubernetes.io/not-ready
+                operator: Exists
+                tolerationSeconds: 300
+              - effect: NoExecute
+                key: node.kubernetes.io/unreachable
+                operator: Exists
+                tolerationSeconds: 300
+            status:
+              phase: Pending
+              qosClass: Guaranteed
+        "#]],
+    );
+}
+
+#[test]
+fn a_deployment() {
+    check(
+        "
+kind: Deployment
+spec:
+  selector: {matchLabels: {a: b}}
+  template:
+    metadata: {labels: {a: b}}
+    spec: {containers: [{name: c, image: 'nginx:1'}]}
+",
+        expect![[r#"
+            kind: Deployment
+            spec:
+              selector:
+                matchLabels:
+                  a: b
+              template:
+                metadata:
+                  labels:
+                    a: b
+                spec:
+                  containers:
+                  - name: c
+                    image: nginx:1
+                    imagePullPolicy: IfNotPresent
+                    terminationMessagePath: /dev/termination-log
+                    terminationMessagePolicy: File
+                    resources: {}
+                  restartPolicy: Always
+                  terminationGracePeriodSeconds: 30
+                  dnsPolicy: ClusterFirst
+                  securityContext: {}
+                  schedulerName: default-scheduler
+              replicas: 1
+              revisionHistoryLimit: 10
+              progressDeadlineSeconds: 600
+              strategy:
+                type: RollingUpdate
+                rollingUpdate:
+                  maxUnavailable: 25%
+                  maxSurge: 25%
+        "#]],
+    );
+}
+
+#[test]
+fn services() {
+    check("{kind: Service, spec: {clusterIP: None, ports: [{port: 80}]}}", expect![[r#"
+        kind: Service
+        spec:
+          clusterIP: None
+          ports:
+          - port: 80
+            protocol: TCP
+            targetPort: 80
+          type: ClusterIP
+          sessionAffinity: None
+          internalTrafficPolicy: Cluster
+          ipFamilies:
+          - IPv4
+          ipFamilyPolicy: SingleStack
+          clusterIPs:
+          - None
+        status:
+          loadBalancer: {}
+    "#]]);
+    check("{kind: Service, spec: {type: NodePort, sessionAffinity: ClientIP, ports: [{port: 80, targetPort: web}]}}", expect![[r#"
+        kind: Service
+        spec:
+          type: NodePort
+          sessionAffinity: ClientIP
+          ports:
+          - port: 80
+            targetPort: web
+            protocol: TCP
+          sessionAffinityConfig:
+            clientIP:
+              timeoutSeconds: 10800
+          externalTrafficPolicy: Cluster
+          internalTrafficPolicy: Cluster
+          ipFamilies:
+          - IPv4
+          ipFamilyPolicy: SingleStack
+        status:
+          loadBalancer: {}
+    "#]]);
+    check("{kind: Service, spec: {type: ExternalName, externalName: example.org}}", expect![[r#"
+        kind: Service
+        spec:
+          type: ExternalName
+          externalName: example.org
+          sessionAffinity: None
+        status:
+          loadBalancer: {}
+    "#]]);
+}
+
+#[test]
+fn small_kinds() {
+    check("{kind: Namespace, metadata: {name: n}}", expect![[r#"
+        kind: Namespace
+        metadata:
+          name: n
+          labels:
+            kubernetes.io/metadata.name: n
+        spec:
+          finalizers:
+          - kubernetes
+        status:
+          phase: Active
+    "#]]);
+    check("{kind: Secret, data: {a: Yg==}}", expect![[r#"
+        kind: Secret
+        data:
+          a: Yg==
+        type: Opaque
+    "#]]);
+    check("{kind: EndpointSlice, ports: [{port: 80}]}", expect![[r#"
+        kind: EndpointSlice
+        ports:
+        - port: 80
+          name: ''
+          protocol: TCP
+    "#]]);
+    check("{kind: Node, status: {capacity: {cpu: '2'}}}", expect![[r#"
+        kind: Node
+        status:
+          capacity:
+            cpu: '2'
+          allocatable:
+            cpu: '2'
+    "#]]);
+}
+
+#[test]
+fn pull_policies_follow_the_tag() {
+    for (image, expect) in [
+        ("a", "Always"),
+        ("a:latest", "Always"),
+        ("a:1", "IfNotPresent"),
+        ("r:5000/a", "Always"),
+        ("a@sha256:00", "IfNotPresent"),
+    ] {
+        let mut object = json!({"spec": {"containers": [{"image": image}]}});
+        default_object(&KINDS.iter().find(|k| k.kind == "Pod").expect("Pod"), &mut object);
+        assert_eq!(object["spec"]["containers"][0]["imagePullPolicy"], expect, "{image}");
+    }
+}
