@@ -27,9 +27,8 @@ pub struct Run {
 }
 
 /// Flags without a value that have a meaning or are silent.
-const SWITCHES: [&str; 10] = [
-    "-d", "--detach", "-i", "--interactive", "-t", "--tty", "--rm", "--init", "--privileged", "--read-only",
-];
+const SWITCHES: [&str; 10] =
+    ["-d", "--detach", "-i", "--interactive", "-t", "--tty", "--rm", "--init", "--privileged", "--read-only"];
 
 /// Reads `args` into `container` and `pod`. Paths in them are relative to `directory`.
 pub fn read(args: &Text, directory: &Path, container: Container, pod: PodSpec, found: &mut Findings) -> Run {
@@ -141,10 +140,13 @@ impl Reader<'_> {
 
     fn publish(&mut self, value: &str) {
         let Some(ports) = published(value) else {
-            return self.error(format!("-p {value} is no port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535"));
+            return self.error(format!(
+                "-p {value} is no port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535"
+            ));
         };
         for port in ports {
-            let known = self.run.ports.iter().any(|p| p.service == port.service && p.protocol == port.protocol);
+            let known =
+                self.run.ports.iter().any(|p| p.service == port.service && p.protocol == port.protocol);
             if !known {
                 self.run.ports.push(port);
             }
@@ -154,7 +156,9 @@ impl Reader<'_> {
     fn env(&mut self, value: &str) {
         match value.split_once('=') {
             Some((key, value)) => self.run.env.push((key.into(), value.into())),
-            None => self.error(format!("-e {value} takes its value from the caller's environment: write -e {value}=VALUE")),
+            None => self.error(format!(
+                "-e {value} takes its value from the caller's environment: write -e {value}=VALUE"
+            )),
         }
     }
 
@@ -212,7 +216,9 @@ impl Reader<'_> {
                 self.security().run_as_user = Some(user);
                 self.security().run_as_group = Some(group);
             }
-            _ => self.error(format!("-u {value}: a Pod names its user by number: write -u UID or -u UID:GID")),
+            _ => {
+                self.error(format!("-u {value}: a Pod names its user by number: write -u UID or -u UID:GID"))
+            }
         }
     }
 
@@ -226,7 +232,8 @@ impl Reader<'_> {
 
     fn restart(&mut self, value: &str) {
         if !value.starts_with("always") && !value.starts_with("unless-stopped") {
-            let sentence = format!("run_args: --restart {value} has no effect, as a Deployment always restarts");
+            let sentence =
+                format!("run_args: --restart {value} has no effect, as a Deployment always restarts");
             self.found.warn(&self.args.at, sentence);
         }
     }

@@ -110,7 +110,9 @@ fn documents_of(text: &str) -> Vec<Document<'_>> {
     let (mut start, mut start_line) = (0, 0);
     let mut offset = 0;
     for (number, line) in text.split_inclusive('\n').enumerate() {
-        let separator = line.strip_prefix("---").is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+        let separator = line
+            .strip_prefix("---")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
         if separator {
             documents.push(Document { text: &text[start..offset], lines_before: start_line });
             start = offset + 3;
@@ -151,13 +153,18 @@ impl Document<'_> {
     /// The objects in the document: itself, or the items of a `List`.
     fn check(&self, source: &Source, value: Value) -> Result<Vec<Value>, Diagnostic> {
         let Value::Object(map) = &value else {
-            return Err(Diagnostic::new(&self.start(source), "is no Kubernetes object: it has to be a mapping"));
+            return Err(Diagnostic::new(
+                &self.start(source),
+                "is no Kubernetes object: it has to be a mapping",
+            ));
         };
         for key in ["apiVersion", "kind"] {
             let at = self.line_of(source, key);
             match map.get(key) {
                 Some(Value::String(s)) if !s.is_empty() => {}
-                Some(_) => return Err(Diagnostic::new(&at, format!("{key} has to be a string that is not empty"))),
+                Some(_) => {
+                    return Err(Diagnostic::new(&at, format!("{key} has to be a string that is not empty")));
+                }
                 None => {
                     let sentence = format!("is no Kubernetes object: it has no {key}");
                     return Err(Diagnostic::new(&at, sentence));
@@ -219,6 +226,8 @@ fn to_json(yaml: Yaml) -> Result<Value, String> {
             }
             Value::Object(map)
         }
-        Yaml::Tagged(tagged) => return Err(format!("has the YAML tag {}, which Kubernetes has not", tagged.tag)),
+        Yaml::Tagged(tagged) => {
+            return Err(format!("has the YAML tag {}, which Kubernetes has not", tagged.tag));
+        }
     })
 }

@@ -42,7 +42,10 @@ pub fn files(compiled: &Compiled) -> Vec<(String, String)> {
 fn head(compiled: &Compiled, object: &Object) -> String {
     // Relative to the description, so that the same description gives the same text on every machine.
     let source = object.source.strip_prefix(&compiled.directory).unwrap_or(&object.source);
-    format!("{HEAD}{}.\n# The next run writes this file anew: change the description, not this.\n", source.display())
+    format!(
+        "{HEAD}{}.\n# The next run writes this file anew: change the description, not this.\n",
+        source.display()
+    )
 }
 
 /// One object as YAML.

@@ -29,9 +29,25 @@ impl Process {
         let first = self.command.split_whitespace().next().unwrap_or_default();
         // An assignment in front, or what only a shell can do, is no program that `exec` could become.
         let program = !first.contains('=')
-            && !matches!(first, "cd" | "exec" | "export" | "if" | "for" | "while" | "until" | "case" | "." | "set" | "eval" | "!" | "{" | "trap" | "ulimit" | "umask");
-        let command =
-            if simple && program { format!("exec {}", self.command) } else { self.command.clone() };
+            && !matches!(
+                first,
+                "cd" | "exec"
+                    | "export"
+                    | "if"
+                    | "for"
+                    | "while"
+                    | "until"
+                    | "case"
+                    | "."
+                    | "set"
+                    | "eval"
+                    | "!"
+                    | "{"
+                    | "trap"
+                    | "ulimit"
+                    | "umask"
+            );
+        let command = if simple && program { format!("exec {}", self.command) } else { self.command.clone() };
         vec!["/bin/sh".into(), "-c".into(), command]
     }
 }

@@ -12,8 +12,8 @@ use k8s_openapi::{
             TCPSocketAction,
         },
         networking::v1::{
-            HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule, IngressServiceBackend,
-            IngressSpec, ServiceBackendPort,
+            HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule,
+            IngressServiceBackend, IngressSpec, ServiceBackendPort,
         },
     },
     apimachinery::pkg::{
@@ -140,10 +140,8 @@ impl Workload {
             path_type: "Prefix".into(),
             backend: IngressBackend { service: Some(backend), resource: None },
         };
-        let rule = IngressRule {
-            host: Some(host.into()),
-            http: Some(HTTPIngressRuleValue { paths: vec![path] }),
-        };
+        let rule =
+            IngressRule { host: Some(host.into()), http: Some(HTTPIngressRuleValue { paths: vec![path] }) };
         Ingress {
             metadata: self.metadata(&self.name),
             spec: Some(IngressSpec { rules: Some(vec![rule]), ..IngressSpec::default() }),

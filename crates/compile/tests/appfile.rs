@@ -24,7 +24,9 @@ fn compile_files(files: &[(&str, &str)]) -> (tempfile::TempDir, Result<Compiled,
 
 /// Diagnostics without the directory, which differs each time.
 fn short(directory: &Path, text: impl ToString) -> String {
-    text.to_string().replace(&format!("{}/", directory.display()), "").replace(&directory.display().to_string(), ".")
+    text.to_string()
+        .replace(&format!("{}/", directory.display()), "")
+        .replace(&directory.display().to_string(), ".")
 }
 
 fn check(files: &[(&str, &str)], expect: Expect) {
@@ -153,7 +155,8 @@ fn a_procfile_alone_is_an_app() {
                       number: 80
                 path: /
                 pathType: Prefix
-    "#]].assert_eq(&output::files(&compiled)[0].1);
+    "#]]
+    .assert_eq(&output::files(&compiled)[0].1);
 }
 
 #[test]
@@ -510,57 +513,99 @@ fn a_dependency_named_twice_comes_once_and_first() {
 #[test]
 fn mistakes_have_a_place_and_a_sentence() {
     for (appfile, expect) in [
-        ("application {\n  nme = \"x\"\n}", expect![[r#"
+        (
+            "application {\n  nme = \"x\"\n}",
+            expect![[r#"
             Appfile:2:3: "nme" is unknown: application takes name, type, detect, dependency
-        "#]]),
-        ("application {\n  name = \"x\"\n  dependancy { source = \"./a\" }\n}\nfoo {}", expect![[r#"
+        "#]],
+        ),
+        (
+            "application {\n  name = \"x\"\n  dependancy { source = \"./a\" }\n}\nfoo {}",
+            expect![[r#"
             Appfile:3:3: "dependancy" is unknown: application takes name, type, detect, dependency
             Appfile:5:1: "foo" is unknown: an Appfile takes application, customization, import, infrastructure, project
-        "#]]),
-        ("application {\n  dependency = \"./a\"\n}", expect![[r#"
+        "#]],
+        ),
+        (
+            "application {\n  dependency = \"./a\"\n}",
+            expect![[r#"
             Appfile:2:3: dependency is a block of application: write dependency { ... } without "="
-        "#]]),
-        ("application {\n  dependency {}\n}", expect![[r#"
+        "#]],
+        ),
+        (
+            "application {\n  dependency {}\n}",
+            expect![[r#"
             Appfile:2:3: dependency has no source: write source = "./directory"
-        "#]]),
-        ("application \"x\" {}\napplication {}", expect![[r#"
+        "#]],
+        ),
+        (
+            "application \"x\" {}\napplication {}",
+            expect![[r#"
             Appfile:1:13: application takes no name here: write application { ... }
             Appfile:2:1: only one application block is allowed: remove this one or merge it into the first
-        "#]]),
-        ("application {\n  name = [1]\n}", expect![[r#"
+        "#]],
+        ),
+        (
+            "application {\n  name = [1]\n}",
+            expect![[r#"
             Appfile:2:10: name is a string: write name = "..."
-        "#]]),
-        ("application {\n  name = upper(\"x\")\n}", expect![[r#"
+        "#]],
+        ),
+        (
+            "application {\n  name = upper(\"x\")\n}",
+            expect![[r#"
             Appfile:2:10: only a string, a number, true, false, a list or an object can stand here
             Appfile:2:10: name is a string: write name = "..."
-        "#]]),
-        ("application {\n  name = \"x\n}", expect![[r#"
+        "#]],
+        ),
+        (
+            "application {\n  name = \"x\n}",
+            expect![[r#"
             Appfile:2:3: is not HCL: invalid block body; expected `}`, newline or identifier (each field has a line of its own, each string a closing quote, each block a closing brace)
-        "#]]),
-        ("application {\n  name = \"x\"", expect![[r#"
+        "#]],
+        ),
+        (
+            "application {\n  name = \"x\"",
+            expect![[r#"
             Appfile:2:13: is not HCL: invalid block body; expected `}`, newline or identifier (each field has a line of its own, each string a closing quote, each block a closing brace)
-        "#]]),
-        ("application {\n  name = \"...\"\n}", expect![[r#"
+        "#]],
+        ),
+        (
+            "application {\n  name = \"...\"\n}",
+            expect![[r#"
             Appfile:2:10: "..." cannot be an application's name, which is part of host names: use letters a to z, digits and hyphens, at most 63, with a letter first
-        "#]]),
-        ("application { name = \"x\" }\nproject { name = \"x\" }", expect![[r#"
+        "#]],
+        ),
+        (
+            "application { name = \"x\" }\nproject { name = \"x\" }",
+            expect![[r#"
             Appfile:2:1: project names no infrastructure: write infrastructure = "..."
-        "#]]),
-        ("application { name = \"x\" }\ninfrastructure \"aws\" {}", expect![[r#"
+        "#]],
+        ),
+        (
+            "application { name = \"x\" }\ninfrastructure \"aws\" {}",
+            expect![[r#"
             Appfile:2:16: infrastructure "aws" is used by no project: write project { name = "..." infrastructure = "aws" }
-        "#]]),
+        "#]],
+        ),
         (
             "application { name = \"x\" }\nproject {\n  infrastructure = \"aws\"\n}\ninfrastructure \"gce\" { size = 1 }",
             expect![[r#"
                 Appfile:5:24: "size" is unknown: infrastructure takes name, type, flavor, foundation
             "#]],
         ),
-        ("application { name = \"x\" }\ninfrastructure {}", expect![[r#"
+        (
+            "application { name = \"x\" }\ninfrastructure {}",
+            expect![[r#"
             Appfile:2:1: infrastructure takes a name and nothing else: write infrastructure "..." { ... }
-        "#]]),
-        ("application { name = \"x\" }\nimport \"./no\" {}", expect![[r#"
+        "#]],
+        ),
+        (
+            "application { name = \"x\" }\nimport \"./no\" {}",
+            expect![[r#"
             Appfile:2:8: import "./no" does not exist: there is no directory no
-        "#]]),
+        "#]],
+        ),
         (
             "application {\n  name = \"x\"\n  dependency { source = \"./no\" }\n  dependency { source = \"github.com/a/b\" }\n}",
             expect![[r#"
@@ -568,19 +613,31 @@ fn mistakes_have_a_place_and_a_sentence() {
                 Appfile:4:25: dependency "github.com/a/b" is not fetched: only local directories are understood yet, so clone it beside this app and name its directory
             "#]],
         ),
-        ("application { name = \"x\" }\ncustomization { prot = 80 }", expect![[r#"
+        (
+            "application { name = \"x\" }\ncustomization { prot = 80 }",
+            expect![[r#"
             Appfile:2:17: "prot" is no setting of an application: there are port, image and run_args
-        "#]]),
-        ("application { name = \"x\" }\ncustomization { port = 80000 }", expect![[r#"
+        "#]],
+        ),
+        (
+            "application { name = \"x\" }\ncustomization { port = 80000 }",
+            expect![[r#"
             Appfile:2:24: port is a number from 1 to 65535
-        "#]]),
-        ("application { name = \"x\" }\ncustomization \"scale\" {\n  wbe = 1\n  web = -1\n}", expect![[r#"
+        "#]],
+        ),
+        (
+            "application { name = \"x\" }\ncustomization \"scale\" {\n  wbe = 1\n  web = -1\n}",
+            expect![[r#"
             Appfile:3:3: there is no process type wbe to scale: there are web, work
             Appfile:4:9: how many web is a number from 0 to 1000
-        "#]]),
-        ("application { name = \"x\" }\ncustomization \"scale\" { web = \"many\" }", expect![[r#"
+        "#]],
+        ),
+        (
+            "application { name = \"x\" }\ncustomization \"scale\" { web = \"many\" }",
+            expect![[r#"
             Appfile:2:31: how many web is a number from 0 to 1000
-        "#]]),
+        "#]],
+        ),
         (
             "application { name = \"My App\" }\ncustomization {\n  image = \"a\"\n  ruby_version = 2\n}\ncustomization \"x\" {}",
             expect![[r#"
@@ -597,14 +654,23 @@ fn mistakes_have_a_place_and_a_sentence() {
 
 #[test]
 fn mistakes_across_files() {
-    let dep = |source: &str| format!("application {{\n  name = \"a\"\n  dependency {{ source = \"{source}\" }}\n}}");
+    let dep = |source: &str| {
+        format!("application {{\n  name = \"a\"\n  dependency {{ source = \"{source}\" }}\n}}")
+    };
     for (files, expect) in [
-        (vec![("Appfile", dep("./b")), ("b/readme", String::new())], expect![[r#"
+        (
+            vec![("Appfile", dep("./b")), ("b/readme", String::new())],
+            expect![[r#"
             Appfile:1:1: application has no type and nothing in its directory shows one: write type = "...", or add a Procfile with a line like web: COMMAND
             Appfile:3:25: dependency "./b" has neither an Appfile nor a Procfile in b
-        "#]]),
+        "#]],
+        ),
         (
-            vec![("Appfile", dep("./b")), ("Procfile", "web: x".into()), ("b/Procfile", "it: x\nit: y\nthat\n:z".into())],
+            vec![
+                ("Appfile", dep("./b")),
+                ("Procfile", "web: x".into()),
+                ("b/Procfile", "it: x\nit: y\nthat\n:z".into()),
+            ],
             expect![[r#"
                 Appfile:3:25: dependency "./b" has no .ottoid: run `yado compile b` once and keep that file under version control
                 b/Procfile:2:1: process type it is already defined in line 1
@@ -636,15 +702,24 @@ fn mistakes_across_files() {
                 b/.ottoid:1:1: the first line is empty: it has to be the application's identity, a UUID
             "#]],
         ),
-        (vec![("Appfile", "application { name = \"a\" }".into())], expect![[r#"
+        (
+            vec![("Appfile", "application { name = \"a\" }".into())],
+            expect![[r#"
             Appfile:1:1: application has no type and nothing in its directory shows one: write type = "...", or add a Procfile with a line like web: COMMAND
-        "#]]),
-        (vec![("Appfile", "application {\n  name = \"a\"\n  type = \"cobol\"\n}".into())], expect![[r#"
+        "#]],
+        ),
+        (
+            vec![("Appfile", "application {\n  name = \"a\"\n  type = \"cobol\"\n}".into())],
+            expect![[r#"
             warning: Appfile:3:10: nothing of a is started: type "cobol" is unknown (known are custom, docker-external, go, java, node, php, python, rails, ruby, rust, static), and there is no Procfile; add a line like web: COMMAND to one
-        "#]]),
-        (vec![("readme", String::new())], expect![[r#"
+        "#]],
+        ),
+        (
+            vec![("readme", String::new())],
+            expect![[r#"
             .: holds no Appfile, no Procfile and no .yaml, .yml or .json manifest: add one, or name another directory
-        "#]]),
+        "#]],
+        ),
     ] {
         let files: Vec<(&str, &str)> = files.iter().map(|(n, t)| (*n, t.as_str())).collect();
         check(&files, expect);
@@ -654,7 +729,9 @@ fn mistakes_across_files() {
 #[test]
 fn run_args_become_parts_of_a_pod() {
     for (args, expect) in [
-        ("-p 127.0.0.1:80:8080/udp -p 9000-9001 --expose=70", expect![[r#"
+        (
+            "-p 127.0.0.1:80:8080/udp -p 9000-9001 --expose=70",
+            expect![[r#"
             - name: udp-80
               port: 80
               protocol: UDP
@@ -693,8 +770,11 @@ fn run_args_become_parts_of_a_pod() {
                 periodSeconds: 1
                 tcpSocket:
                   port: 9000
-        "#]]),
-        ("-dit --rm --name=x --restart on-failure -v /data -v cache:/c -v ./src:/src:ro", expect![[r#"
+        "#]],
+        ),
+        (
+            "-dit --rm --name=x --restart on-failure -v /data -v cache:/c -v ./src:/src:ro",
+            expect![[r#"
             warning: Appfile:6:14: run_args: --restart on-failure has no effect, as a Deployment always restarts
             warning: Appfile:6:14: run_args: what is written to -v cache:/c lasts as long as its Pod
             automountServiceAccountToken: false
@@ -720,8 +800,11 @@ fn run_args_become_parts_of_a_pod() {
             - hostPath:
                 path: ./src
               name: volume-3
-        "#]]),
-        ("-m 512m --cpus 1.5 -u 5:6 --cap-add NET_ADMIN --read-only -w /w -h h --entrypoint sh", expect![[r#"
+        "#]],
+        ),
+        (
+            "-m 512m --cpus 1.5 -u 5:6 --cap-add NET_ADMIN --read-only -w /w -h h --entrypoint sh",
+            expect![[r#"
             automountServiceAccountToken: false
             containers:
             - command:
@@ -742,22 +825,35 @@ fn run_args_become_parts_of_a_pod() {
                 runAsUser: 5
               workingDir: /w
             hostname: h
-        "#]]),
-        ("-p x -e A --gpus all -u me", expect![[r#"
+        "#]],
+        ),
+        (
+            "-p x -e A --gpus all -u me",
+            expect![[r#"
             Appfile:6:14: run_args: -p x is no port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535
             Appfile:6:14: run_args: -e A takes its value from the caller's environment: write -e A=VALUE
             Appfile:6:14: run_args: --gpus has no meaning here: remove it
             Appfile:6:14: run_args: -u me: a Pod names its user by number: write -u UID or -u UID:GID
-        "#]]),
-        ("-e 'A", expect![[r#"
+        "#]],
+        ),
+        (
+            "-e 'A",
+            expect![[r#"
             Appfile:6:14: run_args: a quote is not closed
-        "#]]),
-        ("mongo", expect![[r#"
+        "#]],
+        ),
+        (
+            "mongo",
+            expect![[r#"
             Appfile:6:14: run_args: "mongo" is no flag: the image is named in image
-        "#]]),
-        ("-p", expect![[r#"
+        "#]],
+        ),
+        (
+            "-p",
+            expect![[r#"
             Appfile:6:14: run_args: -p has no value
-        "#]]),
+        "#]],
+        ),
     ] {
         let appfile = format!(
             "application {{\n  name = \"x\"\n  type = \"docker-external\"\n}}\ncustomization {{\n  run_args = \"{args}\"\n}}"
@@ -768,7 +864,8 @@ fn run_args_become_parts_of_a_pod() {
                 let mut text: String = c.warnings.iter().map(|w| format!("warning: {w}\n")).collect();
                 for object in &c.objects {
                     let spec = &object.value["spec"];
-                    let shown = if object.kind() == "Service" { &spec["ports"] } else { &spec["template"]["spec"] };
+                    let shown =
+                        if object.kind() == "Service" { &spec["ports"] } else { &spec["template"]["spec"] };
                     text.push_str(&output::yaml(shown));
                 }
                 text
@@ -782,7 +879,10 @@ fn run_args_become_parts_of_a_pod() {
 #[test]
 fn imports_are_merged_over_the_file() {
     let (_directory, compiled) = compile_files(&[
-        ("Appfile", "import \"./shared\" {}\napplication {\n  name = \"own\"\n  type = \"go\"\n}\ncustomization \"env\" { A = 1 }"),
+        (
+            "Appfile",
+            "import \"./shared\" {}\napplication {\n  name = \"own\"\n  type = \"go\"\n}\ncustomization \"env\" { A = 1 }",
+        ),
         ("Procfile", "web: run"),
         ("shared/Appfile", "application { name = \"other\" }\ncustomization \"env\" { B = 2 }"),
     ]);
@@ -808,5 +908,6 @@ fn the_same_files_give_the_same_text() {
         Deployment redis-follower-redis
         Service guestbook
         Deployment guestbook-web
-        Ingress guestbook-web"#]].assert_eq(&kinds.join("\n"));
+        Ingress guestbook-web"#]]
+    .assert_eq(&kinds.join("\n"));
 }

@@ -10,7 +10,8 @@ use yado_compile::{Options, appfile, compile};
 
 fn corpus(below: &str) -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpus");
-    let path = std::env::var_os("YADO_CORPUS").map_or_else(|| PathBuf::from(default), PathBuf::from).join(below);
+    let path =
+        std::env::var_os("YADO_CORPUS").map_or_else(|| PathBuf::from(default), PathBuf::from).join(below);
     if !path.is_dir() {
         eprintln!("skipped: there is no {}; set YADO_CORPUS to the corpus", path.display());
         return None;
@@ -53,7 +54,10 @@ fn check(name: &str, result: Result<(), yado_compile::Diagnostics>, expect: Fail
         (Err(mistakes), None) => panic!("{name} fails:\n{mistakes}"),
         (Err(mistakes), Some((at, sentence))) => {
             let text = mistakes.to_string();
-            assert!(text.contains(at) && text.contains(sentence), "{name}:\n{text}\nhas to say {at} and {sentence}");
+            assert!(
+                text.contains(at) && text.contains(sentence),
+                "{name}:\n{text}\nhas to say {at} and {sentence}"
+            );
         }
     }
 }

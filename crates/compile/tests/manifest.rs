@@ -8,7 +8,11 @@ fn check(name: &str, text: &str, expect: Expect) {
     let path = directory.path().join(name);
     std::fs::write(&path, text).unwrap();
     let result = match compile(&path, &Options::default()) {
-        Ok(compiled) => compiled.objects.iter().map(|o| format!("{} {} {}\n", o.api_version(), o.kind(), o.name())).collect(),
+        Ok(compiled) => compiled
+            .objects
+            .iter()
+            .map(|o| format!("{} {} {}\n", o.api_version(), o.kind(), o.name()))
+            .collect(),
         Err(mistakes) => format!("{mistakes}\n"),
     };
     expect.assert_eq(&result.replace(&format!("{}/", directory.path().display()), ""));
@@ -18,46 +22,98 @@ fn check(name: &str, text: &str, expect: Expect) {
 fn documents_are_objects_or_mistakes_with_a_place() {
     let good = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\n";
     for (name, text, expect) in [
-        ("a.yaml", good.to_string(), expect![[r#"
+        (
+            "a.yaml",
+            good.to_string(),
+            expect![[r#"
             v1 Service a
-        "#]]),
-        ("a.yaml", format!("# first\n---\n{good}---\n\n---\n{good}"), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.yaml",
+            format!("# first\n---\n{good}---\n\n---\n{good}"),
+            expect![[r#"
             v1 Service a
             v1 Service a
-        "#]]),
-        ("a.json", "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Secret\", \"metadata\": {\"name\": \"s\"}\n}".into(), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.json",
+            "{\n\t\"apiVersion\": \"v1\",\n\t\"kind\": \"Secret\", \"metadata\": {\"name\": \"s\"}\n}".into(),
+            expect![[r#"
             v1 Secret s
-        "#]]),
-        ("a.yaml", "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: p}}\n".into(), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.yaml",
+            "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: Pod, metadata: {name: p}}\n".into(),
+            expect![[r#"
             v1 Pod p
-        "#]]),
-        ("a.yaml", format!("{good}--- # two\nkind: Pod\nmetadata: {{name: b}}\n"), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.yaml",
+            format!("{good}--- # two\nkind: Pod\nmetadata: {{name: b}}\n"),
+            expect![[r#"
             a.yaml:5:1: is no Kubernetes object: it has no apiVersion
-        "#]]),
-        ("a.yaml", format!("{good}---\napiVersion: v1\nkind: 3\n"), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.yaml",
+            format!("{good}---\napiVersion: v1\nkind: 3\n"),
+            expect![[r#"
             a.yaml:6:1: kind has to be a string that is not empty
-        "#]]),
-        ("a.yaml", format!("{good}---\napiVersion: v1\nkind: Pod\nmetadata:\n  labels: {{}}\n"), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.yaml",
+            format!("{good}---\napiVersion: v1\nkind: Pod\nmetadata:\n  labels: {{}}\n"),
+            expect![[r#"
             a.yaml:7:1: this Pod has no metadata.name
-        "#]]),
-        ("a.yaml", format!("{good}---\n- 1\n"), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.yaml",
+            format!("{good}---\n- 1\n"),
+            expect![[r#"
             a.yaml:5:1: is no Kubernetes object: it has to be a mapping
-        "#]]),
-        ("a.yaml", format!("{good}---\na: b\n  c: d\n"), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.yaml",
+            format!("{good}---\na: b\n  c: d\n"),
+            expect![[r#"
             a.yaml:6:4: is not YAML: mapping values are not allowed in this context
-        "#]]),
-        ("a.yaml", format!("{good}metadata: {{name: again}}\n"), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.yaml",
+            format!("{good}metadata: {{name: again}}\n"),
+            expect![[r#"
             a.yaml:1:1: is not YAML: duplicate entry with key "metadata"
-        "#]]),
-        ("a.yaml", "# nothing\n---\n".into(), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.yaml",
+            "# nothing\n---\n".into(),
+            expect![[r#"
             a.yaml: holds no object
-        "#]]),
-        ("a.yaml", "a: \u{0}".into(), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.yaml",
+            "a: \u{0}".into(),
+            expect![[r#"
             a.yaml:1:1: is not YAML: control characters are not allowed at position 3
-        "#]]),
-        ("a.txt", good.into(), expect![[r#"
+        "#]],
+        ),
+        (
+            "a.txt",
+            good.into(),
+            expect![[r#"
             a.txt: is in no format known here: name an Appfile, a Procfile, or a .yaml, .yml or .json manifest
-        "#]]),
+        "#]],
+        ),
     ] {
         check(name, &text, expect);
     }
@@ -93,7 +149,8 @@ fn a_directory_is_all_its_manifests() {
         kind: ConfigMap
         metadata:
           name: b
-    "#]].assert_eq(&text);
+    "#]]
+    .assert_eq(&text);
 }
 
 #[test]

@@ -116,16 +116,7 @@ impl Loader {
             return None;
         }
         let place = self.apps.len();
-        self.apps.push(App {
-            directory,
-            path,
-            file,
-            name,
-            app_type: app_type?,
-            processes,
-            id,
-            dependencies,
-        });
+        self.apps.push(App { directory, path, file, name, app_type: app_type?, processes, id, dependencies });
         self.seen.insert(canonical, Some(place));
         Some(place)
     }
@@ -147,7 +138,12 @@ impl Loader {
     }
 
     /// `file` with what it imports merged over it, as Otto did: the imported file wins.
-    fn with_imports(&mut self, mut file: Appfile, directory: &Path, stack: &mut Vec<PathBuf>) -> Option<Appfile> {
+    fn with_imports(
+        &mut self,
+        mut file: Appfile,
+        directory: &Path,
+        stack: &mut Vec<PathBuf>,
+    ) -> Option<Appfile> {
         let mut sound = true;
         for Import { source } in std::mem::take(&mut file.imports) {
             match self.import(&source, directory, stack) {
@@ -162,13 +158,15 @@ impl Loader {
         let directory = self.local_directory(source, from, "import")?;
         let canonical = directory.canonicalize().ok()?;
         if stack.contains(&canonical) || stack.len() > MAX_IMPORT_DEPTH {
-            let sentence = format!("import \"{}\" leads back to a file that imports this one: remove one", source.value);
+            let sentence =
+                format!("import \"{}\" leads back to a file that imports this one: remove one", source.value);
             self.found.error(&source.at, sentence);
             return None;
         }
         let path = directory.join("Appfile");
         if !path.is_file() {
-            let sentence = format!("import \"{}\" has no Appfile: {} is missing", source.value, path.display());
+            let sentence =
+                format!("import \"{}\" has no Appfile: {} is missing", source.value, path.display());
             self.found.error(&source.at, sentence);
             return None;
         }
@@ -191,7 +189,8 @@ impl Loader {
         if let Some(start) = self.path.iter().position(|(open, _)| *open == canonical) {
             let mut names: Vec<&str> = self.path[start..].iter().map(|(_, name)| name.as_str()).collect();
             names.push(names[0]);
-            let sentence = format!("dependency cycle: {}: remove one of these dependencies", names.join(" -> "));
+            let sentence =
+                format!("dependency cycle: {}: remove one of these dependencies", names.join(" -> "));
             self.found.error(&source.at, sentence);
             return None;
         }
@@ -236,7 +235,8 @@ impl Loader {
             }
         };
         if let Some(tool) = fetched_by {
-            let sentence = format!("{what} \"{written}\" is read as the directory is, not as {tool} last committed it");
+            let sentence =
+                format!("{what} \"{written}\" is read as the directory is, not as {tool} last committed it");
             self.found.warn(&source.at, sentence);
         }
         let directory: PathBuf =
@@ -246,7 +246,8 @@ impl Loader {
             return Some(directory);
         }
         let shown = directory.display();
-        self.found.error(&source.at, format!("{what} \"{written}\" does not exist: there is no directory {shown}"));
+        self.found
+            .error(&source.at, format!("{what} \"{written}\" does not exist: there is no directory {shown}"));
         None
     }
 
@@ -272,7 +273,8 @@ impl Loader {
         if let Some(found) = detected.or(procfile.then_some("custom")) {
             return Some(found.into());
         }
-        let reason = if application.detect { "nothing in its directory shows one" } else { "detect is false" };
+        let reason =
+            if application.detect { "nothing in its directory shows one" } else { "detect is false" };
         let sentence = format!(
             "application has no type and {reason}: write type = \"...\", or add a Procfile with a line like web: COMMAND"
         );
@@ -388,7 +390,10 @@ fn detect(directory: &Path) -> Option<&'static str> {
         .flatten()
         .filter_map(|e| e.path().extension().map(|x| x.to_string_lossy().into_owned()))
         .collect();
-    BY_EXTENSION.iter().find(|(extension, _)| extensions.iter().any(|e| e == extension)).map(|(_, found)| *found)
+    BY_EXTENSION
+        .iter()
+        .find(|(extension, _)| extensions.iter().any(|e| e == extension))
+        .map(|(_, found)| *found)
 }
 
 #[cfg(test)]

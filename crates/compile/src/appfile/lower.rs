@@ -65,8 +65,7 @@ pub(super) fn compile(tree: Tree, options: &Options) -> Result<Compiled, Diagnos
     compiled.app_type = root.app_type.clone();
     compiled.directory = root.directory.clone();
     let appfile = root.path.file_name().is_some_and(|n| n != "Procfile");
-    compiled.missing_id =
-        (appfile && root.id.is_none()).then(|| root.directory.join(super::load::ID_FILE));
+    compiled.missing_id = (appfile && root.id.is_none()).then(|| root.directory.join(super::load::ID_FILE));
     compiled.warnings = found.finish()?;
     Ok(compiled)
 }
@@ -89,11 +88,15 @@ fn dns_name(name: &str) -> String {
 fn app_name(app: &App, found: &mut Findings) -> String {
     let (written, name) = (&app.name.value, dns_name(&app.name.value));
     if names::dns_1035_label(&name).is_err() {
-        let sentence =
-            format!("\"{written}\" cannot be an application's name, which is part of host names: use {NAME_RULE}");
+        let sentence = format!(
+            "\"{written}\" cannot be an application's name, which is part of host names: use {NAME_RULE}"
+        );
         found.error(&app.name.at, sentence);
     } else if name != *written {
-        found.warn(&app.name.at, format!("application \"{written}\" is called {name}, as host names have to be"));
+        found.warn(
+            &app.name.at,
+            format!("application \"{written}\" is called {name}, as host names have to be"),
+        );
     }
     name
 }
@@ -144,9 +147,13 @@ impl Lowering<'_> {
         let reason = if TYPES.contains(&app_type.as_str()) {
             format!("an application of type {app_type} is started by its Procfile, and there is none")
         } else {
-            format!("type \"{app_type}\" is unknown (known are {}), and there is no Procfile", TYPES.join(", "))
+            format!(
+                "type \"{app_type}\" is unknown (known are {}), and there is no Procfile",
+                TYPES.join(", ")
+            )
         };
-        let sentence = format!("nothing of {} is started: {reason}; add a line like web: COMMAND to one", self.name);
+        let sentence =
+            format!("nothing of {} is started: {reason}; add a line like web: COMMAND to one", self.name);
         self.found.warn(at, sentence);
     }
 
@@ -281,7 +288,8 @@ impl Lowering<'_> {
         for (name, scale) in &settings.scale {
             if !known.contains(&name.as_str()) {
                 let known = known.join(", ");
-                self.found.error(&scale.at, format!("there is no process type {name} to scale: there are {known}"));
+                self.found
+                    .error(&scale.at, format!("there is no process type {name} to scale: there are {known}"));
             }
         }
     }
@@ -318,9 +326,13 @@ mod tests {
 
     #[test]
     fn names_become_dns_labels() {
-        for (written, expect) in
-            [("guestbook", "guestbook"), ("My App_2", "my-app-2"), ("2048", "app-2048"), ("--x--", "x"), ("é", "")]
-        {
+        for (written, expect) in [
+            ("guestbook", "guestbook"),
+            ("My App_2", "my-app-2"),
+            ("2048", "app-2048"),
+            ("--x--", "x"),
+            ("é", ""),
+        ] {
             assert_eq!(dns_name(written), expect, "{written}");
         }
     }

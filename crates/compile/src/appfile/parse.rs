@@ -84,7 +84,8 @@ impl Reader<'_> {
                 }
                 "infrastructure" => {
                     let Some(infrastructure) = self.infrastructure(block) else { continue };
-                    let twice = file.infrastructures.iter().any(|i| i.name.value == infrastructure.name.value);
+                    let twice =
+                        file.infrastructures.iter().any(|i| i.name.value == infrastructure.name.value);
                     self.once(twice, &infrastructure.name, "infrastructure");
                     file.infrastructures.push(infrastructure);
                 }
@@ -237,7 +238,10 @@ impl Reader<'_> {
         }
         let at = self.at(block);
         let name = block.ident.as_str();
-        self.found.error(&at, format!("only one {name} block is allowed: remove this one or merge it into the first"));
+        self.found.error(
+            &at,
+            format!("only one {name} block is allowed: remove this one or merge it into the first"),
+        );
     }
 
     fn once(&mut self, twice: bool, name: &Text, what: &str) {
@@ -260,7 +264,8 @@ impl Reader<'_> {
         }
         let at = self.at(block);
         let name = block.ident.as_str();
-        self.found.error(&at, format!("{name} takes {what} and nothing else: write {name} \"...\" {{ ... }}"));
+        self.found
+            .error(&at, format!("{name} takes {what} and nothing else: write {name} \"...\" {{ ... }}"));
         None
     }
 

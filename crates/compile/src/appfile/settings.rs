@@ -86,19 +86,26 @@ impl Settings {
     fn app(&mut self, setting: &Setting, app_type: &str, strict: bool, found: &mut Findings) {
         let docker = app_type == "docker-external";
         match setting.key.as_str() {
-            "port" => match as_integer(&setting.value).and_then(|i| u16::try_from(i).ok()).filter(|p| *p != 0) {
-                Some(port) => self.port = Some(port),
-                None => found.error(&setting.value_at, "port is a number from 1 to 65535"),
-            },
+            "port" => {
+                match as_integer(&setting.value).and_then(|i| u16::try_from(i).ok()).filter(|p| *p != 0) {
+                    Some(port) => self.port = Some(port),
+                    None => found.error(&setting.value_at, "port is a number from 1 to 65535"),
+                }
+            }
             "image" | "run_args" if !docker => {
-                let sentence =
-                    format!("{} has no effect: it is for type docker-external, and this is {app_type}", setting.key);
+                let sentence = format!(
+                    "{} has no effect: it is for type docker-external, and this is {app_type}",
+                    setting.key
+                );
                 found.warn(&setting.at, sentence);
             }
             "image" => self.image = text(setting, found).or(self.image.take()),
             "run_args" => self.run_args = text(setting, found).or(self.run_args.take()),
             key if WITHOUT_EFFECT.contains(&key) => {
-                found.warn(&setting.at, format!("{key} has no effect here: what runs is the Procfile's processes"));
+                found.warn(
+                    &setting.at,
+                    format!("{key} has no effect here: what runs is the Procfile's processes"),
+                );
             }
             key if strict => found.error(
                 &setting.at,
@@ -114,7 +121,10 @@ impl Settings {
                 let scale = Scale { at: setting.at.clone(), replicas: n as i32 };
                 self.scale.insert(setting.key.clone(), scale);
             }
-            None => found.error(&setting.value_at, format!("how many {} is a number from 0 to {MAX_SCALE}", setting.key)),
+            None => found.error(
+                &setting.value_at,
+                format!("how many {} is a number from 0 to {MAX_SCALE}", setting.key),
+            ),
         }
     }
 

@@ -1,0 +1,176 @@
+//! `yado exec`: a command beside a running process.
+
+use std::{io::IsTerminal, pin::pin};
+
+use anyhow::Context;
+use futures::SinkExt;
+use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
+use kube::{
+    Api, ResourceExt,
+    api::{AttachParams, AttachedProcess, ListParams, TerminalSize},
+};
+use nix::sys::termios::{self, SetArg, Termios};
+use tokio::{
+    io::{AsyncRead, AsyncWriteExt},
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{
+    EXIT_FAILURE,
+    args::{ExecArgs, Global},
+    connect::{connect, failed},
+    process::{self, ProcessNames},
+};
+
+pub(crate) async fn run(global: &Global, args: &ExecArgs) -> anyhow::Result<u8> {
+    let (client, namespace) = connect(global).await?;
+    let api: Api<Pod> = Api::namespaced(client, &namespace);
+    let (pod, container) = find(&api, args, &namespace).await?;
+    let (stdin, stdout) = (std::io::stdin().is_terminal(), std::io::stdout().is_terminal());
+    let tty = args.tty || (stdin && stdout && !args.stdin);
+    let mut params =
+        AttachParams::default().stdin(args.stdin || tty || stdin).stdout(true).stderr(!tty).tty(tty);
+    params.container = container;
+    // A shell that every image with any shell has.
+    let shell = ["/bin/sh".to_string()];
+    let command: Vec<String> = if args.command.is_empty() { shell.into() } else { args.command.clone() };
+    let process = api.exec(&pod, command, &params).await;
+    let process = process.map_err(failed(format!("no command can be run in Pod {pod}")))?;
+    let raw = if tty && stdin { Some(RawTerminal::enter()?) } else { None };
+    let code = attend(process, tty).await;
+    drop(raw);
+    code
+}
+
+/// The Pod that is meant, running rather than not and the first rather than the last.
+async fn find(api: &Api<Pod>, args: &ExecArgs, namespace: &str) -> anyhow::Result<(String, Option<String>)> {
+    let pods = api.list(&ListParams::default()).await.map_err(failed("Pods cannot be listed"))?.items;
+    let mut names = ProcessNames::of(&pods);
+    let mut candidates: Vec<(bool, String, &Pod)> = Vec::new();
+    for pod in &pods {
+        let process = names.name(pod);
+        if process::matches(pod, &process, &args.name) {
+            candidates.push((process::state(pod) != "Running", process, pod));
+        }
+    }
+    candidates.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    let sentence =
+        || format!("there is no process or Pod {} in namespace {namespace}: see `yado ps`", args.name);
+    let (down, process, pod) = candidates.first().with_context(sentence)?;
+    anyhow::ensure!(!down, "{process} does not run ({}): see `yado logs {process}`", process::state(pod));
+    Ok((pod.name_any(), args.container.clone()))
+}
+
+/// Passes streams on until the command ends; its exit code.
+async fn attend(mut process: AttachedProcess, tty: bool) -> anyhow::Result<u8> {
+    let status = process.take_status().context("the API server does not report how the command ends")?;
+    let (stdin, stdout, stderr) = (process.stdin(), process.stdout(), process.stderr());
+    let sizes = process.terminal_size().filter(|_| tty);
+    let output = async {
+        tokio::join!(copy(stdout, tokio::io::stdout()), copy(stderr, tokio::io::stderr()));
+    };
+    let input = async {
+        if let Some(mut stdin) = stdin {
+            // A command that reads no more ends the copy; the command itself goes on.
+            let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut stdin).await;
+            let _ = stdin.shutdown().await;
+        }
+        std::future::pending::<()>().await;
+    };
+    let resize = async {
+        if let Some(mut sizes) = sizes {
+            let Ok(mut changed) = signal(SignalKind::window_change()) else {
+                return std::future::pending().await;
+            };
+            while let Some((width, height)) = terminal_size::terminal_size() {
+                if sizes.send(TerminalSize { width: width.0, height: height.0 }).await.is_err() {
+                    break;
+                }
+                changed.recv().await;
+            }
+        }
+        std::future::pending::<()>().await;
+    };
+    let (mut input, mut resize) = (pin!(input), pin!(resize));
+    let finished = async { tokio::join!(output, status).1 };
+    let status = tokio::select! {
+        status = finished => status,
+        () = &mut input => None,
+        () = &mut resize => None,
+    };
+    // The exit code is the command's; how its connection ended says nothing more.
+    process.abort();
+    exit_code(status)
+}
+
+async fn copy(from: Option<impl AsyncRead + Unpin>, mut to: impl tokio::io::AsyncWrite + Unpin) {
+    let Some(mut from) = from else { return };
+    // Where our own output is closed, the command still runs to its end.
+    let _ = tokio::io::copy(&mut from, &mut to).await;
+    let _ = to.flush().await;
+}
+
+/// The exit code in what the API server reports: none for success, a cause `ExitCode` for a command that failed.
+fn exit_code(status: Option<Status>) -> anyhow::Result<u8> {
+    let status = status.context("the connection ended before the command did")?;
+    if status.status.as_deref() == Some("Success") {
+        return Ok(0);
+    }
+    let causes = status.details.iter().flat_map(|d| d.causes.iter().flatten());
+    let mut codes = causes.filter(|c| c.reason.as_deref() == Some("ExitCode"));
+    match codes.next().and_then(|c| c.message.as_ref()?.parse::<i32>().ok()) {
+        Some(code) => Ok(u8::try_from(code).unwrap_or(EXIT_FAILURE)),
+        None => anyhow::bail!("the command did not run: {}", status.message.unwrap_or_default()),
+    }
+}
+
+/// The terminal as programs that draw on it want it, until this is dropped.
+struct RawTerminal {
+    before: Termios,
+}
+
+impl RawTerminal {
+    fn enter() -> anyhow::Result<Self> {
+        let before = termios::tcgetattr(std::io::stdin()).context("the terminal cannot be set up")?;
+        let mut raw = before.clone();
+        termios::cfmakeraw(&mut raw);
+        termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &raw)
+            .context("the terminal cannot be set up")?;
+        Ok(RawTerminal { before })
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // Nothing can be done for a terminal that has gone.
+        let _ = termios::tcsetattr(std::io::stdin(), SetArg::TCSANOW, &self.before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_the_commands() {
+        let check = |status: serde_json::Value, expect: Result<u8, &str>| {
+            let code = exit_code(serde_json::from_value(status).unwrap());
+            assert_eq!(code.map_err(|e| e.to_string()), expect.map_err(Into::into));
+        };
+        check(json!({"status": "Success"}), Ok(0));
+        let failed = |message: &str| {
+            json!({"status": "Failure", "reason": "NonZeroExitCode", "message": "m",
+                   "details": {"causes": [{"reason": "ExitCode", "message": message}]}})
+        };
+        check(failed("3"), Ok(3));
+        check(failed("137"), Ok(137));
+        check(failed("-1"), Ok(1));
+        check(
+            json!({"status": "Failure", "message": "no such file"}),
+            Err("the command did not run: no such file"),
+        );
+        check(json!(null), Err("the connection ended before the command did"));
+    }
+}
