@@ -6,11 +6,11 @@ use crate::{is_installed, run as command, tidy};
 
 /// Debian packages by the program each brings: real peers for the tests.
 const PACKAGES: &[(&str, &str)] = &[
-    ("busybox", "busybox-static"),       // a root file system for containers
+    ("busybox", "busybox-static"),          // a root file system for containers
     ("docker-registry", "docker-registry"), // pulls
-    ("htpasswd", "apache2-utils"),       // pulls with authentication
-    ("curl", "curl"),                    // what users call pages with
-    ("cc", "gcc"),                       // the linker, and C in a few crates
+    ("htpasswd", "apache2-utils"),          // pulls with authentication
+    ("curl", "curl"),                       // what users call pages with
+    ("cc", "gcc"),                          // the linker, and C in a few crates
 ];
 
 /// Installs, checks, builds and tests; `filter` goes to the test runner.
@@ -36,7 +36,10 @@ fn install_packages() -> Result<()> {
         PACKAGES.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
     if !missing.is_empty() {
         if !is_installed("apt-get") {
-            bail!("these programs are missing and there is no apt-get to install them: {}", missing.join(", "));
+            bail!(
+                "these programs are missing and there is no apt-get to install them: {}",
+                missing.join(", ")
+            );
         }
         command("apt-get", &["update", "-qq"])?;
         let install = ["install", "-y", "-qq", "--no-install-recommends"];

@@ -79,7 +79,8 @@ fn dependencies() -> Result<Vec<String>> {
         .current_dir(root())
         .output()
         .context("cargo metadata cannot be run")?;
-    let metadata: Value = serde_json::from_slice(&metadata.stdout).context("cargo metadata cannot be read")?;
+    let metadata: Value =
+        serde_json::from_slice(&metadata.stdout).context("cargo metadata cannot be read")?;
     let allowed: BTreeMap<_, _> = MAY_USE.iter().copied().collect();
     let mut findings = Vec::new();
     for package in metadata["packages"].as_array().into_iter().flatten() {
@@ -107,7 +108,9 @@ fn sources(root: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     let mut folders = vec![root.join("crates"), root.join("xtask")];
     while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).with_context(|| format!("{} cannot be listed", folder.display()))? {
+        for entry in
+            fs::read_dir(&folder).with_context(|| format!("{} cannot be listed", folder.display()))?
+        {
             let path = entry?.path();
             if path.is_dir() {
                 folders.push(path);
@@ -153,7 +156,9 @@ fn long_functions(code: &[&str]) -> Vec<(usize, usize)> {
         let indent = line.len() - body.len();
         let words: Vec<&str> = body.split_whitespace().take(6).collect();
         let is_fn = words.iter().position(|w| *w == "fn").is_some_and(|at| {
-            words[..at].iter().all(|w| w.starts_with("pub") || ["async", "const", "unsafe", "extern"].contains(w))
+            words[..at]
+                .iter()
+                .all(|w| w.starts_with("pub") || ["async", "const", "unsafe", "extern"].contains(w))
         });
         if !is_fn {
             continue;
@@ -167,8 +172,10 @@ fn long_functions(code: &[&str]) -> Vec<(usize, usize)> {
 }
 
 fn architecture_names_every_crate() -> Result<Vec<String>> {
-    let text = fs::read_to_string(root().join("ARCHITECTURE.md")).context("ARCHITECTURE.md cannot be read")?;
-    let missing = MAY_USE.iter().map(|(name, _)| *name).chain(["yado"]).filter(|n| !text.contains(&format!("`{n}`")));
+    let text =
+        fs::read_to_string(root().join("ARCHITECTURE.md")).context("ARCHITECTURE.md cannot be read")?;
+    let missing =
+        MAY_USE.iter().map(|(name, _)| *name).chain(["yado"]).filter(|n| !text.contains(&format!("`{n}`")));
     Ok(missing.map(|name| format!("ARCHITECTURE.md says nothing of crate `{name}`")).collect())
 }
 

@@ -119,7 +119,9 @@ pub fn service_entry(
         cluster_ips: if headless { Vec::new() } else { addresses(&mut cluster_ips(spec).into_iter()) },
         external_ips: addresses(&mut spec.external_ips.iter().flatten().chain(balancers)),
         headless,
-        external_name: (spec.type_.as_deref() == Some("ExternalName")).then(|| spec.external_name.clone()).flatten(),
+        external_name: (spec.type_.as_deref() == Some("ExternalName"))
+            .then(|| spec.external_name.clone())
+            .flatten(),
         // Three hours, as the API's default has it.
         affinity_seconds: affinity.then(|| timeout.and_then(|t| t.try_into().ok()).unwrap_or(10_800)),
         ports: ports.filter_map(|port| port_entry(port, slices, withdrawn)).collect(),
@@ -143,7 +145,8 @@ fn port_entry(
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for slice in slices {
         let leads_to = slice.ports.iter().flatten().find(|p| {
-            p.name.as_deref().unwrap_or_default() == name && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
+            p.name.as_deref().unwrap_or_default() == name
+                && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
         });
         let Some(target) = leads_to else { continue };
         let target = target.port.and_then(|p| u16::try_from(p).ok()).unwrap_or_default();
@@ -199,7 +202,11 @@ mod tests {
         check(
             service,
             json!([
-                slice(json!([endpoint("10.0.0.2", true), endpoint("10.0.0.1", true), endpoint("10.0.0.3", false)])),
+                slice(json!([
+                    endpoint("10.0.0.2", true),
+                    endpoint("10.0.0.1", true),
+                    endpoint("10.0.0.3", false)
+                ])),
                 slice(json!([endpoint("10.0.0.1", true), endpoint("10.0.0.9", true)])),
             ]),
             "[10.96.0.1] /Tcp/80/Some(30080) -> 10.0.0.1:8080 10.0.0.2:8080",

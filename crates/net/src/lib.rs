@@ -12,22 +12,47 @@
 
 pub mod dns;
 pub mod index;
+mod ingress_status;
 pub mod nft;
 pub mod pods;
+pub mod router;
 pub mod routing;
 pub mod slot;
 
-use std::net::IpAddr;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use yado_reconcile::{Tasks, Watches};
+use yado_reconcile::{Clock, Tasks, Watches};
 
+use crate::dns::server::{Server, Sockets};
+use crate::dns::zone::Zone;
 use crate::index::Snapshot;
 use crate::nft::{Rules, Table};
 use crate::pods::{Attachment, PodNetwork};
+use crate::router::Router;
 use crate::routing::Routing;
 use crate::slot::Slot;
+
+/// How long a packet filter that refused a change is left alone before the same change is tried again.
+const FILTER_RETRY: Duration = Duration::from_millis(500);
+
+/// What a network is started with.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where the ingress router listens. Of several, IPv6 addresses may fail on a machine without IPv6.
+    pub http: Vec<SocketAddr>,
+    /// What an Ingress's status says its address is.
+    pub ingress_address: IpAddr,
+    /// `cluster.local`.
+    pub cluster_domain: String,
+    /// The text of the machine's `resolv.conf`.
+    pub resolv_conf: String,
+}
 
 /// Why the network cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +66,40 @@ pub enum Error {
     /// The packet filter.
     #[error(transparent)]
     Filter(#[from] nft::Error),
+    /// The router's port.
+    #[error(
+        "{address} cannot be listened on for HTTP ({source}); stop what uses it or choose another --http-port"
+    )]
+    Http {
+        /// Which.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// The name server's port.
+    #[error("{address} cannot be listened on for the Pods' name server ({source}); stop what uses it")]
+    Dns {
+        /// Which.
+        address: SocketAddr,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+/// The ports of the ingress router, taken before anything else is set up.
+pub struct Listeners(Vec<TcpListener>);
+
+impl Listeners {
+    /// Takes them, or tells which is in use.
+    pub async fn bind(addresses: &[SocketAddr]) -> Result<Self, Error> {
+        let bound = router::bind(addresses).await;
+        bound.map(Self).map_err(|(address, source)| Error::Http { address, source })
+    }
+
+    /// Where they are: the port that was chosen where 0 was asked for.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.0.iter().filter_map(|l| l.local_addr().ok()).collect()
+    }
 }
 
 /// The network of one node.
@@ -52,12 +111,35 @@ pub struct Net {
 
 impl Net {
     /// Sets up the node's side and starts the tables.
-    pub async fn start(slot: Slot, watches: &Watches, tasks: &Tasks) -> Result<Self, Error> {
+    pub async fn start(
+        slot: Slot,
+        listeners: Listeners,
+        config: &Config,
+        watches: &Watches,
+        clock: &Arc<dyn Clock>,
+        tasks: &Tasks,
+    ) -> Result<Self, Error> {
         let pods = PodNetwork::start(&slot).await?;
+        let address = SocketAddr::new(slot.gateway().into(), 53);
+        let sockets = Sockets::bind(address).await.map_err(|source| Error::Dns { address, source })?;
         let table = Table::create(&slot)?;
         let routing = Routing::new(watches);
         tasks.spawn("routing", routing.clone().run());
-        tasks.spawn("packet filter", keep_filtered(table, routing.subscribe(), routing.table()));
+        let filtered = keep_filtered(table, routing.subscribe(), routing.table(), clock.clone());
+        tasks.spawn("packet filter", filtered);
+        Router::start(listeners.0, routing.subscribe(), routing.table(), clock.clone(), tasks);
+        let server = Server {
+            zone: Zone {
+                domain: config.cluster_domain.split('.').map(str::to_ascii_lowercase).collect(),
+                ranges: vec![slot.pod_cidr(), slot.service_cidr()],
+            },
+            snapshots: routing.subscribe(),
+            pods: watches.all::<Pod>().index(pod_addresses),
+            upstream: dns::server::upstream(&config.resolv_conf, address.ip()),
+            clock: clock.clone(),
+        };
+        server.start(sockets, tasks);
+        ingress_status::start(watches, config.ingress_address, clock.clone(), tasks);
         Ok(Self { slot, pods, routing })
     }
 
@@ -100,14 +182,32 @@ impl Net {
     }
 }
 
+fn pod_addresses(pod: &Pod) -> Vec<IpAddr> {
+    let host_network = pod.spec.as_ref().and_then(|s| s.host_network).unwrap_or_default();
+    let address = pod.status.as_ref().and_then(|s| s.pod_ip.as_ref()?.parse().ok());
+    address.filter(|_| !host_network && !yado_types::pod::is_ended(pod)).into_iter().collect()
+}
+
 /// Brings the kernel to every new snapshot, or to the newest where several came at once.
-async fn keep_filtered(mut table: Table, mut snapshots: watch::Receiver<Arc<Snapshot>>, applied: watch::Sender<u64>) {
+async fn keep_filtered(
+    mut table: Table,
+    mut snapshots: watch::Receiver<Arc<Snapshot>>,
+    applied: watch::Sender<u64>,
+    clock: Arc<dyn Clock>,
+) {
     while snapshots.changed().await.is_ok() {
-        let snapshot = snapshots.borrow_and_update().clone();
-        match table.apply(Rules::of(&snapshot)) {
-            Ok(()) => _ = applied.send(snapshot.generation),
-            // The next change tries again from what the kernel has; until then nothing is acknowledged.
-            Err(error) => tracing::error!(%error, generation = snapshot.generation, "Services are not up to date"),
+        loop {
+            let snapshot = snapshots.borrow_and_update().clone();
+            match table.apply(Rules::of(&snapshot)) {
+                Ok(()) => {
+                    applied.send_replace(snapshot.generation);
+                    break;
+                }
+                // Nothing was applied and nothing is acknowledged; an endpoint that waits for it is let go by its
+                // grace period.
+                Err(error) => tracing::error!(%error, "Services are not up to date; trying again"),
+            }
+            clock.sleep(FILTER_RETRY).await;
         }
     }
 }

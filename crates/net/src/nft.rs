@@ -155,8 +155,10 @@ fn frame(batch: &mut Batch, slot: &Slot) {
     batch.add_rule("loopback", from_pod_to_loopback.into_iter().chain(is_loopback));
 
     for chain in ["prerouting", "output"] {
-        let key = [E::DestinationAddress(Reg::R0), E::TransportProtocol(Reg::R1), E::DestinationPort(Reg::R2)];
-        batch.add_rule(chain, key.into_iter().chain([E::VerdictMap { set: "services".into(), key: Reg::R0 }]));
+        let key =
+            [E::DestinationAddress(Reg::R0), E::TransportProtocol(Reg::R1), E::DestinationPort(Reg::R2)];
+        batch
+            .add_rule(chain, key.into_iter().chain([E::VerdictMap { set: "services".into(), key: Reg::R0 }]));
         let local = [E::DestinationIsLocal(Reg::R0), E::equals(Reg::R0, &2u32.to_ne_bytes())];
         let key = [E::TransportProtocol(Reg::R0), E::DestinationPort(Reg::R1)];
         let to = [E::VerdictMap { set: "nodeports".into(), key: Reg::R0 }];
@@ -255,7 +257,10 @@ fn fill_chain(batch: &mut Batch, name: &str, chain: &Chain) {
     batch.add_elements(&map, elements);
     let count = chain.endpoints.len() as u32;
     let choose: Vec<E> = if chain.affinity {
-        vec![E::SourceAddress(Reg::R0), E::Hash { from: Reg::R0, to: Reg::R0, modulus: count, seed: AFFINITY_SEED }]
+        vec![
+            E::SourceAddress(Reg::R0),
+            E::Hash { from: Reg::R0, to: Reg::R0, modulus: count, seed: AFFINITY_SEED },
+        ]
     } else {
         vec![E::Random { to: Reg::R0, modulus: count }]
     };
@@ -267,7 +272,10 @@ fn fill_chain(batch: &mut Batch, name: &str, chain: &Chain) {
 }
 
 /// Keys of `a` that `b` lacks or has with another value.
-fn gone<'a, K: Ord, V: PartialEq>(a: &'a BTreeMap<K, V>, b: &'a BTreeMap<K, V>) -> impl Iterator<Item = &'a K> {
+fn gone<'a, K: Ord, V: PartialEq>(
+    a: &'a BTreeMap<K, V>,
+    b: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = &'a K> {
     a.iter().filter(|(k, v)| b.get(*k) != Some(*v)).map(|(k, _)| k)
 }
 

@@ -21,7 +21,9 @@ use nix::sched::{CloneFlags, unshare};
 use parking_lot::Mutex;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteScope};
-use rtnetlink::{Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection};
+use rtnetlink::{
+    Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
+};
 use tokio::task::JoinHandle;
 
 use crate::slot::{Cidr, Slot};
@@ -134,18 +136,25 @@ impl Addresses {
 /// What this machine routes already, default routes and a Yado's own devices left out.
 pub async fn routed() -> Result<Vec<Cidr>, Error> {
     let host = Host::connect()?;
-    let ours = |name: &str| name.strip_prefix("yado").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
-    let links: Vec<_> = host.handle.link().get().execute().try_collect().await.map_err(netlink("list of devices"))?;
+    let ours = |name: &str| {
+        name.strip_prefix("yado").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
+    };
+    let links: Vec<_> =
+        host.handle.link().get().execute().try_collect().await.map_err(netlink("list of devices"))?;
     let own: Vec<u32> = links
         .iter()
         .filter(|link| link.attributes.iter().any(|a| matches!(a, LinkAttribute::IfName(n) if ours(n))))
         .map(|link| link.header.index)
         .collect();
     let request = RouteMessageBuilder::<Ipv4Addr>::new().build();
-    let routes: Vec<_> = host.handle.route().get(request).execute().try_collect().await.map_err(netlink("list of routes"))?;
+    let routes: Vec<_> =
+        host.handle.route().get(request).execute().try_collect().await.map_err(netlink("list of routes"))?;
     let mut found = Vec::new();
     for route in routes {
-        let device = route.attributes.iter().find_map(|a| if let RouteAttribute::Oif(i) = a { Some(*i) } else { None });
+        let device = route
+            .attributes
+            .iter()
+            .find_map(|a| if let RouteAttribute::Oif(i) = a { Some(*i) } else { None });
         let to = route.attributes.iter().find_map(|a| match a {
             RouteAttribute::Destination(RouteAddress::Inet(address)) => Some(*address),
             _ => None,
@@ -341,7 +350,8 @@ impl PodNetwork {
         }
         self.delete_device(&self.device).await?;
         let ours = format!("{}-", self.device);
-        for name in device_names(&self.host.handle).await?.into_iter().filter(|name| name.starts_with(&ours)) {
+        for name in device_names(&self.host.handle).await?.into_iter().filter(|name| name.starts_with(&ours))
+        {
             self.delete_device(&name).await?;
         }
         fs::remove_dir_all(&self.run_dir).map_err(system("removal of the records"))
@@ -368,7 +378,9 @@ impl PodNetwork {
 }
 
 /// Makes a namespace and keeps it at `path`. Leaves the calling thread inside it.
-fn new_namespace(path: &Path) -> Result<(impl Future<Output = ()> + Send + 'static + use<>, Handle, File), Error> {
+fn new_namespace(
+    path: &Path,
+) -> Result<(impl Future<Output = ()> + Send + 'static + use<>, Handle, File), Error> {
     release_namespace(path)?;
     let errno = |e: nix::Error| io::Error::from(e);
     unshare(CloneFlags::CLONE_NEWNET).map_err(|e| system("namespace")(errno(e)))?;
@@ -407,9 +419,12 @@ fn missing(what: &'static str) -> Error {
 }
 
 async fn device_names(handle: &Handle) -> Result<Vec<String>, Error> {
-    let links: Vec<_> = handle.link().get().execute().try_collect().await.map_err(netlink("list of devices"))?;
+    let links: Vec<_> =
+        handle.link().get().execute().try_collect().await.map_err(netlink("list of devices"))?;
     let name = |link: LinkMessage| {
-        link.attributes.into_iter().find_map(|a| if let LinkAttribute::IfName(n) = a { Some(n) } else { None })
+        link.attributes
+            .into_iter()
+            .find_map(|a| if let LinkAttribute::IfName(n) = a { Some(n) } else { None })
     };
     Ok(links.into_iter().filter_map(name).collect())
 }

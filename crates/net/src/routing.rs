@@ -46,14 +46,20 @@ struct Withdrawn {
 impl Routing {
     /// Follows the objects through `watches`; [`Routing::run`] does the work.
     pub fn new(watches: &Watches) -> Arc<Self> {
-        let (services, slices, ingresses) = (watches.all::<Service>(), watches.all::<EndpointSlice>(), watches.all());
+        let (services, slices, ingresses) =
+            (watches.all::<Service>(), watches.all::<EndpointSlice>(), watches.all());
         let slices_of = slices.index(|slice| owner(slice).into_iter().collect());
         let changes = Arc::<Changes>::default();
         let noted = changes.clone();
         services.feed(move |change| noted.service(change.key.clone()));
         let noted = changes.clone();
         slices.feed(move |change| {
-            change.old.iter().chain(&change.new).filter_map(|slice| owner(slice)).for_each(|key| noted.service(key));
+            change
+                .old
+                .iter()
+                .chain(&change.new)
+                .filter_map(|slice| owner(slice))
+                .for_each(|key| noted.service(key));
         });
         let noted = changes.clone();
         ingresses.feed(move |change| {

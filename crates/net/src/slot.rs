@@ -92,7 +92,8 @@ impl Slot {
         let last: Option<u8> = fs::read_to_string(&remembered).ok().and_then(|text| text.trim().parse().ok());
         // A slot that was this one's before may still carry its routes.
         let before = last.filter(|i| *i < SLOTS).into_iter();
-        let free = (0..SLOTS).filter(|i| !routed.iter().any(|r| pods(*i).overlaps(*r) || services(*i).overlaps(*r)));
+        let free =
+            (0..SLOTS).filter(|i| !routed.iter().any(|r| pods(*i).overlaps(*r) || services(*i).overlaps(*r)));
         for index in before.chain(free) {
             let path = run_dir.join(format!("slot-{index}.lock"));
             let file = File::options().create(true).truncate(false).write(true).open(&path);

@@ -8,7 +8,8 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
@@ -20,7 +21,10 @@ use yado_types::key::ObjectKey;
 use crate::{Index, Queue, Tasks};
 
 /// A kind that can be watched: every type of `k8s-openapi` that has metadata.
-pub trait Kind: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {}
+pub trait Kind:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
+}
 impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Kind for K {}
 
 /// What happened to an object: `old` is absent when it is new, `new` when it is gone.
@@ -88,17 +92,23 @@ impl<K: Kind> Watch<K> {
     }
 
     /// Ready once the first list is complete.
-    pub async fn synced(&self) {
-        // The sender lives in self, so waiting cannot fail.
-        let _ = self.progress.subscribe().wait_for(|p| p.synced).await;
+    pub fn synced(&self) -> impl Future<Output = ()> + Send + use<K> {
+        let mut progress = self.progress.subscribe();
+        async move {
+            // It fails only once the watch itself is gone, and with it everyone who could ask it for objects.
+            let _ = progress.wait_for(|p| p.synced).await;
+        }
     }
 
     /// Ready once the change that gave an object the resource version `revision` has arrived here, so that the next
     /// decision does not rest on a state before one's own write. Gives up after `timeout`, with whether it arrived:
     /// deciding on an older state is safe where writes carry the version they rest on, not where they create.
-    pub async fn seen(&self, revision: u64, timeout: Duration) -> bool {
+    pub fn seen(&self, revision: u64, timeout: Duration) -> impl Future<Output = bool> + Send + use<K> {
         let mut progress = self.progress.subscribe();
-        matches!(tokio::time::timeout(timeout, progress.wait_for(|p| p.revision >= revision)).await, Ok(Ok(_)))
+        async move {
+            let arrived = progress.wait_for(|p| p.revision >= revision);
+            matches!(tokio::time::timeout(timeout, arrived).await, Ok(Ok(_)))
+        }
     }
 
     /// The highest resource version that has arrived here.
@@ -112,7 +122,7 @@ impl<K: Kind> Watch<K> {
         key: &'a ObjectKey,
         timeout: Duration,
         holds: impl Fn(Option<&K>) -> bool + Send + 'a,
-    ) -> impl Future<Output = bool> + Send + 'a {
+    ) -> BoxFuture<'a, bool> {
         let mut progress = self.progress.subscribe();
         let holding = async move {
             // The sender lives in self, so waiting for a change cannot fail.
@@ -122,7 +132,7 @@ impl<K: Kind> Watch<K> {
                 }
             }
         };
-        async move { tokio::time::timeout(timeout, holding).await.is_ok() }
+        async move { tokio::time::timeout(timeout, holding).await.is_ok() }.boxed()
     }
 
     /// Calls `feed` for every change from now on, in order, after first calling it for each object that is there.
@@ -136,8 +146,11 @@ impl<K: Kind> Watch<K> {
     }
 
     /// Adds to `queue`, at every change, the keys that `map` gives for it.
-    pub fn feed_queue<Q, I>(&self, queue: &Arc<Queue<Q>>, map: impl Fn(&Change<K>) -> I + Send + Sync + 'static)
-    where
+    pub fn feed_queue<Q, I>(
+        &self,
+        queue: &Arc<Queue<Q>>,
+        map: impl Fn(&Change<K>) -> I + Send + Sync + 'static,
+    ) where
         Q: Clone + Eq + Ord + Hash + Send + Sync + 'static,
         I: IntoIterator<Item = Q>,
     {
@@ -175,14 +188,16 @@ impl<K: Kind> Watch<K> {
 
     /// Takes over a complete list: what is not in it is gone.
     fn replace(&self, listed: Vec<K>) {
-        let listed: BTreeMap<_, _> = listed.into_iter().map(|o| (ObjectKey::of(o.meta()), Arc::new(o))).collect();
+        let listed: BTreeMap<_, _> =
+            listed.into_iter().map(|o| (ObjectKey::of(o.meta()), Arc::new(o))).collect();
         let gone: Vec<_> = self.objects.read().keys().filter(|k| !listed.contains_key(k)).cloned().collect();
         gone.into_iter().for_each(|key| self.update(key, None, 0));
         let mut highest = 0;
         for (key, object) in listed {
             let revision = revision_of(object.meta().resource_version.as_deref());
             highest = highest.max(revision);
-            let known = self.objects.read().get(&key).map(|o| revision_of(o.meta().resource_version.as_deref()));
+            let known =
+                self.objects.read().get(&key).map(|o| revision_of(o.meta().resource_version.as_deref()));
             if known != Some(revision) || revision == 0 {
                 // A list is ordered by key: a revision is seen only once all of the list is in.
                 self.update(key, Some(object), 0);
@@ -210,7 +225,9 @@ impl<K: Kind> Watch<K> {
                     let revision = revision_of(object.meta().resource_version.as_deref());
                     self.update(ObjectKey::of(object.meta()), None, revision);
                 }
-                Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "the watch broke and starts again"),
+                Err(error) => {
+                    tracing::debug!(kind = %K::kind(&()), %error, "the watch broke and starts again")
+                }
             }
         }
     }
@@ -296,7 +313,10 @@ mod tests {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sink = seen.clone();
         watch.feed(move |c| sink.lock().push((c.key.name.clone(), c.old.is_some(), c.new.is_some())));
-        assert_eq!(std::mem::take(&mut *seen.lock()), [("a1".into(), false, true), ("a2".into(), false, true)]);
+        assert_eq!(
+            std::mem::take(&mut *seen.lock()),
+            [("a1".into(), false, true), ("a2".into(), false, true)]
+        );
         watch.replace(vec![object("a1", "1"), object("b1", "5")]);
         assert_eq!(*seen.lock(), [("a2".into(), true, false), ("b1".into(), false, true)]);
         assert_eq!(by_app.get(&"a".to_owned()).len(), 1);

@@ -152,7 +152,8 @@ mod tests {
         for (text, milli) in rows {
             assert_eq!(text.parse(), Ok(Quantity { milli }), "{text}");
         }
-        for text in ["", "-", ".", "1x", "1 ", "m", "1ee3", "1.2.3", "99999999999999999999999999", "9999999E"] {
+        for text in ["", "-", ".", "1x", "1 ", "m", "1ee3", "1.2.3", "99999999999999999999999999", "9999999E"]
+        {
             assert!(text.parse::<Quantity>().is_err(), "{text}");
         }
         assert_eq!("1.5".parse::<Quantity>().map(Quantity::units), Ok(2));

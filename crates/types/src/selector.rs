@@ -89,7 +89,9 @@ impl LabelSelector {
             ("Exists" | "DoesNotExist", false) => {
                 return Err(InvalidSelector("values set must be empty for exists and does not exist".into()));
             }
-            _ => return Err(InvalidSelector(format!("\"{operator}\" is not a valid label selector operator"))),
+            _ => {
+                return Err(InvalidSelector(format!("\"{operator}\" is not a valid label selector operator")));
+            }
         };
         self.requirements.push(Requirement { key: key.to_owned(), operator });
         Ok(())
@@ -142,7 +144,8 @@ impl Requirement {
         };
         let key = key.trim();
         let check = || {
-            names::qualified_name(key).map_err(|e| InvalidSelector(format!("key: Invalid value: \"{key}\": {e}")))?;
+            names::qualified_name(key)
+                .map_err(|e| InvalidSelector(format!("key: Invalid value: \"{key}\": {e}")))?;
             if let Operator::In(values) | Operator::NotIn(values) = &operator {
                 for v in values {
                     names::label_value(v)
@@ -315,7 +318,11 @@ mod tests {
             ("spec.nodeName=", true),
             ("spec.nodeName!=,metadata.name!=z", false),
         ] {
-            assert_eq!(FieldSelector::parse(selector).expect(selector).matches_with(field), expect, "{selector}");
+            assert_eq!(
+                FieldSelector::parse(selector).expect(selector).matches_with(field),
+                expect,
+                "{selector}"
+            );
         }
         assert!(FieldSelector::parse("metadata.name").is_err());
     }

@@ -194,7 +194,9 @@ fn read_addresses(packet: &[u8]) -> Option<Vec<(u32, Data)>> {
         let data = packet.get(at + 10..at + 10 + length)?;
         match word(at)? {
             record_type::A => found.push((ttl, Data::A(Ipv4Addr::from(<[u8; 4]>::try_from(data).ok()?)))),
-            record_type::AAAA => found.push((ttl, Data::Aaaa(Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?)))),
+            record_type::AAAA => {
+                found.push((ttl, Data::Aaaa(Ipv6Addr::from(<[u8; 16]>::try_from(data).ok()?))))
+            }
             _ => {}
         }
         at += 10 + length;
@@ -236,7 +238,8 @@ fn encode_records(query: &Query, answer: &Answer, truncated: bool) -> Vec<u8> {
     let mut flags = 0x8000 | 0x0080 | answer.code as u16;
     flags |= u16::from(answer.authoritative) << 10 | u16::from(truncated) << 9;
     flags |= u16::from(query.recursion_desired) << 8;
-    let counts = [answer.answers.len(), answer.authority.len(), answer.additional.len() + usize::from(query.edns)];
+    let counts =
+        [answer.answers.len(), answer.authority.len(), answer.additional.len() + usize::from(query.edns)];
     let mut packet = Vec::with_capacity(PLAIN_UDP_SIZE);
     [query.id, flags, 1].iter().for_each(|w| packet.extend(w.to_be_bytes()));
     counts.iter().for_each(|n| packet.extend((*n as u16).to_be_bytes()));

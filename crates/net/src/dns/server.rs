@@ -131,7 +131,9 @@ impl Server {
         let limit = if limit == 0 { query.udp_size } else { limit };
         match self.decision(&query, from) {
             Decision::Answer(answer) => Outcome::Ready(message::encode(&query, &answer, limit)),
-            Decision::Follow(answer, target) => Outcome::Ask(Pending { query, follow: Some((answer, target)) }),
+            Decision::Follow(answer, target) => {
+                Outcome::Ask(Pending { query, follow: Some((answer, target)) })
+            }
             Decision::Forward => Outcome::Ask(Pending { query, follow: None }),
         }
     }

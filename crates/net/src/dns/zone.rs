@@ -82,7 +82,8 @@ impl Zone {
         let wants = |kind| query.kind == kind || query.kind == record_type::ANY;
         match found {
             Found::Service(_, ServiceEntry { external_name: Some(target), .. }) => {
-                let target: Name = target.trim_end_matches('.').split('.').map(str::to_ascii_lowercase).collect();
+                let target: Name =
+                    target.trim_end_matches('.').split('.').map(str::to_ascii_lowercase).collect();
                 answer.answers.push(record(Data::Cname(target.clone())));
                 return Decision::Follow(answer, target);
             }
@@ -108,13 +109,24 @@ impl Zone {
             Found::Nothing => answer.code = Code::NoSuchName,
         }
         if answer.answers.is_empty() {
-            answer.authority.push(Record { name: zone.clone(), ttl: TTL, data: Data::Soa { zone: zone.clone() } });
+            answer.authority.push(Record {
+                name: zone.clone(),
+                ttl: TTL,
+                data: Data::Soa { zone: zone.clone() },
+            });
         }
         Decision::Answer(answer)
     }
 
     /// SRV records of a port, with the addresses of their targets.
-    fn add_srv(&self, answer: &mut Answer, query: &Query, key: &ObjectKey, service: &ServiceEntry, index: usize) {
+    fn add_srv(
+        &self,
+        answer: &mut Answer,
+        query: &Query,
+        key: &ObjectKey,
+        service: &ServiceEntry,
+        index: usize,
+    ) {
         let port = &service.ports[index];
         let mut add = |port: u16, target: Name, address: Ipv4Addr| {
             let data = Data::Srv { port, target: target.clone() };
@@ -144,7 +156,8 @@ impl Zone {
             if service.cluster_ips.contains(&ip) {
                 return Some(self.service_name(key));
             }
-            let endpoints = service.ports.iter().filter(|_| service.headless).flat_map(|p| p.endpoints.iter());
+            let endpoints =
+                service.ports.iter().filter(|_| service.headless).flat_map(|p| p.endpoints.iter());
             let endpoint = endpoints.into_iter().find(|e| e.address == ip)?;
             Some([&[host_label(endpoint)][..], &self.service_name(key)].concat())
         });
@@ -233,7 +246,8 @@ fn addresses(service: &ServiceEntry) -> Vec<Ipv4Addr> {
     if !service.headless {
         return service.cluster_ips.iter().filter_map(v4).collect();
     }
-    let mut all: Vec<_> = service.ports.iter().flat_map(|p| p.endpoints.iter()).filter_map(|e| v4(&e.address)).collect();
+    let mut all: Vec<_> =
+        service.ports.iter().flat_map(|p| p.endpoints.iter()).filter_map(|e| v4(&e.address)).collect();
     all.sort();
     all.dedup();
     all

@@ -14,7 +14,9 @@ const SEND_BUFFER: i32 = 32 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The netlink socket failed.
-    #[error("the kernel's packet filter cannot be reached ({0}); is nf_tables in the kernel and is this root?")]
+    #[error(
+        "the kernel's packet filter cannot be reached ({0}); is nf_tables in the kernel and is this root?"
+    )]
     Socket(#[source] io::Error),
     /// A message of the batch was refused; nothing of the batch was applied.
     #[error("the kernel refused a packet filter rule (message {message} of the batch: {source})")]
@@ -44,14 +46,42 @@ pub enum Expression {
     InputDevice(Reg),
     /// Puts the address type of the destination into the register: 2 is local.
     DestinationIsLocal(Reg),
-    Compare { reg: Reg, equal: bool, value: Vec<u8> },
-    Mask { reg: Reg, mask: [u8; 4] },
-    Immediate { reg: Reg, value: Vec<u8> },
-    Random { to: Reg, modulus: u32 },
-    Hash { from: Reg, to: Reg, modulus: u32, seed: u32 },
-    Map { set: String, key: Reg, to: Reg },
-    VerdictMap { set: String, key: Reg },
-    Contained { set: String, key: Reg },
+    Compare {
+        reg: Reg,
+        equal: bool,
+        value: Vec<u8>,
+    },
+    Mask {
+        reg: Reg,
+        mask: [u8; 4],
+    },
+    Immediate {
+        reg: Reg,
+        value: Vec<u8>,
+    },
+    Random {
+        to: Reg,
+        modulus: u32,
+    },
+    Hash {
+        from: Reg,
+        to: Reg,
+        modulus: u32,
+        seed: u32,
+    },
+    Map {
+        set: String,
+        key: Reg,
+        to: Reg,
+    },
+    VerdictMap {
+        set: String,
+        key: Reg,
+    },
+    Contained {
+        set: String,
+        key: Reg,
+    },
     DestinationNat(Reg, Reg),
     SourceNat(Reg),
     Masquerade,
@@ -81,8 +111,9 @@ impl Expression {
         let number = |attribute, value: u32| be32(attribute, value);
         let reg = |attribute, r: &Reg| be32(attribute, *r as u32);
         // Payload: register, base (1 network header, 2 transport header), offset, length.
-        let payload =
-            |r, base, offset, length| named("payload", &[reg(1, r), number(2, base), number(3, offset), number(4, length)]);
+        let payload = |r, base, offset, length| {
+            named("payload", &[reg(1, r), number(2, base), number(3, offset), number(4, length)])
+        };
         match self {
             Self::SourceAddress(r) => payload(r, 1, 12, 4),
             Self::DestinationAddress(r) => payload(r, 1, 16, 4),
@@ -99,10 +130,19 @@ impl Expression {
             }
             Self::Immediate { reg: r, value: v } => named("immediate", &[reg(1, r), value(2, v)]),
             // Type 1 is random, offset 0.
-            Self::Random { to, modulus } => named("numgen", &[reg(1, to), number(2, *modulus), number(3, 1), number(4, 0)]),
+            Self::Random { to, modulus } => {
+                named("numgen", &[reg(1, to), number(2, *modulus), number(3, 1), number(4, 0)])
+            }
             Self::Hash { from, to, modulus, seed } => named(
                 "hash",
-                &[reg(1, from), reg(2, to), number(3, 4), number(4, *modulus), number(5, *seed), number(7, 0)],
+                &[
+                    reg(1, from),
+                    reg(2, to),
+                    number(3, 4),
+                    number(4, *modulus),
+                    number(5, *seed),
+                    number(7, 0),
+                ],
             ),
             Self::Map { set, key, to } => named("lookup", &[string(1, set), reg(2, key), reg(3, to)]),
             // Destination register 0 is the verdict.
@@ -340,7 +380,9 @@ impl Batch {
 
 fn open() -> io::Result<OwnedFd> {
     // SAFETY: a plain system call; the result is checked before it becomes an owned descriptor.
-    let fd = unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_NETFILTER) };
+    let fd = unsafe {
+        libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_NETFILTER)
+    };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
@@ -363,7 +405,8 @@ fn set<T>(socket: &OwnedFd, option: i32, value: &T) -> io::Result<()> {
     let length = size_of::<T>() as libc::socklen_t;
     let value: *const T = value;
     // SAFETY: the pointer and length are those of a live value that the kernel only reads.
-    let done = unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value.cast(), length) };
+    let done =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, value.cast(), length) };
     if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
