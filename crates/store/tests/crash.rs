@@ -79,11 +79,11 @@ fn write_and_kill(directory: &std::path::Path, round: u64, lines: usize) -> Vec<
         .spawn()
         .unwrap();
     let mut acknowledged = Vec::new();
-    let mut output = BufReader::new(child.stderr.take().unwrap()).lines();
+    let output = BufReader::new(child.stderr.take().unwrap()).lines();
     if lines == 0 {
         child.kill().unwrap();
     }
-    while let Some(line) = output.next() {
+    for line in output {
         let line = line.unwrap();
         let Some(numbers) = line.strip_prefix("ACK ") else { panic!("the writer says: {line}") };
         let numbers: Vec<u64> = numbers.split(' ').map(|number| number.parse().unwrap()).collect();

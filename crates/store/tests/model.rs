@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
 use yado_store::{
-    Compare, Config, Embedded, Error, KeyValue, Op, Range, Revision, Store, Txn, TxnOutcome, Watch, WatchEvent,
-    key_after,
+    Compare, Config, Embedded, Error, KeyValue, Op, Range, Revision, Store, Txn, TxnOutcome, Watch,
+    WatchEvent, key_after,
 };
 
 #[derive(Clone, Debug)]

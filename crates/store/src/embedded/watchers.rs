@@ -79,6 +79,11 @@ impl Watchers {
         wakers.into_iter().for_each(Waker::wake);
     }
 
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.registry.lock().mailboxes.len()
+    }
+
     /// Ends every watch, after the events it still has, and refuses new ones.
     pub(crate) fn close(&self) {
         let mailboxes = {
