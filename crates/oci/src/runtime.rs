@@ -1,2 +1,293 @@
 //! Sandboxes and containers. [`Runtime`] starts one shim process per sandbox and talks to it over a Unix socket;
 //! the shim forks the containers, keeps their mounts, logs and exit codes, and goes on when its starter dies.
+//!
+//! ```text
+//! daemon (tokio)                     shim (one thread, one per sandbox)
+//! Runtime ── create_sandbox ──spawn──▶ setsid, new mount/UTS/IPC namespaces, double fork
+//! Sandbox ══ shim.sock: requests ════▶ poll loop ── clone3 ──▶ container: overlay, pivot_root, execve
+//!         ◀═ replies, events, fds ═══             ◀─ SIGCHLD ─ exit code into state.json
+//! ```
+//!
+//! The binary that is [`Config::shim_exe`] must call [`shim_main`] before anything else when its first argument
+//! is [`SHIM_ARGUMENT`]: the shim must never have a second thread.
+
+mod cgroup;
+mod connection;
+mod error;
+mod protocol;
+mod sandbox;
+mod seccomp;
+mod session;
+mod shim;
+mod users;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use self::protocol::Request;
+use crate::spec::{ContainerStatus, SandboxSpec};
+
+pub use error::{Error, Refusal, Result};
+pub use sandbox::{Sandbox, SandboxState};
+pub use session::{AttachSession, ExecOutput, ExecSession, FdStream};
+pub use shim::shim_main;
+
+/// The first argument of a process that is to become a shim.
+pub const SHIM_ARGUMENT: &str = "shim";
+
+/// Where a [`Runtime`] keeps what must outlive it.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// One directory per sandbox: its specification, socket, states and the containers' writable layers. It must
+    /// be on a file system that can be an overlay's upper directory (ext4, xfs, btrfs, tmpfs).
+    pub state_dir: PathBuf,
+    /// The program that becomes the shim, normally `/proc/self/exe`.
+    pub shim_exe: PathBuf,
+    /// The cgroup above all sandboxes, relative to the hierarchies' roots: `yado/<instance>`.
+    pub cgroup_root: String,
+}
+
+/// A sandbox found on disk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Found {
+    /// As it was created.
+    pub spec: SandboxSpec,
+    /// Its shim answers, so [`Runtime::adopt`] works; otherwise only [`Runtime::destroy`] does.
+    pub alive: bool,
+}
+
+/// What a sandbox uses at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Usage {
+    /// Processor time so far, in nanoseconds.
+    pub cpu_ns: u64,
+    /// Memory that could not be given back at once: usage without inactive file pages.
+    pub memory_bytes: u64,
+}
+
+/// Starts, finds, adopts and destroys sandboxes. One per state directory.
+#[derive(Clone)]
+pub struct Runtime {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    hierarchies: cgroup::Hierarchies,
+    /// Connected sandboxes; entries leave in `destroy`, so there are as many as sandboxes.
+    sandboxes: Mutex<HashMap<String, Sandbox>>,
+}
+
+/// Ids become directory and cgroup names.
+const SANDBOX_ID_MAX: usize = 63;
+
+/// How long killed processes may take to go. Uninterruptible sleep on a slow disk is the usual reason; after this
+/// it is a fault that someone must see.
+const DEATH_LIMIT: Duration = Duration::from_secs(10);
+
+/// The group of all shims, beside the sandboxes' own: limits of a sandbox must not hit its shim.
+pub(crate) const SHIMS: &str = ".shims";
+
+impl Runtime {
+    /// Makes the state directory and finds the machine's cgroups.
+    pub fn new(config: Config) -> Result<Self> {
+        std::fs::create_dir_all(&config.state_dir)
+            .map_err(Error::file("create directory", &config.state_dir))?;
+        let hierarchies =
+            cgroup::Hierarchies::detect().map_err(Error::file("read", Path::new("/proc/self/mountinfo")))?;
+        if hierarchies.is_empty() {
+            return Err(Error::NoCgroups);
+        }
+        let inner = Inner { config, hierarchies, sandboxes: Mutex::default() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Sandboxes found on disk, with their shims alive (to be adopted) or dead (to be cleaned by
+    /// [`Self::destroy`]). A directory without a readable specification was never a whole sandbox and is removed.
+    pub async fn sandboxes(&self) -> Result<Vec<Found>> {
+        let root = &self.inner.config.state_dir;
+        let entries = std::fs::read_dir(root).map_err(Error::file("read directory", root))?;
+        let mut found = Vec::new();
+        for entry in entries.flatten() {
+            let Ok(id) = entry.file_name().into_string() else { continue };
+            match self.read_spec(&id) {
+                Ok(spec) => {
+                    let alive = connection::connect(&entry.path()).await.is_ok();
+                    found.push(Found { spec, alive });
+                }
+                Err(_) => self.destroy(&id).await?,
+            }
+        }
+        found.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
+        Ok(found)
+    }
+
+    /// Makes a sandbox: its namespaces, its cgroup, and the shim that holds them. A sandbox that cannot be made
+    /// leaves nothing behind.
+    pub async fn create_sandbox(&self, spec: SandboxSpec) -> Result<Sandbox> {
+        check_id(&spec.id, SANDBOX_ID_MAX)?;
+        let id = spec.id.clone();
+        let dir = self.dir(&id);
+        match std::fs::create_dir(&dir) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::SandboxExists { id });
+            }
+            Err(error) => return Err(Error::file("create directory", &dir)(error)),
+        }
+        match self.start_sandbox(spec, &dir).await {
+            Ok(sandbox) => {
+                self.inner.sandboxes.lock().insert(id, sandbox.clone());
+                Ok(sandbox)
+            }
+            Err(error) => {
+                if let Err(left) = self.destroy(&id).await {
+                    tracing::warn!(sandbox = %id, error = %left, "a sandbox that failed to start is not cleaned up");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    async fn start_sandbox(&self, spec: SandboxSpec, dir: &Path) -> Result<Sandbox> {
+        let path = dir.join(protocol::SPEC_FILE);
+        let refused = |reason: String| Error::ShimStart { id: spec.id.clone(), reason };
+        let text = serde_json::to_vec(&spec).map_err(|error| refused(error.to_string()))?;
+        std::fs::write(&path, text).map_err(Error::file("write", &path))?;
+        let output = tokio::process::Command::new(&self.inner.config.shim_exe)
+            .arg(SHIM_ARGUMENT)
+            .arg(dir)
+            .arg(&self.inner.config.cgroup_root)
+            .stdin(std::process::Stdio::null())
+            .output()
+            .await
+            .map_err(Error::file("run", &self.inner.config.shim_exe))?;
+        if !output.status.success() {
+            let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+            return Err(refused(if reason.is_empty() { output.status.to_string() } else { reason }));
+        }
+        Sandbox::connect(dir, spec).await
+    }
+
+    /// Takes a sandbox over that an earlier process created. The handle of one that this runtime knows already is
+    /// given again.
+    pub async fn adopt(&self, id: &str) -> Result<Sandbox> {
+        if let Some(known) = self.inner.sandboxes.lock().get(id) {
+            return Ok(known.clone());
+        }
+        let spec = self.read_spec(id)?;
+        let sandbox = Sandbox::connect(&self.dir(id), spec).await?;
+        // Two at once: the first one's connection is kept.
+        Ok(self.inner.sandboxes.lock().entry(id.to_owned()).or_insert(sandbox).clone())
+    }
+
+    /// The containers' last known states, also where the shim is dead.
+    pub async fn last_states(&self, id: &str) -> Vec<ContainerStatus> {
+        if let Ok(sandbox) = self.adopt(id).await {
+            return sandbox.statuses();
+        }
+        connection::dead_states(id, &self.dir(id)).into_values().collect()
+    }
+
+    /// Kills everything in a sandbox and removes its cgroups, mounts and directories, also where the shim is dead.
+    /// A sandbox that is not there is fine.
+    pub async fn destroy(&self, id: &str) -> Result<()> {
+        check_id(id, SANDBOX_ID_MAX)?;
+        let dir = self.dir(id);
+        let known = self.inner.sandboxes.lock().remove(id);
+        if let Some(sandbox) = known {
+            // Only a politeness: what follows ends a shim that does not answer.
+            let _ = tokio::time::timeout(DEATH_LIMIT, sandbox.caller().done(Request::Shutdown)).await;
+        }
+        self.end_shim(id, &dir).await?;
+        self.clear_cgroups(id).await?;
+        let removed = dir.clone();
+        let result = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(&removed)).await;
+        match result {
+            Ok(Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file("remove", &dir)(error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Processor time and memory of a sandbox; zeros where it is not there.
+    pub async fn usage(&self, id: &str) -> Result<Usage> {
+        check_id(id, SANDBOX_ID_MAX)?;
+        let path = format!("{}/{id}", self.inner.config.cgroup_root);
+        let group = self.inner.hierarchies.group(&path);
+        Ok(Usage { cpu_ns: group.cpu_ns(), memory_bytes: group.memory_bytes() })
+    }
+
+    /// Kills a shim that still listens, and waits until it is gone. Its mounts go with its namespace.
+    async fn end_shim(&self, id: &str, dir: &Path) -> Result<()> {
+        let started = tokio::time::Instant::now();
+        while let Ok(socket) = connection::connect(dir).await {
+            if started.elapsed() > DEATH_LIMIT {
+                let cgroup = self.inner.hierarchies.group(&self.inner.config.cgroup_root).shown();
+                return Err(Error::StillAlive { what: format!("sandbox {id}"), after: DEATH_LIMIT, cgroup });
+            }
+            if let Some(pid) = connection::peer_pid(&socket).filter(|pid| *pid > 1) {
+                // SAFETY: a system call without pointers; the connection proves that the process is the shim.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        Ok(())
+    }
+
+    async fn clear_cgroups(&self, id: &str) -> Result<()> {
+        let root = &self.inner.config.cgroup_root;
+        let (path, shims) = (format!("{root}/{id}"), format!("{root}/{SHIMS}"));
+        let group = self.inner.hierarchies.group(&path);
+        let started = tokio::time::Instant::now();
+        loop {
+            let alive = group.kill().map_err(Error::file("read", &group.shown()))?;
+            // A group of dead but unreaped processes is busy for a moment more.
+            match group.remove() {
+                Ok(()) if !alive => break,
+                _ if started.elapsed() > DEATH_LIMIT => {
+                    let cgroup = group.shown();
+                    return Err(Error::StillAlive {
+                        what: format!("sandbox {id}"),
+                        after: DEATH_LIMIT,
+                        cgroup,
+                    });
+                }
+                _ => tokio::time::sleep(Duration::from_millis(1)).await,
+            }
+        }
+        // The last one out: these stay while other sandboxes are there.
+        self.inner.hierarchies.group(&shims).remove_if_empty();
+        let mut above = Some(Path::new(root));
+        while let Some(path) = above.filter(|path| !path.as_os_str().is_empty()) {
+            self.inner.hierarchies.group(&path.to_string_lossy()).remove_if_empty();
+            above = path.parent();
+        }
+        Ok(())
+    }
+
+    fn dir(&self, id: &str) -> PathBuf {
+        self.inner.config.state_dir.join(id)
+    }
+
+    fn read_spec(&self, id: &str) -> Result<SandboxSpec> {
+        check_id(id, SANDBOX_ID_MAX)?;
+        std::fs::read(self.dir(id).join(protocol::SPEC_FILE))
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .ok_or_else(|| Error::NoSuchSandbox { id: id.to_owned() })
+    }
+}
+
+fn check_id(id: &str, max: usize) -> Result<()> {
+    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    if !id.is_empty() && id.len() <= max && id.bytes().all(allowed) {
+        return Ok(());
+    }
+    Err(Error::InvalidId { id: id.to_owned(), max })
+}

@@ -60,6 +60,8 @@ pub struct ContainerSpec {
     pub seccomp: Seccomp,
     /// Limits of this container.
     pub resources: Resources,
+    /// How willingly the kernel's memory killer takes it, -1000 (never) to 1000 (first); usually 0.
+    pub oom_score_adj: i32,
     /// A pseudo-terminal as standard input, output and error.
     pub terminal: bool,
     /// Keep standard input open for attachers; otherwise it is `/dev/null`.

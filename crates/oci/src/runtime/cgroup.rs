@@ -1,0 +1,384 @@
+//! cgroups of either version. Every group is made in each hierarchy that matters, under the same path, so v1, hybrid
+//! and v2 machines differ only in file names.
+
+mod devices;
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use crate::spec::Resources;
+
+/// v1 controllers that limit, count or guard; the named systemd hierarchy is joined as well, so that a service
+/// manager does not kill containers with the daemon.
+const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "devices", "name=systemd"];
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    V1 { controllers: Vec<String> },
+    V2,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Hierarchy {
+    mount: PathBuf,
+    kind: Kind,
+}
+
+/// The cgroup file systems of this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchies(Vec<Hierarchy>);
+
+impl Hierarchies {
+    /// Reads them from the mount table.
+    pub fn detect() -> io::Result<Self> {
+        Ok(Self::parse(&fs::read_to_string("/proc/self/mountinfo")?))
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// `ID PARENT DEV ROOT MOUNTPOINT OPTIONS [TAGS] - TYPE SOURCE SUPEROPTIONS`, see proc_pid_mountinfo(5).
+    fn parse(mountinfo: &str) -> Self {
+        let mut found: Vec<Hierarchy> = Vec::new();
+        for line in mountinfo.lines() {
+            let Some((left, right)) = line.split_once(" - ") else { continue };
+            let mut right = right.split(' ');
+            let (Some(kind), Some(options)) = (right.next(), right.nth(1)) else { continue };
+            let Some(mount) = left.split(' ').nth(4) else { continue };
+            let kind = match kind {
+                "cgroup2" => Kind::V2,
+                "cgroup" => {
+                    let wanted = options.split(',').filter(|name| CONTROLLERS.contains(name));
+                    Kind::V1 { controllers: wanted.map(str::to_owned).collect() }
+                }
+                _ => continue,
+            };
+            let useless = matches!(&kind, Kind::V1 { controllers } if controllers.is_empty());
+            // A hierarchy mounted twice is one hierarchy.
+            if !useless && found.iter().all(|other| other.kind != kind) {
+                found.push(Hierarchy { mount: PathBuf::from(mount), kind });
+            }
+        }
+        Self(found)
+    }
+
+    /// Whether the unified hierarchy alone is there.
+    pub fn unified(&self) -> bool {
+        self.0.iter().all(|hierarchy| hierarchy.kind == Kind::V2)
+    }
+
+    /// v1 mount options and the directory names that programs look for, for a container's own view.
+    pub fn v1_views(&self) -> impl Iterator<Item = (String, &Path)> {
+        self.0.iter().filter_map(|hierarchy| match &hierarchy.kind {
+            Kind::V1 { controllers } => Some((controllers.join(","), hierarchy.mount.as_path())),
+            Kind::V2 => None,
+        })
+    }
+
+    /// A group by its path from the hierarchies' roots. It need not exist.
+    pub fn group(&self, path: &str) -> Cgroup<'_> {
+        Cgroup { hierarchies: &self.0, path: path.to_owned() }
+    }
+}
+
+/// One group, in every hierarchy.
+pub struct Cgroup<'a> {
+    hierarchies: &'a [Hierarchy],
+    path: String,
+}
+
+impl Cgroup<'_> {
+    fn dirs(&self) -> impl Iterator<Item = (&Hierarchy, PathBuf)> {
+        self.hierarchies.iter().map(|hierarchy| (hierarchy, hierarchy.mount.join(&self.path)))
+    }
+
+    /// Some directory of it, to show to a user.
+    pub fn shown(&self) -> PathBuf {
+        self.dirs().next().map(|(_, dir)| dir).unwrap_or_default()
+    }
+
+    /// Makes it and what is above it.
+    pub fn create(&self) -> io::Result<()> {
+        for (hierarchy, dir) in self.dirs() {
+            if hierarchy.kind == Kind::V2 {
+                delegate(&hierarchy.mount, &self.path)?;
+            }
+            fs::create_dir_all(&dir).map_err(at(&dir))?;
+        }
+        Ok(())
+    }
+
+    /// Writes limits. A controller that the kernel does not have is no error here: [`super::Runtime::new`] has
+    /// warned of it.
+    pub fn limit(&self, resources: &Resources) -> io::Result<()> {
+        for (hierarchy, dir) in self.dirs() {
+            for (file, value) in limits(&hierarchy.kind, resources) {
+                let path = dir.join(file);
+                match fs::write(&path, &value) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                        return Err(io::Error::new(
+                            error.kind(),
+                            format!("{} = {value}: {error}", path.display()),
+                        ));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Refuses every device but the harmless ones that each container has.
+    pub fn guard_devices(&self) -> io::Result<()> {
+        let unified = self.hierarchies.iter().all(|hierarchy| hierarchy.kind == Kind::V2);
+        for (hierarchy, dir) in self.dirs() {
+            match &hierarchy.kind {
+                Kind::V1 { controllers } if controllers.iter().any(|name| name == "devices") => {
+                    devices::guard_v1(&dir)?;
+                }
+                Kind::V2 if unified => devices::guard_v2(&dir).map_err(at(&dir))?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Open `cgroup.procs` files: a process joins by writing `0` to each.
+    pub fn doors(&self) -> io::Result<Vec<OwnedFd>> {
+        self.dirs()
+            .map(|(_, dir)| {
+                let path = dir.join("cgroup.procs");
+                fs::OpenOptions::new().write(true).open(&path).map(OwnedFd::from).map_err(at(&path))
+            })
+            .collect()
+    }
+
+    /// Sends SIGKILL to all that is in it and below it, once, and says whether anything was.
+    pub fn kill(&self) -> io::Result<bool> {
+        let mut any = false;
+        for (_, dir) in self.dirs() {
+            any |= kill_tree(&dir)?;
+        }
+        Ok(any)
+    }
+
+    /// Removes it and what is below it. Fails while processes are in it.
+    pub fn remove(&self) -> io::Result<()> {
+        for (_, dir) in self.dirs() {
+            remove_tree(&dir).map_err(at(&dir))?;
+        }
+        Ok(())
+    }
+
+    /// Removes it where nothing is in or below it.
+    pub fn remove_if_empty(&self) {
+        for (_, dir) in self.dirs() {
+            // Whoever still uses it removes it later.
+            let _ = fs::remove_dir(&dir);
+        }
+    }
+
+    /// Processes that the kernel's memory killer took.
+    pub fn oom_kills(&self) -> u64 {
+        let counts = self.dirs().map(|(hierarchy, dir)| {
+            let file = if hierarchy.kind == Kind::V2 { "memory.events" } else { "memory.oom_control" };
+            read_field(&dir.join(file), "oom_kill").unwrap_or(0)
+        });
+        counts.max().unwrap_or(0)
+    }
+
+    /// Nanoseconds of processor time.
+    pub fn cpu_ns(&self) -> u64 {
+        let times = self.dirs().filter_map(|(hierarchy, dir)| match hierarchy.kind {
+            Kind::V2 => read_field(&dir.join("cpu.stat"), "usage_usec").map(|us| us * 1000),
+            Kind::V1 { .. } => read_number(&dir.join("cpuacct.usage")),
+        });
+        times.max().unwrap_or(0)
+    }
+
+    /// Bytes in use without inactive file pages.
+    pub fn memory_bytes(&self) -> u64 {
+        let sizes = self.dirs().filter_map(|(hierarchy, dir)| {
+            let (current, inactive) = match hierarchy.kind {
+                Kind::V2 => ("memory.current", "inactive_file"),
+                Kind::V1 { .. } => ("memory.usage_in_bytes", "total_inactive_file"),
+            };
+            let inactive = read_field(&dir.join("memory.stat"), inactive).unwrap_or(0);
+            Some(read_number(&dir.join(current))?.saturating_sub(inactive))
+        });
+        sizes.max().unwrap_or(0)
+    }
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+fn read_number(path: &Path) -> Option<u64> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+fn read_field(path: &Path, name: &str) -> Option<u64> {
+    let text = fs::read_to_string(path).ok()?;
+    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
+}
+
+/// Hands controllers down to the group: each directory above it must name them in `cgroup.subtree_control`.
+fn delegate(mount: &Path, path: &str) -> io::Result<()> {
+    let mut dir = mount.to_owned();
+    let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
+    while let Some(part) = parts.next() {
+        let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+        for name in
+            ["cpu", "memory", "pids"].iter().filter(|name| available.split_whitespace().any(|a| a == **name))
+        {
+            let file = dir.join("cgroup.subtree_control");
+            fs::write(&file, format!("+{name}")).map_err(at(&file))?;
+        }
+        dir.push(part);
+        if parts.peek().is_some() {
+            fs::create_dir_all(&dir).map_err(at(&dir))?;
+        }
+    }
+    Ok(())
+}
+
+/// The files to write, in an order the kernel accepts. `cpu.weight` from `cpu.shares` is the mapping that container
+/// runtimes agree on: 2–262144 onto 1–10000.
+fn limits(kind: &Kind, resources: &Resources) -> Vec<(&'static str, String)> {
+    let mut files = Vec::new();
+    let period = resources.cpu_period_us.unwrap_or(100_000);
+    match kind {
+        Kind::V2 => {
+            if let Some(shares) = resources.cpu_shares {
+                let weight = 1 + (shares.clamp(2, 262_144) - 2) * 9999 / 262_142;
+                files.push(("cpu.weight", weight.to_string()));
+            }
+            if let Some(quota) = resources.cpu_quota_us {
+                let quota = if quota < 0 { "max".to_owned() } else { quota.to_string() };
+                files.push(("cpu.max", format!("{quota} {period}")));
+            }
+            if let Some(limit) = resources.memory_limit {
+                files.push(("memory.max", limit.to_string()));
+                // As with v1's memsw: a limit that swap could exceed would be no limit.
+                files.push(("memory.swap.max", "0".to_owned()));
+            }
+            if let Some(limit) = resources.pids_limit {
+                files.push(("pids.max", limit.to_string()));
+            }
+        }
+        Kind::V1 { controllers } => {
+            let has = |name: &str| controllers.iter().any(|controller| controller == name);
+            if let (true, Some(shares)) = (has("cpu"), resources.cpu_shares) {
+                files.push(("cpu.shares", shares.max(2).to_string()));
+            }
+            if let (true, Some(quota)) = (has("cpu"), resources.cpu_quota_us) {
+                files.push(("cpu.cfs_period_us", period.to_string()));
+                files.push(("cpu.cfs_quota_us", quota.to_string()));
+            }
+            if let (true, Some(limit)) = (has("memory"), resources.memory_limit) {
+                files.push(("memory.limit_in_bytes", limit.to_string()));
+                files.push(("memory.memsw.limit_in_bytes", limit.to_string()));
+            }
+            if let (true, Some(limit)) = (has("pids"), resources.pids_limit) {
+                files.push(("pids.max", limit.to_string()));
+            }
+        }
+    }
+    files
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    entries
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|e| e.path())
+        .collect()
+}
+
+fn kill_tree(dir: &Path) -> io::Result<bool> {
+    let mut any = false;
+    for child in children(dir) {
+        any |= kill_tree(&child)?;
+    }
+    let procs = match fs::read_to_string(dir.join("cgroup.procs")) {
+        Ok(procs) => procs,
+        // Removed meanwhile, or a threaded group, whose processes its parent lists.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(any),
+        Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => return Ok(any),
+        Err(error) if error.raw_os_error() == Some(libc::ENODEV) => return Ok(any),
+        Err(error) => return Err(at(dir)(error)),
+    };
+    for pid in procs.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0) {
+        any = true;
+        // SAFETY: a system call without pointers. ESRCH means that it has gone by itself.
+        unsafe { libc::kill(pid, libc::SIGKILL) };
+    }
+    Ok(any)
+}
+
+fn remove_tree(dir: &Path) -> io::Result<()> {
+    for child in children(dir) {
+        remove_tree(&child)?;
+    }
+    match fs::remove_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+
+    use super::*;
+
+    fn check(mountinfo: &str, expect: Expect) {
+        let resources = Resources {
+            cpu_shares: Some(512),
+            cpu_quota_us: Some(50_000),
+            cpu_period_us: None,
+            memory_limit: Some(64 << 20),
+            pids_limit: Some(100),
+        };
+        let mut text = String::new();
+        for hierarchy in Hierarchies::parse(mountinfo).0 {
+            text += &format!("{}:", hierarchy.mount.display());
+            for (file, value) in limits(&hierarchy.kind, &resources) {
+                text += &format!(" {file}={value}");
+            }
+            text.push('\n');
+        }
+        expect.assert_eq(&text);
+    }
+
+    #[test]
+    fn limits_of_each_layout() {
+        check(
+            "31 23 0:28 / /sys/fs/cgroup rw,relatime shared:9 - cgroup2 cgroup2 rw,nsdelegate",
+            expect![[r#"
+                /sys/fs/cgroup: cpu.weight=20 cpu.max=50000 100000 memory.max=67108864 memory.swap.max=0 pids.max=100
+            "#]],
+        );
+        check(
+            "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw,mode=755
+             32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+             33 31 0:29 / /elsewhere rw - cgroup cgroup rw,cpu,cpuacct
+             34 31 0:31 / /sys/fs/cgroup/cpuset rw - cgroup cgroup rw,cpuset
+             35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+             36 31 0:33 / /sys/fs/cgroup/pids rw - cgroup cgroup rw,pids
+             40 31 0:37 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd",
+            expect![[r#"
+                /sys/fs/cgroup/cpu,cpuacct: cpu.shares=512 cpu.cfs_period_us=100000 cpu.cfs_quota_us=50000
+                /sys/fs/cgroup/memory: memory.limit_in_bytes=67108864 memory.memsw.limit_in_bytes=67108864
+                /sys/fs/cgroup/pids: pids.max=100
+                /sys/fs/cgroup/systemd:
+            "#]],
+        );
+        check("31 23 0:28 / / rw - ext4 /dev/sda rw", expect![[""]]);
+    }
+}

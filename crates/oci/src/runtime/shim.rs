@@ -1,0 +1,204 @@
+//! The shim: a process of one thread that holds one sandbox. It uses no asynchronous runtime; it is a poll loop over
+//! a listening socket, a signalfd, connections and the containers' output.
+
+mod container;
+mod log;
+mod process;
+mod rootfs;
+mod server;
+
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::fs;
+use std::io;
+use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use nix::mount::{MsFlags, mount};
+use nix::sched::{CloneFlags, setns, unshare};
+use nix::unistd::ForkResult;
+
+use super::cgroup::Hierarchies;
+use super::protocol::{SHIM_LOG, SOCKET, SPEC_FILE};
+use crate::spec::SandboxSpec;
+
+/// Nanoseconds since the Unix epoch.
+pub(super) fn now() -> i128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as i128)
+}
+
+/// Turns an error into a sentence: `cannot WHAT: ERROR`.
+fn step<T, E: Display, S: Display>(what: impl FnOnce() -> S, result: Result<T, E>) -> Result<T, String> {
+    result.map_err(|error| format!("cannot {}: {error}", what()))
+}
+
+/// What a running shim knows from its start.
+struct Home {
+    spec: SandboxSpec,
+    /// The sandbox's directory; also the current one.
+    dir: PathBuf,
+    /// The sandbox's cgroup, relative.
+    cgroup: String,
+    hierarchies: Hierarchies,
+}
+
+/// Becomes the shim of one sandbox; `args` are those after [`super::SHIM_ARGUMENT`]: the sandbox's directory and the
+/// cgroup root. Must be called before the process has a second thread, a runtime, or anything else of its own.
+///
+/// The process that calls this prepares everything that can fail, forks the real shim and ends: with 0 when the shim
+/// listens, otherwise with a sentence on standard error.
+pub fn shim_main(args: &[OsString]) -> ! {
+    let result = match args {
+        [dir, root] => prepare(Path::new(dir), &root.to_string_lossy()),
+        _ => Err("a shim is started by yado itself, with a directory and a cgroup".to_owned()),
+    };
+    let code = match result {
+        Ok((home, listener)) => become_shim(home, listener),
+        Err(sentence) => {
+            use std::io::Write;
+            let _ = writeln!(io::stderr(), "{sentence}");
+            1
+        }
+    };
+    std::process::exit(code)
+}
+
+/// Namespaces, cgroups and the socket. All of it is inherited by the fork.
+fn prepare(dir: &Path, root: &str) -> Result<(Home, UnixListener), String> {
+    let dir = step(|| format!("find {}", dir.display()), fs::canonicalize(dir))?;
+    step(|| format!("enter {}", dir.display()), std::env::set_current_dir(&dir))?;
+    let text = step(|| format!("read {SPEC_FILE} in {}", dir.display()), fs::read(SPEC_FILE))?;
+    let spec: SandboxSpec = step(|| format!("understand {SPEC_FILE}"), serde_json::from_slice(&text))?;
+    let hierarchies = step(|| "find the cgroup hierarchies", Hierarchies::detect())?;
+    step(|| "leave the session", nix::unistd::setsid())?;
+    join_cgroups(&hierarchies, root, &spec)?;
+    // -999 and -1000 are for what the machine cannot do without; a kernel that refuses leaves it as it is.
+    let _ = fs::write("/proc/self/oom_score_adj", "-998");
+    enter_namespaces(&spec)?;
+    let listener = step(|| format!("listen on {SOCKET} in {}", dir.display()), UnixListener::bind(SOCKET))?;
+    step(|| "listen without waiting", listener.set_nonblocking(true))?;
+    let cgroup = format!("{root}/{}", spec.id);
+    Ok((Home { spec, dir, cgroup, hierarchies }, listener))
+}
+
+/// A destroyed sandbox may take the shared groups away between making and joining them; then they are made again.
+const JOIN_ATTEMPTS: usize = 10;
+
+fn join_cgroups(hierarchies: &Hierarchies, root: &str, spec: &SandboxSpec) -> Result<(), String> {
+    let sandbox = hierarchies.group(&format!("{root}/{}", spec.id));
+    let shims = hierarchies.group(&format!("{root}/{}", super::SHIMS));
+    let attempt = || {
+        sandbox.create()?;
+        shims.create()?;
+        for door in shims.doors()? {
+            nix::unistd::write(&door, b"0")?;
+        }
+        Ok(())
+    };
+    let mut result: io::Result<()> = attempt();
+    for _ in 1..JOIN_ATTEMPTS {
+        match &result {
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV)) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            _ => break,
+        }
+        result = attempt();
+    }
+    step(|| format!("make the cgroup {root}/{}", spec.id), result)?;
+    step(|| "set the sandbox's limits", sandbox.limit(&spec.resources))
+}
+
+fn enter_namespaces(spec: &SandboxSpec) -> Result<(), String> {
+    if let Some(path) = &spec.netns {
+        let shown = || format!("join the network namespace {}", path.display());
+        let file = step(shown, fs::File::open(path))?;
+        step(shown, setns(file, CloneFlags::CLONE_NEWNET))?;
+    }
+    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS;
+    if !spec.host_ipc {
+        flags |= CloneFlags::CLONE_NEWIPC;
+    }
+    step(|| "make namespaces (is yado running as root?)", unshare(flags))?;
+    let none: Option<&str> = None;
+    // Unmounts on the host arrive here, mounts made here stay here.
+    let slave = mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none);
+    step(|| "separate the mounts from the host's", slave)?;
+    step(|| "set the host name", nix::unistd::sethostname(&spec.hostname))?;
+    for (name, value) in &spec.sysctls {
+        set_sysctl(spec, name, value)?;
+    }
+    if !spec.host_ipc {
+        step(|| "make the directory shm", fs::create_dir_all("shm"))?;
+        let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+        // Its pages count against the containers that write them, so they bound it; this only bounds one without.
+        let options = Some("mode=1777,size=64m");
+        step(|| "mount the shared memory", mount(Some("shm"), "shm", Some("tmpfs"), flags, options))?;
+    }
+    Ok(())
+}
+
+/// Only what belongs to the sandbox's own namespaces; anything else would change the host.
+fn set_sysctl(spec: &SandboxSpec, name: &str, value: &str) -> Result<(), String> {
+    let ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
+    let own = (name.starts_with("net.") && spec.netns.is_some())
+        || (ipc.iter().any(|prefix| name.starts_with(prefix)) && !spec.host_ipc);
+    if !own || name.contains("..") || name.contains('/') {
+        return Err(format!(
+            "the kernel parameter {name} does not belong to the sandbox and would change the host"
+        ));
+    }
+    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+    step(|| format!("set the kernel parameter {name}"), fs::write(path, value))
+}
+
+/// Forks, so that the shim is nobody's child, and serves in the child.
+fn become_shim(home: Home, listener: UnixListener) -> i32 {
+    // SAFETY: the process has one thread, so the child may go on as if nothing had happened.
+    match unsafe { nix::unistd::fork() } {
+        Err(error) => {
+            use std::io::Write;
+            let _ = writeln!(io::stderr(), "cannot fork: {error}");
+            1
+        }
+        // SAFETY: ends this process without what exit runs; the socket stays open in the child.
+        Ok(ForkResult::Parent { .. }) => unsafe { libc::_exit(0) },
+        Ok(ForkResult::Child) => {
+            if let Err(error) = redirect() {
+                // Without this the starter would wait for the pipe's end: better no shim.
+                drop(listener);
+                tracing::error!(%error, "cannot redirect the streams");
+                return 1;
+            }
+            match server::serve(home, listener) {
+                Ok(()) => 0,
+                Err(error) => {
+                    use std::io::Write;
+                    let _ = writeln!(io::stderr(), "the shim ends: {error}");
+                    1
+                }
+            }
+        }
+    }
+}
+
+/// Standard input and output are nothing, standard error is a small file for last words.
+fn redirect() -> io::Result<()> {
+    let null = fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    let log = fs::OpenOptions::new().create(true).append(true).open(SHIM_LOG)?;
+    for (from, to) in [(null.as_raw_fd(), 0), (null.as_raw_fd(), 1), (log.as_raw_fd(), 2)] {
+        // SAFETY: all are open descriptors; these numbers belong to no owner in Rust.
+        if unsafe { libc::dup2(from, to) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    // A starter that closed its streams would have let these land on 0 to 2, where they must stay open.
+    if null.as_raw_fd() <= 2 {
+        let _ = null.into_raw_fd();
+    }
+    if log.as_raw_fd() <= 2 {
+        let _ = log.into_raw_fd();
+    }
+    Ok(())
+}
