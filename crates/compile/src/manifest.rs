@@ -138,11 +138,11 @@ impl Document<'_> {
             Ok(yaml)
         });
         let yaml = yaml.map_err(|e| {
+            let reason = e.to_string();
             let at = match e.location() {
                 Some(l) => source.at_line(self.lines_before + l.line(), l.column()),
-                None => self.start(source),
+                None => self.second_entry(source, &reason).unwrap_or_else(|| self.start(source)),
             };
-            let reason = e.to_string();
             // The place is already in front, and counted from this document's start.
             let reason = reason.split(" at line ").next().unwrap_or_default();
             Diagnostic::new(&at, format!("is not YAML: {reason}"))
@@ -188,6 +188,16 @@ impl Document<'_> {
         let content = |l: &str| !l.trim().is_empty() && !l.trim().starts_with('#');
         let line = self.text.lines().position(content).unwrap_or(0);
         source.at_line(self.lines_before + line + 1, 1)
+    }
+
+    /// Where a key is for the second time. The reader of YAML knows that it is there twice, but not where.
+    fn second_entry(&self, source: &Source, reason: &str) -> Option<Position> {
+        let key = reason.split_once("duplicate entry with key \"")?.1.split_once('"')?.0;
+        let entry = |l: &str| {
+            l.trim_start_matches([' ', '-']).strip_prefix(key).is_some_and(|rest| rest.starts_with(':'))
+        };
+        let (line, _) = self.text.lines().enumerate().filter(|(_, l)| entry(l)).nth(1)?;
+        Some(source.at_line(self.lines_before + line + 1, 1))
     }
 
     /// Where a key of the document itself is, else where the document starts.

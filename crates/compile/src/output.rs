@@ -5,7 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use yaml::yaml;
+
 use crate::{Compiled, Object};
+
+mod yaml;
 
 /// Where [`write`] puts files, below the described directory, unless told another place.
 pub const DEFAULT_DIRECTORY: &str = ".yado/compiled";
@@ -46,12 +50,6 @@ fn head(compiled: &Compiled, object: &Object) -> String {
         "{HEAD}{}.\n# The next run writes this file anew: change the description, not this.\n",
         source.display()
     )
-}
-
-/// One object as YAML.
-pub fn yaml(value: &serde_json::Value) -> String {
-    // JSON values are always YAML: their keys are strings.
-    serde_norway::to_string(value).unwrap_or_default()
 }
 
 /// Writes the files to `directory`, removes generated ones that are no longer made, and leaves those alone whose text

@@ -805,27 +805,27 @@ fn run_args_become_parts_of_a_pod() {
         (
             "-m 512m --cpus 1.5 -u 5:6 --cap-add NET_ADMIN --read-only -w /w -h h --entrypoint sh",
             expect![[r#"
-            automountServiceAccountToken: false
-            containers:
-            - command:
-              - sh
-              image: x
-              imagePullPolicy: IfNotPresent
-              name: app
-              resources:
-                limits:
-                  cpu: '1.5'
-                  memory: 512Mi
-              securityContext:
-                capabilities:
-                  add:
-                  - NET_ADMIN
-                readOnlyRootFilesystem: true
-                runAsGroup: 6
-                runAsUser: 5
-              workingDir: /w
-            hostname: h
-        "#]],
+                automountServiceAccountToken: false
+                containers:
+                - command:
+                  - sh
+                  image: x
+                  imagePullPolicy: IfNotPresent
+                  name: app
+                  resources:
+                    limits:
+                      cpu: '1.5'
+                      memory: 512Mi
+                  securityContext:
+                    capabilities:
+                      add:
+                      - NET_ADMIN
+                    readOnlyRootFilesystem: true
+                    runAsGroup: 6
+                    runAsUser: 5
+                  workingDir: /w
+                hostname: h
+            "#]],
         ),
         (
             "-p x -e A --gpus all -u me",

@@ -402,7 +402,8 @@ mod tests {
 
     #[test]
     fn sources_are_local_or_remote() {
-        let rows: &[(&str, Result<(&str, Option<&str>), Remote>)] = &[
+        type Local<'a> = Result<(&'a str, Option<&'a str>), Remote>;
+        let rows: &[(&str, Local)] = &[
             ("./child", Ok(("./child", None))),
             ("child", Ok(("child", None))),
             ("../", Ok(("../", None))),
