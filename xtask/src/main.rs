@@ -1,6 +1,7 @@
 //! Work on the project itself: `cargo xtask test|tidy|bench|demo-images`.
 #![allow(clippy::print_stdout)] // it speaks to a terminal
 
+mod demo_images;
 mod test;
 mod tidy;
 
@@ -13,6 +14,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test [FILTER...]   install what the tests need, check format, lints and tidiness, run every test
+  demo-images        build the images that example manifests ask for, as archives in target/images/
   tidy               check the rules that the compiler does not: dependencies between crates, file sizes, bans
 ";
 
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
     let done = match command.as_str() {
         "test" => test::run(&rest),
         "tidy" => tidy::run(),
+        "demo-images" => demo_images::run(),
         "" | "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
