@@ -1,8 +1,39 @@
 //! The Kubernetes API as a `tower::Service` over a revisioned store.
+//!
+//! A request is parsed into one typed value ([`request`]), then allowed or not ([`auth`]), then answered from memory
+//! ([`read`], [`watch`], [`discovery`]) or carried out against the store ([`write`]). The memory ([`cache`]) is fed by
+//! the store's own watch. What objects look like, how they are patched and printed is pure and apart: [`schema`],
+//! [`patch`], [`apply`], [`protobuf`], [`openapi`], [`table`].
+//!
+//! Deliberately absent: roles (their place is [`auth::authorize`]), custom resources, aggregation, webhooks, audit logs.
 
+mod admission;
 pub mod apply;
+pub mod auth;
+mod bootstrap;
+mod cache;
+pub mod content;
+mod discovery;
+mod events;
+mod node_proxy;
+mod object;
 pub mod openapi;
 pub mod patch;
 pub mod protobuf;
+mod read;
+pub mod request;
+pub mod resource;
+mod reviews;
+mod scale;
 pub mod schema;
+mod server;
+pub mod status;
 pub mod table;
+mod watch;
+mod write;
+
+pub use admission::service::Cidr;
+pub use auth::{Identity, Tokens};
+pub use node_proxy::{NodeDialer, NodeStream};
+pub use server::{ApiServer, Config};
+pub use status::Failure;

@@ -1,0 +1,58 @@
+//! What the server adds to objects and asks of them beyond their kind's own rules.
+
+mod namespace;
+mod pod;
+mod secret;
+pub(crate) mod service;
+
+use serde_json::Value;
+
+use crate::resource::Resource;
+use crate::server::Inner;
+use crate::status::Result;
+
+/// Before defaults are filled in: what a new object must not bring, and what it gets from the server.
+pub(crate) fn before_create(server: &Inner, resource: &'static Resource, object: &mut Value) -> Result<()> {
+    use crate::resource::Subresource::Status;
+    // Nodes say how they are when they register; everything else begins without a status.
+    if resource.has(Status)
+        && resource.kind != "Node"
+        && let Some(map) = object.as_object_mut()
+    {
+        map.shift_remove("status");
+    }
+    match resource.kind {
+        "Namespace" => namespace::before_create(object),
+        "Secret" => secret::merge_string_data(object),
+        "Pod" => return pod::before_create(server, resource, object),
+        _ => {}
+    }
+    Ok(())
+}
+
+/// Before defaults are filled in: what an update must not lose.
+pub(crate) fn before_update(resource: &'static Resource, new: &mut Value, old: &Value) {
+    match resource.kind {
+        "Secret" => secret::merge_string_data(new),
+        "Service" => service::keep_held(new, old),
+        "Namespace" => namespace::before_update(new, old),
+        _ => {}
+    }
+}
+
+/// After defaults are filled in, before the rules are checked.
+pub(crate) fn after_defaults(
+    server: &Inner,
+    resource: &'static Resource,
+    object: &mut Value,
+    old: Option<&Value>,
+) -> Result<()> {
+    match resource.kind {
+        "Service" => service::allocate(server, resource, object, old),
+        "Pod" if old.is_none() => {
+            pod::set_first_status(object);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,286 @@
+//! Addresses and node ports of Services.
+//!
+//! What a Service holds is a key of its own in the store, written and deleted in the very transaction that writes the
+//! Service, and compared with absence there. So nothing is held twice or leaks, whoever writes at the same time and
+//! whenever the process dies; what is free is read off the Services themselves.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use rand::Rng;
+use serde_json::{Value, json};
+
+use crate::object::meta;
+use crate::resource::Resource;
+use crate::server::Inner;
+use crate::status::{Failure, Result};
+
+const ADDRESSES: &str = "/registry/addresses/";
+const NODE_PORTS: &str = "/registry/nodeports/";
+/// The low addresses of the range are left to Services that name theirs, as in Kubernetes.
+const MAX_RESERVED: u32 = 256;
+
+/// A range of IPv4 addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cidr {
+    base: u32,
+    length: u8,
+}
+
+impl Cidr {
+    /// `length` leading bits of `base` are fixed; between 8 and 30, so that there is something to give.
+    pub const fn new(base: Ipv4Addr, length: u8) -> Option<Self> {
+        if length < 8 || length > 30 {
+            return None;
+        }
+        Some(Self { base: base.to_bits() & (u32::MAX << (32 - length)), length })
+    }
+
+    /// The `n`th address; the 0th is the network's own.
+    pub fn address(&self, n: u32) -> Ipv4Addr {
+        Ipv4Addr::from_bits(self.base + n)
+    }
+
+    /// How many addresses it has.
+    pub fn size(&self) -> u32 {
+        1 << (32 - self.length)
+    }
+
+    /// Whether an address can be given: neither the first nor the last.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        let n = address.to_bits().wrapping_sub(self.base);
+        n > 0 && n < self.size() - 1
+    }
+}
+
+impl std::fmt::Display for Cidr {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from_bits(self.base), self.length)
+    }
+}
+
+impl std::str::FromStr for Cidr {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.split_once('/')
+            .and_then(|(base, length)| Self::new(base.parse().ok()?, length.parse().ok()?))
+            .ok_or_else(|| format!("\"{text}\" is no range of IPv4 addresses; write one like 10.96.0.0/16"))
+    }
+}
+
+/// Keys of what a Service holds.
+pub(crate) fn holdings(service: &Value) -> BTreeSet<String> {
+    let spec = &service["spec"];
+    let addresses = spec["clusterIPs"].as_array().into_iter().flatten().chain([&spec["clusterIP"]]);
+    let addresses = addresses.filter_map(Value::as_str).filter(|a| !a.is_empty() && *a != "None");
+    let ports = spec["ports"].as_array().into_iter().flatten().map(|p| &p["nodePort"]);
+    let ports = ports.chain([&spec["healthCheckNodePort"]]).filter_map(Value::as_u64).filter(|p| *p != 0);
+    addresses.map(|a| format!("{ADDRESSES}{a}")).chain(ports.map(|p| format!("{NODE_PORTS}{p}"))).collect()
+}
+
+/// An update that does not speak of addresses and node ports keeps them; one that makes a Service of a type without
+/// them gives them up.
+pub(super) fn keep_held(new: &mut Value, old: &Value) {
+    let (old_spec, kind) = (&old["spec"], type_of(new).to_owned());
+    let spec = &mut new["spec"];
+    if !spec.is_object() {
+        return;
+    }
+    if kind == "ExternalName" {
+        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"] {
+            if spec[field] == old_spec[field] {
+                _ = spec.as_object_mut().map(|s| s.shift_remove(field));
+            }
+        }
+    } else if spec["clusterIP"].as_str().unwrap_or_default().is_empty() && old_spec["clusterIP"].is_string() {
+        spec["clusterIP"] = old_spec["clusterIP"].clone();
+        spec["clusterIPs"] = old_spec["clusterIPs"].clone();
+    }
+    let empty = Vec::new();
+    let old_ports = old_spec["ports"].as_array().unwrap_or(&empty);
+    let wants = has_node_ports(&kind);
+    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+        let protocol = |p: &Value| p["protocol"].as_str().unwrap_or("TCP").to_owned();
+        let same = old_ports.iter().find(|o| o["port"] == port["port"] && protocol(o) == protocol(port));
+        let held = same.and_then(|o| o["nodePort"].as_u64()).filter(|p| *p != 0);
+        let given = port["nodePort"].as_u64().filter(|p| *p != 0);
+        match (wants, given, held) {
+            (true, None, Some(held)) => port["nodePort"] = held.into(),
+            (false, Some(given), Some(held)) if given == held => {
+                _ = port.as_object_mut().map(|p| p.shift_remove("nodePort"));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn type_of(service: &Value) -> &str {
+    service["spec"]["type"].as_str().filter(|t| !t.is_empty()).unwrap_or("ClusterIP")
+}
+
+fn has_node_ports(kind: &str) -> bool {
+    matches!(kind, "NodePort" | "LoadBalancer")
+}
+
+/// Gives a Service what it needs and does not have; refuses what it asks for and others hold.
+pub(super) fn allocate(
+    server: &Inner,
+    resource: &'static Resource,
+    service: &mut Value,
+    old: Option<&Value>,
+) -> Result<()> {
+    let name = meta(service, "name").to_owned();
+    let kind = type_of(service).to_owned();
+    if kind == "ExternalName" || !service["spec"].is_object() {
+        return Ok(());
+    }
+    let mine = old.map(holdings).unwrap_or_default();
+    let mut taken = BTreeSet::new();
+    for other in server.collection(resource)?.list("", None, 0, |_| true).objects {
+        taken.extend(holdings(&other.value));
+    }
+    let refuse = |field: &str, message: String| {
+        Err(Failure::invalid(
+            "",
+            "Service",
+            &name,
+            [(field.to_owned(), "FieldValueInvalid".to_owned(), message)],
+        ))
+    };
+    let (cidr, node_ports) = (server.config.service_cidr, server.config.node_ports.clone());
+    let spec = &mut service["spec"];
+    let given = spec["clusterIP"].as_str().or(spec["clusterIPs"][0].as_str()).unwrap_or_default().to_owned();
+    let address = match given.as_str() {
+        "None" => given,
+        "" => match free_address(cidr, &taken, &mut rand::rng()) {
+            Some(address) => address.to_string(),
+            None => {
+                return Err(Failure::internal(format!("no address of {cidr} is free for Service \"{name}\"")));
+            }
+        },
+        _ if mine.contains(&format!("{ADDRESSES}{given}")) => given,
+        _ if !given.parse().is_ok_and(|a| cidr.contains(a)) => {
+            return refuse(
+                "spec.clusterIPs",
+                format!(
+                    "Invalid value: [\"{given}\"]: failed to allocate IP {given}: the provided IP ({given}) is not in the \
+                     valid range. The range of valid IPs is {cidr}"
+                ),
+            );
+        }
+        _ if taken.contains(&format!("{ADDRESSES}{given}")) => {
+            return refuse(
+                "spec.clusterIPs",
+                format!(
+                    "Invalid value: [\"{given}\"]: failed to allocate IP {given}: provided IP is already allocated"
+                ),
+            );
+        }
+        _ => given,
+    };
+    spec["clusterIPs"] = json!([address]);
+    spec["clusterIP"] = address.into();
+    for (field, value) in [("ipFamilies", json!(["IPv4"])), ("ipFamilyPolicy", json!("SingleStack"))] {
+        if spec[field].as_array().map_or(spec[field].is_null(), Vec::is_empty) {
+            spec[field] = value;
+        }
+    }
+    if !has_node_ports(&kind) || spec["allocateLoadBalancerNodePorts"] == false {
+        return Ok(());
+    }
+    for (i, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+        let field = format!("spec.ports[{i}].nodePort");
+        let wanted = port["nodePort"].as_u64().filter(|p| *p != 0);
+        let key = |p: u64| format!("{NODE_PORTS}{p}");
+        let chosen = match wanted {
+            Some(wanted) if mine.contains(&key(wanted)) => wanted,
+            Some(wanted) if !u16::try_from(wanted).is_ok_and(|p| node_ports.contains(&p)) => {
+                let (first, last) = (node_ports.start(), node_ports.end());
+                let message = format!(
+                    "Invalid value: {wanted}: provided port is not in the valid range. The range of valid ports is \
+                     {first}-{last}"
+                );
+                return refuse(&field, message);
+            }
+            Some(wanted) if taken.contains(&key(wanted)) => {
+                return refuse(
+                    &field,
+                    format!("Invalid value: {wanted}: provided port is already allocated"),
+                );
+            }
+            Some(wanted) => wanted,
+            None => {
+                let start = rand::rng().random_range(node_ports.clone());
+                let free = (start..=*node_ports.end())
+                    .chain(*node_ports.start()..start)
+                    .map(u64::from)
+                    .find(|p| !taken.contains(&key(*p)));
+                match free {
+                    Some(free) => {
+                        taken.insert(key(free));
+                        free
+                    }
+                    None => {
+                        return Err(Failure::internal(format!("no node port is free for Service \"{name}\"")));
+                    }
+                }
+            }
+        };
+        port["nodePort"] = chosen.into();
+    }
+    Ok(())
+}
+
+/// An address nobody holds: at random from the upper part of the range, so that an address that was just given up is
+/// not soon somebody else's; from the lower part where that is full.
+fn free_address(cidr: Cidr, taken: &BTreeSet<String>, random: &mut impl Rng) -> Option<Ipv4Addr> {
+    let last = cidr.size() - 2;
+    let reserved = (cidr.size() / 16).clamp(0, MAX_RESERVED).min(last);
+    let start = random.random_range(reserved.max(1)..=last);
+    (start..=last)
+        .chain(reserved.max(1)..start)
+        .chain(1..reserved)
+        .map(|n| cidr.address(n))
+        .find(|a| !taken.contains(&format!("{ADDRESSES}{a}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_address_is_given_once() {
+        let cidr: Cidr = "10.1.2.77/27".parse().expect("a range");
+        assert_eq!(cidr.to_string(), "10.1.2.64/27");
+        let mut taken = BTreeSet::new();
+        while let Some(address) = free_address(cidr, &taken, &mut rand::rng()) {
+            assert!(cidr.contains(address));
+            assert!(taken.insert(format!("{ADDRESSES}{address}")));
+        }
+        assert_eq!(taken.len(), 30);
+        for bad in ["10.0.0.0", "10.0.0.0/31", "x/8", "::/64"] {
+            assert!(bad.parse::<Cidr>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn updates_keep_or_give_up_what_is_held() {
+        let old = json!({"spec": {
+            "type": "NodePort", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"],
+            "ports": [{"port": 80, "protocol": "TCP", "nodePort": 30001}]}});
+        for (spec, expect) in [
+            (json!({"type": "NodePort", "ports": [{"port": 80}]}), "10.0.0.1 30001"),
+            (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30002}]}), "10.0.0.1 30002"),
+            (json!({"type": "NodePort", "ports": [{"port": 81}]}), "10.0.0.1"),
+            (json!({"type": "ClusterIP", "ports": [{"port": 80, "nodePort": 30001}]}), "10.0.0.1"),
+            (json!({"type": "ExternalName", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"]}), ""),
+        ] {
+            let mut new = json!({"spec": spec});
+            keep_held(&mut new, &old);
+            let held: Vec<_> =
+                holdings(&new).iter().filter_map(|k| k.rsplit('/').next().map(str::to_owned)).collect();
+            assert_eq!(held.join(" "), expect, "{new}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! What every cluster has from the start, and what it loses with time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::apply::Writer;
+use crate::object::{Object, meta};
+use crate::request::DeleteOptions;
+use crate::resource;
+use crate::server::Inner;
+use crate::status::{Failure, Result};
+use crate::write::Step;
+
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+const MANAGER: &str = "yado-apiserver";
+/// How often Events are looked through.
+const EXPIRY_EVERY: Duration = Duration::from_secs(60);
+
+/// Creates the first Namespaces and the `kubernetes` Service where they are missing.
+pub(crate) async fn run(server: &Inner) -> Result<()> {
+    for name in NAMESPACES {
+        create(
+            server,
+            "",
+            "namespaces",
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
+        )
+        .await?;
+    }
+    let port = server.config.advertise.map_or(443, |a| a.port());
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"component": "apiserver", "provider": "kubernetes"},
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": server.config.service_cidr.address(1).to_string(),
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
+        },
+    });
+    create(server, "", "services", service).await?;
+    let Some(advertise) = server.config.advertise else { return Ok(()) };
+    let metadata = json!({
+        "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
+    });
+    let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+    let slice = json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": metadata, "addressType": "IPv4",
+        "endpoints": [{"addresses": [advertise.ip().to_string()], "conditions": {"ready": true}}], "ports": ports,
+    });
+    let endpoints = json!({
+        "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "kubernetes", "namespace": "default"},
+        "subsets": [{"addresses": [{"ip": advertise.ip().to_string()}], "ports": ports}],
+    });
+    put(server, "discovery.k8s.io", "endpointslices", slice).await?;
+    put(server, "", "endpoints", endpoints).await
+}
+
+async fn create(server: &Inner, group: &str, plural: &str, object: Value) -> Result<()> {
+    let resource = resource::find(group, "v1", plural).ok_or_else(Failure::no_such_resource)?;
+    let namespace = meta(&object, "namespace").to_owned();
+    if server.find(resource, &namespace, meta(&object, "name")).is_ok() {
+        return Ok(());
+    }
+    let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now() };
+    server.create_object(resource, &namespace, object, Some(writer), false).await.map(drop)
+}
+
+/// Creates an object, or makes it what it should be.
+async fn put(server: &Inner, group: &str, plural: &str, object: Value) -> Result<()> {
+    let resource = resource::find(group, "v1", plural).ok_or_else(Failure::no_such_resource)?;
+    create(server, group, plural, object.clone()).await?;
+    let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now() };
+    let place = (meta(&object, "namespace"), meta(&object, "name"));
+    let replaced = server.modify(resource, place, false, |current: &Object| -> Result<Step> {
+        server.replace(resource, None, current, object.clone(), Some(writer))
+    });
+    replaced.await.map(drop)
+}
+
+/// Deletes Events that were not written for long, so that a cluster's history is bounded.
+pub(crate) async fn expire_events(server: Arc<Inner>) {
+    let Some(events) = resource::find("", "v1", "events") else { return };
+    loop {
+        tokio::select! {
+            () = server.stop.cancelled() => return,
+            () = server.clock.sleep(EXPIRY_EVERY) => {}
+        }
+        let Ok(collection) = server.collection(events) else { return };
+        let oldest = server.clock.now() - server.config.event_ttl;
+        let expired =
+            collection.list("", None, 0, |event| last_written(&event.value).is_some_and(|t| t < oldest));
+        for event in expired.objects {
+            let only_this = DeleteOptions {
+                resource_version: Some(event.revision.to_string()),
+                ..DeleteOptions::default()
+            };
+            let (namespace, name) = (meta(&event.value, "namespace"), meta(&event.value, "name"));
+            match server.delete_object(events, namespace, name, &only_this).await {
+                Ok(_) => {}
+                // It was written or deleted meanwhile.
+                Err(failure) if matches!(failure.code, 404 | 409) => {}
+                Err(failure) => {
+                    tracing::warn!(%failure, namespace, name, "an old Event could not be deleted")
+                }
+            }
+        }
+    }
+}
+
+/// When an Event was last written, as far as it says.
+fn last_written(event: &Value) -> Option<Timestamp> {
+    let times = [
+        &event["lastTimestamp"],
+        &event["series"]["lastObservedTime"],
+        &event["eventTime"],
+        &event["metadata"]["creationTimestamp"],
+    ];
+    times.into_iter().filter_map(Value::as_str).filter_map(|t| t.parse().ok()).max()
+}

@@ -1,0 +1,254 @@
+//! Every object in memory, fed by one watch on the store, with a window of recent changes for watchers.
+//!
+//! ```text
+//! [writer] -> store -> [feed] -> collections (objects + window) -> [get, list, watch]
+//!      ^__________________|
+//!        its object, once readers can see it
+//! ```
+//!
+//! Invariants: changes are applied in the order of their revisions; once [`Cache::applied`] says R, every change up to
+//! R is visible; a writer is answered only after that, so that whoever it tells can read what it wrote.
+
+pub mod feed;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use parking_lot::{Mutex, RwLock};
+use serde_json::Value;
+use tokio::sync::{oneshot, watch};
+use yado_store::Store;
+
+use crate::object::{Change, Object};
+use crate::resource::{RESOURCES, Resource, Storage};
+
+/// Changes kept for watchers, in each collection. A watcher that reads none of so many in a row has stalled; a burst of
+/// 8,192 is nearly a second of the fastest writing measured.
+const WINDOW_CHANGES: usize = 8192;
+/// Bytes of JSON in a window. Decoded objects take several times as much, so this keeps a busy collection of large
+/// objects to some tens of MiB.
+const WINDOW_BYTES: usize = 4 << 20;
+/// How long a request waits for a revision it names. As in Kubernetes.
+pub const REVISION_WAIT: Duration = Duration::from_secs(3);
+
+/// The objects of one resource.
+pub struct Collection {
+    state: RwLock<State>,
+    /// The revision of its last change.
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    /// By `NAMESPACE/NAME`, or `NAME` where there are no Namespaces: the order of the store's keys.
+    objects: BTreeMap<Box<str>, Arc<Object>>,
+    window: VecDeque<Arc<Change>>,
+    window_bytes: usize,
+    /// The window holds every change after this revision.
+    window_start: u64,
+    revision: u64,
+}
+
+/// Objects of a collection at one revision.
+pub struct Snapshot {
+    /// In the order of their keys.
+    pub objects: Vec<Arc<Object>>,
+    /// Every change up to here is in them, and none after.
+    pub revision: u64,
+    /// There are more behind the last one.
+    pub more: bool,
+    /// How many more.
+    pub remaining: usize,
+}
+
+impl Collection {
+    fn new(revision: u64) -> Self {
+        let state = State { window_start: revision, revision, ..State::default() };
+        Self { state: RwLock::new(state), changed: watch::Sender::new(revision) }
+    }
+
+    /// One object, by its place in the collection.
+    pub fn get(&self, place: &str) -> Option<Arc<Object>> {
+        self.state.read().objects.get(place).cloned()
+    }
+
+    /// The objects of a Namespace (of all, where it is empty) behind `after`, that `wanted` holds for, at most `limit`
+    /// of them (0: all).
+    pub fn list(
+        &self,
+        namespace: &str,
+        after: Option<&str>,
+        limit: usize,
+        wanted: impl Fn(&Object) -> bool,
+    ) -> Snapshot {
+        use std::ops::Bound::{Excluded, Included, Unbounded};
+        let state = self.state.read();
+        let (first, end) = bounds(namespace);
+        let start = match after {
+            Some(after) => Excluded(after),
+            None if namespace.is_empty() => Unbounded,
+            None => Included(first.as_str()),
+        };
+        let end = if namespace.is_empty() { Unbounded } else { Excluded(end.as_str()) };
+        let mut found = state.objects.range::<str, _>((start, end)).map(|(_, o)| o).filter(|o| wanted(o));
+        let objects: Vec<_> = if limit == 0 {
+            found.by_ref().cloned().collect()
+        } else {
+            found.by_ref().take(limit).cloned().collect()
+        };
+        let remaining = if limit == 0 { 0 } else { found.count() };
+        Snapshot { objects, revision: state.revision, more: remaining > 0, remaining }
+    }
+
+    /// The changes after `revision`, at most `limit`; `Err` with the oldest possible start where some of them are no
+    /// longer kept.
+    pub fn changes(&self, revision: u64, limit: usize) -> Result<Vec<Arc<Change>>, u64> {
+        let state = self.state.read();
+        if revision < state.window_start {
+            return Err(state.window_start);
+        }
+        let from = state.window.partition_point(|c| c.revision <= revision);
+        let mut changes: Vec<_> = state.window.range(from..).take(limit).cloned().collect();
+        // Never a part of a revision: the next call starts after the last one's.
+        if let Some(last) = changes.last().map(|c| c.revision) {
+            let rest = state.window.range(from + changes.len()..).take_while(|c| c.revision == last);
+            changes.extend(rest.cloned());
+        }
+        Ok(changes)
+    }
+
+    /// Wakes at every change.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}
+
+impl State {
+    fn push(&mut self, change: Change) {
+        self.window_bytes += change.object.json.len();
+        self.window.push_back(Arc::new(change));
+        while self.window.len() > WINDOW_CHANGES || self.window_bytes > WINDOW_BYTES && self.window.len() > 1
+        {
+            let Some(oldest) = self.window.pop_front() else { break };
+            self.window_bytes -= oldest.object.json.len();
+            self.window_start = oldest.revision;
+        }
+    }
+}
+
+/// `NAMESPACE/` and the first text after everything that starts with it.
+fn bounds(namespace: &str) -> (String, String) {
+    (format!("{namespace}/"), format!("{namespace}0"))
+}
+
+/// An object's place in its collection.
+pub fn place(resource: &Resource, namespace: &str, name: &str) -> String {
+    if resource.namespaced { format!("{namespace}/{name}") } else { name.to_owned() }
+}
+
+/// All collections.
+pub struct Cache {
+    collections: HashMap<String, Collection>,
+    applied: watch::Sender<u64>,
+    pending: Mutex<HashMap<usize, Pending>>,
+}
+
+/// A write on its way: its decoded object, so that the feed need not decode it again, and who waits for it.
+struct Pending {
+    value: Value,
+    /// Keeps the address, by which the feed knows the bytes again, from being used twice.
+    stored: Bytes,
+    done: oneshot::Sender<Arc<Object>>,
+}
+
+/// A writer's claim on the object it is about to write; dropping it gives the claim up.
+pub struct Claim<'a> {
+    cache: &'a Cache,
+    address: usize,
+    done: oneshot::Receiver<Arc<Object>>,
+}
+
+impl Cache {
+    /// Collections of everything that is stored, empty as of `revision`.
+    pub fn new(revision: u64) -> Self {
+        let collections = RESOURCES
+            .iter()
+            .filter(|r| r.storage == Storage::Stored)
+            .map(|r| (r.prefix(), Collection::new(revision)))
+            .collect();
+        Self { collections, applied: watch::Sender::new(revision), pending: Mutex::default() }
+    }
+
+    /// The collection of a resource; `None` for what is only answered.
+    pub fn collection(&self, resource: &'static Resource) -> Option<&Collection> {
+        self.collections.get(&resource.stored().prefix())
+    }
+
+    /// Every change up to this revision is visible.
+    pub fn applied(&self) -> u64 {
+        *self.applied.borrow()
+    }
+
+    /// Ready once `revision` is visible.
+    pub async fn wait(&self, revision: u64) {
+        if self.applied() < revision {
+            // The sender is in `self`, so it cannot be gone.
+            let _ = self.applied.subscribe().wait_for(|applied| *applied >= revision).await;
+        }
+    }
+
+    /// Announces a write of `stored`, the store's form of `value`.
+    pub fn claim(&self, value: Value, stored: Bytes) -> Claim<'_> {
+        let (sender, done) = oneshot::channel();
+        let address = stored.as_ptr() as usize;
+        self.pending.lock().insert(address, Pending { value, stored, done: sender });
+        Claim { cache: self, address, done }
+    }
+
+    fn collection_of<'k>(&self, key: &'k str) -> Option<(&Collection, &'k str)> {
+        // `/registry/GROUP/RESOURCE/` and the place.
+        let end = key.match_indices('/').nth(3)?.0 + 1;
+        Some((self.collections.get(&key[..end])?, &key[end..]))
+    }
+}
+
+impl Claim<'_> {
+    /// The object as readers see it, once they do; `revision` is what the store said of the write.
+    pub async fn written(mut self, revision: u64) -> Result<Arc<Object>, WriteUnseen> {
+        tokio::select! {
+            biased;
+            object = &mut self.done => object.map_err(|_| WriteUnseen { revision }),
+            () = self.cache.wait(revision) => match self.done.try_recv() {
+                Ok(object) => Ok(object),
+                // A store that hands out copies: the feed decoded one of them, and this one makes its own.
+                Err(_) => {
+                    let pending = self.cache.pending.lock().remove(&self.address);
+                    let pending = pending.ok_or(WriteUnseen { revision })?;
+                    Ok(Arc::new(Object::new(pending.value, &pending.stored, revision)))
+                }
+            },
+        }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.cache.pending.lock().remove(&self.address);
+    }
+}
+
+/// The feed ended before a write was seen; the write itself is done.
+#[derive(Debug, thiserror::Error)]
+#[error("revision {revision} was written, but the server stopped before it could be read back")]
+pub struct WriteUnseen {
+    revision: u64,
+}
+
+/// Loads everything and starts the feed.
+pub async fn start(store: Arc<dyn Store>) -> yado_store::Result<(Arc<Cache>, feed::Feed)> {
+    let cache = Arc::new(Cache::new(0));
+    let feed = feed::Feed::start(cache.clone(), store).await?;
+    Ok((cache, feed))
+}

@@ -1,0 +1,199 @@
+//! The one task that brings the store's changes into the collections.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::{FutureExt, StreamExt};
+use tokio::task::JoinSet;
+use yado_store::{KeyValue, Range, Store, WatchEvent, key_after, prefix_end};
+
+use super::{Cache, Collection, State};
+use crate::object::{Change, Object};
+
+/// Objects are read from the store in parts of so many.
+const LOAD_PART: usize = 1000;
+/// Revisions applied before readers are woken: enough to share the cost in a burst, too few to be felt.
+const BATCH: usize = 64;
+/// Everything this crate writes lies under it, so that the store's revision is always reached by its events.
+const PREFIX: &str = "/registry/";
+
+/// The running feed; ends with [`Feed::stop`] or when dropped.
+pub struct Feed {
+    tasks: JoinSet<()>,
+}
+
+impl Feed {
+    pub(super) async fn start(cache: Arc<Cache>, store: Arc<dyn Store>) -> yado_store::Result<Self> {
+        let revision = load(&cache, &*store).await?;
+        let mut tasks = JoinSet::new();
+        tasks.spawn(run(cache, store, revision));
+        Ok(Self { tasks })
+    }
+
+    /// Ends the feed and waits for it.
+    pub async fn stop(&mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+async fn run(cache: Arc<Cache>, store: Arc<dyn Store>, mut revision: u64) {
+    loop {
+        let error = match store.watch(PREFIX.into(), prefix_end(PREFIX), revision).await {
+            Ok(mut watch) => loop {
+                match watch.next().await {
+                    None => return,
+                    Some(Err(error)) => break error,
+                    Some(Ok(events)) => {
+                        cache.apply(&events, &mut revision);
+                        let mut failed = None;
+                        for _ in 0..BATCH {
+                            match watch.next().now_or_never() {
+                                Some(Some(Ok(events))) => cache.apply(&events, &mut revision),
+                                Some(Some(Err(error))) => failed = Some(error),
+                                Some(None) | None => break,
+                            }
+                        }
+                        cache.publish(revision);
+                        if let Some(error) = failed {
+                            break error;
+                        }
+                    }
+                }
+            },
+            Err(error) => error,
+        };
+        match error {
+            yado_store::Error::Lagged { .. } => {
+                tracing::warn!(revision, "the cache fell behind the store and catches up")
+            }
+            yado_store::Error::Compacted { .. } => match load(&cache, &*store).await {
+                Ok(loaded) => {
+                    tracing::warn!(
+                        revision,
+                        loaded,
+                        "the store forgot changes that the cache had not read: everything was read anew"
+                    );
+                    revision = loaded;
+                }
+                Err(error) => {
+                    return tracing::error!(%error, "the store cannot be read: answers would be outdated from here on");
+                }
+            },
+            error => {
+                return tracing::error!(%error, "the store's watch ended: answers would be outdated from here on");
+            }
+        }
+    }
+}
+
+/// Replaces what the collections hold with what the store holds. Watchers of an older state have to list again.
+async fn load(cache: &Cache, store: &dyn Store) -> yado_store::Result<u64> {
+    let mut loaded: BTreeMap<Box<str>, KeyValue> = BTreeMap::new();
+    let (mut start, mut at) = (PREFIX.to_owned(), None);
+    let revision = loop {
+        let part =
+            store.range(Range { start, end: prefix_end(PREFIX), limit: LOAD_PART, revision: at }).await?;
+        at = at.or(Some(part.revision));
+        let last = part.items.last().map(|kv| kv.key.to_string());
+        loaded.extend(part.items.into_iter().map(|kv| (Box::from(&*kv.key), kv)));
+        match last {
+            Some(last) if part.more => start = key_after(&last),
+            _ => break at.unwrap_or(part.revision),
+        }
+    };
+    for (prefix, collection) in &cache.collections {
+        let of_prefix = loaded
+            .range::<Box<str>, _>(Box::from(prefix.as_str())..)
+            .take_while(|(key, _)| key.starts_with(prefix.as_str()));
+        let objects =
+            of_prefix.filter_map(|(key, kv)| Some((key[prefix.len()..].into(), Arc::new(decode(kv)?))));
+        let state =
+            State { objects: objects.collect(), window_start: revision, revision, ..State::default() };
+        *collection.state.write() = state;
+        collection.changed.send_replace(revision);
+    }
+    cache.applied.send_replace(revision);
+    Ok(revision)
+}
+
+fn decode(kv: &KeyValue) -> Option<Object> {
+    Object::decode(&kv.value, kv.mod_revision)
+        .inspect_err(|error| tracing::error!(key = %kv.key, %error, "an object in the store is not JSON and is left out"))
+        .ok()
+}
+
+impl Cache {
+    /// Applies the changes of one revision, each collection's as one.
+    fn apply(&self, events: &[WatchEvent], revision: &mut u64) {
+        let mut groups: Vec<(&Collection, Vec<(&str, &WatchEvent)>)> = Vec::new();
+        for event in events {
+            *revision = event.revision();
+            let Some((collection, place)) = self.collection_of(event.key()) else { continue };
+            match groups.iter_mut().find(|(c, _)| std::ptr::eq(*c, collection)) {
+                Some((_, group)) => group.push((place, event)),
+                None => groups.push((collection, vec![(place, event)])),
+            }
+        }
+        for (collection, group) in groups {
+            // Objects are made before the lock is taken, so that readers wait for a few map operations only.
+            let made: Vec<_> =
+                group.into_iter().filter_map(|(place, event)| Some((place, self.object(event)?))).collect();
+            let mut done = Vec::new();
+            let mut state = collection.state.write();
+            for (place, (object, waiting)) in made {
+                state.apply(place, object.clone(), *revision);
+                done.extend(waiting.zip(object));
+            }
+            state.revision = *revision;
+            drop(state);
+            for (waiting, object) in done {
+                // A writer that is gone does not mind.
+                let _ = waiting.send(object);
+            }
+        }
+    }
+
+    /// The object that an event brings (`None`: it went) and the writer who waits for it. `None`: unreadable.
+    #[allow(clippy::type_complexity)]
+    fn object(
+        &self,
+        event: &WatchEvent,
+    ) -> Option<(Option<Arc<Object>>, Option<tokio::sync::oneshot::Sender<Arc<Object>>>)> {
+        let WatchEvent::Put { kv, .. } = event else { return Some((None, None)) };
+        let address = kv.value.as_ptr() as usize;
+        let pending = self.pending.lock().remove(&address);
+        match pending {
+            Some(pending) => {
+                let object = Object::new(pending.value, &pending.stored, kv.mod_revision);
+                Some((Some(Arc::new(object)), Some(pending.done)))
+            }
+            None => Some((Some(Arc::new(decode(kv)?)), None)),
+        }
+    }
+
+    /// Tells readers and writers how far the collections are.
+    fn publish(&self, revision: u64) {
+        for collection in self.collections.values() {
+            let reached = collection.state.read().revision;
+            collection.changed.send_if_modified(|seen| std::mem::replace(seen, reached) != reached);
+        }
+        self.applied.send_replace(revision);
+    }
+}
+
+impl State {
+    fn apply(&mut self, place: &str, object: Option<Arc<Object>>, revision: u64) {
+        match object {
+            Some(object) => {
+                let previous = self.objects.insert(place.into(), object.clone());
+                self.push(Change::new(revision, object, previous, false));
+            }
+            None => {
+                if let Some(previous) = self.objects.remove(place) {
+                    let last = Arc::new(previous.at_revision(revision));
+                    self.push(Change::new(revision, last, Some(previous), true));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Bodies: what comes in, in its media types, and what goes out.
+
+use std::collections::VecDeque;
+use std::io::Write;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use http::header::{
+    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue, VARY, WARNING,
+};
+use http::{HeaderMap, Response};
+use http_body::{Frame, SizeHint};
+use serde_json::Value;
+
+use crate::object::{Object, encode};
+use crate::protobuf;
+use crate::schema::{self, Kind, Parsed};
+use crate::status::{Failure, Result};
+
+/// Largest request body. As in Kubernetes, where etcd's own limit is half of it.
+pub const MAX_BODY: usize = 3 << 20;
+/// Lists go out in parts of about so many bytes: large enough to be rare, small enough not to double a large list.
+const LIST_PART: usize = 128 << 10;
+
+/// An error of a body's transport.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The body of an answer.
+pub enum Body {
+    /// All of it.
+    Full(Option<Bytes>),
+    /// A list, joined from its objects' bytes while it is sent.
+    List(ListBody),
+    /// A watch, a log, a proxied answer.
+    Stream(BoxStream<'static, Result<Bytes, BoxError>>),
+}
+
+impl Body {
+    /// No bytes.
+    pub fn empty() -> Self {
+        Self::Full(None)
+    }
+
+    /// Its length, if it is known.
+    pub fn len(&self) -> Option<usize> {
+        match self {
+            Self::Full(bytes) => Some(bytes.as_ref().map_or(0, Bytes::len)),
+            Self::List(list) => Some(list.len),
+            Self::Stream(_) => None,
+        }
+    }
+
+    /// It has no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == Some(0)
+    }
+}
+
+/// A list whose items are the very bytes that are kept.
+pub struct ListBody {
+    head: Bytes,
+    items: VecDeque<Arc<Object>>,
+    started: bool,
+    ended: bool,
+    len: usize,
+}
+
+impl ListBody {
+    /// `head` ends with `"items":[`.
+    pub fn new(head: Bytes, items: Vec<Arc<Object>>) -> Self {
+        let commas = items.len().saturating_sub(1);
+        let len = head.len() + items.iter().map(|o| o.json.len()).sum::<usize>() + commas + 2;
+        Self { head, items: items.into(), started: false, ended: false, len }
+    }
+
+    fn next_part(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        let mut part = BytesMut::with_capacity(self.len.min(LIST_PART + (LIST_PART >> 2)));
+        if !self.started {
+            part.extend_from_slice(&self.head);
+        }
+        while part.len() < LIST_PART {
+            let Some(object) = self.items.pop_front() else {
+                part.extend_from_slice(b"]}");
+                self.ended = true;
+                break;
+            };
+            if std::mem::replace(&mut self.started, true) {
+                part.extend_from_slice(b",");
+            }
+            part.extend_from_slice(&object.json);
+        }
+        self.started = true;
+        Some(part.freeze())
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => {
+                Poll::Ready(bytes.take().filter(|b| !b.is_empty()).map(|b| Ok(Frame::data(b))))
+            }
+            Self::List(list) => Poll::Ready(list.next_part().map(|b| Ok(Frame::data(b)))),
+            Self::Stream(stream) => Pin::new(stream).poll_next(context).map_ok(Frame::data),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::List(list) => list.ended,
+            Self::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::List(list) if !list.started => SizeHint::with_exact(list.len as u64),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            _ => SizeHint::default(),
+        }
+    }
+}
+
+/// An answer in JSON.
+pub fn json(code: u16, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() =
+        http::StatusCode::from_u16(code).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
+    response
+}
+
+/// A value as an answer.
+pub fn value(code: u16, value: &Value) -> Response<Body> {
+    json(code, Body::Full(Some(encode(value))))
+}
+
+/// A failure as an answer.
+pub fn failure(failure: &Failure) -> Response<Body> {
+    let mut response = value(failure.code, &failure.status());
+    if let Some(seconds) = failure.details.as_ref().and_then(|d| d.get("retryAfterSeconds")?.as_u64()) {
+        response.headers_mut().insert(http::header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// Adds `Warning` headers, which kubectl prints.
+pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    for warning in warnings {
+        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+        // A warning that no header can hold is left out: the request itself was fine.
+        if let Ok(header) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
+            response.headers_mut().append(WARNING, header);
+        }
+    }
+}
+
+/// Packs an answer with gzip where the client takes it and it is large enough to be worth it.
+pub fn compress(response: &mut Response<Body>, request: &HeaderMap) {
+    let accepted = request.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok());
+    let takes_gzip =
+        accepted.flat_map(|v| v.split(',')).any(|v| v.split(';').next().map(str::trim) == Some("gzip"));
+    if !takes_gzip || response.body().len().is_none_or(|len| len < LIST_PART) {
+        return;
+    }
+    let body = std::mem::replace(response.body_mut(), Body::empty());
+    let packer = GzEncoder::new(Vec::new(), Compression::fast());
+    let packed = futures::stream::unfold(Some((body, packer)), |state| async move {
+        let (mut body, mut packer) = state?;
+        let part = match &mut body {
+            Body::Full(bytes) => bytes.take(),
+            Body::List(list) => list.next_part(),
+            Body::Stream(_) => None,
+        };
+        // Writing to memory cannot fail; an error would end the body early, which clients notice.
+        match part {
+            Some(part) => {
+                packer.write_all(&part).ok()?;
+                let bytes = std::mem::take(packer.get_mut());
+                Some((Ok(Bytes::from(bytes)), Some((body, packer))))
+            }
+            None => Some((Ok(Bytes::from(packer.finish().ok()?)), None)),
+        }
+    });
+    *response.body_mut() = Body::Stream(packed.boxed());
+    response.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    response.headers_mut().append(VARY, HeaderValue::from_static("Accept-Encoding"));
+}
+
+/// Reads a body in JSON, YAML or protobuf.
+pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Parsed> {
+    let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
+    match media.split(';').next().unwrap_or_default().trim() {
+        "application/json" | "" => parse_json(body),
+        "application/yaml" => parse_yaml(body),
+        protobuf::MEDIA_TYPE => {
+            let value = protobuf::decode(body).map_err(|e| Failure::bad_request(e.to_string()))?;
+            Ok(Parsed { value, duplicates: Vec::new() })
+        }
+        _ => Err(Failure::unsupported_media_type(
+            "application/json, application/yaml, application/vnd.kubernetes.protobuf",
+        )),
+    }
+}
+
+/// Reads JSON.
+pub fn parse_json(body: &Bytes) -> Result<Parsed> {
+    schema::parse_json(body).map_err(|e| Failure::bad_request(e.to_string()))
+}
+
+/// Reads YAML, of which JSON is a part.
+pub fn parse_yaml(body: &Bytes) -> Result<Parsed> {
+    let value = serde_norway::from_slice(body)
+        .map_err(|e| Failure::bad_request(format!("error decoding YAML: {e}")))?;
+    Ok(Parsed { value, duplicates: Vec::new() })
+}
+
+/// Checks that a body is of the kind that belongs here, or says nothing of it, and completes it.
+pub fn expect_kind(kind: &Kind, object: &mut Value) -> Result<()> {
+    let Some(map) = object.as_object_mut() else {
+        return Err(Failure::bad_request(format!(
+            "couldn't get version/kind; json parse error: the body of a {} must be an object",
+            kind.kind
+        )));
+    };
+    let expected = kind.api_version();
+    let given = map.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    let given_kind = map.get("kind").and_then(Value::as_str).unwrap_or_default();
+    if !given.is_empty() && given != expected {
+        return Err(Failure::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({expected})"
+        )));
+    }
+    if !given_kind.is_empty() && given_kind != kind.kind {
+        return Err(Failure::bad_request(format!(
+            "{given_kind} in version \"{}\" cannot be handled as a {}: no kind \"{given_kind}\" is registered here",
+            kind.version, kind.kind
+        )));
+    }
+    map.insert("apiVersion".into(), expected.into());
+    map.insert("kind".into(), kind.kind.into());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use serde_json::json;
+
+    #[tokio::test]
+    async fn lists_are_joined_from_bytes_in_parts_of_known_length() {
+        for (count, size) in [(0, 0), (1, 10), (3, LIST_PART), (2000, 500)] {
+            let object = Arc::new(Object::new(json!({"data": "x".repeat(size)}), b"", 1));
+            let body = Body::List(ListBody::new(Bytes::from_static(b"{\"items\":["), vec![object; count]));
+            let len = body.len();
+            let all = body.collect().await.expect("no transport").to_bytes();
+            assert_eq!(Some(all.len()), len);
+            let list: Value = serde_json::from_slice(&all).expect("JSON");
+            assert_eq!(list["items"].as_array().map(Vec::len), Some(count));
+        }
+    }
+}

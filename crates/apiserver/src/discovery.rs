@@ -1,0 +1,236 @@
+//! What the server says about itself: version, health, groups and resources, OpenAPI.
+
+use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
+use http::{HeaderMap, Response, StatusCode};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::content::{self, Body};
+use crate::object::encode;
+use crate::openapi;
+use crate::request::ServerRequest;
+use crate::resource::{RESOURCES, Resource, api_version, groups};
+use crate::server::Inner;
+use crate::status::{Failure, Result};
+
+/// The version of Kubernetes whose API is served.
+pub const KUBERNETES_VERSION: (&str, &str) = ("1", "36");
+
+/// Answers a request on the server itself.
+pub(crate) fn answer(server: &Inner, asked: &ServerRequest, headers: &HeaderMap) -> Result<Response<Body>> {
+    let value = match asked {
+        ServerRequest::Root => json!({"paths": paths()}),
+        ServerRequest::Version => version(),
+        ServerRequest::Health => return Ok(health(server)),
+        ServerRequest::CoreVersions => match aggregated(headers) {
+            Some(version) => return Ok(aggregated_answer(version, &[("", "v1")], headers)),
+            None => core_versions(),
+        },
+        ServerRequest::Groups => match aggregated(headers) {
+            Some(version) => return Ok(aggregated_answer(version, &groups(), headers)),
+            None => {
+                let groups: Vec<_> = groups().iter().map(|(g, v)| group(g, v)).collect();
+                json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
+            }
+        },
+        ServerRequest::Group(name) => {
+            let (name, version) =
+                groups().into_iter().find(|(g, _)| g == name).ok_or_else(Failure::no_such_resource)?;
+            let mut group = group(name, version);
+            group["kind"] = "APIGroup".into();
+            group["apiVersion"] = "v1".into();
+            group
+        }
+        ServerRequest::Resources { group, version } => resource_list(group, version)?,
+        ServerRequest::OpenApiIndex => openapi::index(),
+        ServerRequest::OpenApi { group, version } => {
+            let document = openapi::document(group, version).ok_or_else(Failure::no_such_resource)?;
+            return Ok(tagged(document, headers));
+        }
+    };
+    Ok(content::value(200, &value))
+}
+
+fn paths() -> Vec<String> {
+    let mut paths: Vec<String> = ["/api", "/api/v1", "/apis"].map(str::to_owned).into();
+    for (group, version) in groups() {
+        paths.push(format!("/apis/{group}"));
+        paths.push(format!("/apis/{group}/{version}"));
+    }
+    paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths
+}
+
+fn version() -> Value {
+    let (major, minor) = KUBERNETES_VERSION;
+    json!({
+        "major": major, "minor": minor,
+        "gitVersion": format!("v{major}.{minor}.0+yado.{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "", "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, architecture()),
+    })
+}
+
+/// Go's word for this machine's architecture.
+fn architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn health(server: &Inner) -> Response<Body> {
+    let stopping = server.stop.is_cancelled();
+    let text = if stopping { "shutting down" } else { "ok" };
+    let mut response = content::json(if stopping { 503 } else { 200 }, Body::Full(Some(text.into())));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}
+
+fn core_versions() -> Value {
+    json!({
+        "kind": "APIVersions", "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": ""}],
+    })
+}
+
+fn group(name: &str, version: &str) -> Value {
+    let version = json!({"groupVersion": api_version(name, version), "version": version});
+    json!({"name": name, "versions": [version], "preferredVersion": version})
+}
+
+fn resource_list(group: &str, version: &str) -> Result<Value> {
+    let mut resources = Vec::new();
+    for r in RESOURCES.iter().filter(|r| r.group == group && r.version == version) {
+        let mut row = json!({
+            "name": r.plural, "singularName": r.singular, "namespaced": r.namespaced, "kind": r.kind, "verbs": r.verbs(),
+        });
+        if !r.short.is_empty() {
+            row["shortNames"] = json!(r.short);
+        }
+        if !r.categories.is_empty() {
+            row["categories"] = json!(r.categories);
+        }
+        resources.push(row);
+        for s in &r.subresources {
+            let mut row = json!({
+                "name": format!("{}/{}", r.plural, s.name()), "singularName": "", "namespaced": r.namespaced,
+                "kind": r.kind, "verbs": s.verbs(),
+            });
+            if let Some((group, version, kind)) = s.kind() {
+                row["kind"] = kind.into();
+                if !group.is_empty() {
+                    row["group"] = group.into();
+                    row["version"] = version.into();
+                }
+            }
+            resources.push(row);
+        }
+    }
+    if resources.is_empty() {
+        return Err(Failure::no_such_resource());
+    }
+    Ok(json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": api_version(group, version),
+        "resources": resources,
+    }))
+}
+
+/// The version of aggregated discovery that the client asks for, if it does.
+fn aggregated(headers: &HeaderMap) -> Option<&'static str> {
+    let accept = headers.get(ACCEPT)?.to_str().ok()?;
+    for media in accept.split(',') {
+        let has = |word: &str| media.split(';').any(|p| p.trim() == word);
+        if has("g=apidiscovery.k8s.io") && has("as=APIGroupDiscoveryList") {
+            match () {
+                () if has("v=v2") => return Some("v2"),
+                () if has("v=v2beta1") => return Some("v2beta1"),
+                () => {}
+            }
+        } else if media.trim() == "application/json" {
+            return None;
+        }
+    }
+    None
+}
+
+fn aggregated_answer(version: &'static str, groups: &[(&str, &str)], headers: &HeaderMap) -> Response<Body> {
+    let items: Vec<_> = groups
+        .iter()
+        .map(|(group, group_version)| {
+            let resources: Vec<_> = RESOURCES
+                .iter()
+                .filter(|r| r.group == *group && r.version == *group_version)
+                .map(aggregated_resource)
+                .collect();
+            let mut metadata = json!({"creationTimestamp": null});
+            if !group.is_empty() {
+                metadata["name"] = (*group).into();
+            }
+            json!({
+                "metadata": metadata,
+                "versions": [{"version": group_version, "resources": resources, "freshness": "Current"}],
+            })
+        })
+        .collect();
+    let list = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {},
+        "items": items,
+    });
+    let mut response = tagged(encode(&list).into(), headers);
+    if response.status() == StatusCode::OK {
+        let kind = match version {
+            "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+            _ => "application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList",
+        };
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
+    response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+fn aggregated_resource(r: &Resource) -> Value {
+    let kind =
+        |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
+    let own = kind(r.group, r.version, r.kind);
+    let mut row = json!({
+        "resource": r.plural, "responseKind": own, "scope": if r.namespaced { "Namespaced" } else { "Cluster" },
+        "singularResource": r.singular, "verbs": r.verbs(),
+    });
+    if !r.short.is_empty() {
+        row["shortNames"] = json!(r.short);
+    }
+    if !r.categories.is_empty() {
+        row["categories"] = json!(r.categories);
+    }
+    let subresources: Vec<_> = r
+        .subresources
+        .iter()
+        .map(|s| {
+            let response = s.kind().map_or_else(|| own.clone(), |(g, v, k)| kind(g, v, k));
+            json!({"subresource": s.name(), "responseKind": response, "verbs": s.verbs()})
+        })
+        .collect();
+    if !subresources.is_empty() {
+        row["subresources"] = subresources.into();
+    }
+    row
+}
+
+/// JSON with an ETag; 304 where the client has it.
+fn tagged(json: Vec<u8>, headers: &HeaderMap) -> Response<Body> {
+    let tag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&json)));
+    let known = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(&tag));
+    let mut response = if known {
+        content::json(304, Body::empty())
+    } else {
+        content::json(200, Body::Full(Some(json.into())))
+    };
+    // Hexadecimal digits in quotes are a valid header.
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, tag);
+    }
+    response
+}

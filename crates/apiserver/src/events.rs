@@ -1,0 +1,55 @@
+//! Events in their two forms. core/v1 is what is stored; events.k8s.io/v1 says the same with other names.
+
+use serde_json::Value;
+
+/// Names in events.k8s.io/v1 and in core/v1.
+const RENAMED: &[(&str, &str)] = &[
+    ("note", "message"),
+    ("regarding", "involvedObject"),
+    ("reportingController", "reportingComponent"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+];
+
+/// An events.k8s.io/v1 Event as core/v1.
+pub fn to_core(event: Value) -> Value {
+    rename(event, "v1", |name| RENAMED.iter().find(|(new, _)| *new == name).map(|(_, old)| *old))
+}
+
+/// A core/v1 Event as events.k8s.io/v1.
+pub fn from_core(event: Value) -> Value {
+    rename(event, "events.k8s.io/v1", |name| {
+        RENAMED.iter().find(|(_, old)| *old == name).map(|(new, _)| *new)
+    })
+}
+
+fn rename(event: Value, version: &str, other: impl Fn(&str) -> Option<&'static str>) -> Value {
+    let Value::Object(map) = event else { return event };
+    let fields = map.into_iter().map(|(name, value)| match name.as_str() {
+        "apiVersion" => (name, version.into()),
+        _ => (other(&name).map_or(name, str::to_owned), value),
+    });
+    Value::Object(fields.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_event_survives_both_ways() {
+        let core = json!({
+            "apiVersion": "v1", "kind": "Event", "metadata": {"name": "a"}, "message": "m", "reason": "r",
+            "involvedObject": {"kind": "Pod"}, "count": 2, "reportingComponent": "c", "reportingInstance": "i",
+        });
+        let new = from_core(core.clone());
+        assert_eq!(
+            (&new["note"], &new["regarding"]["kind"], &new["deprecatedCount"]),
+            (&json!("m"), &json!("Pod"), &json!(2))
+        );
+        assert_eq!(to_core(new), core);
+    }
+}

@@ -1,0 +1,285 @@
+//! Get and list.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use http::Response;
+use serde_json::{Value, json};
+use yado_store::{Range, key_after, prefix_end};
+
+use crate::cache::{Collection, REVISION_WAIT, Snapshot, place};
+use crate::content::{self, Body, ListBody};
+use crate::object::{Object, Selection, encode, metadata_only};
+use crate::request::{ApiRequest, Form, ListOptions, VersionMatch};
+use crate::resource::{Resource, Storage, Subresource};
+use crate::server::Inner;
+use crate::status::{Failure, Result};
+use crate::{events, scale, table};
+
+/// An object as `resource` shows it.
+pub fn shown<'a>(resource: &Resource, value: &'a Value) -> Cow<'a, Value> {
+    match resource.storage {
+        Storage::CoreEvents => Cow::Owned(events::from_core(value.clone())),
+        _ => Cow::Borrowed(value),
+    }
+}
+
+impl Inner {
+    /// Ready once everything that was written before now is visible.
+    pub(crate) async fn fresh(&self) {
+        self.cache.wait(self.store.revision()).await;
+    }
+
+    /// Ready once `revision` is visible; a failure where it is not reached soon.
+    pub(crate) async fn reach(&self, revision: u64) -> Result<()> {
+        self.fresh().await;
+        if self.cache.applied() >= revision {
+            return Ok(());
+        }
+        tokio::select! {
+            () = self.cache.wait(revision) => Ok(()),
+            () = self.clock.sleep(REVISION_WAIT) => Err(Failure::too_new(revision, self.cache.applied())),
+        }
+    }
+
+    /// The collection of a resource that is stored.
+    pub(crate) fn collection(&self, resource: &'static Resource) -> Result<&Collection> {
+        self.cache.collection(resource).ok_or_else(Failure::method_not_allowed)
+    }
+
+    /// An object, or a failure that says it is not there.
+    pub(crate) fn find(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Arc<Object>> {
+        self.collection(resource)?
+            .get(&place(resource, namespace, name))
+            .ok_or_else(|| Failure::not_found(resource, name))
+    }
+
+    pub(crate) async fn get(&self, r: &ApiRequest, revision: Option<u64>) -> Result<Response<Body>> {
+        self.reach(revision.unwrap_or(0)).await?;
+        let object = self.find(r.resource, &r.namespace, &r.name)?;
+        if r.subresource == Some(Subresource::Scale) {
+            return Ok(content::value(200, &scale::of(&object.value)));
+        }
+        Ok(self.answer(r, 200, &object))
+    }
+
+    /// One object in the form that was asked for.
+    pub(crate) fn answer(&self, r: &ApiRequest, code: u16, object: &Object) -> Response<Body> {
+        content::json(code, Body::Full(Some(self.render(r.resource, r.form, object, true))))
+    }
+
+    /// The bytes of one object in a form.
+    pub(crate) fn render(
+        &self,
+        resource: &Resource,
+        form: Form,
+        object: &Object,
+        with_columns: bool,
+    ) -> Bytes {
+        match form {
+            Form::Object if resource.storage == Storage::Stored => object.json.clone(),
+            Form::Object => encode(&shown(resource, &object.value)),
+            Form::Metadata => encode(&metadata_only(&object.value)),
+            Form::Table(include) => {
+                let value = shown(resource, &object.value);
+                let metadata = json!({"resourceVersion": object.value["metadata"]["resourceVersion"]});
+                let now = self.clock.now();
+                encode(&table::table(resource.schema, [&*value], metadata, include, now, with_columns))
+            }
+        }
+    }
+
+    pub(crate) async fn list(&self, r: &ApiRequest, options: &ListOptions) -> Result<Response<Body>> {
+        let found = self.select(r, options).await?;
+        Ok(self.answer_list(r, found))
+    }
+
+    /// The objects that a list means, in parts where it has a limit.
+    pub(crate) async fn select(&self, r: &ApiRequest, options: &ListOptions) -> Result<Found> {
+        let selection = narrowed(r, options)?;
+        if let Some(token) = &options.continue_from {
+            let token = Token::read(token)?;
+            return self.select_at(r, &selection, options, token.revision, Some(token.after)).await;
+        }
+        let revision = options.resource_version.unwrap_or(0);
+        if options.version_match.is_some() && options.resource_version.is_none() {
+            return Err(Failure::bad_request(
+                "resourceVersionMatch: Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
+        }
+        if options.version_match == Some(VersionMatch::Exact) {
+            if revision == 0 {
+                return Err(Failure::bad_request(
+                    "resourceVersionMatch: Forbidden: resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+                ));
+            }
+            return self.select_at(r, &selection, options, revision, None).await;
+        }
+        self.reach(revision).await?;
+        let applied = self.cache.applied();
+        let collection = self.collection(r.resource)?;
+        let mut snapshot = match selection.name() {
+            // The most frequent selection of all: one object by its name.
+            Some(name) if !r.namespace.is_empty() || !r.resource.namespaced => {
+                let object = collection.get(&place(r.resource, &r.namespace, name));
+                let objects = object.into_iter().filter(|o| selection.matches(&o.value)).collect();
+                Snapshot { objects, revision: applied, more: false, remaining: 0 }
+            }
+            _ => collection.list(&r.namespace, None, options.limit, |o| {
+                selection.is_everything() || selection.matches(&o.value)
+            }),
+        };
+        snapshot.revision = snapshot.revision.max(applied);
+        Ok(Found::new(r.resource, snapshot, selection.is_everything()))
+    }
+
+    /// The same at an older revision, from the store's history.
+    async fn select_at(
+        &self,
+        r: &ApiRequest,
+        selection: &Selection,
+        options: &ListOptions,
+        revision: u64,
+        after: Option<String>,
+    ) -> Result<Found> {
+        let resource = r.resource.stored();
+        let collection = self.collection(resource)?;
+        let prefix = resource.prefix();
+        let within =
+            if r.namespace.is_empty() { prefix.clone() } else { format!("{prefix}{}/", r.namespace) };
+        let mut start = after.map_or_else(|| within.clone(), |after| key_after(&format!("{prefix}{after}")));
+        let limit = if options.limit == 0 { usize::MAX } else { options.limit };
+        let mut objects = Vec::new();
+        // One more than asked for tells whether there are more; a selection may take several parts to fill up.
+        while objects.len() <= limit {
+            let part = limit.saturating_add(1).min(1000);
+            let range = Range { start, end: prefix_end(&within), limit: part, revision: Some(revision) };
+            let found = self.store.range(range).await?;
+            let last = found.items.last().map(|kv| kv.key.clone());
+            for kv in found.items {
+                let place = &kv.key[prefix.len()..];
+                let object = match collection.get(place).filter(|o| o.revision == kv.mod_revision) {
+                    Some(object) => object,
+                    None => Arc::new(Object::decode(&kv.value, kv.mod_revision).map_err(Failure::internal)?),
+                };
+                if selection.matches(&object.value) {
+                    objects.push(object);
+                }
+            }
+            match last {
+                Some(last) if found.more => start = key_after(&last),
+                _ => break,
+            }
+        }
+        let more = objects.len() > limit;
+        objects.truncate(limit);
+        Ok(Found::new(resource, Snapshot { objects, revision, more, remaining: 0 }, false))
+    }
+
+    /// A list in the form that was asked for.
+    pub(crate) fn answer_list(&self, r: &ApiRequest, found: Found) -> Response<Body> {
+        let kind = r.resource.kind;
+        match r.form {
+            Form::Object if r.resource.storage == Storage::Stored => {
+                let head = format!(
+                    "{{\"kind\":\"{kind}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+                    r.resource.api_version(),
+                    found.metadata
+                );
+                content::json(200, Body::List(ListBody::new(head.into(), found.objects)))
+            }
+            Form::Object => {
+                let items: Vec<_> = found.objects.iter().map(|o| shown(r.resource, &o.value)).collect();
+                let list = json!({
+                    "kind": format!("{kind}List"), "apiVersion": r.resource.api_version(),
+                    "metadata": found.metadata, "items": items,
+                });
+                content::value(200, &list)
+            }
+            Form::Metadata => {
+                let items: Vec<_> = found.objects.iter().map(|o| metadata_only(&o.value)).collect();
+                let list = json!({
+                    "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                    "metadata": found.metadata, "items": items,
+                });
+                content::value(200, &list)
+            }
+            Form::Table(include) => {
+                let shown: Vec<_> = found.objects.iter().map(|o| shown(r.resource, &o.value)).collect();
+                let rows = shown.iter().map(|v| &**v);
+                let now = self.clock.now();
+                content::value(
+                    200,
+                    &table::table(r.resource.schema, rows, found.metadata, include, now, true),
+                )
+            }
+        }
+    }
+}
+
+/// The selection of a request on a collection, or on the one object that it names.
+pub(crate) fn narrowed(r: &ApiRequest, options: &ListOptions) -> Result<Selection> {
+    if r.name.is_empty() {
+        return Selection::new(r.resource, options);
+    }
+    let mut options = options.clone();
+    let name = r.name.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
+    options.fields = yado_types::selector::FieldSelector::parse(&format!("metadata.name={name}"))
+        .map_err(|e| Failure::bad_request(e.to_string()))?;
+    Selection::new(r.resource, &options)
+}
+
+/// What a list found.
+pub(crate) struct Found {
+    /// The objects.
+    pub(crate) objects: Vec<Arc<Object>>,
+    /// The list's metadata: revision, and where to continue.
+    pub(crate) metadata: Value,
+}
+
+impl Found {
+    fn new(resource: &Resource, snapshot: Snapshot, countable: bool) -> Self {
+        let mut metadata = json!({"resourceVersion": snapshot.revision.to_string()});
+        if let Some(last) = snapshot.objects.last().filter(|_| snapshot.more) {
+            let (namespace, name) = (last.meta()["namespace"].as_str(), last.meta()["name"].as_str());
+            let after = place(resource, namespace.unwrap_or_default(), name.unwrap_or_default());
+            metadata["continue"] = Token { revision: snapshot.revision, after }.write().into();
+            if countable && snapshot.remaining > 0 {
+                metadata["remainingItemCount"] = snapshot.remaining.into();
+            }
+        }
+        Self { objects: snapshot.objects, metadata }
+    }
+}
+
+/// Where a list goes on.
+struct Token {
+    revision: u64,
+    /// The place of the last object of the part before.
+    after: String,
+}
+
+impl Token {
+    fn write(&self) -> String {
+        URL_SAFE_NO_PAD.encode(format!("{} {}", self.revision, self.after))
+    }
+
+    fn read(text: &str) -> Result<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok();
+        let text = bytes.and_then(|b| String::from_utf8(b).ok());
+        text.as_deref()
+            .and_then(|t| t.split_once(' '))
+            .and_then(|(revision, after)| {
+                Some(Self { revision: revision.parse().ok()?, after: after.to_owned() })
+            })
+            .ok_or_else(|| Failure::bad_request("continue key is not valid: it was not made by this server"))
+    }
+}

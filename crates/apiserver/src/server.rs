@@ -1,0 +1,238 @@
+//! The server itself: what it is made of, and how a request finds its way.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::Response;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use yado_store::Store;
+use yado_types::clock::Clock;
+
+use crate::admission::service::Cidr;
+use crate::auth::{Decision, Identity, Tokens, authenticate, authorize, impersonate};
+use crate::cache::{self, Cache, feed::Feed};
+use crate::content::{self, Body, BoxError, MAX_BODY};
+use crate::node_proxy::NodeDialer;
+use crate::request::{ApiRequest, Request, Verb};
+use crate::status::{Failure, Result};
+use crate::{bootstrap, discovery};
+
+/// What a server is made with.
+#[derive(Clone)]
+pub struct Config {
+    /// Addresses of Services.
+    pub service_cidr: Cidr,
+    /// Ports of NodePort Services.
+    pub node_ports: RangeInclusive<u16>,
+    /// Bearer tokens and whose they are.
+    pub tokens: Tokens,
+    /// Where Pods reach this server: the endpoint of the `kubernetes` Service. `None`: it has none.
+    pub advertise: Option<SocketAddr>,
+    /// How long Events are kept after they were last written.
+    pub event_ttl: Duration,
+}
+
+impl Default for Config {
+    /// Kubernetes' own defaults.
+    fn default() -> Self {
+        // The length is within bounds.
+        let service_cidr = Cidr::new([10, 96, 0, 0].into(), 16).unwrap_or_else(|| unreachable!());
+        Self {
+            service_cidr,
+            node_ports: 30000..=32767,
+            tokens: Tokens::default(),
+            advertise: None,
+            event_ttl: Duration::from_secs(3600),
+        }
+    }
+}
+
+/// The Kubernetes API over a store: a `tower::Service`, cheap to clone. A request acts as the [`Identity`] in its
+/// extensions, or as whom its bearer token belongs to.
+#[derive(Clone)]
+pub struct ApiServer {
+    pub(crate) inner: Arc<Inner>,
+}
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) nodes: Arc<dyn NodeDialer>,
+    pub(crate) cache: Arc<Cache>,
+    /// Watches end when it is cancelled.
+    pub(crate) stop: CancellationToken,
+    /// Connections, streams and the server's own loops.
+    pub(crate) tasks: TaskTracker,
+    feed: Mutex<Option<Feed>>,
+}
+
+impl ApiServer {
+    /// Loads what the store holds and creates what every cluster has: its first Namespaces and the `kubernetes`
+    /// Service.
+    ///
+    /// # Errors
+    /// Where the store cannot be read or written.
+    pub async fn new(
+        config: Config,
+        store: Arc<dyn Store>,
+        clock: Arc<dyn Clock>,
+        nodes: Arc<dyn NodeDialer>,
+    ) -> Result<Self> {
+        let (cache, feed) = cache::start(store.clone()).await?;
+        let inner = Arc::new(Inner {
+            config,
+            store,
+            clock,
+            nodes,
+            cache,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            feed: Mutex::new(Some(feed)),
+        });
+        bootstrap::run(&inner).await?;
+        inner.tasks.spawn(bootstrap::expire_events(inner.clone()));
+        Ok(Self { inner })
+    }
+
+    /// A client in process, which acts as `identity`: no socket, no TLS, the same rights.
+    pub fn client(&self, identity: Identity) -> kube::Client {
+        let server = self.clone();
+        let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
+            request.extensions_mut().insert(identity.clone());
+            request.extensions_mut().insert(NearBy);
+            server.clone().respond(request)
+        });
+        kube::Client::new(service, "default")
+    }
+
+    /// Ends watches, the server's own loops and the feed, and waits for them. The store stays open: it is its owner's.
+    pub async fn shutdown(&self) {
+        self.inner.stop.cancel();
+        self.inner.tasks.close();
+        self.inner.tasks.wait().await;
+        let feed = self.inner.feed.lock().take();
+        if let Some(mut feed) = feed {
+            feed.stop().await;
+        }
+    }
+
+    fn respond<B>(self, request: http::Request<B>) -> BoxFuture<'static, Result<Response<Body>, Infallible>>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        Box::pin(async move {
+            let answer = self.inner.handle(request).await;
+            Ok(answer.unwrap_or_else(|failure| content::failure(&failure)))
+        })
+    }
+}
+
+impl<B> tower::Service<http::Request<B>> for ApiServer
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<B>) -> Self::Future {
+        self.clone().respond(request)
+    }
+}
+
+impl Inner {
+    /// Who asks, what, may they: then do it.
+    async fn handle<B>(self: &Arc<Self>, request: http::Request<B>) -> Result<Response<Body>>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (mut parts, body) = request.into_parts();
+        let who = authenticate(&self.config.tokens, &parts.headers, parts.extensions.get::<Identity>())?;
+        let who = impersonate(who, &parts.headers)?;
+        let asked = Request::parse(&parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
+        let asked = match asked {
+            Ok(asked) => asked,
+            // Who may see nothing is told nothing of what there is.
+            Err(failure) if who.is_anonymous() => {
+                return Err(Failure::denied(format!("forbidden: {failure}")));
+            }
+            Err(failure) => return Err(failure),
+        };
+        if let Decision::Deny(reason) = authorize(&who, &asked) {
+            return Err(Failure::denied(reason));
+        }
+        let r = match asked {
+            Request::Server(asked) => return discovery::answer(self, &asked, &parts.headers),
+            Request::Api(r) => r,
+        };
+        let mut response = match &r.verb {
+            Verb::Connect(query) => self.connect(&r, query, &mut parts).await?,
+            _ => {
+                let body = read(body).await?;
+                Box::pin(self.act(&r, &who, &parts, &body)).await?
+            }
+        };
+        if parts.extensions.get::<NearBy>().is_none() {
+            content::compress(&mut response, &parts.headers);
+        }
+        Ok(response)
+    }
+
+    async fn act(
+        self: &Arc<Self>,
+        r: &ApiRequest,
+        who: &Identity,
+        parts: &http::request::Parts,
+        body: &Bytes,
+    ) -> Result<Response<Body>> {
+        match &r.verb {
+            Verb::Get { resource_version } => self.get(r, *resource_version).await,
+            Verb::List(options) => self.list(r, options).await,
+            Verb::Watch(options) => self.watch(r, options).await,
+            _ => self.write(r, who, &parts.headers, body).await,
+        }
+    }
+
+    /// Whether a Namespace of that name is there.
+    pub(crate) fn has_namespace(&self, name: &str) -> bool {
+        crate::resource::find("", "v1", "namespaces").is_some_and(|r| self.find(r, "", name).is_ok())
+    }
+}
+
+/// Marks a request from this very machine: packing its answer would cost both sides more than it saves.
+#[derive(Clone, Copy, Debug)]
+pub struct NearBy;
+
+/// The whole body, within the limit.
+async fn read<B>(body: B) -> Result<Bytes>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    if body.is_end_stream() {
+        return Ok(Bytes::new());
+    }
+    match Limited::new(body, MAX_BODY).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(MAX_BODY)),
+        Err(error) => Err(Failure::bad_request(format!("the request's body could not be read: {error}"))),
+    }
+}

@@ -1,0 +1,262 @@
+//! Writing: each verb decides purely what an object becomes; one loop here carries it out against the store.
+//!
+//! ```text
+//! [create | update | patch | apply | delete] -> Step -> commit -> store -> feed -> answer
+//!          ^______________________________________________| conflict: decide again on the new state
+//! ```
+
+mod create;
+mod delete;
+mod patch;
+mod pod;
+mod update;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use serde_json::Value;
+use yado_store::{Compare, Op, Txn, TxnOutcome};
+
+use crate::admission::service::holdings;
+use crate::apply::Writer;
+use crate::cache::place;
+use crate::content::{self, Body};
+use crate::events;
+use crate::object::{Object, encode_for_store};
+use crate::request::{ApiRequest, Verb, WriteOptions};
+use crate::resource::{Resource, Storage, Subresource};
+use crate::schema::{self, Parsed};
+use crate::server::Inner;
+use crate::status::{Failure, Result};
+
+/// How often a write is decided anew because somebody else wrote meanwhile. Each round means that another writer got
+/// through, so running out of so many takes a crowd on one object; its clients then hear 409 and come back.
+const MAX_ROUNDS: usize = 64;
+
+/// What becomes of an object.
+pub(crate) enum Step {
+    /// This.
+    Put(Value),
+    /// It goes.
+    Delete,
+    /// It stays as it is.
+    Keep,
+}
+
+/// What became of an object.
+pub(crate) enum Outcome {
+    /// It was written, or would have been.
+    Written(Arc<Object>),
+    /// It was as it should be.
+    Kept(Arc<Object>),
+    /// It went; this was its last state.
+    Deleted(Arc<Object>),
+}
+
+impl Outcome {
+    /// The object after (or, where it went, before).
+    pub(crate) fn object(&self) -> &Arc<Object> {
+        let (Self::Written(object) | Self::Kept(object) | Self::Deleted(object)) = self;
+        object
+    }
+}
+
+/// One attempt at a transaction.
+pub(crate) struct Attempt {
+    pub(crate) resource: &'static Resource,
+    pub(crate) key: String,
+    /// The version that the decision was made on.
+    pub(crate) current: Option<Arc<Object>>,
+    /// The new state in the stored form; `None` deletes.
+    pub(crate) next: Option<Value>,
+    /// What else must hold.
+    pub(crate) compares: Vec<Compare>,
+    /// What else is written.
+    pub(crate) ops: Vec<Op>,
+}
+
+/// How an attempt ended.
+pub(crate) enum Committed {
+    /// The object was written.
+    Object(Arc<Object>),
+    /// The object was deleted.
+    Gone,
+    /// The comparisons at these places did not hold; the first is that of the object itself. All that was found is
+    /// visible by now.
+    Conflict(Vec<usize>),
+}
+
+impl Inner {
+    /// The requests that change something.
+    pub(crate) async fn write(
+        self: &Arc<Self>,
+        r: &ApiRequest,
+        who: &crate::auth::Identity,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Response<Body>> {
+        self.fresh().await;
+        match (&r.verb, r.subresource) {
+            (Verb::Create(_), None)
+                if r.resource.storage == Storage::Answered && r.resource.kind != "Binding" =>
+            {
+                let parsed = content::parse(headers, body)?;
+                crate::reviews::answer(r.resource, who, parsed.value)
+            }
+            (Verb::Create(options), Some(Subresource::Binding)) => {
+                self.bind(r, &r.name, options, headers, body).await
+            }
+            (Verb::Create(options), None) if r.resource.kind == "Binding" => {
+                self.bind(r, "", options, headers, body).await
+            }
+            (Verb::Create(options), Some(Subresource::Eviction)) => {
+                self.evict(r, options, headers, body).await
+            }
+            (Verb::Create(options), None) => self.create(r, options, headers, body).await,
+            (Verb::Update(options), _) => self.update(r, options, headers, body).await,
+            (Verb::Patch(kind, options), _) => self.patch(r, *kind, options, body).await,
+            (Verb::Delete(options), _) => self.delete(r, options.clone(), headers, body).await,
+            (Verb::DeleteCollection(which, options), _) => {
+                self.delete_collection(r, which, options.clone(), headers, body).await
+            }
+            _ => Err(Failure::method_not_allowed()),
+        }
+    }
+
+    /// Decides and writes until no other writer comes between.
+    pub(crate) async fn modify(
+        &self,
+        resource: &'static Resource,
+        (namespace, name): (&str, &str),
+        dry_run: bool,
+        mut decide: impl FnMut(&Object) -> Result<Step>,
+    ) -> Result<Outcome> {
+        let stored = resource.stored();
+        let key = format!("{}{}", stored.prefix(), place(stored, namespace, name));
+        for _ in 0..MAX_ROUNDS {
+            let current = self.find(resource, namespace, name)?;
+            let next = match decide(&current)? {
+                Step::Keep => return Ok(Outcome::Kept(current)),
+                Step::Put(value) => Some(value),
+                Step::Delete => None,
+            };
+            if dry_run {
+                return Ok(match next {
+                    Some(value) => Outcome::Written(Arc::new(Object::new(value, b"", current.revision))),
+                    None => Outcome::Deleted(current),
+                });
+            }
+            let attempt = Attempt {
+                resource: stored,
+                key: key.clone(),
+                current: Some(current.clone()),
+                next,
+                compares: Vec::new(),
+                ops: Vec::new(),
+            };
+            match self.commit(attempt).await? {
+                Committed::Object(object) => return Ok(Outcome::Written(object)),
+                Committed::Gone => return Ok(Outcome::Deleted(current)),
+                Committed::Conflict(_) => {}
+            }
+        }
+        Err(Failure::modified(resource, name))
+    }
+
+    /// Writes once, with what the object holds (Service addresses, ports) in the same transaction, so that nothing is
+    /// held twice or by nobody, whatever happens in between.
+    pub(crate) async fn commit(&self, attempt: Attempt) -> Result<Committed> {
+        let Attempt { resource, key, current, next, compares: more, mut ops } = attempt;
+        let revision = current.as_ref().map_or(0, |c| c.revision);
+        let mut compares = vec![Compare::ModRevision { key: key.clone(), equals: revision }];
+        compares.extend(more);
+        if resource.kind == "Service" {
+            let before = current.as_ref().map(|c| holdings(&c.value)).unwrap_or_default();
+            let after = next.as_ref().map(holdings).unwrap_or_default();
+            for held in after.difference(&before) {
+                compares.push(Compare::ModRevision { key: held.clone(), equals: 0 });
+                ops.push(Op::Put { key: held.clone(), value: Bytes::from(key.clone()) });
+            }
+            ops.extend(before.difference(&after).map(|held| Op::Delete { key: held.clone() }));
+        }
+        let claim = match next {
+            Some(mut value) => {
+                let stored = encode_for_store(&mut value);
+                ops.insert(0, Op::Put { key, value: stored.clone() });
+                Some(self.cache.claim(value, stored))
+            }
+            None => {
+                ops.insert(0, Op::Delete { key });
+                None
+            }
+        };
+        match self.store.txn(Txn { compares, ops }).await? {
+            TxnOutcome::Committed { revision } => match claim {
+                Some(claim) => {
+                    Ok(Committed::Object(claim.written(revision).await.map_err(Failure::internal)?))
+                }
+                None => {
+                    self.cache.wait(revision).await;
+                    Ok(Committed::Gone)
+                }
+            },
+            TxnOutcome::Conflict { current: found, revision: at } => {
+                self.cache.wait(at).await;
+                let expected = |i: usize| if i == 0 { revision } else { u64::MAX };
+                let failed = found.iter().enumerate().filter(|(i, kv)| {
+                    let found = kv.as_ref().map_or(0, |kv| kv.mod_revision);
+                    *i > 0 || found != expected(*i)
+                });
+                Ok(Committed::Conflict(failed.map(|(i, _)| i).collect()))
+            }
+        }
+    }
+
+    /// Makes a parsed body an object of the resource's kind.
+    pub(crate) fn decode(
+        &self,
+        resource: &'static Resource,
+        mut parsed: Parsed,
+        options: &WriteOptions,
+    ) -> Result<(Value, Vec<String>)> {
+        content::expect_kind(resource.schema, &mut parsed.value)?;
+        schema::decode(resource.schema, parsed, options.field_validation)
+            .map_err(|e| Failure::bad_request(e.to_string()))
+    }
+
+    /// Who writes, for managedFields.
+    pub(crate) fn writer<'a>(
+        &self,
+        options: &'a WriteOptions,
+        subresource: Option<Subresource>,
+    ) -> Writer<'a> {
+        Writer {
+            manager: &options.field_manager,
+            subresource: subresource.map_or("", Subresource::name),
+            time: self.clock.now(),
+        }
+    }
+}
+
+/// A failure for the fields of an object that break rules.
+pub(crate) fn refuse_invalid(resource: &Resource, name: &str, errors: Vec<schema::FieldError>) -> Result<()> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let status = schema::invalid_status(resource.schema, name, &errors);
+    Err(Failure {
+        code: 422,
+        reason: "Invalid",
+        message: status["message"].as_str().unwrap_or("the object is invalid").to_owned(),
+        details: status["details"].as_object().cloned().map(Box::new),
+    })
+}
+
+/// An object in the form in which it is stored.
+pub(crate) fn stored_form(resource: &Resource, value: Value) -> Value {
+    match resource.storage {
+        Storage::CoreEvents => events::to_core(value),
+        _ => value,
+    }
+}

@@ -1,0 +1,229 @@
+//! Create.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use rand::Rng;
+use serde_json::{Value, json};
+use yado_store::{Compare, Op};
+
+use super::{Attempt, Committed, MAX_ROUNDS, refuse_invalid, stored_form};
+use crate::admission;
+use crate::apply::{self, Writer};
+use crate::cache::place;
+use crate::content::{self, Body};
+use crate::object::{self, Object, encode_for_store, meta, set_meta};
+use crate::request::{ApiRequest, WriteOptions};
+use crate::resource::{self, Resource};
+use crate::schema;
+use crate::server::Inner;
+use crate::status::{Failure, Result};
+
+/// Characters of generated names: no vowels, so that no words come about, and none that look alike.
+const NAME_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+/// Random characters of a generated name.
+const SUFFIX: usize = 5;
+/// Longest prefix of a generated name, so that the whole stays a DNS label.
+const MAX_PREFIX: usize = 63 - SUFFIX;
+
+impl Inner {
+    pub(super) async fn create(
+        &self,
+        r: &ApiRequest,
+        options: &WriteOptions,
+        headers: &HeaderMap,
+        body: &Bytes,
+    ) -> Result<Response<Body>> {
+        let (object, warnings) = self.decode(r.resource, content::parse(headers, body)?, options)?;
+        let writer = Some(self.writer(options, None));
+        let created = self.create_object(r.resource, &r.namespace, object, writer, options.dry_run).await?;
+        let mut response = self.answer(r, 201, &created);
+        content::warn(&mut response, &warnings);
+        Ok(response)
+    }
+
+    /// Creates a decoded object. Without a writer its managedFields are left as they are.
+    pub(crate) async fn create_object(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        object: Value,
+        writer: Option<Writer<'_>>,
+        dry_run: bool,
+    ) -> Result<Arc<Object>> {
+        for _ in 0..MAX_ROUNDS {
+            let mut next = object.clone();
+            self.prepare(resource, namespace, &mut next, writer)?;
+            let name = meta(&next, "name").to_owned();
+            let generated = meta(&object, "name").is_empty();
+            let stored = resource.stored();
+            let key = format!("{}{}", stored.prefix(), place(stored, namespace, &name));
+            let mut attempt = Attempt {
+                resource: stored,
+                key,
+                current: None,
+                next: None,
+                compares: self.namespace_holds(resource, namespace)?.into_iter().collect(),
+                ops: self.companions(resource, &name),
+            };
+            let next = stored_form(resource, next);
+            if dry_run {
+                if self.find(resource, namespace, &name).is_ok() {
+                    return Err(Failure::already_exists(resource, &name));
+                }
+                let mut object = Object::new(next, b"", 0);
+                object::remove_meta(&mut object.value, "resourceVersion");
+                object.json = object::encode(&object.value);
+                return Ok(Arc::new(object));
+            }
+            attempt.next = Some(next);
+            match self.commit(attempt).await? {
+                Committed::Object(object) => return Ok(object),
+                Committed::Gone => return Err(Failure::internal("a create cannot delete")),
+                Committed::Conflict(failed) if failed.contains(&0) && !generated => {
+                    return Err(Failure::already_exists(resource, &name));
+                }
+                // The name was taken, the Namespace changed, or an address was: look again.
+                Committed::Conflict(_) => {}
+            }
+        }
+        Err(Failure::new(
+            503,
+            "ServiceUnavailable",
+            format!(
+                "{} could not be created: too many others are being created at once",
+                resource.qualified()
+            ),
+        ))
+    }
+
+    /// Makes an object complete and checks it.
+    fn prepare(
+        &self,
+        resource: &'static Resource,
+        namespace: &str,
+        object: &mut Value,
+        writer: Option<Writer<'_>>,
+    ) -> Result<()> {
+        if !meta(object, "resourceVersion").is_empty() {
+            return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
+        }
+        match meta(object, "namespace") {
+            _ if !resource.namespaced => _ = object::remove_meta(object, "namespace"),
+            "" => set_meta(object, "namespace", namespace.into()),
+            given if given != namespace => {
+                return Err(Failure::bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request",
+                ));
+            }
+            _ => {}
+        }
+        if meta(object, "name").is_empty() && !meta(object, "generateName").is_empty() {
+            let name = generate_name(meta(object, "generateName"), &mut rand::rng());
+            set_meta(object, "name", name.into());
+        }
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+            object::remove_meta(object, field);
+        }
+        set_meta(object, "uid", uid(&mut rand::rng()).into());
+        set_meta(object, "creationTimestamp", object::time(self.clock.now()).into());
+        if resource.counts_generations() {
+            set_meta(object, "generation", 1.into());
+        }
+        admission::before_create(self, resource, object)?;
+        schema::default_object(resource.schema, object);
+        admission::after_defaults(self, resource, object, None)?;
+        refuse_invalid(
+            resource,
+            meta(object, "name"),
+            schema::validate_object(resource.schema, object, None),
+        )?;
+        match writer {
+            Some(writer) => apply::track_update(resource.schema, None, object, writer),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// The comparison that makes a create fail when its Namespace goes meanwhile.
+    fn namespace_holds(&self, resource: &Resource, namespace: &str) -> Result<Option<Compare>> {
+        if !resource.namespaced {
+            return Ok(None);
+        }
+        let namespaces = resource::find("", "v1", "namespaces").ok_or_else(Failure::no_such_resource)?;
+        let object = self.find(namespaces, "", namespace)?;
+        if object::is_terminating(&object.value) {
+            let why = format!(
+                "unable to create new content in namespace {namespace} because it is being terminated"
+            );
+            let mut failure = Failure::forbidden(resource, "", &why);
+            let cause = json!({
+                "reason": "NamespaceTerminating",
+                "message": format!("namespace {namespace} is being terminated"),
+                "field": "metadata.namespace",
+            });
+            if let Some(details) = &mut failure.details {
+                details.insert("causes".into(), json!([cause]));
+            }
+            return Err(failure);
+        }
+        let key = format!("{}{namespace}", namespaces.prefix());
+        Ok(Some(Compare::ModRevision { key, equals: object.revision }))
+    }
+
+    /// What is created together with an object: a Namespace is born with its default ServiceAccount, so that Pods can
+    /// be created in it at once.
+    fn companions(&self, resource: &Resource, name: &str) -> Vec<Op> {
+        if resource.kind != "Namespace" {
+            return Vec::new();
+        }
+        let mut account = json!({
+            "apiVersion": "v1", "kind": "ServiceAccount",
+            "metadata": {
+                "name": "default", "namespace": name, "uid": uid(&mut rand::rng()),
+                "creationTimestamp": object::time(self.clock.now()),
+            },
+        });
+        let key = format!("/registry/core/serviceaccounts/{name}/default");
+        vec![Op::Put { key, value: encode_for_store(&mut account) }]
+    }
+}
+
+/// A name that starts with a prefix and ends at random.
+fn generate_name(prefix: &str, random: &mut impl Rng) -> String {
+    let mut end = prefix.len().min(MAX_PREFIX);
+    while !prefix.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut name = prefix[..end].to_owned();
+    for _ in 0..SUFFIX {
+        name.push(char::from(NAME_CHARACTERS[random.random_range(0..NAME_CHARACTERS.len())]));
+    }
+    name
+}
+
+/// A random (version 4) UUID.
+pub(crate) fn uid(random: &mut impl Rng) -> String {
+    let bits: u128 = random.random();
+    let bits = bits & !(0xf << 76) & !(0b11 << 62) | (4 << 76) | (0b10 << 62);
+    let hex = format!("{bits:032x}");
+    format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_and_uids_have_their_forms() {
+        let mut random = rand::rng();
+        let name = generate_name(&"x".repeat(80), &mut random);
+        assert_eq!((name.len(), yado_types::names::dns_label(&name)), (63, Ok(())));
+        for _ in 0..100 {
+            let uid = uid(&mut random);
+            assert_eq!((uid.len(), &uid[14..15]), (36, "4"));
+            assert!(matches!(&uid[19..20], "8" | "9" | "a" | "b"), "{uid}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Patch and apply.
+
+use bytes::Bytes;
+use http::Response;
+use serde_json::Value;
+
+use super::{Outcome, Step};
+use crate::apply::{self, ApplyError};
+use crate::content::{self, Body};
+use crate::object::{Object, meta};
+use crate::patch::{self, PatchError};
+use crate::read::shown;
+use crate::request::{ApiRequest, PatchKind, WriteOptions};
+use crate::resource::{Resource, Subresource};
+use crate::scale;
+use crate::schema::{self, Kind, Parsed};
+use crate::server::Inner;
+use crate::status::{Failure, Result};
+
+impl Inner {
+    pub(super) async fn patch(
+        &self,
+        r: &ApiRequest,
+        kind: PatchKind,
+        options: &WriteOptions,
+        body: &Bytes,
+    ) -> Result<Response<Body>> {
+        let parsed = match kind {
+            PatchKind::Apply => content::parse_yaml(body)?,
+            _ => content::parse_json(body)?,
+        };
+        if r.subresource == Some(Subresource::Scale) {
+            return self.patch_scale(r, kind, options, &parsed.value).await;
+        }
+        if kind == PatchKind::Apply {
+            return self.apply(r, options, parsed).await;
+        }
+        let writer = Some(self.writer(options, r.subresource));
+        let mut warnings = Vec::new();
+        let outcome = self
+            .modify(r.resource, (&r.namespace, &r.name), options.dry_run, |current| {
+                let mut new = shown(r.resource, &current.value).into_owned();
+                patch_value(r.resource.schema, kind, &mut new, &parsed.value, &r.name)?;
+                let patched = Parsed { value: new, duplicates: parsed.duplicates.clone() };
+                let (new, told) = self.decode(r.resource, patched, options)?;
+                warnings = told;
+                if meta(&new, "name") != r.name {
+                    return Err(renamed(r.resource, &r.name, meta(&new, "name")));
+                }
+                self.replace(r.resource, r.subresource, current, new, writer)
+            })
+            .await?;
+        let mut response = self.answer(r, 200, outcome.object());
+        content::warn(&mut response, &warnings);
+        Ok(response)
+    }
+
+    async fn patch_scale(
+        &self,
+        r: &ApiRequest,
+        kind: PatchKind,
+        options: &WriteOptions,
+        change: &Value,
+    ) -> Result<Response<Body>> {
+        let shape = schema::find("autoscaling", "v1", "Scale").ok_or_else(Failure::no_such_resource)?;
+        let outcome = self
+            .rescale(r, options, |mut scale| {
+                // An apply of a Scale has one field to say, and says it as a merge does.
+                let kind = if kind == PatchKind::Apply { PatchKind::Merge } else { kind };
+                patch_value(shape, kind, &mut scale, change, &r.name)?;
+                Ok(scale)
+            })
+            .await?;
+        Ok(content::value(200, &scale::of(&outcome.object().value)))
+    }
+
+    async fn apply(&self, r: &ApiRequest, options: &WriteOptions, parsed: Parsed) -> Result<Response<Body>> {
+        if !options.manager_given {
+            return Err(Failure::invalid(
+                "meta.k8s.io",
+                "PatchOptions",
+                "",
+                [(
+                    "fieldManager".to_owned(),
+                    "FieldValueRequired".to_owned(),
+                    "Required value: is required for apply patch".to_owned(),
+                )],
+            ));
+        }
+        let (config, warnings) = self.decode(r.resource, parsed, options)?;
+        if !meta(&config, "name").is_empty() && meta(&config, "name") != r.name {
+            return Err(renamed(r.resource, &r.name, meta(&config, "name")));
+        }
+        let (code, object) = loop {
+            match self.apply_to_present(r, options, &config).await {
+                Ok(outcome) => break (200, outcome.object().clone()),
+                Err(failure) if failure.code == 404 && r.subresource.is_none() => {}
+                Err(failure) => return Err(failure),
+            }
+            let writer = self.writer(options, None);
+            let new = apply::apply(r.resource.schema, None, &config, writer, options.force)
+                .map_err(|e| refused(&e))?;
+            match self.create_object(r.resource, &r.namespace, new, None, options.dry_run).await {
+                Ok(object) => break (201, object),
+                // Somebody else was faster: there is something to apply to now.
+                Err(failure) if failure.reason == "AlreadyExists" => {}
+                Err(failure) => return Err(failure),
+            }
+        };
+        let mut response = self.answer(r, code, &object);
+        content::warn(&mut response, &warnings);
+        Ok(response)
+    }
+
+    async fn apply_to_present(
+        &self,
+        r: &ApiRequest,
+        options: &WriteOptions,
+        config: &Value,
+    ) -> Result<Outcome> {
+        self.modify(
+            r.resource,
+            (&r.namespace, &r.name),
+            options.dry_run,
+            |current: &Object| -> Result<Step> {
+                let live = shown(r.resource, &current.value);
+                let writer = self.writer(options, r.subresource);
+                let new = apply::apply(r.resource.schema, Some(&live), config, writer, options.force)
+                    .map_err(|e| refused(&e))?;
+                self.replace(r.resource, r.subresource, current, new, None)
+            },
+        )
+        .await
+    }
+}
+
+fn patch_value(shape: &Kind, kind: PatchKind, value: &mut Value, change: &Value, name: &str) -> Result<()> {
+    let patched = match kind {
+        PatchKind::Merge | PatchKind::Apply => {
+            patch::json_merge(value, change);
+            Ok(())
+        }
+        PatchKind::Json => patch::json_patch(value, change),
+        PatchKind::Strategic => patch::strategic_merge(shape, value, change),
+    };
+    patched.map_err(|error| match error {
+        PatchError::Malformed(text) => Failure::bad_request(text),
+        PatchError::DoesNotApply(text) => {
+            let mut failure = Failure::invalid(shape.group, shape.kind, name, []);
+            failure.message = text;
+            failure
+        }
+    })
+}
+
+fn refused(error: &ApplyError) -> Failure {
+    match error {
+        ApplyError::Malformed(text) => Failure::bad_request(text.clone()),
+        ApplyError::Conflicts(conflicts) => {
+            let mut failure = Failure::new(409, "Conflict", error.to_string());
+            let causes = apply::conflict_causes(conflicts);
+            failure.details = Some(Box::new([("causes".to_owned(), causes)].into_iter().collect()));
+            failure
+        }
+    }
+}
+
+fn renamed(resource: &Resource, old: &str, new: &str) -> Failure {
+    let cause =
+        ("metadata.name", "FieldValueInvalid", format!("Invalid value: \"{new}\": field is immutable"));
+    Failure::invalid(resource.group, resource.kind, old, [(cause.0.into(), cause.1.into(), cause.2)])
+}
