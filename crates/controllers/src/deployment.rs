@@ -16,7 +16,7 @@ mod run;
 mod scaling;
 mod status;
 
-pub use run::start;
+pub(crate) use run::start;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

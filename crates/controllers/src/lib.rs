@@ -14,6 +14,8 @@
 pub mod deployment;
 mod owners;
 pub mod replicaset;
+pub mod scheduler;
+mod taints;
 mod writes;
 
 use std::fmt::{Debug, Display};
@@ -102,4 +104,5 @@ pub fn start(watches: &Watches, clock: Arc<dyn Clock>, tasks: &Tasks, config: Co
     };
     deployment::start(&context);
     replicaset::start(&context);
+    scheduler::start(&context);
 }

@@ -10,7 +10,7 @@
 mod rank;
 mod run;
 
-pub use run::start;
+pub(crate) use run::start;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

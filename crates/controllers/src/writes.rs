@@ -103,7 +103,7 @@ pub fn params(component: &str) -> PatchParams {
 }
 
 /// Runs all writes, at most [`PARALLEL`] at once, and gives every result in order of completion.
-pub async fn in_parallel<T, F: Future<Output = T>>(writes: impl IntoIterator<Item = F>) -> Vec<T> {
+pub async fn in_parallel<T, F: Future<Output = T>>(writes: Vec<F>) -> Vec<T> {
     let mut writes = writes.into_iter();
     let mut running: FuturesUnordered<F> = writes.by_ref().take(PARALLEL).collect();
     let mut results = Vec::new();

@@ -37,7 +37,7 @@ struct Loop {
 }
 
 /// Starts the controller.
-pub fn start(context: &Context) {
+pub(crate) fn start(context: &Context) {
     let deployments = context.watches.all::<Deployment>();
     let (sets, pods) = (context.watches.all::<ReplicaSet>(), context.watches.all::<Pod>());
     let queue = Queue::new(context.clock.clone());

@@ -40,7 +40,7 @@ struct Loop {
 }
 
 /// Starts the controller.
-pub fn start(context: &Context) {
+pub(crate) fn start(context: &Context) {
     let (sets, pods) = (context.watches.all::<ReplicaSet>(), context.watches.all::<Pod>());
     let queue = Queue::new(context.clock.clone());
     let this = Arc::new(Loop {
@@ -153,9 +153,10 @@ impl Loop {
         let (mut left, mut batch) = (count, 1);
         while left > 0 {
             let size = batch.min(left);
-            let results =
-                writes::in_parallel((0..size).map(|_| writes::create(&self.context.client, &pod).boxed()))
-                    .await;
+            let results = writes::in_parallel(
+                (0..size).map(|_| writes::create(&self.context.client, &pod).boxed()).collect(),
+            )
+            .await;
             let mut failed = None;
             for result in results {
                 match result {
@@ -194,17 +195,20 @@ impl Loop {
     }
 
     async fn delete(&self, set: &ReplicaSet, pods: Vec<Arc<Pod>>) -> Result<(), Error> {
-        let deletions = pods.iter().map(|pod| self.delete_one(set, pod).boxed());
+        let deletions = pods.iter().map(|pod| self.delete_one(set, pod).boxed()).collect();
         writes::in_parallel(deletions).await.into_iter().collect::<Result<(), Error>>()?;
-        for pod in &pods {
-            // Until the watch shows that they go, the next decision would choose among them again.
-            let key = ObjectKey::of(&pod.metadata);
-            let going = |now: Option<&Pod>| {
-                now.is_none_or(|p| p.metadata.uid != pod.metadata.uid || is_terminating(p))
-            };
+        self.going(&pods).await;
+        Ok(())
+    }
+
+    /// Ready once the watch shows that these Pods go: until then the next decision would choose among them again.
+    async fn going(&self, pods: &[Arc<Pod>]) {
+        for pod in pods {
+            let (key, uid) = (ObjectKey::of(&pod.metadata), pod.metadata.uid.clone());
+            let going =
+                move |now: Option<&Pod>| now.is_none_or(|p| p.metadata.uid != uid || is_terminating(p));
             self.pods.until(&key, OWN_WRITES, going).await;
         }
-        Ok(())
     }
 
     async fn delete_one(&self, set: &ReplicaSet, pod: &Pod) -> Result<(), Error> {
