@@ -12,13 +12,15 @@
 //! shared watches. [`start`] starts them all.
 
 pub mod deployment;
+pub mod endpoints;
 mod owners;
 pub mod replicaset;
 pub mod scheduler;
+mod service_account;
 mod taints;
 mod writes;
 
-use std::fmt::{Debug, Display};
+use std::fmt::Debug;
 use std::future::Future;
 use std::hash::Hash;
 use std::sync::Arc;
@@ -78,14 +80,23 @@ impl Context {
         Recorder::new(self.client.clone(), component, "", self.clock.clone(), &self.tasks)
     }
 
-    fn run<Q, F, W, E>(&self, name: &'static str, queue: &Arc<Queue<Q>>, workers: usize, reconcile: F)
+    /// Runs `reconcile` for the keys of `queue`. Failing because a namespace takes nothing new any more is an end,
+    /// not a reason to try again.
+    fn run<Q, F, W>(&self, name: &'static str, queue: &Arc<Queue<Q>>, workers: usize, reconcile: F)
     where
         Q: Clone + Eq + Ord + Hash + Debug + Send + Sync + 'static,
         F: Fn(Q) -> W + Clone + Send + Sync + 'static,
-        W: Future<Output = Result<Next, E>> + Send,
-        E: Display + Send,
+        W: Future<Output = Result<Next, kube::Error>> + Send,
     {
-        yado_reconcile::run(&self.tasks, name, queue, workers, reconcile);
+        yado_reconcile::run(&self.tasks, name, queue, workers, move |key| {
+            let work = reconcile(key);
+            async move {
+                match work.await {
+                    Err(error) if writes::namespace_is_going(&error) => Ok(Next::Wait),
+                    other => other,
+                }
+            }
+        });
     }
 }
 
@@ -105,4 +116,6 @@ pub fn start(watches: &Watches, clock: Arc<dyn Clock>, tasks: &Tasks, config: Co
     deployment::start(&context);
     replicaset::start(&context);
     scheduler::start(&context);
+    endpoints::start(&context);
+    service_account::start(&context);
 }

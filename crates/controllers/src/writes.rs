@@ -89,6 +89,14 @@ pub fn is_code(error: &Error, code: u16) -> bool {
     matches!(error, Error::Api(status) if status.code == code)
 }
 
+/// The namespace is being deleted and takes nothing new: there is nothing left to do in it.
+pub fn namespace_is_going(error: &Error) -> bool {
+    let Error::Api(status) = error else { return false };
+    let causes = status.details.iter().flat_map(|d| &d.causes);
+    let named = causes.into_iter().any(|c| c.reason == "NamespaceTerminating");
+    status.code == 403 && (named || status.message.contains("because it is being terminated"))
+}
+
 /// What went wrong in the server's words, without the client's.
 pub fn reason(error: &Error) -> String {
     match error {

@@ -1,0 +1,177 @@
+//! The loop around the decisions on endpoints.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::PostParams;
+use kube::{Error, Resource, ResourceExt};
+use yado_reconcile::{Change, Index, Next, ObjectKey, Queue, Watch, revision_of};
+use yado_types::labels::{ENDPOINTSLICE_MANAGED_BY, SERVICE_NAME};
+
+use super::addresses::{MANAGED_BY, MANAGER as ENDPOINTS_MANAGER};
+use super::slices::MANAGER;
+use super::{Action, Observed, reconcile};
+use crate::{Context, writes};
+
+/// Services worked on at once.
+const WORKERS: usize = 8;
+/// How long to wait for one's own slices to come back through the watch; replacing carries the version, and names
+/// are fixed, so that an older state can only cause a retry.
+const OWN_WRITES: Duration = Duration::from_secs(5);
+
+/// A namespace and one label of a Pod in it.
+type Labelled = (String, String, String);
+
+struct Loop {
+    context: Context,
+    services: Arc<Watch<Service>>,
+    pods: Arc<Watch<Pod>>,
+    slices: Arc<Watch<EndpointSlice>>,
+    endpoints: Arc<Watch<Endpoints>>,
+    pods_by_label: Arc<Index<Labelled, Pod>>,
+    slices_of: Arc<Index<ObjectKey, EndpointSlice>>,
+    services_by_label: Arc<Index<Labelled, Service>>,
+}
+
+/// Starts the controller.
+pub(crate) fn start(context: &Context) {
+    let (services, pods) = (context.watches.all::<Service>(), context.watches.all::<Pod>());
+    let (slices, endpoints) = (context.watches.all::<EndpointSlice>(), context.watches.all::<Endpoints>());
+    let queue = Queue::new(context.clock.clone());
+    let this = Arc::new(Loop {
+        context: context.clone(),
+        pods_by_label: pods.index(|p: &Pod| labelled(p.namespace(), p.metadata.labels.as_ref()).collect()),
+        // One term of each selector is enough to find the few Services that a Pod may concern.
+        services_by_label: services
+            .index(|s: &Service| labelled(s.namespace(), selector(s)).take(1).collect()),
+        slices_of: slices.index(|s: &EndpointSlice| service_of(s).into_iter().collect()),
+        services: services.clone(),
+        pods: pods.clone(),
+        slices: slices.clone(),
+        endpoints: endpoints.clone(),
+    });
+    services.feed_queue(&queue, |change| [change.key.clone()]);
+    let concerned = this.services_by_label.clone();
+    pods.feed_queue(&queue, move |change| services_of_pod(&concerned, change));
+    // Whoever changes or deletes what we wrote finds it mended.
+    slices.feed_queue(&queue, |change| change.latest().and_then(|s| service_of(s)));
+    endpoints.feed_queue(&queue, |change| [change.key.clone()]);
+    context.run("endpoints", &queue, WORKERS, move |key| {
+        let this = this.clone();
+        async move { this.one(key).await }
+    });
+}
+
+fn labelled(
+    namespace: Option<String>,
+    labels: Option<&BTreeMap<String, String>>,
+) -> impl Iterator<Item = Labelled> + '_ {
+    let namespace = namespace.unwrap_or_default();
+    labels.into_iter().flatten().map(move |(k, v)| (namespace.clone(), k.clone(), v.clone()))
+}
+
+fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
+    service.spec.as_ref()?.selector.as_ref()
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+    let labels = slice.metadata.labels.as_ref()?;
+    let ours = labels.get(ENDPOINTSLICE_MANAGED_BY).is_some_and(|m| m == MANAGER);
+    let name = labels.get(SERVICE_NAME).filter(|_| ours)?;
+    Some(ObjectKey::new(slice.namespace().unwrap_or_default(), name.clone()))
+}
+
+fn means(service: &Service, pod: &Pod) -> bool {
+    let labels = pod.metadata.labels.as_ref();
+    selector(service).is_some_and(|s| s.iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v)))
+}
+
+/// Services that meant the Pod before, or do now.
+fn services_of_pod(by_label: &Index<Labelled, Service>, change: &Change<Pod>) -> Vec<ObjectKey> {
+    let mut keys = Vec::new();
+    for pod in change.old.iter().chain(&change.new) {
+        for label in labelled(pod.namespace(), pod.metadata.labels.as_ref()) {
+            let services = by_label.get(&label);
+            keys.extend(services.iter().filter(|s| means(s, pod)).map(|s| ObjectKey::of(s.meta())));
+        }
+    }
+    keys.sort();
+    keys.dedup();
+    keys
+}
+
+impl Loop {
+    async fn one(&self, key: ObjectKey) -> Result<Next, Error> {
+        self.services.synced().await;
+        self.pods.synced().await;
+        self.slices.synced().await;
+        self.endpoints.synced().await;
+        let slices = self.slices_of.get(&key);
+        let endpoints = self.endpoints.get(&key);
+        let Some(service) = self.services.get(&key) else {
+            return self.service_gone(&slices, endpoints).await;
+        };
+        let first = labelled(service.namespace(), selector(&service)).next();
+        let pods = first.map(|label| self.pods_by_label.get(&label)).unwrap_or_default();
+        let pods = pods.into_iter().filter(|p| means(&service, p)).collect();
+        let observed = Observed { service: &service, pods, slices, endpoints };
+        let writes: Vec<BoxFuture<'_, _>> =
+            reconcile(&observed).into_iter().map(|a| self.apply(a).boxed()).collect();
+        let (mut written, mut failed) = (0, None);
+        for result in writes::in_parallel(writes).await {
+            match result {
+                Ok(revision) => written = written.max(revision),
+                Err(error) => failed = Some(error),
+            }
+        }
+        if written > 0 {
+            self.slices.seen(written, OWN_WRITES).await;
+        }
+        failed.map_or(Ok(Next::Wait), Err)
+    }
+
+    async fn service_gone(
+        &self,
+        slices: &[Arc<EndpointSlice>],
+        endpoints: Option<Arc<Endpoints>>,
+    ) -> Result<Next, Error> {
+        for slice in slices {
+            writes::delete::<EndpointSlice>(&self.context.client, &slice.metadata).await?;
+        }
+        let ours = |e: &Arc<Endpoints>| {
+            let by = e.metadata.labels.as_ref().and_then(|l| l.get(MANAGED_BY));
+            by.is_some_and(|m| m == ENDPOINTS_MANAGER)
+        };
+        if let Some(endpoints) = endpoints.filter(ours) {
+            writes::delete::<Endpoints>(&self.context.client, &endpoints.metadata).await?;
+        }
+        Ok(Next::Wait)
+    }
+
+    /// Gives the revision of the slice that was written, or 0.
+    async fn apply(&self, action: Action) -> Result<u64, Error> {
+        let client = &self.context.client;
+        let revision = |slice: EndpointSlice| revision_of(slice.metadata.resource_version.as_deref());
+        match action {
+            Action::CreateSlice(slice) => writes::create(client, &*slice).await.map(revision),
+            Action::ReplaceSlice(slice) => {
+                let api = writes::beside::<EndpointSlice>(client, &slice.metadata);
+                api.replace(&slice.name_any(), &PostParams::default(), &slice).await.map(revision)
+            }
+            Action::DeleteSlice(slice) => {
+                writes::delete::<EndpointSlice>(client, &slice.metadata).await?;
+                Ok(0)
+            }
+            Action::CreateEndpoints(endpoints) => writes::create(client, &*endpoints).await.map(|_| 0),
+            Action::ReplaceEndpoints(endpoints) => {
+                let api = writes::beside::<Endpoints>(client, &endpoints.metadata);
+                api.replace(&endpoints.name_any(), &PostParams::default(), &endpoints).await.map(|_| 0)
+            }
+        }
+    }
+}

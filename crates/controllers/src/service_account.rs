@@ -1,0 +1,157 @@
+//! What every namespace has: the ServiceAccount `default` and the cluster's CA.
+//!
+//! ```text
+//! [Namespace] --> [ServiceAccount] default
+//!             `-> [ConfigMap] kube-root-ca.crt
+//! ```
+//!
+//! Watches Namespaces, ServiceAccounts named `default` and ConfigMaps named `kube-root-ca.crt`. Writes the latter two.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Error;
+use yado_reconcile::{Next, ObjectKey, Queue, Watch};
+
+use crate::{Context, writes};
+
+const COMPONENT: &str = "serviceaccount-controller";
+const DEFAULT: &str = "default";
+const ROOT_CA: &str = "kube-root-ca.crt";
+const ROOT_CA_KEY: &str = "ca.crt";
+/// Namespaces worked on at once.
+const WORKERS: usize = 2;
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+enum Action {
+    CreateAccount,
+    CreateRootCa,
+    MendRootCa,
+}
+
+/// Decides what a namespace lacks.
+fn reconcile(
+    namespace: &Namespace,
+    account: Option<&ServiceAccount>,
+    published: Option<&ConfigMap>,
+    root_ca: Option<&str>,
+) -> Vec<Action> {
+    if namespace.metadata.deletion_timestamp.is_some() {
+        return Vec::new();
+    }
+    let mut actions = Vec::new();
+    if account.is_none() {
+        actions.push(Action::CreateAccount);
+    }
+    if let Some(ca) = root_ca {
+        let says = published.map(|c| c.data.as_ref().and_then(|d| d.get(ROOT_CA_KEY)).map(String::as_str));
+        match says {
+            None => actions.push(Action::CreateRootCa),
+            Some(text) if text != Some(ca) => actions.push(Action::MendRootCa),
+            Some(_) => {}
+        }
+    }
+    actions
+}
+
+struct Loop {
+    context: Context,
+    namespaces: Arc<Watch<Namespace>>,
+    accounts: Arc<Watch<ServiceAccount>>,
+    published: Arc<Watch<ConfigMap>>,
+}
+
+/// Starts the controller.
+pub(crate) fn start(context: &Context) {
+    let this = Arc::new(Loop {
+        context: context.clone(),
+        namespaces: context.watches.all(),
+        accounts: context.watches.selected("metadata.name=default"),
+        published: context.watches.selected("metadata.name=kube-root-ca.crt"),
+    });
+    let queue = Queue::new(context.clock.clone());
+    this.namespaces.feed_queue(&queue, |change| [change.key.name.clone()]);
+    this.accounts.feed_queue(&queue, |change| [change.key.namespace.clone()]);
+    this.published.feed_queue(&queue, |change| [change.key.namespace.clone()]);
+    context.run("serviceaccounts", &queue, WORKERS, move |name| {
+        let this = this.clone();
+        async move { this.one(&name).await }
+    });
+}
+
+impl Loop {
+    async fn one(&self, name: &str) -> Result<Next, Error> {
+        self.accounts.synced().await;
+        self.published.synced().await;
+        let Some(namespace) = self.namespaces.get(&ObjectKey::new("", name)) else { return Ok(Next::Wait) };
+        let account = self.accounts.get(&ObjectKey::new(name, DEFAULT));
+        let published = self.published.get(&ObjectKey::new(name, ROOT_CA));
+        let root_ca = self.context.config.root_ca.as_deref();
+        for action in reconcile(&namespace, account.as_deref(), published.as_deref(), root_ca) {
+            match self.apply(name, action).await {
+                // Somebody else was faster; the watch will tell.
+                Err(error) if writes::is_code(&error, 409) => {}
+                // The namespace is going or gone.
+                Err(error) if writes::is_code(&error, 403) || writes::is_code(&error, 404) => {
+                    return Ok(Next::Wait);
+                }
+                other => other?,
+            }
+        }
+        Ok(Next::Wait)
+    }
+
+    async fn apply(&self, namespace: &str, action: Action) -> Result<(), Error> {
+        let client = &self.context.client;
+        let named = |name: &str| ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            ..Default::default()
+        };
+        let data = [(ROOT_CA_KEY.to_owned(), self.context.config.root_ca.clone().unwrap_or_default())];
+        match action {
+            Action::CreateAccount => {
+                let account = ServiceAccount { metadata: named(DEFAULT), ..Default::default() };
+                writes::create(client, &account).await.map(drop)
+            }
+            Action::CreateRootCa => {
+                let map =
+                    ConfigMap { metadata: named(ROOT_CA), data: Some(data.into()), ..Default::default() };
+                writes::create(client, &map).await.map(drop)
+            }
+            Action::MendRootCa => {
+                let patch = serde_json::json!({ "data": std::collections::BTreeMap::from(data) });
+                writes::merge::<ConfigMap>(client, &named(ROOT_CA), COMPONENT, &patch).await.map(drop)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn check(namespace: Value, account: bool, published: Option<&str>, ca: Option<&str>, expect: &[Action]) {
+        let namespace: Namespace =
+            serde_json::from_value(json!({ "metadata": namespace })).expect("a namespace");
+        let account = account.then(ServiceAccount::default);
+        let published = published.map(|text| ConfigMap {
+            data: Some([(ROOT_CA_KEY.to_owned(), text.to_owned())].into()),
+            ..Default::default()
+        });
+        assert_eq!(reconcile(&namespace, account.as_ref(), published.as_ref(), ca), expect);
+    }
+
+    #[test]
+    fn namespaces_get_what_they_lack() {
+        check(json!({}), false, None, Some("CA"), &[Action::CreateAccount, Action::CreateRootCa]);
+        check(json!({}), false, None, None, &[Action::CreateAccount]);
+        check(json!({}), true, Some("old"), Some("CA"), &[Action::MendRootCa]);
+        check(json!({}), true, Some("CA"), Some("CA"), &[]);
+        check(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), false, None, Some("CA"), &[]);
+    }
+}
