@@ -16,6 +16,8 @@ use http::header::{
 };
 use http::{HeaderMap, Response};
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyStream;
+use hyper::body::Incoming;
 use serde_json::Value;
 
 use crate::object::{Object, encode};
@@ -45,6 +47,14 @@ impl Body {
     /// No bytes.
     pub fn empty() -> Self {
         Self::Full(None)
+    }
+
+    /// What somebody else answers, as it comes.
+    pub(crate) fn from_incoming(body: Incoming) -> Self {
+        let frames = BodyStream::new(body).filter_map(|frame| async move {
+            frame.map(|f| f.into_data().ok()).map_err(Into::into).transpose()
+        });
+        Self::Stream(frames.boxed())
     }
 
     /// Its length, if it is known.

@@ -7,11 +7,10 @@ use std::io;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::StreamExt;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use http::request::Parts;
 use http::{HeaderName, Response, StatusCode};
-use http_body_util::{BodyExt, BodyStream, Empty, Limited};
+use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
@@ -150,9 +149,7 @@ async fn forward(answer: Response<Incoming>) -> Result<Response<Body>> {
             _ => Failure::internal(text),
         });
     }
-    let frames = BodyStream::new(body)
-        .filter_map(|frame| async move { frame.map(|f| f.into_data().ok()).map_err(Into::into).transpose() });
-    let mut response = Response::new(Body::Stream(frames.boxed()));
+    let mut response = Response::new(Body::from_incoming(body));
     *response.status_mut() = parts.status;
     let kind = parts.headers.get(CONTENT_TYPE).cloned();
     response.headers_mut().insert(CONTENT_TYPE, kind.unwrap_or(HeaderValue::from_static("text/plain")));

@@ -178,11 +178,6 @@ pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resourc
     RESOURCES.iter().find(|r| r.plural == plural && r.group == group && r.version == version)
 }
 
-/// The row of a kind.
-pub fn find_kind(group: &str, kind: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|r| r.kind == kind && r.group == group)
-}
-
 /// Groups in the order in which discovery shows them, with their only version; the core group is not among them.
 pub fn groups() -> Vec<(&'static str, &'static str)> {
     let mut groups: Vec<_> = Vec::new();

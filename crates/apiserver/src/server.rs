@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -24,6 +25,7 @@ use crate::cache::{self, Cache, feed::Feed};
 use crate::content::{self, Body, BoxError, MAX_BODY};
 use crate::node_proxy::NodeDialer;
 use crate::request::{ApiRequest, Request, Verb};
+use crate::serve::EndWatches;
 use crate::status::{Failure, Result};
 use crate::{bootstrap, discovery};
 
@@ -109,9 +111,13 @@ impl ApiServer {
     pub fn client(&self, identity: Identity) -> kube::Client {
         let server = self.clone();
         let service = tower::service_fn(move |mut request: http::Request<kube::client::Body>| {
+            let server = server.clone();
+            if request.headers().contains_key(http::header::UPGRADE) {
+                return server.upgrade_in_process(request, identity.clone()).boxed();
+            }
             request.extensions_mut().insert(identity.clone());
             request.extensions_mut().insert(NearBy);
-            server.clone().respond(request)
+            server.respond(request)
         });
         kube::Client::new(service, "default")
     }
@@ -206,7 +212,10 @@ impl Inner {
         match &r.verb {
             Verb::Get { resource_version } => self.get(r, *resource_version).await,
             Verb::List(options) => self.list(r, options).await,
-            Verb::Watch(options) => self.watch(r, options).await,
+            Verb::Watch(options) => {
+                let end = parts.extensions.get::<EndWatches>().map_or(&self.stop, |e| &e.0);
+                self.watch(r, options, end.clone()).await
+            }
             _ => self.write(r, who, &parts.headers, body).await,
         }
     }

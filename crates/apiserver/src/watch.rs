@@ -11,6 +11,7 @@ use http::Response;
 use rand::Rng;
 use serde_json::json;
 use tokio::sync::watch::Receiver;
+use tokio_util::sync::CancellationToken;
 
 use crate::content::{self, Body};
 use crate::object::{Change, EventType, Object, Selection, encode, frame};
@@ -42,14 +43,17 @@ struct Watcher {
     columns_sent: bool,
     bookmark_due: BoxFuture<'static, ()>,
     timeout: BoxFuture<'static, ()>,
+    end: CancellationToken,
     ended: bool,
 }
 
 impl Inner {
+    /// A watch that ends with `end` at the latest.
     pub(crate) async fn watch(
         self: &Arc<Self>,
         r: &ApiRequest,
         options: &WatchOptions,
+        end: CancellationToken,
     ) -> Result<Response<Body>> {
         let selection = narrowed(r, &options.list)?;
         let asked = options.list.resource_version.unwrap_or(0);
@@ -74,6 +78,7 @@ impl Inner {
             columns_sent: false,
             bookmark_due: self.clock.sleep(BOOKMARK_EVERY),
             timeout: self.clock.sleep(lasts),
+            end,
             ended: false,
         };
         // Without a revision, a watch begins with what there is.
@@ -135,7 +140,7 @@ impl Watcher {
     async fn idle(&mut self) {
         tokio::select! {
             biased;
-            () = self.inner.stop.cancelled() => self.ended = true,
+            () = self.end.cancelled() => self.ended = true,
             changed = self.changed.changed() => self.ended = changed.is_err(),
             () = &mut self.timeout => {
                 self.ended = true;

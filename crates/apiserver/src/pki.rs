@@ -1,0 +1,343 @@
+//! The cluster's own certificate authority, the server's certificate and the administrator's.
+//!
+//! All lie in one directory, readable by their owner only. The authority is made once; certificates are made again
+//! when they are about to end or do not name all the names the server has now.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    SanType, date_time_ymd,
+};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+use crate::auth::MASTERS;
+
+/// The name of the cluster, the user's context and the user in kubeconfigs.
+pub const CONTEXT: &str = "yado";
+/// Years that the authority lasts: as long as a cluster can be expected to.
+const AUTHORITY_YEARS: i16 = 20;
+/// Years that certificates last; each start renews those that end soon.
+const CERTIFICATE_YEARS: i16 = 2;
+/// A certificate that ends within so many days is made again.
+const RENEW_DAYS: i64 = 90;
+
+/// Why certificates cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file of the directory.
+    #[error("cannot use {}: {source}; check that it may be read and written", path.display())]
+    File {
+        /// Which.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file that holds something else.
+    #[error("{} is damaged: {reason}; remove the whole directory to make new certificates (and kubeconfigs)", path.display())]
+    Damaged {
+        /// Which.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A certificate cannot be made.
+    #[error("cannot make the certificate of {subject}: {reason}; check the names the server is given")]
+    Make {
+        /// Whose.
+        subject: String,
+        /// What the maker said.
+        reason: String,
+    },
+    /// TLS cannot be set up.
+    #[error("cannot set up TLS: {0}; remove the directory of the certificates to make new ones")]
+    Tls(String),
+}
+
+type Result<T, E = PkiError> = std::result::Result<T, E>;
+
+/// A certificate with its key, both in PEM.
+#[derive(Clone)]
+struct Pair {
+    certificate: String,
+    key: String,
+}
+
+/// Everything that TLS needs.
+#[derive(Clone)]
+pub struct Pki {
+    authority: String,
+    server: Pair,
+    admin: Pair,
+}
+
+/// Names and addresses under which the server is reached.
+#[derive(Clone, Debug, Default)]
+pub struct ServerNames {
+    /// Besides localhost and the names of the `kubernetes` Service: the machine's host name, for one.
+    pub names: Vec<String>,
+    /// Besides 127.0.0.1 and ::1: the address of the `kubernetes` Service, the machine's own.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl ServerNames {
+    fn all(&self) -> BTreeSet<String> {
+        let service = ["", ".default", ".default.svc", ".default.svc.cluster.local"];
+        let fixed = service.map(|s| format!("kubernetes{s}")).into_iter().chain(["localhost".to_owned()]);
+        let loopback = ["127.0.0.1", "::1"].map(str::to_owned);
+        let given = self.names.iter().map(|n| n.to_lowercase()).chain(self.addresses.iter().map(IpAddr::to_string));
+        fixed.chain(loopback).chain(given).filter(|n| !n.is_empty()).collect()
+    }
+}
+
+impl Pki {
+    /// Reads the certificates in `directory`, making what is missing.
+    ///
+    /// # Errors
+    /// Where files cannot be read or written, or hold something else.
+    pub fn load_or_create(directory: &Path, names: &ServerNames, now: Timestamp) -> Result<Self> {
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+        made.map_err(|source| PkiError::File { path: directory.to_owned(), source })?;
+        let path = |name: &str| directory.join(name);
+        let authority = match read(&path("ca"))? {
+            Some(pair) => pair,
+            None => write(&path("ca"), make_authority(now)?)?,
+        };
+        let issuer = issuer(&authority, &path("ca"))?;
+        let names = names.all();
+        let server = match read(&path("server"))? {
+            Some(pair) if lasts(&pair, now) && names_of(&pair).is_superset(&names) => pair,
+            _ => write(&path("server"), make_server(&issuer, &names, now)?)?,
+        };
+        let admin = match read(&path("admin"))? {
+            Some(pair) if lasts(&pair, now) => pair,
+            _ => write(&path("admin"), make_client(&issuer, "kubernetes-admin", MASTERS, now)?)?,
+        };
+        Ok(Self { authority: authority.certificate, server, admin })
+    }
+
+    /// The authority's certificate in PEM.
+    pub fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// TLS for [`crate::ApiServer::serve`]: clients may show a certificate of this authority, and need not.
+    ///
+    /// # Errors
+    /// Where the certificates do not fit together.
+    pub fn server_config(&self) -> Result<Arc<rustls::ServerConfig>> {
+        let tls = |e: &dyn std::fmt::Display| PkiError::Tls(e.to_string());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        let authority = CertificateDer::from_pem_slice(self.authority.as_bytes()).map_err(|e| tls(&e))?;
+        roots.add(authority).map_err(|e| tls(&e))?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .map_err(|e| tls(&e))?;
+        let certificate = CertificateDer::from_pem_slice(self.server.certificate.as_bytes()).map_err(|e| tls(&e))?;
+        let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes()).map_err(|e| tls(&e))?;
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|e| tls(&e))?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![certificate], key)
+            .map_err(|e| tls(&e))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+
+    /// A kubeconfig for the administrator, with everything in it; `server` is a URL such as `https://127.0.0.1:6443`.
+    pub fn kubeconfig(&self, server: &str) -> String {
+        let data = |pem: &str| STANDARD.encode(pem);
+        format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: {CONTEXT}\npreferences: {{}}\nclusters:\n- name: {CONTEXT}\n  \
+             cluster:\n    server: {server}\n    certificate-authority-data: {}\ncontexts:\n- name: {CONTEXT}\n  context:\n    \
+             cluster: {CONTEXT}\n    user: {CONTEXT}\nusers:\n- name: {CONTEXT}\n  user:\n    client-certificate-data: {}\n    \
+             client-key-data: {}\n",
+            data(&self.authority),
+            data(&self.admin.certificate),
+            data(&self.admin.key),
+        )
+    }
+}
+
+fn read(stem: &Path) -> Result<Option<Pair>> {
+    let file = |ending: &str| {
+        let path = stem.with_extension(ending);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(PkiError::File { path, source }),
+        }
+    };
+    Ok(file("crt")?.zip(file("key")?).map(|(certificate, key)| Pair { certificate, key }))
+}
+
+/// Writes the key first, so that a certificate that is there has its key.
+fn write(stem: &Path, pair: Pair) -> Result<Pair> {
+    for (ending, text) in [("key", &pair.key), ("crt", &pair.certificate)] {
+        let path = stem.with_extension(ending);
+        write_private(&path, text).map_err(|source| PkiError::File { path, source })?;
+    }
+    Ok(pair)
+}
+
+/// Replaces a file as a whole, readable by its owner only.
+pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.new", std::process::id()));
+    let new = path.with_file_name(name);
+    let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, path));
+    if written.is_err() {
+        // What failed is the news; a left-over is overwritten next time.
+        let _ = fs::remove_file(&new);
+    }
+    written
+}
+
+fn parameters(subject: &str, group: Option<&str>, now: Timestamp, years: i16) -> CertificateParams {
+    let mut parameters = CertificateParams::default();
+    parameters.distinguished_name = rcgen::DistinguishedName::new();
+    parameters.distinguished_name.push(DnType::CommonName, subject);
+    if let Some(group) = group {
+        parameters.distinguished_name.push(DnType::OrganizationName, group);
+    }
+    let date = |at: Timestamp, years: i16| {
+        let date = at.to_zoned(TimeZone::UTC).date();
+        // No later than the 28th, which every month has.
+        date_time_ymd(i32::from(date.year() + years), date.month() as u8, (date.day() as u8).min(28))
+    };
+    // From some days ago, for clocks that are behind.
+    parameters.not_before = date(now - SignedDuration::from_hours(24 * 4), 0);
+    parameters.not_after = date(now, years);
+    parameters
+}
+
+fn make(parameters: &CertificateParams, subject: &str, issuer: Option<&Issuer<'_, KeyPair>>) -> Result<Pair> {
+    let failed = |e: rcgen::Error| PkiError::Make { subject: subject.to_owned(), reason: e.to_string() };
+    let key = KeyPair::generate().map_err(failed)?;
+    let certificate = match issuer {
+        Some(issuer) => parameters.signed_by(&key, issuer),
+        None => parameters.self_signed(&key),
+    };
+    Ok(Pair { certificate: certificate.map_err(failed)?.pem(), key: key.serialize_pem() })
+}
+
+fn make_authority(now: Timestamp) -> Result<Pair> {
+    // Told from other clusters' authorities by the moment of its making.
+    let subject = format!("yado-ca@{}", now.as_second());
+    let mut parameters = parameters(&subject, None, now, AUTHORITY_YEARS);
+    parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    parameters.key_usages =
+        vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+    make(&parameters, &subject, None)
+}
+
+fn make_server(issuer: &Issuer<'_, KeyPair>, names: &BTreeSet<String>, now: Timestamp) -> Result<Pair> {
+    const SUBJECT: &str = "kube-apiserver";
+    let mut parameters = parameters(SUBJECT, None, now, CERTIFICATE_YEARS);
+    for name in names {
+        parameters.subject_alt_names.push(match name.parse() {
+            Ok(address) => SanType::IpAddress(address),
+            Err(_) => SanType::DnsName(name.as_str().try_into().map_err(|e: rcgen::Error| PkiError::Make {
+                subject: name.clone(),
+                reason: e.to_string(),
+            })?),
+        });
+    }
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    parameters.use_authority_key_identifier_extension = true;
+    make(&parameters, SUBJECT, Some(issuer))
+}
+
+fn make_client(issuer: &Issuer<'_, KeyPair>, user: &str, group: &str, now: Timestamp) -> Result<Pair> {
+    let mut parameters = parameters(user, Some(group), now, CERTIFICATE_YEARS);
+    parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    parameters.use_authority_key_identifier_extension = true;
+    make(&parameters, user, Some(issuer))
+}
+
+fn issuer(authority: &Pair, stem: &Path) -> Result<Issuer<'static, KeyPair>> {
+    let damaged = |ending: &str| {
+        let path = stem.with_extension(ending);
+        move |e: rcgen::Error| PkiError::Damaged { path, reason: e.to_string() }
+    };
+    let key = KeyPair::from_pem(&authority.key).map_err(damaged("key"))?;
+    Issuer::from_ca_cert_pem(&authority.certificate, key).map_err(damaged("crt"))
+}
+
+/// A certificate that cannot be read does not last.
+fn lasts(pair: &Pair, now: Timestamp) -> bool {
+    let Ok(der) = CertificateDer::from_pem_slice(pair.certificate.as_bytes()) else { return false };
+    let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return false };
+    certificate.validity().not_after.timestamp() > now.as_second() + RENEW_DAYS * 86_400
+}
+
+fn names_of(pair: &Pair) -> BTreeSet<String> {
+    let Ok(der) = CertificateDer::from_pem_slice(pair.certificate.as_bytes()) else { return BTreeSet::new() };
+    let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return BTreeSet::new() };
+    let Ok(Some(names)) = certificate.subject_alternative_name() else { return BTreeSet::new() };
+    let text = |name: &GeneralName<'_>| match name {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        GeneralName::IPAddress(bytes) => match *bytes {
+            [a, b, c, d] => Some(IpAddr::from([*a, *b, *c, *d]).to_string()),
+            bytes => Some(IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?).to_string()),
+        },
+        _ => None,
+    };
+    names.value.general_names.iter().filter_map(text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::Identity;
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn certificates_are_kept_until_they_end_or_names_change() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("pki");
+        let load = |at: &str, name: &str| {
+            let names = ServerNames { names: vec![name.into()], addresses: vec![[10, 96, 0, 1].into()] };
+            Pki::load_or_create(&path, &names, at.parse().expect("a time")).expect("certificates")
+        };
+        let first = load("2026-02-28T00:00:00Z", "a");
+        first.server_config().expect("TLS");
+        let again = load("2026-03-01T00:00:00Z", "a");
+        assert_eq!(first.server.certificate, again.server.certificate);
+        assert_eq!(first.admin.certificate, again.admin.certificate);
+        let renamed = load("2026-03-01T00:00:00Z", "b");
+        assert!(first.server.certificate != renamed.server.certificate && first.authority == renamed.authority);
+        let later = load("2028-01-01T00:00:00Z", "b");
+        assert!(renamed.server.certificate != later.server.certificate);
+        assert!(renamed.admin.certificate != later.admin.certificate && later.authority == first.authority);
+        for entry in fs::read_dir(&path).expect("the directory") {
+            let mode = entry.expect("a file").metadata().expect("metadata").permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+        }
+        let der = CertificateDer::from_pem_slice(first.admin.certificate.as_bytes()).expect("PEM");
+        assert_eq!(Identity::of_certificate(&der), Some(Identity::new("kubernetes-admin", [MASTERS])));
+        fs::write(path.join("ca.key"), "nonsense").expect("a file");
+        let names = ServerNames::default();
+        let error = Pki::load_or_create(&path, &names, Timestamp::UNIX_EPOCH).err().expect("damaged").to_string();
+        assert!(error.contains("ca.key is damaged"), "{error}");
+    }
+}

@@ -1,0 +1,193 @@
+//! HTTPS: connections, who they belong to, and their end.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower::Service;
+
+use crate::auth::Identity;
+use crate::content::Body;
+use crate::server::{ApiServer, NearBy};
+use crate::status::{Failure, Result};
+
+/// Open connections. Each may cost some hundred KiB while it is busy; a cluster of a thousand nodes has a few thousand.
+const MAX_CONNECTIONS: usize = 4096;
+/// Requests at once on one HTTP/2 connection. As in Kubernetes' later versions.
+const MAX_STREAMS: u32 = 250;
+/// A client has to say who it is, and what it wants, within this time.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Requests that run when the server stops get so long to end.
+const GRACE: Duration = Duration::from_secs(5);
+/// After a failure to accept (as when file descriptors run out) the next attempt waits, so as not to spin.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+/// Buffer of a connection within the process.
+const IN_PROCESS_BUFFER: usize = 64 << 10;
+
+/// Ends the watches of a listener's connections.
+#[derive(Clone, Debug)]
+pub(crate) struct EndWatches(pub(crate) CancellationToken);
+
+/// Runs hyper's tasks under an owner.
+#[derive(Clone)]
+struct Owned(TaskTracker);
+
+impl<F> hyper::rt::Executor<F> for Owned
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        self.0.spawn(task);
+    }
+}
+
+impl ApiServer {
+    /// Serves HTTPS on `listener` until `shutdown` is ready; then no more connections are taken, watches end, running
+    /// requests get a moment, and what is left is cut off.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        tls: Arc<rustls::ServerConfig>,
+        shutdown: impl Future<Output = ()> + Send,
+    ) {
+        let acceptor = TlsAcceptor::from(tls);
+        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+        let end = self.inner.stop.child_token();
+        let mut connections = JoinSet::new();
+        let mut shutdown = pin!(shutdown);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut shutdown => break,
+                () = end.cancelled() => break,
+                Some(_) = connections.join_next() => continue,
+                accepted = accept(&listener, &places) => accepted,
+            };
+            match accepted {
+                Ok((place, stream)) => {
+                    let (server, acceptor, end) = (self.clone(), acceptor.clone(), end.clone());
+                    connections.spawn(async move {
+                        let _place = place;
+                        server.connection(stream, acceptor, end).await;
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    self.inner.clock.sleep(ACCEPT_AGAIN).await;
+                }
+            }
+        }
+        drop(listener);
+        end.cancel();
+        let all_ended = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(GRACE, all_ended).await.is_err() {
+            connections.shutdown().await;
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, acceptor: TlsAcceptor, end: CancellationToken) {
+        let near_by = stream.peer_addr().is_ok_and(|a| a.ip().is_loopback());
+        // Answers are written whole; waiting to fill a packet only delays the last part. Without it they come later.
+        let _ = stream.set_nodelay(true);
+        let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => return tracing::debug!("a TLS handshake took too long"),
+        };
+        let certificates = stream.get_ref().1.peer_certificates();
+        let identity = certificates.and_then(|c| Identity::of_certificate(c.first()?));
+        self.serve_stream(stream, identity, near_by, end).await;
+    }
+
+    /// Serves one connection until it or `end` comes.
+    async fn serve_stream(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        identity: Option<Identity>,
+        near_by: bool,
+        end: CancellationToken,
+    ) {
+        let ends = end.clone();
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let extensions = request.extensions_mut();
+            extensions.insert(EndWatches(ends.clone()));
+            if let Some(identity) = &identity {
+                extensions.insert(identity.clone());
+            }
+            if near_by {
+                extensions.insert(NearBy);
+            }
+            let mut server = self.clone();
+            async move { server.call(request).await }
+        });
+        let mut builder = auto::Builder::new(Owned(self.inner.tasks.clone()));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        let result = tokio::select! {
+            result = connection.as_mut() => result,
+            () = end.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = result {
+            tracing::debug!(%error, "a connection ended early");
+        }
+    }
+
+    /// A request that changes its connection's protocol, from within the process: it gets a connection of its own.
+    pub(crate) async fn upgrade_in_process(
+        self,
+        request: Request<kube::client::Body>,
+        identity: Identity,
+    ) -> Result<Response<Body>, Infallible> {
+        let (ours, theirs) = tokio::io::duplex(IN_PROCESS_BUFFER);
+        let end = self.inner.stop.child_token();
+        let server = self.clone();
+        self.inner.tasks.spawn(async move { server.serve_stream(theirs, Some(identity), true, end).await });
+        let answer = async {
+            let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await?;
+            let stop = self.inner.stop.clone().cancelled_owned();
+            self.inner.tasks.spawn(async move {
+                tokio::select! {
+                    () = stop => {}
+                    // Its errors reach whoever reads the answer.
+                    _ = connection.with_upgrades() => {}
+                }
+            });
+            sender.send_request(request).await
+        };
+        Ok(match answer.await {
+            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => answer.map(|_| Body::empty()),
+            Ok(answer) => answer.map(Body::from_incoming),
+            Err(error) => crate::content::failure(&Failure::internal(error)),
+        })
+    }
+}
+
+async fn accept(
+    listener: &TcpListener,
+    places: &Arc<Semaphore>,
+) -> io::Result<(tokio::sync::OwnedSemaphorePermit, TcpStream)> {
+    // The semaphore is never closed.
+    let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
+    let (stream, _) = listener.accept().await?;
+    Ok((place, stream))
+}
