@@ -4,7 +4,7 @@
 mod devices;
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
@@ -117,7 +117,9 @@ impl Cgroup<'_> {
         for (hierarchy, dir) in self.dirs() {
             for (file, value) in limits(&hierarchy.kind, resources) {
                 let path = dir.join(file);
-                match fs::write(&path, &value) {
+                // Never creating: cgroup file systems answer that with EACCES instead of ENOENT.
+                let mut file = fs::OpenOptions::new();
+                match file.write(true).open(&path).and_then(|mut file| file.write_all(value.as_bytes())) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => {
                         return Err(io::Error::new(
                             error.kind(),
@@ -346,7 +348,8 @@ mod tests {
             pids_limit: Some(100),
         };
         let mut text = String::new();
-        for hierarchy in Hierarchies::parse(mountinfo).0 {
+        let lines: Vec<&str> = mountinfo.lines().map(str::trim_start).collect();
+        for hierarchy in Hierarchies::parse(&lines.join("\n")).0 {
             text += &format!("{}:", hierarchy.mount.display());
             for (file, value) in limits(&hierarchy.kind, &resources) {
                 text += &format!(" {file}={value}");

@@ -11,13 +11,15 @@ use std::ffi::OsString;
 use std::fmt::Display;
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, IntoRawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, socket};
 use nix::unistd::ForkResult;
 
 use super::cgroup::Hierarchies;
@@ -55,7 +57,7 @@ pub fn shim_main(args: &[OsString]) -> ! {
         _ => Err("a shim is started by yado itself, with a directory and a cgroup".to_owned()),
     };
     let code = match result {
-        Ok((home, listener)) => become_shim(home, listener),
+        Ok((home, socket)) => become_shim(home, socket),
         Err(sentence) => {
             use std::io::Write;
             let _ = writeln!(io::stderr(), "{sentence}");
@@ -66,7 +68,7 @@ pub fn shim_main(args: &[OsString]) -> ! {
 }
 
 /// Namespaces, cgroups and the socket. All of it is inherited by the fork.
-fn prepare(dir: &Path, root: &str) -> Result<(Home, UnixListener), String> {
+fn prepare(dir: &Path, root: &str) -> Result<(Home, OwnedFd), String> {
     let dir = step(|| format!("find {}", dir.display()), fs::canonicalize(dir))?;
     step(|| format!("enter {}", dir.display()), std::env::set_current_dir(&dir))?;
     let text = step(|| format!("read {SPEC_FILE} in {}", dir.display()), fs::read(SPEC_FILE))?;
@@ -77,10 +79,18 @@ fn prepare(dir: &Path, root: &str) -> Result<(Home, UnixListener), String> {
     // -999 and -1000 are for what the machine cannot do without; a kernel that refuses leaves it as it is.
     let _ = fs::write("/proc/self/oom_score_adj", "-998");
     enter_namespaces(&spec)?;
-    let listener = step(|| format!("listen on {SOCKET} in {}", dir.display()), UnixListener::bind(SOCKET))?;
-    step(|| "listen without waiting", listener.set_nonblocking(true))?;
+    let socket = step(|| format!("make {SOCKET} in {}", dir.display()), bind())?;
     let cgroup = format!("{root}/{}", spec.id);
-    Ok((Home { spec, dir, cgroup, hierarchies }, listener))
+    Ok((Home { spec, dir, cgroup, hierarchies }, socket))
+}
+
+/// A socket with a name that nobody can connect to yet: the process that listens is the one that the kernel names to
+/// those who connect, and that must be the shim itself.
+fn bind() -> nix::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+    nix::sys::socket::bind(socket.as_raw_fd(), &UnixAddr::new(SOCKET)?)?;
+    Ok(socket)
 }
 
 /// A destroyed sandbox may take the shared groups away between making and joining them; then they are made again.
@@ -153,34 +163,45 @@ fn set_sysctl(spec: &SandboxSpec, name: &str, value: &str) -> Result<(), String>
     step(|| format!("set the kernel parameter {name}"), fs::write(path, value))
 }
 
-/// Forks, so that the shim is nobody's child, and serves in the child.
-fn become_shim(home: Home, listener: UnixListener) -> i32 {
-    // SAFETY: the process has one thread, so the child may go on as if nothing had happened.
-    match unsafe { nix::unistd::fork() } {
-        Err(error) => {
-            use std::io::Write;
-            let _ = writeln!(io::stderr(), "cannot fork: {error}");
-            1
+/// Forks, so that the shim is nobody's child, and serves in the child. The parent ends once the child listens.
+fn become_shim(home: Home, socket: OwnedFd) -> i32 {
+    let forked = nix::unistd::pipe2(OFlag::O_CLOEXEC).and_then(|pipe| {
+        // SAFETY: the process has one thread, so the child may go on as if nothing had happened.
+        unsafe { nix::unistd::fork() }.map(|side| (pipe, side))
+    });
+    match forked {
+        Err(error) => last_words("cannot fork", &error),
+        Ok(((ready, told), ForkResult::Parent { .. })) => {
+            drop(told);
+            let mut word = [0];
+            let code = i32::from(nix::unistd::read(&ready, &mut word) != Ok(1));
+            // SAFETY: ends this process without what exit runs, which is the child's to run.
+            unsafe { libc::_exit(code) }
         }
-        // SAFETY: ends this process without what exit runs; the socket stays open in the child.
-        Ok(ForkResult::Parent { .. }) => unsafe { libc::_exit(0) },
-        Ok(ForkResult::Child) => {
-            if let Err(error) = redirect() {
-                // Without this the starter would wait for the pipe's end: better no shim.
-                drop(listener);
-                tracing::error!(%error, "cannot redirect the streams");
-                return 1;
+        Ok(((ready, told), ForkResult::Child)) => {
+            drop(ready);
+            // Before the streams are redirected, so that a failure is heard.
+            let listening = nix::sys::socket::listen(&socket, Backlog::MAXCONN).map_err(io::Error::from);
+            if let Err(error) = listening.and_then(|()| redirect()) {
+                return last_words("cannot listen", &error);
             }
-            match server::serve(home, listener) {
+            let served = nix::unistd::write(&told, b"r").map_err(io::Error::from).and_then(|_| {
+                drop(told);
+                server::serve(home, UnixListener::from(socket))
+            });
+            match served {
                 Ok(()) => 0,
-                Err(error) => {
-                    use std::io::Write;
-                    let _ = writeln!(io::stderr(), "the shim ends: {error}");
-                    1
-                }
+                Err(error) => last_words("the shim ends", &error),
             }
         }
     }
+}
+
+/// The shim has no log but this.
+fn last_words(what: &str, error: &dyn Display) -> i32 {
+    use std::io::Write;
+    let _ = writeln!(io::stderr(), "{what}: {error}");
+    1
 }
 
 /// Standard input and output are nothing, standard error is a small file for last words.

@@ -285,27 +285,31 @@ fn describe(error: nix::Error) -> String {
     }
 }
 
-/// Bits of a capability set by name; names may lack `CAP_`, and `ALL` is all.
+/// Bits of a capability set by name; names may lack `CAP_`, and `ALL` is all that there are.
 pub fn capability_bits(names: &[String]) -> Result<u64, String> {
+    let available = all_capabilities();
     let mut bits = 0;
     for name in names {
         let upper = name.to_ascii_uppercase();
         let short = upper.strip_prefix("CAP_").unwrap_or(&upper);
         if short == "ALL" {
-            return Ok(all_capabilities());
+            return Ok(available);
         }
         let number = CAPABILITIES.iter().position(|known| *known == short);
-        bits |= 1 << number.ok_or_else(|| format!("{name} is not a capability; see capabilities(7)"))?;
+        let bit = 1 << number.ok_or_else(|| format!("{name} is not a capability; see capabilities(7)"))?;
+        if available & bit == 0 {
+            return Err(format!("the capability {name} cannot be given: yado itself was started without it"));
+        }
+        bits |= bit;
     }
     Ok(bits)
 }
 
-/// As many as the running kernel knows.
+/// All that this process could give.
 pub fn all_capabilities() -> u64 {
-    let last =
-        fs::read_to_string("/proc/sys/kernel/cap_last_cap").ok().and_then(|text| text.trim().parse().ok());
-    let last: u32 = last.unwrap_or(CAPABILITIES.len() as u32 - 1);
-    u64::MAX >> (63 - last.min(63))
+    // SAFETY: a system call without pointers; numbers that the kernel does not know fail.
+    let there = |number: &u64| unsafe { libc::prctl(libc::PR_CAPBSET_READ, *number, 0, 0, 0) } == 1;
+    (0..64).filter(there).fold(0, |bits, number| bits | 1 << number)
 }
 
 /// In the order of their numbers in `include/uapi/linux/capability.h`.
@@ -374,7 +378,8 @@ mod tests {
     fn capabilities() {
         let bits =
             |names: &[&str]| capability_bits(&names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>());
-        assert_eq!(bits(&["CAP_CHOWN", "kill", "CAP_CHECKPOINT_RESTORE"]), Ok(1 | 1 << 5 | 1 << 40));
+        assert_eq!(bits(&["CAP_CHOWN", "kill"]), Ok((1 | 1 << 5) & all_capabilities()));
+        assert_eq!(CAPABILITIES[21], "SYS_ADMIN");
         assert_eq!(bits(&["ALL"]), Ok(all_capabilities()));
         assert_eq!(bits(&["CAP_FLY"]), Err("CAP_FLY is not a capability; see capabilities(7)".to_owned()));
     }
