@@ -53,9 +53,9 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", &api_version));
     // Clients label options with the version of the resource they go to; their form is the same everywhere.
     let is_meta = |message: &str| message.starts_with("meta.");
-    let found = KINDS.iter().find(|k| {
-        k.kind == kind && (is_meta(k.message) || k.group == group && k.version == version)
-    });
+    let found = KINDS
+        .iter()
+        .find(|k| k.kind == kind && (is_meta(k.message) || k.group == group && k.version == version));
     let Some(message) = found.and_then(|k| message(k.message)) else {
         return Err(ProtobufError::UnknownKind { api_version, kind });
     };

@@ -38,7 +38,8 @@ fn w() -> Writer {
 }
 
 fn envelope(api_version: &str, kind: &str, body: Writer) -> Vec<u8> {
-    let unknown = w().message(1, w().bytes(1, api_version).bytes(2, kind)).message(2, body).bytes(3, "").bytes(4, "");
+    let unknown =
+        w().message(1, w().bytes(1, api_version).bytes(2, kind)).message(2, body).bytes(3, "").bytes(4, "");
     [MAGIC, &unknown.0].concat()
 }
 
@@ -71,7 +72,10 @@ fn bodies_of_built_in_kinds() {
         json!({"metadata": {"name": "c"}, "data": {"a": "1", "b": ""}, "binaryData": {"bin": "AP8="}}),
     );
     let probe = w()
-        .message(1, w().message(2, w().bytes(1, "/z").message(2, w().number(1, 1).number(2, 0).bytes(3, "web"))))
+        .message(
+            1,
+            w().message(2, w().bytes(1, "/z").message(2, w().number(1, 1).number(2, 0).bytes(3, "web"))),
+        )
         .number(2, 0)
         .number(3, 1);
     let container = w()
@@ -85,32 +89,41 @@ fn bodies_of_built_in_kinds() {
     check(
         "v1",
         "Pod",
-        w().message(1, named("p")).message(2, w().message(1, volume).message(2, container).number(4, 0).number(11, 0)).message(3, w()),
+        w().message(1, named("p"))
+            .message(2, w().message(1, volume).message(2, container).number(4, 0).number(11, 0))
+            .message(3, w()),
         json!({"metadata": {"name": "p"}, "spec": {
             "volumes": [{"name": "v", "emptyDir": {"sizeLimit": "0"}}],
             "containers": [{"name": "c", "ports": [{"containerPort": 80}], "resources": {"limits": {"cpu": "100m"}},
                 "livenessProbe": {"httpGet": {"path": "/z", "port": "web"}, "timeoutSeconds": 1}}],
             "terminationGracePeriodSeconds": 0}}),
     );
-    check("apps/v1", "DeleteOptions", w().number(1, 0).bytes(4, "Background"), json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background"}));
+    check(
+        "apps/v1",
+        "DeleteOptions",
+        w().number(1, 0).bytes(4, "Background"),
+        json!({"gracePeriodSeconds": 0, "propagationPolicy": "Background"}),
+    );
     check(
         "coordination.k8s.io/v1",
         "Lease",
-        w().message(1, named("l")).message(2, w().bytes(1, "me").number(2, 15).message(4, w().number(1, 1_600_000_000).number(2, 5000))),
+        w().message(1, named("l")).message(
+            2,
+            w().bytes(1, "me").number(2, 15).message(4, w().number(1, 1_600_000_000).number(2, 5000)),
+        ),
         json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "me", "leaseDurationSeconds": 15, "renewTime": "2020-09-13T12:26:40.000005Z"}}),
     );
     check(
         "apps/v1",
         "Deployment",
-        w().message(1, named("d")).message(2, w().number(1, 0).message(4, w().bytes(1, "").message(2, w().message(1, w().number(1, 0).number(2, 1))))),
+        w().message(1, named("d")).message(
+            2,
+            w().number(1, 0)
+                .message(4, w().bytes(1, "").message(2, w().message(1, w().number(1, 0).number(2, 1)))),
+        ),
         json!({"metadata": {"name": "d"}, "spec": {"replicas": 0, "strategy": {"rollingUpdate": {"maxUnavailable": 1}}}}),
     );
-    check(
-        "autoscaling/v1",
-        "Scale",
-        w().message(2, w().number(1, 3)),
-        json!({"spec": {"replicas": 3}}),
-    );
+    check("autoscaling/v1", "Scale", w().message(2, w().number(1, 3)), json!({"spec": {"replicas": 3}}));
 }
 
 #[test]

@@ -57,7 +57,8 @@ fn merge_object(
             return Ok(());
         }
         Directive::Replace => {
-            *target = patch.iter().filter(|(k, _)| *k != PATCH).map(|(k, v)| (k.clone(), v.clone())).collect();
+            *target =
+                patch.iter().filter(|(k, _)| *k != PATCH).map(|(k, v)| (k.clone(), v.clone())).collect();
             return Ok(());
         }
     }
@@ -256,7 +257,8 @@ mod tests {
 
     #[test]
     fn lists_merge_by_their_key() {
-        let pod = || json!({"spec": {"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]}});
+        let pod =
+            || json!({"spec": {"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}]}});
         let rows = [
             (
                 json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "c"}]}}),
@@ -293,12 +295,24 @@ mod tests {
     fn directives_and_plain_fields() {
         let meta = |m: Value| json!({"metadata": m});
         let rows = [
-            ("Pod", meta(json!({"labels": {"a": "1"}})), meta(json!({"labels": {"b": "2", "a": null}})), meta(json!({"labels": {"b": "2"}}))),
-            ("Pod", meta(json!({"finalizers": ["a", "b"]})), meta(json!({"finalizers": ["c"]})), meta(json!({"finalizers": ["a", "b", "c"]}))),
+            (
+                "Pod",
+                meta(json!({"labels": {"a": "1"}})),
+                meta(json!({"labels": {"b": "2", "a": null}})),
+                meta(json!({"labels": {"b": "2"}})),
+            ),
             (
                 "Pod",
                 meta(json!({"finalizers": ["a", "b"]})),
-                meta(json!({"$deleteFromPrimitiveList/finalizers": ["a"], "$setElementOrder/finalizers": ["c", "b"], "finalizers": ["c"]})),
+                meta(json!({"finalizers": ["c"]})),
+                meta(json!({"finalizers": ["a", "b", "c"]})),
+            ),
+            (
+                "Pod",
+                meta(json!({"finalizers": ["a", "b"]})),
+                meta(
+                    json!({"$deleteFromPrimitiveList/finalizers": ["a"], "$setElementOrder/finalizers": ["c", "b"], "finalizers": ["c"]}),
+                ),
                 meta(json!({"finalizers": ["c", "b"]})),
             ),
             (
@@ -313,8 +327,18 @@ mod tests {
                 json!({"spec": {"nodeSelector": {"$patch": "replace", "c": "d"}}}),
                 json!({"spec": {"nodeSelector": {"c": "d"}}}),
             ),
-            ("Pod", json!({"spec": {"securityContext": {"runAsUser": 1}}}), json!({"spec": {"securityContext": {"$patch": "delete"}}}), json!({"spec": {}})),
-            ("Pod", json!({"spec": {"tolerations": [{"key": "a"}]}}), json!({"spec": {"tolerations": [{"key": "b"}]}}), json!({"spec": {"tolerations": [{"key": "b"}]}})),
+            (
+                "Pod",
+                json!({"spec": {"securityContext": {"runAsUser": 1}}}),
+                json!({"spec": {"securityContext": {"$patch": "delete"}}}),
+                json!({"spec": {}}),
+            ),
+            (
+                "Pod",
+                json!({"spec": {"tolerations": [{"key": "a"}]}}),
+                json!({"spec": {"tolerations": [{"key": "b"}]}}),
+                json!({"spec": {"tolerations": [{"key": "b"}]}}),
+            ),
             (
                 "Service",
                 json!({"spec": {"ports": [{"port": 80, "nodePort": 30000}]}}),
@@ -331,7 +355,10 @@ mod tests {
     fn malformed_patches_change_nothing() {
         let pod = find("", "v1", "Pod").expect("a kind");
         let rows = [
-            (json!({"metadata": {"name": "y"}, "spec": {"containers": [{"image": "x"}]}}), "does not contain declared merge key: name"),
+            (
+                json!({"metadata": {"name": "y"}, "spec": {"containers": [{"image": "x"}]}}),
+                "does not contain declared merge key: name",
+            ),
             (json!({"spec": {"$patch": "jump"}}), "Unknown patch type found: jump"),
             (json!([1]), "must be a JSON object"),
             (json!({"spec": {"containers": ["x"]}}), "holds objects"),

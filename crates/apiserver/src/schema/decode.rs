@@ -214,7 +214,9 @@ impl Decoder {
             (Inner::IntOrString, Value::Number(n)) => n.as_i64().is_some_and(|n| i32::try_from(n).is_ok()),
             (Inner::Strings, Value::Array(list)) => list.iter().all(Value::is_string),
             (Inner::Bytes, Value::String(text)) => {
-                STANDARD.decode(text).map_err(|e| format!("illegal base64 data at input byte {}", at_byte(e)))?;
+                STANDARD
+                    .decode(text)
+                    .map_err(|e| format!("illegal base64 data at input byte {}", at_byte(e)))?;
                 true
             }
             (Inner::Time | Inner::MicroTime, Value::String(text)) => {
@@ -303,9 +305,9 @@ fn is_nothing(field: &Field, value: &Value) -> bool {
 /// RFC 3339 in UTC, to the second or to the microsecond.
 fn canonical_time(text: &str, micro: bool) -> Result<String, String> {
     let layout = if micro { "2006-01-02T15:04:05.000000Z07:00" } else { "2006-01-02T15:04:05Z07:00" };
-    let time: Timestamp = text
-        .parse()
-        .map_err(|_| format!("parsing time \"{text}\" as \"{layout}\": cannot parse \"{text}\" as \"2006\""))?;
+    let time: Timestamp = text.parse().map_err(|_| {
+        format!("parsing time \"{text}\" as \"{layout}\": cannot parse \"{text}\" as \"2006\"")
+    })?;
     let format = if micro { "%Y-%m-%dT%H:%M:%S%.6fZ" } else { "%Y-%m-%dT%H:%M:%SZ" };
     Ok(time.strftime(format).to_string())
 }

@@ -124,8 +124,7 @@ fn service(object: &mut Map<String, Value>) {
     fill(spec, "sessionAffinity", "None");
     let kind = spec["type"].as_str().unwrap_or_default().to_owned();
     if spec["sessionAffinity"] == "ClientIP" {
-        let timeout =
-            within(spec, "sessionAffinityConfig").and_then(|config| within(config, "clientIP"));
+        let timeout = within(spec, "sessionAffinityConfig").and_then(|config| within(config, "clientIP"));
         if let Some(timeout) = timeout {
             fill(timeout, "timeoutSeconds", 10_800);
         }

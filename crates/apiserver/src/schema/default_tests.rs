@@ -149,7 +149,9 @@ spec:
 
 #[test]
 fn services() {
-    check("{kind: Service, spec: {clusterIP: None, ports: [{port: 80}]}}", expect![[r#"
+    check(
+        "{kind: Service, spec: {clusterIP: None, ports: [{port: 80}]}}",
+        expect![[r#"
         kind: Service
         spec:
           clusterIP: None
@@ -167,8 +169,11 @@ fn services() {
           - None
         status:
           loadBalancer: {}
-    "#]]);
-    check("{kind: Service, spec: {type: NodePort, sessionAffinity: ClientIP, ports: [{port: 80, targetPort: web}]}}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: Service, spec: {type: NodePort, sessionAffinity: ClientIP, ports: [{port: 80, targetPort: web}]}}",
+        expect![[r#"
         kind: Service
         spec:
           type: NodePort
@@ -187,8 +192,11 @@ fn services() {
           ipFamilyPolicy: SingleStack
         status:
           loadBalancer: {}
-    "#]]);
-    check("{kind: Service, spec: {type: ExternalName, externalName: example.org}}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: Service, spec: {type: ExternalName, externalName: example.org}}",
+        expect![[r#"
         kind: Service
         spec:
           type: ExternalName
@@ -196,12 +204,15 @@ fn services() {
           sessionAffinity: None
         status:
           loadBalancer: {}
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn small_kinds() {
-    check("{kind: Namespace, metadata: {name: n}}", expect![[r#"
+    check(
+        "{kind: Namespace, metadata: {name: n}}",
+        expect![[r#"
         kind: Namespace
         metadata:
           name: n
@@ -212,28 +223,38 @@ fn small_kinds() {
           - kubernetes
         status:
           phase: Active
-    "#]]);
-    check("{kind: Secret, data: {a: Yg==}}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: Secret, data: {a: Yg==}}",
+        expect![[r#"
         kind: Secret
         data:
           a: Yg==
         type: Opaque
-    "#]]);
-    check("{kind: EndpointSlice, ports: [{port: 80}]}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: EndpointSlice, ports: [{port: 80}]}",
+        expect![[r#"
         kind: EndpointSlice
         ports:
         - port: 80
           name: ''
           protocol: TCP
-    "#]]);
-    check("{kind: Node, status: {capacity: {cpu: '2'}}}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: Node, status: {capacity: {cpu: '2'}}}",
+        expect![[r#"
         kind: Node
         status:
           capacity:
             cpu: '2'
           allocatable:
             cpu: '2'
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]

@@ -307,7 +307,8 @@ mod tests {
             let words: Vec<&str> = line.trim().split(' ').collect();
             assert!(words[0].parse::<u32>().is_ok(), "{line}");
             let inner = words[2].trim_start_matches(['[', ']', '{', '}']);
-            let plain = ["str", "strs", "bool", "i32", "i64", "f64", "bytes", "time", "micro", "qty", "ios", "any"];
+            let plain =
+                ["str", "strs", "bool", "i32", "i64", "f64", "bytes", "time", "micro", "qty", "ios", "any"];
             assert!(plain.contains(&inner) || names.contains(&inner), "{line}");
             for mark in &words[3..] {
                 let known = ["zero", "ptr", "inline", "atomic", "set", "map", "merge", "retainKeys"];

@@ -28,7 +28,11 @@ pub struct Kind {
 impl Kind {
     /// `v1` or `apps/v1`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.to_owned() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     /// `Pod` or `Deployment.apps`, as errors name it.
@@ -49,7 +53,9 @@ pub fn find(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
 
 /// The kind served at this resource.
 pub fn find_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
-    KINDS.iter().find(|k| k.plural == plural && !plural.is_empty() && k.group == group && k.version == version)
+    KINDS
+        .iter()
+        .find(|k| k.plural == plural && !plural.is_empty() && k.group == group && k.version == version)
 }
 
 const NONE: &[&str] = &[];

@@ -4,18 +4,8 @@
 const MAX_NANO: i128 = (1 << 63) * NANO;
 const NANO: i128 = 1_000_000_000;
 const BINARY: [(&str, u32); 6] = [("Ei", 60), ("Pi", 50), ("Ti", 40), ("Gi", 30), ("Mi", 20), ("Ki", 10)];
-const DECIMAL: [(&str, i32); 10] = [
-    ("E", 18),
-    ("P", 15),
-    ("T", 12),
-    ("G", 9),
-    ("M", 6),
-    ("k", 3),
-    ("", 0),
-    ("m", -3),
-    ("u", -6),
-    ("n", -9),
-];
+const DECIMAL: [(&str, i32); 10] =
+    [("E", 18), ("P", 15), ("T", 12), ("G", 9), ("M", 6), ("k", 3), ("", 0), ("m", -3), ("u", -6), ("n", -9)];
 
 /// Nothing finer than nano is kept: it is rounded up.
 fn nano(number: &str, scale_up: i128, scale_down: i128) -> Option<i128> {

@@ -3,7 +3,9 @@
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::format::{NONE, UNKNOWN, age, at_most_three, count, joined, labels, list, number, selector, since, text_or};
+use super::format::{
+    NONE, UNKNOWN, age, at_most_three, count, joined, labels, list, number, selector, since, text_or,
+};
 use super::pod;
 use crate::schema::Kind;
 
@@ -15,7 +17,8 @@ pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
         "core.v1.Pod" => pod::cells(object, now),
         "apps.v1.Deployment" => {
             let ready = format!("{}/{}", number(&status["readyReplicas"]), number(&spec["replicas"]));
-            let (updated, available) = (number(&status["updatedReplicas"]), number(&status["availableReplicas"]));
+            let (updated, available) =
+                (number(&status["updatedReplicas"]), number(&status["availableReplicas"]));
             with_template(vec![name, json!(ready), json!(updated), json!(available), age()], spec)
         }
         "apps.v1.ReplicaSet" => {
@@ -189,7 +192,8 @@ fn event(object: &Value, now: Timestamp) -> Vec<Value> {
         name => format!("{kind}/{name}"),
     };
     let source = either("source", "deprecatedSource");
-    let component = text_or(&source["component"], text_or(either("reportingComponent", "reportingController"), ""));
+    let component =
+        text_or(&source["component"], text_or(either("reportingComponent", "reportingController"), ""));
     let component = match text_or(&source["host"], "") {
         "" => component.to_owned(),
         host => format!("{component}, {host}"),

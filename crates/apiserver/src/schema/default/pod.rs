@@ -72,9 +72,12 @@ fn container(container: &mut Map<String, Value>) {
     }
     for name in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = existing(container, name) {
-            for (key, value) in
-                [("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)]
-            {
+            for (key, value) in [
+                ("timeoutSeconds", 1),
+                ("periodSeconds", 10),
+                ("successThreshold", 1),
+                ("failureThreshold", 3),
+            ] {
                 fill(probe, key, value);
             }
             http_get(probe);
@@ -182,7 +185,10 @@ fn quality_of_service(spec: &Map<String, Value>) -> &'static str {
     for container in containers {
         for resource in ["cpu", "memory"] {
             let amount = |of: &str| {
-                container["resources"][of][resource].as_str().filter(|amount| *amount != "0").map(str::to_owned)
+                container["resources"][of][resource]
+                    .as_str()
+                    .filter(|amount| *amount != "0")
+                    .map(str::to_owned)
             };
             let (request, limit) = (amount("requests"), amount("limits"));
             any |= request.is_some() || limit.is_some();

@@ -1,0 +1,225 @@
+//! Definitions of types.
+
+use k8s_openapi::api::{apps, autoscaling, coordination, core, discovery, events, networking};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use crate::schema::{Field, KINDS, Kind, ListType, message};
+
+const PREFIX: &str = "#/components/schemas/";
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+
+/// `io.k8s.api.core.v1.Pod` for `core.v1.Pod`.
+pub fn definition_name(message: &str) -> String {
+    match message.strip_prefix("meta.v1.") {
+        Some(rest) => format!("{META}{rest}"),
+        None => format!("io.k8s.api.{message}"),
+    }
+}
+
+/// `core.v1.Pod` for `io.k8s.api.core.v1.Pod`.
+fn message_name(definition: &str) -> Option<String> {
+    match definition.strip_prefix(META) {
+        Some(rest) => Some(format!("meta.v1.{rest}")),
+        None => definition.strip_prefix("io.k8s.api.").map(str::to_owned),
+    }
+}
+
+fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {
+    generator.subschema_for::<T>();
+}
+
+/// The Rust type of a message; only stored kinds and their subresources have definitions of their own.
+fn add_message(name: &str, generator: &mut SchemaGenerator) {
+    let add_it = match name {
+        "core.v1.ConfigMap" => add::<core::v1::ConfigMap>,
+        "core.v1.Endpoints" => add::<core::v1::Endpoints>,
+        "core.v1.Event" => add::<core::v1::Event>,
+        "core.v1.Namespace" => add::<core::v1::Namespace>,
+        "core.v1.Node" => add::<core::v1::Node>,
+        "core.v1.Pod" => add::<core::v1::Pod>,
+        "core.v1.Secret" => add::<core::v1::Secret>,
+        "core.v1.Service" => add::<core::v1::Service>,
+        "core.v1.ServiceAccount" => add::<core::v1::ServiceAccount>,
+        "apps.v1.Deployment" => add::<apps::v1::Deployment>,
+        "apps.v1.ReplicaSet" => add::<apps::v1::ReplicaSet>,
+        "autoscaling.v1.Scale" => add::<autoscaling::v1::Scale>,
+        "coordination.v1.Lease" => add::<coordination::v1::Lease>,
+        "discovery.v1.EndpointSlice" => add::<discovery::v1::EndpointSlice>,
+        "events.v1.Event" => add::<events::v1::Event>,
+        "networking.v1.Ingress" => add::<networking::v1::Ingress>,
+        "networking.v1.IngressClass" => add::<networking::v1::IngressClass>,
+        _ => return,
+    };
+    add_it(generator);
+}
+
+/// The definitions that these kinds need.
+pub fn schemas(kinds: &[&'static Kind]) -> Map<String, Value> {
+    let mut generator = SchemaSettings::openapi3().into_generator();
+    for kind in kinds {
+        add_message(kind.message, &mut generator);
+        if kind.subresources.contains(&"scale") {
+            add_message("autoscaling.v1.Scale", &mut generator);
+        }
+    }
+    let mut all = generator.take_definitions(true);
+    for (name, schema) in &mut all {
+        complete(name, schema);
+    }
+    let patch = json!({"type": "object", "description": "A patch; its content type says of which kind."});
+    all.insert(format!("{META}Patch"), patch);
+    all
+}
+
+fn complete(name: &str, schema: &mut Value) {
+    let Value::Object(object) = schema else { return };
+    if object.remove("x-kubernetes-int-or-string").is_some() {
+        let number = if name.ends_with("Quantity") { "number" } else { "integer" };
+        object.insert("oneOf".into(), json!([{"type": "string"}, {"type": number}]));
+        if !name.ends_with("Quantity") {
+            object.insert("format".into(), "int-or-string".into());
+        }
+    }
+    let Some(name) = message_name(name) else { return };
+    let Some(message) = message(&name) else { return };
+    if message.atomic {
+        object.insert("x-kubernetes-map-type".into(), "atomic".into());
+    }
+    let known: Vec<Value> = KINDS
+        .iter()
+        .filter(|k| k.message == name)
+        .map(|k| json!({"group": k.group, "version": k.version, "kind": k.kind}))
+        .collect();
+    if !known.is_empty() {
+        object.insert("x-kubernetes-group-version-kind".into(), known.into());
+    }
+    let properties = object.get_mut("properties").and_then(Value::as_object_mut);
+    for (key, property) in properties.into_iter().flatten() {
+        let Value::Object(property) = property else { continue };
+        wrap_reference(property);
+        if let Some(Value::Object(items)) = property.get_mut("items") {
+            wrap_reference(items);
+        }
+        if let Some(Value::Object(values)) = property.get_mut("additionalProperties") {
+            wrap_reference(values);
+        }
+        if let Some(field) = message.field(key) {
+            extend(property, field);
+        }
+    }
+}
+
+/// OpenAPI 3.0 ignores what stands beside a `$ref`, so Kubernetes puts it into an `allOf`.
+fn wrap_reference(schema: &mut Map<String, Value>) {
+    if let Some(target) = schema.remove("$ref") {
+        debug_assert!(target.as_str().is_some_and(|t| t.starts_with(PREFIX)));
+        schema.insert("allOf".into(), json!([{"$ref": target}]));
+        schema.insert("default".into(), json!({}));
+    }
+}
+
+/// What `k8s-openapi` does not carry: how lists merge.
+fn extend(property: &mut Map<String, Value>, field: &Field) {
+    let mut set = |key: &str, value: Value| {
+        property.insert(format!("x-kubernetes-{key}"), value);
+    };
+    let is_list = field.shape == crate::schema::Shape::List;
+    match field.list_type {
+        ListType::Atomic if is_list => set("list-type", "atomic".into()),
+        ListType::Atomic => set("map-type", "atomic".into()),
+        ListType::Set => set("list-type", "set".into()),
+        ListType::Map(keys) => {
+            set("list-type", "map".into());
+            set("list-map-keys", json!(keys));
+        }
+        ListType::Default => {}
+    }
+    let strategy = match (field.merges, field.retain_keys) {
+        (true, true) => "merge,retainKeys",
+        (true, false) => "merge",
+        (false, true) => "retainKeys",
+        (false, false) => return,
+    };
+    set("patch-strategy", strategy.into());
+    if let Some(key) = field.merge_key {
+        set("patch-merge-key", key.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::schema::{Inner, Message, Shape};
+
+    /// How the table sees a property that `k8s-openapi` describes.
+    fn describe(property: &Value) -> String {
+        if let Some(target) = property["allOf"][0]["$ref"].as_str() {
+            let name = target.trim_start_matches(PREFIX);
+            return match message_name(name) {
+                _ if name.ends_with(".IntOrString") => "IntOrString".into(),
+                _ if name.ends_with(".Quantity") => "Quantity".into(),
+                _ if name.ends_with(".MicroTime") => "MicroTime".into(),
+                _ if name.ends_with(".Time") => "Time".into(),
+                Some(message) if name.ends_with("FieldsV1") || name.ends_with("RawExtension") => {
+                    drop(message);
+                    "Any".into()
+                }
+                message => message.unwrap_or_else(|| "Any".into()),
+            };
+        }
+        match (property["type"].as_str().unwrap_or(""), property["format"].as_str().unwrap_or("")) {
+            ("array", _) => format!("[]{}", describe(&property["items"])),
+            ("object", _) => format!("{{}}{}", describe(&property["additionalProperties"])),
+            ("integer", "int32") => "Int32".into(),
+            ("integer", _) => "Int64".into(),
+            ("string", "byte") => "Bytes".into(),
+            ("string", _) => "String".into(),
+            ("boolean", _) => "Bool".into(),
+            ("number", _) => "Double".into(),
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn describe_field(field: &Field) -> String {
+        let inner = match field.inner {
+            Inner::Message(reference) => reference.get().name.to_owned(),
+            Inner::Strings => "[]String".into(),
+            other => format!("{other:?}"),
+        };
+        match field.shape {
+            Shape::Single => inner,
+            Shape::List => format!("[]{inner}"),
+            Shape::Map => format!("{{}}{inner}"),
+        }
+    }
+
+    fn compare(message: &'static Message, schema: &Value) {
+        let mut properties = schema["properties"].as_object().cloned().unwrap_or_default();
+        if message.typed {
+            properties.remove("apiVersion");
+            properties.remove("kind");
+        }
+        for field in message.fields() {
+            let property = properties.remove(field.name);
+            let described = property.as_ref().map(describe);
+            assert_eq!(described, Some(describe_field(field)), "{}.{}", message.name, field.name);
+        }
+        assert!(properties.is_empty(), "{}: not in the table: {properties:?}", message.name);
+    }
+
+    #[test]
+    fn the_table_of_fields_agrees_with_k8s_openapi() {
+        let stored: Vec<&Kind> = KINDS.iter().filter(|k| k.is_stored()).collect();
+        let all = schemas(&stored);
+        let mut compared = 0;
+        for (name, schema) in &all {
+            if let Some(message) = message_name(name).and_then(|name| message(&name)) {
+                compare(message, schema);
+                compared += 1;
+            }
+        }
+        assert!(compared > 200, "only {compared} types compared");
+    }
+}
