@@ -21,6 +21,20 @@ Examples:
 
 Exit codes: 0 done, 1 failed, 2 wrong command line or description.";
 
+const DESCRIPTIONS: &str = "\
+Understood are, in a directory, the first of these that is there:
+  Appfile    an application, what it depends on (directories with an Appfile and an .ottoid) and how it runs:
+               application { name = \"shop\" }
+               customization { port = 3000 }          the port of its web process, or of its only one
+               customization \"scale\" { web = 3 }     how many of each process type
+               customization \"env\" { LANG = \"C\" }   environment of every process
+             of type docker-external: customization { image = \"redis:3\" run_args = \"-p 6379:6379\" }, a line each
+  Procfile   process types, one a line: web: COMMAND. Debian packages that they need go into an Aptfile
+  *.yaml     Kubernetes manifests (also .yml, .json), passed through
+
+An application with a Procfile becomes an image yado.local/NAME and a Deployment NAME-TYPE for each process type. Its
+web process listens on $PORT (8080), is found by others as NAME (port 80), and in a browser as NAME.localhost.";
+
 /// Your own Heroku with Kubernetes inside, in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "yado", version, about, long_about = None, after_help = EXAMPLES, max_term_width = 100)]
@@ -89,7 +103,7 @@ pub enum Command {
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
     /// Turn a description (Appfile, Procfile, manifests) into Kubernetes objects, as readable files
-    #[command(display_order = 3)]
+    #[command(display_order = 3, after_help = DESCRIPTIONS)]
     Compile(CompileArgs),
     /// Create or change objects from manifests
     #[command(display_order = 4)]

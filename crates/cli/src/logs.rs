@@ -11,6 +11,7 @@ use std::{
 };
 
 use futures::{AsyncBufReadExt, StreamExt, TryStreamExt, io::AsyncBufRead};
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{
     Api, Client, ResourceExt,
@@ -21,6 +22,7 @@ use kube::{
     },
 };
 use tokio::{sync::mpsc, task::JoinSet};
+use yado_types::labels::APP_PART_OF;
 
 use crate::{
     args::{Global, LogsArgs},
@@ -58,6 +60,19 @@ pub struct Selection {
     pub tail: Option<u32>,
 }
 
+impl Selection {
+    /// The logs of an app's processes and of those that it depends on, as `compile` labels them. Manifests are not
+    /// labelled, so for them it is all logs there are.
+    pub fn of(compiled: &yado_compile::Compiled) -> Self {
+        let ours = compiled
+            .objects
+            .iter()
+            .any(|o| o.value["metadata"]["labels"][APP_PART_OF] == compiled.app.as_str());
+        let labels = if ours { format!("{APP_PART_OF}={}", compiled.app) } else { String::new() };
+        Selection { labels, ..Selection::default() }
+    }
+}
+
 /// Sends every line that the selected Pods' containers write to `sink`, until the receiver is dropped or this is.
 ///
 /// Lines of one container come in order; those of several as they arrive. A slow receiver slows the reading down.
@@ -70,48 +85,94 @@ pub async fn follow_logs(
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let config = watcher::Config::default().labels(&selection.labels);
     let mut events = pin!(watcher(api.clone(), config).default_backoff());
-    let mut names = ProcessNames::default();
-    let mut started: BTreeSet<(String, String)> = BTreeSet::new();
-    let mut readers = JoinSet::new();
+    let mut followed = Followed {
+        api,
+        selection,
+        sink: sink.clone(),
+        names: ProcessNames::default(),
+        started: BTreeSet::new(),
+        listed: Some(BTreeSet::new()),
+        first: true,
+        readers: JoinSet::new(),
+    };
     loop {
-        let event = tokio::select! {
-            event = events.next() => event,
+        tokio::select! {
+            event = events.next() => match event {
+                None => return,
+                // The watcher starts again by itself after an error.
+                Some(Err(_)) => {}
+                Some(Ok(event)) => followed.event(event),
+            },
             // Finished readers are let go of, so that the set holds only what runs.
-            Some(_) = readers.join_next(), if !readers.is_empty() => continue,
+            Some(_) = followed.readers.join_next(), if !followed.readers.is_empty() => {}
             () = sink.closed() => return,
-        };
-        let pod = match event {
-            None => return,
-            // The watcher starts again by itself after an error.
-            Some(Err(_) | Ok(Event::Init | Event::InitDone)) => continue,
-            Some(Ok(Event::Delete(pod))) => {
-                names.forget(&pod.name_any());
-                started.retain(|(name, _)| *name != pod.name_any());
-                continue;
-            }
-            Some(Ok(Event::Apply(pod) | Event::InitApply(pod))) => pod,
-        };
-        let process = names.name(&pod);
-        if selection.name.as_ref().is_some_and(|wanted| !matches(&pod, &process, wanted)) {
-            continue;
         }
-        for container in started_containers(&pod) {
+    }
+}
+
+/// The containers whose logs are being read.
+struct Followed<'a> {
+    api: Api<Pod>,
+    selection: &'a Selection,
+    sink: mpsc::Sender<LogLine>,
+    names: ProcessNames,
+    /// Pod and container ID of every container whose reader was started.
+    started: BTreeSet<(String, String)>,
+    /// Pods seen in the listing that is under way.
+    listed: Option<BTreeSet<String>>,
+    /// Whether that is the first listing: what it shows may have been running for long.
+    first: bool,
+    readers: JoinSet<()>,
+}
+
+impl Followed<'_> {
+    fn event(&mut self, event: Event<Pod>) {
+        match event {
+            Event::Init => self.listed = Some(BTreeSet::new()),
+            Event::InitApply(pod) => {
+                self.listed.get_or_insert_default().insert(pod.name_any());
+                let tail = self.selection.tail.filter(|_| self.first);
+                self.pod(&pod, tail);
+            }
+            Event::InitDone => {
+                self.first = false;
+                let listed = self.listed.take().unwrap_or_default();
+                let gone: Vec<String> = self.started.iter().map(|(pod, _)| pod.clone()).collect();
+                gone.iter().filter(|pod| !listed.contains(*pod)).for_each(|pod| self.forget(pod));
+            }
+            // A container that starts while we look is read from its first line.
+            Event::Apply(pod) => self.pod(&pod, None),
+            Event::Delete(pod) => self.forget(&pod.name_any()),
+        }
+    }
+
+    fn forget(&mut self, pod: &str) {
+        self.names.forget(pod);
+        self.started.retain(|(name, _)| name != pod);
+    }
+
+    fn pod(&mut self, pod: &Pod, tail: Option<u32>) {
+        let process = self.names.name(pod);
+        if self.selection.name.as_ref().is_some_and(|wanted| !matches(pod, &process, wanted)) {
+            return;
+        }
+        for container in started_containers(pod) {
             let id = container.container_id.clone().unwrap_or_default();
-            if !started.insert((pod.name_any(), id)) {
+            if !self.started.insert((pod.name_any(), id)) {
                 continue;
             }
-            let first = container.restart_count == 0;
             let reader = Reader {
-                api: api.clone(),
+                api: self.api.clone(),
                 pod: pod.name_any(),
                 container: container.name.clone(),
-                // A container that starts while we look is read from its first line.
-                tail: selection.tail.filter(|_| first),
+                tail,
                 process: process.clone(),
                 several: pod.spec.as_ref().is_some_and(|s| s.containers.len() > 1),
-                sink: sink.clone(),
+                sink: self.sink.clone(),
+                last: None,
+                resuming: false,
             };
-            readers.spawn(reader.run());
+            self.readers.spawn(reader.run());
         }
     }
 }
@@ -135,11 +196,15 @@ struct Reader {
     process: String,
     several: bool,
     sink: mpsc::Sender<LogLine>,
+    /// When the last line that came was written.
+    last: Option<Timestamp>,
+    /// Whether lines come again that came before the connection broke.
+    resuming: bool,
 }
 
 impl Reader {
     /// Reads until the container ends. Where the connection breaks, goes on after the last line that came.
-    async fn run(self) {
+    async fn run(mut self) {
         let mut params = LogParams {
             container: Some(self.container.clone()),
             follow: true,
@@ -147,10 +212,9 @@ impl Reader {
             tail_lines: self.tail.map(i64::from),
             ..LogParams::default()
         };
-        let mut last = String::new();
         loop {
             let ended = match self.api.log_stream(&self.pod, &params).await {
-                Ok(stream) => self.lines(stream, &mut last).await,
+                Ok(stream) => self.lines(stream).await,
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 400 => return,
                 Err(_) => Ended::Broken,
             };
@@ -158,15 +222,15 @@ impl Reader {
                 return;
             }
             tokio::time::sleep(AGAIN).await;
-            if let Ok(time) = last.parse() {
-                params.since_time = Some(time);
+            if self.last.is_some() {
+                params.since_time = self.last;
                 params.tail_lines = None;
+                self.resuming = true;
             }
         }
     }
 
-    /// Passes lines on; those up to the time `last` came before the connection broke.
-    async fn lines(&self, stream: impl AsyncBufRead, last: &mut String) -> Ended {
+    async fn lines(&mut self, stream: impl AsyncBufRead) -> Ended {
         let mut lines = pin!(stream.lines());
         loop {
             let line = match lines.try_next().await {
@@ -176,17 +240,25 @@ impl Reader {
                 Err(e) if e.kind() == std::io::ErrorKind::InvalidData => continue,
                 Err(_) => return Ended::Broken,
             };
-            let (time, text) = line.split_once(' ').unwrap_or((&line, ""));
-            if time <= last.as_str() {
-                continue;
-            }
-            *last = time.into();
+            let Some(text) = self.new_text(&line) else { continue };
             let container = self.several.then(|| self.container.clone());
             let line = LogLine { process: self.process.clone(), container, text: text.into() };
             if self.sink.send(line).await.is_err() {
                 return Ended::Well;
             }
         }
+    }
+
+    /// The text of a line behind its time; none for a line that has come before.
+    fn new_text<'a>(&mut self, line: &'a str) -> Option<&'a str> {
+        let (time, text) = line.split_once(' ').unwrap_or((line, ""));
+        let Ok(time) = time.parse::<Timestamp>() else { return Some(line) };
+        if self.resuming && self.last.is_some_and(|last| time <= last) {
+            return None;
+        }
+        self.resuming = false;
+        self.last = Some(time);
+        Some(text)
     }
 }
 

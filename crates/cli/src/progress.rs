@@ -1,7 +1,7 @@
 //! Steps of work as the user sees them.
 //!
-//! On a terminal a step is one line that is redrawn, with a spinner and, after a second, the time it takes. Elsewhere
-//! each step is one line when it ends, and one when it begins if it may take long, so that logs stay readable.
+//! On a terminal a step is one line that is redrawn, with a spinner and, after a second, the time it takes. Elsewhere a
+//! step is one line when it ends; one that takes more than a second also says what it is at, now and then.
 
 use std::{
     io::{IsTerminal, Write},
@@ -16,6 +16,10 @@ use crate::args::When;
 
 /// Fast enough to look alive, slow enough to cost nothing.
 const FRAME: Duration = Duration::from_millis(100);
+/// Where nothing can be redrawn: after this a step says what it is at.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+/// And again after each of these, if that has changed: often enough to be believed, seldom enough to be read.
+const NEXT_WORD: Duration = Duration::from_secs(5);
 const SPINNER: [&str; 10] = ["⠋", "⠙", "⠹", "⠸", "⠼", "⠴", "⠦", "⠧", "⠇", "⠏"];
 
 /// Prints steps to standard error. Cheap to clone.
@@ -49,9 +53,10 @@ impl Progress {
         let line = Line { name: name.into(), detail: detail.into(), over: false };
         let shared = Arc::new(Shared { line: Mutex::new(line), changed: Condvar::new() });
         let started = self.clock.monotonic();
-        let painter = self.live.then(|| {
+        let painter = (!self.quiet).then(|| {
             let (shared, progress) = (shared.clone(), self.clone());
-            std::thread::spawn(move || progress.spin(&shared, started))
+            let paint = if self.live { Progress::spin } else { Progress::tell };
+            std::thread::spawn(move || paint(&progress, &shared, started))
         });
         Step { progress: self.clone(), shared, started, painter }
     }
@@ -82,12 +87,28 @@ impl Progress {
             );
             write_stderr(&text);
             frame += 1;
-            line = match shared.changed.wait_timeout(line, FRAME) {
-                Ok((line, _)) => line,
-                Err(poisoned) => poisoned.into_inner().0,
-            };
+            line = shared.wait(line, FRAME);
         }
         write_stderr("\r\x1b[2K");
+    }
+
+    /// Says what a long step is at, each time on a line of its own.
+    fn tell(&self, shared: &Shared, started: Duration) {
+        let mut said = None;
+        let mut next = started + FIRST_WORD;
+        let mut line = shared.line();
+        while !line.over {
+            let left = next.saturating_sub(self.clock.monotonic());
+            if !left.is_zero() {
+                line = shared.wait(line, left);
+                continue;
+            }
+            next += NEXT_WORD;
+            if said.as_ref() != Some(&line.detail) {
+                write_stderr(&format!("… {:<9} {}{}\n", line.name, line.detail, self.elapsed(started)));
+                said = Some(line.detail.clone());
+            }
+        }
     }
 
     fn end(&self, mark: &str, colour: &str, line: &Line, started: Duration) {
@@ -145,6 +166,16 @@ impl Shared {
     fn line(&self) -> MutexGuard<'_, Line> {
         // A line of text is whole whatever a thread that held it did.
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Shared {
+    /// Waits until the line changes, and no longer than `at_most`.
+    fn wait<'a>(&self, line: MutexGuard<'a, Line>, at_most: Duration) -> MutexGuard<'a, Line> {
+        match self.changed.wait_timeout(line, at_most) {
+            Ok((line, _)) => line,
+            Err(poisoned) => poisoned.into_inner().0,
+        }
     }
 }
 

@@ -1,10 +1,6 @@
 //! Mistakes and warnings, each with the place in the file that a person has to look at.
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{fmt, path::Path, sync::Arc};
 
 /// A place in a file. Lines and columns count from 1, columns in characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,16 +52,6 @@ impl Diagnostic {
 /// All mistakes of one compilation, at least one; in the order of files and lines when shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
-
-impl Diagnostics {
-    /// The files in which mistakes were found, each once.
-    pub fn files(&self) -> Vec<PathBuf> {
-        let mut files: Vec<PathBuf> = self.0.iter().map(|d| d.at.file.to_path_buf()).collect();
-        files.sort();
-        files.dedup();
-        files
-    }
-}
 
 impl From<Diagnostic> for Diagnostics {
     fn from(one: Diagnostic) -> Self {

@@ -130,6 +130,9 @@ impl Reader<'_> {
             "--cap-add" => self.capabilities().add.get_or_insert_default().push(value.into()),
             "--cap-drop" => self.capabilities().drop.get_or_insert_default().push(value.into()),
             "--net" | "--network" if value == "host" => self.run.pod.host_network = Some(true),
+            "--net" | "--network" if value == "none" || value.starts_with("container:") => {
+                self.error(format!("{flag} {value} has no meaning here: every Pod has a network of its own"));
+            }
             "--name" | "--link" | "--net" | "--network" => {
                 // Every application is found by its own name, on one network that all share.
             }
@@ -185,12 +188,7 @@ impl Reader<'_> {
         let name = format!("volume-{}", volumes.len() + 1);
         let mut volume = Volume { name: name.clone(), ..Volume::default() };
         match from.filter(|f| f.starts_with(['.', '/', '~'])) {
-            Some(host) => {
-                let path = self.directory.join(host);
-                let path = path.canonicalize().unwrap_or(path);
-                volume.host_path =
-                    Some(HostPathVolumeSource { path: path.to_string_lossy().into_owned(), type_: None });
-            }
+            Some(host) => volume.host_path = Some(host_path(&self.directory.join(host))),
             None => volume.empty_dir = Some(EmptyDirVolumeSource::default()),
         }
         let lasting = volume.empty_dir.is_some() && from.is_some();
@@ -249,6 +247,13 @@ impl Reader<'_> {
     fn error(&mut self, mistake: String) {
         self.found.error(&self.args.at, format!("run_args: {mistake}"));
     }
+}
+
+/// A path on the node, made where it is missing, as Docker does.
+fn host_path(path: &Path) -> HostPathVolumeSource {
+    let absolute = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
+    let type_ = (!absolute.exists()).then(|| "DirectoryOrCreate".to_string());
+    HostPathVolumeSource { path: absolute.to_string_lossy().into_owned(), type_ }
 }
 
 /// `--flag=value`, `-pvalue` and the flag alone.

@@ -121,9 +121,9 @@ impl Compiled {
     /// Makes every container that asks for `image` ask for `pinned`, so that a new build is a new revision.
     pub fn pin_image(&mut self, image: &str, pinned: &str) {
         for object in &mut self.objects {
-            let spec = &mut object.value["spec"]["template"]["spec"];
             for list in ["containers", "initContainers"] {
-                for container in spec[list].as_array_mut().into_iter().flatten() {
+                let containers = object.value.pointer_mut(&format!("/spec/template/spec/{list}"));
+                for container in containers.and_then(Value::as_array_mut).into_iter().flatten() {
                     if container["image"] == image {
                         container["image"] = pinned.into();
                     }

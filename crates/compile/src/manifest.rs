@@ -12,6 +12,10 @@ use crate::{
     source::Source,
 };
 
+/// Brackets open at once, those in strings too. No object has more than some tens; scripts in a ConfigMap have some
+/// that are never closed.
+const MAX_NESTING: usize = 2000;
+
 /// The manifests directly in `directory`, by name.
 ///
 /// # Errors
@@ -133,6 +137,7 @@ impl Document<'_> {
     }
 
     fn value(&self, source: &Source) -> Result<Value, Diagnostic> {
+        self.check_nesting(source)?;
         let yaml = serde_norway::from_str::<Yaml>(self.text).and_then(|mut yaml| {
             yaml.apply_merge()?;
             Ok(yaml)
@@ -148,6 +153,29 @@ impl Document<'_> {
             Diagnostic::new(&at, format!("is not YAML: {reason}"))
         })?;
         to_json(yaml).map_err(|reason| Diagnostic::new(&self.start(source), reason))
+    }
+
+    /// Refuses brackets nested so deeply that the reader of YAML, which takes time by the square of it, would not come
+    /// to an end.
+    fn check_nesting(&self, source: &Source) -> Result<(), Diagnostic> {
+        let mut depth = 0_usize;
+        for (number, line) in self.text.lines().enumerate() {
+            for (column, byte) in line.bytes().enumerate() {
+                match byte {
+                    b'[' | b'{' => depth += 1,
+                    b']' | b'}' => depth = depth.saturating_sub(1),
+                    _ => {}
+                }
+                if depth > MAX_NESTING {
+                    let at = source.at_line(self.lines_before + number + 1, column + 1);
+                    return Err(Diagnostic::new(
+                        &at,
+                        format!("is nested more than {MAX_NESTING} levels deep"),
+                    ));
+                }
+            }
+        }
+        Ok(())
     }
 
     /// The objects in the document: itself, or the items of a `List`.

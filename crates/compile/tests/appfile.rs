@@ -775,32 +775,33 @@ fn run_args_become_parts_of_a_pod() {
         (
             "-dit --rm --name=x --restart on-failure -v /data -v cache:/c -v ./src:/src:ro",
             expect![[r#"
-            warning: Appfile:6:14: run_args: --restart on-failure has no effect, as a Deployment always restarts
-            warning: Appfile:6:14: run_args: what is written to -v cache:/c lasts as long as its Pod
-            automountServiceAccountToken: false
-            containers:
-            - image: x
-              imagePullPolicy: IfNotPresent
-              name: app
-              stdin: true
-              tty: true
-              volumeMounts:
-              - mountPath: /data
-                name: volume-1
-              - mountPath: /c
-                name: volume-2
-              - mountPath: /src
-                name: volume-3
-                readOnly: true
-            volumes:
-            - emptyDir: {}
-              name: volume-1
-            - emptyDir: {}
-              name: volume-2
-            - hostPath:
-                path: ./src
-              name: volume-3
-        "#]],
+                warning: Appfile:6:14: run_args: --restart on-failure has no effect, as a Deployment always restarts
+                warning: Appfile:6:14: run_args: what is written to -v cache:/c lasts as long as its Pod
+                automountServiceAccountToken: false
+                containers:
+                - image: x
+                  imagePullPolicy: IfNotPresent
+                  name: app
+                  stdin: true
+                  tty: true
+                  volumeMounts:
+                  - mountPath: /data
+                    name: volume-1
+                  - mountPath: /c
+                    name: volume-2
+                  - mountPath: /src
+                    name: volume-3
+                    readOnly: true
+                volumes:
+                - emptyDir: {}
+                  name: volume-1
+                - emptyDir: {}
+                  name: volume-2
+                - hostPath:
+                    path: src
+                    type: DirectoryOrCreate
+                  name: volume-3
+            "#]],
         ),
         (
             "-m 512m --cpus 1.5 -u 5:6 --cap-add NET_ADMIN --read-only -w /w -h h --entrypoint sh",
@@ -890,6 +891,17 @@ fn imports_are_merged_over_the_file() {
     assert_eq!((compiled.app.as_str(), compiled.app_type.as_str()), ("other", "go"));
     let env = &compiled.objects[1].value["spec"]["template"]["spec"]["containers"][0]["env"];
     assert_eq!(env.as_array().map(Vec::len), Some(3), "{env}");
+}
+
+#[test]
+fn a_pinned_image_is_all_that_changes() {
+    let (_directory, compiled) = compile_files(&[("Procfile", "web: run\nwork: run")]);
+    let mut pinned = compiled.unwrap();
+    let (image, before) = (pinned.builds[0].image.clone(), output::files(&pinned));
+    pinned.pin_image(&image, "yado.local/x@sha256:1");
+    let after = output::files(&pinned);
+    assert_eq!(after[0].1.matches("image: yado.local/x@sha256:1\n").count(), 2);
+    assert_eq!(after[0].1.replace("yado.local/x@sha256:1", &image), before[0].1);
 }
 
 #[test]

@@ -1,0 +1,86 @@
+//! Damaged input: whatever the bytes, a description gives objects or mistakes, never a panic.
+
+use yado_compile::{Options, compile, output};
+
+/// Descriptions that between them use every part of the grammars.
+const SEEDS: [(&str, &str); 4] = [
+    (
+        "Appfile",
+        "application {\n  name = \"a\"\n  type = \"docker-external\"\n  dependency { source = \"./b\" }\n}\n\
+         project {\n  name = \"a\"\n  infrastructure = \"x\"\n}\ninfrastructure \"x\" {\n  foundation \"consul\" { a = [1, -2.5] }\n}\n\
+         customization \"docker\" {\n  image = \"i\"\n  run_args = \"-p 1:2/udp -e 'A=b' -v /x:/y:ro -m 5m\"\n}\n\
+         customization \"scale\" { app = 2 }\ncustomization \"env\" { K = <<E\nx\nE\n}\n",
+    ),
+    ("Procfile", "web: run --it\n# note\nworker: a && b\n"),
+    (
+        "m.yaml",
+        "apiVersion: v1\nkind: List\nitems:\n- &a {apiVersion: v1, kind: Pod, metadata: {name: p}}\n- *a\n---\nkind: >-\n  x\n",
+    ),
+    ("m.json", "{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {\"name\": \"p\"}}"),
+];
+
+/// Bytes that mean something in one of the grammars.
+const PIECES: [&str; 20] = [
+    "{", "}", "\"", "'", "\n", "---\n", ":", " ", "=", "-", "[", "]", "${", "%", "\\", "\u{0}", "é", "<<",
+    "&a", "*a",
+];
+
+#[test]
+fn damaged_descriptions_never_panic() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, seed) in SEEDS {
+        let path = directory.path().join(name);
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut next = |below: usize| {
+            // xorshift: the same damage on every run.
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            (random % below as u64) as usize
+        };
+        for _ in 0..200 {
+            let mut bytes = seed.as_bytes().to_vec();
+            for _ in 0..=next(4) {
+                let at = next(bytes.len() + 1);
+                match next(3) {
+                    0 => bytes.truncate(at),
+                    1 => drop(bytes.drain(at..bytes.len().min(at + next(8)))),
+                    _ => drop(bytes.splice(at..at, PIECES[next(PIECES.len())].bytes())),
+                }
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            match compile(&path, &Options::default()) {
+                Ok(compiled) => drop(output::files(&compiled)),
+                Err(mistakes) => assert!(!mistakes.0.is_empty()),
+            }
+        }
+    }
+}
+
+#[test]
+fn deep_and_long_descriptions_end() {
+    let directory = tempfile::tempdir().unwrap();
+    for (name, text) in [
+        ("Appfile", "a {\n".repeat(100_000)),
+        ("Appfile", format!("application {{\n name = {}\n}}", "[".repeat(100_000))),
+        ("Procfile", "web: x\n".repeat(20_000)),
+        ("m.yaml", "[".repeat(100_000)),
+        (
+            "m.yaml",
+            format!(
+                "a: &a [1]\n{}",
+                (0..30)
+                    .map(|i| format!(
+                        "b{i}: &b{i} [*{0}, *{0}]\n",
+                        if i == 0 { "a".into() } else { format!("b{}", i - 1) }
+                    ))
+                    .collect::<String>()
+            ),
+        ),
+        ("m.json", "{\"a\":".repeat(100_000)),
+    ] {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        assert!(compile(&path, &Options::default()).is_err(), "{name}");
+    }
+}
