@@ -1,1 +1,105 @@
 //! A directory in, an image out.
+//!
+//! A [`Recipe`] says how. Whatever it is, an image is made of steps, and a step gives one layer. Each step is keyed by
+//! the content of all that goes into it and is made only when its key is new; the same inputs give the same digests.
+//!
+//! ```text
+//! base       a minimal Debian: the essential packages of the machine's own package sources, and the user `app` (1000)
+//! packages   what the Aptfile names, with what that depends on, set up by the packages' own scripts
+//! app        the directory as /app, owned by `app`
+//! ```
+//!
+//! **Process types.** The Procfile's `web: python3 app.py` becomes the label `dev.yado.process.web`, whose value is
+//! the command as written. A process type is run as [`process_command`] says: by `/bin/sh -c "exec …"`, as user `app`
+//! in `/app`, so that the program itself is the container's first process and gets its signals. `PORT` is not set by
+//! the image but by who runs it. The image's own command is the process type `web`, or else the first one.
+//!
+//! **Left out of /app**: what `.slugignore` and `.dockerignore` name, and always `.git`, `.yado` and `.env`, which
+//! may hold secrets.
+
+mod app;
+mod apt;
+mod base;
+mod chroot;
+mod ignore;
+mod layers;
+mod procfile;
+
+use std::path::PathBuf;
+
+use crate::image::{Event, Image, ImageConfig, ImageStore, Progress, Result};
+
+pub use procfile::{ProcessType, parse_aptfile, parse_procfile, process_command};
+
+/// The label of a process type is this and its name; the value is its command.
+pub const PROCESS_LABEL: &str = "dev.yado.process.";
+
+/// What to build, and what to call it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BuildSpec {
+    /// The image's name, such as `yado.local/guestbook:latest`.
+    pub name: String,
+    /// How it is made.
+    pub recipe: Recipe,
+}
+
+/// How an image is made.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Recipe {
+    /// A directory with a `Procfile`, and perhaps an `Aptfile`.
+    Procfile {
+        /// The directory.
+        context: PathBuf,
+    },
+    /// Debian packages and nothing else.
+    Packages(Box<Packages>),
+}
+
+/// An image made of Debian packages.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Packages {
+    /// What lies beneath.
+    pub base: Base,
+    /// Names as `apt-get install` takes them.
+    pub packages: Vec<String>,
+    /// A directory whose content is laid over the result, owned by root.
+    pub overlay: Option<PathBuf>,
+    /// Commands run inside, after the packages are set up: program and arguments.
+    pub run: Vec<Vec<String>>,
+    /// How the image is to be run.
+    pub config: ImageConfig,
+}
+
+/// What lies beneath the packages.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Base {
+    /// The minimal Debian of the `base` step; packages are set up by their scripts.
+    #[default]
+    Debian,
+    /// Nothing: exactly the named packages are unpacked, without what they depend on, and no script runs.
+    Scratch,
+}
+
+/// Builds an image and names it. Blocks, for some seconds where nothing is made yet; call it where blocking is allowed.
+/// Needs root, and for what is not cached the machine's own `apt-get` and `dpkg`.
+///
+/// # Errors
+/// [`crate::image::ImageError::BuildFile`] with file and line where the Procfile or Aptfile is wrong,
+/// [`crate::image::ImageError::Build`] where a step fails. Nothing is named in the store then.
+pub fn build(spec: &BuildSpec, store: &ImageStore, progress: &Progress) -> Result<Image> {
+    progress.report(|| Event::Started { name: spec.name.clone() });
+    let build = layers::Build::new(&spec.name, store, progress)?;
+    match &spec.recipe {
+        Recipe::Procfile { context } => app::build(build, context),
+        Recipe::Packages(packages) => base::build_packages(build, packages),
+    }
+}
+
+/// [`build`] for [`Recipe::Packages`].
+///
+/// # Errors
+/// As [`build`].
+pub fn packages(name: &str, packages: &Packages, store: &ImageStore, progress: &Progress) -> Result<Image> {
+    let recipe = Recipe::Packages(Box::new(packages.clone()));
+    build(&BuildSpec { name: name.to_owned(), recipe }, store, progress)
+}

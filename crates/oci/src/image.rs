@@ -40,8 +40,10 @@ pub use reference::Reference;
 pub use store::{Freed, ImageStore, Limits, StoreConfig};
 
 pub(crate) use error::{IoContext, tidy_reason};
-pub(crate) use manifest::{ConfigBlob, RunConfig};
-pub(crate) use store::Staging;
+pub(crate) use import::plain_manifest;
+pub(crate) use manifest::{ConfigBlob, architecture, digest_of};
+pub(crate) use pack::pack;
+pub(crate) use store::{LayerRecord, NewImage, Pin, Staging};
 
 /// An image that is complete on this machine and ready to run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

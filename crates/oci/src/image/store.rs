@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     state: Mutex<State>,
     /// Names what is made in `tmp/`.
     serial: AtomicU64,
+    /// One build at a time makes shared layers; the others then find them made.
+    pub(crate) building: Mutex<()>,
     /// Held as long as the store is open.
     _lock: nix::fcntl::Flock<fs::File>,
 }
@@ -115,6 +117,7 @@ impl ImageStore {
             config,
             state: Mutex::new(State { index, pins: BTreeMap::new() }),
             serial: AtomicU64::new(0),
+            building: Mutex::new(()),
             _lock: lock,
         };
         inner.sweep()?;
@@ -257,18 +260,22 @@ impl Inner {
         })
     }
 
+    /// Writes what is in the file system's memory to its disk.
+    fn sync(&self) -> Result<()> {
+        let dir = fs::File::open(&self.dir).at("open", &self.dir)?;
+        // SAFETY: syncfs takes a descriptor, which `dir` keeps open, and touches no memory of ours.
+        match unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(&dir)) } {
+            0 => Ok(()),
+            _ => Err(ImageError::io("write to disk", &self.dir, std::io::Error::last_os_error())),
+        }
+    }
+
     /// Writes an image's documents and names it. Its layers must be in place and pinned by the caller.
     pub(crate) fn commit(&self, new: NewImage<'_>) -> Result<Image> {
         let id = digest_of(new.config);
         let parsed = ConfigBlob::parse(new.config)
             .map_err(|reason| ImageError::Registry { reference: id.clone(), reason })?;
         let manifest = digest_of(new.manifest);
-        // The layers reach the disk before an index that names them does.
-        let dir = fs::File::open(&self.dir).at("open", &self.dir)?;
-        // SAFETY: syncfs takes a descriptor, which `dir` keeps open, and touches no memory of ours.
-        if unsafe { libc::syncfs(std::os::fd::AsRawFd::as_raw_fd(&dir)) } != 0 {
-            return Err(ImageError::io("write to disk", &self.dir, std::io::Error::last_os_error()));
-        }
         let mut state = self.state.lock();
         self.write_blob(&id, new.config)?;
         self.write_blob(&manifest, new.manifest)?;

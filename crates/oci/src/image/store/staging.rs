@@ -95,6 +95,8 @@ impl Inner {
         record: LayerRecord,
         blob: Option<Staging>,
     ) -> Result<()> {
+        // Its files reach the disk before an index that names it does.
+        self.sync()?;
         let mut state = self.state.lock();
         if state.index.layers.contains_key(diff_id) {
             return Ok(());
