@@ -23,17 +23,29 @@ Exit codes: 0 done, 1 failed, 2 wrong command line or description.";
 
 const DESCRIPTIONS: &str = "\
 Understood are, in a directory, the first of these that is there:
-  Appfile    an application, what it depends on (directories with an Appfile and an .ottoid) and how it runs:
-               application { name = \"shop\" }
-               customization { port = 3000 }          the port of its web process, or of its only one
-               customization \"scale\" { web = 3 }     how many of each process type
-               customization \"env\" { LANG = \"C\" }   environment of every process
-             of type docker-external: customization { image = \"redis:3\" run_args = \"-p 6379:6379\" }, a line each
-  Procfile   process types, one a line: web: COMMAND. Debian packages that they need go into an Aptfile
+
+  Appfile    an application, what it depends on, and how it runs:
+               application {
+                 name = \"shop\"
+                 dependency { source = \"./db\" }    # a directory like this
+               }
+               customization { port = 3000 }       # of its web process
+               customization \"scale\" { web = 3 }
+               customization \"env\" { LANG = \"C\" }
+             or, with type = \"docker-external\", an image as it is:
+               customization {
+                 image    = \"redis:3\"
+                 run_args = \"-p 6379:6379\"
+               }
+             A dependency needs its .ottoid, which `compile` makes.
+  Procfile   process types, one a line, as web: COMMAND; the Debian
+             packages that they need go into an Aptfile
   *.yaml     Kubernetes manifests (also .yml, .json), passed through
 
-An application with a Procfile becomes an image yado.local/NAME and a Deployment NAME-TYPE for each process type. Its
-web process listens on $PORT (8080), is found by others as NAME (port 80), and in a browser as NAME.localhost.";
+An application with a Procfile becomes an image yado.local/NAME and, for
+each process type, a Deployment NAME-TYPE. Its web process listens on
+$PORT (8080); others find it as NAME, port 80, and a browser as
+NAME.localhost.";
 
 /// Your own Heroku with Kubernetes inside, in one binary.
 #[derive(Debug, Parser)]
