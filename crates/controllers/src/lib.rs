@@ -13,6 +13,9 @@
 
 pub mod deployment;
 pub mod endpoints;
+mod garbage;
+mod kinds;
+pub mod namespace;
 mod owners;
 pub mod replicaset;
 pub mod scheduler;
@@ -118,4 +121,6 @@ pub fn start(watches: &Watches, clock: Arc<dyn Clock>, tasks: &Tasks, config: Co
     scheduler::start(&context);
     endpoints::start(&context);
     service_account::start(&context);
+    namespace::start(&context);
+    garbage::start(&context);
 }

@@ -1,0 +1,294 @@
+//! The loop around the garbage collector's decisions, and its watches.
+
+use std::collections::{BTreeSet, HashSet};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube::api::{DeleteParams, Patch, Preconditions, PropagationPolicy};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Error};
+use parking_lot::Mutex;
+use serde_json::json;
+use tokio::sync::watch as signal;
+use yado_reconcile::{Next, Queue};
+
+use super::graph::{Action, Graph, Kind, Object, Policy, Uid};
+use crate::kinds::{self, AnyMeta, Served};
+use crate::{Context, writes};
+
+const COMPONENT: &str = "generic-garbage-collector";
+/// Objects worked on at once: deletions go as wide as other writes of one controller.
+const WORKERS: usize = writes::PARALLEL;
+/// How often the server is asked whether it has new kinds; Kubernetes' figure.
+const REDISCOVER: Duration = Duration::from_secs(30);
+/// How soon it is asked again if it did not answer.
+const REDISCOVER_FAILED: Duration = Duration::from_millis(200);
+
+struct Loop {
+    context: Context,
+    graph: Mutex<Graph>,
+    queue: Arc<Queue<Uid>>,
+    /// Kinds by index; one that comes back after it was gone gets another.
+    kinds: Mutex<Vec<Watched>>,
+    /// Kinds whose first list is not in yet; `None` before the first discovery.
+    unsynced: signal::Sender<Option<BTreeSet<Kind>>>,
+}
+
+struct Watched {
+    kind: Arc<Served>,
+    /// The server has it, by what it said last.
+    served: bool,
+    /// Its watch has ended.
+    ended: bool,
+}
+
+/// Starts the collector.
+pub(crate) fn start(context: &Context) {
+    let queue = Queue::new(context.clock.clone());
+    let this = Arc::new(Loop {
+        context: context.clone(),
+        graph: Mutex::default(),
+        queue: queue.clone(),
+        kinds: Mutex::default(),
+        unsynced: signal::Sender::new(None),
+    });
+    let finder = this.clone();
+    context.tasks.spawn("garbage: kinds", async move { finder.find_kinds().await });
+    context.run("garbage", &queue, WORKERS, move |uid: Uid| {
+        let this = this.clone();
+        async move { this.one(&uid).await }
+    });
+}
+
+fn policy(policy: Policy) -> PropagationPolicy {
+    match policy {
+        Policy::Background => PropagationPolicy::Background,
+        Policy::Foreground => PropagationPolicy::Foreground,
+        Policy::Orphan => PropagationPolicy::Orphan,
+    }
+}
+
+impl Loop {
+    async fn find_kinds(self: Arc<Self>) {
+        loop {
+            let delay = match kinds::discover(&self.context.client).await {
+                Ok(found) => {
+                    self.watch_new(found);
+                    REDISCOVER
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "the server did not say which kinds it has");
+                    REDISCOVER_FAILED
+                }
+            };
+            self.context.clock.sleep(delay).await;
+        }
+    }
+
+    fn watch_new(self: &Arc<Self>, found: Vec<Served>) {
+        let found = found.into_iter().filter(|k| k.can(&["list", "watch", "delete"]) && !k.is_event());
+        let mut kinds = self.kinds.lock();
+        kinds.iter_mut().for_each(|k| k.served = false);
+        let mut new = Vec::new();
+        for kind in found {
+            let present = kinds.iter().position(|k| !k.ended && k.kind.resource == kind.resource);
+            if let Some(i) = present {
+                kinds[i].served = true;
+            } else {
+                new.push(kinds.len());
+                kinds.push(Watched { kind: Arc::new(kind), served: true, ended: false });
+            }
+        }
+        self.unsynced.send_modify(|u| u.get_or_insert_default().extend(&new));
+        for i in new {
+            let (this, kind) = (self.clone(), kinds[i].kind.clone());
+            self.context.tasks.spawn("garbage: watch", async move { this.watch(i, &kind).await });
+        }
+    }
+
+    /// Follows one kind for as long as the server has it.
+    async fn watch(&self, index: Kind, kind: &Served) {
+        let api: Api<AnyMeta> = Api::all_with(self.context.client.clone(), &kind.resource);
+        let config = watcher::Config::default().streaming_lists();
+        let mut events = pin!(kube::runtime::watcher(api, config).default_backoff());
+        let mut unlisted = HashSet::new();
+        while let Some(event) = events.next().await {
+            let look = match event {
+                Ok(Event::Init) => {
+                    unlisted = self.graph.lock().of_kind(index).into_iter().collect();
+                    Vec::new()
+                }
+                Ok(Event::InitApply(object)) => {
+                    unlisted.remove(object.metadata.uid.as_deref().unwrap_or_default());
+                    self.graph.lock().applied(index, &object.metadata)
+                }
+                Ok(Event::InitDone) => {
+                    let look = self.forget(std::mem::take(&mut unlisted));
+                    self.synced(index);
+                    look
+                }
+                Ok(Event::Apply(object)) => self.graph.lock().applied(index, &object.metadata),
+                Ok(Event::Delete(object)) => {
+                    self.graph.lock().deleted(object.metadata.uid.as_deref().unwrap_or_default())
+                }
+                Err(error) => {
+                    tracing::debug!(kind = kind.name(), %error, "the watch broke and starts again");
+                    if self.end_if_not_served(index) {
+                        let all = self.graph.lock().of_kind(index);
+                        self.forget(all).into_iter().for_each(|uid| self.queue.add(uid));
+                        self.synced(index);
+                        return;
+                    }
+                    Vec::new()
+                }
+            };
+            look.into_iter().for_each(|uid| self.queue.add(uid));
+        }
+    }
+
+    fn end_if_not_served(&self, index: Kind) -> bool {
+        let kind = &mut self.kinds.lock()[index];
+        kind.ended = !kind.served;
+        kind.ended
+    }
+
+    fn forget(&self, gone: impl IntoIterator<Item = Uid>) -> Vec<Uid> {
+        let mut graph = self.graph.lock();
+        gone.into_iter().flat_map(|uid| graph.deleted(&uid)).collect()
+    }
+
+    fn synced(&self, index: Kind) {
+        self.unsynced.send_modify(|u| {
+            u.get_or_insert_default().remove(&index);
+        });
+    }
+
+    async fn one(&self, uid: &str) -> Result<Next, Error> {
+        // The sender lives in self, so waiting cannot fail.
+        let _ = self.unsynced.subscribe().wait_for(|u| u.as_ref().is_some_and(BTreeSet::is_empty)).await;
+        let mut actions = self.graph.lock().decide(uid, &HashSet::new());
+        if let [Action::Verify(owners)] = actions.as_slice() {
+            let verified = self.verify(uid, owners).await?;
+            actions = self.graph.lock().decide(uid, &verified);
+        }
+        for action in actions {
+            let Some((kind, object)) = self.find(uid) else { return Ok(Next::Wait) };
+            let api = kind.within(&self.context.client, &object.key.namespace);
+            match action {
+                // Another unknown owner has come up meanwhile: its arrival brings us back.
+                Action::Verify(_) => return Ok(Next::After(REDISCOVER_FAILED)),
+                Action::Look(other) => self.queue.add(other),
+                Action::Delete(how) => {
+                    let params = DeleteParams {
+                        propagation_policy: Some(policy(how)),
+                        preconditions: Some(Preconditions {
+                            uid: Some(uid.to_owned()),
+                            // It may have found another owner since: then the deletion must be thought over.
+                            resource_version: object.resource_version.clone(),
+                        }),
+                        ..DeleteParams::default()
+                    };
+                    match api.delete(&object.key.name, &params).await {
+                        Err(error) if writes::is_code(&error, 404) => {}
+                        other => drop(other?),
+                    }
+                }
+                Action::DropOwners(owners) => {
+                    change(&api, &object, uid, |meta| without_owners(meta, &owners)).await?;
+                }
+                Action::DropFinalizer(name) => {
+                    change(&api, &object, uid, |meta| without_finalizer(meta, name)).await?
+                }
+                Action::Orphan(other) => {
+                    if let Some((kind, object)) = self.find(&other) {
+                        let api = kind.within(&self.context.client, &object.key.namespace);
+                        let owner = BTreeSet::from([uid.to_owned()]);
+                        change(&api, &object, &other, |meta| without_owners(meta, &owner)).await?;
+                    }
+                }
+            }
+        }
+        Ok(Next::Wait)
+    }
+
+    fn find(&self, uid: &str) -> Option<(Arc<Served>, Object)> {
+        let object = self.graph.lock().get(uid)?.clone();
+        let kind = self.kinds.lock().get(object.kind)?.kind.clone();
+        Some((kind, object))
+    }
+
+    /// Asks the server for owners that no watch has shown: the watches of different kinds keep no common pace.
+    async fn verify(&self, uid: &str, owners: &[OwnerReference]) -> Result<HashSet<Uid>, Error> {
+        let Some((_, object)) = self.find(uid) else { return Ok(HashSet::new()) };
+        let mut verified = HashSet::new();
+        for owner in owners {
+            let known = {
+                let kinds = self.kinds.lock();
+                let same = |k: &Served| {
+                    k.resource.kind == owner.kind && k.resource.group == group(&owner.api_version)
+                };
+                kinds.iter().find(|k| k.served && same(&k.kind)).map(|k| k.kind.clone())
+            };
+            let Some(kind) = known else {
+                // A kind that cannot be watched, or not yet: what it owns stays, for who could tell.
+                verified.insert(owner.uid.clone());
+                continue;
+            };
+            let found = kind.within(&self.context.client, &object.key.namespace).get_opt(&owner.name).await?;
+            if found.is_some_and(|o| o.metadata.uid.as_deref() == Some(&owner.uid)) {
+                verified.insert(owner.uid.clone());
+            } else {
+                self.graph.lock().set_gone(&owner.uid);
+            }
+        }
+        Ok(verified)
+    }
+}
+
+fn group(api_version: &str) -> &str {
+    api_version.split_once('/').map_or("", |(group, _)| group)
+}
+
+fn without_owners(meta: &ObjectMeta, gone: &BTreeSet<Uid>) -> Option<serde_json::Value> {
+    let mut owners = meta.owner_references.clone().unwrap_or_default();
+    let before = owners.len();
+    owners.retain(|o| !gone.contains(&o.uid));
+    (owners.len() < before).then(|| json!({ "ownerReferences": none_if_empty(&owners) }))
+}
+
+fn without_finalizer(meta: &ObjectMeta, name: &str) -> Option<serde_json::Value> {
+    let mut finalizers = meta.finalizers.clone().unwrap_or_default();
+    let before = finalizers.len();
+    finalizers.retain(|f| f != name);
+    (finalizers.len() < before).then(|| json!({ "finalizers": none_if_empty(&finalizers) }))
+}
+
+/// A merge patch takes a field away by null.
+fn none_if_empty<T>(list: &[T]) -> Option<&[T]> {
+    (!list.is_empty()).then_some(list)
+}
+
+/// Reads an object as it is now, and changes its metadata if it is the one meant and needs it still.
+async fn change(
+    api: &Api<AnyMeta>,
+    object: &Object,
+    uid: &str,
+    change: impl Fn(&ObjectMeta) -> Option<serde_json::Value> + Send,
+) -> Result<(), Error> {
+    let name = &object.key.name;
+    let Some(now) = api.get_opt(name).await?.filter(|o| o.metadata.uid.as_deref() == Some(uid)) else {
+        return Ok(());
+    };
+    let Some(mut metadata) = change(&now.metadata) else { return Ok(()) };
+    metadata["uid"] = json!(uid);
+    metadata["resourceVersion"] = json!(now.metadata.resource_version);
+    let patch = json!({ "metadata": metadata });
+    match api.patch(name, &writes::params(COMPONENT), &Patch::Merge(&patch)).await {
+        Err(error) if writes::is_code(&error, 404) => Ok(()),
+        other => other.map(drop),
+    }
+}
