@@ -1,9 +1,20 @@
 //! Server-side apply: who owns which field, and what an apply of a few fields makes of an object.
+//!
+//! An object's `metadata.managedFields` says for each manager which fields it set last. An apply merges its
+//! configuration into the live object, removes what the same manager applied before and no longer mentions, and fails
+//! where it would change what others own. Every other write takes over the fields that it changes.
+
+mod fieldset;
+mod managers;
+mod walk;
 
 use jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
-use crate::schema::Kind;
+use crate::schema::{Kind, message};
+use fieldset::FieldSet;
+use managers::{Managers, Operation};
+use walk::View;
 
 /// `Content-Type` of an apply in YAML (or JSON, which is YAML).
 pub const APPLY_YAML: &str = "application/apply-patch+yaml";
@@ -39,13 +50,29 @@ pub enum ApplyError {
     Malformed(String),
 }
 
-fn conflict_text(_conflicts: &[Conflict]) -> String {
-    String::new()
+fn conflict_text(conflicts: &[Conflict]) -> String {
+    if let [only] = conflicts {
+        return format!("Apply failed with 1 conflict: conflict with {}: {}", only.owner, only.field);
+    }
+    let mut lines = Vec::new();
+    let mut last_owner = "";
+    for conflict in conflicts {
+        if conflict.owner != last_owner {
+            lines.push(format!("conflicts with {}:", conflict.owner));
+            last_owner = &conflict.owner;
+        }
+        lines.push(format!("- {}", conflict.field));
+    }
+    format!("Apply failed with {} conflicts: {}", conflicts.len(), lines.join("\n"))
 }
 
 /// The `details.causes` of the Status for these conflicts.
-pub fn conflict_causes(_conflicts: &[Conflict]) -> Value {
-    Value::Null
+pub fn conflict_causes(conflicts: &[Conflict]) -> Value {
+    let cause = |c: &Conflict| {
+        let message = format!("conflict with {}", c.owner);
+        json!({"reason": "FieldManagerConflict", "message": message, "field": c.field})
+    };
+    conflicts.iter().map(cause).collect()
 }
 
 /// What `config`, applied by `writer`, makes of `live` (`None`: it does not exist yet). The result carries new
@@ -53,16 +80,144 @@ pub fn conflict_causes(_conflicts: &[Conflict]) -> Value {
 /// (times of managers too), so that the caller can skip the write. Defaults are not filled in: pass `config` decoded but
 /// not defaulted, and default the result.
 pub fn apply(
-    _kind: &Kind,
-    _live: Option<&Value>,
+    kind: &Kind,
+    live: Option<&Value>,
     config: &Value,
-    _writer: Writer<'_>,
-    _force: bool,
+    writer: Writer<'_>,
+    force: bool,
 ) -> Result<Value, ApplyError> {
-    Ok(config.clone())
+    if config["metadata"].get("managedFields").is_some_and(|entries| !entries.is_null()) {
+        return Err(ApplyError::Malformed("metadata.managedFields must be nil".into()));
+    }
+    let view = View::Object(message(kind.message));
+    let identity = |key: &str| (key.to_owned(), config[key].clone());
+    let mut merged = live
+        .cloned()
+        .unwrap_or_else(|| Value::Object(["apiVersion", "kind", "metadata"].map(identity).into_iter().collect()));
+    let config = writable(kind, config, writer.subresource);
+    let set = owned_fields(view, &config);
+    let mut managers = live.map(Managers::of).unwrap_or_default();
+    if let Some(live) = live
+        && managers.is_empty()
+    {
+        let all = owned_fields(view, &writable(kind, live, ""));
+        managers.set("before-first-apply", Operation::Update, &kind.api_version(), "", all, writer.time);
+    }
+    let key = (writer.manager, Operation::Apply, writer.subresource);
+    let last = managers.take(key);
+    let others = managers.union();
+
+    walk::merge(view, &mut merged, &config);
+    let kept = others.union(&set);
+    if let Some(last) = &last {
+        walk::prune(view, &mut merged, &last.fields.minus(&kept), &kept);
+    }
+    let empty = json!({});
+    let changes = walk::compare(view, live.unwrap_or(&empty), &merged);
+    let taken = changes.added.union(&changes.changed);
+    if live.is_some() {
+        let conflicts = managers.conflicts(&taken);
+        if !conflicts.is_empty() && !force {
+            return Err(ApplyError::Conflicts(conflicts));
+        }
+        managers.release(&taken.union(&changes.removed));
+    }
+    let is_same = changes.is_empty() && last.as_ref().is_some_and(|last| last.fields == set);
+    let time = last.filter(|_| is_same).map_or_else(|| managers::time_text(writer.time), |last| last.time);
+    managers.put(writer.manager, Operation::Apply, &kind.api_version(), writer.subresource, set, time);
+    if let Some(live) = live
+        && is_same
+        && managers.same_as(&Managers::of(live))
+    {
+        return Ok(live.clone());
+    }
+    managers.write_to(&mut merged);
+    Ok(merged)
 }
 
 /// Brings `managedFields` of `new` up to date after any write that is no apply: what changed since `old` is owned by
-/// `writer` from now on. `new` should be defaulted already. A `new` whose `managedFields` is `[{}]` or `[]` where `old`
-/// had some resets ownership, as Kubernetes does.
-pub fn track_update(_kind: &Kind, _old: Option<&Value>, _new: &mut Value, _writer: Writer<'_>) {}
+/// `writer` from now on. `new` should be defaulted already. A `new` whose `managedFields` is `[{}]` resets ownership, as
+/// Kubernetes does; one that lacks them keeps those of `old`.
+pub fn track_update(kind: &Kind, old: Option<&Value>, new: &mut Value, writer: Writer<'_>) {
+    let view = View::Object(message(kind.message));
+    let given = new["metadata"].get("managedFields").and_then(Value::as_array);
+    let is_reset = given.is_some_and(|entries| matches!(entries.as_slice(), [Value::Object(o)] if o.is_empty()));
+    let mut managers = match (given, old) {
+        _ if is_reset => Managers::default(),
+        (Some(entries), _) if !entries.is_empty() => Managers::of(new),
+        (_, Some(old)) => Managers::of(old),
+        (_, None) => Managers::default(),
+    };
+    let empty = json!({});
+    let (old, now) = (
+        old.map_or_else(|| empty.clone(), |old| writable(kind, old, writer.subresource)),
+        writable(kind, new, writer.subresource),
+    );
+    let changes = walk::compare(view, &old, &now);
+    let taken = changes.added.union(&changes.changed);
+    let version = kind.api_version();
+    let key = (writer.manager, Operation::Update, writer.subresource);
+    if !changes.is_empty() {
+        let mine = managers.take_version(key, &version);
+        managers.release(&taken.union(&changes.removed));
+        let before = mine.as_ref().map(|m| m.fields.clone()).unwrap_or_default();
+        let fields = before.union(&taken).minus(&changes.removed);
+        if !fields.is_empty() {
+            managers.set(writer.manager, Operation::Update, &version, writer.subresource, fields, writer.time);
+        }
+    }
+    managers.cap();
+    managers.write_to(new);
+}
+
+/// The fields of a configuration, without those that no manager owns.
+fn owned_fields(view: View, config: &Value) -> FieldSet {
+    let mut set = FieldSet::default();
+    walk::fields(view, config, &mut set, false);
+    set
+}
+
+/// Metadata that the server keeps itself.
+const UNOWNED_METADATA: [&str; 11] = [
+    "name",
+    "namespace",
+    "creationTimestamp",
+    "selfLink",
+    "uid",
+    "generation",
+    "managedFields",
+    "resourceVersion",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "clusterName",
+];
+
+/// The part of an object that a write through this subresource can change and own.
+fn writable(kind: &Kind, object: &Value, subresource: &str) -> Value {
+    let mut part = Map::new();
+    let has_status = kind.subresources.contains(&"status");
+    for (key, value) in object.as_object().into_iter().flatten() {
+        match key.as_str() {
+            "apiVersion" | "kind" => {}
+            "metadata" => {
+                let mut metadata = value.clone();
+                if let Value::Object(metadata) = &mut metadata {
+                    metadata.retain(|key, _| !UNOWNED_METADATA.contains(&key.as_str()));
+                }
+                if metadata.as_object().is_some_and(|m| !m.is_empty()) {
+                    part.insert(key.clone(), metadata);
+                }
+            }
+            "status" if has_status && subresource != "status" => {}
+            other if subresource == "status" && other != "status" => {}
+            _ => {
+                part.insert(key.clone(), value.clone());
+            }
+        }
+    }
+    Value::Object(part)
+}
+
+#[cfg(test)]
+#[path = "apply_tests.rs"]
+mod tests;

@@ -1,0 +1,157 @@
+//! Sets of field paths, in the form in which `managedFields` holds them.
+
+use serde_json::{Map, Value};
+
+/// A set of paths as a tree: `{"f:spec": {"f:replicas": {}}}` holds `.spec.replicas`. An empty object is a path that
+/// belongs to the set; in an object that is not empty, `.` says that its own path belongs too. It is the JSON of
+/// `fieldsV1` itself, so that reading and writing it costs nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FieldSet(pub Map<String, Value>);
+
+const SELF: &str = ".";
+
+/// Whether a node's own path belongs to its set.
+pub fn is_member(node: &Map<String, Value>) -> bool {
+    node.is_empty() || node.contains_key(SELF)
+}
+
+impl FieldSet {
+    /// Reads `fieldsV1`.
+    pub fn read(value: &Value) -> Self {
+        Self(value.as_object().cloned().unwrap_or_default())
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The paths in either.
+    pub fn union(&self, other: &Self) -> Self {
+        self.combine(other, |a, b| a || b)
+    }
+
+    /// The paths in both.
+    pub fn intersection(&self, other: &Self) -> Self {
+        self.combine(other, |a, b| a && b)
+    }
+
+    /// The paths in `self` only.
+    pub fn minus(&self, other: &Self) -> Self {
+        self.combine(other, |a, b| a && !b)
+    }
+
+    fn combine(&self, other: &Self, keep: fn(bool, bool) -> bool) -> Self {
+        Self(children(&self.0, &other.0, keep))
+    }
+
+    /// The paths as text, like `.spec.containers[name="a"].image`.
+    pub fn paths(&self) -> Vec<String> {
+        let mut paths = Vec::new();
+        collect(&self.0, &mut String::new(), &mut paths);
+        paths
+    }
+
+    /// Adds a path's last step with what is below it; the path itself too, if `member`.
+    pub fn insert(&mut self, step: String, mut below: FieldSet, member: bool) {
+        if member && !below.is_empty() {
+            below.0.insert(SELF.into(), Value::Object(Map::new()));
+        }
+        if member || !below.is_empty() {
+            self.0.insert(step, Value::Object(below.0));
+        }
+    }
+}
+
+fn children(
+    a: &Map<String, Value>,
+    b: &Map<String, Value>,
+    keep: fn(bool, bool) -> bool,
+) -> Map<String, Value> {
+    let only_b = b.keys().filter(|key| !a.contains_key(*key));
+    let mut result = Map::new();
+    for key in a.keys().chain(only_b).filter(|key| *key != SELF) {
+        let (a, b) = (a.get(key).and_then(Value::as_object), b.get(key).and_then(Value::as_object));
+        if let Some(node) = node(a, b, keep) {
+            result.insert(key.clone(), Value::Object(node));
+        }
+    }
+    result
+}
+
+fn node(
+    a: Option<&Map<String, Value>>,
+    b: Option<&Map<String, Value>>,
+    keep: fn(bool, bool) -> bool,
+) -> Option<Map<String, Value>> {
+    let empty = Map::new();
+    let member = keep(a.is_some_and(is_member), b.is_some_and(is_member));
+    let mut below = children(a.unwrap_or(&empty), b.unwrap_or(&empty), keep);
+    if below.is_empty() {
+        return member.then_some(below);
+    }
+    if member {
+        below.insert(SELF.into(), Value::Object(Map::new()));
+    }
+    Some(below)
+}
+
+fn collect(node: &Map<String, Value>, path: &mut String, paths: &mut Vec<String>) {
+    for (step, below) in node {
+        let Value::Object(below) = below else { continue };
+        if step == SELF {
+            continue;
+        }
+        let length = path.len();
+        path.push_str(&step_text(step));
+        if is_member(below) {
+            paths.push(path.clone());
+        }
+        collect(below, path, paths);
+        path.truncate(length);
+    }
+}
+
+fn step_text(step: &str) -> String {
+    match step.split_once(':') {
+        Some(("f", name)) => format!(".{name}"),
+        Some(("v", value)) => format!("[={value}]"),
+        Some(("k", keys)) => {
+            let keys: Map<String, Value> = serde_json::from_str(keys).unwrap_or_default();
+            let keys: Vec<String> = keys.iter().map(|(k, v)| format!("{k}={v}")).collect();
+            format!("[{}]", keys.join(","))
+        }
+        Some(("i", index)) => format!("[{index}]"),
+        _ => step.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn sets_combine() {
+        let a = FieldSet::read(&json!({"f:a": {"f:b": {}, "f:c": {}}, "f:d": {".": {}, "f:e": {}}, "f:x": {}}));
+        let b = FieldSet::read(&json!({"f:a": {"f:b": {}}, "f:d": {}, "f:x": {"f:y": {}}}));
+        assert_eq!(a.union(&b).0, *json!({"f:a": {"f:b": {}, "f:c": {}}, "f:d": {".": {}, "f:e": {}}, "f:x": {".": {}, "f:y": {}}}).as_object().expect("a map"));
+        assert_eq!(a.intersection(&b).0, *json!({"f:a": {"f:b": {}}, "f:d": {}}).as_object().expect("a map"));
+        assert_eq!(a.minus(&b).0, *json!({"f:a": {"f:c": {}}, "f:d": {"f:e": {}}, "f:x": {}}).as_object().expect("a map"));
+        assert!(a.minus(&a).is_empty());
+    }
+
+    #[test]
+    fn paths_read_as_kubectl_prints_them() {
+        let set = json!({"f:spec": {"f:containers": {"k:{\"name\":\"a\"}": {".": {}, "f:ports": {"k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {}}}}},
+            "f:metadata": {"f:finalizers": {"v:\"x\"": {}}}});
+        assert_eq!(
+            FieldSet::read(&set).paths(),
+            [
+                ".spec.containers[name=\"a\"]",
+                ".spec.containers[name=\"a\"].ports[containerPort=80,protocol=\"TCP\"]",
+                ".metadata.finalizers[=\"x\"]",
+            ]
+        );
+    }
+}
