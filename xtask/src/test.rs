@@ -2,13 +2,16 @@
 
 use anyhow::{Result, bail};
 
-use crate::{is_installed, run as command, tidy};
+use crate::{demo_images, is_installed, run as command, tidy};
 
 /// Debian packages by the program each brings: real peers for the tests.
 const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),          // a root file system for containers
     ("docker-registry", "docker-registry"), // pulls
     ("htpasswd", "apache2-utils"),          // pulls with authentication
+    ("nsenter", "util-linux"),           // network namespaces of the tests' own
+    ("script", "bsdutils"),              // a terminal for `kubectl exec -it`
+    ("ip", "iproute2"),                  // the loopback device of such a namespace
     ("curl", "curl"),                       // what users call pages with
     ("cc", "gcc"),                          // the linker, and C in a few crates
 ];
@@ -17,6 +20,7 @@ const PACKAGES: &[(&str, &str)] = &[
 pub fn run(filter: &[String]) -> Result<()> {
     install_packages()?;
     run_checks()?;
+    demo_images::run()?;
     let filter: Vec<&str> = filter.iter().map(String::as_str).collect();
     if is_installed("cargo-nextest") {
         command("cargo", &[&["nextest", "run", "--workspace", "--no-fail-fast"], &filter[..]].concat())

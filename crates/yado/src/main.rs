@@ -1,1 +1,71 @@
-fn main() {}
+//! The binary: configuration, wiring, signals.
+//!
+//! Start with [`engine`]: it puts the parts together. [`up`], [`dev`] and [`image`] are the commands that need them;
+//! all others are in `yado-cli`.
+#![allow(clippy::print_stdout)] // it speaks to a terminal
+
+mod control;
+mod data_dir;
+mod dev;
+mod engine;
+mod image;
+mod reset;
+mod signals;
+mod up;
+mod wiring;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use yado_cli::args::{Cli, Command};
+
+/// Returns memory to the system more readily than the C library's, which counts for a daemon that idles.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    // Before anything else: a shim must be a small process with one thread.
+    let mut args = std::env::args_os().skip(1);
+    if args.next().is_some_and(|first| first == yado_oci::runtime::SHIM_ARGUMENT) {
+        yado_oci::runtime::shim_main(&args.collect::<Vec<_>>());
+    }
+    let cli = Cli::parse();
+    log_to_stderr();
+    // It fails only where another provider is there already, which is as good.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let done = match runtime {
+        Ok(runtime) => runtime.block_on(run(cli)),
+        Err(error) => Err(anyhow::anyhow!("the threads that do the work cannot be started: {error}")),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let code = yado_cli::exit_code(&error);
+            if code != yado_cli::EXIT_OK {
+                eprintln!("yado: {error:#}");
+            }
+            ExitCode::from(code)
+        }
+    }
+}
+
+async fn run(cli: Cli) -> anyhow::Result<u8> {
+    match cli.command {
+        Command::Up(args) => up::run(&cli.global, &args).await?,
+        Command::Dev(args) => dev::run(&cli.global, &args).await?,
+        Command::Reset(args) => reset::run(&args).await?,
+        Command::Image(command) => image::run(&command)?,
+        Command::Client(command) => return yado_cli::run(&cli.global, command).await,
+        // Taken before the command line is read.
+        Command::Shim { .. } => anyhow::bail!("`yado shim` is started by the engine, never by hand"),
+    }
+    Ok(yado_cli::EXIT_OK)
+}
+
+/// `YADO_LOG=debug` shows more; by default only what an operator should act on.
+fn log_to_stderr() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("YADO_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+}

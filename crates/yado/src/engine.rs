@@ -1,0 +1,289 @@
+//! The engine: everything put together in one process.
+//!
+//! ```text
+//! DataDir -> store -> ApiServer <-- kube::Client -- controllers, scheduler
+//!                        |    ^---- kube::Client -- Net (routing index, tables)
+//!                        |    ^---- kube::Client -- Node (Pods) --> oci (images, shims)
+//!                        \-- Dialer -------------------^  logs, exec, port-forward
+//! ```
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use kube::Client;
+use tokio::net::TcpListener;
+use yado_apiserver::auth::{MASTERS, NODES};
+use yado_apiserver::pki::{Pki, ServerNames, write_private};
+use yado_apiserver::{ApiServer, Cidr, Identity};
+use yado_net::slot::Slot;
+use yado_net::{Listeners, Net};
+use yado_node::Node;
+use yado_oci::image::{ImageStore, Progress};
+use yado_oci::runtime::{self, Runtime};
+use yado_reconcile::{Clock, ObjectKey, SystemClock, Tasks, Watches};
+use yado_store::{Embedded, Store};
+
+use crate::control;
+use crate::data_dir::DataDir;
+use crate::reset;
+use crate::wiring::{Dialer, NodeNetwork};
+
+/// State that lasts until a reboot: network namespaces and claims.
+pub const RUN_DIR: &str = "/run/yado";
+const CLUSTER_DOMAIN: &str = "cluster.local";
+/// How long tasks may take to end. All of them look at their stop signal at every step.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+/// A node that is not ready by then never will be.
+const READY_PATIENCE: Duration = Duration::from_secs(60);
+
+/// What an engine is started with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Port of the API on loopback; 0 takes any free one.
+    pub api_port: u16,
+    /// Port of the ingress router; 0 takes any free one.
+    pub http_port: u16,
+    /// The node's name; `None` is the host name.
+    pub node_name: Option<String>,
+    /// A further file to write the kubeconfig to.
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// A running engine.
+pub struct Engine {
+    data: DataDir,
+    kubeconfigs: Vec<PathBuf>,
+    store: Arc<Embedded>,
+    api: ApiServer,
+    node: Arc<Node>,
+    net: Arc<Net>,
+    http: SocketAddr,
+    watches: Watches,
+    node_name: String,
+    /// Controllers and scheduler: what makes Pods.
+    controllers: Tasks,
+    /// All else that runs.
+    tasks: Tasks,
+}
+
+impl Engine {
+    /// Starts everything; [`Engine::ready`] tells when Pods can run.
+    pub async fn start(data: DataDir, images: ImageStore, settings: &Settings) -> Result<Self> {
+        let clock = SystemClock::shared();
+        let (tasks, controllers) = (Tasks::new(), Tasks::new());
+        // What is most often wrong comes first: ports in use, before anything is touched.
+        let listeners = Listeners::bind(&http_addresses(settings.http_port)).await?;
+        let http = listeners.addresses().first().copied().context("the router listens nowhere")?;
+        let api_listener = bind_api(settings.api_port).await?;
+        let api_address = api_listener.local_addr().context("the API's port is unknown")?;
+
+        let store = open_store(&data).await?;
+        let routed = yado_net::pods::routed().await?;
+        let slot = Slot::claim(data.path(), Path::new(RUN_DIR), &routed)?;
+        let node_name = settings.node_name.clone().map_or_else(host_name, Ok)?;
+        let pki = open_pki(&data, &slot, &node_name, &clock)?;
+        let dialer = Dialer::new(tasks.clone());
+        let api = api_server(&slot, &store, &clock, &dialer).await?;
+        tasks.spawn_until_stopped("api", {
+            let (api, tls, stop) = (api.clone(), pki.server_config()?, tasks.stop());
+            async move { api.serve(api_listener, tls, stop.cancelled_owned()).await }
+        });
+        let kubeconfigs = write_kubeconfigs(&data, settings, &pki.kubeconfig(&format!("https://{api_address}")))?;
+
+        let as_component = |name| api.client(Identity::component(name));
+        let watches = Watches::new(as_component("controllers"), tasks.clone());
+        control::serve(data.path(), images.clone(), &tasks)?;
+        let gateway = IpAddr::V4(slot.gateway());
+        let net_config = yado_net::Config {
+            http: http_addresses(settings.http_port),
+            ingress_address: Ipv4Addr::LOCALHOST.into(),
+            cluster_domain: CLUSTER_DOMAIN.into(),
+            resolv_conf: fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        };
+        let net_watches = watches.acting_as(as_component("net"));
+        let net = Arc::new(Net::start(slot, listeners, &net_config, &net_watches, &clock, &tasks).await?);
+        let node_watches = watches.acting_as(api.client(Identity::new(format!("system:node:{node_name}"), [NODES])));
+        let node = start_node(&data, &node_name, gateway, images, &net, node_watches, &clock, &tasks).await?;
+        dialer.lead_to(node.clone());
+        let config = yado_controllers::Config { root_ca: Some(pki.authority().to_owned()), ..Default::default() };
+        let controlling = Watches::acting_as(&watches, as_component("controllers"));
+        yado_controllers::start(&controlling, clock, &controllers, config);
+        Ok(Self { data, kubeconfigs, store, api, node, net, http, watches, node_name, controllers, tasks })
+    }
+
+    /// A client that may do everything.
+    pub fn admin(&self) -> Client {
+        self.api.client(Identity::new("kubernetes-admin", [MASTERS]))
+    }
+
+    /// Where the router listens.
+    pub fn http(&self) -> SocketAddr {
+        self.http
+    }
+
+    /// Ready once the node is, and every table of the network knows every Service.
+    pub async fn ready(&self) -> Result<()> {
+        let nodes = self.watches.all::<NodeObject>();
+        let is_ready = |node: Option<&NodeObject>| {
+            let conditions = node.and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_ref());
+            conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+        };
+        let key = ObjectKey::new("", &self.node_name);
+        if !nodes.until(&key, READY_PATIENCE, is_ready).await {
+            anyhow::bail!(
+                "node {} is not ready after {} s; YADO_LOG=debug tells more",
+                self.node_name,
+                READY_PATIENCE.as_secs()
+            );
+        }
+        self.net.synced().await;
+        Ok(())
+    }
+
+    /// Stops; containers go on, and the next start adopts them.
+    pub async fn stop(self) -> Result<()> {
+        self.controllers.shutdown(STOP_GRACE).await;
+        self.tasks.shutdown(STOP_GRACE).await;
+        self.api.shutdown().await;
+        self.store.close().await.context("the store did not close")
+    }
+
+    /// Stops and removes everything but the images: containers, networks, objects. Each step is tried whatever
+    /// became of the others; the first error is told.
+    pub async fn remove(self) -> Result<()> {
+        self.controllers.shutdown(STOP_GRACE).await;
+        let pods = self.node.remove_everything().await.context("Pods are left");
+        self.tasks.shutdown(STOP_GRACE).await;
+        let network = self.net.tear_down().await.context("parts of the network are left");
+        self.api.shutdown().await;
+        let stored = self.store.close().await.context("the store did not close");
+        let removed = reset::files(&self.data, &self.kubeconfigs);
+        pods.and(network).and(stored).and(removed)
+    }
+}
+
+/// Both loopback addresses: browsers resolve `NAME.localhost` to either.
+fn http_addresses(port: u16) -> Vec<SocketAddr> {
+    vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
+}
+
+async fn bind_api(port: u16) -> Result<TcpListener> {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    TcpListener::bind(address).await.with_context(|| {
+        format!("{address} cannot be listened on for the API; stop what uses it or choose another --api-port")
+    })
+}
+
+fn host_name() -> Result<String> {
+    let name = nix::unistd::gethostname().context("the host has no name")?;
+    let name = name.to_string_lossy().to_ascii_lowercase();
+    yado_types::names::dns_subdomain(&name)
+        .map_err(|_| anyhow::anyhow!("the host's name {name:?} cannot name a node; give one with --name"))?;
+    Ok(name)
+}
+
+async fn open_store(data: &DataDir) -> Result<Arc<Embedded>> {
+    let dir = data.dir("store")?;
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(yado_store::Config::new(dir))).await;
+    Ok(Arc::new(opened.context("the store could not be opened")??))
+}
+
+/// Certificates for the names and addresses under which clients reach the API.
+fn open_pki(data: &DataDir, slot: &Slot, node_name: &str, clock: &Arc<dyn Clock>) -> Result<Pki> {
+    let [a, b, ..] = slot.service_cidr().address.octets();
+    let names = ServerNames {
+        names: vec![node_name.to_owned()],
+        addresses: vec![IpAddr::V4(Ipv4Addr::new(a, b, 0, 1)), IpAddr::V4(slot.gateway())],
+    };
+    Ok(Pki::load_or_create(&data.dir("pki")?, &names, clock.now())?)
+}
+
+async fn api_server(
+    slot: &Slot,
+    store: &Arc<Embedded>,
+    clock: &Arc<dyn Clock>,
+    dialer: &Dialer,
+) -> Result<ApiServer> {
+    let range = slot.service_cidr();
+    let config = yado_apiserver::Config {
+        service_cidr: Cidr::new(range.address, range.prefix).context("the Services' range is wrong")?,
+        ..Default::default()
+    };
+    let store: Arc<dyn Store> = store.clone();
+    let server = ApiServer::new(config, store, clock.clone(), Arc::new(dialer.clone())).await;
+    server.map_err(|failure| anyhow::anyhow!("the API cannot be served: {failure}"))
+}
+
+#[allow(clippy::too_many_arguments)] // each is a part that the node is made of
+async fn start_node(
+    data: &DataDir,
+    name: &str,
+    dns: IpAddr,
+    images: ImageStore,
+    net: &Arc<Net>,
+    watches: Watches,
+    clock: &Arc<dyn Clock>,
+    tasks: &Tasks,
+) -> Result<Arc<Node>> {
+    let runtime = open_runtime(data)?;
+    let config = yado_node::Config {
+        name: name.into(),
+        data_dir: data.dir("pods")?,
+        cluster_dns: dns,
+        cluster_domain: CLUSTER_DOMAIN.into(),
+        ..Default::default()
+    };
+    let network = Arc::new(NodeNetwork(net.clone()));
+    let node =
+        Node::new(config, watches, images, runtime, network.clone(), network, clock.clone(), tasks.clone());
+    let node = Arc::new(node);
+    node.start().await?;
+    Ok(node)
+}
+
+/// The containers of a data directory.
+pub fn open_runtime(data: &DataDir) -> Result<Runtime> {
+    Ok(Runtime::new(runtime::Config {
+        state_dir: data.dir("pods/sandboxes")?,
+        shim_exe: "/proc/self/exe".into(),
+        cgroup_root: format!("yado/{}", instance(data.path())),
+    })?)
+}
+
+/// A name for this data directory that is the same at every start: cgroups of several Yados lie side by side.
+fn instance(path: &Path) -> String {
+    use std::os::unix::ffi::OsStrExt;
+    let bytes = path.as_os_str().as_bytes();
+    let hash = bytes.iter().fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
+    format!("{hash:08x}")
+}
+
+/// Writes the kubeconfig where clients look for it. It holds a key, so only its owner may read it.
+fn write_kubeconfigs(data: &DataDir, settings: &Settings, text: &str) -> Result<Vec<PathBuf>> {
+    let paths: Vec<_> = [data.file("kubeconfig")].into_iter().chain(settings.kubeconfig.clone()).collect();
+    for path in &paths {
+        let written = write_private(path, text);
+        written.with_context(|| format!("the kubeconfig {} cannot be written", path.display()))?;
+    }
+    Ok(paths)
+}
+
+/// Opens a data directory's images and imports the archives that lie in its `images/`.
+pub async fn open_images(data: &DataDir) -> Result<ImageStore> {
+    let (dir, archives) = (data.dir(crate::image::IMAGES)?, data.dir("images")?);
+    let opened = tokio::task::spawn_blocking(move || {
+        let images = ImageStore::open(dir)?;
+        for imported in images.import_dir(archives, &Progress::none())? {
+            if let Err(error) = imported.result {
+                tracing::warn!(archive = %imported.path.display(), %error, "an archive is not imported");
+            }
+        }
+        anyhow::Ok(images)
+    });
+    opened.await.context("the images could not be opened")?
+}

@@ -1,0 +1,93 @@
+//! `yado image`: images on this machine.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::json;
+use yado_cli::args::{Format, ImageCommand};
+use yado_oci::image::{Image, ImageStore};
+
+use crate::control::{Request, ask, carry_out};
+
+/// Where a data directory keeps its images.
+pub const IMAGES: &str = "oci";
+
+/// Carries the command out: through the engine of that data directory where one runs.
+pub fn run(command: &ImageCommand) -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("images belong to root; run it again with sudo");
+    }
+    match command {
+        ImageCommand::Import { archives, data_dir } => archives.iter().try_for_each(|a| import(a, data_dir)),
+        ImageCommand::Ls { data_dir, output } => list(&request(data_dir, &Request::List)?, *output),
+    }
+}
+
+fn request(data_dir: &Path, request: &Request) -> Result<Vec<Image>> {
+    if let Some(images) = ask(data_dir, request)? {
+        return Ok(images);
+    }
+    let store = ImageStore::open(data_dir.join(IMAGES))?;
+    carry_out(request, &store).map_err(anyhow::Error::msg)
+}
+
+fn import(archive: &Path, data_dir: &Path) -> Result<()> {
+    let spooled;
+    let path = if archive == Path::new("-") {
+        spooled = Spooled::from_stdin()?;
+        spooled.0.clone()
+    } else {
+        // The engine has another working directory.
+        archive.canonicalize().with_context(|| format!("{} cannot be read", archive.display()))?
+    };
+    let images = request(data_dir, &Request::Import(path));
+    for image in images.with_context(|| format!("{} is not imported", archive.display()))? {
+        writeln!(io::stdout(), "{}", image.names.join("\n"))?;
+    }
+    Ok(())
+}
+
+/// Standard input as a file, which goes when this does.
+struct Spooled(PathBuf);
+
+impl Spooled {
+    fn from_stdin() -> Result<Self> {
+        let path = std::env::temp_dir().join(format!("yado-import-{}.tar", std::process::id()));
+        let mut file = File::options().create_new(true).write(true).open(&path);
+        let spooled = Self(path);
+        let copied = file.as_mut().map(|file| io::copy(&mut io::stdin().lock(), file));
+        let at = || format!("standard input cannot be kept at {}", spooled.0.display());
+        copied.map_err(|e| anyhow::anyhow!("{}: {e}", at()))?.with_context(at)?;
+        Ok(spooled)
+    }
+}
+
+impl Drop for Spooled {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn list(images: &[Image], format: Option<Format>) -> Result<()> {
+    let mut out = io::stdout().lock();
+    let row = |i: &Image| json!({"names": i.names, "id": i.id, "repoDigests": i.repo_digests, "size": i.size});
+    let rows = || images.iter().map(row).collect::<Vec<_>>();
+    match format {
+        Some(Format::Json) => writeln!(out, "{}", serde_json::to_string_pretty(&rows())?)?,
+        Some(Format::Yaml) => write!(out, "{}", serde_norway::to_string(&rows())?)?,
+        None => {
+            let width = images.iter().flat_map(|i| &i.names).map(String::len).max().unwrap_or(0).max(5);
+            writeln!(out, "{:<width$}  {:<12}  SIZE", "IMAGE", "ID")?;
+            for image in images {
+                let id: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();
+                let size = format!("{:.1} MB", image.size as f64 / 1e6);
+                for name in &image.names {
+                    writeln!(out, "{name:<width$}  {id:<12}  {size}")?;
+                }
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! `yado reset`: removes what a yado that is not running has left, whatever became of it.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use nix::mount::{MntFlags, umount2};
+use yado_cli::args::ResetArgs;
+use yado_net::nft::Table;
+use yado_net::pods::PodNetwork;
+use yado_net::slot::Slot;
+
+use crate::data_dir::DataDir;
+use crate::engine::{RUN_DIR, open_runtime};
+
+/// Removes containers, networks and state; images stay.
+pub async fn run(args: &ResetArgs) -> Result<()> {
+    let data = DataDir::claim(&args.data_dir)?;
+    let runtime = open_runtime(&data)?;
+    for found in runtime.sandboxes().await? {
+        runtime.destroy(&found.spec.id).await?;
+    }
+    let slot = Slot::claim(data.path(), Path::new(RUN_DIR), &[])?;
+    Table::remove(&slot)?;
+    PodNetwork::start(&slot).await?.tear_down().await?;
+    files(&data, &[data.file("kubeconfig")])
+}
+
+/// Removes the state in the data directory and the kubeconfigs.
+pub fn files(data: &DataDir, kubeconfigs: &[PathBuf]) -> Result<()> {
+    let unmounted = unmount_below(&data.file("pods")).context("a volume is still in use");
+    let mut removed = unmounted;
+    for name in ["store", "pods", "pki"] {
+        removed = removed.and(data.remove(name));
+    }
+    for path in kubeconfigs.iter().cloned().chain([data.file("control.sock")]) {
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                removed = removed.and(Err(error).with_context(|| format!("{} cannot be removed", path.display())));
+            }
+            _ => {}
+        }
+    }
+    removed
+}
+
+/// Unmounts everything below a directory, the innermost first.
+fn unmount_below(directory: &Path) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("the list of mounts cannot be read")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
+    let mut below: Vec<PathBuf> = points.filter(|point| point.starts_with(directory)).collect();
+    below.sort();
+    for point in below.iter().rev() {
+        umount2(point, MntFlags::MNT_DETACH).with_context(|| format!("{} cannot be unmounted", point.display()))?;
+    }
+    Ok(())
+}
+
+/// The kernel writes blanks in paths as octal numbers.
+fn unescape(text: &str) -> PathBuf {
+    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
+        .iter()
+        .fold(text.to_owned(), |text, (code, c)| text.replace(code, c))
+        .into()
+}

@@ -1,0 +1,38 @@
+//! `yado up`: the engine alone, in the foreground.
+
+use std::io::Write;
+
+use anyhow::{Context, Result};
+use yado_cli::args::{Global, UpArgs};
+use yado_reconcile::SystemClock;
+
+use crate::data_dir::DataDir;
+use crate::engine::{Engine, Settings, open_images};
+use crate::signals::Stop;
+
+/// Runs until it is told to stop. Containers go on without it.
+pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {
+    let clock = SystemClock::shared();
+    let mut stop = Stop::listen()?;
+    let data = DataDir::claim(&args.data_dir)?;
+    let images = open_images(&data).await?;
+    let settings = Settings {
+        api_port: args.api_port,
+        http_port: args.http_port,
+        node_name: args.name.clone(),
+        kubeconfig: global.kubeconfig.clone(),
+    };
+    let engine = Engine::start(data, images, &settings).await?;
+    let ready = tokio::select! {
+        ready = engine.ready() => ready,
+        () = stop.wanted() => return engine.stop().await,
+    };
+    if let Err(error) = ready {
+        let _ = engine.stop().await;
+        return Err(error);
+    }
+    println!("ready in {:.0} ms", clock.monotonic().as_secs_f64() * 1000.0);
+    std::io::stdout().flush().context("standard output is closed")?;
+    stop.wanted().await;
+    engine.stop().await
+}

@@ -1,0 +1,171 @@
+//! A running `yado up` for one test, and what tests ask of it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The binary under test.
+pub const YADO: &str = env!("CARGO_BIN_EXE_yado");
+/// What a test waits for happens within moments or is broken; a busy machine gets plenty.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// Where `cargo xtask demo-images` leaves its archives.
+pub fn demo_image(archive: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/images").join(archive)
+}
+
+/// Why the tests cannot run here, if they cannot.
+pub fn missing() -> Option<&'static str> {
+    if !nix::unistd::geteuid().is_root() {
+        Some("containers need root")
+    } else if !demo_image("busybox.tar").exists() {
+        Some("`cargo xtask demo-images` has not been run")
+    } else {
+        None
+    }
+}
+
+/// One `yado up` in a network namespace of its own.
+pub struct Cluster {
+    child: Child,
+    holder: Child,
+    /// Its data directory.
+    pub data: tempfile::TempDir,
+}
+
+impl Cluster {
+    /// Starts one with these demonstration images; `None`, with a word on standard error, where it cannot run.
+    pub fn start(images: &[&str]) -> Option<Self> {
+        if let Some(reason) = missing() {
+            eprintln!("skipped: {reason}");
+            return None;
+        }
+        let data = tempfile::Builder::new().prefix("yado-e2e-").tempdir().expect("a folder");
+        let archives = data.path().join("images");
+        std::fs::create_dir(&archives).expect("a folder");
+        for image in images {
+            std::fs::hard_link(demo_image(image), archives.join(image))
+                .or_else(|_| std::fs::copy(demo_image(image), archives.join(image)).map(drop))
+                .expect("the image");
+        }
+        // A process that does nothing but keep the namespace, so that a restarted yado comes back into it.
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up 2>/dev/null; echo there; exec sleep infinity"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a network namespace");
+        let mut line = String::new();
+        let stdout = holder.stdout.as_mut().expect("its output");
+        BufReader::new(stdout).read_line(&mut line).expect("a word");
+        let child = up(holder.id(), data.path());
+        Some(Self { child, holder, data })
+    }
+
+    /// Ends yado as a crash would, and starts it again.
+    pub fn crash_and_restart(&mut self) {
+        self.child.kill().expect("to kill");
+        self.child.wait().expect("to end");
+        self.child = up(self.holder.id(), self.data.path());
+    }
+
+    /// Ends yado as a service manager would, and waits.
+    pub fn stop(&mut self) {
+        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("to signal");
+        assert!(self.child.wait().expect("to end").success());
+    }
+
+    /// Starts yado again after [`Cluster::stop`].
+    pub fn restart(&mut self) {
+        self.child = up(self.holder.id(), self.data.path());
+    }
+
+    /// A command in the cluster's network namespace.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg("--").arg(program);
+        command.env("KUBECONFIG", self.data.path().join("kubeconfig"));
+        command.env("YADO_DATA_DIR", self.data.path());
+        command.env("HOME", self.data.path());
+        command
+    }
+
+    /// `kubectl` with these words.
+    pub fn kubectl(&self, args: &[&str]) -> Output {
+        self.command("kubectl").args(args).output().expect("kubectl")
+    }
+
+    /// `kubectl` with these words, which must succeed: its output.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let output = self.kubectl(args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "kubectl {}: {text}{error}", args.join(" "));
+        text
+    }
+
+    /// `kubectl` with a manifest on standard input, which must succeed.
+    pub fn apply(&self, manifest: &str) -> String {
+        let file = self.data.path().join(format!("manifest-{:?}.yaml", Instant::now()).replace([' ', '{', '}', ':'], ""));
+        std::fs::write(&file, manifest).expect("a file");
+        self.ok(&["apply", "-f", &file.to_string_lossy()])
+    }
+
+    /// What `curl` prints for an address within the cluster's network; empty where nobody answers.
+    pub fn curl(&self, args: &[&str]) -> String {
+        let output = self.command("curl").args(["-sS", "--max-time", "10"]).args(args).output().expect("curl");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// Waits until `probe` gives something.
+    pub fn until<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+        let started = Instant::now();
+        loop {
+            if let Some(found) = probe() {
+                return found;
+            }
+            if started.elapsed() > PATIENCE {
+                let state = self.kubectl(&["get", "pods,events", "-A", "-o", "wide"]);
+                panic!("{what}: not within {PATIENCE:?}\n{}", String::from_utf8_lossy(&state.stdout));
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// The port on which its router listens.
+    pub const HTTP: u16 = 8080;
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let data = self.data.path().to_string_lossy().into_owned();
+        let reset = self.command(YADO).args(["reset", "--data-dir", &data]).output();
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+        if !std::thread::panicking() {
+            let reset = reset.expect("yado reset");
+            assert!(reset.status.success(), "{}", String::from_utf8_lossy(&reset.stderr));
+        }
+    }
+}
+
+/// Starts `yado up` and waits for its word.
+fn up(namespace: u32, data: &Path) -> Child {
+    let mut child = Command::new("nsenter")
+        .arg(format!("--net=/proc/{namespace}/ns/net"))
+        .args(["--", YADO, "up", "--api-port", "6443", "--http-port", "8080", "--name", "node-1", "--data-dir"])
+        .arg(data)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("yado");
+    let mut line = String::new();
+    let stdout = child.stdout.as_mut().expect("its output");
+    BufReader::new(stdout).read_line(&mut line).expect("a line");
+    assert!(line.starts_with("ready in "), "yado up said {line:?}");
+    child
+}

@@ -1,0 +1,153 @@
+//! `yado dev`: the main job, on the examples.
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::cluster::{YADO, missing};
+
+/// `yado dev` in a network namespace of its own.
+struct Dev {
+    holder: Child,
+    data: tempfile::TempDir,
+}
+
+impl Dev {
+    fn new() -> Option<Self> {
+        if let Some(reason) = missing() {
+            eprintln!("skipped: {reason}");
+            return None;
+        }
+        let data = tempfile::Builder::new().prefix("yado-dev-").tempdir().expect("a folder");
+        // Built images outlive a test run: the first build of a base takes a while.
+        let mut holder = Command::new("unshare")
+            .args(["--net", "sh", "-c", "ip link set lo up 2>/dev/null; echo there; exec sleep infinity"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a network namespace");
+        let mut line = String::new();
+        BufReader::new(holder.stdout.as_mut().expect("its output")).read_line(&mut line).expect("a word");
+        Some(Self { holder, data })
+    }
+
+    fn inside(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg("--").arg(program);
+        command
+    }
+
+    /// Starts `yado dev` and gives it with its output once it has printed the address.
+    fn start(&self, app: &Path) -> (Child, BufReader<ChildStdout>, String) {
+        let mut child = self
+            .inside(YADO)
+            .args(["dev", "--http-port", "8080", "--data-dir"])
+            .arg(self.data.path())
+            .arg(app)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("yado dev");
+        let mut output = BufReader::new(child.stdout.take().expect("its output"));
+        let mut line = String::new();
+        output.read_line(&mut line).expect("a line");
+        assert!(line.starts_with("http://"), "yado dev said {line:?}");
+        (child, output, line.trim().to_owned())
+    }
+
+    fn curl(&self, args: &[&str]) -> String {
+        let output = self.inside("curl").args(["-sSL", "--max-time", "10"]).args(args).output().expect("curl");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    fn until<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+        let started = Instant::now();
+        loop {
+            if let Some(found) = probe() {
+                return found;
+            }
+            assert!(started.elapsed() < Duration::from_secs(60), "{what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        let reset = self.inside(YADO).args(["reset", "--data-dir"]).arg(self.data.path()).output();
+        drop(reset);
+        let _ = self.holder.kill();
+        let _ = self.holder.wait();
+    }
+}
+
+/// A copy of an example, so that what `compile` writes stays out of the project.
+fn example(name: &str) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().expect("a folder");
+    let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
+    let copied = Command::new("cp").arg("-r").arg(format!("{}/.", from.display())).arg(copy.path()).status();
+    assert!(copied.expect("cp").success());
+    copy
+}
+
+/// What a run could leave behind on this machine.
+fn traces(dev: &Dev) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let data = dev.data.path().to_string_lossy().into_owned();
+    let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
+    found.extend(mounts.lines().filter(|l| l.contains(&data) || l.contains("/run/yado")).map(|l| format!("mount {l}")));
+    let devices = dev.inside("cat").arg("/proc/net/dev").output().expect("devices").stdout;
+    let devices = String::from_utf8_lossy(&devices).into_owned();
+    found.extend(devices.lines().filter(|l| l.contains("yado")).map(|l| format!("device {l}")));
+    for entry in std::fs::read_dir("/proc").expect("/proc").flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let line = String::from_utf8_lossy(&line).replace('\0', " ");
+        if line.contains(&data) {
+            found.insert(format!("process {line}"));
+        }
+    }
+    for entry in std::fs::read_dir(dev.data.path()).expect("the data").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !["oci", "images", "lock", "net-slot"].contains(&name.as_str()) {
+            found.insert(format!("file {name}"));
+        }
+    }
+    found
+}
+
+#[test]
+fn the_guestbook_runs_keeps_entries_and_leaves_nothing_behind() {
+    let Some(dev) = Dev::new() else { return };
+    let app = example("guestbook");
+    let (mut child, mut output, url) = dev.start(app.path());
+    assert_eq!(url, "http://guestbook.localhost:8080");
+    dev.curl(&["--data-urlencode", "entry=Mio was here", &url]);
+    dev.until("a page shows the entry", || dev.curl(&[&url]).contains("Mio was here").then_some(()));
+    let mut line = String::new();
+    output.read_line(&mut line).expect("a log line");
+    assert!(line.contains(" | "), "{line}");
+
+    // A crash costs neither containers nor entries; the next run adopts them.
+    child.kill().expect("to kill");
+    child.wait().expect("to end");
+    let (mut child, _output, url) = dev.start(app.path());
+    dev.until("a page shows the old entry", || dev.curl(&[&url]).contains("Mio was here").then_some(()));
+
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).expect("to signal");
+    assert!(child.wait().expect("to end").success());
+    assert_eq!(traces(&dev), BTreeSet::new());
+}
+
+#[test]
+fn the_smallest_app_runs() {
+    let Some(dev) = Dev::new() else { return };
+    let app = example("hello");
+    let (mut child, _output, url) = dev.start(app.path());
+    assert!(dev.curl(&[&url]).contains("ello"));
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("to signal");
+    assert!(child.wait().expect("to end").success());
+    assert_eq!(traces(&dev), BTreeSet::new());
+}

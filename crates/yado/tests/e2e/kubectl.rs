@@ -1,0 +1,231 @@
+//! The real `kubectl` against a real node: one row a command.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::Stdio;
+
+use crate::cluster::Cluster;
+
+/// What is run and what its output must hold. `!` before an expectation means it must not; `^` before a command
+/// means it must fail.
+type Row = (&'static str, &'static [&'static str]);
+
+/// Words, with `'…'` kept together.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut word, mut quoted) = (Vec::new(), String::new(), false);
+    for c in line.chars() {
+        match c {
+            '\'' => quoted = !quoted,
+            ' ' if !quoted => words.extend((!word.is_empty()).then(|| std::mem::take(&mut word))),
+            c => word.push(c),
+        }
+    }
+    words.extend((!word.is_empty()).then_some(word));
+    words
+}
+
+fn check(cluster: &Cluster, rows: &[Row]) {
+    let mut failures = Vec::new();
+    for (line, expect) in rows {
+        let (fails, line) = line.strip_prefix('^').map_or((false, *line), |l| (true, l));
+        let args = words(line);
+        let output = cluster.kubectl(&args.iter().map(String::as_str).collect::<Vec<_>>());
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        let met = |e: &&&str| e.strip_prefix('!').map_or_else(|| text.contains(**e), |not| !text.contains(not));
+        let unmet: Vec<_> = expect.iter().filter(|e| !met(e)).collect();
+        if output.status.success() == fails || !unmet.is_empty() {
+            failures.push(format!("kubectl {line}\n  {}, without {unmet:?}:\n{text}", output.status));
+        }
+    }
+    assert!(failures.is_empty(), "{} rows failed\n{}", failures.len(), failures.join("\n"));
+}
+
+const WEB: &str = r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web, labels: {app: web}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      terminationGracePeriodSeconds: 2
+      containers:
+      - name: web
+        image: busybox
+        imagePullPolicy: Never
+        command: [sh, -c, "echo started as $(hostname); mkdir /www; hostname > /www/index.html; exec httpd -f -v -p 8000 -h /www"]
+        ports: [{name: http, containerPort: 8000}]
+        readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec: {selector: {app: web}, ports: [{port: 80, targetPort: http}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: web}
+spec:
+  rules:
+  - host: web.test
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}
+"#;
+
+#[test]
+fn every_command_of_kubectl_that_users_know() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    let dir = cluster.data.path().display().to_string();
+    std::fs::write(cluster.data.path().join("password"), "s3cr3t").expect("a file");
+    std::fs::write(cluster.data.path().join("config.yaml"), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: made}\ndata: {a: b}\n")
+        .expect("a file");
+
+    check(
+        &cluster,
+        &[
+            ("version", &["Server Version: v1."]),
+            ("cluster-info", &["control plane", "is running at"]),
+            ("api-resources", &["deployments", "apps/v1", "ReplicaSet", "endpointslices", "leases"]),
+            ("get nodes", &["NAME", "STATUS", "node-1", "Ready"]),
+            ("get nodes -o wide", &["INTERNAL-IP", "yado://"]),
+            ("describe node node-1", &["Capacity:", "Allocatable:", "cpu:", "MemoryPressure"]),
+            ("get namespaces", &["default", "kube-system", "Active"]),
+            ("config use-context yado", &["Switched to context"]),
+            ("config get-contexts", &["yado"]),
+            ("explain deployment.spec.replicas", &["FIELD: replicas <integer>", "DESCRIPTION"]),
+            ("explain pod.spec.containers", &["image", "<string>"]),
+        ],
+    );
+
+    let applied = cluster.apply(WEB);
+    assert!(applied.contains("deployment.apps/web created"), "{applied}");
+    check(
+        &cluster,
+        &[
+            ("rollout status deployment/web --timeout=60s", &["successfully rolled out"]),
+            ("wait --for=condition=Available deployment/web --timeout=30s", &["condition met"]),
+            ("get deployments", &["READY", "UP-TO-DATE", "AVAILABLE", "2/2"]),
+            ("get pods", &["NAME", "READY", "STATUS", "RESTARTS", "AGE", "1/1", "Running"]),
+            ("get pods -o wide", &["IP", "node-1", "10."]),
+            ("get pods -l app=web -o name", &["pod/web-"]),
+            ("get pods -l app=none", &["No resources found"]),
+            ("get pods --field-selector status.phase=Running -o name", &["pod/web-"]),
+            ("get rs", &["DESIRED", "CURRENT", "web-"]),
+            ("get services", &["CLUSTER-IP", "web", "80/TCP"]),
+            ("get endpoints web", &[":8000"]),
+            ("get endpointslices", &["IPv4", "8000"]),
+            ("get ingress", &["web.test", "127.0.0.1"]),
+            ("get deployment web -o yaml", &["kind: Deployment", "maxSurge: 25%", "observedGeneration"]),
+            ("get deployment web -o json", &["\"kind\": \"Deployment\""]),
+            ("get deployment web -o jsonpath={.status.readyReplicas}", &["2"]),
+            ("get all", &["deployment.apps/web", "replicaset.apps/web", "service/web"]),
+            ("describe deployment web", &["RollingUpdateStrategy", "NewReplicaSet:", "ScalingReplicaSet"]),
+            ("describe pods -l app=web", &["Container ID:", "yado://", "Ready:          True", "Scheduled", "Started"]),
+            ("describe service web", &["Endpoints:", ":8000"]),
+            ("logs deployment/web", &["started as web-"]),
+            ("logs -l app=web --prefix --tail=1", &["[pod/web-"]),
+            ("exec deployment/web -- cat /etc/hostname", &["web-"]),
+            ("^exec deployment/web -- sh -c 'exit 7'", &["exit code 7"]),
+            ("exec deployment/web -- sh -c 'echo out; echo err >&2'", &["out", "err"]),
+        ],
+    );
+    check(
+        &cluster,
+        &[
+            ("scale deployment web --replicas=3", &["scaled"]),
+            ("rollout status deployment/web --timeout=60s", &["successfully rolled out"]),
+            ("set image deployment/web web=busybox:latest", &["image updated"]),
+            ("rollout status deployment/web --timeout=60s", &["successfully rolled out"]),
+            ("rollout history deployment/web", &["REVISION", "1", "2"]),
+            ("rollout undo deployment/web", &["rolled back"]),
+            ("rollout status deployment/web --timeout=60s", &["successfully rolled out"]),
+            ("rollout history deployment/web", &["!1 ", "3"]),
+            ("rollout restart deployment/web", &["restarted"]),
+            ("rollout status deployment/web --timeout=60s", &["successfully rolled out"]),
+            ("label deployment web tier=front", &["labeled"]),
+            ("get deployments -l tier=front", &["web"]),
+            ("annotate deployment web note='a b'", &["annotated"]),
+            ("patch deployment web -p '{\"spec\":{\"replicas\":1}}'", &["patched"]),
+            ("patch deployment web --type=json -p '[{\"op\":\"replace\",\"path\":\"/spec/replicas\",\"value\":2}]'", &["patched"]),
+            ("patch deployment web --type=merge -p '{\"metadata\":{\"labels\":{\"tier\":null}}}'", &["patched"]),
+            ("create secret generic db --from-file=PASSWORD", &["secret/db created"]),
+            ("get secrets", &["NAME", "TYPE", "DATA", "AGE", "db", "Opaque", "1"]),
+            ("describe secret db", &["password:  6 bytes", "!s3cr3t"]),
+            ("get secret db -o yaml", &["password: czNjcjN0", "uid:"]),
+            ("create configmap c --from-literal=k=v", &["configmap/c created"]),
+            ("create namespace n", &["namespace/n created"]),
+            ("create -f CONFIG", &["configmap/made created"]),
+            ("^create -f CONFIG", &["AlreadyExists"]),
+            ("apply -f CONFIG", &["configmap/made configured"]),
+            ("apply -f CONFIG", &["configmap/made unchanged"]),
+            ("apply --server-side -f CONFIG --force-conflicts", &["serverside-applied"]),
+            ("diff -f CONFIG", &[]),
+            ("delete -f CONFIG", &["\"made\" deleted"]),
+            ("create deployment other --image=busybox -n n", &["created"]),
+            ("delete namespace n --timeout=60s", &["\"n\" deleted"]),
+            ("^get namespace n", &["NotFound"]),
+            ("^get pods none", &["Error from server (NotFound): pods \"none\" not found"]),
+            ("^apply -f BAD", &["unknown field \"spec.replica\""]),
+        ]
+        .map(|(line, expect)| {
+            let line = line.replace("PASSWORD", &format!("{dir}/password"));
+            let line = line.replace("CONFIG", &format!("{dir}/config.yaml")).replace("BAD", &format!("{dir}/bad.yaml"));
+            if line.contains("bad.yaml") {
+                let bad = WEB.split("---").next().unwrap_or_default().replace("replicas", "replica").replace("web", "bad");
+                std::fs::write(format!("{dir}/bad.yaml"), bad).expect("a file");
+            }
+            (&*Box::leak(line.into_boxed_str()), expect as &[&str])
+        }),
+    );
+    interactive(&cluster);
+    check(
+        &cluster,
+        &[
+            ("delete deployment web --timeout=60s", &["deleted"]),
+            ("wait --for=delete pod -l app=web --timeout=60s", &[]),
+            ("get pods -l app=web", &["No resources found"]),
+        ],
+    );
+}
+
+/// What talks back: edit, watch, follow, exec with input and with a terminal, port-forward.
+fn interactive(cluster: &Cluster) {
+    let edited = cluster.command("kubectl").args(["edit", "configmap", "c"]).env("KUBE_EDITOR", "sed -i s/v/w/").output();
+    let edited = edited.expect("kubectl edit");
+    assert!(String::from_utf8_lossy(&edited.stdout).contains("configmap/c edited"), "{edited:?}");
+
+    let mut watch = cluster.command("kubectl").args(["get", "configmaps", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn().expect("a watch");
+    let mut seen = BufReader::new(watch.stdout.take().expect("its output")).lines().map_while(Result::ok);
+    assert!(seen.any(|line| line == "configmap/c"));
+    cluster.ok(&["create", "configmap", "later"]);
+    assert!(seen.any(|line| line == "configmap/later"));
+    watch.kill().expect("to end");
+    watch.wait().expect("to end");
+
+    let mut follow = cluster.command("kubectl").args(["logs", "-f", "deployment/web"]).stdout(Stdio::piped()).spawn().expect("logs");
+    let mut lines = BufReader::new(follow.stdout.take().expect("its output")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.starts_with("started as web-")));
+    follow.kill().expect("to end");
+    follow.wait().expect("to end");
+
+    let mut shell = cluster.command("kubectl").args(["exec", "-i", "deployment/web", "--", "cat"]);
+    let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("exec");
+    shell.stdin.take().expect("its input").write_all(b"through and back").expect("to write");
+    let output = shell.wait_with_output().expect("exec");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "through and back");
+
+    let terminal = "kubectl exec -it deployment/web -- sh -c 'tty; stty size; echo done'";
+    let typed = cluster.command("script").args(["-qec", terminal, "/dev/null"]).output().expect("script");
+    let typed = String::from_utf8_lossy(&typed.stdout).into_owned();
+    assert!(typed.contains("/dev/pts/") && typed.contains("done"), "{typed}");
+
+    let mut forward = cluster.command("kubectl").args(["port-forward", "deployment/web", "18000:8000"]).stdout(Stdio::piped()).spawn().expect("port-forward");
+    let mut lines = BufReader::new(forward.stdout.take().expect("its output")).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("Forwarding from")));
+    for _ in 0..3 {
+        assert!(cluster.curl(&["http://127.0.0.1:18000/"]).starts_with("web-"));
+    }
+    forward.kill().expect("to end");
+    forward.wait().expect("to end");
+}

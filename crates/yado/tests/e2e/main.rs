@@ -1,0 +1,8 @@
+//! The binary as users run it, with real clients, containers and networks. Each test has a network namespace, ports
+//! and a data directory of its own.
+
+mod bad_input;
+mod cluster;
+mod dev;
+mod kubectl;
+mod network;
