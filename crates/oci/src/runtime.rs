@@ -22,11 +22,14 @@ mod shim;
 mod users;
 
 use std::collections::HashMap;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::io::unix::AsyncFd;
 
 use self::protocol::Request;
 use crate::spec::{ContainerStatus, SandboxSpec};
@@ -95,12 +98,20 @@ pub(crate) const SHIMS: &str = ".shims";
 impl Runtime {
     /// Makes the state directory and finds the machine's cgroups.
     pub fn new(config: Config) -> Result<Self> {
-        std::fs::create_dir_all(&config.state_dir)
-            .map_err(Error::file("create directory", &config.state_dir))?;
+        // Whoever reaches a shim's socket is root in its containers.
+        let made = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&config.state_dir);
+        made.map_err(Error::file("create directory", &config.state_dir))?;
         let hierarchies =
             cgroup::Hierarchies::detect().map_err(Error::file("read", Path::new("/proc/self/mountinfo")))?;
         if hierarchies.is_empty() {
             return Err(Error::NoCgroups);
+        }
+        let missing = hierarchies.missing();
+        if !missing.is_empty() {
+            tracing::warn!(
+                ?missing,
+                "the kernel has no such cgroup controllers, so these limits are not enforced"
+            );
         }
         let inner = Inner { config, hierarchies, sandboxes: Mutex::default() };
         Ok(Self { inner: Arc::new(inner) })
@@ -114,6 +125,10 @@ impl Runtime {
         let mut found = Vec::new();
         for entry in entries.flatten() {
             let Ok(id) = entry.file_name().into_string() else { continue };
+            if check_id(&id, SANDBOX_ID_MAX).is_err() {
+                // Somebody else's, or one that is being made.
+                continue;
+            }
             match self.read_spec(&id) {
                 Ok(spec) => {
                     let alive = connection::connect(&entry.path()).await.is_ok();
@@ -132,13 +147,7 @@ impl Runtime {
         check_id(&spec.id, SANDBOX_ID_MAX)?;
         let id = spec.id.clone();
         let dir = self.dir(&id);
-        match std::fs::create_dir(&dir) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(Error::SandboxExists { id });
-            }
-            Err(error) => return Err(Error::file("create directory", &dir)(error)),
-        }
+        self.make_directory(&spec, &dir)?;
         match self.start_sandbox(spec, &dir).await {
             Ok(sandbox) => {
                 self.inner.sandboxes.lock().insert(id, sandbox.clone());
@@ -153,11 +162,32 @@ impl Runtime {
         }
     }
 
-    async fn start_sandbox(&self, spec: SandboxSpec, dir: &Path) -> Result<Sandbox> {
-        let path = dir.join(protocol::SPEC_FILE);
-        let refused = |reason: String| Error::ShimStart { id: spec.id.clone(), reason };
-        let text = serde_json::to_vec(&spec).map_err(|error| refused(error.to_string()))?;
+    /// The directory appears under its name with the specification in it, or not at all.
+    fn make_directory(&self, spec: &SandboxSpec, dir: &Path) -> Result<()> {
+        let fresh = self.inner.config.state_dir.join(format!(".{}", spec.id));
+        let path = fresh.join(protocol::SPEC_FILE);
+        let text = serde_json::to_vec(spec)
+            .map_err(|error| Error::ShimStart { id: spec.id.clone(), reason: error.to_string() })?;
+        if let Err(error) = std::fs::create_dir(&fresh)
+            // Left by a daemon that was killed right here.
+            && error.kind() != std::io::ErrorKind::AlreadyExists
+        {
+            return Err(Error::file("create directory", &fresh)(error));
+        }
         std::fs::write(&path, text).map_err(Error::file("write", &path))?;
+        match std::fs::rename(&fresh, dir) {
+            Err(error) if dir.exists() => {
+                tracing::debug!(sandbox = %spec.id, %error, "a sandbox of this id is there");
+                // Best effort: it is found and used again by the next of this id.
+                let _ = std::fs::remove_dir_all(&fresh);
+                Err(Error::SandboxExists { id: spec.id.clone() })
+            }
+            result => result.map_err(Error::file("create directory", dir)),
+        }
+    }
+
+    async fn start_sandbox(&self, spec: SandboxSpec, dir: &Path) -> Result<Sandbox> {
+        let refused = |reason: String| Error::ShimStart { id: spec.id.clone(), reason };
         let output = tokio::process::Command::new(&self.inner.config.shim_exe)
             .arg(SHIM_ARGUMENT)
             .arg(dir)
@@ -199,11 +229,17 @@ impl Runtime {
         check_id(id, SANDBOX_ID_MAX)?;
         let dir = self.dir(id);
         let known = self.inner.sandboxes.lock().remove(id);
+        let shim = connection::connect(&dir).await.ok().and_then(|socket| Shim::behind(&socket));
         if let Some(sandbox) = known {
             // Only a politeness: what follows ends a shim that does not answer.
             let _ = tokio::time::timeout(DEATH_LIMIT, sandbox.caller().done(Request::Shutdown)).await;
         }
-        self.end_shim(id, &dir).await?;
+        if let Some(shim) = shim
+            && !shim.end(DEATH_LIMIT).await
+        {
+            let cgroup = self.inner.hierarchies.group(&self.inner.config.cgroup_root).shown();
+            return Err(Error::StillAlive { what: format!("sandbox {id}"), after: DEATH_LIMIT, cgroup });
+        }
         self.clear_cgroups(id).await?;
         let removed = dir.clone();
         let result = tokio::task::spawn_blocking(move || std::fs::remove_dir_all(&removed)).await;
@@ -221,23 +257,6 @@ impl Runtime {
         let path = format!("{}/{id}", self.inner.config.cgroup_root);
         let group = self.inner.hierarchies.group(&path);
         Ok(Usage { cpu_ns: group.cpu_ns(), memory_bytes: group.memory_bytes() })
-    }
-
-    /// Kills a shim that still listens, and waits until it is gone. Its mounts go with its namespace.
-    async fn end_shim(&self, id: &str, dir: &Path) -> Result<()> {
-        let started = tokio::time::Instant::now();
-        while let Ok(socket) = connection::connect(dir).await {
-            if started.elapsed() > DEATH_LIMIT {
-                let cgroup = self.inner.hierarchies.group(&self.inner.config.cgroup_root).shown();
-                return Err(Error::StillAlive { what: format!("sandbox {id}"), after: DEATH_LIMIT, cgroup });
-            }
-            if let Some(pid) = connection::peer_pid(&socket).filter(|pid| *pid > 1) {
-                // SAFETY: a system call without pointers; the connection proves that the process is the shim.
-                unsafe { libc::kill(pid, libc::SIGKILL) };
-            }
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-        Ok(())
     }
 
     async fn clear_cgroups(&self, id: &str) -> Result<()> {
@@ -262,7 +281,10 @@ impl Runtime {
             }
         }
         // The last one out: these stay while other sandboxes are there.
-        self.inner.hierarchies.group(&shims).remove_if_empty();
+        let shims = self.inner.hierarchies.group(&shims);
+        while !shims.remove_if_empty() && !shims.populated() && started.elapsed() < DEATH_LIMIT {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
         let mut above = Some(Path::new(root));
         while let Some(path) = above.filter(|path| !path.as_os_str().is_empty()) {
             self.inner.hierarchies.group(&path.to_string_lossy()).remove_if_empty();
@@ -281,6 +303,35 @@ impl Runtime {
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .ok_or_else(|| Error::NoSuchSandbox { id: id.to_owned() })
+    }
+}
+
+/// A shim's process, held so that its id cannot become another's.
+struct Shim(AsyncFd<OwnedFd>);
+
+impl Shim {
+    /// The process that listens on a connection's other side.
+    fn behind(socket: &tokio::net::UnixStream) -> Option<Self> {
+        let pid = socket.peer_cred().ok()?.pid().filter(|pid| *pid > 1)?;
+        // SAFETY: a system call without pointers; its new descriptor is nobody else's. The process had the socket a
+        // moment ago and shims end only when destroyed, so the id is still its own.
+        let fd = unsafe {
+            let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
+            if fd < 0 {
+                return None;
+            }
+            OwnedFd::from_raw_fd(fd as i32)
+        };
+        // SAFETY: an owned descriptor stays open, and the same, for as long as the registration owns it.
+        unsafe { AsyncFd::register(fd) }.ok().map(Self)
+    }
+
+    /// Kills it and waits until it is gone; its mounts go with its namespace. False where it does not go.
+    async fn end(&self, limit: Duration) -> bool {
+        let no_info = std::ptr::null::<libc::siginfo_t>();
+        // SAFETY: the pointer may be null. A process that has ended already is fine.
+        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), libc::SIGKILL, no_info, 0) };
+        tokio::time::timeout(limit, self.0.readable()).await.is_ok()
     }
 }
 

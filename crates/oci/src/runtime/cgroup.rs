@@ -65,6 +65,18 @@ impl Hierarchies {
         Self(found)
     }
 
+    /// Controllers that no hierarchy offers.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let offers = |hierarchy: &Hierarchy, name: &str| match &hierarchy.kind {
+            Kind::V1 { controllers } => controllers.iter().any(|controller| controller == name),
+            Kind::V2 => fs::read_to_string(hierarchy.mount.join("cgroup.controllers"))
+                .is_ok_and(|list| list.split_whitespace().any(|controller| controller == name)),
+        };
+        let mut wanted = vec!["cpu", "memory", "pids"];
+        wanted.retain(|name| !self.0.iter().any(|hierarchy| offers(hierarchy, name)));
+        wanted
+    }
+
     /// Whether the unified hierarchy alone is there.
     pub fn unified(&self) -> bool {
         self.0.iter().all(|hierarchy| hierarchy.kind == Kind::V2)
@@ -175,12 +187,18 @@ impl Cgroup<'_> {
         Ok(())
     }
 
-    /// Removes it where nothing is in or below it.
-    pub fn remove_if_empty(&self) {
-        for (_, dir) in self.dirs() {
-            // Whoever still uses it removes it later.
-            let _ = fs::remove_dir(&dir);
-        }
+    /// Removes it where nothing is in or below it, and says whether it is gone everywhere. Whoever still uses it
+    /// removes it later.
+    pub fn remove_if_empty(&self) -> bool {
+        let gone = |dir: &Path| fs::remove_dir(dir).is_ok() || !dir.exists();
+        self.dirs().fold(true, |all, (_, dir)| gone(&dir) && all)
+    }
+
+    /// Whether processes are in it.
+    pub fn populated(&self) -> bool {
+        let listed =
+            |dir: &Path| fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|list| !list.is_empty());
+        self.dirs().any(|(_, dir)| listed(&dir))
     }
 
     /// Processes that the kernel's memory killer took.

@@ -77,11 +77,6 @@ pub(super) async fn connect(dir: &Path) -> io::Result<UnixStream> {
     UnixStream::connect(format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd())).await
 }
 
-/// The shim's process id, as the kernel knows it.
-pub(super) fn peer_pid(socket: &UnixStream) -> Option<i32> {
-    socket.peer_cred().ok()?.pid()
-}
-
 /// The states that the shim last wrote to disk.
 fn read_states(dir: &Path) -> BTreeMap<String, ContainerStatus> {
     std::fs::read(dir.join(STATE_FILE))

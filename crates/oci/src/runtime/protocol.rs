@@ -25,6 +25,8 @@ pub const SOCKET: &str = "shim.sock";
 pub const STATE_FILE: &str = "state.json";
 /// The sandbox's specification, written by the runtime before the shim starts.
 pub const SPEC_FILE: &str = "spec.json";
+/// Where the shim moves the directories of removed containers, for the daemon to delete.
+pub const GONE: &str = "gone";
 /// Where a shim's last words go.
 pub const SHIM_LOG: &str = "shim.log";
 

@@ -1,7 +1,7 @@
 //! A sandbox with a living shim, as its callers see it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::connection::{Caller, Connection};
 use super::error::{Error, Result};
-use super::protocol::{Reply, Request};
+use super::protocol::{GONE, Reply, Request};
 use super::session::{AttachSession, ExecOutput, ExecSession, Streams};
 use crate::spec::{ContainerSpec, ContainerState, ContainerStatus, ExecSpec, SandboxSpec};
 
@@ -33,6 +33,7 @@ pub struct Sandbox {
 
 struct Inner {
     spec: SandboxSpec,
+    dir: PathBuf,
     caller: Caller,
     state: watch::Receiver<Arc<SandboxState>>,
     /// The connection's task, aborted when the last handle goes.
@@ -44,7 +45,9 @@ impl Sandbox {
         let (connection, caller, state) = Connection::open(&spec.id, dir).await?;
         let mut task = JoinSet::new();
         task.spawn(connection.run());
-        Ok(Self { inner: Arc::new(Inner { spec, caller, state, _task: Mutex::new(task) }) })
+        Ok(Self {
+            inner: Arc::new(Inner { spec, dir: dir.to_owned(), caller, state, _task: Mutex::new(task) }),
+        })
     }
 
     /// As it was created.
@@ -86,7 +89,17 @@ impl Sandbox {
 
     /// Forgets an exited or never started container and deletes its writable layer. One that is not there is fine.
     pub async fn remove(&self, id: &str) -> Result<()> {
-        self.inner.caller.done(Request::Remove { id: id.to_owned() }).await
+        self.inner.caller.done(Request::Remove { id: id.to_owned() }).await?;
+        // The shim only moves it aside: deleting a large tree would keep it from its other containers.
+        let gone = self.inner.dir.join(GONE);
+        let result = tokio::task::spawn_blocking(move || match std::fs::remove_dir_all(&gone) {
+            // Two removals at once take each other's files away, which is what both want.
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(Error::file("remove", &gone)(error))
+            }
+            _ => Ok(()),
+        });
+        result.await.unwrap_or(Ok(()))
     }
 
     /// All containers, as last heard. Waits for nothing.

@@ -137,7 +137,7 @@ pub struct ExecSession {
     /// Standard error; absent on a terminal.
     pub stderr: Option<FdStream>,
     /// Whether dropping the session kills the process (the default). A process that is left alone ends with its
-    /// container.
+    /// container, or with the daemon.
     pub kill_on_drop: bool,
     pub(super) terminal: Option<OwnedFd>,
     pub(super) exec: u64,

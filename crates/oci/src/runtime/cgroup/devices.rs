@@ -157,3 +157,42 @@ pub(super) fn guard_v2(dir: &Path) -> io::Result<()> {
         _ => Err(io::Error::last_os_error()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    use super::*;
+
+    /// Both ways, on whatever hierarchies this machine has, against a device that is everywhere.
+    #[test]
+    fn only_harmless_devices_open() {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let mount = |wanted: &str| {
+            let line = mounts.lines().find(|line| line.contains(wanted))?;
+            Some(PathBuf::from(line.split(' ').nth(4)?))
+        };
+        type Guard = fn(&Path) -> io::Result<()>;
+        let ways: [(&str, Guard); 2] = [(" - cgroup2 ", guard_v2), (" - cgroup cgroup rw,devices", guard_v1)];
+        for (kind, guard) in ways {
+            let Some(mount) = mount(kind).filter(|_| nix::unistd::geteuid().is_root()) else {
+                eprintln!("skipped: {kind} is not mounted, or not root");
+                continue;
+            };
+            let group = mount.join(format!("yado-test-devices-{}", std::process::id()));
+            fs::create_dir(&group).unwrap();
+            let guarded = guard(&group);
+            let script = format!(
+                "echo 0 > {}/cgroup.procs; d=$(mktemp -d); mknod $d/kmsg c 1 11 || exit 2; \
+                 head -c 1 /dev/zero > /dev/null || exit 3; \
+                 (: < $d/kmsg) 2>/dev/null && exit 4; rm -r $d; exit 0",
+                group.display()
+            );
+            let status = Command::new("sh").args(["-c", &script]).status();
+            fs::remove_dir(&group).unwrap();
+            guarded.unwrap();
+            assert_eq!(status.unwrap().code(), Some(0), "{kind}");
+        }
+    }
+}

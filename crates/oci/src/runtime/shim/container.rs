@@ -4,6 +4,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -27,7 +28,7 @@ const SETUP_LIMIT: Duration = Duration::from_secs(20);
 /// Those that watch one container at a time. More are people's mistakes.
 const ATTACHERS: usize = 16;
 
-/// Rounds of killing what a container left in a shared process namespace, with a millisecond between them.
+/// Rounds of killing what does not die at once, with a millisecond between them.
 const KILL_ROUNDS: usize = 500;
 
 /// The process namespaces that children are put into.
@@ -99,17 +100,29 @@ fn nonblocking(fd: impl AsFd) -> Result<(), String> {
     step(|| "make a stream non-blocking", set()).map(|_| ())
 }
 
-/// A process's ends of its streams, and ours.
-fn streams(stdin: bool) -> Result<([Option<OwnedFd>; 3], Option<OwnedFd>, [OwnedFd; 2]), String> {
-    let (their_in, our_in) = if stdin {
-        let (read, write) = pipe()?;
-        (read, Some(write))
-    } else {
-        (step(|| "open /dev/null", File::open("/dev/null"))?.into(), None)
-    };
-    let (our_out, their_out) = pipe()?;
-    let (our_err, their_err) = pipe()?;
-    Ok(([Some(their_in), Some(their_out), Some(their_err)], our_in, [our_out, our_err]))
+/// Both sides of a process's standard streams without a terminal.
+struct Pipes {
+    theirs: [Option<OwnedFd>; 3],
+    stdin: Option<OwnedFd>,
+    outputs: [OwnedFd; 2],
+}
+
+impl Pipes {
+    fn new(stdin: bool) -> Result<Self, String> {
+        let (their_in, stdin) = if stdin {
+            let (read, write) = pipe()?;
+            (read, Some(write))
+        } else {
+            (step(|| "open /dev/null", File::open("/dev/null"))?.into(), None)
+        };
+        let (our_out, their_out) = pipe()?;
+        let (our_err, their_err) = pipe()?;
+        Ok(Self {
+            theirs: [Some(their_in), Some(their_out), Some(their_err)],
+            stdin,
+            outputs: [our_out, our_err],
+        })
+    }
 }
 
 /// Waits for the child's word: ready, with a terminal or without; failed; or, once started, the line's end.
@@ -164,12 +177,17 @@ fn go(pid: i32, line: BorrowedFd) -> Result<(), String> {
     Err(message)
 }
 
-/// Ends a child that must not reach the loop's reaper.
+/// Ends a child that failed. One that does not die at once, hanging in the kernel, is left to the loop's reaper.
 fn kill_and_reap(pid: i32) {
-    // SAFETY: system calls whose only pointer may be null; the process is our unreaped child, so the id is its own.
-    unsafe {
-        libc::kill(pid, libc::SIGKILL);
-        while libc::waitpid(pid, std::ptr::null_mut(), 0) < 0 && nix::Error::last() == nix::Error::EINTR {}
+    for _ in 0..KILL_ROUNDS {
+        // SAFETY: system calls whose only pointer may be null; the process is our unreaped child, so the id is its.
+        unsafe {
+            libc::kill(pid, libc::SIGKILL);
+            if libc::waitpid(pid, std::ptr::null_mut(), libc::WNOHANG) != 0 {
+                return;
+            }
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -218,6 +236,9 @@ impl Container {
         for name in ["upper", "work", "root"] {
             let path = self.dir.join(name);
             step(|| format!("make the directory {}", path.display()), fs::create_dir_all(&path))?;
+            // The upper directory's mode is the container's root's, whatever umask the daemon was started with.
+            let mode = fs::Permissions::from_mode(0o755);
+            step(|| format!("open up {}", path.display()), fs::set_permissions(&path, mode))?;
         }
         let group = home.hierarchies.group(&self.cgroup);
         step(|| "make the container's cgroup", group.create())?;
@@ -229,8 +250,8 @@ impl Container {
         let (streams, stdin, outputs) = match self.spec.terminal {
             true => ([None, None, None], None, None),
             false => {
-                let (theirs, stdin, outputs) = streams(self.spec.stdin)?;
-                (theirs, stdin, Some(outputs))
+                let pipes = Pipes::new(self.spec.stdin)?;
+                (pipes.theirs, pipes.stdin, Some(pipes.outputs))
             }
         };
         let doors = step(|| "join the container's cgroup", group.doors())?;
@@ -371,7 +392,7 @@ impl Container {
     /// Moves its directory to where the daemon deletes it, which may take long.
     pub fn retire(&self, home: &Home) -> Result<(), String> {
         self.clear_cgroup(home);
-        let gone = home.dir.join("gone");
+        let gone = home.dir.join(protocol::GONE);
         step(|| format!("make the directory {}", gone.display()), fs::create_dir_all(&gone))?;
         let to = gone.join(format!("{}.{}", self.spec.id, super::now()));
         step(|| format!("move {} away", self.dir.display()), fs::rename(&self.dir, to))
@@ -472,8 +493,8 @@ impl Container {
         let (streams, mut passed) = match spec.terminal {
             true => ([None, None, None], Vec::new()),
             false => {
-                let (theirs, stdin, outputs) = streams(spec.stdin)?;
-                (theirs, stdin.into_iter().chain(outputs).collect())
+                let pipes = Pipes::new(spec.stdin)?;
+                (pipes.theirs, pipes.stdin.into_iter().chain(pipes.outputs).collect())
             }
         };
         let mounts = step(|| "find the container", File::open(format!("/proc/{first}/ns/mnt")))?;

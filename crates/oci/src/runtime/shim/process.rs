@@ -55,11 +55,13 @@ pub fn clone(namespaces: libc::c_int) -> io::Result<i32> {
 
 /// What every child does first: nothing of the shim's handling of signals remains, and it dies with the shim.
 pub fn detach_from_shim() {
-    // SAFETY: system calls without pointers, or with one to a set that lives until the call returns. The first
-    // signals that cannot be changed fail, which is fine.
+    // Not through libc, which keeps the first two real-time signals to itself: a starter may have ignored them.
+    let default = [0u64; 4];
+    // SAFETY: all zero is the kernel's `struct sigaction` for the default, of at most four words, with a set of eight
+    // bytes; it lives until the call returns. The two signals that cannot be changed fail, which is fine.
     unsafe {
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), std::ptr::null::<u64>(), 8);
         }
         libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
         libc::setsid();
@@ -84,6 +86,8 @@ impl Launch<'_> {
         // Nobody in the container may look into this process (and through it at the shim's program) until execve.
         // SAFETY: a system call without pointers.
         unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
+        // What every Unix program expects; the daemon's may be stricter.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         let adjust = || fs::write("/proc/self/oom_score_adj", self.oom_score_adj.to_string());
         step(|| "set oom_score_adj", adjust())?;
         for door in self.doors.drain(..) {
