@@ -23,4 +23,4 @@ pub use default::default_object;
 pub use fields::{Field, Inner, ListType, Message, Shape, message};
 pub use json::{MalformedBody, Parsed, parse_json};
 pub use kinds::{KINDS, Kind, find, find_resource};
-pub use validate::{FieldError, Reason, invalid_status, validate_object};
+pub use validate::{FieldError, Reason, invalid_message, invalid_status, validate_object};
