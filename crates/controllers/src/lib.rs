@@ -16,7 +16,9 @@ pub mod endpoints;
 mod garbage;
 mod kinds;
 pub mod namespace;
+pub mod node;
 mod owners;
+mod pod_gc;
 pub mod replicaset;
 pub mod scheduler;
 mod service_account;
@@ -123,4 +125,6 @@ pub fn start(watches: &Watches, clock: Arc<dyn Clock>, tasks: &Tasks, config: Co
     service_account::start(&context);
     namespace::start(&context);
     garbage::start(&context);
+    node::start(&context);
+    pod_gc::start(&context);
 }
