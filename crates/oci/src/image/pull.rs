@@ -108,7 +108,11 @@ impl Puller {
                 wanted.push((diff_id, layer));
             }
         }
-        let fetches = wanted.iter().map(|(diff_id, layer)| self.layer(diff_id, layer));
+        // A loop, not a closure: a closure over a reference would keep callers from boxing this future as `Send`.
+        let mut fetches = Vec::with_capacity(wanted.len());
+        for (diff_id, layer) in &wanted {
+            fetches.push(self.layer(diff_id, layer));
+        }
         futures::stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
         self.commit(config, manifest, digests, pins).await
     }

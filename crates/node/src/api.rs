@@ -1,0 +1,331 @@
+//! The node's HTTP API, which the API server hands clients on to.
+//!
+//! | path | what |
+//! |---|---|
+//! | `/healthz` | `ok` |
+//! | `/pods` | the Pods bound here, as a PodList |
+//! | `/containerLogs/NAMESPACE/POD/CONTAINER` | logs |
+//! | `/exec/…`, `/attach/…` | a WebSocket with channels |
+//! | `/portForward/NAMESPACE/POD` | a WebSocket with SPDY frames |
+
+mod query;
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use yado_oci::spec::ExecSpec;
+
+use crate::lifecycle::{ContainerRecord, Run, find_container};
+use crate::logs;
+use crate::pod::{Entry, Shared};
+use crate::streams::channels::{self, Process};
+use crate::streams::{self, forward};
+use query::Query;
+
+/// Pieces of log that wait for a slow reader.
+const LOG_PIECES: usize = 4;
+/// A client that does not say what it wants in this time is let go.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+type Body = BoxBody<Bytes, io::Error>;
+
+/// A refusal: status and one sentence.
+struct Refusal(StatusCode, String);
+
+type Answer = Result<Response<Body>, Refusal>;
+
+fn bad_request(message: impl Into<String>) -> Refusal {
+    Refusal(StatusCode::BAD_REQUEST, message.into())
+}
+
+fn not_found(message: impl Into<String>) -> Refusal {
+    Refusal(StatusCode::NOT_FOUND, message.into())
+}
+
+fn internal(message: impl ToString) -> Refusal {
+    Refusal(StatusCode::INTERNAL_SERVER_ERROR, message.to_string())
+}
+
+/// Serves one connection.
+pub(crate) async fn serve(shared: Arc<Shared>, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+    let service = service_fn(move |request| {
+        let shared = shared.clone();
+        async move { Ok::<_, Infallible>(answer(&shared, request).await) }
+    });
+    let mut server = http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    // A client that goes away in the middle is how streams end.
+    let _ = server.serve_connection(TokioIo::new(stream), service).with_upgrades().await;
+}
+
+async fn answer(shared: &Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
+    match route(shared, request).await {
+        Ok(response) => response,
+        Err(Refusal(status, message)) => {
+            let mut response = text(message);
+            *response.status_mut() = status;
+            response
+        }
+    }
+}
+
+async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
+    let path = request.uri().path().to_owned();
+    let parts: Vec<String> = path.trim_matches('/').split('/').map(query::decode).collect();
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
+    let query = Query::parse(request.uri().query().unwrap_or_default());
+    if request.method() != Method::GET && request.method() != Method::POST {
+        return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "use GET or POST".into()));
+    }
+    match parts.as_slice() {
+        ["healthz"] => Ok(text("ok")),
+        ["pods"] => Ok(pods(shared)),
+        ["containerLogs", namespace, pod, container] => {
+            let found = find(shared, namespace, pod, container)?;
+            container_logs(shared, found, container, &query)
+        }
+        ["exec", namespace, pod, container] => {
+            let (entry, _) = find(shared, namespace, pod, container)?;
+            exec(shared, &entry, container, &query, request).await
+        }
+        ["attach", namespace, pod, container] => {
+            let (entry, pod) = find(shared, namespace, pod, container)?;
+            attach(shared, &entry, &pod, container, &query, request).await
+        }
+        ["portForward", namespace, pod] => port_forward(shared, namespace, pod, request),
+        _ => Err(not_found(format!("there is no {path} on a node"))),
+    }
+}
+
+fn text(body: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response
+}
+
+fn pods(shared: &Shared) -> Response<Body> {
+    let items: Vec<Arc<Pod>> = shared.pods.list();
+    let items: Vec<&Pod> = items.iter().map(Arc::as_ref).collect();
+    let mut response =
+        text(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}).to_string());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+type Found = (Arc<Entry>, Arc<Pod>);
+
+fn find(shared: &Shared, namespace: &str, name: &str, container: &str) -> Result<Found, Refusal> {
+    let found = shared.find(namespace, name);
+    let (entry, pod) = found.ok_or_else(|| not_found(format!("pod \"{name}\" not found on this node")))?;
+    let known = pod.spec.as_ref().and_then(|s| find_container(s, container)).is_some();
+    if known {
+        return Ok((entry, pod));
+    }
+    Err(bad_request(format!("container {container} is not valid for pod {name}")))
+}
+
+fn container_logs(shared: &Arc<Shared>, (entry, pod): Found, container: &str, query: &Query) -> Answer {
+    let options = query.log_options(shared.clock.now()).map_err(bad_request)?;
+    let (attempt, running) = which_run(&entry, &pod, container, options.previous)?;
+    let ended = CancellationToken::new();
+    let (sink, pieces) = mpsc::channel(LOG_PIECES);
+    let path = entry.dir.log(container, attempt);
+    let sandbox = entry.sandbox.lock().clone().filter(|_| running);
+    let id = ContainerRecord::id(container, attempt);
+    if !options.follow {
+        ended.cancel();
+    }
+    shared.tasks.spawn("logs", async move {
+        let over = async {
+            if let Some(sandbox) = sandbox {
+                sandbox.wait(&id).await;
+            }
+        };
+        logs::stream(path, options, over, sink).await;
+    });
+    let pieces = tokio_stream(pieces).map(|piece| piece.map(Frame::data));
+    let mut response = Response::new(BodyExt::boxed(StreamBody::new(pieces)));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    Ok(response)
+}
+
+fn tokio_stream(pieces: mpsc::Receiver<io::Result<Bytes>>) -> impl futures::Stream<Item = io::Result<Bytes>> {
+    futures::stream::unfold(pieces, |mut pieces| async move { Some((pieces.recv().await?, pieces)) })
+}
+
+/// The run whose log is meant, and whether it goes on.
+fn which_run(entry: &Entry, pod: &Pod, container: &str, previous: bool) -> Result<(u32, bool), Refusal> {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let record = entry.record.lock();
+    let state = record.container(container);
+    let last = state.last.as_ref().map(|l| l.attempt);
+    if previous {
+        let missing = || {
+            bad_request(format!("previous terminated container \"{container}\" in pod \"{name}\" not found"))
+        };
+        return last.map(|attempt| (attempt, false)).ok_or_else(missing);
+    }
+    match (&state.run, last) {
+        (Run::Running { .. }, _) => Ok((state.attempt, true)),
+        (Run::Exited(_), _) => Ok((state.attempt, false)),
+        (_, Some(attempt)) => Ok((attempt, false)),
+        // Nothing is known of it, but a Pod that ended before this process was there has its logs.
+        _ if entry.dir.log(container, state.attempt).exists() => Ok((state.attempt, false)),
+        _ => {
+            let statuses = pod.status.iter().flat_map(|s| {
+                s.init_container_statuses.iter().flatten().chain(s.container_statuses.iter().flatten())
+            });
+            let said =
+                statuses.filter(|s| s.name == container).find_map(|s| s.state.clone()?.waiting?.reason);
+            let why = said.unwrap_or_else(|| "ContainerCreating".into());
+            let why = match why.as_str() {
+                "ErrImagePull" | "ImagePullBackOff" => format!("trying and failing to pull image ({why})"),
+                _ => why,
+            };
+            Err(bad_request(format!(
+                "container \"{container}\" in pod \"{name}\" is waiting to start: {why}"
+            )))
+        }
+    }
+}
+
+/// Agrees on a WebSocket; `then` goes on with it as a task.
+fn upgrade<F, W>(
+    shared: &Arc<Shared>,
+    mut request: Request<Incoming>,
+    protocols: &[&'static str],
+    then: F,
+) -> Answer
+where
+    F: FnOnce(streams::Socket) -> W + Send + 'static,
+    W: Future<Output = ()> + Send + 'static,
+{
+    let (response, _) = streams::accept(request.headers(), protocols).map_err(bad_request)?;
+    let upgraded = hyper::upgrade::on(&mut request);
+    shared.tasks.spawn("stream", async move {
+        if let Ok(upgraded) = upgraded.await {
+            then(streams::socket(upgraded).await).await;
+        }
+    });
+    Ok(response.map(|()| Empty::new().map_err(|never| match never {}).boxed()))
+}
+
+async fn exec(
+    shared: &Arc<Shared>,
+    entry: &Arc<Entry>,
+    container: &str,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Answer {
+    let args: Vec<String> = query.all("command").map(str::to_owned).collect();
+    if args.is_empty() {
+        return Err(bad_request("say what to run with at least one command parameter"));
+    }
+    let running = entry.running(container);
+    let (sandbox, id) = running.ok_or_else(|| internal(format!("container not found (\"{container}\")")))?;
+    let terminal = query.is_true("tty");
+    let spec = ExecSpec { args, env: Vec::new(), terminal, stdin: query.is_true("input") };
+    let (out, err) = (query.is_true("output"), query.is_true("error"));
+    upgrade(shared, request, channels::PROTOCOLS, move |socket| async move {
+        let mut session = match sandbox.exec(&id, spec).await {
+            Ok(session) => session,
+            Err(error) => {
+                let nothing =
+                    Process { stdin: None, stdout: None, stderr: None, resize: Box::new(|_, _| {}) };
+                let message = format!("error executing command in container: {error}");
+                return channels::join(socket, nothing, async move { channels::failure_status(&message) })
+                    .await;
+            }
+        };
+        let resizer = session.resizer();
+        let process = Process {
+            stdin: session.stdin.take().map(|s| Box::new(s) as _),
+            stdout: session.stdout.take().filter(|_| out || terminal).map(|s| Box::new(s) as _),
+            stderr: session.stderr.take().filter(|_| err).map(|s| Box::new(s) as _),
+            resize: match resizer {
+                // A terminal that is gone has no size: the client sees its end soon enough.
+                Ok(resize) => Box::new(move |columns, rows| drop(resize(columns, rows))),
+                Err(_) => Box::new(|_, _| {}),
+            },
+        };
+        let end = async move {
+            match session.wait().await {
+                Ok(code) => channels::exit_status(code),
+                Err(error) => channels::failure_status(&error.to_string()),
+            }
+        };
+        channels::join(socket, process, end).await;
+    })
+}
+
+async fn attach(
+    shared: &Arc<Shared>,
+    entry: &Arc<Entry>,
+    pod: &Pod,
+    container: &str,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Answer {
+    let running = entry.running(container);
+    let (sandbox, id) = running.ok_or_else(|| internal(format!("container {container} is not running")))?;
+    let session = sandbox.attach(&id).await.map_err(internal)?;
+    let spec = pod.spec.as_ref().and_then(|s| find_container(s, container));
+    let once =
+        spec.is_some_and(|c| c.stdin == Some(true) && c.stdin_once == Some(true)) && query.is_true("input");
+    let (input, out, err) = (query.is_true("input"), query.is_true("output"), query.is_true("error"));
+    upgrade(shared, request, channels::PROTOCOLS, move |socket| async move {
+        let resizer = session.resizer();
+        let process = Process {
+            stdin: session.stdin.filter(|_| input).map(|s| Box::new(s) as _),
+            stdout: Some(session.stdout).filter(|_| out || query_default(out, err)).map(|s| Box::new(s) as _),
+            stderr: session.stderr.filter(|_| err).map(|s| Box::new(s) as _),
+            resize: match resizer {
+                Ok(resize) => Box::new(move |columns, rows| drop(resize(columns, rows))),
+                Err(_) => Box::new(|_, _| {}),
+            },
+        };
+        // Attaching has no exit code of its own: it ends well when the container's output does.
+        channels::join(socket, process, async { channels::exit_status(0) }).await;
+        if once {
+            // Fails where the container has ended, which is as good.
+            let _ = sandbox.close_stdin(&id).await;
+        }
+    })
+}
+
+/// A client that names no stream at all wants to see the output.
+fn query_default(out: bool, err: bool) -> bool {
+    !out && !err
+}
+
+fn port_forward(shared: &Arc<Shared>, namespace: &str, name: &str, request: Request<Incoming>) -> Answer {
+    let (entry, pod) = shared
+        .find(namespace, name)
+        .ok_or_else(|| not_found(format!("pod \"{name}\" not found on this node")))?;
+    let sandbox = entry.sandbox.lock().clone();
+    let sandbox = sandbox.ok_or_else(|| internal(format!("pod \"{name}\" is not running")))?;
+    let address = shared.pod_address(&entry, &pod);
+    let place = forward::Place {
+        netns: sandbox.spec().netns.clone(),
+        address: address.ok_or_else(|| internal(format!("pod \"{name}\" has no address yet")))?,
+        pod: format!("{namespace}/{name}"),
+    };
+    upgrade(shared, request, forward::PROTOCOLS, move |socket| forward::serve(socket, place))
+}

@@ -1,0 +1,79 @@
+//! Containers of a Pod whose sandbox is ready: init containers in order, then the rest, each restarted as its policy says.
+
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+
+use super::{
+    Action, ContainerRecord, Hook, Now, Plan, PodRecord, Run, grace_period, is_sidecar, restart_policy,
+    restarts,
+};
+
+pub(super) fn decide(spec: &PodSpec, record: &PodRecord, now: Now, plan: &mut Plan) {
+    let policy = restart_policy(spec);
+    // Once a container has run, init containers are history: sidecars among them are still kept up.
+    let initialised = spec.containers.iter().any(|c| record.container(&c.name).run != Run::Absent);
+    for init in spec.init_containers.iter().flatten() {
+        let state = record.container(&init.name);
+        if is_sidecar(init) {
+            keep(spec, init, state, "Always", now, plan);
+            if !initialised && !(matches!(state.run, Run::Running { .. }) && state.started) {
+                return;
+            }
+        } else if !initialised && !matches!(&state.run, Run::Exited(ended) if ended.code == 0) {
+            let policy = if policy == "Always" { "OnFailure" } else { policy };
+            keep(spec, init, state, policy, now, plan);
+            return;
+        }
+    }
+    for container in &spec.containers {
+        keep(spec, container, record.container(&container.name), policy, now, plan);
+    }
+}
+
+/// Starts a container that should run, and stops one that is doomed.
+fn keep(
+    spec: &PodSpec,
+    container: &Container,
+    state: &ContainerRecord,
+    policy: &str,
+    now: Now,
+    plan: &mut Plan,
+) {
+    let name = &container.name;
+    match &state.run {
+        Run::Absent => match &state.waiting {
+            Some(waiting) if waiting.retry_at > now.monotonic => plan.wake_at(waiting.retry_at),
+            _ => plan.push(Action::Start { container: name.clone() }),
+        },
+        Run::Exited(ended) if restarts(policy, ended.code) => {
+            let at = state.restart_at(ended);
+            if at <= now.monotonic {
+                plan.push(Action::Start { container: name.clone() });
+            } else {
+                plan.wake_at(at);
+            }
+        }
+        Run::Running { .. } => {
+            if let (Some((message, grace)), None) = (&state.doomed, &state.stop) {
+                let grace = grace.unwrap_or_else(|| grace_period(spec));
+                plan.push(Action::BeginStop { container: name.clone(), grace, message: message.clone() });
+            }
+            go_on_stopping(name, state, now, plan);
+        }
+        Run::Starting | Run::Exited(_) => {}
+    }
+}
+
+/// The next step of a stop that has begun: hook, signal, SIGKILL.
+pub(super) fn go_on_stopping(name: &str, state: &ContainerRecord, now: Now, plan: &mut Plan) {
+    let Some(stop) = &state.stop else { return };
+    let container = name.to_owned();
+    let late = stop.deadline <= now.monotonic;
+    match (stop.pre_stop, stop.signalled) {
+        (Hook::Pending, _) => plan.push(Action::PreStop { container }),
+        (Hook::Done, false) => plan.push(Action::Signal { container }),
+        (Hook::Running, false) if late => plan.push(Action::Signal { container }),
+        (_, true) if late && !stop.killed => plan.push(Action::Kill { container }),
+        (_, true) if stop.killed => {}
+        _ => plan.wake_at(stop.deadline),
+    }
+}

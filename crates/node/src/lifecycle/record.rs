@@ -1,0 +1,352 @@
+//! What is known of a Pod.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Action, Now, RESTART_FIRST, RESTART_FORGIVEN, RESTART_LONGEST};
+
+/// How the Pod's sandbox fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) enum SandboxPhase {
+    /// Nothing has been made yet.
+    #[default]
+    Absent,
+    /// Being made.
+    Preparing,
+    /// Its shim answers.
+    Ready,
+    /// Making it failed.
+    Failed {
+        /// Why, in one sentence.
+        message: String,
+        /// When to try again, as monotonic time.
+        retry_at: Duration,
+    },
+    /// Its shim died.
+    Dead,
+    /// Being taken down.
+    Releasing {
+        /// To be made anew afterwards.
+        again: bool,
+    },
+    /// Taken down for good.
+    Released,
+}
+
+/// A Pod's end, once begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Termination {
+    /// The period it was begun with.
+    pub grace: Duration,
+    /// When containers get SIGKILL, as monotonic time.
+    pub deadline: Duration,
+    /// No traffic comes any more, or there was no time to wait for that.
+    pub withdrawn: bool,
+}
+
+/// Everything that is known of a Pod beside its object.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct PodRecord {
+    /// Its sandbox.
+    pub sandbox: SandboxPhase,
+    /// Its address, while attached.
+    pub address: Option<IpAddr>,
+    /// When this node took it up.
+    pub started_at: Option<Timestamp>,
+    /// By name, init containers too.
+    pub containers: BTreeMap<String, ContainerRecord>,
+    /// Set once its deletion has begun.
+    pub termination: Option<Termination>,
+    /// It failed as a whole: reason and message.
+    pub failed: Option<(String, String)>,
+}
+
+/// One container, over all its restarts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ContainerRecord {
+    /// Counts restarts; part of the container's id in the sandbox.
+    pub attempt: u32,
+    /// Whether `attempt` is a run that was begun; false before the first.
+    pub attempted: bool,
+    /// The run that `attempt` counts.
+    pub run: Run,
+    /// The run before it.
+    pub last: Option<Ended>,
+    /// Digest of the image it runs.
+    pub image_id: String,
+    /// The signal that asks it to end.
+    pub stop_signal: Option<i32>,
+    /// Why it is not started.
+    pub waiting: Option<Waiting>,
+    /// The delay before the next restart.
+    pub back_off: Duration,
+    /// Its startup probe has passed, or it has none.
+    pub started: bool,
+    /// Its readiness probe passes, or it has none.
+    pub ready: bool,
+    /// It must be stopped and restarted: the sentence for the event, and the grace period if it has its own.
+    pub doomed: Option<(String, Option<Duration>)>,
+    /// Set while it is being stopped.
+    pub stop: Option<Stop>,
+}
+
+/// One run of a container.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) enum Run {
+    /// Not begun.
+    #[default]
+    Absent,
+    /// Its image is fetched, it is created and started.
+    Starting,
+    /// Its first process runs.
+    Running {
+        /// When it was started.
+        started_at: Timestamp,
+    },
+    /// Its first process has ended.
+    Exited(Ended),
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Ended {
+    /// Exit code, 128 + number for a signal.
+    pub code: i32,
+    /// `Completed`, `Error`, `OOMKilled`, `StartError`…
+    pub reason: String,
+    /// The termination message.
+    pub message: String,
+    /// Absent when it never ran.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Timestamp,
+    /// When this process learned of it, as monotonic time.
+    pub seen: Duration,
+    /// Which run it was.
+    pub attempt: u32,
+}
+
+/// Why a container does not run yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    /// One word: `ErrImagePull`, `CreateContainerConfigError`…
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+    /// When it became so, as monotonic time.
+    pub since: Duration,
+    /// When to try again, as monotonic time.
+    pub retry_at: Duration,
+    /// In a row.
+    pub failures: u32,
+}
+
+/// A container being stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stop {
+    /// When it gets SIGKILL, as monotonic time.
+    pub deadline: Duration,
+    /// Its preStop hook.
+    pub pre_stop: Hook,
+    /// It has got its stop signal.
+    pub signalled: bool,
+    /// It has got SIGKILL.
+    pub killed: bool,
+}
+
+/// How a hook fares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// To be run.
+    Pending,
+    /// Runs.
+    Running,
+    /// Has ended, or there is none.
+    Done,
+}
+
+impl PodRecord {
+    /// The container's record; a fresh one if nothing is known of it.
+    pub(crate) fn container(&self, name: &str) -> &ContainerRecord {
+        static FRESH: ContainerRecord = ContainerRecord {
+            attempt: 0,
+            attempted: false,
+            run: Run::Absent,
+            last: None,
+            image_id: String::new(),
+            stop_signal: None,
+            waiting: None,
+            back_off: Duration::ZERO,
+            started: false,
+            ready: false,
+            doomed: None,
+            stop: None,
+        };
+        self.containers.get(name).unwrap_or(&FRESH)
+    }
+
+    /// The container's record, made if absent.
+    pub(crate) fn container_mut(&mut self, name: &str) -> &mut ContainerRecord {
+        self.containers.entry(name.to_owned()).or_default()
+    }
+
+    /// A process of the Pod runs or is about to.
+    pub(crate) fn is_active(&self) -> bool {
+        self.containers.values().any(ContainerRecord::is_active)
+    }
+
+    /// Notes that `action` has been begun, so that it is not decided on again.
+    pub(crate) fn begin(&mut self, action: &Action, has_pre_stop: bool, now: Now) {
+        match action {
+            Action::Prepare => {
+                self.sandbox = SandboxPhase::Preparing;
+                self.started_at.get_or_insert(now.wall);
+            }
+            Action::Discard => self.sandbox = SandboxPhase::Releasing { again: true },
+            Action::Release => self.sandbox = SandboxPhase::Releasing { again: false },
+            Action::Start { container } => self.container_mut(container).begin_run(),
+            Action::Fail { reason, message } => self.failed = Some(((*reason).into(), message.clone())),
+            Action::BeginTermination { grace } => {
+                let withdrawn = self.address.is_none() || !self.is_active();
+                let deadline = now.monotonic + *grace;
+                self.termination = Some(Termination { grace: *grace, deadline, withdrawn });
+            }
+            Action::Hasten { grace } => self.hasten(now.monotonic + *grace, *grace),
+            Action::BeginStop { container, grace, .. } => {
+                let pre_stop = if has_pre_stop { Hook::Pending } else { Hook::Done };
+                let deadline = now.monotonic + *grace;
+                let stop = Stop { deadline, pre_stop, signalled: false, killed: false };
+                self.container_mut(container).stop = Some(stop);
+            }
+            Action::PreStop { container } => self.with_stop(container, |s| s.pre_stop = Hook::Running),
+            Action::Signal { container } => self.with_stop(container, |s| {
+                s.signalled = true;
+                if s.deadline <= now.monotonic {
+                    s.deadline = now.monotonic + super::MINIMUM_AFTER_HOOK;
+                }
+            }),
+            Action::Kill { container } => self.with_stop(container, |s| s.killed = true),
+            Action::Delete | Action::Forget => {}
+        }
+    }
+
+    fn hasten(&mut self, deadline: Duration, grace: Duration) {
+        if let Some(termination) = &mut self.termination {
+            termination.grace = grace;
+            termination.deadline = deadline;
+        }
+        for stop in self.containers.values_mut().filter_map(|c| c.stop.as_mut()) {
+            stop.deadline = stop.deadline.min(deadline);
+        }
+    }
+
+    fn with_stop(&mut self, container: &str, change: impl FnOnce(&mut Stop)) {
+        if let Some(stop) = self.containers.get_mut(container).and_then(|c| c.stop.as_mut()) {
+            change(stop);
+        }
+    }
+
+    /// The sandbox is gone and so is every process in it: what ran has ended, and every container starts anew.
+    pub(crate) fn lose_sandbox(&mut self, now: Now) {
+        for container in self.containers.values_mut() {
+            if let Run::Running { started_at } = container.run {
+                container.ended(Ended {
+                    code: 137,
+                    reason: "ContainerStatusUnknown".into(),
+                    message: "The container could not be located when the pod was terminated".into(),
+                    started_at: Some(started_at),
+                    finished_at: now.wall,
+                    seen: now.monotonic,
+                    attempt: container.attempt,
+                });
+            }
+        }
+    }
+
+    /// Nothing is being started any more.
+    pub(crate) fn forget_starts(&mut self) {
+        for container in self.containers.values_mut().filter(|c| c.run == Run::Starting) {
+            container.run = Run::Absent;
+        }
+    }
+
+    /// Before a new sandbox is made in the place of a lost one: no run of the old one counts any more.
+    pub(crate) fn start_over(&mut self) {
+        self.sandbox = SandboxPhase::Absent;
+        self.address = None;
+        for container in self.containers.values_mut() {
+            if let Run::Exited(ended) = std::mem::take(&mut container.run) {
+                container.last = Some(ended);
+            }
+            container.stop = None;
+            container.doomed = None;
+        }
+    }
+}
+
+impl ContainerRecord {
+    /// Starting or running.
+    pub(crate) fn is_active(&self) -> bool {
+        matches!(self.run, Run::Starting | Run::Running { .. })
+    }
+
+    /// Its id in the sandbox.
+    pub(crate) fn id(name: &str, attempt: u32) -> String {
+        format!("{name}-{attempt}")
+    }
+
+    fn begin_run(&mut self) {
+        if let Run::Exited(ended) = std::mem::take(&mut self.run) {
+            self.last = Some(ended);
+            self.back_off = self.next_back_off();
+        }
+        // A try that came to nothing (no image, no Secret) was no run and counts as no restart.
+        if self.attempted && self.waiting.is_none() {
+            self.attempt += 1;
+        }
+        self.attempted = true;
+        self.run = Run::Starting;
+        self.started = false;
+        self.ready = false;
+        self.doomed = None;
+        self.stop = None;
+    }
+
+    /// The start failed before anything ran: it is tried again at `retry_at`.
+    pub(crate) fn not_started(&mut self, waiting: Waiting) {
+        self.run = Run::Absent;
+        self.waiting = Some(waiting);
+    }
+
+    /// Its first process has ended. Returns false where that was known.
+    pub(crate) fn ended(&mut self, ended: Ended) -> bool {
+        if matches!(self.run, Run::Exited(_)) {
+            return false;
+        }
+        let ran = ended.started_at.map(|s| ended.finished_at.duration_since(s));
+        let forgiven = ran.is_some_and(|r| r.as_secs() >= RESTART_FORGIVEN.as_secs() as i64);
+        if forgiven {
+            self.back_off = Duration::ZERO;
+        }
+        self.run = Run::Exited(ended);
+        self.waiting = None;
+        self.started = false;
+        self.ready = false;
+        self.doomed = None;
+        self.stop = None;
+        true
+    }
+
+    /// When a run that ended is followed by the next, as monotonic time.
+    pub(crate) fn restart_at(&self, ended: &Ended) -> Duration {
+        ended.seen + self.back_off
+    }
+
+    /// The delay after the one that is about to pass.
+    fn next_back_off(&self) -> Duration {
+        if self.back_off.is_zero() { RESTART_FIRST } else { (self.back_off * 2).min(RESTART_LONGEST) }
+    }
+}

@@ -1,0 +1,238 @@
+//! The node as its owner sees it: made, started, spoken to, removed.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use yado_oci::image::ImageStore;
+use yado_oci::runtime::Runtime;
+use yado_reconcile::events::Recorder;
+use yado_reconcile::{Change, Clock, ObjectKey, Queue, Tasks, Watches, run};
+
+use crate::hostfiles::ClusterDns;
+use crate::images::Images;
+use crate::machine::Machine;
+use crate::network::{PodNetwork, Traffic};
+use crate::pod::{self, Shared};
+use crate::{api, container, registration};
+
+/// Pods worked on at the same time. A turn is short: whatever takes time runs as a task of its own.
+const WORKERS: usize = 8;
+/// What a container gets between its stop signal and SIGKILL when everything is removed.
+const REMOVAL_GRACE: Duration = Duration::from_secs(2);
+
+/// What a node must know.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The Node object's name.
+    pub name: String,
+    /// Where Pods' files lie: volumes, logs. It must outlive the process.
+    pub data_dir: PathBuf,
+    /// The cluster's DNS server, as Pods reach it.
+    pub cluster_dns: IpAddr,
+    /// The cluster's DNS domain, `cluster.local`.
+    pub cluster_domain: String,
+    /// Further labels of the Node object.
+    pub labels: BTreeMap<String, String>,
+    /// The machine's address as others reach it; found out where absent.
+    pub address: Option<IpAddr>,
+    /// Amounts that replace what the machine has, by resource name (`cpu`, `memory`, `pods`).
+    pub capacity: BTreeMap<String, String>,
+    /// The most Pods that run here at once; Kubernetes' default is 110.
+    pub most_pods: u32,
+}
+
+impl Config {
+    /// A node of this name with its files in `data_dir`; all else as is usual.
+    pub fn new(name: impl Into<String>, data_dir: impl Into<PathBuf>, cluster_dns: IpAddr) -> Self {
+        Self {
+            name: name.into(),
+            data_dir: data_dir.into(),
+            cluster_dns,
+            cluster_domain: "cluster.local".into(),
+            labels: BTreeMap::new(),
+            address: None,
+            capacity: BTreeMap::new(),
+            most_pods: 110,
+        }
+    }
+}
+
+/// What can go wrong with a node as a whole, in one sentence.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data directory cannot be used.
+    #[error("cannot create {path}: {error}; choose another data directory")]
+    DataDir {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        error: std::io::Error,
+    },
+    /// A capacity is no quantity.
+    #[error("the capacity {value} of {resource} is not an amount; write it like 2, 500m or 4Gi")]
+    Capacity {
+        /// Of what.
+        resource: String,
+        /// As given.
+        value: String,
+    },
+    /// Something could not be removed.
+    #[error("the node's Pods could not be removed: {0}")]
+    Removal(String),
+}
+
+/// Runs the Pods that are bound to it. Cheap to clone.
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+    adopted: CancellationToken,
+}
+
+impl Node {
+    /// A node that does nothing yet.
+    #[allow(clippy::too_many_arguments)] // each is a thing of its own that the binary wires
+    pub fn new(
+        config: Config,
+        watches: Watches,
+        images: ImageStore,
+        runtime: Runtime,
+        network: Arc<dyn PodNetwork>,
+        traffic: Arc<dyn Traffic>,
+        clock: Arc<dyn Clock>,
+        tasks: Tasks,
+    ) -> Result<Self, NodeError> {
+        let pods_dir = config.data_dir.join("pods");
+        std::fs::create_dir_all(&pods_dir).map_err(|error| NodeError::DataDir { path: pods_dir, error })?;
+        let mut machine = Machine::look(&config.data_dir, config.most_pods);
+        if let Some(address) = config.address {
+            machine.address = address;
+        }
+        override_capacity(&mut machine, &config.capacity)?;
+        let client = watches.client().clone();
+        let shared = Arc::new(Shared {
+            recorder: Recorder::new(client.clone(), "kubelet", &config.name, clock.clone(), &tasks),
+            dns: ClusterDns { server: config.cluster_dns, domain: config.cluster_domain.clone() },
+            pods: watches.selected::<Pod>(&format!("spec.nodeName={}", config.name)),
+            config_maps: watches.all::<ConfigMap>(),
+            secrets: watches.all::<Secret>(),
+            services: watches.all::<Service>(),
+            images: Images::new(images),
+            queue: Queue::new(clock.clone()),
+            entries: parking_lot::Mutex::default(),
+            closing: CancellationToken::new(),
+            config,
+            clock,
+            tasks,
+            client,
+            runtime,
+            network,
+            traffic,
+            machine,
+        });
+        Ok(Self { shared, adopted: CancellationToken::new() })
+    }
+
+    /// Registers the node, takes over what an earlier process left running, and goes to work. Returns at once.
+    pub fn start(&self) {
+        let shared = self.shared.clone();
+        registration::start(&shared);
+        let (worker, adopted) = (shared.clone(), self.adopted.clone());
+        self.shared.tasks.spawn("node", async move {
+            tokio::join!(
+                worker.pods.synced(),
+                worker.config_maps.synced(),
+                worker.secrets.synced(),
+                worker.services.synced()
+            );
+            pod::adopt_all(&worker).await;
+            feed(&worker);
+            let shared = worker.clone();
+            run(&worker.tasks, "pods", &worker.queue, WORKERS, move |uid| shared.clone().reconcile(uid));
+            adopted.cancel();
+        });
+    }
+
+    /// Ready once what an earlier process left has been taken over and new Pods are being taken up.
+    pub async fn ready(&self) {
+        self.adopted.cancelled().await;
+    }
+
+    /// The Node object's name.
+    pub fn name(&self) -> &str {
+        &self.shared.config.name
+    }
+
+    /// The machine's address that Pods' `hostIP` shows.
+    pub fn address(&self) -> IpAddr {
+        self.shared.machine.address
+    }
+
+    /// Serves the node's HTTP API (`/containerLogs`, `/exec`, `/attach`, `/portForward`, `/healthz`, `/pods`) on one
+    /// connection until it ends. Who may connect is the caller's to decide.
+    pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
+        api::serve(self.shared.clone(), stream).await;
+    }
+
+    /// Digests of the images that running containers use, which image garbage collection must keep.
+    pub fn images_in_use(&self) -> std::collections::BTreeSet<String> {
+        let entries: Vec<_> = self.shared.entries.lock().values().cloned().collect();
+        let sandboxes = entries.iter().filter_map(|entry| entry.sandbox.lock().clone());
+        let labels = sandboxes
+            .flat_map(|s| s.statuses())
+            .map(|mut status| status.labels.remove(container::LABEL_IMAGE));
+        labels.flatten().collect()
+    }
+
+    /// Stops every Pod and removes everything of it: processes, mounts, network, files. What an earlier process left
+    /// goes too. The node does nothing any more afterwards.
+    pub async fn remove_everything(&self) -> Result<(), NodeError> {
+        pod::remove_everything(&self.shared, REMOVAL_GRACE).await.map_err(NodeError::Removal)
+    }
+}
+
+fn override_capacity(machine: &mut Machine, capacity: &BTreeMap<String, String>) -> Result<(), NodeError> {
+    for (resource, value) in capacity {
+        let wrong = || NodeError::Capacity { resource: resource.clone(), value: value.clone() };
+        let quantity: yado_types::quantity::Quantity = value.parse().map_err(|_| wrong())?;
+        match resource.as_str() {
+            "cpu" => machine.cpu = quantity,
+            "memory" => machine.memory = quantity,
+            "ephemeral-storage" => machine.ephemeral_storage = quantity,
+            "pods" => machine.pods = u32::try_from(quantity.units()).map_err(|_| wrong())?,
+            _ => return Err(wrong()),
+        }
+    }
+    Ok(())
+}
+
+/// Every change of a Pod, or of what a Pod refers to, wakes it.
+fn feed(shared: &Arc<Shared>) {
+    let uid = |pod: &Pod| pod.metadata.uid.clone();
+    let entries = shared.clone();
+    shared.pods.feed(move |change: &Change<Pod>| {
+        for pod in [&change.old, &change.new].into_iter().flatten() {
+            let Some(uid) = uid(pod) else { continue };
+            // An old object of the same name is known already; a new one gets its entry here.
+            if change.new.as_ref().is_some_and(|new| Arc::ptr_eq(new, pod)) {
+                entries.entry(&uid, &change.key);
+            }
+            entries.queue.add(uid);
+        }
+    });
+    let changed = shared.clone();
+    shared.config_maps.feed(move |change| {
+        let ObjectKey { namespace, name } = &change.key;
+        changed.source_changed(namespace, name, false);
+    });
+    let changed = shared.clone();
+    shared.secrets.feed(move |change| {
+        let ObjectKey { namespace, name } = &change.key;
+        changed.source_changed(namespace, name, true);
+    });
+}

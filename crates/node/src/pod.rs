@@ -1,0 +1,379 @@
+//! The thin loop around [`crate::lifecycle`]: takes a Pod's uid, decides, begins the actions, writes the status.
+
+mod adopt;
+mod observe;
+mod prepare;
+mod release;
+mod start;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, PodStatus, Secret, Service};
+use kube::Resource;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
+use parking_lot::Mutex;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use yado_oci::runtime::{Runtime, Sandbox};
+use yado_reconcile::events::{EventType, Recorder};
+use yado_reconcile::{Clock, Next, ObjectKey, Queue, Tasks, Watch, revision_of};
+
+use crate::container::PodDir;
+use crate::environment::{Facts, Scope, Sources};
+use crate::hostfiles::ClusterDns;
+use crate::images::Images;
+use crate::lifecycle::{self, Action, ContainerRecord, Now, PodRecord, Run};
+use crate::machine::Machine;
+use crate::network::{PodNetwork, Traffic};
+use crate::{hooks, status, volumes};
+
+/// Decisions in a row for one Pod before others get their turn: more than any chain of immediate steps.
+const MOST_ROUNDS: usize = 8;
+
+/// What all Pods of a node share.
+pub(crate) struct Shared {
+    pub config: crate::Config,
+    pub clock: Arc<dyn Clock>,
+    pub tasks: Tasks,
+    pub client: kube::Client,
+    pub pods: Arc<Watch<Pod>>,
+    pub config_maps: Arc<Watch<ConfigMap>>,
+    pub secrets: Arc<Watch<Secret>>,
+    pub services: Arc<Watch<Service>>,
+    pub images: Images,
+    pub runtime: Runtime,
+    pub network: Arc<dyn PodNetwork>,
+    pub traffic: Arc<dyn Traffic>,
+    pub recorder: Recorder,
+    pub queue: Arc<Queue<String>>,
+    pub dns: ClusterDns,
+    pub machine: Machine,
+    /// By uid; an entry goes when its Pod does.
+    pub entries: Mutex<HashMap<String, Arc<Entry>>>,
+    /// Set once everything is being removed: nothing is begun any more.
+    pub closing: CancellationToken,
+}
+
+/// One Pod of this node.
+pub(crate) struct Entry {
+    pub uid: String,
+    pub key: ObjectKey,
+    pub dir: PodDir,
+    pub record: Mutex<PodRecord>,
+    pub sandbox: Mutex<Option<Sandbox>>,
+    /// As last seen: a Pod whose object is gone is stopped by what it said.
+    pub pod: Mutex<Option<Arc<Pod>>>,
+    /// Cancelled when no container is to be started any more.
+    starting: CancellationToken,
+    /// Ends the task that watches the sandbox.
+    watching: Mutex<Option<DropGuard>>,
+    /// Ends the probes of a container's present run.
+    probing: Mutex<HashMap<String, DropGuard>>,
+    /// Preparations that failed in a row.
+    preparation_failures: Mutex<u32>,
+    /// Held while projected files are written: two writers at once would sweep each other's state away.
+    refreshing: tokio::sync::Mutex<()>,
+    /// The status last written, with its revision.
+    written: Mutex<Option<(u64, PodStatus)>>,
+}
+
+/// Why a Pod is looked at again.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The API server did not take a write.
+    #[error("the API server did not take the {what} of Pod {pod}: {error}")]
+    Write { what: &'static str, pod: ObjectKey, error: kube::Error },
+}
+
+impl Entry {
+    pub(crate) fn new(shared: &Shared, uid: &str, key: ObjectKey) -> Arc<Self> {
+        Arc::new(Self {
+            uid: uid.to_owned(),
+            key,
+            dir: PodDir::new(&shared.config.data_dir, uid),
+            record: Mutex::default(),
+            sandbox: Mutex::default(),
+            pod: Mutex::default(),
+            starting: CancellationToken::new(),
+            watching: Mutex::default(),
+            probing: Mutex::default(),
+            preparation_failures: Mutex::default(),
+            refreshing: tokio::sync::Mutex::default(),
+            written: Mutex::default(),
+        })
+    }
+
+    /// Changes what is known of a container.
+    pub(crate) fn with_container<R>(&self, name: &str, change: impl FnOnce(&mut ContainerRecord) -> R) -> R {
+        change(self.record.lock().container_mut(name))
+    }
+
+    /// The sandbox, and the id of the container's present run, while it runs.
+    pub(crate) fn running(&self, name: &str) -> Option<(Sandbox, String)> {
+        let attempt = {
+            let record = self.record.lock();
+            let state = record.container(name);
+            matches!(state.run, Run::Running { .. }).then_some(state.attempt)?
+        };
+        Some((self.sandbox.lock().clone()?, ContainerRecord::id(name, attempt)))
+    }
+
+    /// The container's startup probe has passed.
+    pub(crate) fn is_started(&self, name: &str) -> bool {
+        self.record.lock().container(name).started
+    }
+
+    fn stop_probes(&self, name: &str) {
+        self.probing.lock().remove(name);
+    }
+}
+
+impl Shared {
+    pub(crate) fn now(&self) -> Now {
+        Now { monotonic: self.clock.monotonic(), wall: self.clock.now() }
+    }
+
+    /// The entry of this Pod, made if it is new.
+    pub(crate) fn entry(&self, uid: &str, key: &ObjectKey) -> Arc<Entry> {
+        let mut entries = self.entries.lock();
+        entries.entry(uid.to_owned()).or_insert_with(|| Entry::new(self, uid, key.clone())).clone()
+    }
+
+    /// The entry of the Pod of this name, of the newest if there are two.
+    pub(crate) fn find(&self, namespace: &str, name: &str) -> Option<(Arc<Entry>, Arc<Pod>)> {
+        let pod = self.pods.get(&ObjectKey::new(namespace, name))?;
+        let entry = self.entries.lock().get(pod.metadata.uid.as_deref()?)?.clone();
+        Some((entry, pod))
+    }
+
+    /// Records an event about a Pod, or about one of its containers.
+    pub(crate) fn event(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        kind: EventType,
+        reason: &str,
+        message: impl Into<String>,
+    ) {
+        let spec = pod.spec.as_ref();
+        let field_path = container.map(|name| {
+            let init = spec.is_some_and(|s| s.init_containers.iter().flatten().any(|c| c.name == name));
+            format!("spec.{}{{{name}}}", if init { "initContainers" } else { "containers" })
+        });
+        let object = ObjectReference { field_path, ..pod.object_ref(&()) };
+        self.recorder.event(&object, kind, reason, message);
+    }
+
+    /// The address at which a Pod's ports are.
+    pub(crate) fn pod_address(&self, entry: &Entry, pod: &Pod) -> Option<IpAddr> {
+        let host = pod.spec.as_ref().and_then(|s| s.host_network) == Some(true);
+        if host { Some(self.machine.address) } else { entry.record.lock().address }
+    }
+
+    /// What a Pod's variables and files are made of, given to `use_it`.
+    pub(crate) fn with_scope<R>(&self, entry: &Entry, pod: &Pod, use_it: impl FnOnce(&Scope) -> R) -> R {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        let facts = Facts {
+            node_name: self.config.name.clone(),
+            host_ip: self.machine.address,
+            pod_ip: self.pod_address(entry, pod),
+            allocatable_cpu: self.machine.cpu,
+            allocatable_memory: self.machine.memory,
+        };
+        let mut services = self.services.in_namespace(&namespace);
+        if namespace != "default" {
+            services.extend(self.services.get(&ObjectKey::new("default", "kubernetes")));
+        }
+        let sources = Watched { shared: self, namespace };
+        use_it(&Scope { pod, facts: &facts, sources: &sources, services: &services })
+    }
+
+    /// One turn for a Pod.
+    pub(crate) async fn reconcile(self: Arc<Self>, uid: String) -> Result<Next, Error> {
+        if self.closing.is_cancelled() {
+            return Ok(Next::Wait);
+        }
+        let Some(entry) = self.entries.lock().get(&uid).cloned() else { return Ok(Next::Wait) };
+        let pod = self.pods.get(&entry.key).filter(|p| p.metadata.uid.as_deref() == Some(&uid));
+        if let Some(pod) = &pod {
+            *entry.pod.lock() = Some(pod.clone());
+        }
+        let (actions, wake) = self.decide(&entry, pod.as_deref());
+        if let Some(pod) = &pod {
+            self.write_status(&entry, pod).await?;
+            if actions.contains(&Action::Delete) {
+                self.delete(&entry).await?;
+            }
+        }
+        let now = self.clock.monotonic();
+        Ok(wake.map_or(Next::Wait, |at| Next::After(at.saturating_sub(now))))
+    }
+
+    /// Decides and begins until there is nothing to do at once. Returns what was begun, and when to look again.
+    fn decide(self: &Arc<Self>, entry: &Arc<Entry>, pod: Option<&Pod>) -> (Vec<Action>, Option<Duration>) {
+        let mut begun = Vec::new();
+        for _ in 0..MOST_ROUNDS {
+            let now = self.now();
+            let last = entry.pod.lock().clone();
+            let plan = {
+                let mut record = entry.record.lock();
+                let plan = lifecycle::decide(pod, &record, now);
+                for action in &plan.actions {
+                    let hooked = matches!(action, Action::BeginStop { container, .. } if has_pre_stop(last.as_deref(), container));
+                    record.begin(action, hooked, now);
+                }
+                plan
+            };
+            for action in &plan.actions {
+                tracing::debug!(pod = %entry.key, ?action, "begun");
+                self.launch(entry, last.as_ref(), action);
+            }
+            let quiet = plan.actions.is_empty() || plan.actions.contains(&Action::Delete);
+            begun.extend(plan.actions);
+            if quiet {
+                return (begun, plan.wake);
+            }
+        }
+        // A chain this long means that steps undo each other: they go on, but after everybody else's.
+        (begun, Some(self.clock.monotonic() + Duration::from_millis(100)))
+    }
+
+    /// Starts what an action takes; whoever ends it writes into the record and wakes the Pod.
+    fn launch(self: &Arc<Self>, entry: &Arc<Entry>, pod: Option<&Arc<Pod>>, action: &Action) {
+        let (shared, entry) = (self.clone(), entry.clone());
+        match (action, pod.cloned()) {
+            (Action::Prepare, Some(pod)) => self.tasks.spawn("prepare", prepare::run(shared, entry, pod)),
+            (Action::Start { container }, Some(pod)) => {
+                let container = container.clone();
+                self.tasks.spawn("start", start::run(shared, entry, pod, container));
+            }
+            (Action::Discard | Action::Release, _) => {
+                entry.starting.cancel();
+                self.tasks.spawn("release", release::run(shared, entry, *action == Action::Discard));
+            }
+            (Action::Fail { reason, message }, Some(pod)) => {
+                self.event(&pod, None, EventType::Normal, reason, message.clone());
+            }
+            (Action::BeginTermination { grace }, _) => {
+                entry.starting.cancel();
+                let grace = *grace;
+                self.tasks.spawn("withdraw", async move { release::withdraw(shared, entry, grace).await });
+            }
+            (Action::BeginStop { container, message, .. }, Some(pod)) => {
+                self.event(&pod, Some(container), EventType::Normal, "Killing", message.clone());
+                entry.stop_probes(container);
+            }
+            (Action::PreStop { container }, Some(pod)) => {
+                let container = container.clone();
+                self.tasks.spawn("preStop", release::pre_stop(shared, entry, pod, container));
+            }
+            (Action::Signal { container }, _) => {
+                let signal = entry.record.lock().container(container).stop_signal.unwrap_or(libc::SIGTERM);
+                self.tasks.spawn("signal", release::signal(shared, entry, container.clone(), signal));
+            }
+            (Action::Kill { container }, _) => {
+                self.tasks.spawn("kill", release::signal(shared, entry, container.clone(), libc::SIGKILL));
+            }
+            (Action::Forget, _) => self.tasks.spawn("forget", release::forget(shared, entry)),
+            // Hasten is done once noted; Delete follows the last status; without a Pod there is no more to say.
+            (Action::Hasten { .. } | Action::Delete, _) | (_, None) => {}
+        }
+    }
+
+    async fn write_status(&self, entry: &Entry, pod: &Pod) -> Result<(), Error> {
+        let revision = revision_of(pod.metadata.resource_version.as_deref());
+        let known = {
+            let written = entry.written.lock();
+            let newer = written.as_ref().filter(|(at, _)| *at > revision);
+            newer.map_or_else(|| pod.status.clone().unwrap_or_default(), |(_, status)| status.clone())
+        };
+        let view =
+            Pod { status: Some(known.clone()), metadata: pod.metadata.clone(), spec: pod.spec.clone() };
+        let wanted = status::of(&view, &entry.record.lock(), self.machine.address, self.now());
+        let Some(changes) = status::difference(&known, &wanted) else { return Ok(()) };
+        let patch = serde_json::json!({"metadata": {"uid": entry.uid}, "status": changes});
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &entry.key.namespace);
+        match api.patch_status(&entry.key.name, &PatchParams::default(), &Patch::Merge(&patch)).await {
+            Ok(new) => {
+                let at = revision_of(new.metadata.resource_version.as_deref());
+                *entry.written.lock() = Some((at, new.status.unwrap_or_default()));
+                Ok(())
+            }
+            // Gone, or of the same name but another: the watch will say so.
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(error) => Err(Error::Write { what: "status", pod: entry.key.clone(), error }),
+        }
+    }
+
+    async fn delete(&self, entry: &Entry) -> Result<(), Error> {
+        let preconditions = Preconditions { uid: Some(entry.uid.clone()), resource_version: None };
+        let params = DeleteParams {
+            grace_period_seconds: Some(0),
+            preconditions: Some(preconditions),
+            ..Default::default()
+        };
+        let api: Api<Pod> = Api::namespaced(self.client.clone(), &entry.key.namespace);
+        match api.delete(&entry.key.name, &params).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+            Err(error) => Err(Error::Write { what: "deletion", pod: entry.key.clone(), error }),
+        }
+    }
+
+    /// A ConfigMap or Secret has changed: Pods that refer to it are tried again, and their files refreshed.
+    pub(crate) fn source_changed(self: &Arc<Self>, namespace: &str, name: &str, secret: bool) {
+        let entries: Vec<_> =
+            self.entries.lock().values().filter(|e| e.key.namespace == namespace).cloned().collect();
+        for entry in entries {
+            let Some(pod) = entry.pod.lock().clone() else { continue };
+            let references = volumes::references(&pod);
+            let of_kind = if secret { &references.secrets } else { &references.config_maps };
+            if of_kind.contains(name) {
+                self.retry_now(&entry);
+                self.tasks.spawn("refresh", prepare::refresh(self.clone(), entry, pod));
+            }
+        }
+    }
+
+    /// What failed for want of something is tried again at once.
+    fn retry_now(&self, entry: &Entry) {
+        let now = self.clock.monotonic();
+        let mut record = entry.record.lock();
+        if let lifecycle::SandboxPhase::Failed { retry_at, .. } = &mut record.sandbox {
+            *retry_at = now;
+        }
+        for waiting in record.containers.values_mut().filter_map(|c| c.waiting.as_mut()) {
+            if waiting.reason == start::CONFIG_ERROR {
+                waiting.retry_at = now;
+            }
+        }
+        drop(record);
+        self.queue.add(entry.uid.clone());
+    }
+}
+
+fn has_pre_stop(pod: Option<&Pod>, container: &str) -> bool {
+    let spec = pod.and_then(|p| p.spec.as_ref());
+    let container = spec.and_then(|s| lifecycle::find_container(s, container));
+    container.and_then(hooks::pre_stop).is_some()
+}
+
+struct Watched<'a> {
+    shared: &'a Shared,
+    namespace: String,
+}
+
+impl Sources for Watched<'_> {
+    fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
+        self.shared.config_maps.get(&ObjectKey::new(&self.namespace, name))
+    }
+
+    fn secret(&self, name: &str) -> Option<Arc<Secret>> {
+        self.shared.secrets.get(&ObjectKey::new(&self.namespace, name))
+    }
+}
+
+pub(crate) use adopt::adopt_all;
+pub(crate) use release::remove_everything;

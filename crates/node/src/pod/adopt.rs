@@ -1,0 +1,167 @@
+//! What an earlier process of this node left running, taken over.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{ContainerState as ApiState, ContainerStateTerminated, Pod};
+use yado_oci::runtime::Found;
+use yado_oci::spec::{ContainerState, ContainerStatus};
+use yado_reconcile::ObjectKey;
+
+use super::observe::{absorb, identify, start_probes, time, watch};
+use super::prepare::{LABEL_ADDRESS, LABEL_NAME, LABEL_NAMESPACE};
+use super::{Entry, Shared, release};
+use crate::container;
+use crate::lifecycle::{Ended, Now, PodRecord, Run, SandboxPhase, all_containers, find_container};
+
+/// Takes over every sandbox that is found, and removes what no Pod owns. Call it once the Pods are known.
+pub(crate) async fn adopt_all(shared: &Arc<Shared>) {
+    let found = match shared.runtime.sandboxes().await {
+        Ok(found) => found,
+        Err(error) => {
+            tracing::warn!(%error, "sandboxes could not be listed; Pods start anew");
+            Vec::new()
+        }
+    };
+    for sandbox in found {
+        adopt(shared, sandbox).await;
+    }
+    for pod in shared.pods.list() {
+        let Some(uid) = pod.metadata.uid.as_deref() else { continue };
+        let known = shared.entries.lock().contains_key(uid);
+        if !known {
+            let entry = shared.entry(uid, &ObjectKey::of(&pod.metadata));
+            recall(&mut entry.record.lock(), &pod, shared.now());
+            *entry.pod.lock() = Some(pod.clone());
+        }
+    }
+    let orphans = release::held(shared).await;
+    for uid in orphans {
+        let owned = shared.entries.lock().contains_key(&uid);
+        if owned {
+            shared.queue.add(uid);
+        } else if let Err(error) = release::sweep(shared, &uid).await {
+            tracing::warn!(uid, error, "what a Pod left behind could not be removed");
+        }
+    }
+}
+
+async fn adopt(shared: &Arc<Shared>, found: Found) {
+    let label = |name: &str| found.spec.labels.get(name).cloned().unwrap_or_default();
+    let key = ObjectKey::new(label(LABEL_NAMESPACE), label(LABEL_NAME));
+    let uid = found.spec.id.clone();
+    let entry = shared.entry(&uid, &key);
+    let pod = shared.pods.get(&key).filter(|p| p.metadata.uid.as_deref() == Some(&uid));
+    *entry.pod.lock() = pod.clone();
+    {
+        let mut record = entry.record.lock();
+        record.address = label(LABEL_ADDRESS).parse().ok();
+        record.sandbox = SandboxPhase::Dead;
+        if let Some(pod) = &pod {
+            recall(&mut record, pod, shared.now());
+        }
+    }
+    if !found.alive {
+        return;
+    }
+    let sandbox = match shared.runtime.adopt(&uid).await {
+        Ok(sandbox) => sandbox,
+        Err(error) => {
+            tracing::warn!(pod = %key, %error, "the sandbox could not be adopted; the Pod starts anew");
+            return;
+        }
+    };
+    {
+        let mut record = entry.record.lock();
+        record.sandbox = SandboxPhase::Ready;
+        for status in sandbox.statuses() {
+            take_over(&mut record, &status, shared.now());
+        }
+    }
+    let state = sandbox.subscribe().borrow().clone();
+    watch(shared, &entry, sandbox);
+    absorb(shared, &entry, &state);
+    resume_probes(shared, &entry, pod.as_ref());
+}
+
+/// What the sandbox says of a container counts more than what the object says.
+fn take_over(record: &mut PodRecord, status: &ContainerStatus, now: Now) {
+    let Some((name, attempt)) = identify(status) else { return };
+    let state = record.container_mut(&name);
+    if state.attempted && state.attempt > attempt {
+        return;
+    }
+    state.attempt = attempt;
+    state.attempted = true;
+    let label = |name: &str| status.labels.get(name);
+    state.stop_signal = label(container::LABEL_STOP_SIGNAL).and_then(|s| s.parse().ok());
+    if state.image_id.is_empty() {
+        state.image_id = label(container::LABEL_IMAGE).cloned().unwrap_or_default();
+    }
+    state.waiting = None;
+    // The object may have told of this very run's end already.
+    state.last = state.last.take().filter(|last| last.attempt != attempt);
+    state.run = match &status.state {
+        // Created but never started: the process that would have started it is gone. A new run replaces it.
+        ContainerState::Created => Run::Absent,
+        ContainerState::Running { started_at, .. } => Run::Running { started_at: time(*started_at, now) },
+        // Taken in with its message and all when the state is absorbed.
+        ContainerState::Exited { .. } => Run::Starting,
+    };
+}
+
+/// What the Pod's own status says of the past: restarts, readiness, how the last runs ended.
+fn recall(record: &mut PodRecord, pod: &Pod, now: Now) {
+    let Some((spec, status)) = pod.spec.as_ref().zip(pod.status.as_ref()) else { return };
+    record.started_at = status.start_time.as_ref().map(|t| t.0);
+    if yado_types::pod::is_ended(pod) {
+        if record.sandbox == SandboxPhase::Absent {
+            record.sandbox = SandboxPhase::Released;
+        }
+        return;
+    }
+    let statuses =
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    for said in statuses.filter(|s| all_containers(spec).any(|c| c.name == s.name)) {
+        let state = record.container_mut(&said.name);
+        let current = said.state.clone().unwrap_or_default();
+        state.attempt = said.restart_count.max(0).unsigned_abs();
+        state.attempted = said.container_id.is_some() || said.restart_count > 0;
+        state.image_id = said.image_id.clone();
+        state.ready = said.ready;
+        state.started = said.started.unwrap_or(false);
+        let terminated = |state: Option<ApiState>| state.and_then(|s| s.terminated);
+        let attempt = state.attempt;
+        let last = terminated(said.last_state.clone()).map(|t| ended(t, attempt.saturating_sub(1), now));
+        state.last = terminated(Some(current)).map(|t| ended(t, attempt, now)).or(last);
+    }
+}
+
+fn ended(said: ContainerStateTerminated, attempt: u32, now: Now) -> Ended {
+    Ended {
+        code: said.exit_code,
+        reason: said.reason.unwrap_or_default(),
+        message: said.message.unwrap_or_default(),
+        started_at: said.started_at.map(|t| t.0),
+        finished_at: said.finished_at.map_or(now.wall, |t| t.0),
+        seen: now.monotonic,
+        attempt,
+    }
+}
+
+/// Probes go on from the state that the object shows, so that a restart of the node makes nothing unready.
+fn resume_probes(shared: &Arc<Shared>, entry: &Arc<Entry>, pod: Option<&Arc<Pod>>) {
+    let Some((pod, spec)) = pod.and_then(|p| Some((p, p.spec.as_ref()?))) else { return };
+    let running: Vec<String> = {
+        let mut record = entry.record.lock();
+        for (name, state) in &mut record.containers {
+            let Some(container) = find_container(spec, name) else { continue };
+            state.started |= container.startup_probe.is_none();
+            state.ready |= state.started && container.readiness_probe.is_none();
+        }
+        let running = record.containers.iter().filter(|(_, c)| matches!(c.run, Run::Running { .. }));
+        running.map(|(name, _)| name.clone()).collect()
+    };
+    for container in running.iter().filter_map(|name| find_container(spec, name)) {
+        start_probes(shared, entry, pod, container);
+    }
+}

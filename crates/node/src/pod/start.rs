@@ -1,0 +1,252 @@
+//! One run of a container: image, configuration, creation, start, postStart.
+
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Secret};
+use yado_oci::image::Image;
+use yado_oci::spec::ContainerSpec;
+use yado_reconcile::ObjectKey;
+use yado_reconcile::events::EventType;
+
+use super::{Entry, Shared};
+use crate::container::{self, Ingredients};
+use crate::environment::{self, ConfigError};
+use crate::images::{self, Step, Unavailable};
+use crate::lifecycle::{ContainerRecord, Run, Waiting, find_container};
+use crate::{hooks, security, volumes};
+
+/// The waiting reason of what a change of a ConfigMap or Secret may mend.
+pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";
+/// First delay before a container that could not be configured or created is tried again.
+const RETRY_FIRST: Duration = Duration::from_secs(2);
+/// The longest such delay.
+const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+/// Why nothing was started.
+struct Failure {
+    reason: &'static str,
+    message: String,
+}
+
+impl From<Unavailable> for Failure {
+    fn from(u: Unavailable) -> Self {
+        Self { reason: u.reason, message: u.message }
+    }
+}
+
+pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, name: String) {
+    let Some((spec, container)) = pod.spec.as_ref().and_then(|s| Some((s, find_container(s, &name)?))) else {
+        return;
+    };
+    let starting = entry.starting.clone();
+    let prepared = starting.run_until_cancelled(configure(&shared, &entry, &pod, spec, container)).await;
+    let outcome = match prepared {
+        // The Pod is ending: nothing has been created.
+        None => {
+            entry.with_container(&name, |record| record.run = Run::Absent);
+            shared.queue.add(entry.uid.clone());
+            return;
+        }
+        Some(Ok(specified)) => create(&shared, &entry, &pod, container, specified).await,
+        Some(Err(failure)) => Err(failure),
+    };
+    match outcome {
+        Ok(()) => {
+            if let Some(hook) = hooks::post_start(container) {
+                post_start(&shared, &entry, &pod, container, hook).await;
+            }
+        }
+        Err(failure) => fail(&shared, &entry, &pod, container, failure),
+    }
+    shared.queue.add(entry.uid.clone());
+}
+
+async fn configure(
+    shared: &Shared,
+    entry: &Entry,
+    pod: &Pod,
+    spec: &PodSpec,
+    container: &Container,
+) -> Result<ContainerSpec, Failure> {
+    let image = image(shared, pod, spec, container).await?;
+    let attempt = entry.with_container(&container.name, |record| {
+        record.image_id = shown_image_id(&image);
+        record.stop_signal = Some(container::stop_signal(&image));
+        record.attempt
+    });
+    let invalid = |ConfigError(message)| Failure { reason: CONFIG_ERROR, message };
+    let env = shared.with_scope(entry, pod, |scope| environment::of(container, scope)).map_err(invalid)?;
+    let binds = volumes::binds(&entry.dir.volumes(), spec, container, &env).map_err(invalid)?;
+    let profiles = shared.config.data_dir.join("seccomp");
+    let identity = security::of(spec, container, &image.config.user, &profiles).map_err(invalid)?;
+    let specified = container::specify(Ingredients {
+        pod,
+        spec,
+        container,
+        attempt,
+        image: &image,
+        env,
+        binds,
+        identity,
+        dir: &entry.dir,
+        node_name: &shared.config.name,
+        domain: &shared.dns.domain,
+        machine_memory: shared.machine.memory.units(),
+    });
+    specified.map_err(invalid)
+}
+
+/// As users know it: the digest at the registry where there is one, else the image's own.
+fn shown_image_id(image: &Image) -> String {
+    image.repo_digests.first().cloned().unwrap_or_else(|| image.id.clone())
+}
+
+async fn image(shared: &Shared, pod: &Pod, spec: &PodSpec, container: &Container) -> Result<Image, Failure> {
+    let name = container.image.as_deref().unwrap_or_default();
+    let event =
+        |kind, reason, message: String| shared.event(pod, Some(&container.name), kind, reason, message);
+    let here = shared
+        .images
+        .get(name)
+        .inspect_err(|e| event(EventType::Warning, "InspectFailed", e.message.clone()))?;
+    match (images::step(images::policy(container), here.as_ref()), here) {
+        (Step::Use, Some(image)) => {
+            let message = format!("Container image \"{name}\" already present on machine");
+            event(EventType::Normal, "Pulled", message);
+            Ok(image)
+        }
+        (Step::Refuse, _) | (Step::Use, None) => {
+            let message = format!("Container image \"{name}\" is not present with pull policy of Never");
+            event(EventType::Warning, "ErrImageNeverPull", message.clone());
+            Err(Failure { reason: "ErrImageNeverPull", message })
+        }
+        (Step::Pull, _) => {
+            event(EventType::Normal, "Pulling", format!("Pulling image \"{name}\""));
+            let began = shared.clock.monotonic();
+            let pulled = shared.images.pull(name, &pull_secrets(shared, pod, spec)).await;
+            match pulled {
+                Ok(image) => {
+                    let took = shared.clock.monotonic().saturating_sub(began);
+                    let message = format!(
+                        "Successfully pulled image \"{name}\" in {took:.3?}. Image size: {} bytes.",
+                        image.size
+                    );
+                    event(EventType::Normal, "Pulled", message);
+                    Ok(image)
+                }
+                Err(error) => {
+                    event(
+                        EventType::Warning,
+                        "Failed",
+                        format!("Failed to pull image \"{name}\": {}", error.message),
+                    );
+                    event(EventType::Warning, "Failed", format!("Error: {}", error.reason));
+                    event(EventType::Normal, "BackOff", format!("Back-off pulling image \"{name}\""));
+                    Err(error.into())
+                }
+            }
+        }
+    }
+}
+
+fn pull_secrets(shared: &Shared, pod: &Pod, spec: &PodSpec) -> Vec<Arc<Secret>> {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let names = spec.image_pull_secrets.iter().flatten().map(|s| &s.name);
+    names.filter_map(|name| shared.secrets.get(&ObjectKey::new(namespace, name))).collect()
+}
+
+async fn create(
+    shared: &Shared,
+    entry: &Entry,
+    pod: &Pod,
+    container: &Container,
+    specified: ContainerSpec,
+) -> Result<(), Failure> {
+    let name = &container.name;
+    let event = |kind, reason, message: String| shared.event(pod, Some(name), kind, reason, message);
+    let cannot = |message: String| Failure { reason: "CreateContainerError", message };
+    let attempt = entry.record.lock().container(name).attempt;
+    make_files(entry, name, attempt)
+        .map_err(|e| cannot(format!("cannot make the container's files: {e}")))?;
+    let sandbox = entry.sandbox.lock().clone();
+    let sandbox = sandbox.ok_or_else(|| cannot("the Pod's sandbox is gone".into()))?;
+    if let Some(before) = attempt.checked_sub(1) {
+        // Its exit code and logs are kept elsewhere; its writable layer is of no more use.
+        if let Err(error) = sandbox.remove(&ContainerRecord::id(name, before)).await {
+            tracing::debug!(pod = %entry.key, container = name, %error, "the container before was not removed");
+        }
+    }
+    let id = specified.id.clone();
+    sandbox.create(specified).await.map_err(|error| {
+        event(EventType::Warning, "Failed", format!("Error: {error}"));
+        cannot(error.to_string())
+    })?;
+    event(EventType::Normal, "Created", format!("Container created: {name}"));
+    match sandbox.start(&id).await {
+        Ok(_pid) => event(EventType::Normal, "Started", format!("Container started: {name}")),
+        // The container's state says the same, and counts as a run that has ended.
+        Err(error) => event(EventType::Warning, "Failed", format!("Error: {error}")),
+    }
+    Ok(())
+}
+
+/// The log directory and the file for the termination message; what runs before the last one left goes.
+fn make_files(entry: &Entry, name: &str, attempt: u32) -> std::io::Result<()> {
+    let logs = entry.dir.logs(name);
+    fs::create_dir_all(&logs)?;
+    if let Some(old) = attempt.checked_sub(2) {
+        let prefix = format!("{old}.log");
+        for file in fs::read_dir(&logs)?.flatten() {
+            if file.file_name().to_string_lossy().starts_with(&prefix) {
+                fs::remove_file(file.path())?;
+            }
+        }
+        let _ = fs::remove_file(entry.dir.termination(name, old));
+    }
+    let message = entry.dir.termination(name, attempt);
+    if let Some(parent) = message.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::write(&message, b"")?;
+    // Whoever the container runs as may say why it ends.
+    fs::set_permissions(&message, std::os::unix::fs::PermissionsExt::from_mode(0o666))
+}
+
+async fn post_start(
+    shared: &Arc<Shared>,
+    entry: &Arc<Entry>,
+    pod: &Pod,
+    container: &Container,
+    hook: &k8s_openapi::api::core::v1::LifecycleHandler,
+) {
+    let (reason, limit) = ("FailedPostStartHook", hooks::POST_START_LIMIT);
+    if hooks::run(shared, entry, pod, container, hook, reason, limit).await.is_err() {
+        entry.with_container(&container.name, |record| {
+            record.doomed.get_or_insert_with(|| ("FailedPostStartHook".into(), None));
+        });
+    }
+}
+
+fn fail(shared: &Shared, entry: &Entry, pod: &Pod, container: &Container, failure: Failure) {
+    let now = shared.clock.monotonic();
+    if failure.reason == CONFIG_ERROR {
+        let message = format!("Error: {}", failure.message);
+        shared.event(pod, Some(&container.name), EventType::Warning, "Failed", message);
+    }
+    entry.with_container(&container.name, |record| {
+        let failures = record.waiting.as_ref().map_or(0, |w| w.failures + 1);
+        let delay = match failure.reason {
+            "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" => images::retry_delay(failures),
+            _ => RETRY_FIRST.saturating_mul(1 << failures.min(8)).min(RETRY_LONGEST),
+        };
+        record.not_started(Waiting {
+            reason: failure.reason.into(),
+            message: failure.message,
+            since: now,
+            retry_at: now + delay,
+            failures,
+        });
+    });
+}

@@ -1,0 +1,232 @@
+//! Probes: tried at intervals while a container runs, judged by thresholds.
+
+pub(crate) mod http;
+pub(crate) mod target;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, Probe};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use yado_reconcile::events::EventType;
+
+use crate::pod::{Entry, Shared};
+use target::{Target, Verdict};
+
+/// Before a container is ready for the first time its readiness is tried this soon again, then twice as late each
+/// time up to the period: a server that needs 30 ms to listen is then ready after some 40 ms, not after a period.
+/// Kubernetes' thresholds are not touched: these tries count only when they succeed.
+const EAGER_FIRST: Duration = Duration::from_millis(5);
+
+/// What a probe is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Startup,
+    Readiness,
+    Liveness,
+}
+
+impl Purpose {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "Startup",
+            Self::Readiness => "Readiness",
+            Self::Liveness => "Liveness",
+        }
+    }
+}
+
+/// Counts results in a row.
+#[derive(Clone, Debug)]
+pub(crate) struct Counter {
+    successes: i32,
+    failures: i32,
+    success_threshold: i32,
+    failure_threshold: i32,
+}
+
+impl Counter {
+    pub(crate) fn new(probe: &Probe) -> Self {
+        Self {
+            successes: 0,
+            failures: 0,
+            success_threshold: probe.success_threshold.unwrap_or(1).max(1),
+            failure_threshold: probe.failure_threshold.unwrap_or(3).max(1),
+        }
+    }
+
+    /// Takes in a result; a verdict once enough of a kind came in a row.
+    pub(crate) fn observe(&mut self, success: bool) -> Option<bool> {
+        if success {
+            self.successes = self.successes.saturating_add(1);
+            self.failures = 0;
+            (self.successes >= self.success_threshold).then_some(true)
+        } else {
+            self.failures = self.failures.saturating_add(1);
+            self.successes = 0;
+            (self.failures >= self.failure_threshold).then_some(false)
+        }
+    }
+}
+
+/// The delays between tries: at first short and growing while eager, then the period.
+pub(crate) struct Pace {
+    eager: Option<Duration>,
+    period: Duration,
+    waited: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new(probe: &Probe, eager: bool) -> Self {
+        let period = Duration::from_secs(probe.period_seconds.unwrap_or(10).max(1).unsigned_abs().into());
+        Self { eager: eager.then_some(EAGER_FIRST), period, waited: Duration::ZERO }
+    }
+
+    /// The next delay, and whether a failure after it counts.
+    pub(crate) fn next(&mut self) -> (Duration, bool) {
+        let Some(delay) = self.eager else { return (self.period, true) };
+        self.eager = Some(delay * 2);
+        let left = self.period - self.waited;
+        if delay >= left {
+            // The regular beat is kept: one try per period that counts.
+            self.waited = Duration::ZERO;
+            return (left, true);
+        }
+        self.waited += delay;
+        (delay, false)
+    }
+
+    /// It has succeeded: no more haste.
+    pub(crate) fn calm(&mut self) {
+        self.eager = None;
+    }
+}
+
+/// Starts the probes of a container that runs. They end with `stop`.
+pub(crate) fn start(
+    shared: &Arc<Shared>,
+    entry: &Arc<Entry>,
+    pod: &Arc<Pod>,
+    container: &Container,
+    stop: &CancellationToken,
+) {
+    let (open, gate) = watch::channel(container.startup_probe.is_none() || entry.is_started(&container.name));
+    let probes = [
+        (Purpose::Startup, container.startup_probe.as_ref().filter(|_| !*gate.borrow())),
+        (Purpose::Readiness, container.readiness_probe.as_ref()),
+        (Purpose::Liveness, container.liveness_probe.as_ref()),
+    ];
+    let open = Arc::new(open);
+    for (purpose, probe) in probes {
+        let Some(probe) = probe else { continue };
+        let runner = Runner {
+            shared: shared.clone(),
+            entry: entry.clone(),
+            pod: pod.clone(),
+            container: container.clone(),
+            probe: probe.clone(),
+            purpose,
+            open: open.clone(),
+            gate: gate.clone(),
+        };
+        let stop = stop.clone();
+        shared.tasks.spawn("probe", async move {
+            stop.run_until_cancelled(runner.run()).await;
+        });
+    }
+}
+
+struct Runner {
+    shared: Arc<Shared>,
+    entry: Arc<Entry>,
+    pod: Arc<Pod>,
+    container: Container,
+    probe: Probe,
+    purpose: Purpose,
+    open: Arc<watch::Sender<bool>>,
+    gate: watch::Receiver<bool>,
+}
+
+impl Runner {
+    async fn run(mut self) {
+        if self.purpose != Purpose::Startup && self.gate.wait_for(|open| *open).await.is_err() {
+            return;
+        }
+        let clock = self.shared.clock.clone();
+        let delay = self.probe.initial_delay_seconds.unwrap_or(0).max(0).unsigned_abs();
+        if delay > 0 {
+            clock.sleep(Duration::from_secs(delay.into())).await;
+        }
+        let mut counter = Counter::new(&self.probe);
+        // An exec is a process in the container: it is not started in haste.
+        let eager = self.purpose != Purpose::Liveness && self.probe.exec.is_none();
+        let mut pace = Pace::new(&self.probe, eager);
+        let mut counts = !eager;
+        loop {
+            let verdict = self.try_once().await;
+            let succeeded = matches!(verdict, Verdict::Success);
+            if succeeded || counts {
+                if let Verdict::Failure(message) = &verdict {
+                    self.report(message);
+                }
+                if succeeded {
+                    pace.calm();
+                }
+                if let Some(holds) = counter.observe(succeeded)
+                    && self.apply(holds)
+                {
+                    return;
+                }
+            }
+            let (delay, next_counts) = pace.next();
+            counts = next_counts;
+            clock.sleep(delay).await;
+        }
+    }
+
+    async fn try_once(&self) -> Verdict {
+        let timeout =
+            Duration::from_secs(self.probe.timeout_seconds.unwrap_or(1).max(1).unsigned_abs().into());
+        match Target::of_probe(&self.probe, &self.container) {
+            Ok(target) => target.reach(&self.shared, &self.entry, &self.pod, &self.container, timeout).await,
+            Err(message) => Verdict::Failure(message),
+        }
+    }
+
+    fn report(&self, message: &str) {
+        let text = format!("{} probe failed: {message}", self.purpose.name());
+        self.shared.event(&self.pod, Some(&self.container.name), EventType::Warning, "Unhealthy", text);
+    }
+
+    /// Acts on a verdict; true where the probe's work is done.
+    fn apply(&self, holds: bool) -> bool {
+        let name = &self.container.name;
+        let (changed, done) = self.entry.with_container(name, |record| match (self.purpose, holds) {
+            (Purpose::Startup, true) => {
+                record.started = true;
+                record.ready = self.container.readiness_probe.is_none();
+                (true, true)
+            }
+            (Purpose::Readiness, holds) => (std::mem::replace(&mut record.ready, holds) != holds, false),
+            (Purpose::Liveness, true) => (false, false),
+            (Purpose::Startup | Purpose::Liveness, false) => {
+                let grace = self.probe.termination_grace_period_seconds.and_then(|g| u64::try_from(g).ok());
+                let kind = self.purpose.name().to_lowercase();
+                let message = format!("Container {name} failed {kind} probe, will be restarted");
+                record.doomed.get_or_insert((message, grace.map(Duration::from_secs)));
+                (true, true)
+            }
+        });
+        if self.purpose == Purpose::Startup && holds {
+            self.open.send_replace(true);
+        }
+        if changed {
+            self.shared.queue.add(self.entry.uid.clone());
+        }
+        done
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,295 @@
+//! A Pod's volumes: planned purely from its specification, then made on disk.
+//!
+//! ```text
+//! POD/volumes/NAME/            one volume; a tmpfs where it holds secrets or asks for memory
+//!   ..state_0/                  one complete state of projected files
+//!   ..data -> ..state_0         swapped by a rename, so that readers see the old state or the new one
+//!   KEY -> ..data/KEY
+//! ```
+
+mod files;
+mod mounts;
+mod payload;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
+use yado_oci::spec::BindMount;
+use yado_types::quantity::Quantity;
+
+use crate::environment::{ConfigError, Scope, expand};
+pub(crate) use mounts::unmount_beneath;
+pub(crate) use payload::{Payload, Tokens};
+
+/// Why a volume could not be made, in one sentence.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum VolumeError {
+    /// What it refers to is missing.
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : {reason}")]
+    Source {
+        /// Its name.
+        volume: String,
+        /// Why.
+        reason: String,
+    },
+    /// The file system refused.
+    #[error("MountVolume.SetUp failed for volume \"{volume}\" : cannot {action} {}: {error}", path.display())]
+    File {
+        /// Its name.
+        volume: String,
+        /// A verb phrase.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the kernel said.
+        error: io::Error,
+    },
+}
+
+/// What is to be made for one volume.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Planned {
+    name: String,
+    kind: Kind,
+    group: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Kind {
+    /// A directory; with a size, a tmpfs.
+    Empty { memory: Option<Option<i64>> },
+    /// A path of the host, with the type that it must have.
+    Host { path: PathBuf, kind: String },
+    /// Files of ours; on tmpfs where they are secret.
+    Files { payload: Payload, secret: bool },
+}
+
+/// Plans every volume of a Pod. `tokens` are those that its projected volumes ask for.
+pub(crate) fn plan(scope: &Scope, tokens: &Tokens) -> Result<Vec<Planned>, VolumeError> {
+    let Some(spec) = scope.pod.spec.as_ref() else { return Ok(Vec::new()) };
+    let group = spec.security_context.as_ref().and_then(|s| s.fs_group).and_then(|g| u32::try_from(g).ok());
+    let plan = |volume: &Volume| match kind_of(volume, scope, tokens) {
+        Ok(kind) => Ok(Planned { name: volume.name.clone(), kind, group }),
+        Err(ConfigError(reason)) => Err(VolumeError::Source { volume: volume.name.clone(), reason }),
+    };
+    spec.volumes.iter().flatten().map(plan).collect()
+}
+
+fn kind_of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<Kind, ConfigError> {
+    if let Some(empty) = &volume.empty_dir {
+        let memory = (empty.medium.as_deref() == Some("Memory")).then(|| {
+            let limit = empty.size_limit.as_ref().and_then(|q| q.0.parse::<Quantity>().ok());
+            limit.map(Quantity::units).filter(|n| *n > 0)
+        });
+        return Ok(Kind::Empty { memory });
+    }
+    if let Some(host) = &volume.host_path {
+        let path = PathBuf::from(&host.path);
+        if path.components().any(|c| c == std::path::Component::ParentDir) {
+            return Err(ConfigError(format!("hostPath {} must not contain \"..\"", host.path)));
+        }
+        return Ok(Kind::Host { path, kind: host.type_.clone().unwrap_or_default() });
+    }
+    if let Some(payload) = payload::of(volume, scope, tokens)? {
+        let projected = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
+        let secret = volume.secret.is_some()
+            || projected.into_iter().any(|s| s.secret.is_some() || s.service_account_token.is_some());
+        return Ok(Kind::Files { payload, secret });
+    }
+    if let Some(claim) = &volume.persistent_volume_claim {
+        return Err(ConfigError(format!(
+            "persistentvolumeclaim \"{}\" cannot be mounted: this node offers no persistent volumes; use emptyDir or \
+             hostPath",
+            claim.claim_name
+        )));
+    }
+    if *volume == (Volume { name: volume.name.clone(), ..Default::default() }) {
+        return Ok(Kind::Empty { memory: None });
+    }
+    Err(ConfigError(
+        "its kind is not offered by this node; use emptyDir, hostPath, configMap, secret, downwardAPI or projected".into(),
+    ))
+}
+
+/// Makes the planned volumes beneath `dir`; what is there already is brought up to date.
+pub(crate) fn make(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
+    for volume in planned {
+        let path = dir.join(&volume.name);
+        let fail = |action: &'static str, path: &Path| {
+            let (volume, path) = (volume.name.clone(), path.to_owned());
+            move |error: io::Error| VolumeError::File { volume, action, path, error }
+        };
+        match &volume.kind {
+            Kind::Host { path, kind } => host_path(path, kind).map_err(fail("use", path))?,
+            Kind::Empty { memory } => {
+                let fresh = !path.exists();
+                fs::create_dir_all(&path).map_err(fail("create", &path))?;
+                if let Some(size) = memory {
+                    mounts::tmpfs(&path, *size, 0o777).map_err(fail("mount a tmpfs on", &path))?;
+                }
+                if fresh {
+                    fs::set_permissions(&path, fs::Permissions::from_mode(0o777))
+                        .map_err(fail("open up", &path))?;
+                    own(&path, volume.group, 0o2777).map_err(fail("give to the fsGroup", &path))?;
+                }
+            }
+            Kind::Files { payload, secret } => {
+                fs::create_dir_all(&path).map_err(fail("create", &path))?;
+                if *secret {
+                    mounts::tmpfs(&path, None, 0o755).map_err(fail("mount a tmpfs on", &path))?;
+                }
+                files::write(&path, payload, volume.group).map_err(fail("write", &path))?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Brings projected files up to date and leaves all else alone.
+pub(crate) fn refresh(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
+    for volume in planned {
+        let path = dir.join(&volume.name);
+        if let Kind::Files { payload, .. } = &volume.kind
+            && path.exists()
+        {
+            files::write(&path, payload, volume.group).map_err(|error| VolumeError::File {
+                volume: volume.name.clone(),
+                action: "refresh",
+                path,
+                error,
+            })?;
+        }
+    }
+    Ok(())
+}
+
+fn own(path: &Path, group: Option<u32>, mode: u32) -> io::Result<()> {
+    let Some(group) = group else { return Ok(()) };
+    chown(path, None, Some(group))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
+}
+
+fn host_path(path: &Path, kind: &str) -> io::Result<()> {
+    let wrong =
+        |what: &str| Err(io::Error::other(format!("it is not {what}, which its hostPath type asks for")));
+    match kind {
+        "DirectoryOrCreate" if !path.exists() => return fs::create_dir_all(path),
+        "FileOrCreate" if !path.exists() => return fs::File::create(path).map(drop),
+        _ => {}
+    }
+    let found = fs::metadata(path)?.file_type();
+    match kind {
+        "Directory" | "DirectoryOrCreate" if !found.is_dir() => wrong("a directory"),
+        "File" | "FileOrCreate" if !found.is_file() => wrong("a file"),
+        "Socket" if !found.is_socket() => wrong("a socket"),
+        "CharDevice" if !found.is_char_device() => wrong("a character device"),
+        "BlockDevice" if !found.is_block_device() => wrong("a block device"),
+        _ => Ok(()),
+    }
+}
+
+/// The bind mounts of a container's volumeMounts. `env` is for `subPathExpr`.
+pub(crate) fn binds(
+    dir: &Path,
+    spec: &PodSpec,
+    container: &Container,
+    env: &[(String, String)],
+) -> Result<Vec<BindMount>, ConfigError> {
+    let mut all = Vec::new();
+    for mount in container.volume_mounts.iter().flatten() {
+        let volume = spec.volumes.iter().flatten().find(|v| v.name == mount.name).ok_or_else(|| {
+            ConfigError(format!(
+                "volumeMount \"{}\" of container \"{}\" names no volume",
+                mount.name, container.name
+            ))
+        })?;
+        let root = match &volume.host_path {
+            Some(host) => PathBuf::from(&host.path),
+            None => dir.join(&volume.name),
+        };
+        let expanded =
+            mount.sub_path_expr.as_deref().filter(|s| !s.is_empty()).map(|text| {
+                expand(text, |name| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()))
+            });
+        let sub_path = expanded.as_deref().or(mount.sub_path.as_deref()).unwrap_or_default();
+        let source = if sub_path.is_empty() { root } else { within(&root, Path::new(sub_path))? };
+        let projected = volume.secret.is_some()
+            || volume.config_map.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some();
+        all.push(BindMount {
+            source,
+            target: PathBuf::from(&mount.mount_path),
+            read_only: projected || mount.read_only == Some(true),
+        });
+    }
+    Ok(all)
+}
+
+/// A subPath, made where it is absent, with no way out of the volume: a container may have planted links in it.
+fn within(root: &Path, sub_path: &Path) -> Result<PathBuf, ConfigError> {
+    let refuse = |why: &dyn std::fmt::Display| {
+        ConfigError(format!("failed to prepare subPath {}: {why}", sub_path.display()))
+    };
+    let plain = sub_path
+        .components()
+        .all(|c| matches!(c, std::path::Component::Normal(_) | std::path::Component::CurDir));
+    if !plain {
+        return Err(refuse(&"it must be relative and without \"..\""));
+    }
+    let root = root.canonicalize().map_err(|e| refuse(&e))?;
+    let mut path = root.clone();
+    for part in sub_path.components() {
+        path.push(part);
+        match path.canonicalize() {
+            Ok(real) => path = real,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs::create_dir(&path).map_err(|e| refuse(&e))?;
+            }
+            Err(error) => return Err(refuse(&error)),
+        }
+        if !path.starts_with(&root) {
+            return Err(refuse(&"a link in it leads out of the volume"));
+        }
+    }
+    Ok(path)
+}
+
+/// The ConfigMaps and Secrets that a Pod refers to: a change of one of them is a reason to look at the Pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct References {
+    pub config_maps: BTreeSet<String>,
+    pub secrets: BTreeSet<String>,
+}
+
+/// Everything a Pod's volumes and variables refer to.
+pub(crate) fn references(pod: &Pod) -> References {
+    let mut all = References::default();
+    let Some(spec) = pod.spec.as_ref() else { return all };
+    for volume in spec.volumes.iter().flatten() {
+        all.config_maps.extend(volume.config_map.iter().map(|c| c.name.clone()));
+        all.secrets.extend(volume.secret.iter().filter_map(|s| s.secret_name.clone()));
+        for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
+            all.config_maps.extend(source.config_map.iter().map(|c| c.name.clone()));
+            all.secrets.extend(source.secret.iter().map(|s| s.name.clone()));
+        }
+    }
+    for container in crate::lifecycle::all_containers(spec) {
+        for source in container.env_from.iter().flatten() {
+            all.config_maps.extend(source.config_map_ref.iter().map(|r| r.name.clone()));
+            all.secrets.extend(source.secret_ref.iter().map(|r| r.name.clone()));
+        }
+        for from in container.env.iter().flatten().filter_map(|e| e.value_from.as_ref()) {
+            all.config_maps.extend(from.config_map_key_ref.iter().map(|r| r.name.clone()));
+            all.secrets.extend(from.secret_key_ref.iter().map(|r| r.name.clone()));
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests;

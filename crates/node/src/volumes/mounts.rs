@@ -1,0 +1,58 @@
+//! tmpfs, and what is mounted where.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+
+/// Mounts a tmpfs on `path` unless something is mounted there.
+pub(super) fn tmpfs(path: &Path, size: Option<i64>, mode: u32) -> io::Result<()> {
+    if mounted()?.iter().any(|m| m == path) {
+        return Ok(());
+    }
+    let size = size.map(|s| format!(",size={s}")).unwrap_or_default();
+    let options = format!("mode={mode:o}{size}");
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    Ok(mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))?)
+}
+
+/// Unmounts everything at and beneath `dir`, deepest first. What is busy is detached: it goes with its last user.
+pub(crate) fn unmount_beneath(dir: &Path) -> io::Result<()> {
+    let mut beneath: Vec<_> = mounted()?.into_iter().filter(|m| m.starts_with(dir)).collect();
+    beneath.sort_by_key(|m| std::cmp::Reverse(m.components().count()));
+    for path in beneath {
+        match umount2(&path, MntFlags::MNT_DETACH) {
+            Ok(()) | Err(nix::Error::EINVAL | nix::Error::ENOENT) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Every mount point, from `/proc/self/mountinfo`.
+fn mounted() -> io::Result<Vec<PathBuf>> {
+    let table = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(table.lines().filter_map(|line| line.split(' ').nth(4)).map(|p| PathBuf::from(unescape(p))).collect())
+}
+
+/// The kernel writes space, tab, newline and backslash as octal.
+fn unescape(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
+        match code {
+            Some(code) => {
+                out.push(code.into());
+                rest = &rest[at + 4..];
+            }
+            None => {
+                out.push('\\');
+                rest = &rest[at + 1..];
+            }
+        }
+    }
+    out + rest
+}

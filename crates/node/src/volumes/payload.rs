@@ -1,0 +1,164 @@
+//! The files of secret, configMap, downwardAPI and projected volumes; pure.
+
+use std::collections::BTreeMap;
+use std::path::{Component, Path};
+
+use k8s_openapi::api::core::v1::{
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret, Volume, VolumeProjection,
+};
+
+use crate::environment::{ConfigError, Scope, fields};
+
+/// Kubernetes' default mode of projected files.
+const DEFAULT_MODE: u32 = 0o644;
+
+/// Files by their path in the volume, with their modes.
+pub(crate) type Payload = BTreeMap<String, (u32, Vec<u8>)>;
+
+/// Tokens of projected volumes, by volume name and path in it.
+pub(crate) type Tokens = BTreeMap<(String, String), String>;
+
+/// The files of a volume; `None` for a kind that is not made of files.
+pub(super) fn of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<Option<Payload>, ConfigError> {
+    let mut payload = Payload::new();
+    if let Some(v) = &volume.secret {
+        let name = v.secret_name.as_deref().unwrap_or_default();
+        let files = secret(scope, name, v.items.as_deref(), v.optional == Some(true))?;
+        add(&mut payload, files, mode(v.default_mode))?;
+    } else if let Some(v) = &volume.config_map {
+        let files = config_map(scope, &v.name, v.items.as_deref(), v.optional == Some(true))?;
+        add(&mut payload, files, mode(v.default_mode))?;
+    } else if let Some(v) = &volume.downward_api {
+        add(&mut payload, downward(scope, v.items.as_deref())?, mode(v.default_mode))?;
+    } else if let Some(v) = &volume.projected {
+        for source in v.sources.iter().flatten() {
+            let files = projection(scope, &volume.name, source, tokens)?;
+            add(&mut payload, files, mode(v.default_mode))?;
+        }
+    } else {
+        return Ok(None);
+    }
+    Ok(Some(payload))
+}
+
+/// Path, mode of its own, content.
+type Files = Vec<(String, Option<u32>, Vec<u8>)>;
+
+fn mode(mode: Option<i32>) -> u32 {
+    mode.and_then(|m| u32::try_from(m).ok()).unwrap_or(DEFAULT_MODE) & 0o777
+}
+
+fn add(payload: &mut Payload, files: Files, default: u32) -> Result<(), ConfigError> {
+    for (path, own, content) in files {
+        let inside = Path::new(&path).components().all(|c| matches!(c, Component::Normal(_)));
+        if path.is_empty() || path.starts_with("..") || !inside {
+            return Err(ConfigError(format!(
+                "\"{path}\" cannot be a path in a volume: it must be relative, without \"..\""
+            )));
+        }
+        payload.insert(path, (own.unwrap_or(default), content));
+    }
+    Ok(())
+}
+
+fn projection(
+    scope: &Scope,
+    volume: &str,
+    source: &VolumeProjection,
+    tokens: &Tokens,
+) -> Result<Files, ConfigError> {
+    if let Some(s) = &source.secret {
+        return secret(scope, &s.name, s.items.as_deref(), s.optional == Some(true));
+    }
+    if let Some(c) = &source.config_map {
+        return config_map(scope, &c.name, c.items.as_deref(), c.optional == Some(true));
+    }
+    if let Some(d) = &source.downward_api {
+        return downward(scope, d.items.as_deref());
+    }
+    if let Some(t) = &source.service_account_token {
+        let token = tokens.get(&(volume.to_owned(), t.path.clone()));
+        return Ok(token
+            .map(|token| (t.path.clone(), Some(0o600), token.clone().into_bytes()))
+            .into_iter()
+            .collect());
+    }
+    Err(ConfigError(
+        "a projected source must be a secret, configMap, downwardAPI or serviceAccountToken".into(),
+    ))
+}
+
+fn secret(
+    scope: &Scope,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+) -> Result<Files, ConfigError> {
+    match scope.sources.secret(name) {
+        Some(found) => choose(secret_data(&found), items, optional),
+        None if optional => Ok(Vec::new()),
+        None => Err(ConfigError(format!("secret \"{name}\" not found"))),
+    }
+}
+
+fn config_map(
+    scope: &Scope,
+    name: &str,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+) -> Result<Files, ConfigError> {
+    match scope.sources.config_map(name) {
+        Some(found) => choose(config_map_data(&found), items, optional),
+        None if optional => Ok(Vec::new()),
+        None => Err(ConfigError(format!("configmap \"{name}\" not found"))),
+    }
+}
+
+fn secret_data(secret: &Secret) -> BTreeMap<String, Vec<u8>> {
+    secret.data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())).collect()
+}
+
+fn config_map_data(map: &ConfigMap) -> BTreeMap<String, Vec<u8>> {
+    let text = map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes()));
+    text.chain(map.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()))).collect()
+}
+
+fn choose(
+    mut data: BTreeMap<String, Vec<u8>>,
+    items: Option<&[KeyToPath]>,
+    optional: bool,
+) -> Result<Files, ConfigError> {
+    let Some(items) = items.filter(|i| !i.is_empty()) else {
+        return Ok(data.into_iter().map(|(key, content)| (key, None, content)).collect());
+    };
+    let mut files = Vec::new();
+    for item in items {
+        match data.remove(&item.key) {
+            Some(content) => files.push((item.path.clone(), item.mode.map(|m| mode(Some(m))), content)),
+            None if optional => {}
+            None => return Err(ConfigError(format!("references non-existent config key: {}", item.key))),
+        }
+    }
+    Ok(files)
+}
+
+fn downward(scope: &Scope, items: Option<&[DownwardAPIVolumeFile]>) -> Result<Files, ConfigError> {
+    let file = |item: &DownwardAPIVolumeFile| {
+        let text = if let Some(r) = &item.field_ref {
+            fields::pod_field(scope.pod, &r.field_path, scope.facts)?
+        } else if let Some(r) = &item.resource_field_ref {
+            let name = r.container_name.as_deref().unwrap_or_default();
+            let container = scope.pod.spec.as_ref().and_then(|s| crate::lifecycle::find_container(s, name));
+            let container =
+                container.ok_or_else(|| ConfigError(format!("container \"{name}\" not found")))?;
+            fields::resource_field(container, &r.resource, r.divisor.as_ref(), scope.facts)?
+        } else {
+            return Err(ConfigError(format!(
+                "downwardAPI file \"{}\" needs a fieldRef or a resourceFieldRef",
+                item.path
+            )));
+        };
+        Ok((item.path.clone(), item.mode.map(|m| mode(Some(m))), text.into_bytes()))
+    };
+    items.unwrap_or_default().iter().map(file).collect()
+}
