@@ -255,7 +255,13 @@ impl Watches {
         Self { client, tasks, made: Arc::default() }
     }
 
-    /// The client the watches use.
+    /// The same watches for another component of this process, which writes with a client of its own: what both read
+    /// is in memory once.
+    pub fn acting_as(&self, client: Client) -> Self {
+        Self { client, ..self.clone() }
+    }
+
+    /// The client to write with.
     pub fn client(&self) -> &Client {
         &self.client
     }

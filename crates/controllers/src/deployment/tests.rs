@@ -118,16 +118,24 @@ fn check(deployment: &Deployment, sets: &[Arc<ReplicaSet>], expect: Expect) {
 
 #[test]
 fn a_new_deployment_gets_its_replica_set() {
-    check(&deployment(10, json!({})), &[], expect![[r#"
+    check(
+        &deployment(10, json!({})),
+        &[],
+        expect![[r#"
         create web-d475f4q6g9 of 10: desired-replicas=10 max-replicas=13 revision=1 note=x
         revision 1
         status 0 updated 0 ready 0 available 0 unavailable 0: Available=False(MinimumReplicasUnavailable) Progressing=True(NewReplicaSetCreated)
-    "#]]);
-    check(&deployment(3, json!({"strategy": {"type": "Recreate"}})), &[], expect![[r#"
+    "#]],
+    );
+    check(
+        &deployment(3, json!({"strategy": {"type": "Recreate"}})),
+        &[],
+        expect![[r#"
         create web-d475f4q6g9 of 3: desired-replicas=3 max-replicas=3 revision=1 note=x
         revision 1
         status 0 updated 0 ready 0 available 0 unavailable 0: Available=False(MinimumReplicasUnavailable) Progressing=True(NewReplicaSetCreated)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -135,100 +143,168 @@ fn an_update_goes_on_as_surge_and_unavailability_allow() {
     let d = deployment(10, json!({}));
     let old = |wants, available| set("v1", 1, wants, wants, available, 10);
     let new = |wants, available| set("v2", 2, wants, wants, available, 10);
-    check(&d, &[old(10, 10)], expect![[r#"
+    check(
+        &d,
+        &[old(10, 10)],
+        expect![[r#"
         create web-d475f4q6g9 of 3: desired-replicas=10 max-replicas=13 revision=2 note=x
         revision 2
         status 10 updated 0 ready 10 available 10 unavailable 0: Available=True(MinimumReplicasAvailable) Progressing=True(NewReplicaSetCreated)
-    "#]]);
-    check(&d, &[old(10, 10), new(3, 0)], expect![[r#"
+    "#]],
+    );
+    check(
+        &d,
+        &[old(10, 10), new(3, 0)],
+        expect![[r#"
         scale web-v1 10->8: desired-replicas=10 max-replicas=13
         status 13 updated 3 ready 10 available 10 unavailable 3: Available=True(MinimumReplicasAvailable) Progressing=True(ReplicaSetUpdated)
-    "#]]);
-    check(&d, &[old(8, 8), new(3, 0)], expect![[r#"
+    "#]],
+    );
+    check(
+        &d,
+        &[old(8, 8), new(3, 0)],
+        expect![[r#"
         scale web-v2 3->5: desired-replicas=10 max-replicas=13
         status 11 updated 3 ready 8 available 8 unavailable 3: Available=True(MinimumReplicasAvailable) Progressing=True(ReplicaSetUpdated)
-    "#]]);
-    check(&d, &[old(8, 8), new(5, 0)], expect![[r#"
+    "#]],
+    );
+    check(
+        &d,
+        &[old(8, 8), new(5, 0)],
+        expect![[r#"
         status 13 updated 5 ready 8 available 8 unavailable 5: Available=True(MinimumReplicasAvailable) Progressing=True(ReplicaSetUpdated)
-    "#]]);
-    check(&d, &[old(8, 3), new(5, 5)], expect![[r#"
+    "#]],
+    );
+    check(
+        &d,
+        &[old(8, 3), new(5, 5)],
+        expect![[r#"
         scale web-v1 8->3: desired-replicas=10 max-replicas=13
         status 13 updated 5 ready 8 available 8 unavailable 5: Available=True(MinimumReplicasAvailable) Progressing=True(ReplicaSetUpdated)
-    "#]]);
-    check(&d, &[old(0, 0), new(10, 10)], expect![[r#"
+    "#]],
+    );
+    check(
+        &d,
+        &[old(0, 0), new(10, 10)],
+        expect![[r#"
         status 10 updated 10 ready 10 available 10 unavailable 0: Available=True(MinimumReplicasAvailable) Progressing=True(NewReplicaSetAvailable)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn recreate_waits_for_the_last_old_pod() {
     let d = deployment(2, json!({"strategy": {"type": "Recreate"}}));
-    check(&d, &[set("v1", 1, 2, 2, 2, 2)], expect![[r#"
+    check(
+        &d,
+        &[set("v1", 1, 2, 2, 2, 2)],
+        expect![[r#"
         scale web-v1 2->0: desired-replicas=2 max-replicas=2
         status 2 updated 0 ready 2 available 2 unavailable 0: Available=True(MinimumReplicasAvailable)
-    "#]]);
-    check(&d, &[set("v1", 1, 0, 1, 0, 2)], expect![[r#"
+    "#]],
+    );
+    check(
+        &d,
+        &[set("v1", 1, 0, 1, 0, 2)],
+        expect![[r#"
         status 1 updated 0 ready 0 available 0 unavailable 0: Available=False(MinimumReplicasUnavailable)
-    "#]]);
-    check(&d, &[set("v1", 1, 0, 0, 0, 2)], expect![[r#"
+    "#]],
+    );
+    check(
+        &d,
+        &[set("v1", 1, 0, 0, 0, 2)],
+        expect![[r#"
         create web-d475f4q6g9 of 2: desired-replicas=2 max-replicas=2 revision=2 note=x
         revision 2
         status 0 updated 0 ready 0 available 0 unavailable 0: Available=False(MinimumReplicasUnavailable) Progressing=True(NewReplicaSetCreated)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_rollback_moves_the_old_revision_up() {
     let sets = [set("v2", 1, 0, 0, 0, 3), set("v3", 2, 3, 3, 3, 3)];
-    check(&deployment(3, json!({})), &sets, expect![[r#"
+    check(
+        &deployment(3, json!({})),
+        &sets,
+        expect![[r#"
         annotate web-v2: desired-replicas=3 max-replicas=4 revision=3 revision-history=1 note=x
         revision 3
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_change_of_size_is_shared_out_and_a_paused_deployment_only_scales() {
     let sets = [set("v1", 1, 8, 8, 8, 10), set("v2", 2, 5, 5, 0, 10)];
-    check(&deployment(20, json!({})), &sets, expect![[r#"
+    check(
+        &deployment(20, json!({})),
+        &sets,
+        expect![[r#"
         scale web-v1 8->15: desired-replicas=20 max-replicas=25
         scale web-v2 5->10: desired-replicas=20 max-replicas=25
         status 13 updated 5 ready 8 available 8 unavailable 5: Available=False(MinimumReplicasUnavailable)
-    "#]]);
-    check(&deployment(5, json!({})), &sets, expect![[r#"
+    "#]],
+    );
+    check(
+        &deployment(5, json!({})),
+        &sets,
+        expect![[r#"
         scale web-v1 8->4: desired-replicas=5 max-replicas=7
         scale web-v2 5->3: desired-replicas=5 max-replicas=7
         status 13 updated 5 ready 8 available 8 unavailable 5: Available=True(MinimumReplicasAvailable)
-    "#]]);
-    check(&deployment(0, json!({})), &sets, expect![[r#"
+    "#]],
+    );
+    check(
+        &deployment(0, json!({})),
+        &sets,
+        expect![[r#"
         scale web-v1 8->0: desired-replicas=0 max-replicas=0
         scale web-v2 5->0: desired-replicas=0 max-replicas=0
         status 13 updated 5 ready 8 available 8 unavailable 5: Available=True(MinimumReplicasAvailable)
-    "#]]);
+    "#]],
+    );
     let alone = [set("v2", 2, 3, 3, 3, 3)];
-    check(&deployment(5, json!({})), &alone, expect![[r#"
+    check(
+        &deployment(5, json!({})),
+        &alone,
+        expect![[r#"
         scale web-v2 3->5: desired-replicas=5 max-replicas=7
         status 3 updated 3 ready 3 available 3 unavailable 0: Available=False(MinimumReplicasUnavailable)
-    "#]]);
-    check(&deployment(3, json!({"paused": true})), &[set("v1", 1, 3, 3, 3, 3)], expect![[r#"
+    "#]],
+    );
+    check(
+        &deployment(3, json!({"paused": true})),
+        &[set("v1", 1, 3, 3, 3, 3)],
+        expect![[r#"
         status 3 updated 0 ready 3 available 3 unavailable 0: Available=True(MinimumReplicasAvailable) Progressing=Unknown(DeploymentPaused)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn history_beyond_its_limit_goes_once_the_update_is_complete() {
     let sets: Vec<_> = ["a", "b", "c"].iter().zip(1..).map(|(image, r)| set(image, r, 0, 0, 0, 3)).collect();
     let complete: Vec<_> = sets.iter().cloned().chain([set("v2", 4, 3, 3, 3, 3)]).collect();
-    check(&deployment(3, json!({"revisionHistoryLimit": 1})), &complete, expect![[r#"
+    check(
+        &deployment(3, json!({"revisionHistoryLimit": 1})),
+        &complete,
+        expect![[r#"
         revision 4
         delete web-a
         delete web-b
         status 3 updated 3 ready 3 available 3 unavailable 0: Available=True(MinimumReplicasAvailable) Progressing=True(NewReplicaSetAvailable)
-    "#]]);
+    "#]],
+    );
     let incomplete: Vec<_> = sets.into_iter().chain([set("v2", 4, 3, 3, 2, 3)]).collect();
-    check(&deployment(3, json!({"revisionHistoryLimit": 1})), &incomplete, expect![[r#"
+    check(
+        &deployment(3, json!({"revisionHistoryLimit": 1})),
+        &incomplete,
+        expect![[r#"
         revision 4
         status 3 updated 3 ready 2 available 2 unavailable 1: Available=False(MinimumReplicasUnavailable) Progressing=True(ReplicaSetUpdated)
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
@@ -252,7 +328,8 @@ fn no_progress_in_time_is_said() {
         0: ReplicaSetUpdated, next After(60s)
         59: ReplicaSetUpdated, next After(1s)
         60: ProgressDeadlineExceeded, next Wait
-        90: ProgressDeadlineExceeded, next Wait"#]].assert_eq(&seen.join("\n"));
+        90: ProgressDeadlineExceeded, next Wait"#]]
+    .assert_eq(&seen.join("\n"));
 }
 
 #[test]

@@ -99,29 +99,57 @@ fn check(set: &ReplicaSet, pods: &[&str], expect: Expect) {
 
 #[test]
 fn as_many_pods_as_asked_for() {
-    check(&set(3, json!({})), &[], expect![[r#"
+    check(
+        &set(3, json!({})),
+        &[],
+        expect![[r#"
         create 3
-        status 0 ready 0 available 0 labelled 0"#]]);
+        status 0 ready 0 available 0 labelled 0"#]],
+    );
     check(&set(3, json!({})), &["a ready@0", "b", "c"], expect!["status 3 ready 1 available 1 labelled 3"]);
-    check(&set(3, json!({})), &["a", "b deleting", "c failed"], expect![[r#"
+    check(
+        &set(3, json!({})),
+        &["a", "b deleting", "c failed"],
+        expect![[r#"
         create 2
-        status 1 ready 0 available 0 labelled 1"#]]);
-    check(&set(1000, json!({})), &[], expect![[r#"
+        status 1 ready 0 available 0 labelled 1"#]],
+    );
+    check(
+        &set(1000, json!({})),
+        &[],
+        expect![[r#"
         create 500
-        status 0 ready 0 available 0 labelled 0"#]]);
-    check(&set(0, json!({})), &["a"], expect![[r#"
+        status 0 ready 0 available 0 labelled 0"#]],
+    );
+    check(
+        &set(0, json!({})),
+        &["a"],
+        expect![[r#"
         delete a
-        status 1 ready 0 available 0 labelled 1"#]]);
+        status 1 ready 0 available 0 labelled 1"#]],
+    );
 }
 
 #[test]
 fn pods_are_taken_in_and_let_go_before_they_are_counted() {
-    check(&set(2, json!({})), &["a orphan", "b foreign", "c"], expect![[r#"
+    check(
+        &set(2, json!({})),
+        &["a orphan", "b foreign", "c"],
+        expect![[r#"
         adopt a
-        release b"#]]);
-    check(&set(2, json!({})), &["a orphan deleting", "b orphan failed", "c", "d"], expect!["status 2 ready 0 available 0 labelled 2"]);
+        release b"#]],
+    );
+    check(
+        &set(2, json!({})),
+        &["a orphan deleting", "b orphan failed", "c", "d"],
+        expect!["status 2 ready 0 available 0 labelled 2"],
+    );
     let deleted = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
-    check(&set(2, deleted), &["a orphan", "b foreign", "c"], expect!["status 2 ready 0 available 0 labelled 1"]);
+    check(
+        &set(2, deleted),
+        &["a orphan", "b foreign", "c"],
+        expect!["status 2 ready 0 available 0 labelled 1"],
+    );
 }
 
 #[test]
@@ -154,9 +182,13 @@ fn the_least_useful_goes_first() {
 #[test]
 fn a_pod_is_available_once_it_has_been_ready_for_long_enough() {
     let set = set(3, json!({"spec": {"minReadySeconds": 30}}));
-    check(&set, &["a ready@0", "b ready@80", "c ready@90"], expect![[r#"
+    check(
+        &set,
+        &["a ready@0", "b ready@80", "c ready@90"],
+        expect![[r#"
         status 3 ready 3 available 1 labelled 3
-        After(10s)"#]]);
+        After(10s)"#]],
+    );
 }
 
 #[test]
