@@ -8,13 +8,15 @@ mod fieldset;
 mod managers;
 mod walk;
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::schema::{Kind, message};
 use fieldset::FieldSet;
 use managers::{Managers, Operation};
-use walk::View;
+use walk::{Changes, View};
 
 /// `Content-Type` of an apply in YAML (or JSON, which is YAML).
 pub const APPLY_YAML: &str = "application/apply-patch+yaml";
@@ -91,9 +93,9 @@ pub fn apply(
     }
     let view = View::Object(message(kind.message));
     let identity = |key: &str| (key.to_owned(), config[key].clone());
-    let mut merged = live
-        .cloned()
-        .unwrap_or_else(|| Value::Object(["apiVersion", "kind", "metadata"].map(identity).into_iter().collect()));
+    let mut merged = live.cloned().unwrap_or_else(|| {
+        Value::Object(["apiVersion", "kind", "metadata"].map(identity).into_iter().collect())
+    });
     let config = writable(kind, config, writer.subresource);
     let set = owned_fields(view, &config);
     let mut managers = live.map(Managers::of).unwrap_or_default();
@@ -139,21 +141,20 @@ pub fn apply(
 /// `writer` from now on. `new` should be defaulted already. A `new` whose `managedFields` is `[{}]` resets ownership, as
 /// Kubernetes does; one that lacks them keeps those of `old`.
 pub fn track_update(kind: &Kind, old: Option<&Value>, new: &mut Value, writer: Writer<'_>) {
-    let view = View::Object(message(kind.message));
     let given = new["metadata"].get("managedFields").and_then(Value::as_array);
-    let is_reset = given.is_some_and(|entries| matches!(entries.as_slice(), [Value::Object(o)] if o.is_empty()));
+    let is_reset =
+        given.is_some_and(|entries| matches!(entries.as_slice(), [Value::Object(o)] if o.is_empty()));
     let mut managers = match (given, old) {
         _ if is_reset => Managers::default(),
         (Some(entries), _) if !entries.is_empty() => Managers::of(new),
         (_, Some(old)) => Managers::of(old),
         (_, None) => Managers::default(),
     };
-    let empty = json!({});
-    let (old, now) = (
-        old.map_or_else(|| empty.clone(), |old| writable(kind, old, writer.subresource)),
-        writable(kind, new, writer.subresource),
-    );
-    let changes = walk::compare(view, &old, &now);
+    let nothing = Value::Null;
+    let changes = writable_changes(kind, old.unwrap_or(&nothing), new, writer.subresource);
+    if changes.is_empty() && !is_reset && given == old.and_then(|old| old["metadata"]["managedFields"].as_array()) {
+        return;
+    }
     let taken = changes.added.union(&changes.changed);
     let version = kind.api_version();
     let key = (writer.manager, Operation::Update, writer.subresource);
@@ -163,7 +164,14 @@ pub fn track_update(kind: &Kind, old: Option<&Value>, new: &mut Value, writer: W
         let before = mine.as_ref().map(|m| m.fields.clone()).unwrap_or_default();
         let fields = before.union(&taken).minus(&changes.removed);
         if !fields.is_empty() {
-            managers.set(writer.manager, Operation::Update, &version, writer.subresource, fields, writer.time);
+            managers.set(
+                writer.manager,
+                Operation::Update,
+                &version,
+                writer.subresource,
+                fields,
+                writer.time,
+            );
         }
     }
     managers.cap();
@@ -192,28 +200,51 @@ const UNOWNED_METADATA: [&str; 11] = [
     "clusterName",
 ];
 
+/// Whether a write through this subresource can change and own the field.
+fn is_writable(kind: &Kind, subresource: &str, field: &str) -> bool {
+    match field {
+        "apiVersion" | "kind" => false,
+        "metadata" => true,
+        "status" => subresource == "status" || !kind.subresources.contains(&"status"),
+        _ => subresource != "status",
+    }
+}
+
+/// What such a write changed, without copying either object.
+fn writable_changes(kind: &Kind, old: &Value, new: &Value, subresource: &str) -> Changes {
+    static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
+    fn object(value: &Value) -> &Map<String, Value> {
+        value.as_object().unwrap_or(&NOTHING)
+    }
+    let (view, metadata) = (View::Object(message(kind.message)), View::Object(message("meta.v1.ObjectMeta")));
+    let mut changes = walk::compare_fields(view, object(old), object(new), |field| {
+        field != "metadata" && is_writable(kind, subresource, field)
+    });
+    let below =
+        walk::compare_fields(metadata, object(&old["metadata"]), object(&new["metadata"]), |field| {
+            !UNOWNED_METADATA.contains(&field)
+        });
+    changes.insert("f:metadata", below);
+    changes
+}
+
 /// The part of an object that a write through this subresource can change and own.
 fn writable(kind: &Kind, object: &Value, subresource: &str) -> Value {
     let mut part = Map::new();
-    let has_status = kind.subresources.contains(&"status");
     for (key, value) in object.as_object().into_iter().flatten() {
-        match key.as_str() {
-            "apiVersion" | "kind" => {}
-            "metadata" => {
-                let mut metadata = value.clone();
-                if let Value::Object(metadata) = &mut metadata {
-                    metadata.retain(|key, _| !UNOWNED_METADATA.contains(&key.as_str()));
-                }
-                if metadata.as_object().is_some_and(|m| !m.is_empty()) {
-                    part.insert(key.clone(), metadata);
-                }
-            }
-            "status" if has_status && subresource != "status" => {}
-            other if subresource == "status" && other != "status" => {}
-            _ => {
-                part.insert(key.clone(), value.clone());
+        if !is_writable(kind, subresource, key) {
+            continue;
+        }
+        let mut value = value.clone();
+        if key == "metadata"
+            && let Value::Object(metadata) = &mut value
+        {
+            metadata.retain(|key, _| !UNOWNED_METADATA.contains(&key.as_str()));
+            if metadata.is_empty() {
+                continue;
             }
         }
+        part.insert(key.clone(), value);
     }
     Value::Object(part)
 }

@@ -46,18 +46,24 @@ fn check(steps: &[(&str, &str, &str)], expect: Expect) {
     shown["metadata"].as_object_mut().expect("metadata").shift_remove("managedFields");
     out.push_str(&format!("{shown}\n"));
     for entry in entries.as_array().into_iter().flatten() {
-        out.push_str(&format!("{} {} {}", entry["manager"], entry["operation"], entry["time"]).replace('"', ""));
+        out.push_str(
+            &format!("{} {} {}", entry["manager"], entry["operation"], entry["time"]).replace('"', ""),
+        );
         out.push_str(&format!(" {}\n", FieldSet::read(&entry["fieldsV1"]).paths().join(" ")));
     }
     expect.assert_eq(&out);
 }
 
-const MAP: &str = "{kind: ConfigMap, apiVersion: v1, metadata: {name: c, labels: {a: b}}, data: {x: '1', y: '2'}}";
+const MAP: &str =
+    "{kind: ConfigMap, apiVersion: v1, metadata: {name: c, labels: {a: b}}, data: {x: '1', y: '2'}}";
 
 #[test]
 fn an_apply_owns_what_it_mentions_and_removes_what_it_no_longer_does() {
     check(
-        &[("me", "apply", MAP), ("me", "apply", "{kind: ConfigMap, apiVersion: v1, metadata: {name: c}, data: {x: '3'}}")],
+        &[
+            ("me", "apply", MAP),
+            ("me", "apply", "{kind: ConfigMap, apiVersion: v1, metadata: {name: c}, data: {x: '3'}}"),
+        ],
         expect![[r#"
             {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"x":"3"}}
             me Apply 1970-01-01T00:01:00Z .data.x
@@ -70,7 +76,11 @@ fn others_fields_stay_and_conflict() {
     check(
         &[
             ("me", "apply", MAP),
-            ("you", "update", "{kind: ConfigMap, metadata: {name: c, labels: {a: b}}, data: {x: '9', y: '2', z: '1'}}"),
+            (
+                "you",
+                "update",
+                "{kind: ConfigMap, metadata: {name: c, labels: {a: b}}, data: {x: '9', y: '2', z: '1'}}",
+            ),
             ("me", "apply", MAP),
             ("you", "apply", "{kind: ConfigMap, metadata: {name: c}, data: {x: '5', y: '5'}}"),
         ],
@@ -88,7 +98,11 @@ fn others_fields_stay_and_conflict() {
     check(
         &[
             ("me", "apply", MAP),
-            ("you", "update", "{kind: ConfigMap, metadata: {name: c, labels: {a: b}}, data: {x: '9', y: '2', z: '1'}}"),
+            (
+                "you",
+                "update",
+                "{kind: ConfigMap, metadata: {name: c, labels: {a: b}}, data: {x: '9', y: '2', z: '1'}}",
+            ),
             ("me", "force", MAP),
         ],
         expect![[r#"
@@ -114,11 +128,17 @@ fn others_fields_stay_and_conflict() {
 #[test]
 fn lists_are_owned_by_item() {
     let with = |containers: &str| {
-        format!("{{kind: Deployment, metadata: {{name: d}}, spec: {{selector: {{matchLabels: {{a: b}}}}, template: {{spec: {{containers: {containers}}}}}}}}}")
+        format!(
+            "{{kind: Deployment, metadata: {{name: d}}, spec: {{selector: {{matchLabels: {{a: b}}}}, template: {{spec: {{containers: {containers}}}}}}}}}"
+        )
     };
     check(
         &[
-            ("me", "apply", &with("[{name: a, image: 'i:1', ports: [{containerPort: 80}]}, {name: b, image: 'j:1'}]")),
+            (
+                "me",
+                "apply",
+                &with("[{name: a, image: 'i:1', ports: [{containerPort: 80}]}, {name: b, image: 'j:1'}]"),
+            ),
             ("you", "apply", &with("[{name: side, image: 's:1'}, {name: b, env: [{name: E, value: v}]}]")),
             ("me", "apply", &with("[{name: a, image: 'i:2'}]")),
         ],
@@ -152,7 +172,10 @@ fn what_was_there_before_the_first_apply_has_an_owner() {
 
 #[test]
 fn applying_the_same_again_changes_nothing() {
-    for object in [MAP, "{kind: Service, metadata: {name: s}, spec: {selector: {a: b}, ports: [{port: 80}, {port: 81, name: x}]}}"] {
+    for object in [
+        MAP,
+        "{kind: Service, metadata: {name: s}, spec: {selector: {a: b}, ports: [{port: 80}, {port: 81, name: x}]}}",
+    ] {
         let config = yaml(object);
         let kind = kind_of(&config);
         let mut first = apply(kind, None, &config, writer("me", 0), false).expect("applied");
@@ -198,5 +221,8 @@ fn the_oldest_of_too_many_writers_are_folded() {
     let entries = live["metadata"]["managedFields"].as_array().expect("entries");
     let names: Vec<&str> = entries.iter().filter_map(|e| e["manager"].as_str()).collect();
     assert_eq!(names, ["ancient-changes", "m4", "m5", "m6", "m7", "m8", "m9", "m10", "m11", "m12"]);
-    assert_eq!(FieldSet::read(&entries[0]["fieldsV1"]).paths(), [".data.k0", ".data.k1", ".data.k2", ".data.k3"]);
+    assert_eq!(
+        FieldSet::read(&entries[0]["fieldsV1"]).paths(),
+        [".data.k0", ".data.k1", ".data.k2", ".data.k3"]
+    );
 }

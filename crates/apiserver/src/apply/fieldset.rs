@@ -44,6 +44,11 @@ impl FieldSet {
         Self(children(&self.0, &other.0, keep))
     }
 
+    /// Whether a path is in both.
+    pub fn meets(&self, other: &Self) -> bool {
+        meet(&self.0, &other.0)
+    }
+
     /// The paths as text, like `.spec.containers[name="a"].image`.
     pub fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
@@ -52,14 +57,21 @@ impl FieldSet {
     }
 
     /// Adds a path's last step with what is below it; the path itself too, if `member`.
-    pub fn insert(&mut self, step: String, mut below: FieldSet, member: bool) {
+    pub fn insert(&mut self, step: &str, mut below: FieldSet, member: bool) {
         if member && !below.is_empty() {
             below.0.insert(SELF.into(), Value::Object(Map::new()));
         }
         if member || !below.is_empty() {
-            self.0.insert(step, Value::Object(below.0));
+            self.0.insert(step.to_owned(), Value::Object(below.0));
         }
     }
+}
+
+fn meet(a: &Map<String, Value>, b: &Map<String, Value>) -> bool {
+    a.iter().filter(|(step, _)| *step != SELF).any(|(step, a)| match (a, b.get(step)) {
+        (Value::Object(a), Some(Value::Object(b))) => (is_member(a) && is_member(b)) || meet(a, b),
+        _ => false,
+    })
 }
 
 fn children(
@@ -133,12 +145,22 @@ mod tests {
 
     #[test]
     fn sets_combine() {
-        let a = FieldSet::read(&json!({"f:a": {"f:b": {}, "f:c": {}}, "f:d": {".": {}, "f:e": {}}, "f:x": {}}));
+        let a =
+            FieldSet::read(&json!({"f:a": {"f:b": {}, "f:c": {}}, "f:d": {".": {}, "f:e": {}}, "f:x": {}}));
         let b = FieldSet::read(&json!({"f:a": {"f:b": {}}, "f:d": {}, "f:x": {"f:y": {}}}));
-        assert_eq!(a.union(&b).0, *json!({"f:a": {"f:b": {}, "f:c": {}}, "f:d": {".": {}, "f:e": {}}, "f:x": {".": {}, "f:y": {}}}).as_object().expect("a map"));
+        assert_eq!(
+            a.union(&b).0,
+            *json!({"f:a": {"f:b": {}, "f:c": {}}, "f:d": {".": {}, "f:e": {}}, "f:x": {".": {}, "f:y": {}}})
+                .as_object()
+                .expect("a map")
+        );
         assert_eq!(a.intersection(&b).0, *json!({"f:a": {"f:b": {}}, "f:d": {}}).as_object().expect("a map"));
-        assert_eq!(a.minus(&b).0, *json!({"f:a": {"f:c": {}}, "f:d": {"f:e": {}}, "f:x": {}}).as_object().expect("a map"));
+        assert_eq!(
+            a.minus(&b).0,
+            *json!({"f:a": {"f:c": {}}, "f:d": {"f:e": {}}, "f:x": {}}).as_object().expect("a map")
+        );
         assert!(a.minus(&a).is_empty());
+        assert!(a.meets(&b) && !a.minus(&b).meets(&b));
     }
 
     #[test]

@@ -120,7 +120,7 @@ impl Managers {
 
     /// Takes these fields from all; managers that own nothing more go.
     pub fn release(&mut self, fields: &FieldSet) {
-        for manager in &mut self.0 {
+        for manager in self.0.iter_mut().filter(|m| m.fields.meets(fields)) {
             manager.fields = manager.fields.minus(fields);
         }
         self.0.retain(|m| !m.fields.is_empty());
@@ -157,7 +157,12 @@ impl Managers {
     /// Writes them into an object: appliers first, then by time.
     pub fn write_to(mut self, object: &mut Value) {
         self.0.sort_by(|a, b| {
-            (a.operation, &a.time, &a.name, &a.subresource).cmp(&(b.operation, &b.time, &b.name, &b.subresource))
+            (a.operation, &a.time, &a.name, &a.subresource).cmp(&(
+                b.operation,
+                &b.time,
+                &b.name,
+                &b.subresource,
+            ))
         });
         let Value::Object(object) = object else { return };
         let metadata = object.entry("metadata").or_insert_with(|| Value::Object(Map::new()));

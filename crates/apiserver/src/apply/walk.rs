@@ -88,19 +88,19 @@ pub fn fields(view: View, value: &Value, set: &mut FieldSet, inner: bool) {
                 let member = below.is_empty()
                     || matches!(view, View::Map(_))
                     || (inner && !always_there && !matches!(child, View::Leaf));
-                set.insert(format!("f:{key}"), below, member);
+                set.insert(&format!("f:{key}"), below, member);
             }
         }
         (View::Keyed(keys, field), Value::Array(items)) => {
             for item in items {
                 let mut below = FieldSet::default();
                 fields(value_view(field), item, &mut below, inner);
-                set.insert(keyed_step(keys, item), below, true);
+                set.insert(&keyed_step(keys, item), below, true);
             }
         }
         (View::Set, Value::Array(items)) => {
             for item in items {
-                set.insert(format!("v:{item}"), FieldSet::default(), true);
+                set.insert(&format!("v:{item}"), FieldSet::default(), true);
             }
         }
         _ => {}
@@ -119,6 +119,13 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()
     }
+
+    /// Adds what changed below a step.
+    pub fn insert(&mut self, step: &str, below: Changes) {
+        self.added.insert(step, below.added, false);
+        self.changed.insert(step, below.changed, false);
+        self.removed.insert(step, below.removed, false);
+    }
 }
 
 /// What is different in `new`; metadata that the server keeps itself should have been taken out of both.
@@ -128,15 +135,28 @@ pub fn compare(view: View, old: &Value, new: &Value) -> Changes {
     changes
 }
 
+/// What is different in those fields of an object that `counts` accepts.
+pub fn compare_fields(
+    view: View,
+    old: &Map<String, Value>,
+    new: &Map<String, Value>,
+    counts: impl Fn(&str) -> bool,
+) -> Changes {
+    let mut changes = Changes::default();
+    let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
+    for key in keys.filter(|key| counts(key)) {
+        let (child, always_there) = view.child(key);
+        let step = || format!("f:{key}");
+        compare_one(step, child, always_there, (old.get(key), new.get(key)), &mut changes);
+    }
+    changes
+}
+
 /// Whether the value itself, rather than something in it, is different.
 fn compare_values(view: View, old: &Value, new: &Value, changes: &mut Changes) -> bool {
     match (view, old, new) {
         (View::Object(_) | View::Map(_), Value::Object(old), Value::Object(new)) => {
-            let keys = old.keys().chain(new.keys().filter(|key| !old.contains_key(*key)));
-            for key in keys {
-                let (child, always_there) = view.child(key);
-                compare_one(format!("f:{key}"), child, always_there, (old.get(key), new.get(key)), changes);
-            }
+            *changes = compare_fields(view, old, new, |_| true);
             false
         }
         (View::Keyed(keys, field), Value::Array(old), Value::Array(new)) => {
@@ -161,17 +181,18 @@ fn compare_items(
 ) {
     for (item, step) in old.iter().zip(&old_steps) {
         let now = new_steps.iter().position(|s| s == step).map(|at| &new[at]);
-        compare_one(step.clone(), view, false, (Some(item), now), changes);
+        compare_one(|| step.clone(), view, false, (Some(item), now), changes);
     }
     for (item, step) in new.iter().zip(&new_steps) {
         if !old_steps.contains(step) {
-            compare_one(step.clone(), view, false, (None, Some(item)), changes);
+            compare_one(|| step.clone(), view, false, (None, Some(item)), changes);
         }
     }
 }
 
+/// `step` is only written where something is different, which is rare.
 fn compare_one(
-    step: String,
+    step: impl Fn() -> String,
     view: View,
     always_there: bool,
     values: (Option<&Value>, Option<&Value>),
@@ -187,17 +208,19 @@ fn compare_one(
         (Some(old), Some(new)) => {
             let mut below = Changes::default();
             let itself = compare_values(view, old, new, &mut below);
-            changes.added.insert(step.clone(), below.added, false);
-            changes.removed.insert(step.clone(), below.removed, false);
-            changes.changed.insert(step, below.changed, itself);
+            if itself || !below.is_empty() {
+                changes.added.insert(&step(), below.added, false);
+                changes.removed.insert(&step(), below.removed, false);
+                changes.changed.insert(&step(), below.changed, itself);
+            }
         }
         (None, Some(new)) => {
             let (below, member) = all(new);
-            changes.added.insert(step, below, member);
+            changes.added.insert(&step(), below, member);
         }
         (Some(old), None) => {
             let (below, member) = all(old);
-            changes.removed.insert(step, below, member);
+            changes.removed.insert(&step(), below, member);
         }
         (None, None) => {}
     }
@@ -281,7 +304,9 @@ fn prune_below(view: View, value: &mut Value, gone: &Map<String, Value>, kept: &
                 }
             }
             (View::Keyed(keys, field), Value::Array(items)) => {
-                let Some(at) = items.iter().position(|item| keyed_step(keys, item) == *step) else { continue };
+                let Some(at) = items.iter().position(|item| keyed_step(keys, item) == *step) else {
+                    continue;
+                };
                 if whole {
                     items.remove(at);
                 } else {

@@ -64,8 +64,11 @@ fn objects<'a>(
 }
 
 fn namespace(object: &mut Map<String, Value>) {
-    let name = object.get("metadata").and_then(|m| m.get("name")).cloned();
-    if let Some(spec) = within(object, "spec") {
+    let metadata = object.get("metadata");
+    let name = metadata.and_then(|m| m.get("name")).cloned();
+    // One that is being deleted has had its finalizer, or is having it removed.
+    let is_terminating = metadata.and_then(|m| m.get("deletionTimestamp")).is_some();
+    if let Some(spec) = within(object, "spec").filter(|_| !is_terminating) {
         fill(spec, "finalizers", json!(["kubernetes"]));
     }
     if let Some(status) = within(object, "status") {

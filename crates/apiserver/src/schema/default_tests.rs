@@ -210,6 +210,21 @@ fn services() {
 
 #[test]
 fn small_kinds() {
+    // What finalization took away does not come back.
+    check(
+        "{kind: Namespace, metadata: {name: n, deletionTimestamp: x}, spec: {}, status: {phase: Terminating}}",
+        expect![[r#"
+            kind: Namespace
+            metadata:
+              name: n
+              deletionTimestamp: x
+              labels:
+                kubernetes.io/metadata.name: n
+            spec: {}
+            status:
+              phase: Terminating
+        "#]],
+    );
     check(
         "{kind: Namespace, metadata: {name: n}}",
         expect![[r#"
@@ -267,7 +282,7 @@ fn pull_policies_follow_the_tag() {
         ("a@sha256:00", "IfNotPresent"),
     ] {
         let mut object = json!({"spec": {"containers": [{"image": image}]}});
-        default_object(&KINDS.iter().find(|k| k.kind == "Pod").expect("Pod"), &mut object);
+        default_object(KINDS.iter().find(|k| k.kind == "Pod").expect("Pod"), &mut object);
         assert_eq!(object["spec"]["containers"][0]["imagePullPolicy"], expect, "{image}");
     }
 }

@@ -58,58 +58,98 @@ pub fn find_resource(group: &str, version: &str, plural: &str) -> Option<&'stati
         .find(|k| k.plural == plural && !plural.is_empty() && k.group == group && k.version == version)
 }
 
-const NONE: &[&str] = &[];
-
-#[rustfmt::skip]
-const fn stored(
-    gv: (&'static str, &'static str), kind: &'static str, names: (&'static str, &'static str), namespaced: bool,
-    short_names: &'static [&'static str], categories: &'static [&'static str], subresources: &'static [&'static str],
-    message: &'static str,
-) -> Kind {
-    let ((group, version), (plural, singular)) = (gv, names);
-    Kind { group, version, kind, plural, singular, namespaced, short_names, categories, subresources, message }
+/// A kind without objects of its own.
+const fn body(gv: (&'static str, &'static str), kind: &'static str, message: &'static str) -> Kind {
+    let (group, version) = gv;
+    Kind {
+        group,
+        version,
+        kind,
+        plural: "",
+        singular: "",
+        namespaced: false,
+        short_names: &[],
+        categories: &[],
+        subresources: &[],
+        message,
+    }
 }
 
-const fn body(gv: (&'static str, &'static str), kind: &'static str, message: &'static str) -> Kind {
-    stored(gv, kind, ("", ""), false, NONE, NONE, NONE, message)
+/// A kind with objects, of the whole cluster.
+const fn cluster(
+    gv: (&'static str, &'static str),
+    kind: &'static str,
+    names: (&'static str, &'static str),
+    message: &'static str,
+) -> Kind {
+    Kind { plural: names.0, singular: names.1, ..body(gv, kind, message) }
+}
+
+/// A kind with objects in namespaces.
+const fn namespaced(
+    gv: (&'static str, &'static str),
+    kind: &'static str,
+    names: (&'static str, &'static str),
+    message: &'static str,
+) -> Kind {
+    Kind { namespaced: true, ..cluster(gv, kind, names, message) }
+}
+
+impl Kind {
+    const fn short(self, short_names: &'static [&'static str]) -> Self {
+        Self { short_names, ..self }
+    }
+
+    /// What `kubectl get all` shows.
+    const fn of_all(self) -> Self {
+        Self { categories: &["all"], ..self }
+    }
+
+    const fn with(self, subresources: &'static [&'static str]) -> Self {
+        Self { subresources, ..self }
+    }
 }
 
 const CORE: (&str, &str) = ("", "v1");
 const APPS: (&str, &str) = ("apps", "v1");
 const META: (&str, &str) = ("meta.k8s.io", "v1");
 const NETWORKING: (&str, &str) = ("networking.k8s.io", "v1");
-const ALL: &[&str] = &["all"];
+const COORDINATION: (&str, &str) = ("coordination.k8s.io", "v1");
+const DISCOVERY: (&str, &str) = ("discovery.k8s.io", "v1");
+const EVENTS: (&str, &str) = ("events.k8s.io", "v1");
+const AUTHENTICATION: (&str, &str) = ("authentication.k8s.io", "v1");
+const AUTHORIZATION: (&str, &str) = ("authorization.k8s.io", "v1");
 
 /// Every kind that the API server reads or serves.
 #[rustfmt::skip]
 pub static KINDS: &[Kind] = &[
-    stored(CORE, "ConfigMap", ("configmaps", "configmap"), true, &["cm"], NONE, NONE, "core.v1.ConfigMap"),
-    stored(CORE, "Endpoints", ("endpoints", "endpoints"), true, &["ep"], NONE, NONE, "core.v1.Endpoints"),
-    stored(CORE, "Event", ("events", "event"), true, &["ev"], NONE, NONE, "core.v1.Event"),
-    stored(CORE, "Namespace", ("namespaces", "namespace"), false, &["ns"], NONE, &["finalize", "status"], "core.v1.Namespace"),
-    stored(CORE, "Node", ("nodes", "node"), false, &["no"], NONE, &["status"], "core.v1.Node"),
-    stored(CORE, "Pod", ("pods", "pod"), true, &["po"], ALL,
-        &["attach", "binding", "eviction", "exec", "log", "portforward", "status"], "core.v1.Pod"),
-    stored(CORE, "Secret", ("secrets", "secret"), true, NONE, NONE, NONE, "core.v1.Secret"),
-    stored(CORE, "Service", ("services", "service"), true, &["svc"], ALL, &["status"], "core.v1.Service"),
-    stored(CORE, "ServiceAccount", ("serviceaccounts", "serviceaccount"), true, &["sa"], NONE, &["token"], "core.v1.ServiceAccount"),
-    stored(APPS, "Deployment", ("deployments", "deployment"), true, &["deploy"], ALL, &["scale", "status"], "apps.v1.Deployment"),
-    stored(APPS, "ReplicaSet", ("replicasets", "replicaset"), true, &["rs"], ALL, &["scale", "status"], "apps.v1.ReplicaSet"),
-    stored(("coordination.k8s.io", "v1"), "Lease", ("leases", "lease"), true, NONE, NONE, NONE, "coordination.v1.Lease"),
-    stored(("discovery.k8s.io", "v1"), "EndpointSlice", ("endpointslices", "endpointslice"), true, NONE, NONE, NONE, "discovery.v1.EndpointSlice"),
-    stored(("events.k8s.io", "v1"), "Event", ("events", "event"), true, &["ev"], NONE, NONE, "events.v1.Event"),
-    stored(NETWORKING, "Ingress", ("ingresses", "ingress"), true, &["ing"], NONE, &["status"], "networking.v1.Ingress"),
-    stored(NETWORKING, "IngressClass", ("ingressclasses", "ingressclass"), false, NONE, NONE, NONE, "networking.v1.IngressClass"),
+    namespaced(CORE, "ConfigMap", ("configmaps", "configmap"), "core.v1.ConfigMap").short(&["cm"]),
+    namespaced(CORE, "Endpoints", ("endpoints", "endpoints"), "core.v1.Endpoints").short(&["ep"]),
+    namespaced(CORE, "Event", ("events", "event"), "core.v1.Event").short(&["ev"]),
+    cluster(CORE, "Namespace", ("namespaces", "namespace"), "core.v1.Namespace").short(&["ns"]).with(&["finalize", "status"]),
+    cluster(CORE, "Node", ("nodes", "node"), "core.v1.Node").short(&["no"]).with(&["status"]),
+    namespaced(CORE, "Pod", ("pods", "pod"), "core.v1.Pod").short(&["po"]).of_all()
+        .with(&["attach", "binding", "eviction", "exec", "log", "portforward", "status"]),
+    namespaced(CORE, "Secret", ("secrets", "secret"), "core.v1.Secret"),
+    namespaced(CORE, "Service", ("services", "service"), "core.v1.Service").short(&["svc"]).of_all().with(&["status"]),
+    namespaced(CORE, "ServiceAccount", ("serviceaccounts", "serviceaccount"), "core.v1.ServiceAccount").short(&["sa"]).with(&["token"]),
+    namespaced(APPS, "Deployment", ("deployments", "deployment"), "apps.v1.Deployment").short(&["deploy"]).of_all().with(&["scale", "status"]),
+    namespaced(APPS, "ReplicaSet", ("replicasets", "replicaset"), "apps.v1.ReplicaSet").short(&["rs"]).of_all().with(&["scale", "status"]),
+    namespaced(COORDINATION, "Lease", ("leases", "lease"), "coordination.v1.Lease"),
+    namespaced(DISCOVERY, "EndpointSlice", ("endpointslices", "endpointslice"), "discovery.v1.EndpointSlice"),
+    namespaced(EVENTS, "Event", ("events", "event"), "events.v1.Event").short(&["ev"]),
+    namespaced(NETWORKING, "Ingress", ("ingresses", "ingress"), "networking.v1.Ingress").short(&["ing"]).with(&["status"]),
+    cluster(NETWORKING, "IngressClass", ("ingressclasses", "ingressclass"), "networking.v1.IngressClass"),
     body(CORE, "Binding", "core.v1.Binding"),
     body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale"),
     body(("policy", "v1"), "Eviction", "policy.v1.Eviction"),
-    body(("authentication.k8s.io", "v1"), "TokenRequest", "authentication.v1.TokenRequest"),
-    body(("authentication.k8s.io", "v1"), "TokenReview", "authentication.v1.TokenReview"),
-    body(("authentication.k8s.io", "v1"), "SelfSubjectReview", "authentication.v1.SelfSubjectReview"),
-    body(("authorization.k8s.io", "v1"), "SelfSubjectAccessReview", "authorization.v1.SelfSubjectAccessReview"),
-    body(("authorization.k8s.io", "v1"), "SelfSubjectRulesReview", "authorization.v1.SelfSubjectRulesReview"),
-    body(("authorization.k8s.io", "v1"), "SubjectAccessReview", "authorization.v1.SubjectAccessReview"),
-    body(("authorization.k8s.io", "v1"), "LocalSubjectAccessReview", "authorization.v1.LocalSubjectAccessReview"),
+    body(AUTHENTICATION, "TokenRequest", "authentication.v1.TokenRequest"),
+    body(AUTHENTICATION, "TokenReview", "authentication.v1.TokenReview"),
+    body(AUTHENTICATION, "SelfSubjectReview", "authentication.v1.SelfSubjectReview"),
+    body(AUTHORIZATION, "SelfSubjectAccessReview", "authorization.v1.SelfSubjectAccessReview"),
+    body(AUTHORIZATION, "SelfSubjectRulesReview", "authorization.v1.SelfSubjectRulesReview"),
+    body(AUTHORIZATION, "SubjectAccessReview", "authorization.v1.SubjectAccessReview"),
+    body(AUTHORIZATION, "LocalSubjectAccessReview", "authorization.v1.LocalSubjectAccessReview"),
     body(META, "DeleteOptions", "meta.v1.DeleteOptions"),
     body(META, "Status", "meta.v1.Status"),
     body(CORE, "DeleteOptions", "meta.v1.DeleteOptions"),

@@ -53,9 +53,12 @@ fn what_is_right_has_no_errors() {
 
 #[test]
 fn names_and_metadata() {
-    check("{kind: ConfigMap, metadata: {namespace: n}}", expect![[r#"
+    check(
+        "{kind: ConfigMap, metadata: {namespace: n}}",
+        expect![[r#"
         metadata.name: Required value: name or generateName is required
-    "#]]);
+    "#]],
+    );
     check(
         "{kind: ConfigMap, metadata: {name: A_b, namespace: n, labels: {'a b': '-'}, annotations: {'/x': y}, finalizers: ['!'],
           ownerReferences: [{kind: K, name: a, uid: u, apiVersion: v1, controller: true}, {kind: K, name: b, uid: '', apiVersion: v1, controller: true}]}}",
@@ -69,13 +72,19 @@ fn names_and_metadata() {
             metadata.ownerReferences[1]: Invalid value: {"kind":"K","name":"b","uid":"","apiVersion":"v1","controller":true}: Only one reference can have Controller set to true. Found "true" in references for K/a and K/b
         "#]],
     );
-    check("{kind: Service, metadata: {name: 1a, namespace: n}, spec: {clusterIP: None}}", expect![[r#"
+    check(
+        "{kind: Service, metadata: {name: 1a, namespace: n}, spec: {clusterIP: None}}",
+        expect![[r#"
         metadata.name: Invalid value: "1a": a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character (e.g. 'my-name',  or 'abc-123', regex used for validation is '[a-z]([-a-z0-9]*[a-z0-9])?')
-    "#]]);
-    check("{kind: Namespace, metadata: {name: a.b, namespace: x}}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: Namespace, metadata: {name: a.b, namespace: x}}",
+        expect![[r#"
         metadata.name: Invalid value: "a.b": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
         metadata.namespace: Forbidden: not allowed on this type
-    "#]]);
+    "#]],
+    );
     check_update(
         "{kind: ConfigMap, metadata: {name: a, namespace: n, uid: x}}",
         "{kind: ConfigMap, metadata: {name: a, namespace: n, uid: y}}",
@@ -87,9 +96,12 @@ fn names_and_metadata() {
 
 #[test]
 fn pods() {
-    check(&pod("{}"), expect![[r#"
+    check(
+        &pod("{}"),
+        expect![[r#"
         spec.containers: Required value
-    "#]]);
+    "#]],
+    );
     check(
         &pod("{restartPolicy: Sometimes, terminationGracePeriodSeconds: -1, tolerations: [{operator: Exists, value: x}, {key: a, effect: Never}],
             volumes: [{name: v, secret: {}}, {name: v, emptyDir: {}, hostPath: {path: /}}],
@@ -140,57 +152,92 @@ fn pods() {
 
 #[test]
 fn pods_hardly_change() {
-    let with = |image: &str, rest: &str| pod(&format!("{{containers: [{{name: c, image: '{image}'}}], {rest}}}"));
-    check_update(&with("a:1", ""), &with("a:2", "tolerations: [{key: x, operator: Exists}], activeDeadlineSeconds: 5"), expect![[""]]);
-    check_update(&with("a:1", "activeDeadlineSeconds: 5"), &with("a:1", "activeDeadlineSeconds: 6, nodeName: x"), expect![[r#"
+    let with =
+        |image: &str, rest: &str| pod(&format!("{{containers: [{{name: c, image: '{image}'}}], {rest}}}"));
+    check_update(
+        &with("a:1", ""),
+        &with("a:2", "tolerations: [{key: x, operator: Exists}], activeDeadlineSeconds: 5"),
+        expect![[""]],
+    );
+    check_update(
+        &with("a:1", "activeDeadlineSeconds: 5"),
+        &with("a:1", "activeDeadlineSeconds: 6, nodeName: x"),
+        expect![[r#"
         spec.activeDeadlineSeconds: Invalid value: 6: must be less than or equal to previous value 5
         spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)
-    "#]]);
-    check_update(&with("a:1", ""), &pod("{containers: [{name: c, image: i}, {name: d, image: i}]}"), expect![[r#"
+    "#]],
+    );
+    check_update(
+        &with("a:1", ""),
+        &pod("{containers: [{name: c, image: i}, {name: d, image: i}]}"),
+        expect![[r#"
         spec.containers: Forbidden: pod updates may not add or remove containers
-    "#]]);
-    check_update(&with("a:1", "tolerations: [{key: x, operator: Exists}]"), &with("a:1", ""), expect![[r#"
+    "#]],
+    );
+    check_update(
+        &with("a:1", "tolerations: [{key: x, operator: Exists}]"),
+        &with("a:1", ""),
+        expect![[r#"
         spec.tolerations: Forbidden: existing toleration can not be modified except its tolerationSeconds
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn deployments() {
-    let with = |spec: &str| format!("{{kind: Deployment, metadata: {{name: d, namespace: n}}, spec: {spec}}}");
+    let with =
+        |spec: &str| format!("{{kind: Deployment, metadata: {{name: d, namespace: n}}, spec: {spec}}}");
     let template = "template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}";
-    check(&with("{}"), expect![[r#"
+    check(
+        &with("{}"),
+        expect![[r#"
         spec.selector: Required value
         spec.template.spec.containers: Required value
-    "#]]);
-    check(&with(&format!("{{selector: {{matchLabels: {{a: c}}}}, replicas: -1, {template}}}")), expect![[r#"
+    "#]],
+    );
+    check(
+        &with(&format!("{{selector: {{matchLabels: {{a: c}}}}, replicas: -1, {template}}}")),
+        expect![[r#"
         spec.replicas: Invalid value: -1: must be greater than or equal to 0
         spec.template.metadata.labels: Invalid value: {"a":"b"}: `selector` does not match template `labels`
-    "#]]);
-    check(&with(&format!("{{selector: {{}}, {template}}}")), expect![[r#"
-        spec.selector: Invalid value: {}: empty selector is invalid for deployment
-    "#]]);
+    "#]],
+    );
     check(
-        &with(&format!("{{selector: {{matchLabels: {{a: b}}}}, {template}, strategy: {{rollingUpdate: {{maxSurge: 0, maxUnavailable: '0%'}}}}, progressDeadlineSeconds: 5, minReadySeconds: 5}}")),
+        &with(&format!("{{selector: {{}}, {template}}}")),
+        expect![[r#"
+        spec.selector: Invalid value: {}: empty selector is invalid for deployment
+    "#]],
+    );
+    check(
+        &with(&format!(
+            "{{selector: {{matchLabels: {{a: b}}}}, {template}, strategy: {{rollingUpdate: {{maxSurge: 0, maxUnavailable: '0%'}}}}, progressDeadlineSeconds: 5, minReadySeconds: 5}}"
+        )),
         expect![[r#"
             spec.strategy.rollingUpdate.maxUnavailable: Invalid value: "0%": may not be 0 when `maxSurge` is 0
             spec.progressDeadlineSeconds: Invalid value: 5: must be greater than minReadySeconds
         "#]],
     );
     check(
-        &with(&format!("{{selector: {{matchLabels: {{a: b}}}}, {template}, strategy: {{type: Recreate, rollingUpdate: {{maxSurge: 1}}}}}}")),
+        &with(&format!(
+            "{{selector: {{matchLabels: {{a: b}}}}, {template}, strategy: {{type: Recreate, rollingUpdate: {{maxSurge: 1}}}}}}"
+        )),
         expect![[r#"
             spec.strategy.rollingUpdate: Forbidden: may not be specified when strategy `type` is 'Recreate'
         "#]],
     );
     check(
-        &with(&format!("{{selector: {{matchLabels: {{a: b}}}}, {template}, strategy: {{rollingUpdate: {{maxSurge: x%, maxUnavailable: 200%}}}}}}")),
+        &with(&format!(
+            "{{selector: {{matchLabels: {{a: b}}}}, {template}, strategy: {{rollingUpdate: {{maxSurge: x%, maxUnavailable: 200%}}}}}}"
+        )),
         expect![[r#"
             spec.strategy.rollingUpdate.maxSurge: Invalid value: "x%": a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')
             spec.strategy.rollingUpdate.maxUnavailable: Invalid value: "200%": must not be greater than 100%
         "#]],
     );
     check(
-        &with("{selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {restartPolicy: Never, containers: [{name: c}]}}}"),
+        &with(
+            "{selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {restartPolicy: Never, containers: [{name: c}]}}}",
+        ),
         expect![[r#"
             spec.template.spec.containers[0].image: Required value
             spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"
@@ -198,7 +245,9 @@ fn deployments() {
     );
     check_update(
         &with(&format!("{{selector: {{matchLabels: {{a: b}}}}, {template}}}")),
-        &with("{selector: {matchLabels: {c: b}}, template: {metadata: {labels: {c: b}}, spec: {containers: [{name: c, image: i}]}}}"),
+        &with(
+            "{selector: {matchLabels: {c: b}}, template: {metadata: {labels: {c: b}}, spec: {containers: [{name: c, image: i}]}}}",
+        ),
         expect![[r#"
             spec.selector: Invalid value: {"matchLabels":{"c":"b"}}: field is immutable
         "#]],
@@ -207,11 +256,19 @@ fn deployments() {
 
 #[test]
 fn services_and_ingresses() {
-    let service = |spec: &str| format!("{{kind: Service, metadata: {{name: s, namespace: n}}, spec: {spec}}}");
-    check(&service("{}"), expect![[r#"
+    let service =
+        |spec: &str| format!("{{kind: Service, metadata: {{name: s, namespace: n}}, spec: {spec}}}");
+    check(
+        &service("{}"),
+        expect![[r#"
         spec.ports: Required value
-    "#]]);
-    check(&service("{type: Odd, sessionAffinity: Always, ports: [{port: 0, name: A}, {port: 80, targetPort: 99999}, {port: 80}]}"), expect![[r#"
+    "#]],
+    );
+    check(
+        &service(
+            "{type: Odd, sessionAffinity: Always, ports: [{port: 0, name: A}, {port: 80, targetPort: 99999}, {port: 80}]}",
+        ),
+        expect![[r#"
         spec.type: Unsupported value: "Odd": supported values: "ClusterIP", "ExternalName", "LoadBalancer", "NodePort"
         spec.sessionAffinity: Unsupported value: "Always": supported values: "ClientIP", "None"
         spec.ports[0].name: Invalid value: "A": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
@@ -221,17 +278,27 @@ fn services_and_ingresses() {
         spec.ports[1].targetPort: Invalid value: 99999: must be between 1 and 65535, inclusive
         spec.ports[2].name: Required value
         spec.ports[2]: Duplicate value: {"protocol":"TCP","port":80}
-    "#]]);
-    check(&service("{clusterIP: x, ports: [{port: 80, nodePort: 30000}]}"), expect![[r#"
+    "#]],
+    );
+    check(
+        &service("{clusterIP: x, ports: [{port: 80, nodePort: 30000}]}"),
+        expect![[r#"
         spec.clusterIPs[0]: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
         spec.ports[0].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'
-    "#]]);
-    check(&service("{type: NodePort, clusterIP: None, ports: [{port: 80}]}"), expect![[r#"
+    "#]],
+    );
+    check(
+        &service("{type: NodePort, clusterIP: None, ports: [{port: 80}]}"),
+        expect![[r#"
         spec.clusterIPs[0]: Invalid value: "None": may not be set to 'None' for NodePort services
-    "#]]);
-    check(&service("{type: ExternalName}"), expect![[r#"
+    "#]],
+    );
+    check(
+        &service("{type: ExternalName}"),
+        expect![[r#"
         spec.externalName: Required value
-    "#]]);
+    "#]],
+    );
     check_update(
         &service("{clusterIP: 10.96.0.1, ports: [{port: 80}]}"),
         &service("{clusterIP: 10.96.0.2, ports: [{port: 80}]}"),
@@ -239,12 +306,18 @@ fn services_and_ingresses() {
             spec.clusterIPs[0]: Invalid value: ["10.96.0.2"]: may not change once set
         "#]],
     );
-    let ingress = |spec: &str| format!("{{kind: Ingress, metadata: {{name: i, namespace: n}}, spec: {spec}}}");
-    check(&ingress("{}"), expect![[r#"
-        spec: Invalid value: {}: either `defaultBackend` or `rules` must be specified
-    "#]]);
+    let ingress =
+        |spec: &str| format!("{{kind: Ingress, metadata: {{name: i, namespace: n}}, spec: {spec}}}");
     check(
-        &ingress("{defaultBackend: {}, rules: [{host: 1.2.3.4, http: {paths: [{path: a, pathType: Prefix, backend: {service: {name: '', port: {}}}}, {path: /, backend: {service: {name: s, port: {name: web, number: 1}}}}]}}, {http: {}}]}"),
+        &ingress("{}"),
+        expect![[r#"
+        spec: Invalid value: {}: either `defaultBackend` or `rules` must be specified
+    "#]],
+    );
+    check(
+        &ingress(
+            "{defaultBackend: {}, rules: [{host: 1.2.3.4, http: {paths: [{path: a, pathType: Prefix, backend: {service: {name: '', port: {}}}}, {path: /, backend: {service: {name: s, port: {name: web, number: 1}}}}]}}, {http: {}}]}",
+        ),
         expect![[r#"
             spec.defaultBackend: Required value: must specify one of `service` or `resource`
             spec.rules[0].host: Invalid value: "1.2.3.4": must be a DNS name, not an IP address
@@ -256,30 +329,42 @@ fn services_and_ingresses() {
             spec.rules[1].http.paths: Required value
         "#]],
     );
-    check("{kind: EndpointSlice, metadata: {name: e, namespace: n}, endpoints: [{}], ports: [{port: 0}, {port: 1}]}", expect![[r#"
+    check(
+        "{kind: EndpointSlice, metadata: {name: e, namespace: n}, endpoints: [{}], ports: [{port: 0}, {port: 1}]}",
+        expect![[r#"
         addressType: Required value
         endpoints[0].addresses: Required value: must contain at least 1 address
         ports[0].port: Invalid value: 0: must be between 1 and 65535, inclusive
         ports[1].name: Duplicate value: ""
-    "#]]);
-    check("{kind: EndpointSlice, metadata: {name: e, namespace: n}, addressType: IPv4, endpoints: [{addresses: ['::1', a.b]}]}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: EndpointSlice, metadata: {name: e, namespace: n}, addressType: IPv4, endpoints: [{addresses: ['::1', a.b]}]}",
+        expect![[r#"
         endpoints[0].addresses[0]: Invalid value: "::1": must be a valid IPv4 address
         endpoints[0].addresses[1]: Invalid value: "a.b": must be a valid IPv4 address
-    "#]]);
-    check("{kind: Endpoints, metadata: {name: e, namespace: n}, subsets: [{}, {addresses: [{ip: x}], ports: [{port: 1}, {port: 2, name: b}]}]}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: Endpoints, metadata: {name: e, namespace: n}, subsets: [{}, {addresses: [{ip: x}], ports: [{port: 1}, {port: 2, name: b}]}]}",
+        expect![[r#"
         subsets[0]: Required value: must specify `addresses` or `notReadyAddresses`
         subsets[1].addresses[0].ip: Invalid value: "x": must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)
         subsets[1].ports[0].name: Required value
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn configuration_and_small_kinds() {
-    check("{kind: ConfigMap, metadata: {name: c, namespace: n}, data: {'a b': x, '..': y, both: z}, binaryData: {both: ''}}", expect![[r#"
+    check(
+        "{kind: ConfigMap, metadata: {name: c, namespace: n}, data: {'a b': x, '..': y, both: z}, binaryData: {both: ''}}",
+        expect![[r#"
         data[a b]: Invalid value: "a b": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')
         data[..]: Invalid value: "..": must not be '..'
         data[both]: Invalid value: "both": duplicate of key present in binaryData
-    "#]]);
+    "#]],
+    );
     check_update(
         "{kind: ConfigMap, metadata: {name: c, namespace: n}, immutable: true, data: {a: b}}",
         "{kind: ConfigMap, metadata: {name: c, namespace: n}, data: {a: c}}",
@@ -288,9 +373,12 @@ fn configuration_and_small_kinds() {
             data: Forbidden: field is immutable when `immutable` is set
         "#]],
     );
-    check("{kind: Secret, metadata: {name: c, namespace: n}, type: kubernetes.io/tls, data: {tls.crt: ''}}", expect![[r#"
+    check(
+        "{kind: Secret, metadata: {name: c, namespace: n}, type: kubernetes.io/tls, data: {tls.crt: ''}}",
+        expect![[r#"
         data[tls.key]: Required value
-    "#]]);
+    "#]],
+    );
     check_update(
         "{kind: Secret, metadata: {name: c, namespace: n}, type: a}",
         "{kind: Secret, metadata: {name: c, namespace: n}, type: b}",
@@ -298,30 +386,47 @@ fn configuration_and_small_kinds() {
             type: Invalid value: "b": field is immutable
         "#]],
     );
-    check("{kind: Node, metadata: {name: n}, spec: {taints: [{key: '', effect: Odd}, {key: a}]}}", expect![[r#"
+    check(
+        "{kind: Node, metadata: {name: n}, spec: {taints: [{key: '', effect: Odd}, {key: a}]}}",
+        expect![[r#"
         spec.taints[0].key: Invalid value: "": name part must be non-empty
         spec.taints[0].effect: Unsupported value: "Odd": supported values: "NoSchedule", "PreferNoSchedule", "NoExecute"
         spec.taints[1].effect: Required value
-    "#]]);
-    check("{kind: Event, metadata: {name: e, namespace: n}, involvedObject: {namespace: m}}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: Event, metadata: {name: e, namespace: n}, involvedObject: {namespace: m}}",
+        expect![[r#"
         involvedObject.namespace: Invalid value: "m": does not match event.namespace
-    "#]]);
-    check("{kind: Lease, metadata: {name: l, namespace: n}, spec: {leaseDurationSeconds: 0}}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: Lease, metadata: {name: l, namespace: n}, spec: {leaseDurationSeconds: 0}}",
+        expect![[r#"
         spec.leaseDurationSeconds: Invalid value: 0: must be greater than 0
-    "#]]);
-    check("{kind: Binding, target: {kind: Pod}}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: Binding, target: {kind: Pod}}",
+        expect![[r#"
         target.kind: Unsupported value: "Pod": supported values: "Node", "<empty>"
         target.name: Required value
-    "#]]);
-    check("{kind: Scale, spec: {replicas: -1}}", expect![[r#"
+    "#]],
+    );
+    check(
+        "{kind: Scale, spec: {replicas: -1}}",
+        expect![[r#"
         spec.replicas: Invalid value: -1: must be greater than or equal to 0
-    "#]]);
+    "#]],
+    );
 }
 
 #[test]
 fn a_status_tells_all_causes() {
     let kind = find("apps", "v1", "Deployment").expect("a kind");
-    let (_, object) = object("{kind: Deployment, metadata: {name: web, namespace: n}, spec: {replicas: -1, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c}]}}}}");
+    let (_, object) = object(
+        "{kind: Deployment, metadata: {name: web, namespace: n}, spec: {replicas: -1, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c}]}}}}",
+    );
     let status = invalid_status(kind, "web", &validate_object(kind, &object, None));
     assert_eq!(
         status["message"],

@@ -119,7 +119,8 @@ pub fn node(object: &Value, errors: &mut Errors) {
 pub fn event(object: &Value, errors: &mut Errors) {
     let root = Path::root();
     let about = root.field("involvedObject");
-    let (namespace, own) = (text(&object["involvedObject"]["namespace"]), text(&object["metadata"]["namespace"]));
+    let (namespace, own) =
+        (text(&object["involvedObject"]["namespace"]), text(&object["metadata"]["namespace"]));
     // Events about what has no namespace are kept in the default one.
     let fits = if namespace.is_empty() { matches!(own, "default" | "") } else { namespace == own };
     if !fits {
@@ -140,7 +141,11 @@ pub fn lease(object: &Value, errors: &mut Errors) {
     let root = Path::root();
     let (spec, at) = (&object["spec"], root.field("spec"));
     if spec["leaseDurationSeconds"].as_i64().is_some_and(|n| n <= 0) {
-        errors.invalid(&at.field("leaseDurationSeconds"), &spec["leaseDurationSeconds"], "must be greater than 0");
+        errors.invalid(
+            &at.field("leaseDurationSeconds"),
+            &spec["leaseDurationSeconds"],
+            "must be greater than 0",
+        );
     }
     errors.at_least(&at.field("leaseTransitions"), &spec["leaseTransitions"], 0);
 }

@@ -14,7 +14,11 @@ pub fn service(object: &Value, old: Option<&Value>, errors: &mut Errors) {
     let root = Path::root();
     let (spec, at) = (&object["spec"], root.field("spec"));
     let kind = text(&spec["type"]);
-    errors.one_of(&at.field("type"), &spec["type"], &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"]);
+    errors.one_of(
+        &at.field("type"),
+        &spec["type"],
+        &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"],
+    );
     errors.one_of(&at.field("sessionAffinity"), &spec["sessionAffinity"], &["ClientIP", "None"]);
     let policies = ["Cluster", "Local"];
     for key in ["externalTrafficPolicy", "internalTrafficPolicy"] {
@@ -89,7 +93,9 @@ fn service_ports(spec: &Value, kind: &str, at: &Path<'_>, errors: &mut Errors) {
             }
         }
         match &port["port"] {
-            Value::Null => errors.invalid(&at.field("port"), &json!(0), "must be between 1 and 65535, inclusive"),
+            Value::Null => {
+                errors.invalid(&at.field("port"), &json!(0), "must be between 1 and 65535, inclusive")
+            }
             number => errors.port(&at.field("port"), number),
         }
         errors.one_of(&at.field("protocol"), &port["protocol"], &["SCTP", "TCP", "UDP"]);
@@ -162,7 +168,11 @@ pub fn endpoint_slice(object: &Value, old: Option<&Value>, errors: &mut Errors) 
     }
     let at = root.field("endpoints");
     if list(&object["endpoints"]).len() > MAX_ENDPOINTS {
-        errors.invalid(&at, &json!(list(&object["endpoints"]).len()), &format!("must have at most {MAX_ENDPOINTS} items"));
+        errors.invalid(
+            &at,
+            &json!(list(&object["endpoints"]).len()),
+            &format!("must have at most {MAX_ENDPOINTS} items"),
+        );
     }
     for (i, endpoint) in list(&object["endpoints"]).iter().enumerate() {
         let at = at.index(i);

@@ -85,13 +85,18 @@ fn tolerations(tolerations: &Value, at: &Path<'_>, errors: &mut Errors) {
         if !key.is_empty() {
             errors.check_text(&at.field("key"), key, names::qualified_name(key));
         } else if operator != "Exists" {
-            let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            let detail =
+                "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             errors.invalid_text(&at.field("operator"), operator, detail);
         }
         match operator {
             "" | "Equal" => errors.check_text(&at.field("value"), value, names::label_value(value)),
             "Exists" if !value.is_empty() => {
-                errors.invalid_text(&at.field("operator"), value, "value must be empty when `operator` is 'Exists'");
+                errors.invalid_text(
+                    &at.field("operator"),
+                    value,
+                    "value must be empty when `operator` is 'Exists'",
+                );
             }
             "Exists" => {}
             _ => errors.one_of(&at.field("operator"), &toleration["operator"], &["Equal", "Exists"]),
@@ -124,10 +129,18 @@ fn update(new: &Value, old: &Value, at: &Path<'_>, errors: &mut Errors) {
     let deadline_at = at.field("activeDeadlineSeconds");
     match (deadline.as_i64(), before.as_i64()) {
         (Some(new), Some(old)) if new > old => {
-            errors.invalid(&deadline_at, deadline, &format!("must be less than or equal to previous value {old}"));
+            errors.invalid(
+                &deadline_at,
+                deadline,
+                &format!("must be less than or equal to previous value {old}"),
+            );
         }
         (None, Some(_)) => {
-            errors.invalid(&deadline_at, &Value::Null, "must not update from a positive integer to nil value");
+            errors.invalid(
+                &deadline_at,
+                &Value::Null,
+                "must not update from a positive integer to nil value",
+            );
         }
         _ => {}
     }

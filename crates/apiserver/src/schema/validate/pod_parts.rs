@@ -54,7 +54,8 @@ pub fn container(
     let once = role == Role::Init && container["restartPolicy"] != "Always";
     for key in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
         if once && !container[key].is_null() {
-            errors.forbidden(&at.field(key), "may not be set for init containers without restartPolicy=Always");
+            errors
+                .forbidden(&at.field(key), "may not be set for init containers without restartPolicy=Always");
         }
     }
     for key in ["livenessProbe", "readinessProbe", "startupProbe"] {
@@ -227,7 +228,9 @@ fn probe(probe: &Value, once: bool, at: &Path<'_>, errors: &mut Errors) {
         return;
     }
     handler(probe, &["exec", "httpGet", "tcpSocket", "grpc"], at, errors);
-    for key in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
+    for key in
+        ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"]
+    {
         errors.at_least(&at.field(key), &probe[key], 0);
     }
     if once && probe["successThreshold"].as_i64().is_some_and(|n| n != 1) {

@@ -76,7 +76,9 @@ fn strategy(strategy: &Value, at: &Path<'_>, errors: &mut Errors) {
         "Recreate" if !rolling.is_null() => {
             errors.forbidden(&rolling_at, "may not be specified when strategy `type` is 'Recreate'");
         }
-        "RollingUpdate" if rolling.is_null() => errors.required(&rolling_at, "this should be defaulted and never be nil"),
+        "RollingUpdate" if rolling.is_null() => {
+            errors.required(&rolling_at, "this should be defaulted and never be nil")
+        }
         "RollingUpdate" => {
             let (unavailable, surge) = (&rolling["maxUnavailable"], &rolling["maxSurge"]);
             let unavailable_at = rolling_at.field("maxUnavailable");
