@@ -18,6 +18,7 @@ Examples:
   yado logs -f web                 follow the logs of every web process
   yado exec web -- ls              run a command beside a process
   yado down                        remove the app
+  yado reset                       remove what a stopped engine has left on this machine
 
 Exit codes: 0 done, 1 failed, 2 wrong command line or description.";
 
@@ -96,6 +97,9 @@ pub enum Command {
     /// Run the engine alone, in the foreground: a one-node Kubernetes
     #[command(display_order = 2)]
     Up(UpArgs),
+    /// Remove everything that a yado which is not running has left here, but the images
+    #[command(display_order = 10)]
+    Reset(ResetArgs),
     /// Bring images to this machine and list them
     #[command(display_order = 9, subcommand)]
     Image(ImageCommand),
@@ -175,6 +179,14 @@ pub struct UpArgs {
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NODE")]
     pub name: Option<String>,
+}
+
+/// `yado reset`.
+#[derive(Debug, Clone, Args)]
+pub struct ResetArgs {
+    /// Where it kept its data
+    #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+    pub data_dir: PathBuf,
 }
 
 /// `yado image`.

@@ -1,6 +1,9 @@
 //! `yado exec`: a command beside a running process.
 
-use std::{io::IsTerminal, pin::pin};
+use std::{
+    io::{IsTerminal, Read},
+    pin::pin,
+};
 
 use anyhow::Context;
 use futures::SinkExt;
@@ -13,6 +16,7 @@ use nix::sys::termios::{self, SetArg, Termios};
 use tokio::{
     io::{AsyncRead, AsyncWriteExt},
     signal::unix::{SignalKind, signal},
+    sync::mpsc,
 };
 
 use crate::{
@@ -70,10 +74,15 @@ async fn attend(mut process: AttachedProcess, tty: bool) -> anyhow::Result<u8> {
         tokio::join!(copy(stdout, tokio::io::stdout()), copy(stderr, tokio::io::stderr()));
     };
     let input = async {
-        if let Some(mut stdin) = stdin {
-            // A command that reads no more ends the copy; the command itself goes on.
-            let _ = tokio::io::copy(&mut tokio::io::stdin(), &mut stdin).await;
-            let _ = stdin.shutdown().await;
+        if let Some(mut to) = stdin {
+            let mut chunks = read_stdin();
+            while let Some(chunk) = chunks.recv().await {
+                // A command that reads no more ends the copying; the command itself goes on.
+                if to.write_all(&chunk).await.is_err() || to.flush().await.is_err() {
+                    break;
+                }
+            }
+            let _ = to.shutdown().await;
         }
         std::future::pending::<()>().await;
     };
@@ -101,6 +110,29 @@ async fn attend(mut process: AttachedProcess, tty: bool) -> anyhow::Result<u8> {
     // The exit code is the command's; how its connection ended says nothing more.
     process.abort();
     exit_code(status)
+}
+
+/// What is typed or piped in, until its end.
+///
+/// A thread of its own, which nobody joins: it is blocked in the kernel until somebody types, and the runtime, if it
+/// were the runtime's, would wait for that at its end. It holds nothing and ends with the process.
+fn read_stdin() -> mpsc::Receiver<Vec<u8>> {
+    // A few chunks, so that a fast pipe does not wait for each one's way to the API server.
+    let (sink, chunks) = mpsc::channel(8);
+    std::thread::spawn(move || {
+        let mut buffer = [0; 16 * 1024];
+        let mut stdin = std::io::stdin().lock();
+        loop {
+            match stdin.read(&mut buffer) {
+                Ok(0) => return,
+                Ok(n) if sink.blocking_send(buffer[..n].to_vec()).is_err() => return,
+                Ok(_) => {}
+                Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(_) => return,
+            }
+        }
+    });
+    chunks
 }
 
 async fn copy(from: Option<impl AsyncRead + Unpin>, mut to: impl tokio::io::AsyncWrite + Unpin) {
