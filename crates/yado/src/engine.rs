@@ -60,7 +60,7 @@ pub struct Engine {
     kubeconfigs: Vec<PathBuf>,
     store: Arc<Embedded>,
     api: ApiServer,
-    node: Arc<Node>,
+    node: Node,
     net: Arc<Net>,
     http: SocketAddr,
     watches: Watches,
@@ -141,6 +141,7 @@ impl Engine {
                 READY_PATIENCE.as_secs()
             );
         }
+        self.node.ready().await;
         self.net.synced().await;
         Ok(())
     }
@@ -150,7 +151,8 @@ impl Engine {
         self.controllers.shutdown(STOP_GRACE).await;
         self.tasks.shutdown(STOP_GRACE).await;
         self.api.shutdown().await;
-        self.store.close().await.context("the store did not close")
+        self.store.close().await;
+        Ok(())
     }
 
     /// Stops and removes everything but the images: containers, networks, objects. Each step is tried whatever
@@ -161,9 +163,9 @@ impl Engine {
         self.tasks.shutdown(STOP_GRACE).await;
         let network = self.net.tear_down().await.context("parts of the network are left");
         self.api.shutdown().await;
-        let stored = self.store.close().await.context("the store did not close");
+        self.store.close().await;
         let removed = reset::files(&self.data, &self.kubeconfigs);
-        pods.and(network).and(stored).and(removed)
+        pods.and(network).and(removed)
     }
 }
 
@@ -229,20 +231,13 @@ async fn start_node(
     watches: Watches,
     clock: &Arc<dyn Clock>,
     tasks: &Tasks,
-) -> Result<Arc<Node>> {
+) -> Result<Node> {
     let runtime = open_runtime(data)?;
-    let config = yado_node::Config {
-        name: name.into(),
-        data_dir: data.dir("pods")?,
-        cluster_dns: dns,
-        cluster_domain: CLUSTER_DOMAIN.into(),
-        ..Default::default()
-    };
+    let config = yado_node::Config::new(name, data.dir("pods")?, dns);
     let network = Arc::new(NodeNetwork(net.clone()));
-    let node =
-        Node::new(config, watches, images, runtime, network.clone(), network, clock.clone(), tasks.clone());
-    let node = Arc::new(node);
-    node.start().await?;
+    let (clock, tasks) = (clock.clone(), tasks.clone());
+    let node = Node::new(config, watches, images, runtime, network.clone(), network, clock, tasks)?;
+    node.start();
     Ok(node)
 }
 

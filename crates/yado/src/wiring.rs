@@ -41,7 +41,7 @@ impl Traffic for NodeNetwork {
 /// Opens streams to the node of this process. The API server is there before the node is.
 #[derive(Clone)]
 pub struct Dialer {
-    node: Arc<OnceLock<Arc<Node>>>,
+    node: Arc<OnceLock<Node>>,
     tasks: Tasks,
 }
 
@@ -52,7 +52,7 @@ impl Dialer {
     }
 
     /// From now on streams lead to `node`.
-    pub fn lead_to(&self, node: Arc<Node>) {
+    pub fn lead_to(&self, node: Node) {
         // Called once, right after the node is made.
         let _ = self.node.set(node);
     }

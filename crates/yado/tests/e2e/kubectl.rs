@@ -27,7 +27,8 @@ fn check(cluster: &Cluster, rows: &[Row]) {
     let mut failures = Vec::new();
     for (line, expect) in rows {
         let (fails, line) = line.strip_prefix('^').map_or((false, *line), |l| (true, l));
-        let args = words(line);
+        let dir = cluster.data.path().display().to_string();
+        let args = words(&line.replace("DIR", &dir));
         let output = cluster.kubectl(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
@@ -130,6 +131,8 @@ fn every_command_of_kubectl_that_users_know() {
             ("exec deployment/web -- sh -c 'echo out; echo err >&2'", &["out", "err"]),
         ],
     );
+    let bad = WEB.split("---").next().unwrap_or_default().replace("replicas", "replica").replace("web", "bad");
+    std::fs::write(format!("{dir}/bad.yaml"), bad).expect("a file");
     check(
         &cluster,
         &[
@@ -149,34 +152,25 @@ fn every_command_of_kubectl_that_users_know() {
             ("patch deployment web -p '{\"spec\":{\"replicas\":1}}'", &["patched"]),
             ("patch deployment web --type=json -p '[{\"op\":\"replace\",\"path\":\"/spec/replicas\",\"value\":2}]'", &["patched"]),
             ("patch deployment web --type=merge -p '{\"metadata\":{\"labels\":{\"tier\":null}}}'", &["patched"]),
-            ("create secret generic db --from-file=PASSWORD", &["secret/db created"]),
+            ("create secret generic db --from-file=DIR/password", &["secret/db created"]),
             ("get secrets", &["NAME", "TYPE", "DATA", "AGE", "db", "Opaque", "1"]),
             ("describe secret db", &["password:  6 bytes", "!s3cr3t"]),
             ("get secret db -o yaml", &["password: czNjcjN0", "uid:"]),
             ("create configmap c --from-literal=k=v", &["configmap/c created"]),
             ("create namespace n", &["namespace/n created"]),
-            ("create -f CONFIG", &["configmap/made created"]),
-            ("^create -f CONFIG", &["AlreadyExists"]),
-            ("apply -f CONFIG", &["configmap/made configured"]),
-            ("apply -f CONFIG", &["configmap/made unchanged"]),
-            ("apply --server-side -f CONFIG --force-conflicts", &["serverside-applied"]),
-            ("diff -f CONFIG", &[]),
-            ("delete -f CONFIG", &["\"made\" deleted"]),
+            ("create -f DIR/config.yaml", &["configmap/made created"]),
+            ("^create -f DIR/config.yaml", &["AlreadyExists"]),
+            ("apply -f DIR/config.yaml", &["configmap/made configured"]),
+            ("apply -f DIR/config.yaml", &["configmap/made unchanged"]),
+            ("apply --server-side -f DIR/config.yaml --force-conflicts", &["serverside-applied"]),
+            ("diff -f DIR/config.yaml", &[]),
+            ("delete -f DIR/config.yaml", &["\"made\" deleted"]),
             ("create deployment other --image=busybox -n n", &["created"]),
             ("delete namespace n --timeout=60s", &["\"n\" deleted"]),
             ("^get namespace n", &["NotFound"]),
             ("^get pods none", &["Error from server (NotFound): pods \"none\" not found"]),
-            ("^apply -f BAD", &["unknown field \"spec.replica\""]),
-        ]
-        .map(|(line, expect)| {
-            let line = line.replace("PASSWORD", &format!("{dir}/password"));
-            let line = line.replace("CONFIG", &format!("{dir}/config.yaml")).replace("BAD", &format!("{dir}/bad.yaml"));
-            if line.contains("bad.yaml") {
-                let bad = WEB.split("---").next().unwrap_or_default().replace("replicas", "replica").replace("web", "bad");
-                std::fs::write(format!("{dir}/bad.yaml"), bad).expect("a file");
-            }
-            (&*Box::leak(line.into_boxed_str()), expect as &[&str])
-        }),
+            ("^apply -f DIR/bad.yaml", &["unknown field \"spec.replica\""]),
+        ],
     );
     interactive(&cluster);
     check(
@@ -209,8 +203,13 @@ fn interactive(cluster: &Cluster) {
     follow.kill().expect("to end");
     follow.wait().expect("to end");
 
-    let mut shell = cluster.command("kubectl").args(["exec", "-i", "deployment/web", "--", "cat"]);
-    let mut shell = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("exec");
+    let mut shell = cluster
+        .command("kubectl")
+        .args(["exec", "-i", "deployment/web", "--", "cat"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("exec");
     shell.stdin.take().expect("its input").write_all(b"through and back").expect("to write");
     let output = shell.wait_with_output().expect("exec");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "through and back");
