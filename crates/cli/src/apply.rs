@@ -95,7 +95,7 @@ pub async fn apply_objects(
     let step = progress.step("apply", format!("{} objects", objects.len()));
     let mut kinds = Kinds::new(client.clone(), namespace);
     let mut summary = Summary::default();
-    let params = PatchParams::apply(FIELD_MANAGER).force();
+    let params = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
     for object in objects {
         let shown = shown(object);
         step.detail(&shown);
