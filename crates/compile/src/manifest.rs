@@ -144,6 +144,10 @@ impl Document<'_> {
         });
         let yaml = yaml.map_err(|e| {
             let reason = e.to_string();
+            if reason.contains("more than one document") {
+                let sentence = "is not YAML: the indentation is less than the first line's";
+                return Diagnostic::new(&self.outdented(source), sentence);
+            }
             let at = match e.location() {
                 Some(l) => source.at_line(self.lines_before + l.line(), l.column()),
                 None => self.second_entry(source, &reason).unwrap_or_else(|| self.start(source)),
@@ -193,6 +197,11 @@ impl Document<'_> {
                 Some(_) => {
                     return Err(Diagnostic::new(&at, format!("{key} has to be a string that is not empty")));
                 }
+                None if map.contains_key("services") => {
+                    let sentence =
+                        "is no Kubernetes object, but looks like a compose file, which is not understood yet";
+                    return Err(Diagnostic::new(&at, sentence));
+                }
                 None => {
                     let sentence = format!("is no Kubernetes object: it has no {key}");
                     return Err(Diagnostic::new(&at, sentence));
@@ -216,6 +225,18 @@ impl Document<'_> {
         let content = |l: &str| !l.trim().is_empty() && !l.trim().starts_with('#');
         let line = self.text.lines().position(content).unwrap_or(0);
         source.at_line(self.lines_before + line + 1, 1)
+    }
+
+    /// Where the indentation is less than that of the first line with content, which ends a document without `---`.
+    fn outdented(&self, source: &Source) -> Position {
+        let indent = |l: &str| l.len() - l.trim_start().len();
+        let mut lines = self.text.lines().enumerate().skip(1);
+        let content = |l: &str| !l.trim().is_empty() && !l.trim().starts_with('#');
+        let first = lines.find(|(_, l)| content(l)).map_or(0, |(_, l)| indent(l));
+        match lines.find(|(_, l)| content(l) && indent(l) < first) {
+            Some((line, text)) => source.at_line(self.lines_before + line + 1, indent(text) + 1),
+            None => self.start(source),
+        }
     }
 
     /// Where a key is for the second time. The reader of YAML knows that it is there twice, but not where.
