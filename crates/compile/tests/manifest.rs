@@ -95,6 +95,20 @@ fn documents_are_objects_or_mistakes_with_a_place() {
         ),
         (
             "a.yaml",
+            format!("{good}---\n  apiVersion: v1\n\nkind: Pod\n"),
+            expect![[r#"
+            a.yaml:7:1: is not YAML: the indentation is less than the first line's
+        "#]],
+        ),
+        (
+            "a.yaml",
+            "services:\n  web: {image: a}\n".into(),
+            expect![[r#"
+            a.yaml:1:1: is no Kubernetes object, but looks like a compose file, which is not understood yet
+        "#]],
+        ),
+        (
+            "a.yaml",
             "# nothing\n---\n".into(),
             expect![[r#"
             a.yaml: holds no object
