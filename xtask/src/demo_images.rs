@@ -6,7 +6,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use yado_oci::build::{Base, Packages, packages};
+use yado_oci::build::{Base, BuildSpec, Packages, Recipe, build, packages};
 use yado_oci::image::{ImageConfig, ImageStore, Progress};
 
 use crate::root;
@@ -65,12 +65,24 @@ const DEMOS: &[Demo] = &[
     },
 ];
 
+/// Directories that the end-to-end tests build, in network namespaces without a way to Debian's packages: what they
+/// need of those is made here, into the same store.
+const EXAMPLES: &[&str] =
+    &["examples/hello", "examples/guestbook", "examples/guestbook/redis-leader", "examples/guestbook/redis-follower"];
+
 /// Builds what is missing; what has not changed is found in the store at once.
 pub fn run() -> Result<()> {
     let images = root().join("target/images");
     fs::create_dir_all(&images).with_context(|| format!("{} cannot be made", images.display()))?;
     let store = ImageStore::open(root().join("target/image-store"))?;
-    DEMOS.iter().try_for_each(|demo| make(demo, &store, &images))
+    DEMOS.iter().try_for_each(|demo| make(demo, &store, &images))?;
+    for example in EXAMPLES {
+        let name = example.rsplit('/').next().unwrap_or(example);
+        let recipe = Recipe::Procfile { context: root().join(example) };
+        build(&BuildSpec { name: format!("yado.local/{name}:latest"), recipe }, &store, &Progress::none())?;
+        println!("{example}");
+    }
+    Ok(())
 }
 
 fn make(demo: &Demo, store: &ImageStore, images: &Path) -> Result<()> {

@@ -109,7 +109,7 @@ impl Cluster {
 
     /// `kubectl` with a manifest on standard input, which must succeed.
     pub fn apply(&self, manifest: &str) -> String {
-        let file = self.data.path().join(format!("manifest-{:?}.yaml", Instant::now()).replace([' ', '{', '}', ':'], ""));
+        let file = self.data.path().join("manifest.yaml");
         std::fs::write(&file, manifest).expect("a file");
         self.ok(&["apply", "-f", &file.to_string_lossy()])
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::cluster::{YADO, missing};
+use crate::cluster::{YADO, demo_image, missing};
 
 /// `yado dev` in a network namespace of its own.
 struct Dev {
@@ -24,7 +24,10 @@ impl Dev {
             return None;
         }
         let data = tempfile::Builder::new().prefix("yado-dev-").tempdir().expect("a folder");
-        // Built images outlive a test run: the first build of a base takes a while.
+        // The namespace has no way to Debian's packages: what was built before is at hand, as on a user's second run.
+        let store = demo_image("../image-store");
+        let copied = Command::new("cp").arg("-a").arg(store).arg(data.path().join("oci")).status();
+        assert!(copied.expect("cp").success());
         let mut holder = Command::new("unshare")
             .args(["--net", "sh", "-c", "ip link set lo up 2>/dev/null; echo there; exec sleep infinity"])
             .stdout(Stdio::piped())
