@@ -185,7 +185,13 @@ fn every_command_of_kubectl_that_users_know() {
 
 /// What talks back: edit, watch, follow, exec with input and with a terminal, port-forward.
 fn interactive(cluster: &Cluster) {
-    let edited = cluster.command("kubectl").args(["edit", "configmap", "c"]).env("KUBE_EDITOR", "sed -i s/v/w/").output();
+    let editor = cluster.data.path().join("editor");
+    std::fs::write(&editor, "#!/bin/sh
+sed -i 's/k: v$/k: w/' \"$1\"
+").expect("a file");
+    std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");
+    let mut edit = cluster.command("kubectl");
+    let edited = edit.args(["edit", "configmap", "c"]).env("KUBE_EDITOR", &editor).output();
     let edited = edited.expect("kubectl edit");
     assert!(String::from_utf8_lossy(&edited.stdout).contains("configmap/c edited"), "{edited:?}");
 

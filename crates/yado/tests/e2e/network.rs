@@ -69,6 +69,7 @@ spec:
   template:
     metadata: {labels: {app: echo}}
     spec:
+      terminationGracePeriodSeconds: 3
       containers:
       - name: echo
         image: busybox
