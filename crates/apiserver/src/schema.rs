@@ -24,3 +24,6 @@ pub use fields::{Field, Inner, ListType, Message, Shape, message};
 pub use json::{MalformedBody, Parsed, parse_json};
 pub use kinds::{KINDS, Kind, find, find_resource};
 pub use validate::{FieldError, Reason, invalid_message, invalid_status, validate_object};
+
+#[cfg(test)]
+mod corpus_tests;
