@@ -54,7 +54,7 @@ pub struct LogLine {
 pub struct Selection {
     /// Label selector of the Pods; empty is all.
     pub labels: String,
-    /// An app, process or Pod, as [`matches`] understands it.
+    /// An app, process or Pod, as [`matches()`] understands it.
     pub name: Option<String>,
     /// Lines of each container to begin with; all where it is none.
     pub tail: Option<u32>,
