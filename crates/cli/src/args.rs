@@ -153,7 +153,7 @@ pub struct DevArgs {
     /// Directory of the app, or its Appfile, Procfile or manifest
     #[arg(default_value = ".")]
     pub path: PathBuf,
-    /// Port on which apps answer: http://NAME.localhost:PORT
+    /// Port on which apps answer, as in `http://NAME.localhost:PORT`
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     pub http_port: u16,
     /// Port of the Kubernetes API on 127.0.0.1; 0 takes any free one
@@ -173,7 +173,7 @@ pub struct UpArgs {
     /// Port of the Kubernetes API on 127.0.0.1; 0 takes any free one
     #[arg(long, default_value_t = 6443, value_name = "PORT")]
     pub api_port: u16,
-    /// Port on which apps answer: http://NAME.localhost:PORT; 0 takes any free one
+    /// Port on which apps answer, as in `http://NAME.localhost:PORT`; 0 takes any free one
     #[arg(long, default_value_t = 8080, value_name = "PORT")]
     pub http_port: u16,
     /// Name of this node [default: the host name]

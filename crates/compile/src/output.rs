@@ -11,7 +11,7 @@ use crate::{Compiled, Object};
 
 mod yaml;
 
-/// Where [`write`] puts files, below the described directory, unless told another place.
+/// Where [`write()`] puts files, below the described directory, unless told another place.
 pub const DEFAULT_DIRECTORY: &str = ".yado/compiled";
 
 /// How every generated file starts; only files that do are ever removed.
