@@ -219,4 +219,4 @@ fn service_variables(services: &[Arc<Service>], links: bool) -> Vec<(String, Str
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -208,14 +208,28 @@ mod tests {
             nameserver 10.96.0.10
             options ndots:5
         "#]];
-        check_resolv(json!({}), cluster.clone());
+        check_resolv(
+            json!({}),
+            expect![[r#"
+            search shop.svc.cluster.local svc.cluster.local cluster.local example.com
+            nameserver 10.96.0.10
+            options ndots:5
+        "#]],
+        );
         check_resolv(json!({"hostNetwork": true, "dnsPolicy": "ClusterFirstWithHostNet"}), cluster);
         let hosts = expect![[r#"
             search example.com
             nameserver 192.0.2.53
             options timeout:1 rotate
         "#]];
-        check_resolv(json!({"hostNetwork": true}), hosts.clone());
+        check_resolv(
+            json!({"hostNetwork": true}),
+            expect![[r#"
+            search example.com
+            nameserver 192.0.2.53
+            options timeout:1 rotate
+        "#]],
+        );
         check_resolv(json!({"dnsPolicy": "Default"}), hosts);
         check_resolv(
             json!({"dnsPolicy": "None", "dnsConfig": {"nameservers": ["1.1.1.1"], "options": [{"name": "use-vc"}]}}),

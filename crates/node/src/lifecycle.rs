@@ -229,3 +229,6 @@ pub(crate) fn grace_period(spec: &PodSpec) -> Duration {
 fn seconds(n: i64) -> Duration {
     Duration::from_secs(n.max(0).unsigned_abs())
 }
+
+#[cfg(test)]
+mod tests;

@@ -126,6 +126,7 @@ impl Node {
             queue: Queue::new(clock.clone()),
             entries: parking_lot::Mutex::default(),
             closing: CancellationToken::new(),
+            making: tokio::sync::RwLock::default(),
             config,
             clock,
             tasks,

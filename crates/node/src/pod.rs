@@ -54,6 +54,8 @@ pub(crate) struct Shared {
     pub entries: Mutex<HashMap<String, Arc<Entry>>>,
     /// Set once everything is being removed: nothing is begun any more.
     pub closing: CancellationToken,
+    /// Read while something is made or taken down; written by who removes everything, once nobody does.
+    pub making: tokio::sync::RwLock<()>,
 }
 
 /// One Pod of this node.

@@ -132,7 +132,8 @@ pub(crate) fn start(
         };
         let stop = stop.clone();
         shared.tasks.spawn("probe", async move {
-            stop.run_until_cancelled(runner.run()).await;
+            // Boxed: an HTTPS probe's future is large, and few probes are that.
+            stop.run_until_cancelled(Box::pin(runner.run())).await;
         });
     }
 }

@@ -174,7 +174,7 @@ impl Context<'_> {
             Run::Absent | Run::Starting => match (&state.waiting, &state.last) {
                 (Some(w), _)
                     if w.reason == "ErrImagePull"
-                        && self.now.monotonic > w.since + crate::images::SHOWN_AS_ERROR =>
+                        && self.now.monotonic >= w.since + crate::images::SHOWN_AS_ERROR =>
                 {
                     let image = container.image.as_deref().unwrap_or_default();
                     waiting(
@@ -333,3 +333,6 @@ fn terminated(uid: &str, container: &Container, ended: &Ended) -> ContainerState
 pub(crate) fn whole_seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_second(at.as_second()).unwrap_or(at)
 }
+
+#[cfg(test)]
+mod tests;

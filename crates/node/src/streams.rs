@@ -58,3 +58,6 @@ pub(crate) async fn socket(upgraded: Upgraded) -> Socket {
         .write_buffer_size(0);
     WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(limits)).await
 }
+
+#[cfg(test)]
+mod tests;

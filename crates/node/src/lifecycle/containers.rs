@@ -15,7 +15,8 @@ pub(super) fn decide(spec: &PodSpec, record: &PodRecord, now: Now, plan: &mut Pl
         let state = record.container(&init.name);
         if is_sidecar(init) {
             keep(spec, init, state, "Always", now, plan);
-            if !initialised && !(matches!(state.run, Run::Running { .. }) && state.started) {
+            let up = matches!(state.run, Run::Running { .. }) && state.started;
+            if !initialised && !up {
                 return;
             }
         } else if !initialised && !matches!(&state.run, Run::Exited(ended) if ended.code == 0) {
@@ -41,7 +42,14 @@ fn keep(
     let name = &container.name;
     match &state.run {
         Run::Absent => match &state.waiting {
-            Some(waiting) if waiting.retry_at > now.monotonic => plan.wake_at(waiting.retry_at),
+            Some(waiting) if waiting.retry_at > now.monotonic => {
+                plan.wake_at(waiting.retry_at);
+                // The word for it changes meanwhile.
+                let changes = waiting.since + crate::images::SHOWN_AS_ERROR;
+                if changes > now.monotonic {
+                    plan.wake_at(changes);
+                }
+            }
             _ => plan.push(Action::Start { container: name.clone() }),
         },
         Run::Exited(ended) if restarts(policy, ended.code) => {

@@ -41,6 +41,10 @@ struct Failure {
 }
 
 pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>) {
+    let _making = shared.making.read().await;
+    if shared.closing.is_cancelled() {
+        return;
+    }
     match prepare(&shared, &entry, &pod).await {
         Ok((sandbox, address)) => {
             *entry.preparation_failures.lock() = 0;

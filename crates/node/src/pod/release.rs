@@ -74,10 +74,15 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, again: bool) {
     entry.probing.lock().clear();
     *entry.watching.lock() = None;
     *entry.sandbox.lock() = None;
+    let making = shared.making.read().await;
     while let Err(error) = tear_down(&shared, &entry.uid, entry.dir.root()).await {
+        if shared.closing.is_cancelled() {
+            return;
+        }
         tracing::warn!(pod = %entry.key, error, "the Pod could not be taken down yet");
         shared.clock.sleep(RETRY).await;
     }
+    drop(making);
     {
         let mut record = entry.record.lock();
         record.lose_sandbox(shared.now());
@@ -153,6 +158,9 @@ pub(super) async fn held(shared: &Shared) -> BTreeSet<String> {
 pub(crate) async fn remove_everything(shared: &Arc<Shared>, grace: Duration) -> Result<(), String> {
     shared.closing.cancel();
     let entries: Vec<_> = shared.entries.lock().values().cloned().collect();
+    entries.iter().for_each(|entry| entry.starting.cancel());
+    // Whatever is half made is finished first, so that it is found and goes too.
+    let _nobody = shared.making.write().await;
     join_all(entries.iter().map(|entry| stop_containers(entry, grace))).await;
     let uids = held(shared).await;
     let swept = join_all(uids.iter().map(|uid| sweep(shared, uid))).await;
@@ -166,7 +174,6 @@ pub(crate) async fn remove_everything(shared: &Arc<Shared>, grace: Duration) -> 
 }
 
 async fn stop_containers(entry: &Entry, grace: Duration) {
-    entry.starting.cancel();
     entry.probing.lock().clear();
     let Some(sandbox) = entry.sandbox.lock().clone() else { return };
     let running: Vec<(String, i32)> = {

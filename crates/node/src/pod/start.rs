@@ -49,7 +49,13 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, n
             shared.queue.add(entry.uid.clone());
             return;
         }
-        Some(Ok(specified)) => create(&shared, &entry, &pod, container, specified).await,
+        Some(Ok(specified)) => {
+            let _making = shared.making.read().await;
+            if shared.closing.is_cancelled() {
+                return;
+            }
+            create(&shared, &entry, &pod, container, specified).await
+        }
         Some(Err(failure)) => Err(failure),
     };
     match outcome {

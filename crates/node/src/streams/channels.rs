@@ -41,7 +41,7 @@ pub(crate) struct Process {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Input {
     Data(Bytes),
-    EndOfInput,
+    End,
     Size {
         columns: u16,
         rows: u16,
@@ -54,7 +54,7 @@ impl Input {
     pub(crate) fn parse(message: &Bytes) -> Self {
         match message.first() {
             Some(&STDIN) => Self::Data(message.slice(1..)),
-            Some(&CLOSE) if message.get(1) == Some(&STDIN) => Self::EndOfInput,
+            Some(&CLOSE) if message.get(1) == Some(&STDIN) => Self::End,
             Some(&RESIZE) => {
                 let size: Value = serde_json::from_slice(&message[1..]).unwrap_or_default();
                 let of =
@@ -187,7 +187,7 @@ mod tests {
         };
         check(b"\0abc", Input::Data("abc".into()));
         check(b"\0", Input::Data(Bytes::new()));
-        check(b"\xff\0", Input::EndOfInput);
+        check(b"\xff\0", Input::End);
         check(b"\xff\x01", Input::Other);
         check(b"\x04{\"Width\":80,\"Height\":24}", Input::Size { columns: 80, rows: 24 });
         check(b"\x04{\"Width\":80000,\"Height\":24}", Input::Other);

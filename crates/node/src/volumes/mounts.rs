@@ -31,7 +31,7 @@ pub(crate) fn unmount_beneath(dir: &Path) -> io::Result<()> {
 }
 
 /// Every mount point, from `/proc/self/mountinfo`.
-fn mounted() -> io::Result<Vec<PathBuf>> {
+pub(super) fn mounted() -> io::Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
     Ok(table.lines().filter_map(|line| line.split(' ').nth(4)).map(|p| PathBuf::from(unescape(p))).collect())
 }

@@ -1,0 +1,486 @@
+//! Lives of Pods as tables: what happens, and what is begun then.
+
+use expect_test::{Expect, expect};
+use serde_json::{Value, json};
+
+use super::*;
+
+struct World {
+    pod: Option<Pod>,
+    record: PodRecord,
+    now: Now,
+}
+
+impl World {
+    fn new(spec: Value) -> Self {
+        let pod = json!({"metadata": {"name": "p", "namespace": "n", "uid": "u"}, "spec": spec});
+        Self {
+            pod: Some(serde_json::from_value(pod).expect("a Pod")),
+            record: PodRecord::default(),
+            now: Now {
+                monotonic: Duration::from_secs(1000),
+                wall: Timestamp::from_second(50_000).expect("a time"),
+            },
+        }
+    }
+
+    fn happen(&mut self, event: &str) {
+        let words: Vec<&str> = event.split_whitespace().collect();
+        let now = self.now;
+        match words.as_slice() {
+            [] => {}
+            ["prepared"] => {
+                self.record.sandbox = SandboxPhase::Ready;
+                self.record.address = Some([10, 0, 0, 1].into());
+            }
+            ["unprepared"] => {
+                let retry_at = now.monotonic + Duration::from_secs(1);
+                self.record.sandbox = SandboxPhase::Failed { message: "no".into(), retry_at };
+            }
+            ["died"] => {
+                self.record.lose_sandbox(now);
+                self.record.sandbox = SandboxPhase::Dead;
+            }
+            ["discarded"] => self.record.start_over(),
+            ["released"] => self.record.sandbox = SandboxPhase::Released,
+            ["runs", names @ ..] => {
+                for name in names {
+                    let container = self.record.container_mut(name);
+                    container.run = Run::Running { started_at: now.wall };
+                    (container.started, container.ready, container.waiting) = (true, true, None);
+                }
+            }
+            ["exits", name, code] => {
+                let container = self.record.container_mut(name);
+                let started_at = match container.run {
+                    Run::Running { started_at } => Some(started_at),
+                    _ => None,
+                };
+                container.ended(Ended {
+                    code: code.parse().expect("a number"),
+                    reason: "Error".into(),
+                    message: String::new(),
+                    started_at,
+                    finished_at: now.wall,
+                    seen: now.monotonic,
+                    attempt: container.attempt,
+                });
+            }
+            ["unpulled", name] => self.record.container_mut(name).not_started(Waiting {
+                reason: "ErrImagePull".into(),
+                message: "no".into(),
+                since: now.monotonic,
+                retry_at: now.monotonic + Duration::from_secs(10),
+                failures: 0,
+            }),
+            ["doomed", name] => self.record.container_mut(name).doomed = Some(("unwell".into(), None)),
+            ["after", seconds] => {
+                let by = Duration::from_secs(seconds.parse().expect("a number"));
+                self.now = Now { monotonic: now.monotonic + by, wall: now.wall + by };
+            }
+            ["deleted", grace] => {
+                let meta = &mut self.pod.as_mut().expect("it is there").metadata;
+                meta.deletion_timestamp =
+                    serde_json::from_value(json!("2026-01-01T00:00:00Z")).expect("a time");
+                meta.deletion_grace_period_seconds = grace.parse().ok();
+            }
+            ["withdrawn"] => self.record.termination.as_mut().expect("it ends").withdrawn = true,
+            ["hooked", name] => {
+                self.record.container_mut(name).stop.as_mut().expect("it stops").pre_stop = Hook::Done;
+            }
+            ["gone"] => self.pod = None,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Everything that is begun now, and when to look again.
+    fn settle(&mut self) -> String {
+        let mut begun = Vec::new();
+        loop {
+            let plan = decide(self.pod.as_ref(), &self.record, self.now);
+            for action in &plan.actions {
+                let hooked =
+                    matches!(action, Action::BeginStop { container, .. } if container.starts_with("hooked"));
+                self.record.begin(action, hooked, self.now);
+                begun.push(show(action));
+            }
+            let last = matches!(plan.actions.last(), None | Some(Action::Delete | Action::Forget));
+            if last {
+                if let Some(wake) = plan.wake {
+                    begun.push(format!("(wake in {:?})", wake - self.now.monotonic));
+                }
+                return begun.join(", ");
+            }
+            assert!(begun.len() < 50, "it never settles: {begun:?}");
+        }
+    }
+}
+
+fn show(action: &Action) -> String {
+    match action {
+        Action::Start { container } => format!("start {container}"),
+        Action::Fail { reason, .. } => format!("fail {reason}"),
+        Action::BeginTermination { grace } => format!("terminate {grace:?}"),
+        Action::Hasten { grace } => format!("hasten {grace:?}"),
+        Action::BeginStop { container, grace, .. } => format!("stop {container} {grace:?}"),
+        Action::PreStop { container } => format!("preStop {container}"),
+        Action::Signal { container } => format!("signal {container}"),
+        Action::Kill { container } => format!("kill {container}"),
+        other => format!("{other:?}").to_lowercase(),
+    }
+}
+
+fn check(spec: Value, events: &[&str], expect: Expect) {
+    let mut world = World::new(spec);
+    let mut story = String::new();
+    for event in events {
+        world.happen(event);
+        let begun = world.settle();
+        story.push_str(&format!("{event:<14} | {begun}\n"));
+    }
+    expect.assert_eq(&story);
+}
+
+#[test]
+fn a_pod_is_started_and_deleted() {
+    check(
+        json!({"containers": [{"name": "a"}, {"name": "b"}]}),
+        &[
+            "",
+            "prepared",
+            "runs a b",
+            "deleted 30",
+            "withdrawn",
+            "exits a 0",
+            "after 30",
+            "exits b 137",
+            "released",
+            "gone",
+        ],
+        expect![[r#"
+                           | prepare
+            prepared       | start a, start b
+            runs a b       | 
+            deleted 30     | terminate 30s, (wake in 30s)
+            withdrawn      | stop a 30s, stop b 30s, signal a, signal b, (wake in 30s)
+            exits a 0      | (wake in 30s)
+            after 30       | kill b
+            exits b 137    | release
+            released       | delete
+            gone           | forget
+        "#]],
+    );
+}
+
+#[test]
+fn deletion_meets_every_moment() {
+    let one = || json!({"containers": [{"name": "a"}]});
+    check(
+        one(),
+        &["deleted 30"],
+        expect![[r#"
+        deleted 30     | delete
+    "#]],
+    );
+    check(
+        one(),
+        &["", "deleted 30", "prepared", "released"],
+        expect![[r#"
+                       | prepare
+        deleted 30     | 
+        prepared       | terminate 30s, release
+        released       | delete
+    "#]],
+    );
+    // Traffic that does not go away is not waited for beyond the grace period.
+    check(
+        one(),
+        &["", "prepared", "runs a", "deleted 5", "after 5"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a
+        runs a         | 
+        deleted 5      | terminate 5s, (wake in 5s)
+        after 5        | stop a 0ns, signal a, (wake in 2s)
+    "#]],
+    );
+    // A second deletion shortens the period.
+    check(
+        one(),
+        &["", "prepared", "runs a", "deleted 30", "withdrawn", "deleted 2", "after 2"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a
+        runs a         | 
+        deleted 30     | terminate 30s, (wake in 30s)
+        withdrawn      | stop a 30s, signal a, (wake in 30s)
+        deleted 2      | hasten 2s, (wake in 2s)
+        after 2        | kill a
+    "#]],
+    );
+    // The object is gone: by force, or while nobody looked.
+    check(
+        one(),
+        &["", "prepared", "runs a", "gone", "withdrawn", "exits a 0", "released"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a
+        runs a         | 
+        gone           | terminate 1s, (wake in 1s)
+        withdrawn      | stop a 1s, signal a, (wake in 1s)
+        exits a 0      | release
+        released       | forget
+    "#]],
+    );
+    check(
+        one(),
+        &["", "unprepared", "deleted 30", "released"],
+        expect![[r#"
+                       | prepare
+        unprepared     | (wake in 1s)
+        deleted 30     | release
+        released       | delete
+    "#]],
+    );
+}
+
+#[test]
+fn hooks_come_before_the_signal() {
+    check(
+        json!({"containers": [{"name": "hooked"}]}),
+        &["", "prepared", "runs hooked", "deleted 10", "withdrawn", "after 3", "hooked hooked", "after 7"],
+        expect![[r#"
+                           | prepare
+            prepared       | start hooked
+            runs hooked    | 
+            deleted 10     | terminate 10s, (wake in 10s)
+            withdrawn      | stop hooked 10s, preStop hooked, (wake in 10s)
+            after 3        | (wake in 7s)
+            hooked hooked  | signal hooked, (wake in 7s)
+            after 7        | kill hooked
+        "#]],
+    );
+    // A hook that takes all the time leaves two seconds.
+    check(
+        json!({"containers": [{"name": "hooked"}]}),
+        &["", "prepared", "runs hooked", "deleted 10", "withdrawn", "after 10", "after 2"],
+        expect![[r#"
+                           | prepare
+            prepared       | start hooked
+            runs hooked    | 
+            deleted 10     | terminate 10s, (wake in 10s)
+            withdrawn      | stop hooked 10s, preStop hooked, (wake in 10s)
+            after 10       | signal hooked, (wake in 2s)
+            after 2        | kill hooked
+        "#]],
+    );
+}
+
+#[test]
+fn restarts_back_off_and_are_forgiven() {
+    check(
+        json!({"containers": [{"name": "a"}]}),
+        &[
+            "",
+            "prepared",
+            "runs a",
+            "exits a 1",
+            "runs a",
+            "exits a 1",
+            "after 10",
+            "runs a",
+            "exits a 0",
+            "after 20",
+            "runs a",
+            "after 700",
+            "exits a 1",
+        ],
+        expect![[r#"
+                           | prepare
+            prepared       | start a
+            runs a         | 
+            exits a 1      | start a
+            runs a         | 
+            exits a 1      | (wake in 10s)
+            after 10       | start a
+            runs a         | 
+            exits a 0      | (wake in 20s)
+            after 20       | start a
+            runs a         | 
+            after 700      | 
+            exits a 1      | start a
+        "#]],
+    );
+    let never = || json!({"restartPolicy": "Never", "containers": [{"name": "a"}, {"name": "b"}]});
+    check(
+        never(),
+        &["", "prepared", "runs a b", "exits a 1", "exits b 0", "released"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a, start b
+        runs a b       | 
+        exits a 1      | 
+        exits b 0      | release
+        released       | 
+    "#]],
+    );
+    let on_failure = json!({"restartPolicy": "OnFailure", "containers": [{"name": "a"}]});
+    check(
+        on_failure,
+        &["", "prepared", "runs a", "exits a 1", "runs a", "exits a 0"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a
+        runs a         | 
+        exits a 1      | start a
+        runs a         | 
+        exits a 0      | release
+    "#]],
+    );
+}
+
+#[test]
+fn init_containers_come_first_and_in_order() {
+    let spec = |policy: &str| json!({"restartPolicy": policy, "initContainers": [{"name": "i"}, {"name": "j"}], "containers": [{"name": "a"}]});
+    check(
+        spec("Always"),
+        &[
+            "",
+            "prepared",
+            "runs i",
+            "exits i 1",
+            "runs i",
+            "exits i 0",
+            "runs j",
+            "exits j 0",
+            "runs a",
+            "exits a 0",
+        ],
+        expect![[r#"
+                           | prepare
+            prepared       | start i
+            runs i         | 
+            exits i 1      | start i
+            runs i         | 
+            exits i 0      | start j
+            runs j         | 
+            exits j 0      | start a
+            runs a         | 
+            exits a 0      | start a
+        "#]],
+    );
+    check(
+        spec("Never"),
+        &["", "prepared", "runs i", "exits i 3", "released"],
+        expect![[r#"
+                       | prepare
+        prepared       | start i
+        runs i         | 
+        exits i 3      | release
+        released       | 
+    "#]],
+    );
+    check(
+        json!({"restartPolicy": "Never", "initContainers": [{"name": "s", "restartPolicy": "Always"}],
+               "containers": [{"name": "a"}]}),
+        &["", "prepared", "runs s", "runs a", "exits s 1", "runs s", "exits a 0", "exits s 0"],
+        expect![[r#"
+                           | prepare
+            prepared       | start s
+            runs s         | start a
+            runs a         | 
+            exits s 1      | start s
+            runs s         | 
+            exits a 0      | stop s 30s, signal s, (wake in 30s)
+            exits s 0      | release
+        "#]],
+    );
+}
+
+#[test]
+fn what_fails_is_tried_again() {
+    let one = || json!({"containers": [{"name": "a"}]});
+    check(
+        one(),
+        &["", "unprepared", "after 1", "prepared", "unpulled a", "after 2", "after 8"],
+        expect![[r#"
+                       | prepare
+        unprepared     | (wake in 1s)
+        after 1        | prepare
+        prepared       | start a
+        unpulled a     | (wake in 2s)
+        after 2        | (wake in 8s)
+        after 8        | start a
+    "#]],
+    );
+    check(
+        one(),
+        &["", "prepared", "runs a", "died", "discarded", "prepared", "runs a"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a
+        runs a         | 
+        died           | discard
+        discarded      | prepare
+        prepared       | start a
+        runs a         | 
+    "#]],
+    );
+    check(
+        one(),
+        &["", "prepared", "runs a", "doomed a", "exits a 143", "runs a"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a
+        runs a         | 
+        doomed a       | stop a 30s, signal a, (wake in 30s)
+        exits a 143    | start a
+        runs a         | 
+    "#]],
+    );
+}
+
+#[test]
+fn a_deadline_ends_the_pod() {
+    check(
+        json!({"activeDeadlineSeconds": 60, "terminationGracePeriodSeconds": 5, "containers": [{"name": "a"}]}),
+        &["", "prepared", "runs a", "after 60", "exits a 143", "released", "deleted 5"],
+        expect![[r#"
+                           | prepare, (wake in 60s)
+            prepared       | start a, (wake in 60s)
+            runs a         | (wake in 60s)
+            after 60       | fail DeadlineExceeded, stop a 5s, signal a, (wake in 5s)
+            exits a 143    | release
+            released       | 
+            deleted 5      | delete
+        "#]],
+    );
+}
+
+#[test]
+fn restarts_are_counted() {
+    let mut world = World::new(json!({"containers": [{"name": "a"}]}));
+    let events = [
+        "",
+        "prepared",
+        "unpulled a",
+        "after 10",
+        "runs a",
+        "exits a 1",
+        "unpulled a",
+        "after 10",
+        "runs a",
+        "died",
+        "discarded",
+        "prepared",
+    ];
+    let attempts: Vec<u32> = events
+        .iter()
+        .map(|event| {
+            world.happen(event);
+            world.settle();
+            world.record.container("a").attempt
+        })
+        .collect();
+    assert_eq!(attempts, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 2]);
+}
