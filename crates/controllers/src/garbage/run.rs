@@ -25,6 +25,9 @@ const COMPONENT: &str = "generic-garbage-collector";
 const WORKERS: usize = writes::PARALLEL;
 /// How often the server is asked whether it has new kinds; Kubernetes' figure.
 const REDISCOVER: Duration = Duration::from_secs(30);
+/// Failed first lists of a kind after which the others no longer wait for it: one broken kind must not stop all
+/// collection. What it would have told, the question to the server for each unknown owner tells as well.
+const MAX_FAILED_LISTS: u32 = 5;
 /// How soon it is asked again if it did not answer.
 const REDISCOVER_FAILED: Duration = Duration::from_millis(200);
 
@@ -115,7 +118,7 @@ impl Loop {
         let api: Api<AnyMeta> = Api::all_with(self.context.client.clone(), &kind.resource);
         let config = watcher::Config::default().streaming_lists();
         let mut events = pin!(kube::runtime::watcher(api, config).default_backoff());
-        let mut unlisted = HashSet::new();
+        let (mut unlisted, mut failures) = (HashSet::new(), 0);
         while let Some(event) = events.next().await {
             let look = match event {
                 Ok(Event::Init) => {
@@ -137,6 +140,10 @@ impl Loop {
                 }
                 Err(error) => {
                     tracing::debug!(kind = kind.name(), %error, "the watch broke and starts again");
+                    failures += 1;
+                    if failures == MAX_FAILED_LISTS {
+                        self.synced(index);
+                    }
                     if self.end_if_not_served(index) {
                         let all = self.graph.lock().of_kind(index);
                         self.forget(all).into_iter().for_each(|uid| self.queue.add(uid));
