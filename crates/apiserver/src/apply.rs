@@ -152,7 +152,10 @@ pub fn track_update(kind: &Kind, old: Option<&Value>, new: &mut Value, writer: W
     };
     let nothing = Value::Null;
     let changes = writable_changes(kind, old.unwrap_or(&nothing), new, writer.subresource);
-    if changes.is_empty() && !is_reset && given == old.and_then(|old| old["metadata"]["managedFields"].as_array()) {
+    if changes.is_empty()
+        && !is_reset
+        && given == old.and_then(|old| old["metadata"]["managedFields"].as_array())
+    {
         return;
     }
     let taken = changes.added.union(&changes.changed);
@@ -220,10 +223,9 @@ fn writable_changes(kind: &Kind, old: &Value, new: &Value, subresource: &str) ->
     let mut changes = walk::compare_fields(view, object(old), object(new), |field| {
         field != "metadata" && is_writable(kind, subresource, field)
     });
-    let below =
-        walk::compare_fields(metadata, object(&old["metadata"]), object(&new["metadata"]), |field| {
-            !UNOWNED_METADATA.contains(&field)
-        });
+    let below = walk::compare_fields(metadata, object(&old["metadata"]), object(&new["metadata"]), |field| {
+        !UNOWNED_METADATA.contains(&field)
+    });
     changes.insert("f:metadata", below);
     changes
 }

@@ -36,7 +36,9 @@ fn real_manifests_are_accepted() {
             let Ok(object) = Value::deserialize(document) else { break };
             let version = object["apiVersion"].as_str().unwrap_or_default();
             let (group, version) = version.split_once('/').unwrap_or(("", version));
-            let Some(kind) = find(group, version, object["kind"].as_str().unwrap_or_default()) else { continue };
+            let Some(kind) = find(group, version, object["kind"].as_str().unwrap_or_default()) else {
+                continue;
+            };
             let (mut object, _) = decode(kind, object.into(), FieldValidation::Warn)
                 .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             if kind.namespaced {
