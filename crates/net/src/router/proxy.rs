@@ -1,53 +1,72 @@
 //! One request from a client to an endpoint and back.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::request::Parts;
-use http::{Request, Response, StatusCode};
-use http_body_util::{Either, Empty, Full};
+use http::{Request, Response, StatusCode, Version};
+use http_body_util::{Either, Full};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::sync::OwnedSemaphorePermit;
 
 use super::Router;
 use super::request::{self, Client, Refusal};
 use super::routes::Backend;
-use super::upstream::{RequestBody, ResponseBody, Upstream};
+use super::upstream::{Lease, RequestBody, ResponseBody, Sender, Upstream};
 
 /// What goes to the client: an endpoint's answer or our own sentence.
 type Answer = Response<Either<ResponseBody, Full<Bytes>>>;
 
-/// How long an endpoint may take until the headers of its answer.
+/// How long an endpoint may take until the headers of its answer, counted from the last part of the request's body
+/// that it took.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
 /// Endpoints tried for one request: enough to get past a few that have just gone, few enough not to multiply the
 /// load of a backend that is down.
 const TRIES: usize = 4;
+/// Tables looked at for one request, where a change of the table takes the endpoints away under its feet.
+const TABLES: usize = 4;
+
+/// A client's connection.
+pub struct Connection {
+    /// Who is at its other end.
+    pub client: Client,
+    /// Its place among the connections that are served at once.
+    pub place: OwnedSemaphorePermit,
+}
+
+/// Where the bytes go once both ends have changed the protocol; it keeps the connection's place.
+type Tunnel = (OnUpgrade, Arc<Connection>);
 
 /// Serves one request.
 pub async fn serve(
     router: Arc<Router>,
+    connection: Arc<Connection>,
     request: Request<Incoming>,
-    client: Client,
 ) -> Result<Answer, Infallible> {
     let (mut parts, body) = request.into_parts();
     let host = match request::host(&parts) {
         Ok(host) => host,
         Err(Refusal(code, why)) => return Ok(closing(sentence(code, why))),
     };
-    let Some(backend) = router.routes().find(&host, parts.uri.path()).cloned() else {
+    if router.routes().find(&host, parts.uri.path()).is_none() {
         // What load balancers ask of a router without a route, as the classic default backend answers it.
         return Ok(match parts.uri.path() {
             "/healthz" => sentence(StatusCode::OK, "ok\n"),
             _ => sentence(StatusCode::NOT_FOUND, "default backend - 404\n"),
         });
-    };
-    let upgrade = request::upgrade(&parts.headers).and_then(|_| parts.extensions.remove::<OnUpgrade>());
-    request::prepare(&mut parts, client);
-    Ok(pass_on(&router, &backend, parts, body, upgrade).await)
+    }
+    let upgrade = request::upgrade(&parts).and_then(|_| parts.extensions.remove::<OnUpgrade>());
+    request::prepare(&mut parts, connection.client);
+    let tunnel = upgrade.map(|upgrade| (upgrade, connection));
+    Ok(pass_on(&router, &host, parts, body, tunnel).await)
 }
 
 /// Why an endpoint did not answer, and what is left to try with.
@@ -62,62 +81,85 @@ enum Failure {
 
 async fn pass_on(
     router: &Arc<Router>,
-    backend: &Backend,
+    host: &str,
     parts: Parts,
     body: Incoming,
-    upgrade: Option<OnUpgrade>,
+    tunnel: Option<Tunnel>,
 ) -> Answer {
     // A request that changes nothing and has no body can be sent once more even where it may have been received.
-    let again =
-        (parts.method.is_idempotent() && body.is_end_stream() && upgrade.is_none()).then(|| parts.clone());
-    let mut again = again.map(|parts| Request::from_parts(parts, Either::Right(Empty::new())));
-    let mut request = Request::from_parts(parts, Either::Left(body));
-    let now = router.clock.monotonic();
-    let (well, ejected): (Vec<_>, Vec<_>) = backend.in_turn().partition(|u| !u.is_ejected(now));
-    let mut failure = None;
-    for upstream in well.into_iter().chain(ejected).take(TRIES) {
-        match send(router, upstream, request).await {
-            Ok((response, sender)) => return answer(router, upstream, response, sender, upgrade),
-            Err(Failure::Unsent(unsent)) => {
-                request = *unsent;
-                failure = Some(StatusCode::BAD_GATEWAY);
+    let again = parts.method.is_idempotent() && body.is_end_stream() && tunnel.is_none();
+    let mut again = again.then(|| Request::from_parts(parts.clone(), RequestBody::default()));
+    let mut request = Request::from_parts(parts, RequestBody::new(body));
+    let mut tried: Vec<SocketAddr> = Vec::new();
+    for _ in 0..TABLES {
+        let routes = router.routes();
+        let Some(backend) = routes.find(host, request.uri().path()) else { break };
+        backend.earn();
+        for upstream in candidates(backend, router.clock.monotonic()) {
+            if tried.len() == TRIES {
+                break;
             }
-            Err(Failure::Sent) => match again.take() {
-                Some(copy) => {
-                    request = copy;
-                    failure = Some(StatusCode::BAD_GATEWAY);
+            if tried.contains(&upstream.address()) {
+                continue;
+            }
+            let Some(lease) = upstream.lease() else { continue };
+            match send(router, &lease, request).await {
+                Ok((response, sender)) => return answer(router, lease, response, sender, tunnel),
+                Err(Failure::Unsent(unsent)) => request = *unsent,
+                Err(Failure::Sent) => match again.take().filter(|_| backend.spend()) {
+                    Some(copy) => request = copy,
+                    None => return failed(StatusCode::BAD_GATEWAY, "the app closed the connection\n"),
+                },
+                Err(Failure::TooLate) => {
+                    return failed(StatusCode::GATEWAY_TIMEOUT, "the app did not answer in time\n");
                 }
-                None => return closing(sentence(StatusCode::BAD_GATEWAY, "the app closed the connection\n")),
-            },
-            Err(Failure::TooLate) => {
-                return closing(sentence(StatusCode::GATEWAY_TIMEOUT, "the app did not answer in time\n"));
             }
+            tried.push(upstream.address());
+        }
+        // An endpoint leaves only after a table without it is in place: that one knows who took over.
+        if tried.len() == TRIES || Arc::ptr_eq(&routes, &router.routes()) {
+            break;
         }
     }
-    tracing::debug!(backend = backend.name, "no endpoint answered");
-    match failure {
-        Some(code) => closing(sentence(code, "no endpoint of the app took the request\n")),
-        None => closing(sentence(StatusCode::SERVICE_UNAVAILABLE, "the app has no endpoint that is ready\n")),
+    match tried.is_empty() {
+        true => failed(StatusCode::SERVICE_UNAVAILABLE, "the app has no endpoint that is ready\n"),
+        false => failed(StatusCode::BAD_GATEWAY, "no endpoint of the app took the request\n"),
     }
 }
 
-type Sent = (Response<Incoming>, hyper::client::conn::http1::SendRequest<RequestBody>);
+/// The endpoints of a backend in the order in which to try them: those that have just refused a connection last.
+fn candidates(backend: &Backend, now: Duration) -> impl Iterator<Item = &Arc<Upstream>> {
+    let (well, ejected): (Vec<_>, Vec<_>) = backend.in_turn().partition(|u| !u.is_ejected(now));
+    well.into_iter().chain(ejected)
+}
 
 async fn send(
     router: &Arc<Router>,
-    upstream: &Arc<Upstream>,
+    lease: &Lease,
     mut request: Request<RequestBody>,
-) -> Result<Sent, Failure> {
+) -> Result<(Response<Incoming>, Sender), Failure> {
     loop {
-        let Ok(mut free) = upstream.connection(&router.tasks).await else {
-            upstream.eject(router.clock.monotonic());
+        let Ok(mut free) = lease.connection(&router.tasks).await else {
+            lease.eject(router.clock.monotonic());
             return Err(Failure::Unsent(Box::new(request)));
         };
-        let sent = tokio::time::timeout(ANSWER_PATIENCE, free.sender.try_send_request(request)).await;
+        let moved = request.body().moved();
+        let mut answered = pin!(free.sender.try_send_request(request));
+        let sent = loop {
+            tokio::select! {
+                biased;
+                sent = answered.as_mut() => break sent,
+                () = router.clock.sleep(ANSWER_PATIENCE) => {
+                    // A long upload is not a late answer.
+                    if !moved.as_ref().is_some_and(|m| m.swap(false, Ordering::Relaxed)) {
+                        return Err(Failure::TooLate);
+                    }
+                }
+            }
+        };
         match sent {
-            Ok(Ok(response)) => return Ok((response, free.sender)),
-            Err(_) => return Err(Failure::TooLate),
-            Ok(Err(mut error)) => match error.take_message() {
+            Ok(response) => return Ok((response, free.sender)),
+            Err(mut error) => match error.take_message() {
                 // A connection that had idled was closed at the other end: the next one may live.
                 Some(unsent) if !free.fresh => request = unsent,
                 Some(unsent) => return Err(Failure::Unsent(Box::new(unsent))),
@@ -129,22 +171,25 @@ async fn send(
 
 fn answer(
     router: &Arc<Router>,
-    upstream: &Arc<Upstream>,
+    lease: Lease,
     mut response: Response<Incoming>,
-    sender: hyper::client::conn::http1::SendRequest<RequestBody>,
-    client: Option<OnUpgrade>,
+    sender: Sender,
+    tunnel: Option<Tunnel>,
 ) -> Answer {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let Some(client) = client else {
-            return closing(sentence(StatusCode::BAD_GATEWAY, "the app changed the protocol unasked\n"));
+        let Some((client, connection)) = tunnel else {
+            return failed(StatusCode::BAD_GATEWAY, "the app changed the protocol unasked\n");
         };
         let app = hyper::upgrade::on(&mut response);
+        // It has no end of its own to wait for, so it ends with the router, and keeps no endpoint from leaving: the
+        // app hears of its end by a signal and closes what it has open.
         router.tasks.spawn("upgraded", async move {
             if let (Ok(client), Ok(app)) = tokio::join!(client, app) {
                 // It ends when either side does; which one, and how, is theirs to know.
                 let _ =
                     tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(app)).await;
             }
+            drop(connection);
         });
         let mut answer = Response::new(Either::Right(Full::default()));
         *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
@@ -153,7 +198,14 @@ fn answer(
     }
     let (mut parts, body) = response.into_parts();
     request::remove_hop_by_hop(&mut parts.headers);
-    Response::from_parts(parts, Either::Left(ResponseBody::new(body, upstream.clone(), sender)))
+    // An app that speaks HTTP/1.0 is no reason to speak it to the client.
+    parts.version = Version::HTTP_11;
+    Response::from_parts(parts, Either::Left(ResponseBody::new(body, lease, sender)))
+}
+
+/// An answer of ours after the request went on, in whole or in part.
+fn failed(code: StatusCode, text: &'static str) -> Answer {
+    closing(sentence(code, text))
 }
 
 fn sentence(code: StatusCode, text: &'static str) -> Answer {

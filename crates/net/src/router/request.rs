@@ -85,11 +85,18 @@ fn plain(host: &str) -> Option<&str> {
     name.bytes().all(good).then_some(name)
 }
 
-/// The protocol that the client asks to change to, if it does.
-pub fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
-    let asks = headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+/// The protocol that the client asks to change to, if it does. HTTP/1.0 cannot (RFC 9110 section 7.8), and HTTP/2
+/// over a tunnel would carry requests that nobody here has looked at.
+pub fn upgrade(request: &Parts) -> Option<HeaderValue> {
+    if request.version != Version::HTTP_11 {
+        return None;
+    }
+    let asks = request.headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
     let asks = asks.flat_map(|v| v.split(',')).any(|token| token.trim().eq_ignore_ascii_case("upgrade"));
-    if asks { headers.get(header::UPGRADE).cloned() } else { None }
+    let protocol = request.headers.get(header::UPGRADE).filter(|_| asks)?;
+    let is_http = |p: &str| p.trim().to_ascii_lowercase().starts_with("h2");
+    let text = protocol.to_str().ok()?;
+    (!text.split(',').any(is_http)).then(|| protocol.clone())
 }
 
 /// Removes what concerns the connection it came on, with everything that `Connection` lists.
@@ -110,7 +117,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// Prepares a request for an endpoint: origin form, the Host kept, and who asked for what.
 pub fn prepare(request: &mut Parts, client: Client) {
-    let upgrade = upgrade(&request.headers);
+    let upgrade = upgrade(request);
     remove_hop_by_hop(&mut request.headers);
     if let Some(protocol) = upgrade {
         request.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -139,8 +146,10 @@ pub fn prepare(request: &mut Parts, client: Client) {
     set(X_REAL_IP, &address);
     set(X_FORWARDED_PROTO, "http");
     set(X_FORWARDED_PORT, &client.port.to_string());
-    if let Some(host) = headers.get(header::HOST).cloned() {
-        headers.insert(X_FORWARDED_HOST, host);
+    match headers.get(header::HOST).cloned() {
+        Some(host) => _ = headers.insert(X_FORWARDED_HOST, host),
+        // HTTP/1.0 may do without; the HTTP/1.1 that the endpoint is spoken to in may not.
+        None => _ = headers.insert(header::HOST, HeaderValue::from_static("")),
     }
 }
 
@@ -160,7 +169,8 @@ mod tests {
 
     #[test]
     fn what_has_two_readings_is_refused() {
-        let rows: &[(&str, &str, &[(&str, &str)], Result<&str, u16>)] = &[
+        type Row<'a> = (&'a str, &'a str, &'a [(&'a str, &'a str)], Result<&'a str, u16>);
+        let rows: &[Row] = &[
             ("GET", "/", &[("host", "A.test:8080")], Ok("a.test")),
             ("GET", "/", &[("host", "a.test.")], Ok("a.test")),
             ("GET", "/", &[("host", "[::1]:80")], Ok("[::1]")),
@@ -221,5 +231,11 @@ mod tests {
         prepare(&mut upgrading, Client { address: [9, 9, 9, 9].into(), port: 80 });
         assert_eq!(upgrading.headers[header::CONNECTION], "upgrade");
         assert_eq!(upgrading.headers[header::UPGRADE], "websocket");
+        for protocol in ["h2c", "websocket, H2C"] {
+            let headers = [("host", "a"), ("connection", "upgrade"), ("upgrade", protocol)];
+            let mut tunnelling = parts("GET", "/", &headers);
+            prepare(&mut tunnelling, Client { address: [9, 9, 9, 9].into(), port: 80 });
+            assert!(!tunnelling.headers.contains_key(header::UPGRADE), "{protocol}");
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
 use yado_types::key::ObjectKey;
@@ -34,7 +34,14 @@ pub struct Backend {
     pub name: String,
     upstreams: Vec<Arc<Upstream>>,
     turn: AtomicUsize,
+    budget: AtomicU32,
 }
+
+/// What sending a request once more costs, where each request earns 1: at most one in five goes twice, so an app that
+/// closes connections because it drowns is not given twice the load.
+const REPEAT_COST: u32 = 5;
+/// What can be saved up: a restart breaks some requests at once, and all of those may go to another endpoint.
+const BUDGET: u32 = 500;
 
 impl Backend {
     /// Every endpoint once, starting with the one whose turn it is.
@@ -42,6 +49,20 @@ impl Backend {
         let count = self.upstreams.len();
         let start = if count < 2 { 0 } else { self.turn.fetch_add(1, Ordering::Relaxed) % count };
         self.upstreams[start..].iter().chain(&self.upstreams[..start])
+    }
+
+    /// Counts a request.
+    pub fn earn(&self) {
+        // Mostly it is full, and then one load is all that a request costs.
+        if self.budget.load(Ordering::Relaxed) < BUDGET {
+            self.budget.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether a request that may have been received may be sent once more.
+    pub fn spend(&self) -> bool {
+        let spend = |saved: u32| saved.checked_sub(REPEAT_COST);
+        self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, spend).is_ok()
     }
 }
 
@@ -140,7 +161,9 @@ impl<F: FnMut(SocketAddr) -> Arc<Upstream>> Backends<'_, F> {
             Arc::new(Backend {
                 name: key.to_string(),
                 upstreams: addresses.map(upstream).collect(),
-                turn: AtomicUsize::new(0),
+                // Otherwise the first endpoint would get one request more at each change.
+                turn: AtomicUsize::new(snapshot.generation as usize),
+                budget: AtomicU32::new(BUDGET),
             })
         };
         made.or_insert_with(make).clone()
@@ -152,6 +175,21 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn requests_are_repeated_within_a_budget() {
+        let backend = Backend {
+            name: String::new(),
+            upstreams: Vec::new(),
+            turn: AtomicUsize::new(0),
+            budget: AtomicU32::new(BUDGET),
+        };
+        assert_eq!((0..1000).filter(|_| backend.spend()).count(), 100);
+        (0..REPEAT_COST).for_each(|_| backend.earn());
+        assert!(backend.spend() && !backend.spend());
+        (0..10_000).for_each(|_| backend.earn());
+        assert_eq!((0..1000).filter(|_| backend.spend()).count(), 100);
+    }
 
     fn ingress(name: &str, spec: serde_json::Value) -> (ObjectKey, Arc<Ingress>) {
         let object = json!({"metadata": {"namespace": "n", "name": name}, "spec": spec});

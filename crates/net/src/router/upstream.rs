@@ -4,23 +4,21 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{Either, Empty};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::client::conn::http1::{Builder, SendRequest};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use yado_reconcile::Tasks;
 
-/// A request's body: the client's, or none where a request is sent again.
-pub type RequestBody = Either<Incoming, Empty<Bytes>>;
-type Sender = SendRequest<RequestBody>;
+/// Takes requests to an endpoint, one at a time.
+pub type Sender = SendRequest<RequestBody>;
 
 /// Idle connections kept for an endpoint: as many as a busy one has requests at once.
 const IDLE: usize = 256;
@@ -32,10 +30,21 @@ const EJECTED: Duration = Duration::from_secs(1);
 /// One endpoint, for as long as routes lead to it.
 pub struct Upstream {
     address: SocketAddr,
-    idle: Mutex<Vec<Sender>>,
+    state: Mutex<State>,
     /// Milliseconds of the monotonic clock.
     ejected_until: AtomicU64,
-    /// Dropped with the last request that uses the endpoint.
+}
+
+struct State {
+    idle: Vec<Sender>,
+    /// Copied into each [`Lease`]; `None` once no route leads here.
+    in_use: Option<mpsc::Sender<()>>,
+}
+
+/// The right to send one request to an endpoint. An endpoint that left gives no more of them, and waits for those
+/// that are out.
+pub struct Lease {
+    upstream: Arc<Upstream>,
     _in_use: mpsc::Sender<()>,
 }
 
@@ -48,12 +57,16 @@ pub struct Free {
 }
 
 impl Upstream {
-    /// An endpoint without connections, and a receiver that ends when nobody uses it any more.
+    /// An endpoint without connections, and a receiver that ends when it has left and its last request has ended.
     pub fn new(address: SocketAddr) -> (Arc<Self>, mpsc::Receiver<()>) {
         let (in_use, ended) = mpsc::channel(1);
-        let upstream =
-            Self { address, idle: Mutex::default(), ejected_until: AtomicU64::new(0), _in_use: in_use };
-        (Arc::new(upstream), ended)
+        let state = Mutex::new(State { idle: Vec::new(), in_use: Some(in_use) });
+        (Arc::new(Self { address, state, ejected_until: AtomicU64::new(0) }), ended)
+    }
+
+    /// Where it is.
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// It refused a connection a moment ago.
@@ -66,20 +79,37 @@ impl Upstream {
         self.ejected_until.store((now + EJECTED).as_millis() as u64, Ordering::Relaxed);
     }
 
+    /// No request starts here from now on, and idle connections are closed.
+    pub fn leave(&self) {
+        let mut state = self.state.lock();
+        state.in_use = None;
+        state.idle.clear();
+    }
+
+    /// The right to one request, unless the endpoint has left.
+    pub fn lease(self: &Arc<Self>) -> Option<Lease> {
+        let in_use = self.state.lock().in_use.clone()?;
+        Some(Lease { upstream: self.clone(), _in_use: in_use })
+    }
+}
+
+impl Lease {
     /// An idle connection, or a new one.
     pub async fn connection(&self, tasks: &Tasks) -> io::Result<Free> {
-        while let Some(mut sender) = self.take() {
-            if sender.ready().await.is_ok() {
-                return Ok(Free { sender, fresh: false });
-            }
+        if let Some(sender) = self.take() {
+            return Ok(Free { sender, fresh: false });
         }
         let connect = async {
-            let stream = TcpStream::connect(self.address).await?;
+            let stream = TcpStream::connect(self.upstream.address).await?;
             stream.set_nodelay(true)?;
-            handshake(TokioIo::new(stream)).await.map_err(io::Error::other)
+            let mut builder = Builder::new();
+            builder.max_buf_size(super::BUFFER);
+            builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)
         };
         let (mut sender, connection) = tokio::time::timeout(CONNECT_PATIENCE, connect).await??;
-        tasks.spawn("upstream", async move {
+        // When the router stops, requests under way have a while to finish. So this does not end with the stop, but
+        // with its sender: when the last request is over and the endpoint is forgotten.
+        tasks.spawn_until_stopped("upstream", async move {
             // A broken connection shows at the request that uses it.
             let _ = connection.with_upgrades().await;
         });
@@ -87,12 +117,16 @@ impl Upstream {
         Ok(Free { sender, fresh: true })
     }
 
+    /// The youngest connection that can take a request now: it is the least likely to have been closed. One whose
+    /// answer came before the request's body was through is still busy with that body, for as long as its client
+    /// likes; nobody waits for it.
     fn take(&self) -> Option<Sender> {
-        let mut idle = self.idle.lock();
-        // The youngest first: it is the least likely to have been closed.
-        while let Some(sender) = idle.pop() {
-            if !sender.is_closed() {
-                return Some(sender);
+        let idle = &mut self.upstream.state.lock().idle;
+        for i in (0..idle.len()).rev() {
+            if idle[i].is_closed() {
+                idle.remove(i);
+            } else if idle[i].is_ready() {
+                return Some(idle.remove(i));
             }
         }
         None
@@ -100,11 +134,63 @@ impl Upstream {
 
     fn put(&self, sender: Sender) {
         if !sender.is_closed() {
-            let mut idle = self.idle.lock();
-            if idle.len() < IDLE {
-                idle.push(sender);
+            let mut state = self.upstream.state.lock();
+            if state.in_use.is_some() && state.idle.len() < IDLE {
+                state.idle.push(sender);
             }
         }
+    }
+
+    /// The endpoint has just refused a connection.
+    pub fn eject(&self, now: Duration) {
+        self.upstream.eject(now);
+    }
+}
+
+/// A request's body: the client's, or none where a request is sent again.
+#[derive(Default)]
+pub struct RequestBody {
+    body: Option<Incoming>,
+    moved: Option<Arc<AtomicBool>>,
+}
+
+impl RequestBody {
+    /// The client's body.
+    pub fn new(body: Incoming) -> Self {
+        if body.is_end_stream() {
+            return Self::default();
+        }
+        Self { body: Some(body), moved: Some(Arc::default()) }
+    }
+
+    /// Set whenever a part of the body goes on its way; `None` where there is no body.
+    pub fn moved(&self) -> Option<Arc<AtomicBool>> {
+        self.moved.clone()
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(body) = &mut self.body else { return Poll::Ready(None) };
+        let frame = Pin::new(body).poll_frame(cx);
+        if let (true, Some(moved)) = (frame.is_ready(), &self.moved) {
+            moved.store(true, Ordering::Relaxed);
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.as_ref().is_none_or(Body::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
 }
 
@@ -112,13 +198,13 @@ impl Upstream {
 /// away in the middle, the connection is closed, since what is left of the body stands on it.
 pub struct ResponseBody {
     body: Incoming,
-    connection: Option<(Arc<Upstream>, Sender)>,
+    connection: Option<(Lease, Sender)>,
 }
 
 impl ResponseBody {
     /// A body that came over this connection.
-    pub fn new(body: Incoming, upstream: Arc<Upstream>, sender: Sender) -> Self {
-        let mut body = Self { body, connection: Some((upstream, sender)) };
+    pub fn new(body: Incoming, lease: Lease, sender: Sender) -> Self {
+        let mut body = Self { body, connection: Some((lease, sender)) };
         if body.body.is_end_stream() {
             body.finish();
         }
@@ -126,8 +212,8 @@ impl ResponseBody {
     }
 
     fn finish(&mut self) {
-        if let Some((upstream, sender)) = self.connection.take() {
-            upstream.put(sender);
+        if let Some((lease, sender)) = self.connection.take() {
+            lease.put(sender);
         }
     }
 }
