@@ -103,6 +103,13 @@ pub struct Answer {
     pub additional: Vec<Record>,
 }
 
+impl Answer {
+    /// An answer from our own knowledge.
+    pub fn of(code: Code, answers: Vec<Record>) -> Self {
+        Self { code, authoritative: true, answers, authority: Vec::new(), additional: Vec::new() }
+    }
+}
+
 /// Without EDNS no client takes more over UDP.
 const PLAIN_UDP_SIZE: usize = 512;
 /// More than this is fragmented on some path.
@@ -136,12 +143,11 @@ pub fn parse(packet: &[u8]) -> Result<Query, Option<(u16, Code)>> {
         question: packet[12..end].to_vec(),
     };
     // The OPT record, if any, is among the additional ones; a query has no others before it.
-    if word(6) == Some(0) && word(8) == Some(0) && word(10).is_some_and(|n| n > 0) {
-        if packet.get(end) == Some(&0) && word(end + 1) == Some(record_type::OPT) {
-            query.edns = true;
-            let size = word(end + 3).map_or(PLAIN_UDP_SIZE, usize::from);
-            query.udp_size = size.clamp(PLAIN_UDP_SIZE, LARGEST_UDP_SIZE);
-        }
+    let only_additional = word(6) == Some(0) && word(8) == Some(0) && word(10).is_some_and(|n| n > 0);
+    if only_additional && packet.get(end) == Some(&0) && word(end + 1) == Some(record_type::OPT) {
+        query.edns = true;
+        let size = word(end + 3).map_or(PLAIN_UDP_SIZE, usize::from);
+        query.udp_size = size.clamp(PLAIN_UDP_SIZE, LARGEST_UDP_SIZE);
     }
     Ok(query)
 }
@@ -172,6 +178,20 @@ fn read_name(packet: &[u8], start: usize) -> Option<(Name, usize)> {
             }
             _ => return None,
         }
+    }
+}
+
+/// Whether another server left out a part of its answer, for want of room.
+pub fn is_truncated(packet: &[u8]) -> bool {
+    packet.get(2).is_some_and(|flags| flags & 2 != 0)
+}
+
+/// How it went for another server; what has no meaning here is a failure.
+pub fn code(packet: &[u8]) -> Code {
+    match packet.get(3).map(|flags| flags & 0xf) {
+        Some(0) => Code::NoError,
+        Some(3) => Code::NoSuchName,
+        _ => Code::ServerFailure,
     }
 }
 

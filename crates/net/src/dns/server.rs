@@ -15,9 +15,12 @@ use super::message::{self, Answer, Code, Name, Query, Record};
 use super::zone::{Decision, Zone};
 use crate::index::Snapshot;
 
-/// Queries under way at once; further ones are dropped, and their clients ask again. A Pod that floods the server
-/// does not take the node's memory.
+/// Queries that wait for an upstream resolver at once, and TCP connections at once; further ones are dropped, and
+/// their clients ask again. A Pod that floods the server does not take the node's memory, and never keeps another
+/// one's query for our own names from its answer.
 const UNDER_WAY: usize = 512;
+/// Resolvers of the machine that are asked, as many as the C library asks.
+const RESOLVERS: usize = 3;
 /// How long an upstream resolver may take before the next is asked: half of what common clients wait.
 const UPSTREAM_PATIENCE: Duration = Duration::from_millis(2500);
 /// An idle TCP connection is closed after this.
@@ -54,25 +57,28 @@ impl Server {
     /// Answers until the tasks are stopped.
     pub fn start(self, sockets: Sockets, tasks: &Tasks) {
         let server = Arc::new(self);
-        let slots = Arc::new(Semaphore::new(UNDER_WAY));
+        let (waiting, connections) =
+            (Arc::new(Semaphore::new(UNDER_WAY)), Arc::new(Semaphore::new(UNDER_WAY)));
         let Sockets { udp, tcp } = sockets;
-        let (own, owned_slots, owner) = (server.clone(), slots.clone(), tasks.clone());
+        let (own, owner) = (server.clone(), tasks.clone());
         tasks.spawn("dns over udp", async move {
             let mut packet = [0u8; 4096];
             loop {
                 // An error here is one of an earlier answer that could not be delivered: it concerns nobody else.
                 let Ok((length, from)) = udp.recv_from(&mut packet).await else { continue };
-                let Ok(slot) = owned_slots.clone().try_acquire_owned() else { continue };
-                let (own, udp, asked) = (own.clone(), udp.clone(), packet[..length].to_vec());
                 // Most names are ours: they are answered here and now. Only what must wait gets a task.
-                match own.at_once(&asked, from.ip()) {
+                match own.at_once(&packet[..length], from.ip()) {
                     Outcome::Ready(answer) => _ = udp.send_to(&answer, from).await,
                     Outcome::Silence => {}
-                    Outcome::Ask(query) => owner.spawn("dns query", async move {
-                        let answer = own.from_upstream(&asked, &query, true).await;
-                        let _ = udp.send_to(&answer, from).await;
-                        drop(slot);
-                    }),
+                    Outcome::Ask(query) => {
+                        let Ok(slot) = waiting.clone().try_acquire_owned() else { continue };
+                        let (own, udp, asked) = (own.clone(), udp.clone(), packet[..length].to_vec());
+                        owner.spawn("dns query", async move {
+                            let answer = own.ask_upstream(&asked, &query, true).await;
+                            let _ = udp.send_to(&answer, from).await;
+                            drop(slot);
+                        });
+                    }
                 }
             }
         });
@@ -84,7 +90,7 @@ impl Server {
                     server.clock.sleep(Duration::from_millis(100)).await;
                     continue;
                 };
-                let Ok(slot) = slots.clone().try_acquire_owned() else { continue };
+                let Ok(slot) = connections.clone().try_acquire_owned() else { continue };
                 let server = server.clone();
                 owner.spawn("dns connection", async move {
                     let _ = server.serve(stream, from.ip()).await;
@@ -110,10 +116,17 @@ impl Server {
             let answer = match self.decide(&packet, from, usize::from(u16::MAX)) {
                 Outcome::Ready(answer) => answer,
                 Outcome::Silence => return Ok(()),
-                Outcome::Ask(query) => self.from_upstream(&packet, &query, false).await,
+                Outcome::Ask(query) => self.ask_upstream(&packet, &query, false).await,
             };
-            stream.write_u16(answer.len() as u16).await?;
-            stream.write_all(&answer).await?;
+            let write = async {
+                stream.write_u16(answer.len() as u16).await?;
+                stream.write_all(&answer).await
+            };
+            tokio::select! {
+                written = write => written?,
+                // It asks, but does not read.
+                () = self.clock.sleep(TCP_PATIENCE) => return Ok(()),
+            }
         }
     }
 
@@ -144,25 +157,31 @@ impl Server {
         self.zone.decide(&self.snapshots.borrow(), query, namespace)
     }
 
-    async fn from_upstream(&self, packet: &[u8], pending: &Pending, udp: bool) -> Vec<u8> {
+    async fn ask_upstream(&self, packet: &[u8], pending: &Pending, udp: bool) -> Vec<u8> {
         let limit = if udp { pending.query.udp_size } else { usize::from(u16::MAX) };
+        let failure = || {
+            let failure = Answer { authoritative: false, ..Answer::of(Code::ServerFailure, Vec::new()) };
+            message::encode(&pending.query, &failure, limit)
+        };
         let Some((answer, target)) = &pending.follow else {
-            return match self.ask(packet, udp).await {
-                Some(answer) => answer,
-                None => message::encode(&pending.query, &failure(), limit),
-            };
+            return self.ask(packet, udp).await.unwrap_or_else(failure);
         };
         let question = message::query(pending.query.id, target, pending.query.kind);
-        let mut answer = answer.clone();
-        if let Some(found) = self.ask(&question, udp).await {
-            let records = message::addresses(&found).into_iter();
-            answer.answers.extend(records.map(|(ttl, data)| Record { name: target.clone(), ttl, data }));
+        let mut found = self.ask(&question, udp).await;
+        if found.as_deref().is_some_and(message::is_truncated) {
+            found = self.ask(&question, false).await;
         }
-        message::encode(&pending.query, &answer, limit)
+        let Some(found) = found else { return failure() };
+        let records = message::addresses(&found).into_iter();
+        let records = records.map(|(ttl, data)| Record { name: target.clone(), ttl, data });
+        let answers = answer.answers.iter().cloned().chain(records).collect();
+        let whole = Answer { code: message::code(&found), answers, ..answer.clone() };
+        message::encode(&pending.query, &whole, limit)
     }
 
-    /// Asks the upstream resolvers in turn.
+    /// Asks the upstream resolvers in turn, until one knows: a name, or that there is none.
     async fn ask(&self, packet: &[u8], udp: bool) -> Option<Vec<u8>> {
+        let mut last = None;
         for resolver in &self.upstream {
             let asked = async {
                 if udp { ask_udp(*resolver, packet).await } else { ask_tcp(*resolver, packet).await }
@@ -171,11 +190,13 @@ impl Server {
                 answer = asked => answer.ok(),
                 () = self.clock.sleep(UPSTREAM_PATIENCE) => None,
             };
-            if answer.is_some() {
-                return answer;
+            match answer {
+                Some(answer) if message::code(&answer) != Code::ServerFailure => return Some(answer),
+                Some(answer) => last = Some(answer),
+                None => {}
             }
         }
-        None
+        last
     }
 }
 
@@ -190,16 +211,6 @@ struct Pending {
     follow: Option<(Answer, Name)>,
 }
 
-fn failure() -> Answer {
-    Answer {
-        code: Code::ServerFailure,
-        authoritative: false,
-        answers: Vec::new(),
-        authority: Vec::new(),
-        additional: Vec::new(),
-    }
-}
-
 /// A socket of its own for each query: its random port is what makes an answer hard to forge.
 async fn ask_udp(resolver: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
     let any: IpAddr = if resolver.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
@@ -209,7 +220,8 @@ async fn ask_udp(resolver: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
     let mut answer = vec![0; 4096];
     loop {
         let length = socket.recv(&mut answer).await?;
-        if length > 2 && answer[..2] == packet[..2] {
+        // Shorter than a header is no answer.
+        if length >= 12 && answer[..2] == packet[..2] {
             answer.truncate(length);
             return Ok(answer);
         }
@@ -230,5 +242,5 @@ async fn ask_tcp(resolver: SocketAddr, packet: &[u8]) -> io::Result<Vec<u8>> {
 pub fn upstream(resolv_conf: &str, own: IpAddr) -> Vec<SocketAddr> {
     let lines = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
     let addresses = lines.filter_map(|rest| rest.trim().parse::<IpAddr>().ok());
-    addresses.filter(|a| *a != own).map(|a| SocketAddr::new(a, 53)).collect()
+    addresses.filter(|a| *a != own).take(RESOLVERS).map(|a| SocketAddr::new(a, 53)).collect()
 }

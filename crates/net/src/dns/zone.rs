@@ -17,6 +17,8 @@ use super::message::{Answer, Code, Data, Name, Query, Record, record_type};
 use crate::index::{Endpoint, Protocol, ServiceEntry, Snapshot};
 use crate::slot::Cidr;
 
+/// `ExternalName` Services that lead from one to the next: more is a circle.
+const CHAIN: usize = 8;
 /// Endpoints change, so nothing is remembered for long.
 const TTL: u32 = 5;
 
@@ -53,6 +55,27 @@ enum Found<'a> {
 impl Zone {
     /// Decides on a query from a Pod of `namespace`, where that is known.
     pub fn decide(&self, snapshot: &Snapshot, query: &Query, namespace: Option<&str>) -> Decision {
+        let mut decision = self.look_up(snapshot, query, namespace);
+        let mut chain = Vec::new();
+        // A name of ours that leads to another one of ours is answered whole.
+        while let Decision::Follow(answer, target) = decision {
+            chain.extend(answer.answers);
+            let mut next = query.clone();
+            next.name.clone_from(&target);
+            decision = match self.look_up(snapshot, &next, namespace) {
+                Decision::Forward => return Decision::Follow(Answer::of(Code::NoError, chain), target),
+                _ if chain.len() == CHAIN => Decision::Answer(Answer::of(Code::ServerFailure, Vec::new())),
+                Decision::Answer(found) => {
+                    chain.extend(found.answers);
+                    return Decision::Answer(Answer { answers: chain, ..found });
+                }
+                follow => follow,
+            };
+        }
+        decision
+    }
+
+    fn look_up(&self, snapshot: &Snapshot, query: &Query, namespace: Option<&str>) -> Decision {
         let labels: Vec<&str> = query.name.iter().map(String::as_str).collect();
         let domain: Vec<&str> = self.domain.iter().map(String::as_str).collect();
         if let Some(own) = labels.strip_suffix(&domain[..]) {
@@ -71,13 +94,7 @@ impl Zone {
     }
 
     fn answer(&self, query: &Query, zone: &Name, found: Found<'_>) -> Decision {
-        let mut answer = Answer {
-            code: Code::NoError,
-            authoritative: true,
-            answers: Vec::new(),
-            authority: Vec::new(),
-            additional: Vec::new(),
-        };
+        let mut answer = Answer::of(Code::NoError, Vec::new());
         let record = |data| Record { name: query.name.clone(), ttl: TTL, data };
         let wants = |kind| query.kind == kind || query.kind == record_type::ANY;
         match found {
@@ -85,7 +102,9 @@ impl Zone {
                 let target: Name =
                     target.trim_end_matches('.').split('.').map(str::to_ascii_lowercase).collect();
                 answer.answers.push(record(Data::Cname(target.clone())));
-                return Decision::Follow(answer, target);
+                if query.kind != record_type::CNAME {
+                    return Decision::Follow(answer, target);
+                }
             }
             Found::Service(key, service) => {
                 if wants(record_type::A) {
@@ -162,13 +181,8 @@ impl Zone {
             Some([&[host_label(endpoint)][..], &self.service_name(key)].concat())
         });
         let record = |name| Record { name: query.name.clone(), ttl: TTL, data: Data::Ptr(name) };
-        Answer {
-            code: if name.is_some() { Code::NoError } else { Code::NoSuchName },
-            authoritative: true,
-            answers: name.into_iter().filter(|_| query.kind == record_type::PTR).map(record).collect(),
-            authority: Vec::new(),
-            additional: Vec::new(),
-        }
+        let code = if name.is_some() { Code::NoError } else { Code::NoSuchName };
+        Answer::of(code, name.into_iter().filter(|_| query.kind == record_type::PTR).map(record).collect())
     }
 }
 
@@ -288,7 +302,17 @@ mod tests {
             ..Default::default()
         };
         let external = ServiceEntry { external_name: Some("db.example.com".into()), ..Default::default() };
-        let services = [("web", "shop", plain.clone()), ("db", "shop", headless), ("out", "shop", external)];
+        let to = |name: &str| ServiceEntry { external_name: Some(name.into()), ..Default::default() };
+        let services = [
+            ("web", "shop", plain.clone()),
+            ("db", "shop", headless),
+            ("out", "shop", external),
+            ("near", "shop", to("web.shop.svc.Cluster.local.")),
+            ("farther", "shop", to("near.shop.svc.cluster.local")),
+            ("outward", "shop", to("out.shop.svc.cluster.local")),
+            ("nowhere", "shop", to("gone.shop.svc.cluster.local")),
+            ("circle", "shop", to("circle.shop.svc.cluster.local")),
+        ];
         let more = [("web", "default", ServiceEntry { cluster_ips: vec![], ..plain })];
         let all = services.into_iter().chain(more);
         Snapshot {
@@ -306,12 +330,15 @@ mod tests {
         let query = parse(&query(1, &labels, kind)).expect("a query");
         let text = match zone.decide(&snapshot(), &query, namespace) {
             Decision::Forward => "forward".to_owned(),
-            Decision::Follow(_, target) => format!("follow {}", target.join(".")),
+            Decision::Follow(answer, target) => {
+                format!("follow {} {}", answer.answers.len(), target.join("."))
+            }
             Decision::Answer(answer) => {
                 let data = answer.answers.iter().map(|r| match &r.data {
                     Data::A(a) => a.to_string(),
                     Data::Srv { port, target } => format!("{port} {}", target.join(".")),
                     Data::Ptr(name) => name.join("."),
+                    Data::Cname(name) => format!("-> {}", name.join(".")),
                     other => format!("{other:?}"),
                 });
                 format!("{:?} {}", answer.code, data.collect::<Vec<_>>().join(", ")).trim().to_owned()
@@ -322,7 +349,7 @@ mod tests {
 
     #[test]
     fn names_stand_for_what_the_table_says() {
-        use record_type::{A, AAAA, PTR, SRV};
+        use record_type::{A, AAAA, CNAME, PTR, SRV};
         for (name, kind, expect) in [
             ("web.shop.svc.cluster.local", A, "NoError 10.96.0.5"),
             ("web.shop.svc.cluster.local", AAAA, "NoError"),
@@ -341,7 +368,18 @@ mod tests {
                 "NoError 6379 10-192-0-2.db.shop.svc.cluster.local, 6379 db-0.db.shop.svc.cluster.local",
             ),
             ("_redis._udp.web.shop.svc.cluster.local", SRV, "NoSuchName"),
-            ("out.shop.svc.cluster.local", A, "follow db.example.com"),
+            ("out.shop.svc.cluster.local", A, "follow 1 db.example.com"),
+            ("out.shop.svc.cluster.local", CNAME, "NoError -> db.example.com"),
+            ("outward.shop.svc.cluster.local", A, "follow 2 db.example.com"),
+            ("near.shop.svc.cluster.local", A, "NoError -> web.shop.svc.cluster.local, 10.96.0.5"),
+            ("near.shop.svc.cluster.local", AAAA, "NoError -> web.shop.svc.cluster.local"),
+            (
+                "farther.shop.svc.cluster.local",
+                A,
+                "NoError -> near.shop.svc.cluster.local, -> web.shop.svc.cluster.local, 10.96.0.5",
+            ),
+            ("nowhere.shop.svc.cluster.local", A, "NoSuchName -> gone.shop.svc.cluster.local"),
+            ("circle.shop.svc.cluster.local", A, "ServerFailure"),
             ("10-192-0-7.shop.pod.cluster.local", A, "NoError 10.192.0.7"),
             ("3.0.192.10.in-addr.arpa", PTR, "NoError db-0.db.shop.svc.cluster.local"),
             ("4.0.192.10.in-addr.arpa", PTR, "NoSuchName"),
