@@ -124,7 +124,6 @@ impl Net {
         let sockets = Sockets::bind(address).await.map_err(|source| Error::Dns { address, source })?;
         let table = Table::create(&slot)?;
         let routing = Routing::new(watches);
-        tasks.spawn("routing", routing.clone().run());
         let filtered = keep_filtered(table, routing.subscribe(), routing.table(), clock.clone());
         tasks.spawn("packet filter", filtered);
         Router::start(listeners.0, routing.subscribe(), routing.table(), clock.clone(), tasks);
@@ -140,6 +139,8 @@ impl Net {
         };
         server.start(sockets, tasks);
         ingress_status::start(watches, config.ingress_address, clock.clone(), tasks);
+        // Last, when every table listens.
+        tasks.spawn("routing", routing.clone().run());
         Ok(Self { slot, pods, routing })
     }
 
@@ -150,14 +151,17 @@ impl Net {
 
     /// Gives a Pod its network; asked again for the same Pod it gives the same.
     pub async fn attach(&self, uid: &str) -> Result<Attachment, Error> {
+        let known = self.pods.address(uid).is_some();
         let attachment = self.pods.attach(uid).await?;
-        self.routing.admit(attachment.address);
+        if !known {
+            self.routing.admit(attachment.address);
+        }
         Ok(attachment)
     }
 
     /// Takes a Pod's network away.
     pub async fn detach(&self, uid: &str) -> Result<(), Error> {
-        let address = self.pods.attached().into_iter().find(|(attached, _)| attached == uid).map(|(_, a)| a);
+        let address = self.pods.address(uid);
         self.pods.detach(uid).await?;
         if let Some(address) = address {
             self.routing.release(address.into());
@@ -195,6 +199,8 @@ async fn keep_filtered(
     applied: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
 ) {
+    // The state it starts with is one to apply, too.
+    snapshots.mark_changed();
     while snapshots.changed().await.is_ok() {
         loop {
             let snapshot = snapshots.borrow_and_update().clone();

@@ -19,7 +19,7 @@ use message::{Batch, Element, Expression as E, Hook, Reg};
 use yado_types::key::ObjectKey;
 
 use crate::index::{PortEntry, Snapshot};
-use crate::slot::Slot;
+use crate::slot::{Cidr, Slot};
 
 /// A fixed seed keeps a client's endpoint the same over rule changes and restarts.
 const AFFINITY_SEED: u32 = 0x7961_646f;
@@ -97,20 +97,33 @@ fn chain_name(service: &ObjectKey, port: &PortEntry) -> String {
 
 /// The kernel's table of one Yado.
 pub struct Table {
-    name: String,
+    frame: Frame,
     applied: Rules,
+}
+
+/// What is the same whatever Services there are.
+#[derive(Clone)]
+struct Frame {
+    table: String,
+    device: String,
+    gateway: Ipv4Addr,
+    pods: Cidr,
+    services: Cidr,
 }
 
 impl Table {
     /// Makes the table anew, without any Service. What stood in one of that name is replaced in one step.
     pub fn create(slot: &Slot) -> Result<Self, Error> {
-        let mut batch = Batch::new(slot.table());
-        batch.add_table();
-        batch.delete_table();
-        batch.add_table();
-        frame(&mut batch, slot);
-        batch.commit()?;
-        Ok(Self { name: slot.table().to_owned(), applied: Rules::default() })
+        let frame = Frame {
+            table: slot.table().to_owned(),
+            device: slot.device().to_owned(),
+            gateway: slot.gateway(),
+            pods: slot.pod_cidr(),
+            services: slot.service_cidr(),
+        };
+        let mut table = Self { frame, applied: Rules::default() };
+        table.replace(Rules::default())?;
+        Ok(table)
     }
 
     /// Removes the table; one that is not there is no error.
@@ -126,86 +139,116 @@ impl Table {
         if rules == self.applied {
             return Ok(());
         }
-        let mut batch = Batch::new(&self.name);
+        let mut batch = Batch::new(&self.frame.table);
         difference(&mut batch, &self.applied, &rules);
+        match batch.commit() {
+            Ok(()) => self.applied = rules,
+            // Somebody flushed or changed what is ours, as a firewall does when it loads its rules.
+            Err(Error::Refused { .. }) => self.replace(rules)?,
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Makes the whole table anew, in one transaction.
+    fn replace(&mut self, rules: Rules) -> Result<(), Error> {
+        let mut batch = Batch::new(&self.frame.table);
+        batch.add_table();
+        batch.delete_table();
+        batch.add_table();
+        self.frame.add_to(&mut batch);
+        difference(&mut batch, &Rules::default(), &rules);
         batch.commit()?;
         self.applied = rules;
         Ok(())
     }
 }
 
-/// The parts that do not depend on any Service.
-fn frame(batch: &mut Batch, slot: &Slot) {
-    batch.add_map("services", key_type::ADDRESS_PROTOCOL_PORT, 12, None);
-    batch.add_map("nodeports", key_type::PROTOCOL_PORT, 8, None);
-    batch.add_set("hairpins", key_type::ADDRESS_ADDRESS, 8);
-    batch.add_chain("loopback", Some(Hook::filter_prerouting_before_conntrack()));
-    batch.add_chain("prerouting", Some(Hook::nat_prerouting()));
-    batch.add_chain("output", Some(Hook::nat_output()));
-    batch.add_chain("postrouting", Some(Hook::nat_postrouting()));
-    batch.add_chain("refuse-forward", Some(Hook::filter_forward()));
-    batch.add_chain("refuse-output", Some(Hook::filter_output()));
-
-    // Loopback addresses are routable from the Pods' devices so that replies to the host's own NodePort
-    // connections come home; nothing else may use that.
-    let pod_device = format!("{}-", slot.device());
-    let from_pod_to_loopback =
-        [E::InputDevice(Reg::R0), E::equals(Reg::R0, pod_device.as_bytes()), E::DestinationAddress(Reg::R0)];
-    let is_loopback = [E::mask(Reg::R0, [255, 0, 0, 0]), E::equals(Reg::R0, &[127, 0, 0, 0]), E::Drop];
-    batch.add_rule("loopback", from_pod_to_loopback.into_iter().chain(is_loopback));
-
-    for chain in ["prerouting", "output"] {
-        let key =
-            [E::DestinationAddress(Reg::R0), E::TransportProtocol(Reg::R1), E::DestinationPort(Reg::R2)];
-        batch
-            .add_rule(chain, key.into_iter().chain([E::VerdictMap { set: "services".into(), key: Reg::R0 }]));
-        let local = [E::DestinationIsLocal(Reg::R0), E::equals(Reg::R0, &2u32.to_ne_bytes())];
-        let key = [E::TransportProtocol(Reg::R0), E::DestinationPort(Reg::R1)];
-        let to = [E::VerdictMap { set: "nodeports".into(), key: Reg::R0 }];
-        batch.add_rule(chain, local.into_iter().chain(key).chain(to));
+impl Frame {
+    fn add_to(&self, batch: &mut Batch) {
+        batch.add_map("services", key_type::ADDRESS_PROTOCOL_PORT, 12, None);
+        batch.add_map("nodeports", key_type::PROTOCOL_PORT, 8, None);
+        batch.add_set("hairpins", key_type::ADDRESS_ADDRESS, 8);
+        batch.add_chain("loopback", Some(Hook::filter_prerouting_before_conntrack()));
+        batch.add_chain("prerouting", Some(Hook::nat_prerouting()));
+        batch.add_chain("output", Some(Hook::nat_output()));
+        batch.add_chain("postrouting", Some(Hook::nat_postrouting()));
+        batch.add_chain("refuse-forward", Some(Hook::filter_forward()));
+        batch.add_chain("refuse-output", Some(Hook::filter_output()));
+        self.add_translation(batch);
+        self.add_refusals(batch);
     }
 
-    let gateway = slot.gateway();
-    let pods = slot.pod_cidr();
-    let to_itself = [
-        E::SourceAddress(Reg::R0),
-        E::DestinationAddress(Reg::R1),
-        E::Contained { set: "hairpins".into(), key: Reg::R0 },
-    ];
-    batch.add_rule("postrouting", to_itself.into_iter().chain(E::source_nat(gateway)));
-    let loopback_to_pod = [
-        E::SourceAddress(Reg::R0),
-        E::mask(Reg::R0, [255, 0, 0, 0]),
-        E::equals(Reg::R0, &[127, 0, 0, 0]),
-        E::DestinationAddress(Reg::R0),
-        E::mask(Reg::R0, pods.mask()),
-        E::equals(Reg::R0, &pods.address.octets()),
-    ];
-    batch.add_rule("postrouting", loopback_to_pod.into_iter().chain(E::source_nat(gateway)));
-    let pod_to_outside = [
-        E::SourceAddress(Reg::R0),
-        E::mask(Reg::R0, pods.mask()),
-        E::equals(Reg::R0, &pods.address.octets()),
-        E::DestinationAddress(Reg::R0),
-        E::mask(Reg::R0, pods.mask()),
-        E::differs(Reg::R0, &pods.address.octets()),
-    ];
-    // The gateway's own address lies in the Pod network and needs no other when the host itself speaks.
-    let not_gateway = [E::SourceAddress(Reg::R0), E::differs(Reg::R0, &gateway.octets())];
-    batch.add_rule("postrouting", pod_to_outside.into_iter().chain(not_gateway).chain([E::Masquerade]));
+    /// Where connections go, and whose address they show.
+    fn add_translation(&self, batch: &mut Batch) {
+        for chain in ["prerouting", "output"] {
+            let key =
+                [E::DestinationAddress(Reg::R0), E::TransportProtocol(Reg::R1), E::DestinationPort(Reg::R2)];
+            batch.add_rule(
+                chain,
+                key.into_iter().chain([E::VerdictMap { set: "services".into(), key: Reg::R0 }]),
+            );
+            let local = [E::DestinationIsLocal(Reg::R0), E::equals(Reg::R0, &2u32.to_ne_bytes())];
+            let key = [E::TransportProtocol(Reg::R0), E::DestinationPort(Reg::R1)];
+            let to = [E::VerdictMap { set: "nodeports".into(), key: Reg::R0 }];
+            batch.add_rule(chain, local.into_iter().chain(key).chain(to));
+        }
 
-    let services = slot.service_cidr();
-    for chain in ["refuse-forward", "refuse-output"] {
-        let unserved = || {
-            [
-                E::DestinationAddress(Reg::R0),
-                E::mask(Reg::R0, services.mask()),
-                E::equals(Reg::R0, &services.address.octets()),
-            ]
-        };
-        let tcp = [E::TransportProtocol(Reg::R0), E::equals(Reg::R0, &[6]), E::RejectWithReset];
-        batch.add_rule(chain, unserved().into_iter().chain(tcp));
-        batch.add_rule(chain, unserved().into_iter().chain([E::RejectAsUnreachable]));
+        let Self { gateway, pods, .. } = *self;
+        let to_itself = [
+            E::SourceAddress(Reg::R0),
+            E::DestinationAddress(Reg::R1),
+            E::Contained { set: "hairpins".into(), key: Reg::R0 },
+        ];
+        batch.add_rule("postrouting", to_itself.into_iter().chain(E::source_nat(gateway)));
+        let loopback_to_pod = [
+            E::SourceAddress(Reg::R0),
+            E::mask(Reg::R0, [255, 0, 0, 0]),
+            E::equals(Reg::R0, &[127, 0, 0, 0]),
+            E::DestinationAddress(Reg::R0),
+            E::mask(Reg::R0, pods.mask()),
+            E::equals(Reg::R0, &pods.address.octets()),
+        ];
+        batch.add_rule("postrouting", loopback_to_pod.into_iter().chain(E::source_nat(gateway)));
+        let pod_to_outside = [
+            E::SourceAddress(Reg::R0),
+            E::mask(Reg::R0, pods.mask()),
+            E::equals(Reg::R0, &pods.address.octets()),
+            E::DestinationAddress(Reg::R0),
+            E::mask(Reg::R0, pods.mask()),
+            E::differs(Reg::R0, &pods.address.octets()),
+        ];
+        // The gateway's own address lies in the Pod network and needs no other when the host itself speaks.
+        let not_gateway = [E::SourceAddress(Reg::R0), E::differs(Reg::R0, &gateway.octets())];
+        batch.add_rule("postrouting", pod_to_outside.into_iter().chain(not_gateway).chain([E::Masquerade]));
+    }
+
+    /// What goes nowhere.
+    fn add_refusals(&self, batch: &mut Batch) {
+        // Loopback addresses are routable from the Pods' devices so that replies to the host's own NodePort
+        // connections come home; nothing else may use that.
+        let pod_device = format!("{}-", self.device);
+        let from_pod_to_loopback = [
+            E::InputDevice(Reg::R0),
+            E::equals(Reg::R0, pod_device.as_bytes()),
+            E::DestinationAddress(Reg::R0),
+        ];
+        let is_loopback = [E::mask(Reg::R0, [255, 0, 0, 0]), E::equals(Reg::R0, &[127, 0, 0, 0]), E::Drop];
+        batch.add_rule("loopback", from_pod_to_loopback.into_iter().chain(is_loopback));
+
+        let services = self.services;
+        for chain in ["refuse-forward", "refuse-output"] {
+            let unserved = || {
+                [
+                    E::DestinationAddress(Reg::R0),
+                    E::mask(Reg::R0, services.mask()),
+                    E::equals(Reg::R0, &services.address.octets()),
+                ]
+            };
+            let tcp = [E::TransportProtocol(Reg::R0), E::equals(Reg::R0, &[6]), E::RejectWithReset];
+            batch.add_rule(chain, unserved().into_iter().chain(tcp));
+            batch.add_rule(chain, unserved().into_iter().chain([E::RejectAsUnreachable]));
+        }
     }
 }
 

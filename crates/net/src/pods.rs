@@ -18,6 +18,7 @@ use std::path::{Path, PathBuf};
 use futures::TryStreamExt;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use parking_lot::Mutex;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteScope};
@@ -30,6 +31,9 @@ use crate::slot::{Cidr, Slot};
 
 /// The first addresses of the range are the node's own.
 const FIRST_POD: u32 = 2;
+
+/// Ends the record of a Pod whose network is complete; one without it broke off in the middle.
+const WHOLE: &str = " attached\n";
 
 /// Why a Pod's network could not be made or removed.
 #[derive(Debug, thiserror::Error)]
@@ -213,8 +217,12 @@ impl PodNetwork {
         for entry in entries {
             let path = entry.map_err(system("records"))?.path();
             let Some(uid) = path.file_name().and_then(|n| n.to_str()).map(str::to_owned) else { continue };
-            let address = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
-            let whole = address.is_some() && self.index(&self.pod_device(&uid)).await?.is_some();
+            let record = fs::read_to_string(&path).unwrap_or_default();
+            let address = record.strip_suffix(WHOLE).and_then(|address| address.parse().ok());
+            // The name can outlive the namespace, and the namespace's file its mount.
+            let whole = address.is_some()
+                && self.index(&self.pod_device(&uid)).await?.is_some()
+                && is_namespace(&self.netns(&uid));
             match address.filter(|_| whole) {
                 Some(address) => {
                     let mut state = self.state.lock();
@@ -263,7 +271,8 @@ impl PodNetwork {
         let reader = own(connection);
         let joined = self.join(uid, address, &pod, &file).await;
         reader.abort();
-        joined
+        joined?;
+        fs::write(self.record(uid), format!("{address}{WHOLE}")).map_err(system("record"))
     }
 
     /// Makes the pair of devices and everything that stands on it.
@@ -338,6 +347,11 @@ impl PodNetwork {
         Ok(())
     }
 
+    /// The address of a Pod that has a network.
+    pub fn address(&self, uid: &str) -> Option<Ipv4Addr> {
+        self.state.lock().by_pod.get(uid).copied()
+    }
+
     /// The Pods that have a network, with their addresses.
     pub fn attached(&self) -> Vec<(String, Ipv4Addr)> {
         self.state.lock().by_pod.iter().map(|(uid, address)| (uid.clone(), *address)).collect()
@@ -392,11 +406,16 @@ fn new_namespace(
     // belief in redirects when a Pod reaches itself through a Service.
     let _ = set_sysctl("net/ipv6/conf/default/disable_ipv6", "1");
     set_sysctl("net/ipv4/conf/all/accept_redirects", "0")?;
+    set_sysctl("net/ipv4/conf/default/accept_redirects", "0")?;
     // Ports below 1024 are no privilege within a Pod's own network.
     set_sysctl("net/ipv4/ip_unprivileged_port_start", "0")?;
     let file = File::open(path).map_err(system("namespace's file"))?;
     let (connection, handle, _) = new_connection().map_err(system("netlink socket"))?;
     Ok((connection, handle, file))
+}
+
+fn is_namespace(path: &Path) -> bool {
+    statfs(path).is_ok_and(|s| s.filesystem_type() == NSFS_MAGIC)
 }
 
 fn release_namespace(path: &Path) -> Result<(), Error> {

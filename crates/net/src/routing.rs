@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use yado_reconcile::{Index, ObjectKey, Watch, Watches};
 use yado_types::labels;
 
-use crate::index::{Snapshot, service_entry};
+use crate::index::{ServiceEntry, Snapshot, service_entry};
 
 /// The index, shared by the tables.
 pub struct Routing {
@@ -35,12 +35,70 @@ struct Changes {
     any: Notify,
 }
 
-#[derive(Default)]
+/// Which addresses must stand in no entry, whatever the EndpointSlices say. Pure.
+///
+/// ```text
+/// in use --withdraw--> withdrawn --release--> released --no slice names it--> forgotten
+///    ^--------------------admit (a new Pod has the address)-----------------------/
+/// ```
+#[derive(Debug, Default)]
 struct Withdrawn {
-    /// Addresses that must stand in no entry.
     addresses: BTreeSet<IpAddr>,
     /// Those of them whose Pod is gone: they may be forgotten once no EndpointSlice names them.
     released: BTreeSet<IpAddr>,
+}
+
+impl Withdrawn {
+    fn withdraw(&mut self, address: IpAddr) {
+        self.addresses.insert(address);
+    }
+
+    fn release(&mut self, address: IpAddr) {
+        if self.addresses.contains(&address) {
+            self.released.insert(address);
+        }
+    }
+
+    /// Whether that changes anything.
+    fn admit(&mut self, address: IpAddr) -> bool {
+        self.released.remove(&address);
+        self.addresses.remove(&address)
+    }
+
+    fn forget(&mut self, named: &BTreeSet<IpAddr>) {
+        let Self { addresses, released } = self;
+        released.retain(|address| {
+            let keep = named.contains(address);
+            if !keep {
+                addresses.remove(address);
+            }
+            keep
+        });
+    }
+}
+
+/// The snapshot after `last`: entries that changed are made anew, and those that came out the same are shared. Pure.
+fn next(
+    last: &Snapshot,
+    services: BTreeMap<ObjectKey, Option<ServiceEntry>>,
+    ingresses: BTreeMap<ObjectKey, Option<Arc<Ingress>>>,
+    withdrawn: BTreeSet<IpAddr>,
+) -> Snapshot {
+    let mut next = Snapshot { generation: last.generation + 1, withdrawn, ..last.clone() };
+    for (key, entry) in services {
+        match entry {
+            Some(entry) if next.services.get(&key).is_some_and(|known| **known == entry) => {}
+            Some(entry) => _ = next.services.insert(key, Arc::new(entry)),
+            None => _ = next.services.remove(&key),
+        }
+    }
+    for (key, ingress) in ingresses {
+        match ingress {
+            Some(ingress) => _ = next.ingresses.insert(key, ingress),
+            None => _ = next.ingresses.remove(&key),
+        }
+    }
+    next
 }
 
 impl Routing {
@@ -94,7 +152,7 @@ impl Routing {
     /// Takes an address out of every table and is ready once no new connection can reach it through one.
     pub async fn withdraw(&self, address: IpAddr) {
         let mut current = self.current.subscribe();
-        self.changes.withdrawn.lock().addresses.insert(address);
+        self.changes.withdrawn.lock().withdraw(address);
         self.changes.any.notify_one();
         let without = current.wait_for(|s| s.withdrawn.contains(&address)).await.map(|s| s.generation);
         self.applied(without.unwrap_or_default()).await;
@@ -102,27 +160,19 @@ impl Routing {
 
     /// The Pod of an address is gone: the address may serve another one once no EndpointSlice names it.
     pub fn release(&self, address: IpAddr) {
-        let mut withdrawn = self.changes.withdrawn.lock();
-        if withdrawn.addresses.contains(&address) {
-            withdrawn.released.insert(address);
-        }
+        self.changes.withdrawn.lock().release(address);
     }
 
     /// A new Pod has the address.
     pub fn admit(&self, address: IpAddr) {
-        let mut withdrawn = self.changes.withdrawn.lock();
-        withdrawn.released.remove(&address);
-        if withdrawn.addresses.remove(&address) {
+        if self.changes.withdrawn.lock().admit(address) {
             self.changes.any.notify_one();
         }
     }
 
     async fn applied(&self, generation: u64) {
         let tables = self.tables.lock().clone();
-        for mut table in tables {
-            // A table that has ended routes nothing any more.
-            let _ = table.wait_for(|applied| *applied >= generation).await;
-        }
+        all_applied(tables, generation).await;
     }
 
     /// Makes a new snapshot whenever something has changed, from what has changed only.
@@ -143,30 +193,14 @@ impl Routing {
         for address in last.withdrawn.symmetric_difference(&withdrawn) {
             changed.extend(self.services_of(*address));
         }
-        let mut next = Snapshot {
-            generation: last.generation + 1,
-            services: last.services.clone(),
-            ingresses: last.ingresses.clone(),
-            withdrawn,
+        let entry = |key: &ObjectKey| {
+            let service = self.services.get(key)?;
+            Some(service_entry(&service, &self.slices_of.get(key), &withdrawn))
         };
-        for key in changed {
-            match self.services.get(&key) {
-                Some(service) => {
-                    let entry = service_entry(&service, &self.slices_of.get(&key), &next.withdrawn);
-                    if next.services.get(&key).is_none_or(|known| **known != entry) {
-                        next.services.insert(key, Arc::new(entry));
-                    }
-                }
-                None => _ = next.services.remove(&key),
-            }
-        }
-        for key in std::mem::take(&mut *self.changes.ingresses.lock()) {
-            match self.ingresses.get(&key) {
-                Some(ingress) => _ = next.ingresses.insert(key, ingress),
-                None => _ = next.ingresses.remove(&key),
-            }
-        }
-        self.current.send_replace(Arc::new(next));
+        let services = changed.into_iter().map(|key| (key.clone(), entry(&key))).collect();
+        let ingresses = std::mem::take(&mut *self.changes.ingresses.lock()).into_iter();
+        let ingresses = ingresses.map(|key| (key.clone(), self.ingresses.get(&key))).collect();
+        self.current.send_replace(Arc::new(next(&last, services, ingresses, withdrawn)));
     }
 
     /// Forgets released addresses that nothing names any more, and gives the rest.
@@ -174,11 +208,7 @@ impl Routing {
         let mut withdrawn = self.changes.withdrawn.lock();
         if !withdrawn.released.is_empty() {
             let named: BTreeSet<IpAddr> = self.slices.list().iter().flat_map(|s| addresses(s)).collect();
-            let forgotten: Vec<_> = withdrawn.released.difference(&named).copied().collect();
-            for address in forgotten {
-                withdrawn.released.remove(&address);
-                withdrawn.addresses.remove(&address);
-            }
+            withdrawn.forget(&named);
         }
         withdrawn.addresses.clone()
     }
@@ -187,6 +217,13 @@ impl Routing {
         let slices = self.slices.list();
         let naming = slices.iter().filter(|slice| addresses(slice).any(|a| a == address));
         naming.filter_map(|slice| owner(slice)).collect()
+    }
+}
+
+async fn all_applied(tables: Vec<watch::Receiver<u64>>, generation: u64) {
+    for mut table in tables {
+        // A table that has ended routes nothing any more.
+        let _ = table.wait_for(|applied| *applied >= generation).await;
     }
 }
 
@@ -206,4 +243,76 @@ fn owner(slice: &EndpointSlice) -> Option<ObjectKey> {
     let labels = slice.meta().labels.as_ref().unwrap_or(&empty);
     let service = labels.get(labels::SERVICE_NAME)?;
     Some(ObjectKey::new(slice.metadata.namespace.clone().unwrap_or_default(), service))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt;
+
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        [10, 0, 0, last].into()
+    }
+
+    #[test]
+    fn an_address_is_withdrawn_until_nothing_names_it_or_a_new_pod_has_it() {
+        let named = |lasts: &[u8]| lasts.iter().copied().map(address).collect::<BTreeSet<_>>();
+        let mut withdrawn = Withdrawn::default();
+        [1, 2, 3].into_iter().for_each(|last| withdrawn.withdraw(address(last)));
+        // One that was never withdrawn has nothing to wait for.
+        [1, 2, 9].into_iter().for_each(|last| withdrawn.release(address(last)));
+        withdrawn.forget(&named(&[1, 3]));
+        assert_eq!(withdrawn.addresses, named(&[1, 3]), "2 is gone and not named");
+        // A new Pod has the address, and the slices that name it mean that one.
+        assert!(withdrawn.admit(address(1)));
+        assert!(!withdrawn.admit(address(1)));
+        withdrawn.forget(&named(&[]));
+        assert_eq!(withdrawn.addresses, named(&[3]), "the Pod of 3 still ends");
+        withdrawn.release(address(3));
+        withdrawn.forget(&named(&[]));
+        assert!(withdrawn.addresses.is_empty() && withdrawn.released.is_empty());
+    }
+
+    #[test]
+    fn a_snapshot_shares_what_did_not_change() {
+        let entry = |last| ServiceEntry { cluster_ips: vec![address(last)], ..Default::default() };
+        let key = |name: &str| ObjectKey::new("n", name);
+        let services = |all: &[(&str, Option<u8>)]| {
+            all.iter().map(|(name, last)| (key(name), last.map(entry))).collect::<BTreeMap<_, _>>()
+        };
+        let first = next(
+            &Snapshot::default(),
+            services(&[("a", Some(1)), ("b", Some(2)), ("c", Some(3))]),
+            [(key("i"), Some(Arc::default())), (key("j"), Some(Arc::default()))].into(),
+            BTreeSet::new(),
+        );
+        let second = next(
+            &first,
+            services(&[("a", Some(1)), ("b", Some(4)), ("c", None)]),
+            [(key("i"), None)].into(),
+            [address(9)].into(),
+        );
+        assert_eq!((first.generation, second.generation), (1, 2));
+        assert!(Arc::ptr_eq(&first.services[&key("a")], &second.services[&key("a")]));
+        assert_eq!(*second.services[&key("b")], entry(4));
+        assert!(!second.services.contains_key(&key("c")));
+        assert_eq!(second.ingresses.keys().cloned().collect::<Vec<_>>(), [key("j")]);
+        assert_eq!(second.withdrawn, [address(9)].into());
+    }
+
+    #[test]
+    fn a_generation_is_applied_once_every_table_that_lives_has_it() {
+        let (first, seen_first) = watch::channel(0);
+        let (second, seen_second) = watch::channel(0);
+        let (ended, seen_ended) = watch::channel(0);
+        let tables = vec![seen_first, seen_second, seen_ended];
+        let is_applied = || all_applied(tables.clone(), 2).now_or_never().is_some();
+        drop(ended);
+        assert!(!is_applied());
+        first.send_replace(2);
+        assert!(!is_applied());
+        second.send_replace(3);
+        assert!(is_applied());
+    }
 }

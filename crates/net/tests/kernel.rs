@@ -4,14 +4,16 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
+use rtnetlink::packet_route::link::{InfoData, InfoVeth};
+use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use yado_net::index::{Endpoint, PortEntry, Protocol, ServiceEntry, Snapshot};
 use yado_net::nft::{Rules, Table};
 use yado_net::pods::{Attachment, PodNetwork};
@@ -44,6 +46,71 @@ fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> T {
         });
         thread.join().expect("the work")
     })
+}
+
+/// Answers every packet to a Pod's port 8080 as [`serve`] does.
+fn serve_udp(pod: &Attachment) {
+    let address = pod.address;
+    let socket = inside(&pod.netns, || UdpSocket::bind("0.0.0.0:8080").expect("to listen"));
+    std::thread::spawn(move || {
+        let mut packet = [0; 16];
+        while let Ok((_, from)) = socket.recv_from(&mut packet) {
+            let _ = socket.send_to(format!("{address} {}", from.ip()).as_bytes(), from);
+        }
+    });
+}
+
+fn ask_udp(to: SocketAddr) -> String {
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    socket.connect(to).expect("a route");
+    let mut answer = [0; 64];
+    match socket.send(b"?").and_then(|_| socket.recv(&mut answer)) {
+        Ok(length) => String::from_utf8_lossy(&answer[..length]).into_owned(),
+        Err(e) => e.kind().to_string(),
+    }
+}
+
+/// Where the node is on the way outside, and where the outside is.
+const NODE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
+const OUTSIDE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+
+/// A machine beside the node, which knows nothing of Pods: a namespace, kept at `path`.
+async fn neighbour(path: &Path) {
+    let kept = path.to_owned();
+    let made = std::thread::spawn(move || {
+        unshare(CloneFlags::CLONE_NEWNET).expect("a namespace");
+        File::create(&kept).expect("a file");
+        mount(Some("/proc/thread-self/ns/net"), &kept, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .expect("a mount");
+    });
+    made.join().expect("a namespace");
+    let (connection, handle, _) = rtnetlink::new_connection().expect("netlink");
+    let mut connections = tokio::task::JoinSet::new();
+    connections.spawn(connection);
+    let file = File::open(path).expect("the namespace");
+    let inner = LinkMessageBuilder::<LinkUnspec>::new().name("wire").setns_by_fd(file.as_raw_fd()).build();
+    let pair = LinkVeth::new("wire", "wire").set_info_data(InfoData::Veth(InfoVeth::Peer(inner))).build();
+    handle.link().add(pair).execute().await.expect("a wire");
+    bring_up(&handle, NODE).await;
+    inside(path, || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            let (connection, handle, _) = rtnetlink::new_connection().expect("netlink");
+            let mut connections = tokio::task::JoinSet::new();
+            connections.spawn(connection);
+            bring_up(&handle, OUTSIDE).await;
+        });
+    });
+}
+
+async fn bring_up(handle: &Handle, address: Ipv4Addr) {
+    let name = std::ffi::CString::new("wire").expect("a name");
+    // SAFETY: the pointer is that of a live string with its end.
+    let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
+    handle.address().add(index, address.into(), 24).execute().await.expect("an address");
+    let up = LinkUnspec::new_with_index(index).up().build();
+    handle.link().set(up).execute().await.expect("to bring it up");
 }
 
 /// Answers every connection to a Pod's port 8080 with the Pod's address and the caller's.
@@ -83,19 +150,17 @@ const PORT: u16 = 80;
 const NODE_PORT: u16 = 30080;
 
 fn snapshot(vip: Ipv4Addr, pods: &[&Attachment], affinity: bool) -> Snapshot {
-    let endpoints: Arc<[Endpoint]> =
-        pods.iter().map(|p| Endpoint { address: p.address, port: 8080, hostname: None }).collect();
-    let port = PortEntry {
+    let port = |protocol| PortEntry {
         name: String::new(),
-        protocol: Protocol::Tcp,
+        protocol,
         port: PORT,
         node_port: Some(NODE_PORT),
-        endpoints,
+        endpoints: pods.iter().map(|p| Endpoint { address: p.address, port: 8080, hostname: None }).collect(),
     };
     let entry = ServiceEntry {
         cluster_ips: vec![vip.into()],
         affinity_seconds: affinity.then_some(10_800),
-        ports: vec![port],
+        ports: vec![port(Protocol::Tcp), port(Protocol::Udp)],
         ..Default::default()
     };
     Snapshot {
@@ -188,6 +253,128 @@ fn many_pods_attach_at_once() {
         addresses.sort();
         addresses.dedup();
         assert_eq!(addresses.len(), 30);
+        network.tear_down().await.expect("to tear down");
+    });
+}
+
+#[test]
+fn packets_find_their_way_outside_and_in() {
+    isolated(|| async {
+        let (data, run) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let slot = Slot::claim(data.path(), run.path(), &[]).expect("a slot");
+        let network = PodNetwork::start(&slot).await.expect("the Pod network");
+        let mut table = Table::create(&slot).expect("the table");
+        let (a, b) = (network.attach("a").await.expect("a Pod"), network.attach("b").await.expect("a Pod"));
+        let outside = Attachment { netns: run.path().join("outside"), address: OUTSIDE.into() };
+        neighbour(&outside.netns).await;
+        [&a, &outside].iter().for_each(|machine| serve(machine));
+        [&a, &b].iter().for_each(|pod| serve_udp(pod));
+        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let vip = Ipv4Addr::new(o1, o2, 0, 50);
+        table.apply(Rules::of(&snapshot(vip, &[&a], false))).expect("to apply");
+
+        // Pods go outside with the node's address, and see what is there.
+        let there = SocketAddr::from((OUTSIDE, 8080));
+        assert_eq!(inside(&b.netns, || ask(there)), format!("{OUTSIDE} {NODE}"));
+        // From outside a Service is reached on the node's port, and the Pod sees who asks.
+        let node_port = SocketAddr::from((NODE, NODE_PORT));
+        assert_eq!(inside(&outside.netns, || ask(node_port)), format!("{} {OUTSIDE}", a.address));
+        assert_eq!(inside(&outside.netns, || ask_udp(node_port)), format!("{} {OUTSIDE}", a.address));
+        // UDP from everywhere, and from a Pod to itself.
+        let service = SocketAddr::from((vip, PORT));
+        assert_eq!(inside(&b.netns, || ask_udp(service)), format!("{} {}", a.address, b.address));
+        assert_eq!(inside(&a.netns, || ask_udp(service)), format!("{} {}", a.address, slot.gateway()));
+        assert_eq!(ask_udp(service), format!("{} {}", a.address, slot.gateway()));
+        // Without an endpoint it is refused.
+        table.apply(Rules::of(&snapshot(vip, &[], false))).expect("to apply");
+        assert_eq!(inside(&b.netns, || ask_udp(service)), "connection refused");
+        // A Pod cannot reach what the node keeps to its loopback address.
+        let own = TcpListener::bind("127.0.0.1:7000").expect("to listen");
+        let loopback = own.local_addr().expect("an address");
+        assert_eq!(inside(&b.netns, || ask(loopback)), "connection refused");
+        table.apply(Rules::of(&snapshot(vip, &[&b], false))).expect("to apply");
+        network.tear_down().await.expect("to tear down");
+    });
+}
+
+#[test]
+fn a_thousand_services_change_one_by_one_and_a_flushed_table_comes_back() {
+    isolated(|| async {
+        let (data, run) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let slot = Slot::claim(data.path(), run.path(), &[]).expect("a slot");
+        let network = PodNetwork::start(&slot).await.expect("the Pod network");
+        let mut table = Table::create(&slot).expect("the table");
+        let (a, b) = (network.attach("a").await.expect("a Pod"), network.attach("b").await.expect("a Pod"));
+        [&a, &b].iter().for_each(|pod| serve(pod));
+        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let vip = |i: u16| Ipv4Addr::new(o1, o2, 1 + (i >> 8) as u8, i as u8);
+        let mut all = Snapshot::default();
+        let set = |all: &mut Snapshot, i: u16, pods: &[&Attachment]| {
+            let mut entry =
+                (*snapshot(vip(i), pods, false).services.into_values().next().expect("one")).clone();
+            entry.ports.iter_mut().for_each(|p| p.node_port = Some(30_000 + i));
+            all.services.insert(ObjectKey::new("default", format!("service-{i}")), Arc::new(entry));
+        };
+        (0..1000).for_each(|i| set(&mut all, i, &[&a, &b]));
+        table.apply(Rules::of(&all)).expect("to apply");
+        let mut change = |table: &mut Table, i, pods: &[&Attachment]| {
+            set(&mut all, i, pods);
+            table.apply(Rules::of(&all)).expect("to apply");
+        };
+        let expect = |i: u16, expect: &str| {
+            let answer = ask(SocketAddr::from((vip(i), PORT)));
+            assert!(answer.starts_with(expect), "service {i}: {answer}");
+        };
+        let (a_says, b_says) = (a.address.to_string(), b.address.to_string());
+        for (i, pod, says) in [(0, &a, &a_says), (500, &b, &b_says), (999, &a, &a_says)] {
+            change(&mut table, i, &[pod]);
+            expect(i, says);
+        }
+        change(&mut table, 7, &[]);
+        expect(7, "connection refused");
+
+        // A firewall that loads its own rules may flush everybody's; the next change brings all back.
+        Table::remove(&slot).expect("to remove");
+        change(&mut table, 7, &[&b]);
+        expect(7, &b_says);
+        expect(0, &a_says);
+        expect(500, &b_says);
+        network.tear_down().await.expect("to tear down");
+    });
+}
+
+#[test]
+fn what_broke_off_in_the_middle_is_cleared_away_and_the_rest_kept() {
+    isolated(|| async {
+        let (data, run) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let slot = Slot::claim(data.path(), run.path(), &[]).expect("a slot");
+        let network = PodNetwork::start(&slot).await.expect("the Pod network");
+        let whole = network.attach("whole").await.expect("a Pod");
+        let half = network.attach("half").await.expect("a Pod");
+        let unmounted = network.attach("unmounted").await.expect("a Pod");
+        let next = network.attach("last").await.expect("a Pod");
+        drop(network);
+        let record = |uid: &str| slot.run_dir().join("pods").join(uid);
+        let netns = |uid: &str| slot.run_dir().join("netns").join(uid);
+        // Ended before its network was complete; lost its namespace; has only a record; has an empty file besides.
+        std::fs::write(record("half"), half.address.to_string()).expect("to write");
+        nix::mount::umount2(&unmounted.netns, nix::mount::MntFlags::MNT_DETACH).expect("to unmount");
+        std::fs::write(record("no-device"), "10.192.0.77 attached\n").expect("to write");
+        std::fs::write(record("empty"), "").expect("to write");
+        std::fs::write(netns("empty"), "").expect("to write");
+
+        let network = PodNetwork::start(&slot).await.expect("the Pod network again");
+        let attached: Vec<_> = network.attached().into_iter().map(|(uid, _)| uid).collect();
+        assert_eq!(attached, ["last", "whole"]);
+        for uid in ["half", "unmounted", "no-device", "empty"] {
+            assert!(!record(uid).exists() && !netns(uid).exists(), "{uid}");
+        }
+        // It works again under the same name, and addresses in use are not given out twice.
+        let again = network.attach("half").await.expect("a Pod");
+        assert!(![whole.address, next.address].contains(&again.address));
+        serve(&again);
+        let to = SocketAddr::from((again.address, 8080));
+        assert_eq!(inside(&whole.netns, || ask(to)), format!("{} {}", again.address, whole.address));
         network.tear_down().await.expect("to tear down");
     });
 }

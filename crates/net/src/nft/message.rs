@@ -205,7 +205,7 @@ impl Hook {
 }
 
 /// `NFT_MSG_*`.
-mod message {
+mod command {
     pub const NEW_TABLE: u16 = 0;
     pub const DELETE_TABLE: u16 = 2;
     pub const NEW_CHAIN: u16 = 3;
@@ -242,16 +242,16 @@ pub struct Batch {
 impl Batch {
     pub fn new(table: &str) -> Self {
         let mut batch = Self { table: table.to_owned(), bytes: Vec::new(), last: 0, count: 0, sets: 0 };
-        batch.push(message::BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, &[]);
+        batch.push(command::BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, &[]);
         batch
     }
 
     pub fn add_table(&mut self) {
-        self.send(message::NEW_TABLE, CREATE, &[]);
+        self.send(command::NEW_TABLE, CREATE, &[]);
     }
 
     pub fn delete_table(&mut self) {
-        self.send(message::DELETE_TABLE, 0, &[]);
+        self.send(command::DELETE_TABLE, 0, &[]);
     }
 
     pub fn add_chain(&mut self, name: &str, hook: Option<Hook>) {
@@ -260,11 +260,11 @@ impl Batch {
             attributes.push(nest(4, &[be32(1, hook.number), be32(2, hook.priority as u32)]));
             attributes.push(string(7, hook.kind));
         }
-        self.send(message::NEW_CHAIN, CREATE, &attributes);
+        self.send(command::NEW_CHAIN, CREATE, &attributes);
     }
 
     pub fn delete_chain(&mut self, name: &str) {
-        self.send(message::DELETE_CHAIN, 0, &[string(3, name)]);
+        self.send(command::DELETE_CHAIN, 0, &[string(3, name)]);
     }
 
     pub fn add_set(&mut self, name: &str, key_type: u32, key_length: u32) {
@@ -284,15 +284,15 @@ impl Batch {
     fn new_set(&mut self, name: &str, attributes: &[Vec<u8>]) {
         self.sets += 1;
         let all = [&[string(2, name)], attributes, &[be32(10, self.sets)]].concat();
-        self.send(message::NEW_SET, CREATE, &all);
+        self.send(command::NEW_SET, CREATE, &all);
     }
 
     pub fn delete_set(&mut self, name: &str) {
-        self.send(message::DELETE_SET, 0, &[string(2, name)]);
+        self.send(command::DELETE_SET, 0, &[string(2, name)]);
     }
 
     pub fn clear_set(&mut self, name: &str) {
-        self.send(message::DELETE_ELEMENTS, 0, &[string(2, name)]);
+        self.send(command::DELETE_ELEMENTS, 0, &[string(2, name)]);
     }
 
     pub fn add_elements(&mut self, set: &str, elements: impl Iterator<Item = (Vec<u8>, Element)>) {
@@ -305,12 +305,12 @@ impl Batch {
             }
             nest(1, &parts)
         });
-        self.send_elements(message::NEW_ELEMENTS, CREATE, set, encoded.collect());
+        self.send_elements(command::NEW_ELEMENTS, CREATE, set, encoded.collect());
     }
 
     pub fn delete_elements(&mut self, set: &str, keys: impl Iterator<Item = Vec<u8>>) {
         let encoded = keys.map(|key| nest(1, &[value(1, &key)])).collect();
-        self.send_elements(message::DELETE_ELEMENTS, 0, set, encoded);
+        self.send_elements(command::DELETE_ELEMENTS, 0, set, encoded);
     }
 
     fn send_elements(&mut self, kind: u16, flags: u16, set: &str, elements: Vec<Vec<u8>>) {
@@ -321,12 +321,12 @@ impl Batch {
 
     pub fn add_rule(&mut self, chain: &str, rule: impl IntoIterator<Item = Expression>) {
         let expressions: Vec<_> = rule.into_iter().map(|e| e.encode()).collect();
-        self.send(message::NEW_RULE, CREATE | APPEND, &[string(2, chain), nest(4, &expressions)]);
+        self.send(command::NEW_RULE, CREATE | APPEND, &[string(2, chain), nest(4, &expressions)]);
     }
 
     /// Removes every rule of a chain.
     pub fn delete_rules(&mut self, chain: &str) {
-        self.send(message::DELETE_RULE, 0, &[string(2, chain)]);
+        self.send(command::DELETE_RULE, 0, &[string(2, chain)]);
     }
 
     fn send(&mut self, kind: u16, flags: u16, attributes: &[Vec<u8>]) {
@@ -354,7 +354,7 @@ impl Batch {
         let at = self.last + 6;
         let flags = u16::from_ne_bytes([self.bytes[at], self.bytes[at + 1]]) | ACKNOWLEDGE;
         self.bytes[at..at + 2].copy_from_slice(&flags.to_ne_bytes());
-        self.push(message::BATCH_END, REQUEST, 0, SUBSYSTEM, &[]);
+        self.push(command::BATCH_END, REQUEST, 0, SUBSYSTEM, &[]);
         let socket = open().map_err(Error::Socket)?;
         // SAFETY: the pointer and length are those of a live vector; a null address means the kernel.
         let sent = unsafe { libc::send(socket.as_raw_fd(), self.bytes.as_ptr().cast(), self.bytes.len(), 0) };
