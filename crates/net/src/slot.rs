@@ -1,9 +1,11 @@
 //! Several Yados on one machine do not collide: each claims a slot, which gives it device names, address ranges and a
 //! table of its own, the same ones after a restart.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -16,6 +18,8 @@ const POD_OCTET: u8 = 192;
 const SERVICE_OCTET: u8 = 96;
 /// In the data directory: which slot this Yado had last.
 const REMEMBERED: &str = "net-slot";
+/// In a slot's own folder: the data directory of the Yado that has it or had it last.
+const OWNER: &str = "owner";
 
 /// An IPv4 range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,10 +103,15 @@ impl Slot {
             let file = File::options().create(true).truncate(false).write(true).open(&path);
             let file = file.map_err(file_error(&path))?;
             let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
-            fs::write(&remembered, index.to_string()).map_err(file_error(&remembered))?;
             let own_dir = run_dir.join(index.to_string());
+            if is_awaited(&own_dir, data_dir) {
+                continue;
+            }
+            fs::write(&remembered, index.to_string()).map_err(file_error(&remembered))?;
             fs::create_dir_all(own_dir.join("netns")).map_err(file_error(&own_dir))?;
             fs::create_dir_all(own_dir.join("pods")).map_err(file_error(&own_dir))?;
+            let owner = own_dir.join(OWNER);
+            fs::write(&owner, data_dir.as_os_str().as_bytes()).map_err(file_error(&owner))?;
             return Ok(Self { index, device: format!("yado{index}"), run_dir: own_dir, _lock: lock });
         }
         Err(Error::NoneFree)
@@ -140,6 +149,15 @@ impl Slot {
     }
 }
 
+/// Whether another Yado that was killed has left Pods here: they still run, and it will come back for them. If its
+/// data directory is gone, it will not.
+fn is_awaited(own_dir: &Path, data_dir: &Path) -> bool {
+    let Ok(owner) = fs::read(own_dir.join(OWNER)) else { return false };
+    let owner = Path::new(OsStr::from_bytes(&owner));
+    let has_pods = || fs::read_dir(own_dir.join("pods")).is_ok_and(|mut pods| pods.next().is_some());
+    owner != data_dir && owner.exists() && has_pods()
+}
+
 fn pods(index: u8) -> Cidr {
     Cidr { address: Ipv4Addr::new(10, POD_OCTET + index, 0, 0), prefix: 16 }
 }
@@ -168,5 +186,24 @@ mod tests {
         assert_eq!(again.device(), "yado2");
         assert!(again.pod_cidr().contains(again.gateway()));
         assert!(!again.pod_cidr().contains(Ipv4Addr::new(10, 195, 0, 1)));
+    }
+
+    #[test]
+    fn a_slot_whose_pods_still_run_waits_for_its_owner() {
+        let run = tempfile::tempdir().expect("a folder");
+        let (a, b) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let device_for = |data: &Path| {
+            Slot::claim(data, run.path(), &[]).map(|slot| slot.device().to_owned()).expect("a slot")
+        };
+        assert_eq!(device_for(a.path()), "yado0");
+        // Nothing runs there: anybody may have it.
+        assert_eq!(device_for(b.path()), "yado0");
+        assert_eq!(device_for(a.path()), "yado0");
+        fs::write(run.path().join("0/pods/uid"), "").expect("to write");
+        assert_eq!(device_for(b.path()), "yado1");
+        assert_eq!(device_for(a.path()), "yado0");
+        drop(a);
+        fs::remove_file(b.path().join(REMEMBERED)).expect("to forget");
+        assert_eq!(device_for(b.path()), "yado0");
     }
 }
