@@ -28,7 +28,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yado_oci::spec::ExecSpec;
 
@@ -238,8 +238,9 @@ async fn exec(
     if args.is_empty() {
         return Err(bad_request("say what to run with at least one command parameter"));
     }
-    let running = entry.running(container);
-    let (sandbox, id) = running.ok_or_else(|| internal(format!("container not found (\"{container}\")")))?;
+    let Some((sandbox, id)) = entry.running(container) else {
+        return refuse(shared, request, format!("container not found (\"{container}\"): it does not run"));
+    };
     let terminal = query.is_true("tty");
     let spec = ExecSpec { args, env: Vec::new(), terminal, stdin: query.is_true("input") };
     let (out, err) = (query.is_true("output"), query.is_true("error"));
@@ -283,17 +284,25 @@ async fn attach(
     query: &Query,
     request: Request<Incoming>,
 ) -> Answer {
-    let running = entry.running(container);
-    let (sandbox, id) = running.ok_or_else(|| internal(format!("container {container} is not running")))?;
-    let session = sandbox.attach(&id).await.map_err(internal)?;
+    let Some((sandbox, id)) = entry.running(container) else {
+        return refuse(shared, request, format!("container {container} is not running"));
+    };
+    let session = match sandbox.attach(&id).await {
+        Ok(session) => session,
+        Err(error) => return refuse(shared, request, error.to_string()),
+    };
     let spec = pod.spec.as_ref().and_then(|s| find_container(s, container));
     let once =
         spec.is_some_and(|c| c.stdin == Some(true) && c.stdin_once == Some(true)) && query.is_true("input");
     let (input, out, err) = (query.is_true("input"), query.is_true("output"), query.is_true("error"));
     upgrade(shared, request, channels::PROTOCOLS, move |socket| async move {
         let resizer = session.resizer();
+        let (input_open, input_ended) = oneshot::channel();
         let process = Process {
-            stdin: session.stdin.filter(|_| input).map(|s| Box::new(s) as _),
+            stdin: session
+                .stdin
+                .filter(|_| input)
+                .map(|s| Box::new(channels::Noticed::new(s, input_open)) as _),
             stdout: Some(session.stdout).filter(|_| out || query_default(out, err)).map(|s| Box::new(s) as _),
             stderr: session.stderr.filter(|_| err).map(|s| Box::new(s) as _),
             resize: match resizer {
@@ -301,13 +310,23 @@ async fn attach(
                 Err(_) => Box::new(|_, _| {}),
             },
         };
+        let closing = async {
+            // Ready once the client has said all: the sender goes with the stream.
+            let _ = input_ended.await;
+            if once {
+                // Fails where the container has ended, which is as good.
+                let _ = sandbox.close_stdin(&id).await;
+            }
+        };
         // Attaching has no exit code of its own: it ends well when the container's output does.
-        channels::join(socket, process, async { channels::exit_status(0) }).await;
-        if once {
-            // Fails where the container has ended, which is as good.
-            let _ = sandbox.close_stdin(&id).await;
-        }
+        let joined = channels::join(socket, process, async { channels::exit_status(0) });
+        tokio::join!(joined, closing);
     })
+}
+
+/// Tells a client on its status channel why nothing was begun: kubectl shows that, but not a refused upgrade.
+fn refuse(shared: &Arc<Shared>, request: Request<Incoming>, message: String) -> Answer {
+    upgrade(shared, request, channels::PROTOCOLS, move |socket| channels::fail(socket, message))
 }
 
 /// A client that names no stream at all wants to see the output.

@@ -67,8 +67,8 @@ pub(crate) struct Entry {
     pub sandbox: Mutex<Option<Sandbox>>,
     /// As last seen: a Pod whose object is gone is stopped by what it said.
     pub pod: Mutex<Option<Arc<Pod>>>,
-    /// Cancelled when no container is to be started any more.
-    starting: CancellationToken,
+    /// Cancelled when no container is to be started any more in the present sandbox.
+    starting: Mutex<CancellationToken>,
     /// Ends the task that watches the sandbox.
     watching: Mutex<Option<DropGuard>>,
     /// Ends the probes of a container's present run.
@@ -98,7 +98,7 @@ impl Entry {
             record: Mutex::default(),
             sandbox: Mutex::default(),
             pod: Mutex::default(),
-            starting: CancellationToken::new(),
+            starting: Mutex::default(),
             watching: Mutex::default(),
             probing: Mutex::default(),
             preparation_failures: Mutex::default(),
@@ -125,6 +125,11 @@ impl Entry {
     /// The container's startup probe has passed.
     pub(crate) fn is_started(&self, name: &str) -> bool {
         self.record.lock().container(name).started
+    }
+
+    /// Starts that have not created anything yet are given up.
+    fn stop_starting(&self) {
+        self.starting.lock().cancel();
     }
 
     fn stop_probes(&self, name: &str) {
@@ -232,7 +237,8 @@ impl Shared {
                 tracing::debug!(pod = %entry.key, ?action, "begun");
                 self.launch(entry, last.as_ref(), action);
             }
-            let quiet = plan.actions.is_empty() || plan.actions.contains(&Action::Delete);
+            let ends = |action: &Action| matches!(action, Action::Delete | Action::Forget);
+            let quiet = plan.actions.is_empty() || plan.actions.iter().any(ends);
             begun.extend(plan.actions);
             if quiet {
                 return (begun, plan.wake);
@@ -252,14 +258,14 @@ impl Shared {
                 self.tasks.spawn("start", start::run(shared, entry, pod, container));
             }
             (Action::Discard | Action::Release, _) => {
-                entry.starting.cancel();
+                entry.stop_starting();
                 self.tasks.spawn("release", release::run(shared, entry, *action == Action::Discard));
             }
             (Action::Fail { reason, message }, Some(pod)) => {
                 self.event(&pod, None, EventType::Normal, reason, message.clone());
             }
             (Action::BeginTermination { grace }, _) => {
-                entry.starting.cancel();
+                entry.stop_starting();
                 let grace = *grace;
                 self.tasks.spawn("withdraw", async move { release::withdraw(shared, entry, grace).await });
             }

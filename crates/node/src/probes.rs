@@ -18,6 +18,11 @@ use target::{Target, Verdict};
 /// time up to the period: a server that needs 30 ms to listen is then ready after some 40 ms, not after a period.
 /// Kubernetes' thresholds are not touched: these tries count only when they succeed.
 const EAGER_FIRST: Duration = Duration::from_millis(5);
+/// The same for a probe that runs a command in the container, which costs it some milliseconds each time.
+const EAGER_FIRST_EXEC: Duration = Duration::from_millis(50);
+/// Liveness is first looked at this long after the start: Kubernetes' own probes are never quicker, and a threshold
+/// of one must not kill what had no time to begin.
+const LIVENESS_AFTER: Duration = Duration::from_secs(1);
 
 /// What a probe is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,9 +83,10 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) fn new(probe: &Probe, eager: bool) -> Self {
+    /// `eager` is the first short delay, where there are to be any.
+    pub(crate) fn new(probe: &Probe, eager: Option<Duration>) -> Self {
         let period = Duration::from_secs(probe.period_seconds.unwrap_or(10).max(1).unsigned_abs().into());
-        Self { eager: eager.then_some(EAGER_FIRST), period, waited: Duration::ZERO }
+        Self { eager, period, waited: Duration::ZERO }
     }
 
     /// The next delay, and whether a failure after it counts.
@@ -155,15 +161,19 @@ impl Runner {
             return;
         }
         let clock = self.shared.clock.clone();
-        let delay = self.probe.initial_delay_seconds.unwrap_or(0).max(0).unsigned_abs();
-        if delay > 0 {
-            clock.sleep(Duration::from_secs(delay.into())).await;
+        let delay =
+            Duration::from_secs(self.probe.initial_delay_seconds.unwrap_or(0).max(0).unsigned_abs().into());
+        let (delay, eager) = match (self.purpose, &self.probe.exec) {
+            (Purpose::Liveness, _) => (delay.max(LIVENESS_AFTER), None),
+            (_, Some(_)) => (delay, Some(EAGER_FIRST_EXEC)),
+            (_, None) => (delay, Some(EAGER_FIRST)),
+        };
+        if !delay.is_zero() {
+            clock.sleep(delay).await;
         }
         let mut counter = Counter::new(&self.probe);
-        // An exec is a process in the container: it is not started in haste.
-        let eager = self.purpose != Purpose::Liveness && self.probe.exec.is_none();
         let mut pace = Pace::new(&self.probe, eager);
-        let mut counts = !eager;
+        let mut counts = eager.is_none();
         loop {
             let verdict = self.try_once().await;
             let succeeded = matches!(verdict, Verdict::Success);

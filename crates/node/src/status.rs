@@ -182,7 +182,7 @@ impl Context<'_> {
                         Some(format!("Back-off pulling image \"{image}\": ErrImagePull: {}", w.message)),
                     )
                 }
-                (Some(w), _) => waiting(&w.reason, Some(w.message.clone())),
+                (Some(w), _) => waiting(&w.reason, Some(w.message.clone()).filter(|m| !m.is_empty())),
                 (None, Some(last)) if state.run == Run::Starting => ended(last),
                 (None, _) if !init && !self.initialised() => waiting("PodInitializing", None),
                 (None, _) if !self.spec.init_containers.as_deref().unwrap_or_default().is_empty() => {

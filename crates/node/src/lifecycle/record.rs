@@ -283,6 +283,10 @@ impl PodRecord {
             }
             container.stop = None;
             container.doomed = None;
+            // What kept it from starting may have been the sandbox.
+            if let Some(waiting) = &mut container.waiting {
+                waiting.retry_at = Duration::ZERO;
+            }
         }
     }
 }

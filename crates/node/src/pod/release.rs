@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
+use tokio_util::sync::CancellationToken;
 use yado_reconcile::events::EventType;
 
 use super::{Entry, Shared};
@@ -69,13 +70,19 @@ pub(super) async fn signal(shared: Arc<Shared>, entry: Arc<Entry>, name: String,
     }
 }
 
-/// Takes down sandbox, network and mounts, and tries until it is done. With `again`, the Pod is then prepared anew.
+/// Takes down sandbox, network and mounts, and tries until it is done. With `again` only the sandbox goes, and the Pod
+/// is then prepared anew: its volumes and its address are its own for as long as it is there.
 pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, again: bool) {
     entry.probing.lock().clear();
     *entry.watching.lock() = None;
     *entry.sandbox.lock() = None;
     let making = shared.making.read().await;
-    while let Err(error) = tear_down(&shared, &entry.uid, entry.dir.root()).await {
+    loop {
+        let torn_down = match again {
+            true => shared.runtime.destroy(&entry.uid).await.map_err(|e| e.to_string()),
+            false => tear_down(&shared, &entry.uid, entry.dir.root()).await,
+        };
+        let Err(error) = torn_down else { break };
         if shared.closing.is_cancelled() {
             return;
         }
@@ -88,6 +95,7 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, again: bool) {
         record.lose_sandbox(shared.now());
         if again {
             record.start_over();
+            *entry.starting.lock() = CancellationToken::new();
         } else {
             record.sandbox = SandboxPhase::Released;
             record.forget_starts();
@@ -158,7 +166,7 @@ pub(super) async fn held(shared: &Shared) -> BTreeSet<String> {
 pub(crate) async fn remove_everything(shared: &Arc<Shared>, grace: Duration) -> Result<(), String> {
     shared.closing.cancel();
     let entries: Vec<_> = shared.entries.lock().values().cloned().collect();
-    entries.iter().for_each(|entry| entry.starting.cancel());
+    entries.iter().for_each(|entry| entry.stop_starting());
     // Whatever is half made is finished first, so that it is found and goes too.
     let _nobody = shared.making.write().await;
     join_all(entries.iter().map(|entry| stop_containers(entry, grace))).await;

@@ -14,7 +14,7 @@ use super::{Entry, Shared};
 use crate::container::{self, Ingredients};
 use crate::environment::{self, ConfigError};
 use crate::images::{self, Step, Unavailable};
-use crate::lifecycle::{ContainerRecord, Run, Waiting, find_container};
+use crate::lifecycle::{ContainerRecord, Waiting, find_container};
 use crate::{hooks, security, volumes};
 
 /// The waiting reason of what a change of a ConfigMap or Secret may mend.
@@ -23,6 +23,9 @@ pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 /// The longest such delay.
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
+
+/// Before a start that was given up is tried again, should the Pod live on after all.
+const ABANDONED: Duration = Duration::from_secs(1);
 
 /// Why nothing was started.
 struct Failure {
@@ -40,12 +43,21 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, n
     let Some((spec, container)) = pod.spec.as_ref().and_then(|s| Some((s, find_container(s, &name)?))) else {
         return;
     };
-    let starting = entry.starting.clone();
+    let starting = entry.starting.lock().clone();
     let prepared = starting.run_until_cancelled(configure(&shared, &entry, &pod, spec, container)).await;
     let outcome = match prepared {
-        // The Pod is ending: nothing has been created.
+        // The Pod or its sandbox is ending: nothing has been created, and this was no run.
         None => {
-            entry.with_container(&name, |record| record.run = Run::Absent);
+            let now = shared.clock.monotonic();
+            entry.with_container(&name, |record| {
+                record.not_started(Waiting {
+                    reason: "ContainerCreating".into(),
+                    message: String::new(),
+                    since: now,
+                    retry_at: now + ABANDONED,
+                    failures: 0,
+                });
+            });
             shared.queue.add(entry.uid.clone());
             return;
         }

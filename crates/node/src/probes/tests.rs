@@ -29,7 +29,7 @@ fn thresholds_count_results_in_a_row() {
 #[test]
 fn a_probe_is_eager_only_at_first() {
     let delays = |eager: bool, tries: usize| -> Vec<(u128, bool)> {
-        let mut pace = Pace::new(&probe(json!({"periodSeconds": 1})), eager);
+        let mut pace = Pace::new(&probe(json!({"periodSeconds": 1})), eager.then_some(EAGER_FIRST));
         (0..tries).map(|_| pace.next()).map(|(delay, counts)| (delay.as_millis(), counts)).collect()
     };
     assert_eq!(delays(false, 2), [(1000, true), (1000, true)]);
@@ -41,7 +41,7 @@ fn a_probe_is_eager_only_at_first() {
         since += delay;
         assert_eq!(*counts, since % 1000 == 0, "{eager:?}");
     }
-    let mut calm = Pace::new(&probe(json!({"periodSeconds": 1})), true);
+    let mut calm = Pace::new(&probe(json!({"periodSeconds": 1})), Some(EAGER_FIRST));
     calm.calm();
     assert_eq!(calm.next(), (Duration::from_secs(1), true));
 }

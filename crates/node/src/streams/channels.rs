@@ -1,10 +1,14 @@
 //! exec and attach: `v5.channel.k8s.io` and `v4.channel.k8s.io`. The first byte of a message is its channel.
 
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -86,6 +90,38 @@ pub(crate) fn exit_status(code: i32) -> Value {
 /// The status channel's last word where nothing could be run.
 pub(crate) fn failure_status(message: &str) -> Value {
     json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": message, "code": 500})
+}
+
+/// Tells a client why there is no process to join it with.
+pub(crate) async fn fail(socket: Socket, message: String) {
+    let nothing = Process { stdin: None, stdout: None, stderr: None, resize: Box::new(|_, _| {}) };
+    join(socket, nothing, async move { failure_status(&message) }).await;
+}
+
+/// A stream whose end is noticed: dropping it drops `open`.
+pub(crate) struct Noticed<S> {
+    stream: S,
+    _open: oneshot::Sender<()>,
+}
+
+impl<S> Noticed<S> {
+    pub(crate) fn new(stream: S, open: oneshot::Sender<()>) -> Self {
+        Self { stream, _open: open }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Noticed<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
 }
 
 /// Joins a client with a process until the process's output has ended and `end` gives the last word, or the client

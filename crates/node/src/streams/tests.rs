@@ -147,8 +147,7 @@ async fn a_client_that_goes_away_ends_the_process() {
 #[tokio::test]
 async fn a_failure_is_told_on_the_status_channel() {
     let (mut client, _) = connect(channels::PROTOCOLS, "v5.channel.k8s.io", |socket| async move {
-        let nothing = Process { stdin: None, stdout: None, stderr: None, resize: Box::new(|_, _| {}) };
-        channels::join(socket, nothing, async { channels::failure_status("no such program") }).await;
+        channels::fail(socket, "no such program".into()).await;
     })
     .await;
     let (status, out, err) = outputs(&mut client).await;
