@@ -2,13 +2,13 @@
 
 use std::io::IsTerminal;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use yado_cli::args::{DevArgs, Global};
 use yado_cli::logs::{Printer, Selection, print_followed};
 use yado_cli::progress::{Progress, use_colour};
 use yado_cli::{apply, ready};
-use yado_compile::{Compiled, Options};
+use yado_compile::{Compiled, Options, output};
 use yado_oci::build::{self, BuildSpec, Recipe};
 use yado_oci::image::{Event, ImageStore, StepState};
 
@@ -67,6 +67,13 @@ fn compile(args: &DevArgs, progress: &Progress) -> Result<Compiled> {
     };
     step.done(format!("{}, {} objects", compiled.app, compiled.objects.len()));
     compiled.warnings.iter().for_each(|warning| progress.warn(warning.to_string()));
+    if !compiled.has_workloads() {
+        bail!("{} describes nothing that runs; a Procfile next to the Appfile says how to start it", args.path.display());
+    }
+    if let Some(path) = &compiled.missing_id {
+        output::write_id(path)?;
+    }
+    output::write(&compiled, &compiled.directory.join(output::DEFAULT_DIRECTORY))?;
     Ok(compiled)
 }
 

@@ -98,6 +98,9 @@ fn mount_system(root: &Path) -> Result<()> {
         // Only where it is missing: making a directory that a lower layer has would copy it up.
         if !path.is_dir() {
             fs::create_dir(&path).at("make the directory", &path)?;
+            // The package that owns it sees only what is mounted over it here, so it cannot set this right.
+            let mode = if dir == "tmp" { 0o1777 } else { 0o755 };
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).at("change", &path)?;
         }
         if dir != "proc" {
             let options = if dir == "tmp" { "mode=1777" } else { "mode=755" };
