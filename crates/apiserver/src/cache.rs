@@ -150,7 +150,9 @@ pub fn place(resource: &Resource, namespace: &str, name: &str) -> String {
 
 /// All collections.
 pub struct Cache {
-    collections: HashMap<String, Collection>,
+    /// In the order of [`RESOURCES`], with the prefix of the keys; `None` for what is not stored.
+    collections: Vec<Option<(String, Collection)>>,
+    by_prefix: HashMap<String, usize>,
     applied: watch::Sender<u64>,
     pending: Mutex<HashMap<usize, Pending>>,
 }
@@ -173,17 +175,23 @@ pub struct Claim<'a> {
 impl Cache {
     /// Collections of everything that is stored, empty as of `revision`.
     pub fn new(revision: u64) -> Self {
-        let collections = RESOURCES
-            .iter()
-            .filter(|r| r.storage == Storage::Stored)
-            .map(|r| (r.prefix(), Collection::new(revision)))
-            .collect();
-        Self { collections, applied: watch::Sender::new(revision), pending: Mutex::default() }
+        let collection =
+            |r: &Resource| (r.storage == Storage::Stored).then(|| (r.prefix(), Collection::new(revision)));
+        let collections: Vec<_> = RESOURCES.iter().map(collection).collect();
+        let by_prefix =
+            RESOURCES.iter().filter(|r| r.storage == Storage::Stored).map(|r| (r.prefix(), r.index));
+        let by_prefix = by_prefix.collect();
+        Self { collections, by_prefix, applied: watch::Sender::new(revision), pending: Mutex::default() }
     }
 
     /// The collection of a resource; `None` for what is only answered.
     pub fn collection(&self, resource: &'static Resource) -> Option<&Collection> {
-        self.collections.get(&resource.stored().prefix())
+        self.collections[resource.stored().index].as_ref().map(|(_, collection)| collection)
+    }
+
+    /// Every collection with the prefix of its keys.
+    fn all(&self) -> impl Iterator<Item = &(String, Collection)> {
+        self.collections.iter().flatten()
     }
 
     /// Every change up to this revision is visible.
@@ -210,7 +218,8 @@ impl Cache {
     fn collection_of<'k>(&self, key: &'k str) -> Option<(&Collection, &'k str)> {
         // `/registry/GROUP/RESOURCE/` and the place.
         let end = key.match_indices('/').nth(3)?.0 + 1;
-        Some((self.collections.get(&key[..end])?, &key[end..]))
+        let index = *self.by_prefix.get(&key[..end])?;
+        Some((&self.collections[index].as_ref()?.1, &key[end..]))
     }
 }
 
@@ -251,4 +260,39 @@ pub async fn start(store: Arc<dyn Store>) -> yado_store::Result<(Arc<Cache>, fee
     let cache = Arc::new(Cache::new(0));
     let feed = feed::Feed::start(cache.clone(), store).await?;
     Ok((cache, feed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn object(revision: u64, size: usize) -> Arc<Object> {
+        Arc::new(Object::new(json!({"metadata": {"name": "a"}, "data": "x".repeat(size)}), b"", revision))
+    }
+
+    #[test]
+    fn the_window_is_bounded_and_says_where_it_starts() {
+        for (count, size, start) in [(10, 0, 1), (WINDOW_CHANGES + 5, 0, 6), (5, WINDOW_BYTES / 2, 5)] {
+            let collection = Collection::new(1);
+            for revision in 2..count as u64 + 2 {
+                let mut state = collection.state.write();
+                state.push(Change::new(revision, object(revision, size), None, false));
+            }
+            assert_eq!(collection.state.read().window_start, start, "{count} changes of {size} bytes");
+            assert_eq!(collection.changes(start - 1, 9).err(), Some(start));
+            let first = collection.changes(start, 9).expect("kept").first().map(|c| c.revision);
+            assert_eq!(first, Some(start + 1));
+        }
+    }
+
+    #[test]
+    fn a_revision_is_never_told_in_part() {
+        let collection = Collection::new(1);
+        for revision in [2, 3, 3, 3, 4] {
+            collection.state.write().push(Change::new(revision, object(revision, 0), None, false));
+        }
+        let told: Vec<_> = collection.changes(1, 2).expect("kept").iter().map(|c| c.revision).collect();
+        assert_eq!(told, [2, 3, 3, 3]);
+    }
 }

@@ -42,6 +42,7 @@ pub(crate) fn answer(server: &Inner, asked: &ServerRequest, headers: &HeaderMap)
             group
         }
         ServerRequest::Resources { group, version } => resource_list(group, version)?,
+        ServerRequest::OpenApiV2 => return Ok(openapi_v2(headers)),
         ServerRequest::OpenApiIndex => openapi::index(),
         ServerRequest::OpenApi { group, version } => {
             let document = openapi::document(group, version).ok_or_else(Failure::no_such_resource)?;
@@ -219,12 +220,33 @@ fn aggregated_resource(r: &Resource) -> Value {
     row
 }
 
+/// A document of OpenAPI v2 that describes no kind. kubectl reads it before it sends a `List`, and takes it as leave to
+/// let the server check the items, as it does for everything else by version 3.
+fn openapi_v2(headers: &HeaderMap) -> Response<Body> {
+    const ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
+    // Not the type that is asked for: an `@` has no place in one, and clients refuse it.
+    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+    // Fields of `openapi.v2.Document`: 1 is `swagger`, 2 is `info`, of which 1 is `title` and 2 is `version`.
+    const DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x10\x0a\x0aKubernetes\x12\x02v1";
+    if !headers.get(ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(ASKED)) {
+        let document =
+            json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1"}, "paths": {}});
+        return content::value(200, &document);
+    }
+    let mut response = content::json(200, Body::Full(Some(DOCUMENT.into())));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
+    response
+}
+
 /// JSON with an ETag; 304 where the client has it.
 fn tagged(json: Vec<u8>, headers: &HeaderMap) -> Response<Body> {
     let tag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&json)));
     let known = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(&tag));
     let mut response = if known {
-        content::json(304, Body::empty())
+        // Without a Content-Type: clients would take it for that of what they have.
+        let mut response = content::json(304, Body::empty());
+        response.headers_mut().remove(CONTENT_TYPE);
+        response
     } else {
         content::json(200, Body::Full(Some(json.into())))
     };

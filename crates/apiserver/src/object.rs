@@ -142,7 +142,7 @@ impl Selection {
     pub fn new(resource: &'static Resource, options: &ListOptions) -> Result<Self> {
         let resource = resource.stored();
         for path in options.fields.paths() {
-            if !fields(resource).iter().any(|f| *f == path) {
+            if !fields(resource).contains(&path) {
                 return Err(Failure::bad_request(format!(
                     "Unable to find \"{}\" that match label selector \"\", field selector \"{path}\": field label not \
                      supported: {path}",

@@ -15,8 +15,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    SanType, date_time_ymd,
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType, date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -98,7 +98,8 @@ impl ServerNames {
         let service = ["", ".default", ".default.svc", ".default.svc.cluster.local"];
         let fixed = service.map(|s| format!("kubernetes{s}")).into_iter().chain(["localhost".to_owned()]);
         let loopback = ["127.0.0.1", "::1"].map(str::to_owned);
-        let given = self.names.iter().map(|n| n.to_lowercase()).chain(self.addresses.iter().map(IpAddr::to_string));
+        let given =
+            self.names.iter().map(|n| n.to_lowercase()).chain(self.addresses.iter().map(IpAddr::to_string));
         fixed.chain(loopback).chain(given).filter(|n| !n.is_empty()).collect()
     }
 }
@@ -148,7 +149,8 @@ impl Pki {
             .allow_unauthenticated()
             .build()
             .map_err(|e| tls(&e))?;
-        let certificate = CertificateDer::from_pem_slice(self.server.certificate.as_bytes()).map_err(|e| tls(&e))?;
+        let certificate =
+            CertificateDer::from_pem_slice(self.server.certificate.as_bytes()).map_err(|e| tls(&e))?;
         let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes()).map_err(|e| tls(&e))?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -202,7 +204,8 @@ pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
     name.push(format!(".{}.new", std::process::id()));
     let new = path.with_file_name(name);
     let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
-    let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, path));
+    let written =
+        file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).and_then(|()| fs::rename(&new, path));
     if written.is_err() {
         // What failed is the news; a left-over is overwritten next time.
         let _ = fs::remove_file(&new);
@@ -254,9 +257,8 @@ fn make_server(issuer: &Issuer<'_, KeyPair>, names: &BTreeSet<String>, now: Time
     for name in names {
         parameters.subject_alt_names.push(match name.parse() {
             Ok(address) => SanType::IpAddress(address),
-            Err(_) => SanType::DnsName(name.as_str().try_into().map_err(|e: rcgen::Error| PkiError::Make {
-                subject: name.clone(),
-                reason: e.to_string(),
+            Err(_) => SanType::DnsName(name.as_str().try_into().map_err(|e: rcgen::Error| {
+                PkiError::Make { subject: name.clone(), reason: e.to_string() }
             })?),
         });
     }
@@ -325,7 +327,9 @@ mod tests {
         assert_eq!(first.server.certificate, again.server.certificate);
         assert_eq!(first.admin.certificate, again.admin.certificate);
         let renamed = load("2026-03-01T00:00:00Z", "b");
-        assert!(first.server.certificate != renamed.server.certificate && first.authority == renamed.authority);
+        assert!(
+            first.server.certificate != renamed.server.certificate && first.authority == renamed.authority
+        );
         let later = load("2028-01-01T00:00:00Z", "b");
         assert!(renamed.server.certificate != later.server.certificate);
         assert!(renamed.admin.certificate != later.admin.certificate && later.authority == first.authority);
@@ -337,7 +341,8 @@ mod tests {
         assert_eq!(Identity::of_certificate(&der), Some(Identity::new("kubernetes-admin", [MASTERS])));
         fs::write(path.join("ca.key"), "nonsense").expect("a file");
         let names = ServerNames::default();
-        let error = Pki::load_or_create(&path, &names, Timestamp::UNIX_EPOCH).err().expect("damaged").to_string();
+        let error =
+            Pki::load_or_create(&path, &names, Timestamp::UNIX_EPOCH).err().expect("damaged").to_string();
         assert!(error.contains("ca.key is damaged"), "{error}");
     }
 }

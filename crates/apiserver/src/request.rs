@@ -44,6 +44,8 @@ pub enum ServerRequest {
         /// `v1`.
         version: String,
     },
+    /// `/openapi/v2`.
+    OpenApiV2,
     /// `/openapi/v3`.
     OpenApiIndex,
     /// `/openapi/v3/...`.
@@ -169,6 +171,7 @@ impl Request {
             ["apis", group, version] => {
                 get(ServerRequest::Resources { group: (*group).into(), version: (*version).into() })
             }
+            ["openapi", "v2"] => get(ServerRequest::OpenApiV2),
             ["openapi", "v3"] => get(ServerRequest::OpenApiIndex),
             ["openapi", "v3", "api", version] => {
                 get(ServerRequest::OpenApi { group: String::new(), version: (*version).into() })
@@ -394,7 +397,28 @@ mod tests {
                 "GET /nowhere",
             ],
             "*/*",
-            expect![[""]],
+            expect![[r#"
+                GET /api/v1/namespaces/d/pods/p -> get pods [d] [p] None Object
+                GET /api/v1/pods -> list pods [] [] None Object
+                GET /api/v1/pods?watch=1 -> watch pods [] [] None Object
+                GET /api/v1/pods/p -> 404 the server could not find the requested resource
+                POST /api/v1/pods -> 400 an empty namespace may not be set during creation
+                GET /api/v1/nodes/n/status -> get nodes [] [n] Some(Status) Object
+                PUT /api/v1/namespaces/d/finalize -> update namespaces [] [d] Some(Finalize) Object
+                GET /api/v1/namespaces/d -> get namespaces [] [d] None Object
+                PATCH /apis/apps/v1/namespaces/d/deployments/x/scale -> patch deployments.apps [d] [x] Some(Scale) Object
+                POST /api/v1/namespaces/d/pods/p/binding -> create pods [d] [p] Some(Binding) Object
+                GET /api/v1/namespaces/d/pods/p/log?follow=true -> get pods [d] [p] Some(Log) Object
+                POST /api/v1/namespaces/d/pods/p/exec?command=ls -> get pods [d] [p] Some(Exec) Object
+                GET /api/v1/namespaces/d/configmaps/c/status -> 404 the server could not find the requested resource
+                DELETE /apis/apps/v1/namespaces/d/deployments?labelSelector=a%3Db -> deletecollection deployments.apps [d] [] None Object
+                GET /apis/authorization.k8s.io/v1/selfsubjectaccessreviews -> 405 the server does not allow this method on the requested resource
+                POST /apis/authorization.k8s.io/v1/selfsubjectaccessreviews -> create selfsubjectaccessreviews.authorization.k8s.io [] [] None Object
+                GET /apis/apps/v1 -> Resources { group: "apps", version: "v1" }
+                GET /openapi/v3/apis/apps/v1 -> OpenApi { group: "apps", version: "v1" }
+                POST /version -> 405 the server does not allow this method on the requested resource
+                GET /nowhere -> 404 the server could not find the requested resource
+            "#]],
         );
     }
 

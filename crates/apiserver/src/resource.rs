@@ -120,6 +120,8 @@ pub struct Resource {
     pub subresources: Vec<Subresource>,
     /// Where its objects are.
     pub storage: Storage,
+    /// Its place in [`RESOURCES`].
+    pub index: usize,
     /// What its objects look like.
     pub schema: &'static Kind,
 }
@@ -215,6 +217,7 @@ pub static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
         namespaced: k.namespaced,
         categories: k.categories,
         subresources: k.subresources.iter().filter_map(|s| Subresource::find(s)).collect(),
+        index: 0,
         storage: if k.group == "events.k8s.io" { Storage::CoreEvents } else { Storage::Stored },
         schema: k,
     });
@@ -230,10 +233,12 @@ pub static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
             categories: &[],
             subresources: Vec::new(),
             storage: Storage::Answered,
+            index: 0,
             schema: schema::find(group, "v1", kind)?,
         })
     });
-    stored.chain(answered).collect()
+    let rows = stored.chain(answered).enumerate();
+    rows.map(|(index, row)| Resource { index, ..row }).collect()
 });
 
 #[cfg(test)]

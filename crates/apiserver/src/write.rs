@@ -82,9 +82,12 @@ pub(crate) enum Committed {
     Object(Arc<Object>),
     /// The object was deleted.
     Gone,
-    /// The comparisons at these places did not hold; the first is that of the object itself. All that was found is
+    /// Somebody else wrote meanwhile: the object `itself`, or something else that was compared. What they wrote is
     /// visible by now.
-    Conflict(Vec<usize>),
+    Conflict {
+        /// The object is not the version that the decision was made on.
+        itself: bool,
+    },
 }
 
 impl Inner {
@@ -158,7 +161,7 @@ impl Inner {
             match self.commit(attempt).await? {
                 Committed::Object(object) => return Ok(Outcome::Written(object)),
                 Committed::Gone => return Ok(Outcome::Deleted(current)),
-                Committed::Conflict(_) => {}
+                Committed::Conflict { .. } => {}
             }
         }
         Err(Failure::modified(resource, name))
@@ -168,8 +171,8 @@ impl Inner {
     /// held twice or by nobody, whatever happens in between.
     pub(crate) async fn commit(&self, attempt: Attempt) -> Result<Committed> {
         let Attempt { resource, key, current, next, compares: more, mut ops } = attempt;
-        let revision = current.as_ref().map_or(0, |c| c.revision);
-        let mut compares = vec![Compare::ModRevision { key: key.clone(), equals: revision }];
+        let expected = current.as_ref().map_or(0, |c| c.revision);
+        let mut compares = vec![Compare::ModRevision { key: key.clone(), equals: expected }];
         compares.extend(more);
         if resource.kind == "Service" {
             let before = current.as_ref().map(|c| holdings(&c.value)).unwrap_or_default();
@@ -203,12 +206,8 @@ impl Inner {
             },
             TxnOutcome::Conflict { current: found, revision: at } => {
                 self.cache.wait(at).await;
-                let expected = |i: usize| if i == 0 { revision } else { u64::MAX };
-                let failed = found.iter().enumerate().filter(|(i, kv)| {
-                    let found = kv.as_ref().map_or(0, |kv| kv.mod_revision);
-                    *i > 0 || found != expected(*i)
-                });
-                Ok(Committed::Conflict(failed.map(|(i, _)| i).collect()))
+                let found = found.first().and_then(Option::as_ref).map_or(0, |kv| kv.mod_revision);
+                Ok(Committed::Conflict { itself: found != expected })
             }
         }
     }

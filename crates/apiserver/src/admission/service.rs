@@ -156,7 +156,9 @@ pub(super) fn allocate(
         "" => match free_address(cidr, &taken, &mut rand::rng()) {
             Some(address) => address.to_string(),
             None => {
-                return Err(Failure::internal(format!("no address of {cidr} is free for Service \"{name}\"")));
+                return Err(Failure::internal(format!(
+                    "no address of {cidr} is free for Service \"{name}\""
+                )));
             }
         },
         _ if mine.contains(&format!("{ADDRESSES}{given}")) => given,
@@ -222,7 +224,9 @@ pub(super) fn allocate(
                         free
                     }
                     None => {
-                        return Err(Failure::internal(format!("no node port is free for Service \"{name}\"")));
+                        return Err(Failure::internal(format!(
+                            "no node port is free for Service \"{name}\""
+                        )));
                     }
                 }
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt};
+use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 use yado_store::{KeyValue, Range, Store, WatchEvent, key_after, prefix_end};
 
@@ -101,7 +102,7 @@ async fn load(cache: &Cache, store: &dyn Store) -> yado_store::Result<u64> {
             _ => break at.unwrap_or(part.revision),
         }
     };
-    for (prefix, collection) in &cache.collections {
+    for (prefix, collection) in cache.all() {
         let of_prefix = loaded
             .range::<Box<str>, _>(Box::from(prefix.as_str())..)
             .take_while(|(key, _)| key.starts_with(prefix.as_str()));
@@ -122,6 +123,14 @@ fn decode(kv: &KeyValue) -> Option<Object> {
         .ok()
 }
 
+/// What an event brings.
+struct Made {
+    /// The object; `None`: it went.
+    object: Option<Arc<Object>>,
+    /// The writer who waits for it.
+    waiting: Option<oneshot::Sender<Arc<Object>>>,
+}
+
 impl Cache {
     /// Applies the changes of one revision, each collection's as one.
     fn apply(&self, events: &[WatchEvent], revision: &mut u64) {
@@ -137,10 +146,10 @@ impl Cache {
         for (collection, group) in groups {
             // Objects are made before the lock is taken, so that readers wait for a few map operations only.
             let made: Vec<_> =
-                group.into_iter().filter_map(|(place, event)| Some((place, self.object(event)?))).collect();
+                group.into_iter().filter_map(|(place, event)| Some((place, self.made(event)?))).collect();
             let mut done = Vec::new();
             let mut state = collection.state.write();
-            for (place, (object, waiting)) in made {
+            for (place, Made { object, waiting }) in made {
                 state.apply(place, object.clone(), *revision);
                 done.extend(waiting.zip(object));
             }
@@ -153,27 +162,23 @@ impl Cache {
         }
     }
 
-    /// The object that an event brings (`None`: it went) and the writer who waits for it. `None`: unreadable.
-    #[allow(clippy::type_complexity)]
-    fn object(
-        &self,
-        event: &WatchEvent,
-    ) -> Option<(Option<Arc<Object>>, Option<tokio::sync::oneshot::Sender<Arc<Object>>>)> {
-        let WatchEvent::Put { kv, .. } = event else { return Some((None, None)) };
+    /// What an event brings; `None` where it cannot be read.
+    fn made(&self, event: &WatchEvent) -> Option<Made> {
+        let WatchEvent::Put { kv, .. } = event else { return Some(Made { object: None, waiting: None }) };
         let address = kv.value.as_ptr() as usize;
         let pending = self.pending.lock().remove(&address);
-        match pending {
+        let (object, waiting) = match pending {
             Some(pending) => {
-                let object = Object::new(pending.value, &pending.stored, kv.mod_revision);
-                Some((Some(Arc::new(object)), Some(pending.done)))
+                (Object::new(pending.value, &pending.stored, kv.mod_revision), Some(pending.done))
             }
-            None => Some((Some(Arc::new(decode(kv)?)), None)),
-        }
+            None => (decode(kv)?, None),
+        };
+        Some(Made { object: Some(Arc::new(object)), waiting })
     }
 
     /// Tells readers and writers how far the collections are.
     fn publish(&self, revision: u64) {
-        for collection in self.collections.values() {
+        for (_, collection) in self.all() {
             let reached = collection.state.read().revision;
             collection.changed.send_if_modified(|seen| std::mem::replace(seen, reached) != reached);
         }

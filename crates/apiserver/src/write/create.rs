@@ -81,11 +81,11 @@ impl Inner {
             match self.commit(attempt).await? {
                 Committed::Object(object) => return Ok(object),
                 Committed::Gone => return Err(Failure::internal("a create cannot delete")),
-                Committed::Conflict(failed) if failed.contains(&0) && !generated => {
+                Committed::Conflict { itself: true } if !generated => {
                     return Err(Failure::already_exists(resource, &name));
                 }
                 // The name was taken, the Namespace changed, or an address was: look again.
-                Committed::Conflict(_) => {}
+                Committed::Conflict { .. } => {}
             }
         }
         Err(Failure::new(
@@ -139,9 +139,8 @@ impl Inner {
             meta(object, "name"),
             schema::validate_object(resource.schema, object, None),
         )?;
-        match writer {
-            Some(writer) => apply::track_update(resource.schema, None, object, writer),
-            None => {}
+        if let Some(writer) = writer {
+            apply::track_update(resource.schema, None, object, writer);
         }
         Ok(())
     }

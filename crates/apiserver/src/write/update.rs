@@ -81,8 +81,8 @@ impl Inner {
         }
         if subresource != Some(Subresource::Finalize) {
             admission::before_update(resource, &mut new, old);
+            schema::default_object(resource.schema, &mut new);
         }
-        schema::default_object(resource.schema, &mut new);
         if subresource.is_none() {
             admission::after_defaults(self, resource, &mut new, Some(old))?;
         }

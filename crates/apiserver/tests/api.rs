@@ -1,0 +1,375 @@
+//! The API over raw requests in process: one row for each request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+use tower::ServiceExt;
+use yado_apiserver::{ApiServer, Body, Config, Identity, NodeDialer, NodeStream};
+use yado_store::{Embedded, Store};
+use yado_types::clock::SystemClock;
+
+struct NoNodes;
+
+#[async_trait]
+impl NodeDialer for NoNodes {
+    async fn dial(&self, node_name: &str) -> std::io::Result<Box<dyn NodeStream>> {
+        Err(std::io::Error::other(format!("no node \"{node_name}\" in this test")))
+    }
+}
+
+struct Fixture {
+    server: ApiServer,
+    store: Arc<Embedded>,
+    _directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    async fn new() -> Self {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Arc::new(Embedded::open(yado_store::Config::new(directory.path())).expect("a store"));
+        let server = Self::server(&store).await;
+        Self { server, store, _directory: directory }
+    }
+
+    async fn server(store: &Arc<Embedded>) -> ApiServer {
+        let clock = SystemClock::shared();
+        ApiServer::new(Config::default(), store.clone(), clock, Arc::new(NoNodes)).await.expect("a server")
+    }
+
+    async fn send(&self, line: &str, headers: &[(&str, &str)], body: &str) -> Response<Body> {
+        let (method, target) = line.split_once(' ').expect("METHOD TARGET");
+        let kind = match method {
+            "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let mut request = Request::builder().method(method).uri(target);
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", kind);
+        }
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(Full::new(Bytes::from(body.to_owned()))).expect("a request");
+        request.extensions_mut().insert(Identity::new("test", ["system:masters"]));
+        let Ok(response) = self.server.clone().oneshot(request).await;
+        response
+    }
+
+    async fn json(&self, line: &str, body: &str) -> (u16, Value) {
+        let response = self.send(line, &[], body).await;
+        let code = response.status().as_u16();
+        let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+        (code, serde_json::from_slice(&bytes).unwrap_or_else(|_| String::from_utf8_lossy(&bytes).into()))
+    }
+
+    /// Sends each row's request and compares the code, and `POINTER=TEXT` for each of the expectations.
+    async fn check(&self, rows: &[(&str, &str, u16, &[&str])]) {
+        for (line, body, code, expectations) in rows {
+            let (found, value) = self.json(line, body).await;
+            assert_eq!(found, *code, "{line} {body}: {value:#}");
+            for expectation in *expectations {
+                let (pointer, text) = expectation.split_once('=').expect("POINTER=TEXT");
+                let shown = match value.pointer(pointer) {
+                    None => "-".to_owned(),
+                    Some(Value::String(s)) => s.clone(),
+                    Some(other) => other.to_string(),
+                };
+                assert_eq!(shown, text, "{pointer} of {line} {body}: {value:#}");
+            }
+        }
+    }
+
+    /// The lines of a watch until `count` were told; kind, name and resourceVersion or code of each.
+    async fn events(&self, line: &str, count: usize) -> Vec<String> {
+        let mut body = self.send(line, &[], "").await.into_body();
+        let mut told = Vec::new();
+        let mut buffer = Vec::new();
+        while told.len() < count {
+            // A guard against hanging for ever, far above what any event takes.
+            let frame = tokio::time::timeout(Duration::from_secs(20), body.frame()).await;
+            let Some(frame) = frame.unwrap_or_else(|_| panic!("nothing more comes after {told:?} of {line}"))
+            else {
+                break;
+            };
+            buffer.extend_from_slice(&frame.expect("a frame").into_data().expect("data"));
+            while let Some(end) = buffer.iter().position(|b| *b == b'\n') {
+                let line: Vec<u8> = buffer.drain(..=end).collect();
+                let event: Value = serde_json::from_slice(&line).expect("an event");
+                let name = event["object"]["metadata"]["name"].as_str().unwrap_or("-");
+                let extra = match &event["object"]["code"] {
+                    Value::Null => event["object"]["metadata"]["annotations"].to_string(),
+                    code => code.to_string(),
+                };
+                told.push(format!("{} {name} {extra}", event["type"].as_str().unwrap_or("?")));
+            }
+        }
+        told
+    }
+
+    async fn close(self) {
+        self.server.shutdown().await;
+        self.store.close().await;
+    }
+}
+
+const CMS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+const SERVICES: &str = "/api/v1/namespaces/default/services";
+
+fn config_map(name: &str) -> String {
+    format!(r#"{{"metadata":{{"name":"{name}","labels":{{"n":"{name}"}}}},"data":{{"a":"1"}}}}"#)
+}
+
+fn pod(name: &str) -> String {
+    format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"containers":[{{"name":"c","image":"i"}}]}}}}"#)
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn create_read_update_delete() {
+    let f = Fixture::new().await;
+    let a = config_map("a");
+    f.check(&[
+        (&format!("POST {CMS}"), &a, 201, &["/kind=ConfigMap", "/apiVersion=v1", "/metadata/namespace=default", "/data/a=1"]),
+        (&format!("POST {CMS}"), &a, 409, &["/reason=AlreadyExists", "/details/name=a", "/details/kind=configmaps"]),
+        (&format!("POST {CMS}"), r#"{"metadata":{"generateName":"g-"}}"#, 201, &["/metadata/generateName=g-"]),
+        (&format!("POST {CMS}"), r#"{"metadata":{}}"#, 422, &["/reason=Invalid"]),
+        (&format!("POST {CMS}"), r#"{"metadata":{"name":"b","namespace":"other"}}"#, 400, &["/reason=BadRequest"]),
+        (&format!("POST {CMS}"), r#"{"metadata":{"name":"b","resourceVersion":"1"}}"#, 400, &[]),
+        (&format!("POST {CMS}"), r#"{"kind":"Secret","apiVersion":"v1","metadata":{"name":"b"}}"#, 400, &[]),
+        (&format!("POST {CMS}"), "{", 400, &["/reason=BadRequest"]),
+        (&format!("POST {CMS}?dryRun=All"), &config_map("dry"), 201, &["/metadata/name=dry"]),
+        (&format!("GET {CMS}/dry"), "", 404, &["/message=configmaps \"dry\" not found"]),
+        ("POST /api/v1/namespaces/nope/configmaps", &a, 404, &["/message=namespaces \"nope\" not found"]),
+        (&format!("GET {CMS}/a"), "", 200, &["/kind=ConfigMap"]),
+        (&format!("PUT {CMS}/a"), r#"{"metadata":{"name":"a"},"data":{"a":"2"}}"#, 200, &["/data/a=2", "/metadata/labels=-"]),
+        (&format!("PUT {CMS}/a"), r#"{"metadata":{"name":"a","resourceVersion":"1"}}"#, 409, &[
+            "/reason=Conflict",
+            "/message=Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again"]),
+        (&format!("PUT {CMS}/a"), r#"{"metadata":{"name":"b"}}"#, 400, &[]),
+        (&format!("PUT {CMS}/zz"), r#"{"metadata":{"name":"zz"}}"#, 404, &[]),
+        (&format!("PATCH {CMS}/a"), r#"{"data":{"b":"3"}}"#, 200, &["/data/a=2", "/data/b=3"]),
+        (&format!("PATCH {CMS}/a"), r#"{"metadata":{"resourceVersion":"1"}}"#, 409, &["/reason=Conflict"]),
+        (&format!("DELETE {CMS}/a"), r#"{"preconditions":{"uid":"x"}}"#, 409, &[]),
+        (&format!("DELETE {CMS}/a?dryRun=All"), "", 200, &["/status=Success"]),
+        (&format!("DELETE {CMS}/a"), "", 200, &["/kind=Status", "/status=Success", "/details/name=a", "/details/kind=configmaps"]),
+        (&format!("DELETE {CMS}/a"), "", 404, &[]),
+        (&format!("DELETE {CMS}"), "", 200, &["/kind=ConfigMapList"]),
+        (&format!("GET {CMS}"), "", 200, &["/items=[]"]),
+        ("GET /nowhere", "", 404, &["/message=the server could not find the requested resource"]),
+        ("GET /api/v1/pods/x", "", 404, &[]),
+        ("PUT /api/v1/configmaps", "", 405, &["/reason=MethodNotAllowed"]),
+    ]).await;
+    f.close().await;
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn namespaces_hold_their_content() {
+    let f = Fixture::new().await;
+    f.check(&[
+        ("GET /api/v1/namespaces/kube-system", "", 200, &["/status/phase=Active", "/spec/finalizers/0=kubernetes"]),
+        ("POST /api/v1/namespaces", r#"{"metadata":{"name":"team"}}"#, 201, &["/status/phase=Active", "/metadata/labels/kubernetes.io~1metadata.name=team"]),
+        ("GET /api/v1/namespaces/team/serviceaccounts/default", "", 200, &["/metadata/namespace=team"]),
+        ("DELETE /api/v1/namespaces/kube-system", "", 403, &["/reason=Forbidden"]),
+        ("DELETE /api/v1/namespaces/team", "", 200, &["/status/phase=Terminating"]),
+        ("POST /api/v1/namespaces/team/configmaps", &config_map("x"), 403, &["/details/causes/0/reason=NamespaceTerminating"]),
+        ("PUT /api/v1/namespaces/team", r#"{"metadata":{"name":"team"},"spec":{}}"#, 200, &["/spec/finalizers/0=kubernetes"]),
+        ("PUT /api/v1/namespaces/team/finalize", r#"{"metadata":{"name":"team"},"spec":{}}"#, 200, &[]),
+        ("GET /api/v1/namespaces/team", "", 404, &[]),
+    ]).await;
+    f.close().await;
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn pods_are_bound_run_and_end() {
+    let f = Fixture::new().await;
+    let binding = r#"{"target":{"kind":"Node","name":"n"},"metadata":{"name":"p"}}"#;
+    f.check(&[
+        (&format!("POST {PODS}"), &pod("p"), 201, &[
+            "/status/phase=Pending", "/status/qosClass=BestEffort", "/spec/serviceAccountName=default",
+            "/spec/restartPolicy=Always", "/metadata/generation=1", "/spec/priority=0"]),
+        (&format!("POST {PODS}"), r#"{"metadata":{"name":"q"},"spec":{"serviceAccountName":"nobody","containers":[{"name":"c","image":"i"}]}}"#, 403, &[]),
+        (&format!("PUT {PODS}/p"), &pod("p").replace("}]", "}],\"nodeName\":\"m\""), 422, &[]),
+        (&format!("PATCH {PODS}/p"), r#"{"spec":{"containers":[{"name":"c","image":"j"}]}}"#, 200, &["/metadata/generation=2", "/status/phase=Pending"]),
+        (&format!("POST {PODS}/p/binding"), binding, 201, &["/status=Success"]),
+        (&format!("POST {PODS}/p/binding"), binding, 409, &["/reason=Conflict"]),
+        (&format!("GET {PODS}/p"), "", 200, &["/spec/nodeName=n", "/status/conditions/0/type=PodScheduled"]),
+        (&format!("PATCH {PODS}/p/status"), r#"{"status":{"phase":"Running"},"spec":{"nodeName":"m"}}"#, 200, &["/status/phase=Running", "/spec/nodeName=n"]),
+        (&format!("GET {PODS}?fieldSelector=spec.nodeName%3Dn,status.phase%3DRunning"), "", 200, &["/items/0/metadata/name=p"]),
+        (&format!("GET {PODS}?fieldSelector=spec.nodeName%3Dm"), "", 200, &["/items=[]"]),
+        (&format!("GET {PODS}?fieldSelector=spec.image%3Dm"), "", 400, &[]),
+        (&format!("DELETE {PODS}/p"), "", 200, &["/metadata/deletionGracePeriodSeconds=30", "/kind=Pod"]),
+        (&format!("PATCH {PODS}/p/status"), r#"{"status":{"phase":"Failed"}}"#, 200, &["/status/phase=Failed"]),
+        (&format!("DELETE {PODS}/p"), r#"{"gracePeriodSeconds":0}"#, 200, &["/kind=Pod"]),
+        (&format!("GET {PODS}/p"), "", 404, &[]),
+        (&format!("POST {PODS}"), &pod("e"), 201, &[]),
+        (&format!("POST {PODS}/e/eviction"), r#"{"apiVersion":"policy/v1","kind":"Eviction","metadata":{"name":"e"}}"#, 201, &["/status=Success"]),
+        (&format!("GET {PODS}/e"), "", 404, &[]),
+    ]).await;
+    f.close().await;
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn services_hold_addresses_and_ports() {
+    let f = Fixture::new().await;
+    let service = |name: &str, spec: &str| format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"ports":[{{"port":80}}],{spec}}}}}"#);
+    let taken = service("b", r#""clusterIP":"10.96.5.5""#);
+    f.check(&[
+        (&format!("GET {SERVICES}/kubernetes"), "", 200, &["/spec/clusterIP=10.96.0.1"]),
+        (&format!("POST {SERVICES}"), &service("a", r#""clusterIP":"10.96.5.5","selector":{"a":"b"}"#), 201, &["/spec/clusterIPs/0=10.96.5.5", "/spec/type=ClusterIP"]),
+        (&format!("POST {SERVICES}"), &taken, 422, &["/details/causes/0/field=spec.clusterIPs"]),
+        (&format!("POST {SERVICES}"), &service("x", r#""clusterIP":"10.0.0.1""#), 422, &[]),
+        (&format!("POST {SERVICES}"), &service("h", r#""clusterIP":"None""#), 201, &["/spec/clusterIP=None"]),
+        (&format!("PATCH {SERVICES}/a"), r#"{"spec":{"type":"NodePort","ports":[{"port":80,"nodePort":30333}]}}"#, 200, &["/spec/clusterIP=10.96.5.5", "/spec/ports/0/nodePort=30333"]),
+        (&format!("PATCH {SERVICES}/h"), r#"{"metadata":{"labels":{"x":"y"}}}"#, 200, &["/spec/clusterIP=None"]),
+        (&format!("POST {SERVICES}"), &service("c", r#""type":"NodePort""#).replace("\"port\":80", "\"port\":80,\"nodePort\":30333"), 422, &["/details/causes/0/field=spec.ports[0].nodePort"]),
+        (&format!("PATCH {SERVICES}/a"), r#"{"spec":{"type":"ClusterIP"}}"#, 200, &["/spec/ports/0/nodePort=-"]),
+        (&format!("POST {SERVICES}"), &service("c", r#""type":"NodePort""#).replace("\"port\":80", "\"port\":80,\"nodePort\":30333"), 201, &[]),
+        (&format!("DELETE {SERVICES}/a"), "", 200, &[]),
+        (&format!("POST {SERVICES}"), &taken, 201, &["/spec/clusterIP=10.96.5.5"]),
+    ]).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    let f = Arc::new(f);
+    for i in 0..40 {
+        let (f, body) = (f.clone(), service(&format!("s{i}"), r#""type":"NodePort""#));
+        tasks.spawn(async move { f.json(&format!("POST {SERVICES}"), &body).await });
+    }
+    let mut held = std::collections::BTreeSet::new();
+    while let Some(made) = tasks.join_next().await {
+        let (code, value) = made.expect("a task");
+        assert_eq!(code, 201, "{value:#}");
+        held.insert(value["spec"]["clusterIP"].to_string());
+        held.insert(value["spec"]["ports"][0]["nodePort"].to_string());
+    }
+    assert_eq!(held.len(), 80);
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn lists_come_in_parts_of_one_state() {
+    let f = Fixture::new().await;
+    for name in ["a", "b", "c", "d", "e"] {
+        f.check(&[(&format!("POST {CMS}"), &config_map(name), 201, &[])]).await;
+    }
+    let (_, first) = f.json(&format!("GET {CMS}?limit=2"), "").await;
+    let names = |list: &Value| list["items"].as_array().expect("items").iter().map(|i| i["metadata"]["name"].as_str().expect("name").to_owned()).collect::<Vec<_>>().join(" ");
+    assert_eq!((names(&first).as_str(), &first["metadata"]["remainingItemCount"]), ("a b", &3.into()));
+    f.check(&[(&format!("DELETE {CMS}/d"), "", 200, &[]), (&format!("PATCH {CMS}/c"), r#"{"data":{"a":"9"}}"#, 200, &[])]).await;
+    let token = first["metadata"]["continue"].as_str().expect("a token");
+    let (_, second) = f.json(&format!("GET {CMS}?limit=2&continue={token}"), "").await;
+    assert_eq!((names(&second).as_str(), &second["items"][0]["data"]["a"]), ("c d", &"1".into()));
+    assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    let token = second["metadata"]["continue"].as_str().expect("a token");
+    let (_, third) = f.json(&format!("GET {CMS}?limit=2&continue={token}"), "").await;
+    assert_eq!((names(&third).as_str(), &third["metadata"]["continue"]), ("e", &Value::Null));
+    let revision = first["metadata"]["resourceVersion"].as_str().expect("a revision");
+    let (_, exact) = f.json(&format!("GET {CMS}?resourceVersion={revision}&resourceVersionMatch=Exact"), "").await;
+    assert_eq!(names(&exact), "a b c d e");
+    f.store.compact(f.store.revision()).await.expect("compaction");
+    f.check(&[
+        (&format!("GET {CMS}?resourceVersion={revision}&resourceVersionMatch=Exact"), "", 410, &["/reason=Expired"]),
+        (&format!("GET {CMS}?limit=2&continue={token}"), "", 410, &["/reason=Expired"]),
+        (&format!("GET {CMS}?continue=x"), "", 400, &[]),
+        (&format!("GET {CMS}?resourceVersion=999999"), "", 504, &["/reason=Timeout"]),
+        (&format!("GET {CMS}?labelSelector=n+in+(a,b)"), "", 200, &["/items/1/metadata/name=b", "/items/2=-"]),
+        (&format!("GET {CMS}?labelSelector=n+like+b"), "", 400, &[]),
+        ("GET /api/v1/configmaps?fieldSelector=metadata.name%3Da", "", 200, &["/items/0/metadata/name=a"]),
+    ]).await;
+    f.close().await;
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn watches_tell_every_change_once() {
+    let f = Fixture::new().await;
+    let (_, made) = f.json(&format!("POST {CMS}"), &config_map("a")).await;
+    let revision = made["metadata"]["resourceVersion"].as_str().expect("a revision").to_owned();
+    f.check(&[
+        (&format!("POST {CMS}"), &config_map("b"), 201, &[]),
+        (&format!("PATCH {CMS}/a"), r#"{"metadata":{"labels":{"n":"z"}}}"#, 200, &[]),
+        (&format!("PATCH {CMS}/a"), r#"{"metadata":{"labels":{"n":"z"}}}"#, 200, &[]),
+        (&format!("DELETE {CMS}/b"), "", 200, &[]),
+    ]).await;
+    for (query, count, expect) in [
+        (format!("resourceVersion={revision}"), 3, "ADDED b null|MODIFIED a null|DELETED b null"),
+        (format!("resourceVersion={revision}&labelSelector=n%3Da"), 1, "DELETED a null"),
+        (format!("resourceVersion={revision}&labelSelector=n%3Dz"), 1, "ADDED a null"),
+        (format!("resourceVersion={revision}&fieldSelector=metadata.name%3Db"), 2, "ADDED b null|DELETED b null"),
+        (String::new(), 1, "ADDED a null"),
+        ("resourceVersion=0".to_owned(), 1, "ADDED a null"),
+        ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true".to_owned(), 2,
+            "ADDED a null|BOOKMARK - {\"k8s.io/initial-events-end\":\"true\"}"),
+        ("timeoutSeconds=0&allowWatchBookmarks=true".to_owned(), 9, "ADDED a null|BOOKMARK - null"),
+    ] {
+        let line = format!("GET {CMS}?watch=1&{query}");
+        assert_eq!(f.events(&line, count).await.join("|"), expect, "{line}");
+    }
+    f.check(&[(&format!("GET {CMS}?watch=1&sendInitialEvents=true"), "", 400, &[])]).await;
+    let watching = f.events("GET /api/v1/configmaps?watch=1&resourceVersion=0", 99);
+    let (told, ()) = tokio::join!(watching, async { f.server.shutdown().await });
+    assert_eq!(told, ["ADDED a null"]);
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn forms_and_media_types() {
+    let f = Fixture::new().await;
+    f.check(&[(&format!("POST {CMS}"), &config_map("a"), 201, &[])]).await;
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+    let metadata = "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io,application/json";
+    let discovery = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
+    let large = format!(r#"{{"metadata":{{"name":"large"}},"data":{{"a":"{}"}}}}"#, "x".repeat(200_000));
+    let too_large = "x".repeat(4 << 20);
+    let yaml = "metadata: {name: y}\ndata: {a: b}\n";
+    let list = format!("GET {CMS}");
+    let post = format!("POST {CMS}");
+    for (line, headers, body, code, expect) in [
+        (&list, vec![("accept", table)], "", 200, "\"kind\":\"Table\""),
+        (&list, vec![("accept", metadata)], "", 200, "\"kind\":\"PartialObjectMetadataList\""),
+        (&list, vec![("accept", "application/vnd.kubernetes.protobuf")], "", 406, "NotAcceptable"),
+        (&"GET /apis".to_owned(), vec![("accept", discovery)], "", 200, "\"resource\":\"deployments\""),
+        (&"GET /apis".to_owned(), vec![], "", 200, "\"kind\":\"APIGroupList\""),
+        (&post, vec![("content-type", "application/yaml")], yaml, 201, "\"a\":\"b\""),
+        (&post, vec![("content-type", "text/plain")], yaml, 415, "UnsupportedMediaType"),
+        (&post, vec![], &large, 201, "large"),
+        (&post, vec![], &too_large, 413, "RequestEntityTooLarge"),
+        (&format!("PATCH {CMS}/a"), vec![("content-type", "application/json")], "{}", 415, "UnsupportedMediaType"),
+    ] {
+        let response = f.send(line, &headers, body).await;
+        let found = response.status().as_u16();
+        let text = response.into_body().collect().await.expect("a body").to_bytes();
+        let text = String::from_utf8_lossy(&text);
+        assert!(found == code && text.contains(expect), "{line} {headers:?}: {found} {}", &text[..text.len().min(500)]);
+    }
+    let packed = f.send(&list, &[("accept-encoding", "deflate, gzip")], "").await;
+    assert_eq!(packed.headers()["content-encoding"], "gzip");
+    let bytes = packed.into_body().collect().await.expect("a body").to_bytes();
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut text).expect("gzip");
+    let value: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(value["items"].as_array().map(Vec::len), Some(3));
+    f.close().await;
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_a_restart() {
+    let f = Fixture::new().await;
+    f.check(&[(&format!("POST {CMS}"), &config_map("a"), 201, &[])]).await;
+    let (_, before) = f.json(&format!("GET {CMS}/a"), "").await;
+    f.server.shutdown().await;
+    let server = Fixture::server(&f.store).await;
+    let f = Fixture { server, ..f };
+    let (_, after) = f.json(&format!("GET {CMS}/a"), "").await;
+    assert_eq!(before, after);
+    f.check(&[("GET /api/v1/namespaces", "", 200, &["/items/3/metadata/name=kube-system", "/items/4=-"])])
+        .await;
+    f.close().await;
+}
