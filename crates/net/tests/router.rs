@@ -304,8 +304,7 @@ fn refusing() -> (SocketAddr, TcpSocket) {
 #[tokio::test]
 async fn requests_reach_the_app_of_their_host_and_path() {
     let (web, api) = (App::new("web").await, App::new("api").await);
-    let routes: &[Route] =
-        &[("a.test", "/", &[web.address]), ("a.test", "/api", &[api.address]), ("", "/any", &[web.address])];
+    let routes: &[Route] = &[("a.test", "/", &[web.address]), ("a.test", "/api", &[api.address])];
     let stage = Stage::with(routes).await;
     stage
         .check(
@@ -375,7 +374,12 @@ async fn requests_reach_the_app_of_their_host_and_path() {
     "#]],
         )
         .await;
-    // HTTP/1.0, with a Host and without one.
+}
+
+#[tokio::test]
+async fn http_1_0_is_served_with_a_host_and_without_one() {
+    let web = App::new("web").await;
+    let stage = Stage::with(&[("a.test", "/", &[web.address]), ("", "/any", &[web.address])]).await;
     stage
         .check(
             "GET / HTTP/1.0\nHost: a.test\n\n",
@@ -418,7 +422,11 @@ async fn requests_reach_the_app_of_their_host_and_path() {
     "#]],
         )
         .await;
-    // What has no route.
+}
+
+#[tokio::test]
+async fn what_has_no_route_is_answered_as_the_default_backend_does() {
+    let stage = Stage::with(&[("a.test", "/", &[])]).await;
     stage
         .check(
             "GET / HTTP/1.1\nHost: b.test\nConnection: close\n\n",
