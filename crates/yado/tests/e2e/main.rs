@@ -6,3 +6,4 @@ mod cluster;
 mod dev;
 mod kubectl;
 mod network;
+mod pods;
