@@ -67,8 +67,12 @@ const DEMOS: &[Demo] = &[
 
 /// Directories that the end-to-end tests build, in network namespaces without a way to Debian's packages: what they
 /// need of those is made here, into the same store.
-const EXAMPLES: &[&str] =
-    &["examples/hello", "examples/guestbook", "examples/guestbook/redis-leader", "examples/guestbook/redis-follower"];
+const EXAMPLES: &[&str] = &[
+    "examples/hello",
+    "examples/guestbook",
+    "examples/guestbook/redis-leader",
+    "examples/guestbook/redis-follower",
+];
 
 /// Builds what is missing; what has not changed is found in the store at once.
 pub fn run() -> Result<()> {
@@ -95,7 +99,10 @@ fn make(demo: &Demo, store: &ImageStore, images: &Path) -> Result<()> {
         config: ImageConfig {
             entrypoint: words(demo.entrypoint),
             cmd: words(demo.cmd),
-            env: words(&["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG=C.UTF-8"]),
+            env: words(&[
+                "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+                "LANG=C.UTF-8",
+            ]),
             ..ImageConfig::default()
         },
     };
@@ -104,7 +111,8 @@ fn make(demo: &Demo, store: &ImageStore, images: &Path) -> Result<()> {
     let archive = images.join(demo.archive);
     let stamp = PathBuf::from(format!("{}.id", archive.display()));
     if !archive.exists() || fs::read_to_string(&stamp).ok().as_deref() != Some(image.id.as_str()) {
-        let file = File::create(&archive).with_context(|| format!("{} cannot be written", archive.display()))?;
+        let file =
+            File::create(&archive).with_context(|| format!("{} cannot be written", archive.display()))?;
         store.save(demo.names, BufWriter::new(file), &Progress::none())?;
         fs::write(&stamp, &image.id)?;
     }

@@ -9,9 +9,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),          // a root file system for containers
     ("docker-registry", "docker-registry"), // pulls
     ("htpasswd", "apache2-utils"),          // pulls with authentication
-    ("nsenter", "util-linux"),           // network namespaces of the tests' own
-    ("script", "bsdutils"),              // a terminal for `kubectl exec -it`
-    ("ip", "iproute2"),                  // the loopback device of such a namespace
+    ("nsenter", "util-linux"),              // network namespaces of the tests' own
+    ("script", "bsdutils"),                 // a terminal for `kubectl exec -it`
+    ("ip", "iproute2"),                     // the loopback device of such a namespace
     ("curl", "curl"),                       // what users call pages with
     ("cc", "gcc"),                          // the linker, and C in a few crates
 ];

@@ -90,7 +90,9 @@ impl LabelSelector {
                 return Err(InvalidSelector("values set must be empty for exists and does not exist".into()));
             }
             _ => {
-                return Err(InvalidSelector(format!("\"{operator}\" is not a valid label selector operator")));
+                return Err(InvalidSelector(format!(
+                    "\"{operator}\" is not a valid label selector operator"
+                )));
             }
         };
         self.requirements.push(Requirement { key: key.to_owned(), operator });

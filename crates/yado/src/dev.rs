@@ -68,7 +68,10 @@ fn compile(args: &DevArgs, progress: &Progress) -> Result<Compiled> {
     step.done(format!("{}, {} objects", compiled.app, compiled.objects.len()));
     compiled.warnings.iter().for_each(|warning| progress.warn(warning.to_string()));
     if !compiled.has_workloads() {
-        bail!("{} describes nothing that runs; a Procfile next to the Appfile says how to start it", args.path.display());
+        bail!(
+            "{} describes nothing that runs; a Procfile next to the Appfile says how to start it",
+            args.path.display()
+        );
     }
     if let Some(path) = &compiled.missing_id {
         output::write_id(path)?;
@@ -97,7 +100,8 @@ async fn build_all(compiled: &mut Compiled, images: &ImageStore, progress: &Prog
         let built = tokio::task::spawn_blocking(move || {
             let image = build::build(&spec, &store, &events)?;
             let digest: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();
-            let repository = image_name.rsplit_once(':').map_or(image_name.as_str(), |(repository, _)| repository);
+            let repository =
+                image_name.rsplit_once(':').map_or(image_name.as_str(), |(repository, _)| repository);
             let pinned = format!("{repository}:{digest}");
             store.tag(&image_name, &pinned)?;
             Ok::<_, yado_oci::image::ImageError>(pinned)

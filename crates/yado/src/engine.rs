@@ -93,7 +93,8 @@ impl Engine {
             let (api, tls, stop) = (api.clone(), pki.server_config()?, tasks.stop());
             async move { api.serve(api_listener, tls, stop.cancelled_owned()).await }
         });
-        let kubeconfigs = write_kubeconfigs(&data, settings, &pki.kubeconfig(&format!("https://{api_address}")))?;
+        let kubeconfigs =
+            write_kubeconfigs(&data, settings, &pki.kubeconfig(&format!("https://{api_address}")))?;
 
         let as_component = |name| api.client(Identity::component(name));
         let watches = Watches::new(as_component("controllers"), tasks.clone());
@@ -107,10 +108,12 @@ impl Engine {
         };
         let net_watches = watches.acting_as(as_component("net"));
         let net = Arc::new(Net::start(slot, listeners, &net_config, &net_watches, &clock, &tasks).await?);
-        let node_watches = watches.acting_as(api.client(Identity::new(format!("system:node:{node_name}"), [NODES])));
+        let node_watches =
+            watches.acting_as(api.client(Identity::new(format!("system:node:{node_name}"), [NODES])));
         let node = start_node(&data, &node_name, gateway, images, &net, node_watches, &clock, &tasks).await?;
         dialer.lead_to(node.clone());
-        let config = yado_controllers::Config { root_ca: Some(pki.authority().to_owned()), ..Default::default() };
+        let config =
+            yado_controllers::Config { root_ca: Some(pki.authority().to_owned()), ..Default::default() };
         let controlling = Watches::acting_as(&watches, as_component("controllers"));
         yado_controllers::start(&controlling, clock, &controllers, config);
         Ok(Self { data, kubeconfigs, store, api, node, net, http, watches, node_name, controllers, tasks })

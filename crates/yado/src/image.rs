@@ -72,7 +72,8 @@ impl Drop for Spooled {
 
 fn list(images: &[Image], format: Option<Format>) -> Result<()> {
     let mut out = io::stdout().lock();
-    let row = |i: &Image| json!({"names": i.names, "id": i.id, "repoDigests": i.repo_digests, "size": i.size});
+    let row =
+        |i: &Image| json!({"names": i.names, "id": i.id, "repoDigests": i.repo_digests, "size": i.size});
     let rows = || images.iter().map(row).collect::<Vec<_>>();
     match format {
         Some(Format::Json) => writeln!(out, "{}", serde_json::to_string_pretty(&rows())?)?,

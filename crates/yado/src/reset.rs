@@ -37,7 +37,8 @@ pub fn files(data: &DataDir, kubeconfigs: &[PathBuf]) -> Result<()> {
     for path in kubeconfigs.iter().cloned().chain([data.file("control.sock")]) {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                removed = removed.and(Err(error).with_context(|| format!("{} cannot be removed", path.display())));
+                removed =
+                    removed.and(Err(error).with_context(|| format!("{} cannot be removed", path.display())));
             }
             _ => {}
         }
@@ -52,7 +53,8 @@ fn unmount_below(directory: &Path) -> Result<()> {
     let mut below: Vec<PathBuf> = points.filter(|point| point.starts_with(directory)).collect();
     below.sort();
     for point in below.iter().rev() {
-        umount2(point, MntFlags::MNT_DETACH).with_context(|| format!("{} cannot be unmounted", point.display()))?;
+        umount2(point, MntFlags::MNT_DETACH)
+            .with_context(|| format!("{} cannot be unmounted", point.display()))?;
     }
     Ok(())
 }

@@ -63,7 +63,11 @@ fn machines_that_are_not_fit() {
     }
 
     // A data directory that cannot be one, and a damaged one.
-    check(&yado(&["up", "--data-dir", "/proc/nope", "--http-port", "0", "--api-port", "0"]), 1, &["/proc/nope"]);
+    check(
+        &yado(&["up", "--data-dir", "/proc/nope", "--http-port", "0", "--api-port", "0"]),
+        1,
+        &["/proc/nope"],
+    );
     let store = data.path().join("store");
     std::fs::create_dir_all(&store).expect("a folder");
     std::fs::write(store.join("state.redb"), vec![7u8; 65_536]).expect("a file");
@@ -83,12 +87,22 @@ fn clean(data: &Path) {
 fn a_second_yado_and_an_image_that_cannot_be_had() {
     let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
     let dir = cluster.data.path().to_string_lossy().into_owned();
-    let second = cluster.command(YADO).args(["up", "--data-dir", &dir, "--http-port", "0", "--api-port", "0"]).output();
+    let second = cluster
+        .command(YADO)
+        .args(["up", "--data-dir", &dir, "--http-port", "0", "--api-port", "0"])
+        .output();
     check(&second.expect("yado"), 1, &["in use by another yado", &dir, "--data-dir"]);
 
     cluster.ok(&["create", "deployment", "ghost", "--image=yado.local/ghost:1"]);
     let told = cluster.until("the Pod tells why", || {
-        let text = cluster.ok(&["get", "pods", "-l", "app=ghost", "-o", "jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}"]);
+        let text = cluster.ok(&[
+            "get",
+            "pods",
+            "-l",
+            "app=ghost",
+            "-o",
+            "jsonpath={.items[*].status.containerStatuses[*].state.waiting.reason}",
+        ]);
         (text == "ErrImagePull" || text == "ImagePullBackOff").then_some(text)
     });
     assert!(!told.is_empty());

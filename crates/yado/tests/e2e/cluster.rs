@@ -116,7 +116,8 @@ impl Cluster {
 
     /// What `curl` prints for an address within the cluster's network; empty where nobody answers.
     pub fn curl(&self, args: &[&str]) -> String {
-        let output = self.command("curl").args(["-sS", "--max-time", "10"]).args(args).output().expect("curl");
+        let output =
+            self.command("curl").args(["-sS", "--max-time", "10"]).args(args).output().expect("curl");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -158,7 +159,18 @@ impl Drop for Cluster {
 fn up(namespace: u32, data: &Path) -> Child {
     let mut child = Command::new("nsenter")
         .arg(format!("--net=/proc/{namespace}/ns/net"))
-        .args(["--", YADO, "up", "--api-port", "6443", "--http-port", "8080", "--name", "node-1", "--data-dir"])
+        .args([
+            "--",
+            YADO,
+            "up",
+            "--api-port",
+            "6443",
+            "--http-port",
+            "8080",
+            "--name",
+            "node-1",
+            "--data-dir",
+        ])
         .arg(data)
         .stdout(Stdio::piped())
         .spawn()

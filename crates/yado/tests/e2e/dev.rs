@@ -62,7 +62,8 @@ impl Dev {
     }
 
     fn curl(&self, args: &[&str]) -> String {
-        let output = self.inside("curl").args(["-sSL", "--max-time", "10"]).args(args).output().expect("curl");
+        let output =
+            self.inside("curl").args(["-sSL", "--max-time", "10"]).args(args).output().expect("curl");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -104,7 +105,9 @@ fn traces(dev: &Dev) -> BTreeSet<String> {
     let slot = std::fs::read_to_string(dev.data.path().join("net-slot")).expect("the slot");
     let run = format!("/run/yado/{}/", slot.trim());
     let mounts = std::fs::read_to_string("/proc/self/mounts").expect("mounts");
-    found.extend(mounts.lines().filter(|l| l.contains(&data) || l.contains(&run)).map(|l| format!("mount {l}")));
+    found.extend(
+        mounts.lines().filter(|l| l.contains(&data) || l.contains(&run)).map(|l| format!("mount {l}")),
+    );
     found.extend(Path::new(&run).exists().then(|| format!("folder {run}")));
     let devices = dev.inside("cat").arg("/proc/net/dev").output().expect("devices").stdout;
     let devices = String::from_utf8_lossy(&devices).into_owned();

@@ -32,7 +32,8 @@ fn check(cluster: &Cluster, rows: &[Row]) {
         let output = cluster.kubectl(&args.iter().map(String::as_str).collect::<Vec<_>>());
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
-        let met = |e: &&&str| e.strip_prefix('!').map_or_else(|| text.contains(**e), |not| !text.contains(not));
+        let met =
+            |e: &&&str| e.strip_prefix('!').map_or_else(|| text.contains(**e), |not| !text.contains(not));
         let unmet: Vec<_> = expect.iter().filter(|e| !met(e)).collect();
         if output.status.success() == fails || !unmet.is_empty() {
             failures.push(format!("kubectl {line}\n  {}, without {unmet:?}:\n{text}", output.status));
@@ -79,8 +80,11 @@ fn every_command_of_kubectl_that_users_know() {
     let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
     let dir = cluster.data.path().display().to_string();
     std::fs::write(cluster.data.path().join("password"), "s3cr3t").expect("a file");
-    std::fs::write(cluster.data.path().join("config.yaml"), "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: made}\ndata: {a: b}\n")
-        .expect("a file");
+    std::fs::write(
+        cluster.data.path().join("config.yaml"),
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: made}\ndata: {a: b}\n",
+    )
+    .expect("a file");
 
     check(
         &cluster,
@@ -122,7 +126,10 @@ fn every_command_of_kubectl_that_users_know() {
             ("get deployment web -o jsonpath={.status.readyReplicas}", &["2"]),
             ("get all", &["deployment.apps/web", "replicaset.apps/web", "service/web"]),
             ("describe deployment web", &["RollingUpdateStrategy", "NewReplicaSet:", "ScalingReplicaSet"]),
-            ("describe pods -l app=web", &["Container ID:", "yado://", "Ready:          True", "Scheduled", "Started"]),
+            (
+                "describe pods -l app=web",
+                &["Container ID:", "yado://", "Ready:          True", "Scheduled", "Started"],
+            ),
             ("describe service web", &["Endpoints:", ":8000"]),
             ("logs deployment/web", &["started as web-"]),
             ("logs -l app=web --prefix --tail=1", &["[pod/web-"]),
@@ -131,7 +138,8 @@ fn every_command_of_kubectl_that_users_know() {
             ("exec deployment/web -- sh -c 'echo out; echo err >&2'", &["out", "err"]),
         ],
     );
-    let bad = WEB.split("---").next().unwrap_or_default().replace("replicas", "replica").replace("web", "bad");
+    let bad =
+        WEB.split("---").next().unwrap_or_default().replace("replicas", "replica").replace("web", "bad");
     std::fs::write(format!("{dir}/bad.yaml"), bad).expect("a file");
     check(
         &cluster,
@@ -150,8 +158,14 @@ fn every_command_of_kubectl_that_users_know() {
             ("get deployments -l tier=front", &["web"]),
             ("annotate deployment web note='a b'", &["annotated"]),
             ("patch deployment web -p '{\"spec\":{\"replicas\":1}}'", &["patched"]),
-            ("patch deployment web --type=json -p '[{\"op\":\"replace\",\"path\":\"/spec/replicas\",\"value\":2}]'", &["patched"]),
-            ("patch deployment web --type=merge -p '{\"metadata\":{\"labels\":{\"tier\":null}}}'", &["patched"]),
+            (
+                "patch deployment web --type=json -p '[{\"op\":\"replace\",\"path\":\"/spec/replicas\",\"value\":2}]'",
+                &["patched"],
+            ),
+            (
+                "patch deployment web --type=merge -p '{\"metadata\":{\"labels\":{\"tier\":null}}}'",
+                &["patched"],
+            ),
             ("create secret generic db --from-file=DIR/password", &["secret/db created"]),
             ("get secrets", &["NAME", "TYPE", "DATA", "AGE", "db", "Opaque", "1"]),
             ("describe secret db", &["password:  6 bytes", "!s3cr3t"]),
@@ -186,16 +200,26 @@ fn every_command_of_kubectl_that_users_know() {
 /// What talks back: edit, watch, follow, exec with input and with a terminal, port-forward.
 fn interactive(cluster: &Cluster) {
     let editor = cluster.data.path().join("editor");
-    std::fs::write(&editor, "#!/bin/sh
+    std::fs::write(
+        &editor,
+        "#!/bin/sh
 sed -i 's/k: v$/k: w/' \"$1\"
-").expect("a file");
-    std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a program");
+",
+    )
+    .expect("a file");
+    std::fs::set_permissions(&editor, std::os::unix::fs::PermissionsExt::from_mode(0o755))
+        .expect("a program");
     let mut edit = cluster.command("kubectl");
     let edited = edit.args(["edit", "configmap", "c"]).env("KUBE_EDITOR", &editor).output();
     let edited = edited.expect("kubectl edit");
     assert!(String::from_utf8_lossy(&edited.stdout).contains("configmap/c edited"), "{edited:?}");
 
-    let mut watch = cluster.command("kubectl").args(["get", "configmaps", "-w", "-o", "name"]).stdout(Stdio::piped()).spawn().expect("a watch");
+    let mut watch = cluster
+        .command("kubectl")
+        .args(["get", "configmaps", "-w", "-o", "name"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("a watch");
     let mut seen = BufReader::new(watch.stdout.take().expect("its output")).lines().map_while(Result::ok);
     assert!(seen.any(|line| line == "configmap/c"));
     cluster.ok(&["create", "configmap", "later"]);
@@ -203,7 +227,12 @@ sed -i 's/k: v$/k: w/' \"$1\"
     watch.kill().expect("to end");
     watch.wait().expect("to end");
 
-    let mut follow = cluster.command("kubectl").args(["logs", "-f", "deployment/web"]).stdout(Stdio::piped()).spawn().expect("logs");
+    let mut follow = cluster
+        .command("kubectl")
+        .args(["logs", "-f", "deployment/web"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("logs");
     let mut lines = BufReader::new(follow.stdout.take().expect("its output")).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.starts_with("started as web-")));
     follow.kill().expect("to end");
@@ -225,7 +254,12 @@ sed -i 's/k: v$/k: w/' \"$1\"
     let typed = String::from_utf8_lossy(&typed.stdout).into_owned();
     assert!(typed.contains("/dev/pts/") && typed.contains("done"), "{typed}");
 
-    let mut forward = cluster.command("kubectl").args(["port-forward", "deployment/web", "18000:8000"]).stdout(Stdio::piped()).spawn().expect("port-forward");
+    let mut forward = cluster
+        .command("kubectl")
+        .args(["port-forward", "deployment/web", "18000:8000"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("port-forward");
     let mut lines = BufReader::new(forward.stdout.take().expect("its output")).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains("Forwarding from")));
     for _ in 0..3 {

@@ -34,21 +34,27 @@ fn k40_the_guestbook_example_runs_unmodified() {
     let set = format!("{page}/guestbook.php?cmd=set&key=messages&value=Mio%20was%20here");
     cluster.until("the entry is taken", || cluster.curl(&[&set]).contains("Updated").then_some(()));
     cluster.until("replicas have the entry", || {
-        cluster.curl(&[&format!("{page}/guestbook.php?cmd=get&key=messages")]).contains("Mio was here").then_some(())
+        cluster
+            .curl(&[&format!("{page}/guestbook.php?cmd=get&key=messages")])
+            .contains("Mio was here")
+            .then_some(())
     });
     let hosts: std::collections::BTreeSet<String> = cluster.until("all front ends answer", || {
         let pages = (0..12).map(|_| cluster.curl(&[&page]));
-        let hosts: std::collections::BTreeSet<String> =
-            pages.filter_map(|p| p.split("answered by ").nth(1)?.split('<').next().map(str::to_owned)).collect();
+        let hosts: std::collections::BTreeSet<String> = pages
+            .filter_map(|p| p.split("answered by ").nth(1)?.split('<').next().map(str::to_owned))
+            .collect();
         (hosts.len() == 3).then_some(hosts)
     });
     assert!(hosts.iter().all(|h| h.starts_with("frontend-")), "{hosts:?}");
 
     // A crash of the daemon costs neither containers nor entries.
-    let before = cluster.ok(&["get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[*].containerID}"]);
+    let before =
+        cluster.ok(&["get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[*].containerID}"]);
     cluster.crash_and_restart();
     assert!(cluster.curl(&[&page]).contains("Mio was here"));
-    let after = cluster.ok(&["get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[*].containerID}"]);
+    let after =
+        cluster.ok(&["get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[*].containerID}"]);
     assert_eq!(before, after);
 
     // A database Pod that goes is replaced, and found under the same name.
@@ -135,7 +141,13 @@ fn c22_what_dies_comes_back() {
     cluster.ok(&["rollout", "status", "deployment/echo", "--timeout=60s"]);
     let pod = cluster.ok(&["get", "pods", "-l", "app=echo", "-o", "jsonpath={.items[0].metadata.name}"]);
     let restarts = |name: &str| {
-        cluster.ok(&["get", "pod", name, "-o", "jsonpath={.status.containerStatuses[0].restartCount}/{.status.containerStatuses[0].ready}"])
+        cluster.ok(&[
+            "get",
+            "pod",
+            name,
+            "-o",
+            "jsonpath={.status.containerStatuses[0].restartCount}/{.status.containerStatuses[0].ready}",
+        ])
     };
     // The container's first process ignores what it has no handler for, but not this.
     let killed = cluster.kubectl(&["exec", &pod, "--", "sh", "-c", "kill -9 $(pidof httpd) || true"]);
@@ -179,7 +191,8 @@ fn o21_services_are_found_by_name() {
         });
         assert!(answer.starts_with("one echo-"), "{name}: {answer}");
     }
-    let unknown = cluster.kubectl(&["exec", "deployment/echo", "--", "wget", "-qO-", "http://nobody.default/"]);
+    let unknown =
+        cluster.kubectl(&["exec", "deployment/echo", "--", "wget", "-qO-", "http://nobody.default/"]);
     assert!(!unknown.status.success());
     assert_eq!(cluster.curl(&["http://127.0.0.1:8080/"]), "default backend - 404\n");
 }
