@@ -2,6 +2,7 @@
 #![allow(clippy::print_stdout)] // it speaks to a terminal
 
 mod demo_images;
+mod kubectl;
 mod test;
 mod tidy;
 
@@ -53,7 +54,9 @@ fn root() -> PathBuf {
 /// Runs a command in the root, showing what it is; fails if it does.
 fn run(program: &str, args: &[&str]) -> Result<()> {
     println!("+ {program} {}", args.join(" "));
-    let status = Command::new(program).args(args).current_dir(root()).status();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::env::split_paths(&path).chain([kubectl::tools()]))?;
+    let status = Command::new(program).args(args).env("PATH", path).current_dir(root()).status();
     let status = status.with_context(|| format!("{program} cannot be started; is it installed?"))?;
     if !status.success() {
         bail!("`{program} {}` failed: {status}", args.join(" "));

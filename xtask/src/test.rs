@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::{demo_images, is_installed, run as command, tidy};
+use crate::{demo_images, is_installed, kubectl, run as command, tidy};
 
 /// Debian packages by the program each brings: real peers for the tests.
 const PACKAGES: &[(&str, &str)] = &[
@@ -13,12 +13,14 @@ const PACKAGES: &[(&str, &str)] = &[
     ("script", "bsdutils"),                 // a terminal for `kubectl exec -it`
     ("ip", "iproute2"),                     // the loopback device of such a namespace
     ("curl", "curl"),                       // what users call pages with
+    ("python3", "python3"),                 // unpacks an archive
     ("cc", "gcc"),                          // the linker, and C in a few crates
 ];
 
 /// Installs, checks, builds and tests; `filter` goes to the test runner.
 pub fn run(filter: &[String]) -> Result<()> {
     install_packages()?;
+    kubectl::install()?;
     run_checks()?;
     demo_images::run()?;
     let filter: Vec<&str> = filter.iter().map(String::as_str).collect();

@@ -1,0 +1,175 @@
+//! A lean client of the API: one HTTP/1.1 connection over TLS with the kubeconfig's certificate. Load is made with it
+//! rather than with `kube`, so that the figures are the server's and not the client's.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use serde_json::Value;
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio_rustls::TlsConnector;
+
+/// What is waited for happens within moments or is broken.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Where the API is and how to prove who asks.
+#[derive(Clone)]
+pub struct Access {
+    address: String,
+    connector: TlsConnector,
+}
+
+impl Access {
+    /// Reads a kubeconfig as Yado writes it: one cluster, one user, everything within the file.
+    pub fn read(kubeconfig: &Path) -> Result<Self> {
+        let text = std::fs::read_to_string(kubeconfig).with_context(|| kubeconfig.display().to_string())?;
+        let config: Value = serde_norway::from_str(&text)?;
+        let at = |pointer: &str| {
+            let found = config.pointer(pointer).and_then(Value::as_str);
+            found.with_context(|| format!("{} has no {pointer}", kubeconfig.display()))
+        };
+        let pem = |pointer: &str| anyhow::Ok(STANDARD.decode(at(pointer)?)?);
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(&pem("/clusters/0/cluster/certificate-authority-data")?)?)?;
+        let certificate = CertificateDer::from_pem_slice(&pem("/users/0/user/client-certificate-data")?)?;
+        let key = PrivateKeyDer::from_pem_slice(&pem("/users/0/user/client-key-data")?)?;
+        let tls = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let tls = tls.with_client_auth_cert(vec![certificate], key)?;
+        let address = at("/clusters/0/cluster/server")?.trim_start_matches("https://").to_owned();
+        Ok(Self { address, connector: TlsConnector::from(Arc::new(tls)) })
+    }
+
+    /// A new connection. It lives in `tasks`.
+    pub async fn connect(&self, tasks: &mut JoinSet<()>) -> Result<Connection> {
+        let stream = TcpStream::connect(&self.address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from("127.0.0.1")?;
+        let stream = self.connector.connect(name, stream).await?;
+        Connection::over(stream, &self.address, tasks).await
+    }
+}
+
+/// One connection, one request at a time.
+pub struct Connection {
+    sender: SendRequest<Full<Bytes>>,
+    host: String,
+}
+
+impl Connection {
+    /// HTTP/1.1 over a stream that is there.
+    pub async fn over<S>(stream: S, host: &str, tasks: &mut JoinSet<()>) -> Result<Self>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    {
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        tasks.spawn(async move {
+            // How a connection ends is told to whoever asks over it.
+            let _ = connection.await;
+        });
+        Ok(Self { sender, host: host.to_owned() })
+    }
+
+    /// Sends a request and gives the head of the answer.
+    pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>> {
+        let kind = match method {
+            Method::PATCH => "application/merge-patch+json",
+            _ => "application/json",
+        };
+        let request = Request::builder().method(method).uri(path).header(HOST, &self.host).header(CONTENT_TYPE, kind);
+        self.sender.ready().await?;
+        Ok(self.sender.send_request(request.body(Full::new(body))?).await?)
+    }
+
+    /// Sends a request and gives the whole answer, which must tell of success.
+    pub async fn bytes(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
+        let response = self.send(method.clone(), path, body).await?;
+        let status = response.status();
+        let bytes = response.into_body().collect().await?.to_bytes();
+        if !status.is_success() {
+            bail!("{method} {path}: {status} {}", String::from_utf8_lossy(&bytes));
+        }
+        Ok(bytes)
+    }
+
+    pub async fn get(&mut self, path: &str) -> Result<Value> {
+        Ok(serde_json::from_slice(&self.bytes(Method::GET, path, Bytes::new()).await?)?)
+    }
+
+    pub async fn post(&mut self, path: &str, object: &Value) -> Result<Value> {
+        let body = serde_json::to_vec(object)?.into();
+        Ok(serde_json::from_slice(&self.bytes(Method::POST, path, body).await?)?)
+    }
+
+    pub async fn merge(&mut self, path: &str, patch: &Value) -> Result<Value> {
+        let body = serde_json::to_vec(patch)?.into();
+        Ok(serde_json::from_slice(&self.bytes(Method::PATCH, path, body).await?)?)
+    }
+
+    pub async fn delete(&mut self, path: &str) -> Result<()> {
+        self.bytes(Method::DELETE, path, Bytes::new()).await.map(drop)
+    }
+
+    /// Watches a collection from now on, over this connection alone.
+    pub async fn watch(mut self, collection: &str) -> Result<Watch> {
+        let list = self.get(collection).await?;
+        let revision = list.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or("0").to_owned();
+        let joint = if collection.contains('?') { '&' } else { '?' };
+        let path = format!("{collection}{joint}watch=true&resourceVersion={revision}");
+        let response = self.send(Method::GET, &path, Bytes::new()).await?;
+        if !response.status().is_success() {
+            bail!("GET {path}: {}", response.status());
+        }
+        Ok(Watch { _connection: self, body: response.into_body(), read: Vec::new() })
+    }
+}
+
+/// Events of a collection.
+pub struct Watch {
+    _connection: Connection,
+    body: Incoming,
+    read: Vec<u8>,
+}
+
+impl Watch {
+    /// Waits for an event that `wanted` takes, given its type and object.
+    pub async fn until(&mut self, what: &str, mut wanted: impl FnMut(&str, &Value) -> bool) -> Result<Value> {
+        let found = async {
+            loop {
+                let mut event = self.next().await?;
+                let kind = event["type"].as_str().unwrap_or_default().to_owned();
+                if kind == "ERROR" {
+                    bail!("the watch ended: {event}");
+                }
+                if wanted(&kind, &event["object"]) {
+                    return Ok(event["object"].take());
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, found).await.map_err(|_| anyhow!("{what}: not within {PATIENCE:?}"))?
+    }
+
+    async fn next(&mut self) -> Result<Value> {
+        loop {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                return Ok(serde_json::from_slice(&line)?);
+            }
+            let frame = self.body.frame().await.context("the watch ended")??;
+            if let Some(data) = frame.data_ref() {
+                self.read.extend_from_slice(data);
+            }
+        }
+    }
+}
