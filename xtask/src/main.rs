@@ -1,6 +1,7 @@
 //! Work on the project itself: `cargo xtask test|tidy|bench|demo-images`.
 #![allow(clippy::print_stdout)] // it speaks to a terminal
 
+mod bench;
 mod demo_images;
 mod kubectl;
 mod test;
@@ -15,6 +16,7 @@ const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
   test [FILTER...]   install what the tests need, check format, lints and tidiness, run every test
+  bench [PART...]    measure the release binary: daemon, workloads, api, dev; all of them by default
   demo-images        build the images that example manifests ask for, as archives in target/images/
   tidy               check the rules that the compiler does not: dependencies between crates, file sizes, bans
 ";
@@ -26,6 +28,7 @@ fn main() -> ExitCode {
     let done = match command.as_str() {
         "test" => test::run(&rest),
         "tidy" => tidy::run(),
+        "bench" => bench::run(&rest),
         "demo-images" => demo_images::run(),
         "" | "help" | "--help" | "-h" => {
             print!("{USAGE}");

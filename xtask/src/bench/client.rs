@@ -42,7 +42,8 @@ impl Access {
         };
         let pem = |pointer: &str| anyhow::Ok(STANDARD.decode(at(pointer)?)?);
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(&pem("/clusters/0/cluster/certificate-authority-data")?)?)?;
+        roots
+            .add(CertificateDer::from_pem_slice(&pem("/clusters/0/cluster/certificate-authority-data")?)?)?;
         let certificate = CertificateDer::from_pem_slice(&pem("/users/0/user/client-certificate-data")?)?;
         let key = PrivateKeyDer::from_pem_slice(&pem("/users/0/user/client-key-data")?)?;
         let tls = rustls::ClientConfig::builder().with_root_certificates(roots);
@@ -87,7 +88,8 @@ impl Connection {
             Method::PATCH => "application/merge-patch+json",
             _ => "application/json",
         };
-        let request = Request::builder().method(method).uri(path).header(HOST, &self.host).header(CONTENT_TYPE, kind);
+        let request =
+            Request::builder().method(method).uri(path).header(HOST, &self.host).header(CONTENT_TYPE, kind);
         self.sender.ready().await?;
         Ok(self.sender.send_request(request.body(Full::new(body))?).await?)
     }
@@ -124,7 +126,8 @@ impl Connection {
     /// Watches a collection from now on, over this connection alone.
     pub async fn watch(mut self, collection: &str) -> Result<Watch> {
         let list = self.get(collection).await?;
-        let revision = list.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or("0").to_owned();
+        let revision =
+            list.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or("0").to_owned();
         let joint = if collection.contains('?') { '&' } else { '?' };
         let path = format!("{collection}{joint}watch=true&resourceVersion={revision}");
         let response = self.send(Method::GET, &path, Bytes::new()).await?;

@@ -47,7 +47,16 @@ impl Cluster {
     pub async fn start(&mut self) -> Result<Duration> {
         let began = Instant::now();
         let mut child = Command::new(yado())
-            .args(["up", "--api-port", "6443", "--http-port", &HTTP.to_string(), "--name", "node-1", "--data-dir"])
+            .args([
+                "up",
+                "--api-port",
+                "6443",
+                "--http-port",
+                &HTTP.to_string(),
+                "--name",
+                "node-1",
+                "--data-dir",
+            ])
             .arg(self.data.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -95,7 +104,8 @@ impl Drop for Cluster {
         while let Ok(None) = child.try_wait() {
             std::thread::sleep(Duration::from_millis(1));
         }
-        let reset = std::process::Command::new(yado()).args(["reset", "--data-dir"]).arg(self.data.path()).status();
+        let reset =
+            std::process::Command::new(yado()).args(["reset", "--data-dir"]).arg(self.data.path()).status();
         if !reset.is_ok_and(|status| status.success()) {
             eprintln!("xtask: {} is not removed entirely", self.data.path().display());
         }
@@ -155,7 +165,8 @@ pub fn shims(data: &Path) -> Result<Vec<u32>> {
     let data = data.to_string_lossy().into_owned();
     let is_shim = |pid: &u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let words: Vec<String> = line.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+        let words: Vec<String> =
+            line.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
         words.get(1).is_some_and(|w| w == "shim") && words.iter().any(|w| w.contains(&data))
     };
     Ok(processes()?.into_iter().filter(is_shim).collect())

@@ -25,10 +25,22 @@ pub fn measure(report: &mut Report) -> Result<()> {
     docker(&["load", "--quiet", "--input", &archive.to_string_lossy()])?;
     let (mut started, mut killed, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        let names: Vec<String> = (0..PODS).map(|n| format!("yado-bench-{}-{n}", std::process::id())).collect();
+        let names: Vec<String> =
+            (0..PODS).map(|n| format!("yado-bench-{}-{n}", std::process::id())).collect();
         let began = Instant::now();
         let made = at_once(&names, |name| {
-            docker(&["run", "-d", "--network=none", "--restart=always", "--name", name, "busybox", "sh", "-c", PROGRAM])
+            docker(&[
+                "run",
+                "-d",
+                "--network=none",
+                "--restart=always",
+                "--name",
+                name,
+                "busybox",
+                "sh",
+                "-c",
+                PROGRAM,
+            ])
         });
         started.push(began.elapsed());
         let again = made.and_then(|()| names.first().context("no container").and_then(|name| restart(name)));
@@ -48,7 +60,17 @@ fn restart(name: &str) -> Result<Duration> {
     let pid = docker(&["inspect", "--format", "{{.State.Pid}}", name])?;
     let filter = format!("container={name}");
     let mut events = Command::new("docker")
-        .args(["events", "--since", "0s", "--filter", &filter, "--filter", "event=start", "--format", "{{.Status}}"])
+        .args([
+            "events",
+            "--since",
+            "0s",
+            "--filter",
+            &filter,
+            "--filter",
+            "event=start",
+            "--format",
+            "{{.Status}}",
+        ])
         .stdout(Stdio::piped())
         .spawn()?;
     let lines = BufReader::new(events.stdout.take().context("docker has no output")?).lines();
