@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use yado_reconcile::events::EventType;
 
+use crate::lifecycle::Run;
 use crate::pod::{Entry, Shared};
 use target::{Target, Verdict};
 
@@ -124,6 +125,7 @@ pub(crate) fn start(
         (Purpose::Liveness, container.liveness_probe.as_ref()),
     ];
     let open = Arc::new(open);
+    let attempt = entry.record.lock().container(&container.name).attempt;
     for (purpose, probe) in probes {
         let Some(probe) = probe else { continue };
         let runner = Runner {
@@ -133,6 +135,7 @@ pub(crate) fn start(
             container: container.clone(),
             probe: probe.clone(),
             purpose,
+            attempt,
             open: open.clone(),
             gate: gate.clone(),
         };
@@ -151,6 +154,8 @@ struct Runner {
     container: Container,
     probe: Probe,
     purpose: Purpose,
+    /// The run that is probed: a result that comes late says nothing of the next one.
+    attempt: u32,
     open: Arc<watch::Sender<bool>>,
     gate: watch::Receiver<bool>,
 }
@@ -214,6 +219,9 @@ impl Runner {
     fn apply(&self, holds: bool) -> bool {
         let name = &self.container.name;
         let (changed, done) = self.entry.with_container(name, |record| match (self.purpose, holds) {
+            _ if record.attempt != self.attempt || !matches!(record.run, Run::Running { .. }) => {
+                (false, true)
+            }
             (Purpose::Startup, true) => {
                 record.started = true;
                 record.ready = self.container.readiness_probe.is_none();

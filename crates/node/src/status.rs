@@ -32,7 +32,10 @@ pub(crate) fn of(pod: &Pod, record: &PodRecord, host: IpAddr, now: Now) -> PodSt
     let containers: Vec<_> = spec.containers.iter().map(|c| context.container(c, false)).collect();
     let phase = context.phase(outcome);
     let failed = record.failed.clone();
-    let address = record.address.map(|a| a.to_string()).or_else(|| old.pod_ip.clone());
+    let address = match spec.host_network {
+        Some(true) => Some(host.to_string()),
+        _ => record.address.map(|a| a.to_string()).or_else(|| old.pod_ip.clone()),
+    };
     PodStatus {
         conditions: Some(context.conditions(&init, &containers, outcome)),
         container_statuses: Some(containers),

@@ -190,12 +190,6 @@ async fn create(
         .map_err(|e| cannot(format!("cannot make the container's files: {e}")))?;
     let sandbox = entry.sandbox.lock().clone();
     let sandbox = sandbox.ok_or_else(|| cannot("the Pod's sandbox is gone".into()))?;
-    if let Some(before) = attempt.checked_sub(1) {
-        // Its exit code and logs are kept elsewhere; its writable layer is of no more use.
-        if let Err(error) = sandbox.remove(&ContainerRecord::id(name, before)).await {
-            tracing::debug!(pod = %entry.key, container = name, %error, "the container before was not removed");
-        }
-    }
     let id = specified.id.clone();
     sandbox.create(specified).await.map_err(|error| {
         event(EventType::Warning, "Failed", format!("Error: {error}"));
@@ -206,6 +200,13 @@ async fn create(
         Ok(_pid) => event(EventType::Normal, "Started", format!("Container started: {name}")),
         // The container's state says the same, and counts as a run that has ended.
         Err(error) => event(EventType::Warning, "Failed", format!("Error: {error}")),
+    }
+    if let Some(before) = attempt.checked_sub(1) {
+        // Only now, since the restart is what somebody waits for. Its exit code and its log are kept elsewhere; its
+        // writable layer is of no more use.
+        if let Err(error) = sandbox.remove(&ContainerRecord::id(name, before)).await {
+            tracing::debug!(pod = %entry.key, container = name, %error, "the container before was not removed");
+        }
     }
     Ok(())
 }
