@@ -19,6 +19,7 @@ use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
 use serde_json::Value;
 use tokio::sync::{oneshot, watch};
+use tokio_util::sync::CancellationToken;
 use yado_store::Store;
 
 use crate::object::{Change, Object};
@@ -155,6 +156,8 @@ pub struct Cache {
     by_prefix: HashMap<String, usize>,
     applied: watch::Sender<u64>,
     pending: Mutex<HashMap<usize, Pending>>,
+    /// Nothing feeds the collections any more.
+    ended: CancellationToken,
 }
 
 /// A write on its way: its decoded object, so that the feed need not decode it again, and who waits for it.
@@ -181,7 +184,13 @@ impl Cache {
         let by_prefix =
             RESOURCES.iter().filter(|r| r.storage == Storage::Stored).map(|r| (r.prefix(), r.index));
         let by_prefix = by_prefix.collect();
-        Self { collections, by_prefix, applied: watch::Sender::new(revision), pending: Mutex::default() }
+        Self {
+            collections,
+            by_prefix,
+            applied: watch::Sender::new(revision),
+            pending: Mutex::default(),
+            ended: CancellationToken::new(),
+        }
     }
 
     /// The collection of a resource; `None` for what is only answered.
@@ -199,12 +208,28 @@ impl Cache {
         *self.applied.borrow()
     }
 
-    /// Ready once `revision` is visible.
-    pub async fn wait(&self, revision: u64) {
-        if self.applied() < revision {
-            // The sender is in `self`, so it cannot be gone.
-            let _ = self.applied.subscribe().wait_for(|applied| *applied >= revision).await;
+    /// Ready once `revision` is visible, or once that will not happen any more.
+    pub async fn wait(&self, revision: u64) -> Result<(), FeedEnded> {
+        if self.applied() >= revision {
+            return Ok(());
         }
+        let mut applied = self.applied.subscribe();
+        tokio::select! {
+            biased;
+            // The sender is in `self`, so it cannot be gone.
+            _ = applied.wait_for(|applied| *applied >= revision) => Ok(()),
+            () = self.ended.cancelled() => Err(FeedEnded),
+        }
+    }
+
+    /// Whether the collections are still fed.
+    pub fn is_fed(&self) -> bool {
+        !self.ended.is_cancelled()
+    }
+
+    /// Ready once the collections are no longer fed.
+    pub async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Announces a write of `stored`, the store's form of `value`.
@@ -225,18 +250,18 @@ impl Cache {
 
 impl Claim<'_> {
     /// The object as readers see it, once they do; `revision` is what the store said of the write.
-    pub async fn written(mut self, revision: u64) -> Result<Arc<Object>, WriteUnseen> {
+    pub async fn written(mut self, revision: u64) -> Result<Arc<Object>, FeedEnded> {
         tokio::select! {
             biased;
-            object = &mut self.done => object.map_err(|_| WriteUnseen { revision }),
-            () = self.cache.wait(revision) => match self.done.try_recv() {
-                Ok(object) => Ok(object),
-                // A store that hands out copies: the feed decoded one of them, and this one makes its own.
-                Err(_) => {
-                    let pending = self.cache.pending.lock().remove(&self.address);
-                    let pending = pending.ok_or(WriteUnseen { revision })?;
-                    Ok(Arc::new(Object::new(pending.value, &pending.stored, revision)))
+            object = &mut self.done => object.map_err(|_| FeedEnded),
+            visible = self.cache.wait(revision) => {
+                visible?;
+                if let Ok(object) = self.done.try_recv() {
+                    return Ok(object);
                 }
+                // A store that hands out copies: the feed decoded one of them, and this one makes its own.
+                let pending = self.cache.pending.lock().remove(&self.address).ok_or(FeedEnded)?;
+                Ok(Arc::new(Object::new(pending.value, &pending.stored, revision)))
             },
         }
     }
@@ -248,12 +273,10 @@ impl Drop for Claim<'_> {
     }
 }
 
-/// The feed ended before a write was seen; the write itself is done.
+/// The store's changes no longer reach the collections: the server stops, or the store failed (which was logged).
 #[derive(Debug, thiserror::Error)]
-#[error("revision {revision} was written, but the server stopped before it could be read back")]
-pub struct WriteUnseen {
-    revision: u64,
-}
+#[error("the server is shutting down or has lost its store; what was written stays written")]
+pub struct FeedEnded;
 
 /// Loads everything and starts the feed.
 pub async fn start(store: Arc<dyn Store>) -> yado_store::Result<(Arc<Cache>, feed::Feed)> {

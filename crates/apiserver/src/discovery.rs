@@ -83,9 +83,12 @@ fn architecture() -> &'static str {
 }
 
 fn health(server: &Inner) -> Response<Body> {
-    let stopping = server.stop.is_cancelled();
-    let text = if stopping { "shutting down" } else { "ok" };
-    let mut response = content::json(if stopping { 503 } else { 200 }, Body::Full(Some(text.into())));
+    let (code, text) = match () {
+        () if server.stop.is_cancelled() => (503, "shutting down"),
+        () if !server.cache.is_fed() => (503, "the store cannot be read"),
+        () => (200, "ok"),
+    };
+    let mut response = content::json(code, Body::Full(Some(text.into())));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

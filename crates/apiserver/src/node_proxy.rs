@@ -54,7 +54,7 @@ impl Inner {
         query: &Query,
         parts: &mut Parts,
     ) -> Result<Response<Body>> {
-        self.fresh().await;
+        self.fresh().await?;
         let pod = self.find(r.resource, &r.namespace, &r.name)?;
         let subresource = r.subresource.ok_or_else(Failure::method_not_allowed)?;
         let path = node_path(subresource, &pod.value, query)?;

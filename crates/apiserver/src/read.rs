@@ -29,18 +29,18 @@ pub fn shown<'a>(resource: &Resource, value: &'a Value) -> Cow<'a, Value> {
 
 impl Inner {
     /// Ready once everything that was written before now is visible.
-    pub(crate) async fn fresh(&self) {
-        self.cache.wait(self.store.revision()).await;
+    pub(crate) async fn fresh(&self) -> Result<()> {
+        Ok(self.cache.wait(self.store.revision()).await?)
     }
 
     /// Ready once `revision` is visible; a failure where it is not reached soon.
     pub(crate) async fn reach(&self, revision: u64) -> Result<()> {
-        self.fresh().await;
+        self.fresh().await?;
         if self.cache.applied() >= revision {
             return Ok(());
         }
         tokio::select! {
-            () = self.cache.wait(revision) => Ok(()),
+            visible = self.cache.wait(revision) => Ok(visible?),
             () = self.clock.sleep(REVISION_WAIT) => Err(Failure::too_new(revision, self.cache.applied())),
         }
     }

@@ -33,7 +33,7 @@ const MAX_STREAMS: u32 = 250;
 /// A client has to say who it is, and what it wants, within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Requests that run when the server stops get so long to end.
-const GRACE: Duration = Duration::from_secs(5);
+pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// After a failure to accept (as when file descriptors run out) the next attempt waits, so as not to spin.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Buffer of a connection within the process.

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use http::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use yado_store::Store;
@@ -25,9 +26,15 @@ use crate::cache::{self, Cache, feed::Feed};
 use crate::content::{self, Body, BoxError, MAX_BODY};
 use crate::node_proxy::NodeDialer;
 use crate::request::{ApiRequest, Request, Verb};
-use crate::serve::EndWatches;
+use crate::serve::{EndWatches, GRACE};
 use crate::status::{Failure, Result};
 use crate::{bootstrap, discovery};
+
+/// Requests with bodies that are worked on at once; more wait. At their largest they take 768 MiB, as they usually are
+/// less than one.
+const MAX_BODIES: usize = 256;
+/// A body has to come within this time, so that slow senders do not take all places.
+const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// What a server is made with.
 #[derive(Clone)]
@@ -76,6 +83,8 @@ pub(crate) struct Inner {
     pub(crate) stop: CancellationToken,
     /// Connections, streams and the server's own loops.
     pub(crate) tasks: TaskTracker,
+    /// Places for requests with bodies.
+    bodies: Semaphore,
     feed: Mutex<Option<Feed>>,
 }
 
@@ -100,6 +109,7 @@ impl ApiServer {
             cache,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            bodies: Semaphore::new(MAX_BODIES),
             feed: Mutex::new(Some(feed)),
         });
         bootstrap::run(&inner).await?;
@@ -126,7 +136,12 @@ impl ApiServer {
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();
         self.inner.tasks.close();
-        self.inner.tasks.wait().await;
+        if tokio::time::timeout(GRACE, self.inner.tasks.wait()).await.is_err() {
+            tracing::warn!(
+                tasks = self.inner.tasks.len(),
+                "streams did not end within {GRACE:?} and are left behind"
+            );
+        }
         let feed = self.inner.feed.lock().take();
         if let Some(mut feed) = feed {
             feed.stop().await;
@@ -192,7 +207,7 @@ impl Inner {
         let mut response = match &r.verb {
             Verb::Connect(query) => self.connect(&r, query, &mut parts).await?,
             _ => {
-                let body = read(body).await?;
+                let (body, _place) = self.read(body).await?;
                 Box::pin(self.act(&r, &who, &parts, &body)).await?
             }
         };
@@ -200,6 +215,30 @@ impl Inner {
             content::compress(&mut response, &parts.headers);
         }
         Ok(response)
+    }
+
+    /// The whole body, within the limits; what is returned with it holds a place among the bodies in memory.
+    async fn read<B>(&self, body: B) -> Result<(Bytes, Option<SemaphorePermit<'_>>)>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if body.is_end_stream() {
+            return Ok((Bytes::new(), None));
+        }
+        // The semaphore is never closed.
+        let place = self.bodies.acquire().await.map_err(Failure::internal)?;
+        let whole = tokio::select! {
+            whole = Limited::new(body, MAX_BODY).collect() => whole,
+            () = self.clock.sleep(BODY_TIME) => {
+                return Err(Failure::new(408, "Timeout", "the request's body did not come in time"));
+            }
+        };
+        match whole {
+            Ok(whole) => Ok((whole.to_bytes(), Some(place))),
+            Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(MAX_BODY)),
+            Err(error) => Err(Failure::bad_request(format!("the request's body could not be read: {error}"))),
+        }
     }
 
     async fn act(
@@ -229,19 +268,3 @@ impl Inner {
 /// Marks a request from this very machine: packing its answer would cost both sides more than it saves.
 #[derive(Clone, Copy, Debug)]
 pub struct NearBy;
-
-/// The whole body, within the limit.
-async fn read<B>(body: B) -> Result<Bytes>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    if body.is_end_stream() {
-        return Ok(Bytes::new());
-    }
-    match Limited::new(body, MAX_BODY).collect().await {
-        Ok(whole) => Ok(whole.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(MAX_BODY)),
-        Err(error) => Err(Failure::bad_request(format!("the request's body could not be read: {error}"))),
-    }
-}

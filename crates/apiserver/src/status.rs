@@ -186,6 +186,12 @@ impl Failure {
     }
 }
 
+impl From<crate::cache::FeedEnded> for Failure {
+    fn from(ended: crate::cache::FeedEnded) -> Self {
+        Self::new(503, "ServiceUnavailable", ended.to_string())
+    }
+}
+
 impl From<yado_store::Error> for Failure {
     fn from(error: yado_store::Error) -> Self {
         use yado_store::Error::{Closed, Compacted, DiskFull, Full, FutureRevision, TooLarge};

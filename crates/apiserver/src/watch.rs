@@ -60,7 +60,7 @@ impl Inner {
         if options.initial_events {
             self.reach(asked).await?;
         } else {
-            self.fresh().await;
+            self.fresh().await?;
         }
         let collection = self.collection(r.resource)?;
         let changed = collection.subscribe();
@@ -141,6 +141,7 @@ impl Watcher {
         tokio::select! {
             biased;
             () = self.end.cancelled() => self.ended = true,
+            () = self.inner.cache.ended() => self.ended = true,
             changed = self.changed.changed() => self.ended = changed.is_err(),
             () = &mut self.timeout => {
                 self.ended = true;

@@ -99,7 +99,7 @@ impl Inner {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Response<Body>> {
-        self.fresh().await;
+        self.fresh().await?;
         match (&r.verb, r.subresource) {
             (Verb::Create(_), None)
                 if r.resource.storage == Storage::Answered && r.resource.kind != "Binding" =>
@@ -196,16 +196,14 @@ impl Inner {
         };
         match self.store.txn(Txn { compares, ops }).await? {
             TxnOutcome::Committed { revision } => match claim {
-                Some(claim) => {
-                    Ok(Committed::Object(claim.written(revision).await.map_err(Failure::internal)?))
-                }
+                Some(claim) => Ok(Committed::Object(claim.written(revision).await?)),
                 None => {
-                    self.cache.wait(revision).await;
+                    self.cache.wait(revision).await?;
                     Ok(Committed::Gone)
                 }
             },
             TxnOutcome::Conflict { current: found, revision: at } => {
-                self.cache.wait(at).await;
+                self.cache.wait(at).await?;
                 let found = found.first().and_then(Option::as_ref).map_or(0, |kv| kv.mod_revision);
                 Ok(Committed::Conflict { itself: found != expected })
             }

@@ -307,7 +307,7 @@ async fn watches_tell_every_change_once() {
         ("resourceVersion=0".to_owned(), 1, "ADDED a null"),
         ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true".to_owned(), 2,
             "ADDED a null|BOOKMARK - {\"k8s.io/initial-events-end\":\"true\"}"),
-        ("timeoutSeconds=0&allowWatchBookmarks=true".to_owned(), 9, "ADDED a null|BOOKMARK - null"),
+        ("timeoutSeconds=1&allowWatchBookmarks=true".to_owned(), 9, "ADDED a null|BOOKMARK - null"),
     ] {
         let line = format!("GET {CMS}?watch=1&{query}");
         assert_eq!(f.events(&line, count).await.join("|"), expect, "{line}");

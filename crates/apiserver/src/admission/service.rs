@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
 
 use rand::Rng;
 use serde_json::{Value, json};
@@ -130,57 +131,24 @@ pub(super) fn allocate(
     service: &mut Value,
     old: Option<&Value>,
 ) -> Result<()> {
-    let name = meta(service, "name").to_owned();
     let kind = type_of(service).to_owned();
     if kind == "ExternalName" || !service["spec"].is_object() {
         return Ok(());
     }
-    let mine = old.map(holdings).unwrap_or_default();
-    let mut taken = BTreeSet::new();
+    let mut held = Held { mine: old.map(holdings).unwrap_or_default(), taken: BTreeSet::new() };
     for other in server.collection(resource)?.list("", None, 0, |_| true).objects {
-        taken.extend(holdings(&other.value));
+        held.taken.extend(holdings(&other.value));
     }
-    let refuse = |field: &str, message: String| {
-        Err(Failure::invalid(
-            "",
-            "Service",
-            &name,
-            [(field.to_owned(), "FieldValueInvalid".to_owned(), message)],
-        ))
+    let name = meta(service, "name").to_owned();
+    let refuse = |Refused { field, message }: Refused| {
+        if field.is_empty() {
+            return Failure::internal(message);
+        }
+        Failure::invalid("", "Service", &name, [(field, "FieldValueInvalid".to_owned(), message)])
     };
-    let (cidr, node_ports) = (server.config.service_cidr, server.config.node_ports.clone());
     let spec = &mut service["spec"];
     let given = spec["clusterIP"].as_str().or(spec["clusterIPs"][0].as_str()).unwrap_or_default().to_owned();
-    let address = match given.as_str() {
-        "None" => given,
-        "" => match free_address(cidr, &taken, &mut rand::rng()) {
-            Some(address) => address.to_string(),
-            None => {
-                return Err(Failure::internal(format!(
-                    "no address of {cidr} is free for Service \"{name}\""
-                )));
-            }
-        },
-        _ if mine.contains(&format!("{ADDRESSES}{given}")) => given,
-        _ if !given.parse().is_ok_and(|a| cidr.contains(a)) => {
-            return refuse(
-                "spec.clusterIPs",
-                format!(
-                    "Invalid value: [\"{given}\"]: failed to allocate IP {given}: the provided IP ({given}) is not in the \
-                     valid range. The range of valid IPs is {cidr}"
-                ),
-            );
-        }
-        _ if taken.contains(&format!("{ADDRESSES}{given}")) => {
-            return refuse(
-                "spec.clusterIPs",
-                format!(
-                    "Invalid value: [\"{given}\"]: failed to allocate IP {given}: provided IP is already allocated"
-                ),
-            );
-        }
-        _ => given,
-    };
+    let address = held.address(server.config.service_cidr, given).map_err(refuse)?;
     spec["clusterIPs"] = json!([address]);
     spec["clusterIP"] = address.into();
     for (field, value) in [("ipFamilies", json!(["IPv4"])), ("ipFamilyPolicy", json!("SingleStack"))] {
@@ -192,48 +160,84 @@ pub(super) fn allocate(
         return Ok(());
     }
     for (i, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
-        let field = format!("spec.ports[{i}].nodePort");
         let wanted = port["nodePort"].as_u64().filter(|p| *p != 0);
-        let key = |p: u64| format!("{NODE_PORTS}{p}");
-        let chosen = match wanted {
-            Some(wanted) if mine.contains(&key(wanted)) => wanted,
-            Some(wanted) if !u16::try_from(wanted).is_ok_and(|p| node_ports.contains(&p)) => {
-                let (first, last) = (node_ports.start(), node_ports.end());
-                let message = format!(
-                    "Invalid value: {wanted}: provided port is not in the valid range. The range of valid ports is \
-                     {first}-{last}"
-                );
-                return refuse(&field, message);
-            }
-            Some(wanted) if taken.contains(&key(wanted)) => {
-                return refuse(
-                    &field,
-                    format!("Invalid value: {wanted}: provided port is already allocated"),
-                );
-            }
-            Some(wanted) => wanted,
-            None => {
-                let start = rand::rng().random_range(node_ports.clone());
-                let free = (start..=*node_ports.end())
-                    .chain(*node_ports.start()..start)
-                    .map(u64::from)
-                    .find(|p| !taken.contains(&key(*p)));
-                match free {
-                    Some(free) => {
-                        taken.insert(key(free));
-                        free
-                    }
-                    None => {
-                        return Err(Failure::internal(format!(
-                            "no node port is free for Service \"{name}\""
-                        )));
-                    }
-                }
-            }
-        };
-        port["nodePort"] = chosen.into();
+        let field = format!("spec.ports[{i}].nodePort");
+        port["nodePort"] = held.node_port(&server.config.node_ports, wanted, field).map_err(refuse)?.into();
     }
     Ok(())
+}
+
+/// Keys of what this Service held before, and of what any Service holds.
+struct Held {
+    mine: BTreeSet<String>,
+    taken: BTreeSet<String>,
+}
+
+/// Why something is not given. Without a field: there is nothing left to give.
+struct Refused {
+    field: String,
+    message: String,
+}
+
+impl Held {
+    /// The address for a Service that asks for `given`, or for any where that is empty.
+    fn address(&self, cidr: Cidr, given: String) -> Result<String, Refused> {
+        let refuse = |why: String| Refused {
+            field: "spec.clusterIPs".into(),
+            message: format!("Invalid value: [\"{given}\"]: failed to allocate IP {given}: {why}"),
+        };
+        let key = format!("{ADDRESSES}{given}");
+        match given.as_str() {
+            "" => free_address(cidr, &self.taken, &mut rand::rng()).map(|a| a.to_string()).ok_or_else(|| {
+                Refused {
+                    field: String::new(),
+                    message: format!(
+                        "no address of {cidr} is free: delete Services or make the range larger"
+                    ),
+                }
+            }),
+            "None" => Ok(given),
+            _ if self.mine.contains(&key) => Ok(given),
+            _ if !given.parse().is_ok_and(|a| cidr.contains(a)) => Err(refuse(format!(
+                "the provided IP ({given}) is not in the valid range. The range of valid IPs is {cidr}"
+            ))),
+            _ if self.taken.contains(&key) => Err(refuse("provided IP is already allocated".into())),
+            _ => Ok(given),
+        }
+    }
+
+    /// The port for one that asks for `wanted`, or for any.
+    fn node_port(
+        &mut self,
+        range: &RangeInclusive<u16>,
+        wanted: Option<u64>,
+        field: String,
+    ) -> Result<u64, Refused> {
+        let key = |p: u64| format!("{NODE_PORTS}{p}");
+        let (first, last) = (*range.start(), *range.end());
+        let Some(wanted) = wanted else {
+            let start = rand::rng().random_range(first..=last);
+            let mut candidates = (start..=last).chain(first..start).map(u64::from);
+            let free = candidates.find(|p| !self.taken.contains(&key(*p))).ok_or_else(|| Refused {
+                field: String::new(),
+                message: format!("no port of {first}-{last} is free: delete Services with node ports"),
+            })?;
+            self.taken.insert(key(free));
+            return Ok(free);
+        };
+        let refuse = |why: String| Err(Refused { field, message: format!("Invalid value: {wanted}: {why}") });
+        if self.mine.contains(&key(wanted)) {
+            Ok(wanted)
+        } else if !u16::try_from(wanted).is_ok_and(|p| range.contains(&p)) {
+            refuse(format!(
+                "provided port is not in the valid range. The range of valid ports is {first}-{last}"
+            ))
+        } else if self.taken.contains(&key(wanted)) {
+            refuse("provided port is already allocated".into())
+        } else {
+            Ok(wanted)
+        }
+    }
 }
 
 /// An address nobody holds: at random from the upper part of the range, so that an address that was just given up is

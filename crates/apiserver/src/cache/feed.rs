@@ -38,6 +38,8 @@ impl Feed {
 }
 
 async fn run(cache: Arc<Cache>, store: Arc<dyn Store>, mut revision: u64) {
+    // Also when this task is aborted or panics, so that nobody waits for ever.
+    let _ended = cache.ended.clone().drop_guard();
     loop {
         let error = match store.watch(PREFIX.into(), prefix_end(PREFIX), revision).await {
             Ok(mut watch) => loop {

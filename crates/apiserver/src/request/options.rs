@@ -72,7 +72,7 @@ pub struct WatchOptions {
     pub bookmarks: bool,
     /// Begin with the objects there are, then a bookmark that says so.
     pub initial_events: bool,
-    /// End after that long.
+    /// End after that long; never zero.
     pub timeout: Option<Duration>,
 }
 
@@ -90,7 +90,7 @@ impl WatchOptions {
             list,
             bookmarks: query.is_true("allowWatchBookmarks"),
             initial_events,
-            timeout: query.number("timeoutSeconds")?.map(Duration::from_secs),
+            timeout: query.number("timeoutSeconds")?.filter(|s| *s > 0).map(Duration::from_secs),
         })
     }
 }
