@@ -93,7 +93,8 @@ impl Pace {
     /// The next delay, and whether a failure after it counts.
     pub(crate) fn next(&mut self) -> (Duration, bool) {
         let Some(delay) = self.eager else { return (self.period, true) };
-        self.eager = Some(delay * 2);
+        // No longer than the period: doubled at every try for ever, it would overflow.
+        self.eager = Some((delay * 2).min(self.period));
         let left = self.period - self.waited;
         if delay >= left {
             // The regular beat is kept: one try per period that counts.

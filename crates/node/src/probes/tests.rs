@@ -41,6 +41,8 @@ fn a_probe_is_eager_only_at_first() {
         since += delay;
         assert_eq!(*counts, since % 1000 == 0, "{eager:?}");
     }
+    // However long it takes, the beat goes on.
+    assert_eq!(delays(true, 1000)[900..], [(1000, true); 100]);
     let mut calm = Pace::new(&probe(json!({"periodSeconds": 1})), Some(EAGER_FIRST));
     calm.calm();
     assert_eq!(calm.next(), (Duration::from_secs(1), true));
