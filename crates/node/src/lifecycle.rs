@@ -158,7 +158,7 @@ pub(crate) fn decide(pod: Option<&Pod>, record: &PodRecord, now: Now) -> Plan {
 fn deadline_exceeded(spec: &PodSpec, record: &PodRecord, now: Now, plan: &mut Plan) -> Option<String> {
     let seconds = spec.active_deadline_seconds?;
     let deadline = record.started_at?.as_second().saturating_add(seconds);
-    let left = deadline - now.wall.as_second();
+    let left = deadline.saturating_sub(now.wall.as_second());
     if left <= 0 {
         return Some("Pod was active on the node longer than the specified deadline".into());
     }

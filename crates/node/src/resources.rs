@@ -47,7 +47,7 @@ pub(crate) fn container_request(container: &Container, name: &str) -> Option<Qua
 
 /// `cpu.shares` of a request: 1024 for a whole core.
 fn shares(cpu: Quantity) -> u64 {
-    let shares = u64::try_from(cpu.milli()).unwrap_or(0) * 1024 / 1000;
+    let shares = u64::try_from(cpu.milli()).unwrap_or(0).saturating_mul(1024) / 1000;
     shares.clamp(LEAST_SHARES, MOST_SHARES)
 }
 
@@ -155,6 +155,12 @@ mod tests {
             "Burstable",
             (102, None, None),
             500,
+        );
+        check(
+            json!([{"name": "a", "resources": {"limits": {"cpu": "1E", "memory": "1E"}}}]),
+            "Guaranteed",
+            (MOST_SHARES, Some(i64::MAX / 1000), Some(1_000_000_000_000_000_000)),
+            -997,
         );
         check(
             json!([{"name": "a", "resources": {"requests": {"cpu": "1m"}, "limits": {"cpu": "1m"}}}]),
