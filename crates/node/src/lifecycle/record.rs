@@ -52,6 +52,9 @@ pub(crate) struct Termination {
 pub(crate) struct PodRecord {
     /// Its sandbox.
     pub sandbox: SandboxPhase,
+    /// Though its sandbox is absent, volumes or an address of it may be there: a lost sandbox leaves them, and so does
+    /// an earlier process of this node.
+    pub holds: bool,
     /// Its address, while attached.
     pub address: Option<IpAddr>,
     /// When this node took it up.
@@ -213,6 +216,7 @@ impl PodRecord {
                 let withdrawn = self.address.is_none() || !self.is_active();
                 let deadline = now.monotonic + *grace;
                 self.termination = Some(Termination { grace: *grace, deadline, withdrawn });
+                self.stop_by(deadline);
             }
             Action::Hasten { grace } => self.hasten(now.monotonic + *grace, *grace),
             Action::BeginStop { container, grace, .. } => {
@@ -238,6 +242,11 @@ impl PodRecord {
             termination.grace = grace;
             termination.deadline = deadline;
         }
+        self.stop_by(deadline);
+    }
+
+    /// What is being stopped gets no longer than this.
+    fn stop_by(&mut self, deadline: Duration) {
         for stop in self.containers.values_mut().filter_map(|c| c.stop.as_mut()) {
             stop.deadline = stop.deadline.min(deadline);
         }
@@ -276,6 +285,7 @@ impl PodRecord {
     /// Before a new sandbox is made in the place of a lost one: no run of the old one counts any more.
     pub(crate) fn start_over(&mut self) {
         self.sandbox = SandboxPhase::Absent;
+        self.holds = true;
         self.address = None;
         for container in self.containers.values_mut() {
             if let Run::Exited(ended) = std::mem::take(&mut container.run) {

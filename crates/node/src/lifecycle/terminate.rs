@@ -16,6 +16,7 @@ pub(super) fn decide(
     plan: &mut Plan,
 ) {
     match record.sandbox {
+        SandboxPhase::Absent if record.holds => return plan.push(Action::Release),
         SandboxPhase::Absent | SandboxPhase::Released => {
             return plan.push(if pod.is_some() { Action::Delete } else { Action::Forget });
         }
@@ -49,6 +50,7 @@ pub(super) fn wind_down(spec: &PodSpec, record: &PodRecord, now: Now, plan: &mut
     match record.sandbox {
         SandboxPhase::Ready => stop_all(Some(spec), record, grace_period(spec), now, plan),
         SandboxPhase::Dead | SandboxPhase::Failed { .. } => plan.push(Action::Release),
+        SandboxPhase::Absent if record.holds => plan.push(Action::Release),
         _ => {}
     }
 }

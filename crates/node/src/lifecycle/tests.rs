@@ -245,6 +245,54 @@ fn deletion_meets_every_moment() {
 }
 
 #[test]
+fn what_a_lost_sandbox_leaves_is_taken_down() {
+    let one = || json!({"containers": [{"name": "a"}]});
+    check(
+        one(),
+        &["", "prepared", "runs a", "died", "deleted 30", "discarded", "released"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a
+        runs a         | 
+        died           | discard
+        deleted 30     | 
+        discarded      | release
+        released       | delete
+    "#]],
+    );
+    check(
+        one(),
+        &["", "prepared", "runs a", "died", "gone", "discarded", "released"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a
+        runs a         | 
+        died           | discard
+        gone           | 
+        discarded      | release
+        released       | forget
+    "#]],
+    );
+}
+
+#[test]
+fn a_deletion_shortens_a_stop_that_has_begun() {
+    check(
+        json!({"containers": [{"name": "a"}]}),
+        &["", "prepared", "runs a", "doomed a", "deleted 5", "withdrawn", "after 5"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a
+        runs a         | 
+        doomed a       | stop a 30s, signal a, (wake in 30s)
+        deleted 5      | terminate 5s, (wake in 5s)
+        withdrawn      | (wake in 5s)
+        after 5        | kill a
+    "#]],
+    );
+}
+
+#[test]
 fn hooks_come_before_the_signal() {
     check(
         json!({"containers": [{"name": "hooked"}]}),
