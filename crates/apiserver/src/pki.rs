@@ -1,13 +1,13 @@
 //! The cluster's own certificate authority, the server's certificate and the administrator's.
 //!
 //! All lie in one directory, readable by their owner only. The authority is made once; certificates are made again
-//! when they are about to end or do not name all the names the server has now.
+//! when they are about to end, are damaged, or do not name all the names the server has now.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, date_time_ymd,
+    KeyUsagePurpose, PublicKeyData, SanType, date_time_ymd,
 };
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -120,11 +120,11 @@ impl Pki {
         let issuer = issuer(&authority, &path("ca"))?;
         let names = names.all();
         let server = match read(&path("server"))? {
-            Some(pair) if lasts(&pair, now) && names_of(&pair).is_superset(&names) => pair,
+            Some(pair) if serves(&pair, &authority, now) && names_of(&pair).is_superset(&names) => pair,
             _ => write(&path("server"), make_server(&issuer, &names, now)?)?,
         };
         let admin = match read(&path("admin"))? {
-            Some(pair) if lasts(&pair, now) => pair,
+            Some(pair) if serves(&pair, &authority, now) => pair,
             _ => write(&path("admin"), make_client(&issuer, "kubernetes-admin", MASTERS, now)?)?,
         };
         Ok(Self { authority: authority.certificate, server, admin })
@@ -198,8 +198,14 @@ fn write(stem: &Path, pair: Pair) -> Result<Pair> {
     Ok(pair)
 }
 
-/// Replaces a file as a whole, readable by its owner only.
+/// Replaces a file as a whole, readable by its owner only. What is there already is left alone, so that a start
+/// needs no room on the disk for it.
 pub fn write_private(path: &Path, text: &str) -> io::Result<()> {
+    if fs::read_to_string(path).is_ok_and(|there| there == text)
+        && fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o077 == 0)
+    {
+        return Ok(());
+    }
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.new", std::process::id()));
     let new = path.with_file_name(name);
@@ -282,14 +288,32 @@ fn issuer(authority: &Pair, stem: &Path) -> Result<Issuer<'static, KeyPair>> {
         move |e: rcgen::Error| PkiError::Damaged { path, reason: e.to_string() }
     };
     let key = KeyPair::from_pem(&authority.key).map_err(damaged("key"))?;
+    if read_certificate(&authority.certificate, |c| c.public_key().raw != key.subject_public_key_info())
+        == Some(true)
+    {
+        let (path, reason) = (stem.with_extension("key"), "it is not the key of ca.crt".to_owned());
+        return Err(PkiError::Damaged { path, reason });
+    }
     Issuer::from_ca_cert_pem(&authority.certificate, key).map_err(damaged("crt"))
 }
 
-/// A certificate that cannot be read does not last.
-fn lasts(pair: &Pair, now: Timestamp) -> bool {
-    let Ok(der) = CertificateDer::from_pem_slice(pair.certificate.as_bytes()) else { return false };
-    let Ok((_, certificate)) = X509Certificate::from_der(&der) else { return false };
-    certificate.validity().not_after.timestamp() > now.as_second() + RENEW_DAYS * 86_400
+/// Whether a certificate is of this authority, has its key and lasts a while. One that cannot be read does not.
+fn serves(pair: &Pair, authority: &Pair, now: Timestamp) -> bool {
+    let Ok(key) = KeyPair::from_pem(&pair.key) else { return false };
+    let issuer = read_certificate(&authority.certificate, |c| c.subject().as_raw().to_vec());
+    read_certificate(&pair.certificate, |certificate| {
+        certificate.public_key().raw == key.subject_public_key_info()
+            && issuer.as_deref() == Some(certificate.issuer().as_raw())
+            && certificate.validity().not_after.timestamp() > now.as_second() + RENEW_DAYS * 86_400
+    })
+    .unwrap_or(false)
+}
+
+/// Looks into a certificate; `None` where it is none.
+fn read_certificate<T>(pem: &str, look: impl FnOnce(&X509Certificate<'_>) -> T) -> Option<T> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+    Some(look(&certificate))
 }
 
 fn names_of(pair: &Pair) -> BTreeSet<String> {
@@ -311,7 +335,6 @@ fn names_of(pair: &Pair) -> BTreeSet<String> {
 mod tests {
     use super::*;
     use crate::auth::Identity;
-    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn certificates_are_kept_until_they_end_or_names_change() {
@@ -339,10 +362,25 @@ mod tests {
         }
         let der = CertificateDer::from_pem_slice(first.admin.certificate.as_bytes()).expect("PEM");
         assert_eq!(Identity::of_certificate(&der), Some(Identity::new("kubernetes-admin", [MASTERS])));
-        fs::write(path.join("ca.key"), "nonsense").expect("a file");
-        let names = ServerNames::default();
-        let error =
-            Pki::load_or_create(&path, &names, Timestamp::UNIX_EPOCH).err().expect("damaged").to_string();
-        assert!(error.contains("ca.key is damaged"), "{error}");
+        let key = fs::read_to_string(path.join("server.key")).expect("a key");
+        // What the authority signs is made again; the authority itself is not.
+        for (file, content) in [("server.key", ""), ("admin.key", &*key), ("admin.crt", "nonsense")] {
+            fs::write(path.join(file), content).expect("a file");
+            let mended = load("2028-01-01T00:00:00Z", "b");
+            mended.server_config().expect("TLS");
+            let client = KeyPair::from_pem(&mended.admin.key).expect("a key");
+            let fits = |c: &X509Certificate<'_>| c.public_key().raw == client.subject_public_key_info();
+            assert_eq!(read_certificate(&mended.admin.certificate, fits), Some(true), "{file}");
+        }
+        fs::remove_file(path.join("ca.crt")).expect("to remove");
+        let other = load("2028-01-01T00:00:01Z", "b");
+        other.server_config().expect("TLS");
+        assert!(other.authority != first.authority && other.server.certificate != later.server.certificate);
+        for content in [&*key, "nonsense"] {
+            fs::write(path.join("ca.key"), content).expect("a file");
+            let names = ServerNames::default();
+            let error = Pki::load_or_create(&path, &names, Timestamp::UNIX_EPOCH).err().expect("damaged");
+            assert!(error.to_string().contains("ca.key is damaged"), "{error}");
+        }
     }
 }
