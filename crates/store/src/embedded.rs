@@ -26,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::debug;
 
 use crate::{Error, KeyValue, Range, RangeResult, Result, Revision, Store, Txn, TxnOutcome, Watch};
+pub use disk::damage_behind_panic;
 use disk::{Directory, Disk, Medium};
 use group::Group;
 use state::{LogLimits, State};

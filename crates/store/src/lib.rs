@@ -37,7 +37,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-pub use embedded::{Config, Embedded};
+pub use embedded::{Config, Embedded, damage_behind_panic};
 pub use error::{Error, Result};
 pub use range::{Range, RangeResult, key_after, prefix_end};
 pub use transaction::{Compare, MAX_OPS, MAX_TXN_BYTES, Op, Txn, TxnOutcome};

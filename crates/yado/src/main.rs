@@ -14,10 +14,12 @@ mod signals;
 mod up;
 mod wiring;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
 use yado_cli::args::{Cli, Command};
+use yado_cli::progress::use_colour;
 
 /// Returns memory to the system more readily than the C library's, which counts for a daemon that idles.
 #[global_allocator]
@@ -30,7 +32,8 @@ fn main() -> ExitCode {
         yado_oci::runtime::shim_main(&args.collect::<Vec<_>>());
     }
     let cli = Cli::parse();
-    log_to_stderr();
+    log_to_stderr(use_colour(cli.global.color, std::io::stderr().is_terminal()));
+    end_on_panic();
     // It fails only where another provider is there already, which is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -63,9 +66,25 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
     Ok(yado_cli::EXIT_OK)
 }
 
+/// A panic is a bug: ended as a whole and started again, all parts work again, and the shims keep the containers. But
+/// where the database's reader panics over a file, that file is damaged.
+fn end_on_panic() {
+    let tell = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if let Some(damage) = yado_store::damage_behind_panic() {
+            eprintln!("yado: {damage}");
+            std::process::exit(i32::from(yado_cli::EXIT_FAILURE));
+        }
+        tell(panic);
+        std::process::abort();
+    }));
+}
+
 /// `YADO_LOG=debug` shows more; by default only what an operator should act on.
-fn log_to_stderr() {
+fn log_to_stderr(colour: bool) {
+    // The client library logs each request that fails; whoever made it tells of it, or makes it again.
     let filter = tracing_subscriber::EnvFilter::try_from_env("YADO_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,kube_client=off"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(colour).with_target(false).init();
 }

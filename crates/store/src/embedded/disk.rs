@@ -1,5 +1,6 @@
 //! The database file beneath: the live keys and the revision, nothing of history.
 
+use std::cell::RefCell;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -146,6 +147,22 @@ impl Fault {
     }
 }
 
+fn senseless() -> Fault {
+    Fault::Corrupted("its structure makes no sense".to_owned())
+}
+
+thread_local! {
+    /// The file that this thread reads without knowing yet whether it makes sense.
+    static READING: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
+}
+
+/// What a panic of this thread would mean: that a database is damaged, while it is being opened. For the panic hook
+/// of a program whose panics abort: there, no panic can become an error of [`super::Embedded::open`].
+pub fn damage_behind_panic() -> Option<Error> {
+    let path = READING.with(|reading| reading.try_borrow().ok()?.clone())?;
+    Some(senseless().not_applied(&path))
+}
+
 /// How far a failed commit got.
 pub(crate) enum CommitFault {
     /// Not to the point where the group could have become durable.
@@ -233,9 +250,12 @@ impl Disk {
 
     /// Runs what reads a file of which nothing is known yet; a panic over its content is damage.
     fn guarded<T>(&mut self, run: impl FnOnce(&mut Disk) -> Result<T, redb::Error>) -> Result<T, Fault> {
-        match catch_unwind(AssertUnwindSafe(|| run(self))) {
+        READING.set(Some(self.path().to_owned()));
+        let result = catch_unwind(AssertUnwindSafe(|| run(self)));
+        READING.set(None);
+        match result {
             Ok(result) => result.map_err(Fault::new),
-            Err(_) => Err(Fault::Corrupted("its structure makes no sense".to_owned())),
+            Err(_) => Err(senseless()),
         }
     }
 }
