@@ -67,8 +67,11 @@ impl Kinds {
         let gvk = GroupVersionKind::gvk(group, version, kind);
         if !self.known.contains_key(&gvk) {
             let found = discovery::pinned_kind(&self.client, &gvk).await;
-            let (resource, capabilities) = found.map_err(|e| {
-                anyhow::anyhow!("kind {kind} of {api_version} is unknown to the API server: {}", reason(&e))
+            let (resource, capabilities) = found.map_err(|error| match &error {
+                kube::Error::Discovery(_) => {
+                    anyhow::anyhow!("kind {kind} of {api_version} is unknown to the API server")
+                }
+                _ => anyhow::anyhow!("kind {kind} of {api_version} cannot be looked up: {}", reason(&error)),
             })?;
             self.known.insert(gvk.clone(), (resource, capabilities.scope));
         }

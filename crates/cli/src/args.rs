@@ -51,7 +51,6 @@ NAME.localhost.";
 /// Your own Heroku with Kubernetes inside, in one binary.
 #[derive(Debug, Parser)]
 #[command(name = "yado", version, about, long_about = None, after_help = EXAMPLES, max_term_width = 100)]
-#[command(disable_help_subcommand = true)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]

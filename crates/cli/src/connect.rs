@@ -20,8 +20,7 @@ pub async fn connect(global: &Global) -> anyhow::Result<(Client, String)> {
     let shown = paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" with ");
     let mut kubeconfig = Kubeconfig::default();
     for path in &paths {
-        let next =
-            Kubeconfig::read_from(path).with_context(|| format!("{} is no kubeconfig", path.display()))?;
+        let next = Kubeconfig::read_from(path).map_err(|error| unreadable(path, &error))?;
         kubeconfig = kubeconfig.merge(next).with_context(|| format!("{shown} do not fit together"))?;
     }
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
@@ -30,6 +29,13 @@ pub async fn connect(global: &Global) -> anyhow::Result<(Client, String)> {
     let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
     let client = Client::try_from(config).with_context(|| format!("{shown} cannot be used"))?;
     Ok((client, namespace))
+}
+
+/// What is wrong with a kubeconfig, without the lines around the fault: a key may be in them.
+fn unreadable(path: &Path, error: &kube::config::KubeconfigError) -> anyhow::Error {
+    let (path, text) = (path.display(), error.to_string());
+    let first = text.lines().next().unwrap_or_default();
+    anyhow::anyhow!("{path} is no kubeconfig ({first}): name another with --kubeconfig")
 }
 
 /// The kubeconfigs to use: the one named, those of `KUBECONFIG`, the one of the engine on this machine, the user's own.

@@ -56,7 +56,10 @@ pub async fn run(global: &Global, command: ClientCommand) -> anyhow::Result<u8> 
         ClientCommand::Down(args) => down::run(global, &args).await?,
         ClientCommand::Version => writeln!(io::stdout(), "yado {}", env!("CARGO_PKG_VERSION"))?,
         ClientCommand::Completions { shell } => {
-            clap_complete::generate(shell, &mut args::Cli::command(), "yado", &mut io::stdout());
+            // Made whole first: a reader that goes away (`| head`) ends the writing, not the making.
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut args::Cli::command(), "yado", &mut script);
+            io::stdout().write_all(&script)?;
         }
     }
     Ok(EXIT_OK)

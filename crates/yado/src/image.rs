@@ -1,7 +1,9 @@
 //! `yado image`: images on this machine.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -34,40 +36,37 @@ fn request(data_dir: &Path, request: &Request) -> Result<Vec<Image>> {
 }
 
 fn import(archive: &Path, data_dir: &Path) -> Result<()> {
-    let spooled;
-    let path = if archive == Path::new("-") {
-        spooled = Spooled::from_stdin()?;
-        spooled.0.clone()
+    let (shown, spooled, path);
+    if archive == Path::new("-") {
+        shown = "standard input".to_owned();
+        spooled = spool(&mut io::stdin().lock())?;
+        // As long as this process waits for the answer, the file without a name has this one.
+        path = PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), spooled.as_raw_fd()));
     } else {
+        shown = archive.display().to_string();
         // The engine has another working directory.
-        archive.canonicalize().with_context(|| format!("{} cannot be read", archive.display()))?
-    };
-    let images = request(data_dir, &Request::Import(path));
-    for image in images.with_context(|| format!("{} is not imported", archive.display()))? {
+        path = archive.canonicalize().with_context(|| format!("{shown} cannot be read"))?;
+    }
+    let images = request(data_dir, &Request::Import(path.clone())).map_err(|error| {
+        let reason = format!("{error:#}").replace(&*path.to_string_lossy(), "it");
+        anyhow::anyhow!("{shown} is not imported: {reason}")
+    })?;
+    for image in images {
         writeln!(io::stdout(), "{}", image.names.join("\n"))?;
     }
     Ok(())
 }
 
-/// Standard input as a file, which goes when this does.
-struct Spooled(PathBuf);
-
-impl Spooled {
-    fn from_stdin() -> Result<Self> {
-        let path = std::env::temp_dir().join(format!("yado-import-{}.tar", std::process::id()));
-        let mut file = File::options().create_new(true).write(true).open(&path);
-        let spooled = Self(path);
-        let copied = file.as_mut().map(|file| io::copy(&mut io::stdin().lock(), file));
-        let at = || format!("standard input cannot be kept at {}", spooled.0.display());
-        copied.map_err(|e| anyhow::anyhow!("{}: {e}", at()))?.with_context(at)?;
-        Ok(spooled)
-    }
-}
-
-impl Drop for Spooled {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.0);
-    }
+/// Keeps what is read in a file that has no name and so cannot be left behind.
+fn spool(input: &mut impl Read) -> Result<File> {
+    let path = std::env::temp_dir().join(format!("yado-import-{}.tar", std::process::id()));
+    let mut keep = || {
+        let mut file = File::options().create_new(true).read(true).write(true).mode(0o600).open(&path)?;
+        std::fs::remove_file(&path)?;
+        io::copy(input, &mut file)?;
+        io::Result::Ok(file)
+    };
+    keep().with_context(|| format!("standard input cannot be kept in {}", std::env::temp_dir().display()))
 }
 
 fn list(images: &[Image], format: Option<Format>) -> Result<()> {

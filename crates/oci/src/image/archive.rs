@@ -97,7 +97,13 @@ impl Archive {
 
     fn index(file: File, path: &Path, copy: Option<Staging>) -> Result<Self> {
         let bad = |reason: String| ImageError::Archive { path: path.to_owned(), reason };
-        let broken = |e: io::Error| bad(format!("it is damaged or cut short ({e})"));
+        // The reader's words can quote the file.
+        let broken = |e: io::Error| match e.kind() {
+            io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                bad("it is no tar file, or damaged, or cut short".to_owned())
+            }
+            _ => bad(format!("it cannot be read: {e}")),
+        };
         let mut members = HashMap::new();
         let mut archive = tar::Archive::new(&file);
         for entry in archive.entries_with_seek().map_err(broken)? {
