@@ -9,6 +9,7 @@ mod start;
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, PodStatus, Secret, Service};
@@ -75,8 +76,11 @@ pub(crate) struct Entry {
     probing: Mutex<HashMap<String, DropGuard>>,
     /// Preparations that failed in a row.
     preparation_failures: Mutex<u32>,
-    /// Held while projected files are written: two writers at once would sweep each other's state away.
+    /// Held from the look at ConfigMaps and Secrets until their files are written: two writers at once would sweep
+    /// each other's state away, and the older look could be written last.
     refreshing: tokio::sync::Mutex<()>,
+    /// Something that files are made of has changed while the Pod was being prepared.
+    stale: AtomicBool,
     /// The status last written, with its revision.
     written: Mutex<Option<(u64, PodStatus)>>,
 }
@@ -103,6 +107,7 @@ impl Entry {
             probing: Mutex::default(),
             preparation_failures: Mutex::default(),
             refreshing: tokio::sync::Mutex::default(),
+            stale: AtomicBool::new(false),
             written: Mutex::default(),
         })
     }
@@ -262,6 +267,7 @@ impl Shared {
                 self.tasks.spawn("release", release::run(shared, entry, *action == Action::Discard));
             }
             (Action::Fail { reason, message }, Some(pod)) => {
+                entry.stop_starting();
                 self.event(&pod, None, EventType::Normal, reason, message.clone());
             }
             (Action::BeginTermination { grace }, _) => {

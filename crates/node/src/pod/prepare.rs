@@ -6,6 +6,7 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
@@ -54,6 +55,9 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>) {
                 record.address = address;
             }
             observe::watch(&shared, &entry, sandbox);
+            if entry.stale.swap(false, Ordering::SeqCst) {
+                shared.tasks.spawn("refresh", refresh(shared.clone(), entry.clone(), pod));
+            }
         }
         Err(failure) => {
             shared.event(&pod, None, EventType::Warning, failure.reason, failure.message.clone());
@@ -196,9 +200,13 @@ async fn tokens(shared: &Shared, entry: &Entry, spec: &PodSpec) -> Result<Tokens
 
 /// Brings a running Pod's projected files up to date.
 pub(super) async fn refresh(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>) {
+    let _refreshing = entry.refreshing.lock().await;
+    // Noted before the look at the phase, so that whoever ends the preparation sees one or the other.
+    entry.stale.store(true, Ordering::SeqCst);
     if entry.record.lock().sandbox != SandboxPhase::Ready {
         return;
     }
+    entry.stale.store(false, Ordering::SeqCst);
     let spec = pod.spec.clone().unwrap_or_default();
     let Ok(tokens) = tokens(&shared, &entry, &spec).await else { return };
     let dir: PathBuf = entry.dir.volumes();
@@ -210,9 +218,7 @@ pub(super) async fn refresh(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod
             return;
         }
     };
-    let refreshing = entry.refreshing.lock().await;
     let done = tokio::task::spawn_blocking(move || volumes::refresh(&dir, &planned)).await;
-    drop(refreshing);
     if let Ok(Err(error)) = done {
         shared.event(&pod, None, EventType::Warning, "FailedMount", error.to_string());
     }

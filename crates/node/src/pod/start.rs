@@ -44,6 +44,7 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, n
         return;
     };
     let starting = entry.starting.lock().clone();
+    let attempt = entry.record.lock().container(&name).attempt;
     let prepared = starting.run_until_cancelled(configure(&shared, &entry, &pod, spec, container)).await;
     let outcome = match prepared {
         // The Pod or its sandbox is ending: nothing has been created, and this was no run.
@@ -73,7 +74,7 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, n
     match outcome {
         Ok(()) => {
             if let Some(hook) = hooks::post_start(container) {
-                post_start(&shared, &entry, &pod, container, hook).await;
+                post_start(&shared, &entry, &pod, container, attempt, hook).await;
             }
         }
         Err(failure) => fail(&shared, &entry, &pod, container, failure),
@@ -238,12 +239,16 @@ async fn post_start(
     entry: &Arc<Entry>,
     pod: &Pod,
     container: &Container,
+    attempt: u32,
     hook: &k8s_openapi::api::core::v1::LifecycleHandler,
 ) {
     let (reason, limit) = ("FailedPostStartHook", hooks::POST_START_LIMIT);
     if hooks::run(shared, entry, pod, container, hook, reason, limit).await.is_err() {
         entry.with_container(&container.name, |record| {
-            record.doomed.get_or_insert_with(|| ("FailedPostStartHook".into(), None));
+            // A hook that fails because its run has ended says nothing of the next one.
+            if record.attempt == attempt {
+                record.doomed.get_or_insert_with(|| ("FailedPostStartHook".into(), None));
+            }
         });
     }
 }
