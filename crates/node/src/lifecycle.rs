@@ -206,6 +206,11 @@ fn restarts(policy: &str, code: i32) -> bool {
     }
 }
 
+/// The container's end was its last: its Pod's policy has no further run for it.
+pub(crate) fn is_final(spec: &PodSpec, container: &str, ended: &Ended) -> bool {
+    spec.containers.iter().any(|c| c.name == container) && !restarts(restart_policy(spec), ended.code)
+}
+
 /// An init container that keeps running beside the containers.
 pub(crate) fn is_sidecar(init: &Container) -> bool {
     init.restart_policy.as_deref() == Some("Always")

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodSpec;
 
 use super::{Action, Now, RESTART_FIRST, RESTART_FORGIVEN, RESTART_LONGEST};
 
@@ -130,6 +131,21 @@ pub(crate) struct Ended {
     pub seen: Duration,
     /// Which run it was.
     pub attempt: u32,
+}
+
+impl Ended {
+    /// A run that ended together with its sandbox: nobody was there to see how.
+    pub(crate) fn unknown(started_at: Option<Timestamp>, attempt: u32, now: Now) -> Self {
+        Self {
+            code: 137,
+            reason: "ContainerStatusUnknown".into(),
+            message: "The container could not be located when the pod was terminated".into(),
+            started_at,
+            finished_at: now.wall,
+            seen: now.monotonic,
+            attempt,
+        }
+    }
 }
 
 /// Why a container does not run yet.
@@ -262,15 +278,7 @@ impl PodRecord {
     pub(crate) fn lose_sandbox(&mut self, now: Now) {
         for container in self.containers.values_mut() {
             if let Run::Running { started_at } = container.run {
-                container.ended(Ended {
-                    code: 137,
-                    reason: "ContainerStatusUnknown".into(),
-                    message: "The container could not be located when the pod was terminated".into(),
-                    started_at: Some(started_at),
-                    finished_at: now.wall,
-                    seen: now.monotonic,
-                    attempt: container.attempt,
-                });
+                container.ended(Ended::unknown(Some(started_at), container.attempt, now));
             }
         }
     }
@@ -282,14 +290,19 @@ impl PodRecord {
         }
     }
 
-    /// Before a new sandbox is made in the place of a lost one: no run of the old one counts any more.
-    pub(crate) fn start_over(&mut self) {
+    /// Before a new sandbox is made in the place of a lost one: no run of the old one counts any more, but for those
+    /// that have ended for good.
+    pub(crate) fn start_over(&mut self, spec: Option<&PodSpec>) {
         self.sandbox = SandboxPhase::Absent;
         self.holds = true;
         self.address = None;
-        for container in self.containers.values_mut() {
-            if let Run::Exited(ended) = std::mem::take(&mut container.run) {
-                container.last = Some(ended);
+        for (name, container) in &mut self.containers {
+            match std::mem::take(&mut container.run) {
+                Run::Exited(ended) if spec.is_some_and(|s| super::is_final(s, name, &ended)) => {
+                    container.run = Run::Exited(ended);
+                }
+                Run::Exited(ended) => container.last = Some(ended),
+                _ => {}
             }
             container.stop = None;
             container.doomed = None;

@@ -41,7 +41,7 @@ impl World {
                 self.record.lose_sandbox(now);
                 self.record.sandbox = SandboxPhase::Dead;
             }
-            ["discarded"] => self.record.start_over(),
+            ["discarded"] => self.record.start_over(self.pod.as_ref().and_then(|p| p.spec.as_ref())),
             ["released"] => self.record.sandbox = SandboxPhase::Released,
             ["runs", names @ ..] => {
                 for name in names {
@@ -271,6 +271,25 @@ fn what_a_lost_sandbox_leaves_is_taken_down() {
         gone           | 
         discarded      | release
         released       | forget
+    "#]],
+    );
+}
+
+#[test]
+fn what_has_ended_for_good_does_not_run_again_in_a_new_sandbox() {
+    check(
+        json!({"restartPolicy": "OnFailure", "containers": [{"name": "a"}, {"name": "b"}]}),
+        &["", "prepared", "runs a b", "exits a 0", "died", "discarded", "prepared", "runs b", "exits b 0"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a, start b
+        runs a b       | 
+        exits a 0      | 
+        died           | discard
+        discarded      | prepare
+        prepared       | start b
+        runs b         | 
+        exits b 0      | release
     "#]],
     );
 }

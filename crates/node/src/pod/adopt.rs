@@ -11,7 +11,7 @@ use super::observe::{absorb, identify, start_probes, time, watch};
 use super::prepare::{LABEL_ADDRESS, LABEL_NAME, LABEL_NAMESPACE};
 use super::{Entry, Shared, release};
 use crate::container;
-use crate::lifecycle::{Ended, Now, PodRecord, Run, SandboxPhase, all_containers, find_container};
+use crate::lifecycle::{Ended, Now, PodRecord, Run, SandboxPhase, all_containers, find_container, is_final};
 
 /// Takes over every sandbox that is found, and removes what no Pod owns. Call it once the Pods are known.
 pub(crate) async fn adopt_all(shared: &Arc<Shared>) {
@@ -30,7 +30,7 @@ pub(crate) async fn adopt_all(shared: &Arc<Shared>) {
         let known = shared.entries.lock().contains_key(uid);
         if !known {
             let entry = shared.entry(uid, &ObjectKey::of(&pod.metadata));
-            recall(&mut entry.record.lock(), &pod, shared.now());
+            recall(&mut entry.record.lock(), &pod, false, shared.now());
             *entry.pod.lock() = Some(pod.clone());
         }
     }
@@ -57,7 +57,7 @@ async fn adopt(shared: &Arc<Shared>, found: Found) {
         record.address = label(LABEL_ADDRESS).parse().ok();
         record.sandbox = SandboxPhase::Dead;
         if let Some(pod) = &pod {
-            recall(&mut record, pod, shared.now());
+            recall(&mut record, pod, found.alive, shared.now());
         }
     }
     if !found.alive {
@@ -109,14 +109,13 @@ fn take_over(record: &mut PodRecord, status: &ContainerStatus, now: Now) {
     };
 }
 
-/// What the Pod's own status says of the past: restarts, readiness, how the last runs ended.
-fn recall(record: &mut PodRecord, pod: &Pod, now: Now) {
+/// What the Pod's own status says of the past: restarts, readiness, how the last runs ended. Where its sandbox is not
+/// `alive`, what ran has ended, nobody knows how.
+fn recall(record: &mut PodRecord, pod: &Pod, alive: bool, now: Now) {
+    record.holds = true;
     let Some((spec, status)) = pod.spec.as_ref().zip(pod.status.as_ref()) else { return };
     record.started_at = status.start_time.as_ref().map(|t| t.0);
     if yado_types::pod::is_ended(pod) {
-        if record.sandbox == SandboxPhase::Absent {
-            record.sandbox = SandboxPhase::Released;
-        }
         return;
     }
     let statuses =
@@ -132,7 +131,15 @@ fn recall(record: &mut PodRecord, pod: &Pod, now: Now) {
         let terminated = |state: Option<ApiState>| state.and_then(|s| s.terminated);
         let attempt = state.attempt;
         let last = terminated(said.last_state.clone()).map(|t| ended(t, attempt.saturating_sub(1), now));
-        state.last = terminated(Some(current)).map(|t| ended(t, attempt, now)).or(last);
+        let lost = current.running.as_ref().filter(|_| !alive);
+        let lost = lost.map(|r| Ended::unknown(r.started_at.as_ref().map(|t| t.0), attempt, now));
+        match terminated(Some(current)).map(|t| ended(t, attempt, now)).or(lost) {
+            // It must not run once more because its sandbox went with the machine.
+            Some(end) if is_final(spec, &said.name, &end) => {
+                (state.run, state.last) = (Run::Exited(end), last);
+            }
+            end => state.last = end.or(last),
+        }
     }
 }
 
@@ -163,5 +170,53 @@ fn resume_probes(shared: &Arc<Shared>, entry: &Arc<Entry>, pod: Option<&Arc<Pod>
     };
     for container in running.iter().filter_map(|name| find_container(spec, name)) {
         start_probes(shared, entry, pod, container);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::lifecycle::{Action, decide};
+
+    /// What is begun for a Pod of this policy whose only container said `state`, once its sandbox is `alive` or not.
+    fn check(policy: &str, state: Value, alive: bool, expect: &[Action]) {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            "spec": {"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]},
+            "status": {"phase": "Running", "containerStatuses": [
+                {"name": "a", "image": "i", "imageID": "i", "ready": false, "restartCount": 0, "state": state},
+                {"name": "b", "image": "i", "imageID": "i", "ready": false, "restartCount": 0,
+                    "state": {"terminated": {"exitCode": 0}}},
+            ]},
+        }))
+        .expect("a Pod");
+        let now = Now { monotonic: Duration::from_secs(9), wall: jiff::Timestamp::UNIX_EPOCH };
+        let mut record = PodRecord::default();
+        recall(&mut record, &pod, alive, now);
+        assert_eq!(decide(Some(&pod), &record, now).actions, expect, "{policy} {state} {alive}");
+    }
+
+    #[test]
+    fn what_ended_for_good_before_a_restart_of_the_machine_does_not_run_again() {
+        let running = || json!({"running": {"startedAt": "2026-01-01T00:00:00Z"}});
+        let failed = || json!({"terminated": {"exitCode": 1}});
+        check("Always", running(), false, &[Action::Prepare]);
+        check("OnFailure", running(), false, &[Action::Prepare]);
+        check("OnFailure", failed(), false, &[Action::Prepare]);
+        check("OnFailure", json!({"terminated": {"exitCode": 0}}), false, &[Action::Release]);
+        check("Never", running(), false, &[Action::Release]);
+        check("Never", failed(), false, &[Action::Release]);
+        check("Never", running(), true, &[Action::Prepare]);
+        // Whether an ended Pod was taken down is not known: it is done again.
+        let ended = json!({"spec": {"containers": [{"name": "a"}]}, "status": {"phase": "Failed"}});
+        let ended: Pod = serde_json::from_value(ended).expect("a Pod");
+        let now = Now { monotonic: Duration::from_secs(9), wall: jiff::Timestamp::UNIX_EPOCH };
+        let mut record = PodRecord::default();
+        recall(&mut record, &ended, false, now);
+        assert_eq!(decide(Some(&ended), &record, now).actions, [Action::Release]);
     }
 }

@@ -76,6 +76,8 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, again: bool) {
     entry.probing.lock().clear();
     *entry.watching.lock() = None;
     *entry.sandbox.lock() = None;
+    // No file is written any more where a tmpfs is about to go: the next refresh finds the Pod not ready.
+    drop(entry.refreshing.lock().await);
     let making = shared.making.read().await;
     loop {
         let torn_down = match again {
@@ -94,7 +96,8 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, again: bool) {
         let mut record = entry.record.lock();
         record.lose_sandbox(shared.now());
         if again {
-            record.start_over();
+            let pod = entry.pod.lock().clone();
+            record.start_over(pod.as_ref().and_then(|p| p.spec.as_ref()));
             *entry.starting.lock() = CancellationToken::new();
         } else {
             record.sandbox = SandboxPhase::Released;
