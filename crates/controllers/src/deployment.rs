@@ -191,7 +191,7 @@ fn available(set: &ReplicaSet) -> i32 {
 }
 
 fn sizes<'a>(sets: impl IntoIterator<Item = &'a Arc<ReplicaSet>>) -> i32 {
-    sets.into_iter().map(|s| size(s)).sum()
+    sets.into_iter().map(|s| size(s)).fold(0, i32::saturating_add)
 }
 
 #[cfg(test)]

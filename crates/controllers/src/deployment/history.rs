@@ -61,7 +61,7 @@ fn revision(meta: &ObjectMeta) -> i64 {
 }
 
 fn next_revision(sets: &Sets<'_>) -> i64 {
-    sets.old.iter().map(|s| revision(&s.metadata)).max().unwrap_or_default() + 1
+    sets.old.iter().map(|s| revision(&s.metadata)).max().unwrap_or_default().saturating_add(1)
 }
 
 /// Keeps revision numbers and copied annotations true. A rollback makes an old ReplicaSet the new one: its revision

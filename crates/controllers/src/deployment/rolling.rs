@@ -39,12 +39,13 @@ fn shrink(sets: &Sets<'_>, new: &ReplicaSet) -> Vec<Action> {
         spare -= useless;
     }
     let mut surplus = sets.all().map(|s| available(s)).sum::<i32>() - min_available;
-    if spare > 0 {
-        for (_, left) in &mut old {
-            let taken = (*left).min(surplus).max(0);
-            *left -= taken;
-            surplus -= taken;
-        }
+    for (_, left) in &mut old {
+        // Never more than can be spared by the sizes asked for: what is available is told late, and still counts
+        // Pods that an earlier step has taken.
+        let taken = (*left).min(surplus).min(spare).max(0);
+        *left -= taken;
+        surplus -= taken;
+        spare -= taken;
     }
     let annotations = history::size_annotations(sets);
     let shrunk = old.into_iter().filter(|(set, left)| size(set) != *left);

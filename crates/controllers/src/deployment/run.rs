@@ -28,6 +28,7 @@ struct Loop {
     recorder: Recorder,
     deployments: Arc<Watch<Deployment>>,
     sets: Arc<Watch<ReplicaSet>>,
+    pods: Arc<Watch<Pod>>,
     /// ReplicaSets by their controller's uid.
     sets_of: Arc<Index<String, ReplicaSet>>,
     /// ReplicaSets that nobody controls, by namespace.
@@ -52,6 +53,7 @@ pub(crate) fn start(context: &Context) {
         context: context.clone(),
         deployments: deployments.clone(),
         sets: sets.clone(),
+        pods: pods.clone(),
     });
     deployments.feed_queue(&queue, |change| [change.key.clone()]);
     let all = deployments.clone();
@@ -96,6 +98,8 @@ impl Loop {
     async fn one(&self, key: ObjectKey) -> Result<Next, Error> {
         self.deployments.synced().await;
         self.sets.synced().await;
+        // `Recreate` counts Pods that live: before the first list there would be none.
+        self.pods.synced().await;
         let Some(deployment) = self.deployments.get(&key) else { return Ok(Next::Wait) };
         let uid = deployment.uid().unwrap_or_default();
         let mut candidates = self.sets_of.get(&uid);
@@ -125,6 +129,9 @@ impl Loop {
         let client = &self.context.client;
         match action {
             Action::Adopt(set) => {
+                if !writes::stays::<Deployment>(client, &deployment.metadata).await? {
+                    return Ok(None);
+                }
                 let patch = owners::adoption(owners::controller_reference(deployment), &set.metadata);
                 Ok(writes::merge::<ReplicaSet>(client, &set.metadata, COMPONENT, &patch)
                     .await?

@@ -183,6 +183,15 @@ fn an_update_goes_on_as_surge_and_unavailability_allow() {
         status 13 updated 5 ready 8 available 8 unavailable 5: Available=True(MinimumReplicasAvailable) Progressing=True(ReplicaSetUpdated)
     "#]],
     );
+    // The ReplicaSet has not told yet that the Pods of the step before are gone: only one can be spared.
+    check(
+        &d,
+        &[set("v1", 1, 8, 10, 10, 10), new(5, 1)],
+        expect![[r#"
+        scale web-v1 8->7: desired-replicas=10 max-replicas=13
+        status 15 updated 5 ready 11 available 11 unavailable 2: Available=True(MinimumReplicasAvailable) Progressing=True(ReplicaSetUpdated)
+    "#]],
+    );
     check(
         &d,
         &[old(0, 0), new(10, 10)],
