@@ -31,6 +31,8 @@ struct Loop {
     nodes: Arc<Watch<Node>>,
     pods: Arc<Watch<Pod>>,
     pods_on: Arc<Index<String, Pod>>,
+    /// When this controller started.
+    started: Timestamp,
     /// When each node last showed a sign of life, by the monotonic clock. One entry for each node.
     alive: Mutex<HashMap<String, Duration>>,
 }
@@ -44,6 +46,7 @@ pub(crate) fn start(context: &Context) {
         nodes: nodes.clone(),
         pods: pods.clone(),
         pods_on: pods.index(|p: &Pod| node_name(p).map(str::to_owned).into_iter().collect()),
+        started: context.clock.now(),
         alive: Mutex::default(),
     });
     this.clone().watch_life();
@@ -206,7 +209,7 @@ impl Loop {
         let node = node_name(&pod).and_then(|name| self.nodes.get(&ObjectKey::new("", name)));
         let Some(node) = node else { return Ok(Next::Wait) };
         let (grace, now) = (self.context.config.eviction_grace, self.context.clock.now());
-        match eviction::due_in(&pod, &no_execute(&node), grace, now) {
+        match eviction::due_in(&pod, &no_execute(&node), grace, self.started, now) {
             None => Ok(Next::Wait),
             Some(Duration::ZERO) => {
                 let message = format!("Marking for deletion Pod {key}");

@@ -152,7 +152,13 @@ fn pods_go_when_their_tolerations_end() {
             serde_json::from_value(json!({"spec": {"containers": [], "tolerations": tolerations}}))
                 .expect("a Pod");
         let taints: Vec<Taint> = serde_json::from_value(json!(taints)).expect("taints");
-        let due = due_in(&pod, &taints, Duration::from_secs(300), at(10)).map(|d| d.as_secs());
+        let due = due_in(&pod, &taints, Duration::from_secs(300), at(0), at(10)).map(|d| d.as_secs());
         assert_eq!(due, expect, "{tolerations} on {taints:?}");
+    }
+    // A start of the control plane gives Pods of a silent node their full grace; other taints do not wait for it.
+    for (key, expect) in [(unreachable, 290), ("a", 0)] {
+        let taints: Vec<Taint> = serde_json::from_value(json!([taint(key, "NoExecute")])).expect("taints");
+        let due = due_in(&Pod::default(), &taints, Duration::from_secs(300), at(1000), at(1010));
+        assert_eq!(due, Some(Duration::from_secs(expect)), "{key}");
     }
 }
