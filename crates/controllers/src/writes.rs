@@ -51,6 +51,15 @@ pub async fn merge<K: Namespaced>(
     beside::<K>(client, meta).patch(name, &params(component), &Patch::Merge(patch)).await
 }
 
+/// Whether the server still has the very object of this metadata, and nobody has asked for its end. Asked before
+/// something is taken in for it: the watches of two kinds keep no common pace, and what an owner that is being deleted
+/// has just let go must not come back to it.
+pub async fn stays<K: Namespaced>(client: &Client, meta: &ObjectMeta) -> Result<bool, Error> {
+    let found = beside::<K>(client, meta).get_metadata_opt(meta.name.as_deref().unwrap_or_default()).await?;
+    let same = |o: &ObjectMeta| o.uid == meta.uid && o.deletion_timestamp.is_none();
+    Ok(found.is_some_and(|o| same(&o.metadata)))
+}
+
 /// Replaces an object's status. Each status has one writer, so no version is asked for, merely that it is still the
 /// same object.
 pub async fn status<K: Namespaced>(

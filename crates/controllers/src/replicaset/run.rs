@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures::FutureExt;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
 use kube::{Error, Resource, ResourceExt};
 use parking_lot::Mutex;
 use yado_reconcile::events::{EventType, Recorder};
@@ -34,8 +35,8 @@ struct Loop {
     orphans: Arc<Index<String, Pod>>,
     /// ReplicaSets by their controller's uid.
     siblings: Arc<Index<String, ReplicaSet>>,
-    /// Highest revision of a Pod created for a ReplicaSet and not yet seen in the watch: deciding before would
-    /// create it twice. An entry lives as long as the work on its key.
+    /// Highest revision of a Pod created for a ReplicaSet and not yet seen in the watch: deciding by the watch before
+    /// would create it twice. An entry goes when the watch has come so far, or with its ReplicaSet.
     created: Mutex<HashMap<ObjectKey, u64>>,
 }
 
@@ -86,17 +87,36 @@ impl Loop {
     async fn one(&self, key: ObjectKey) -> Result<Next, Error> {
         self.sets.synced().await;
         self.pods.synced().await;
-        let awaited = self.created.lock().remove(&key);
-        if let Some(revision) = awaited {
-            self.pods.seen(revision, OWN_WRITES).await;
+        let awaited = self.created.lock().get(&key).copied();
+        let late = match awaited {
+            Some(revision) => !self.pods.seen(revision, OWN_WRITES).await,
+            None => false,
+        };
+        let Some(set) = self.sets.get(&key) else {
+            self.created.lock().remove(&key);
+            return Ok(Next::Wait);
+        };
+        if !late {
+            self.created.lock().remove(&key);
         }
-        let Some(set) = self.sets.get(&key) else { return Ok(Next::Wait) };
-        let observed = self.observe(&set);
+        let mut observed = self.observe(&set);
+        if late {
+            // The server knows what the watch does not tell: on that alone it is safe to create.
+            let api = writes::beside::<Pod>(&self.context.client, &set.metadata);
+            let pods = api.list(&ListParams::default()).await?.items.into_iter();
+            let ours = |p: &Pod| {
+                owners::controller_uid(&p.metadata).is_none_or(|uid| Some(uid) == set.metadata.uid.as_deref())
+            };
+            observed.candidates = pods.filter(ours).map(Arc::new).collect();
+        }
         let (actions, next) = reconcile(&observed, self.context.clock.now());
         let (mut failure, mut created) = (None, false);
         for action in actions {
             match action {
                 Action::Adopt(pod) => {
+                    if !writes::stays::<ReplicaSet>(&self.context.client, &set.metadata).await? {
+                        continue;
+                    }
                     let patch = owners::adoption(owners::controller_reference(&*set), &pod.metadata);
                     writes::merge::<Pod>(&self.context.client, &pod.metadata, COMPONENT, &patch).await?;
                 }
