@@ -1,11 +1,11 @@
 //! Several Yados on one machine do not collide: each claims a slot, which gives it device names, address ranges and a
 //! table of its own, the same ones after a restart.
 
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -96,9 +96,11 @@ impl Slot {
         let last: Option<u8> = fs::read_to_string(&remembered).ok().and_then(|text| text.trim().parse().ok());
         // A slot that was this one's before may still carry its routes.
         let before = last.filter(|i| *i < SLOTS).into_iter();
+        // It remembers nothing where that file is lost, but its Pods may still run there.
+        let owned = (0..SLOTS).filter(|i| owner(&run_dir.join(i.to_string())).as_deref() == Some(data_dir));
         let free =
             (0..SLOTS).filter(|i| !routed.iter().any(|r| pods(*i).overlaps(*r) || services(*i).overlaps(*r)));
-        for index in before.chain(free) {
+        for index in before.chain(owned).chain(free) {
             let path = run_dir.join(format!("slot-{index}.lock"));
             let file = File::options().create(true).truncate(false).write(true).open(&path);
             let file = file.map_err(file_error(&path))?;
@@ -152,10 +154,14 @@ impl Slot {
 /// Whether another Yado that was killed has left Pods here: they still run, and it will come back for them. If its
 /// data directory is gone, it will not.
 fn is_awaited(own_dir: &Path, data_dir: &Path) -> bool {
-    let Ok(owner) = fs::read(own_dir.join(OWNER)) else { return false };
-    let owner = Path::new(OsStr::from_bytes(&owner));
+    let Some(owner) = owner(own_dir) else { return false };
     let has_pods = || fs::read_dir(own_dir.join("pods")).is_ok_and(|mut pods| pods.next().is_some());
     owner != data_dir && owner.exists() && has_pods()
+}
+
+/// The data directory of the Yado that has a slot or had it last.
+fn owner(own_dir: &Path) -> Option<PathBuf> {
+    fs::read(own_dir.join(OWNER)).ok().map(|path| OsString::from_vec(path).into())
 }
 
 fn pods(index: u8) -> Cidr {
@@ -202,8 +208,11 @@ mod tests {
         fs::write(run.path().join("0/pods/uid"), "").expect("to write");
         assert_eq!(device_for(b.path()), "yado1");
         assert_eq!(device_for(a.path()), "yado0");
+        // Neither that nor a damaged memory loses it its Pods.
+        fs::write(a.path().join(REMEMBERED), "garbage").expect("to damage");
+        assert_eq!(device_for(a.path()), "yado0");
         drop(a);
-        fs::remove_file(b.path().join(REMEMBERED)).expect("to forget");
-        assert_eq!(device_for(b.path()), "yado0");
+        let c = tempfile::tempdir().expect("a folder");
+        assert_eq!(device_for(c.path()), "yado0");
     }
 }

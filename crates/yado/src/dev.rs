@@ -47,7 +47,7 @@ pub async fn run(global: &Global, args: &DevArgs) -> Result<()> {
     // A second Ctrl-C ends at once; the next start finds and removes what is left.
     let removed = tokio::select! {
         removed = removing => removed,
-        () = stop.wanted() => Err(anyhow::anyhow!("stopped before everything was removed; `yado dev` removes the rest")),
+        () = stop.insisted() => Err(anyhow::anyhow!("stopped before everything was removed; `yado dev` removes the rest")),
     };
     match &removed {
         Ok(()) => step.done("nothing is left but the images"),

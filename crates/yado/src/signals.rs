@@ -29,4 +29,10 @@ impl Stop {
             _ = self.hangup.recv() => {}
         }
     }
+
+    /// Ready once the user presses Ctrl-C again. A terminal that closes and a session that ends send several of the
+    /// other signals for one wish.
+    pub async fn insisted(&mut self) {
+        self.interrupt.recv().await;
+    }
 }
