@@ -26,6 +26,7 @@ use yado_cli::progress::use_colour;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    let_no_huge_pages();
     // Before anything else: a shim must be a small process with one thread.
     let mut args = std::env::args_os().skip(1);
     if args.next().is_some_and(|first| first == yado_oci::runtime::SHIM_ARGUMENT) {
@@ -64,6 +65,12 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Shim { .. } => anyhow::bail!("`yado shim` is started by the engine, never by hand"),
     }
     Ok(yado_cli::EXIT_OK)
+}
+
+/// What is kept here is small: in pages of 2 MiB, a shim would hold 5 MiB instead of 1.4, and the engine at rest half as
+/// much again. A system that does not know the setting works all the same. Shims inherit it; containers do not.
+fn let_no_huge_pages() {
+    let _ = nix::sys::prctl::set_thp_disable(true);
 }
 
 /// A panic is a bug: ended as a whole and started again, all parts work again, and the shims keep the containers. But

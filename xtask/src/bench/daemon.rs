@@ -10,8 +10,8 @@ use super::report::{Report, median, mib, ms};
 const STARTS: usize = 7;
 /// Caches have settled and start-up work is done by then.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Long enough to see hundredths of a second as tenths of a percent.
-const IDLE: Duration = Duration::from_secs(20);
+/// Some renewals of the node's lease lie in it.
+const IDLE: Duration = Duration::from_secs(30);
 
 pub async fn measure(report: &mut Report) -> Result<()> {
     let (mut first, mut later) = (Vec::new(), Vec::new());

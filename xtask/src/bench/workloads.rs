@@ -252,6 +252,7 @@ async fn routed() -> Result<()> {
         if began.elapsed() > Duration::from_secs(30) {
             return Err(error).context("the router never led to the Pods");
         }
+        connection = None;
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Ok(())

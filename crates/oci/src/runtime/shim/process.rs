@@ -127,6 +127,9 @@ impl Launch<'_> {
             step(|| "take the terminal", check(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) }))?;
         }
         close_all_but(self.line.as_fd());
+        // What the shim does without to stay small is no rule for the program. A kernel that does not know the setting
+        // has nothing to undo.
+        let _ = nix::sys::prctl::set_thp_disable(false);
         let cwd = if self.cwd.as_os_str().is_empty() { Path::new("/") } else { self.cwd };
         if !self.no_new_privileges {
             // Needs CAP_SYS_ADMIN, which is about to go.
