@@ -32,7 +32,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yado_oci::spec::ExecSpec;
 
-use crate::lifecycle::{ContainerRecord, Run, find_container};
+use crate::lifecycle::{ContainerRecord, Run, find_container, is_final};
 use crate::logs;
 use crate::pod::{Entry, Shared};
 use crate::streams::channels::{self, Process};
@@ -177,6 +177,13 @@ fn which_run(entry: &Entry, pod: &Pod, container: &str, previous: bool) -> Resul
     let state = record.container(container);
     let last = state.last.as_ref().map(|l| l.attempt);
     if previous {
+        // While it waits for its next run, the run that has ended is the previous one: describe says the same.
+        if let (Run::Exited(ended), Some(spec)) = (&state.run, &pod.spec)
+            && spec.containers.iter().any(|c| c.name == container)
+            && !is_final(spec, container, ended)
+        {
+            return Ok((state.attempt, false));
+        }
         let missing = || {
             bad_request(format!("previous terminated container \"{container}\" in pod \"{name}\" not found"))
         };

@@ -64,11 +64,19 @@ fn keep(
             if let (Some((message, grace)), None) = (&state.doomed, &state.stop) {
                 let grace = grace.unwrap_or_else(|| grace_period(spec));
                 plan.push(Action::BeginStop { container: name.clone(), grace, message: message.clone() });
+            } else if state.stop.is_none() && policy == "Always" && has_another_image(container, state) {
+                let message = format!("Container {name} definition changed, will be restarted");
+                plan.push(Action::BeginStop { container: name.clone(), grace: grace_period(spec), message });
             }
             go_on_stopping(name, state, now, plan);
         }
         Run::Starting | Run::Exited(_) => {}
     }
+}
+
+/// The image is the one thing of a container that may be changed while it runs.
+fn has_another_image(container: &Container, state: &ContainerRecord) -> bool {
+    !state.image.is_empty() && container.image.as_deref() != Some(&state.image)
 }
 
 /// The next step of a stop that has begun: hook, signal, SIGKILL.

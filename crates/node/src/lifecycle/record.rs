@@ -79,6 +79,8 @@ pub(crate) struct ContainerRecord {
     pub run: Run,
     /// The run before it.
     pub last: Option<Ended>,
+    /// The image that its run was asked for; empty where that is not known.
+    pub image: String,
     /// Digest of the image it runs.
     pub image_id: String,
     /// The signal that asks it to end.
@@ -195,6 +197,7 @@ impl PodRecord {
             attempted: false,
             run: Run::Absent,
             last: None,
+            image: String::new(),
             image_id: String::new(),
             stop_signal: None,
             waiting: None,

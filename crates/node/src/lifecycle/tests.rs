@@ -24,6 +24,10 @@ impl World {
         }
     }
 
+    fn container(&mut self, name: &str) -> Option<&mut Container> {
+        self.pod.as_mut()?.spec.as_mut()?.containers.iter_mut().find(|c| c.name == name)
+    }
+
     fn happen(&mut self, event: &str) {
         let words: Vec<&str> = event.split_whitespace().collect();
         let now = self.now;
@@ -45,7 +49,9 @@ impl World {
             ["released"] => self.record.sandbox = SandboxPhase::Released,
             ["runs", names @ ..] => {
                 for name in names {
+                    let image = self.container(name).and_then(|c| c.image.clone()).unwrap_or_default();
                     let container = self.record.container_mut(name);
+                    container.image = image;
                     container.run = Run::Running { started_at: now.wall };
                     (container.started, container.ready, container.waiting) = (true, true, None);
                 }
@@ -83,6 +89,9 @@ impl World {
                 meta.deletion_timestamp =
                     serde_json::from_value(json!("2026-01-01T00:00:00Z")).expect("a time");
                 meta.deletion_grace_period_seconds = grace.parse().ok();
+            }
+            ["image", name, image] => {
+                self.container(name).expect("it is there").image = Some((*image).to_owned());
             }
             ["withdrawn"] => self.record.termination.as_mut().expect("it ends").withdrawn = true,
             ["hooked", name] => {
@@ -290,6 +299,22 @@ fn what_has_ended_for_good_does_not_run_again_in_a_new_sandbox() {
         prepared       | start b
         runs b         | 
         exits b 0      | release
+    "#]],
+    );
+}
+
+#[test]
+fn another_image_restarts_its_container() {
+    check(
+        json!({"containers": [{"name": "a", "image": "i:1"}, {"name": "b", "image": "j"}]}),
+        &["", "prepared", "runs a b", "image a i:2", "exits a 143", "runs a"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a, start b
+        runs a b       | 
+        image a i:2    | stop a 30s, signal a, (wake in 30s)
+        exits a 143    | start a
+        runs a         | 
     "#]],
     );
 }

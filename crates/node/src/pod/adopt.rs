@@ -125,6 +125,7 @@ fn recall(record: &mut PodRecord, pod: &Pod, alive: bool, now: Now) {
         let current = said.state.clone().unwrap_or_default();
         state.attempt = said.restart_count.max(0).unsigned_abs();
         state.attempted = said.container_id.is_some() || said.restart_count > 0;
+        state.image = said.image.clone();
         state.image_id = said.image_id.clone();
         state.ready = said.ready;
         state.started = said.started.unwrap_or(false);

@@ -91,6 +91,7 @@ async fn configure(
 ) -> Result<ContainerSpec, Failure> {
     let image = image(shared, pod, spec, container).await?;
     let attempt = entry.with_container(&container.name, |record| {
+        record.image = container.image.clone().unwrap_or_default();
         record.image_id = shown_image_id(&image);
         record.stop_signal = Some(container::stop_signal(&image));
         record.attempt
