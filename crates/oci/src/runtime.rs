@@ -25,10 +25,12 @@ use std::collections::HashMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::io::AsyncReadExt;
 use tokio::io::unix::AsyncFd;
 
 use self::protocol::Request;
@@ -188,18 +190,28 @@ impl Runtime {
 
     async fn start_sandbox(&self, spec: SandboxSpec, dir: &Path) -> Result<Sandbox> {
         let refused = |reason: String| Error::ShimStart { id: spec.id.clone(), reason };
-        let output = tokio::process::Command::new(&self.inner.config.shim_exe)
+        let mut starter = tokio::process::Command::new(&self.inner.config.shim_exe)
             .arg(SHIM_ARGUMENT)
             .arg(dir)
             .arg(&self.inner.config.cgroup_root)
-            .stdin(std::process::Stdio::null())
-            .output()
-            .await
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
             .map_err(Error::file("run", &self.inner.config.shim_exe))?;
-        if !output.status.success() {
+        let mut word = [0; shim::READY.len()];
+        let ready = match starter.stdout.take() {
+            Some(mut stdout) => stdout.read_exact(&mut word).await.is_ok() && word == shim::READY,
+            None => false,
+        };
+        if !ready {
+            let output = starter.wait_with_output().await;
+            let output = output.map_err(Error::file("run", &self.inner.config.shim_exe))?;
             let reason = String::from_utf8_lossy(&output.stderr).trim().to_owned();
             return Err(refused(if reason.is_empty() { output.status.to_string() } else { reason }));
         }
+        // The starter ends by itself in a moment, and tokio reaps it.
+        drop(starter);
         Sandbox::connect(dir, spec).await
     }
 

@@ -61,8 +61,10 @@ fn app(dir: &Path) -> PathBuf {
     fs::create_dir_all(context.join("static")).unwrap();
     fs::create_dir_all(context.join(".git")).unwrap();
     fs::write(context.join("Procfile"), "web: python3 app.py\nleader: redis-server --port 6379\n").unwrap();
-    fs::write(context.join("Aptfile"), "# what the app needs\npython3-flask\npython3-redis\nredis-server\n").unwrap();
-    fs::write(context.join("app.py"), "import flask, redis\nprint(flask.__name__, redis.__name__)\n").unwrap();
+    fs::write(context.join("Aptfile"), "# what the app needs\npython3-flask\npython3-redis\nredis-server\n")
+        .unwrap();
+    fs::write(context.join("app.py"), "import flask, redis\nprint(flask.__name__, redis.__name__)\n")
+        .unwrap();
     fs::write(context.join("static/a.css"), "a{}").unwrap();
     fs::write(context.join("debug.log"), "x").unwrap();
     fs::write(context.join(".env"), "SECRET=hunter2").unwrap();
@@ -102,7 +104,11 @@ fn a_procfile_app_is_built_once_and_runs() {
     check(1000, &["sh", "-c", "cd /app && ls -A; id -un"], "app.py");
     check(1000, &["redis-server", "--version"], "v=7");
     check(0, &["dpkg", "--audit"], "");
-    check(0, &["sh", "-c", "test ! -e /usr/sbin/policy-rc.d && test ! -e /run/packages && echo clean"], "clean");
+    check(
+        0,
+        &["sh", "-c", "test ! -e /usr/sbin/policy-rc.d && test ! -e /run/packages && echo clean"],
+        "clean",
+    );
     let listing = text(&run(&first, 1000, &["ls", "-A", "/app"]));
     for absent in ["debug.log", ".env", ".git\n"] {
         assert!(!listing.contains(absent), "{listing}");
@@ -160,7 +166,10 @@ fn packages_alone_make_an_image_that_travels() {
     let other = ImageStore::open(dir.path().join("other")).unwrap();
     let imported = other.import(&archive, &Progress::none()).unwrap();
     assert_eq!(imported.len(), 1);
-    assert_eq!((&imported[0].id, &imported[0].names, &imported[0].config), (&image.id, &image.names, &image.config));
+    assert_eq!(
+        (&imported[0].id, &imported[0].names, &imported[0].config),
+        (&image.id, &image.names, &image.config)
+    );
 }
 
 #[test]
@@ -176,15 +185,22 @@ fn what_cannot_be_built_says_why_and_leaves_nothing() {
             fs::write(context.path().join(name), content).unwrap();
         }
         let recipe = Recipe::Procfile { context: context.path().to_owned() };
-        let error = build(&BuildSpec { name: "x".to_owned(), recipe }, &store, &Progress::none()).unwrap_err();
+        let error =
+            build(&BuildSpec { name: "x".to_owned(), recipe }, &store, &Progress::none()).unwrap_err();
         assert!(error.to_string().contains(expect), "{error}");
         assert_eq!(store.list().unwrap(), []);
         assert_eq!(fs::read_dir(store.dir().join("tmp")).unwrap().count(), 0);
     };
     check(&[], "there is no `Procfile`");
     check(&[("Procfile", "web")], "Procfile, line 1: a process type is written");
-    check(&[("Procfile", "web: a"), ("Aptfile", ":repo:deb x")], "Aptfile, line 1: `:repo:` is not supported");
-    check(&[("Procfile", "web: a"), ("Aptfile", "no-such-package-here")], "no package `no-such-package-here` is in");
+    check(
+        &[("Procfile", "web: a"), ("Aptfile", ":repo:deb x")],
+        "Aptfile, line 1: `:repo:` is not supported",
+    );
+    check(
+        &[("Procfile", "web: a"), ("Aptfile", "no-such-package-here")],
+        "no package `no-such-package-here` is in",
+    );
     let cancelled = Progress::none();
     cancelled.cancel();
     let context = app(dir.path());

@@ -110,13 +110,7 @@ pub(super) fn directory(
     build.add(step, staged, vec![key])
 }
 
-fn walk(
-    build: &Build<'_>,
-    source: &Path,
-    dir: &Path,
-    ignore: &Ignore,
-    files: &mut Vec<Found>,
-) -> Result<()> {
+fn walk(build: &Build<'_>, source: &Path, dir: &Path, ignore: &Ignore, files: &mut Vec<Found>) -> Result<()> {
     let limits = build.store.inner.config.limits;
     let full = source.join(dir);
     let mut names = Vec::new();

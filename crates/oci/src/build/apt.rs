@@ -83,7 +83,6 @@ impl Apt {
         option("Dir::State::extended_states", &self.dir.join("state/extended_states"));
         option("Dir::State::lists", &self.lists);
         option("Dir::Cache", &self.dir.join("cache"));
-        option("Dir::Cache::pkgcache", &self.dir.join("cache/pkgcache.bin"));
         option("Dir::Cache::srcpkgcache", &self.dir.join("cache/srcpkgcache.bin"));
         for setting in [
             // The store has one owner, and it builds one image at a time.
@@ -96,6 +95,8 @@ impl Apt {
             "pkgCacheGen::ForceEssential=,",
             "Acquire::ForceHash=SHA256",
             "Acquire::Languages=none",
+            // Of two caches the one without the installed packages serves every step.
+            "Dir::Cache::pkgcache=",
             "Acquire::Retries=3",
             // What the machine wants done after its own installations does not concern these.
             "Dir::Etc::aptlisten=/dev/null",
@@ -155,9 +156,8 @@ impl Apt {
         names: &[String],
         packages: &[Package],
     ) -> Result<()> {
-        let here = |p: &&Package| {
-            fs::metadata(self.archives().join(&p.file)).is_ok_and(|meta| meta.len() == p.size)
-        };
+        let here =
+            |p: &&Package| fs::metadata(self.archives().join(&p.file)).is_ok_and(|meta| meta.len() == p.size);
         let missing: Vec<&Package> = packages.iter().filter(|p| !here(p)).collect();
         let bytes: u64 = missing.iter().map(|p| p.size).sum();
         if !missing.is_empty() {
@@ -228,7 +228,8 @@ fn files(path: &Path) -> Vec<PathBuf> {
         return vec![path.to_owned()];
     }
     let Ok(entries) = fs::read_dir(path) else { return Vec::new() };
-    let mut files: Vec<PathBuf> = entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_file()).collect();
+    let mut files: Vec<PathBuf> =
+        entries.filter_map(|e| Some(e.ok()?.path())).filter(|p| p.is_file()).collect();
     files.sort();
     files
 }

@@ -52,7 +52,12 @@ pub(super) fn base(build: &mut Build<'_>) -> Result<()> {
 }
 
 /// The `packages` step: packages over the layers so far, and commands after them.
-pub(super) fn packages(build: &mut Build<'_>, names: &[String], base: Base, commands: &[Vec<String>]) -> Result<()> {
+pub(super) fn packages(
+    build: &mut Build<'_>,
+    names: &[String],
+    base: Base,
+    commands: &[Vec<String>],
+) -> Result<()> {
     let below: Vec<String> = build.layers().map(str::to_owned).collect();
     let mut key = Key::new("packages").with(below.join(" ")).with(names.join(" "));
     for word in commands.iter().flat_map(|command| command.iter().chain([const { &String::new() }])) {
@@ -208,22 +213,29 @@ fn install(root: &Root<'_>, apt: &Apt, packages: &[&Package], empty: bool) -> Re
     root.remove("usr/sbin/policy-rc.d")
 }
 
+/// Makes a call of `dpkg` from what it is to do and the packages to do it with.
+type Dpkg<'a> = &'a dyn Fn(&[&str], &[String]) -> Vec<String>;
+
 /// Unpacks packages with `dpkg`. One that must have another set up before it is refused in the first round, and taken
 /// in the next, after that one was set up.
-fn unpack(
-    root: &Root<'_>,
-    mut files: Vec<String>,
-    dpkg: &dyn Fn(&[&str], &[String]) -> Vec<String>,
-) -> Result<()> {
+fn unpack(root: &Root<'_>, mut files: Vec<String>, dpkg: Dpkg<'_>) -> Result<()> {
     while !files.is_empty() {
         let (done, log) = root.attempt(&dpkg(&["--unpack"], &files))?;
         if done {
             break;
         }
-        let refused: Vec<String> =
-            log.lines().map(str::trim).filter(|line| files.iter().any(|f| f == line)).map(str::to_owned).collect();
+        let refused: Vec<String> = log
+            .lines()
+            .map(str::trim)
+            .filter(|line| files.iter().any(|f| f == line))
+            .map(str::to_owned)
+            .collect();
         if refused.is_empty() || refused.len() == files.len() {
-            return Err(root.failed(format!("`dpkg` could not unpack {}: {}", refused.join(" "), end_of(&log))));
+            return Err(root.failed(format!(
+                "`dpkg` could not unpack {}: {}",
+                refused.join(" "),
+                end_of(&log)
+            )));
         }
         // Some may lack what is yet to be unpacked; the last run tells.
         root.attempt(&dpkg(&["--configure", "-a"], &[]))?;
@@ -239,10 +251,18 @@ fn extract(root: &Root<'_>, deb: &Path, everything: bool) -> Result<()> {
     die_with_parent(&mut contents);
     let mut contents = contents.spawn().map_err(|_| missing(Path::new("dpkg-deb")))?;
     let mut tar = Command::new("tar");
-    tar.args(["--extract", "--preserve-permissions", "--numeric-owner", "--keep-directory-symlink", "--directory"]);
+    tar.args([
+        "--extract",
+        "--preserve-permissions",
+        "--numeric-owner",
+        "--keep-directory-symlink",
+        "--directory",
+    ]);
     tar.arg(&root.path);
     if !everything {
-        tar.args(EXCLUDED.iter().chain(&["/usr/share/doc"]).map(|excluded| format!("--exclude=.{excluded}/*")));
+        tar.args(
+            EXCLUDED.iter().chain(&["/usr/share/doc"]).map(|excluded| format!("--exclude=.{excluded}/*")),
+        );
     }
     if let Some(pipe) = contents.stdout.take() {
         let result = root.host(tar, pipe);

@@ -34,7 +34,10 @@ pub(super) struct Root<'a> {
 }
 
 /// Mounts the layers of `build` with a new one above them, calls `work`, and gives the new layer, made reproducible.
-pub(super) fn in_root(build: &Build<'_>, work: impl FnOnce(&Root<'_>) -> Result<()> + Send) -> Result<Staging> {
+pub(super) fn in_root(
+    build: &Build<'_>,
+    work: impl FnOnce(&Root<'_>) -> Result<()> + Send,
+) -> Result<Staging> {
     let inner = &build.store.inner;
     let staging = inner.stage_dir("root")?;
     let upper = inner.stage_dir("upper")?;
@@ -75,7 +78,8 @@ fn started(path: &Path) -> Result<i64> {
 
 fn mount_overlay(staging: &Path, upper: &Path, lower: &[PathBuf]) -> Result<()> {
     let none: Option<&str> = None;
-    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).at("make private the mounts of", "/")?;
+    mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none)
+        .at("make private the mounts of", "/")?;
     let empty = staging.join("none");
     let lower: Vec<&Path> = lower.iter().rev().map(PathBuf::as_path).chain([empty.as_path()]).collect();
     let mut options = std::ffi::OsString::from("lowerdir=");
@@ -104,7 +108,8 @@ fn mount_system(root: &Path) -> Result<()> {
         }
         if dir != "proc" {
             let options = if dir == "tmp" { "mode=1777" } else { "mode=755" };
-            mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options)).at("mount", &path)?;
+            mount(Some("tmpfs"), &path, Some("tmpfs"), MsFlags::MS_NOSUID, Some(options))
+                .at("mount", &path)?;
         }
     }
     for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
@@ -217,7 +222,9 @@ pub(super) fn run(
 
 pub(super) fn missing(program: &Path) -> ImageError {
     let program = program.display().to_string();
-    let reason = format!("the program `{program}` is not on this machine; building from packages needs a Debian system");
+    let reason = format!(
+        "the program `{program}` is not on this machine; building from packages needs a Debian system"
+    );
     ImageError::Build { name: program, reason }
 }
 

@@ -82,11 +82,9 @@ fn matches(pattern: &[String], path: &[&str]) -> bool {
     match pattern.split_first() {
         None => path.is_empty(),
         Some((first, rest)) if first == "**" => (0..=path.len()).any(|n| matches(rest, &path[n..])),
-        Some((first, rest)) => {
-            path.split_first().is_some_and(|(name, beneath)| {
-                glob(first.as_bytes(), name.as_bytes()) && matches(rest, beneath)
-            })
-        }
+        Some((first, rest)) => path
+            .split_first()
+            .is_some_and(|(name, beneath)| glob(first.as_bytes(), name.as_bytes()) && matches(rest, beneath)),
     }
 }
 

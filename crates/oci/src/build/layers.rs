@@ -11,8 +11,8 @@ use nix::sys::time::TimeSpec;
 use sha2::{Digest as _, Sha256};
 
 use crate::image::{
-    ConfigBlob, Image, ImageConfig, ImageError, ImageStore, IoContext as _, LayerRecord, NewImage, Pin, Progress,
-    Reference, Result, Staging, StepState, architecture, digest_of, pack, plain_manifest,
+    ConfigBlob, Image, ImageConfig, ImageError, ImageStore, IoContext as _, LayerRecord, NewImage, Pin,
+    Progress, Reference, Result, Staging, StepState, architecture, digest_of, pack, plain_manifest,
 };
 
 /// Part of every key: a change in how layers are made makes them anew.

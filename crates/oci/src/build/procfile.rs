@@ -28,14 +28,22 @@ pub fn parse_procfile(file: &str, text: &str) -> Result<Vec<ProcessType>> {
             continue;
         }
         let Some((name, command)) = line.split_once(':') else {
-            return wrong(file, number, "a process type is written `NAME: COMMAND`, such as `web: python3 app.py`");
+            return wrong(
+                file,
+                number,
+                "a process type is written `NAME: COMMAND`, such as `web: python3 app.py`",
+            );
         };
         let (name, command) = (name.trim(), command.trim());
         if name.is_empty() || !name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
             return wrong(file, number, format!("`{name}` is not a name of letters, digits, `-` and `_`"));
         }
         if command.is_empty() {
-            return wrong(file, number, format!("the process type `{name}` has no command; write one after the colon"));
+            return wrong(
+                file,
+                number,
+                format!("the process type `{name}` has no command; write one after the colon"),
+            );
         }
         if types.iter().any(|t| t.name == name) {
             return wrong(file, number, format!("the process type `{name}` is there twice; remove one"));
@@ -58,12 +66,14 @@ pub fn parse_aptfile(file: &str, text: &str) -> Result<Vec<String>> {
     for (number, line) in (1..).zip(text.trim_start_matches('\u{feff}').lines()) {
         let line = line.split('#').next().unwrap_or_default().trim();
         if line.starts_with(":repo:") {
-            let reason = "`:repo:` is not supported; add the repository to this machine's own package sources";
+            let reason =
+                "`:repo:` is not supported; add the repository to this machine's own package sources";
             return wrong(file, number, reason);
         }
         for word in line.split_whitespace() {
             if word.contains("://") || word.ends_with(".deb") {
-                let reason = format!("`{word}` is a package by its address; name a package of the machine's sources");
+                let reason =
+                    format!("`{word}` is a package by its address; name a package of the machine's sources");
                 return wrong(file, number, reason);
             }
             if !is_package(word) {
@@ -100,8 +110,8 @@ pub fn process_command(command: &str) -> Vec<String> {
     let first = command.split_whitespace().next().unwrap_or_default();
     let compound = command.contains(['&', '|', ';', '\n', '`']) || command.starts_with(['(', '{', '!']);
     let built_in = [
-        "exec", "cd", "if", "while", "until", "for", "case", "export", "set", "unset", "umask", "ulimit", "eval",
-        ".", "source", "trap", "exit", "wait", ":",
+        "exec", "cd", "if", "while", "until", "for", "case", "export", "set", "unset", "umask", "ulimit",
+        "eval", ".", "source", "trap", "exit", "wait", ":",
     ];
     let assignment = first.split_once('=').is_some_and(|(name, _)| {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -131,27 +141,63 @@ mod tests {
             let types = parse_procfile("Procfile", text)?;
             Ok(types.into_iter().map(|t| format!("{}={}", t.name, t.command)).collect())
         };
-        check(parse("# types\nweb: python3 app.py --port $PORT\r\n\nworker:  sh -c 'a: b'\n"), expect![[r#"
+        check(
+            parse("# types\nweb: python3 app.py --port $PORT\r\n\nworker:  sh -c 'a: b'\n"),
+            expect![[r#"
             web=python3 app.py --port $PORT
-            worker=sh -c 'a: b'"#]]);
-        check(parse("web python3"), expect!["Procfile, line 1: a process type is written `NAME: COMMAND`, such as `web: python3 app.py`"]);
-        check(parse("web: a\nweb: b"), expect!["Procfile, line 2: the process type `web` is there twice; remove one"]);
-        check(parse("\nweb:\n"), expect!["Procfile, line 2: the process type `web` has no command; write one after the colon"]);
-        check(parse("w b: x"), expect!["Procfile, line 1: `w b` is not a name of letters, digits, `-` and `_`"]);
-        check(parse("# nothing"), expect!["Procfile, line 1: it names no process type; add a line such as `web: python3 app.py`"]);
+            worker=sh -c 'a: b'"#]],
+        );
+        check(
+            parse("web python3"),
+            expect![
+                "Procfile, line 1: a process type is written `NAME: COMMAND`, such as `web: python3 app.py`"
+            ],
+        );
+        check(
+            parse("web: a\nweb: b"),
+            expect!["Procfile, line 2: the process type `web` is there twice; remove one"],
+        );
+        check(
+            parse("\nweb:\n"),
+            expect!["Procfile, line 2: the process type `web` has no command; write one after the colon"],
+        );
+        check(
+            parse("w b: x"),
+            expect!["Procfile, line 1: `w b` is not a name of letters, digits, `-` and `_`"],
+        );
+        check(
+            parse("# nothing"),
+            expect!["Procfile, line 1: it names no process type; add a line such as `web: python3 app.py`"],
+        );
     }
 
     #[test]
     fn aptfiles() {
         let parse = |text: &str| parse_aptfile("Aptfile", text);
-        check(parse("# all\npython3-flask\nredis-server=5:7.0.15-1~deb12u5 # pinned\nlibc6:amd64 g++ g++\n"), expect![[r#"
+        check(
+            parse("# all\npython3-flask\nredis-server=5:7.0.15-1~deb12u5 # pinned\nlibc6:amd64 g++ g++\n"),
+            expect![[r#"
             python3-flask
             redis-server=5:7.0.15-1~deb12u5
             libc6:amd64
-            g++"#]]);
-        check(parse(":repo:deb http://x y z"), expect!["Aptfile, line 1: `:repo:` is not supported; add the repository to this machine's own package sources"]);
-        check(parse("a1\nhttp://x.org/a.deb"), expect!["Aptfile, line 2: `http://x.org/a.deb` is a package by its address; name a package of the machine's sources"]);
-        check(parse("--allow-unauthenticated"), expect!["Aptfile, line 1: `--allow-unauthenticated` is not the name of a Debian package"]);
+            g++"#]],
+        );
+        check(
+            parse(":repo:deb http://x y z"),
+            expect![
+                "Aptfile, line 1: `:repo:` is not supported; add the repository to this machine's own package sources"
+            ],
+        );
+        check(
+            parse("a1\nhttp://x.org/a.deb"),
+            expect![
+                "Aptfile, line 2: `http://x.org/a.deb` is a package by its address; name a package of the machine's sources"
+            ],
+        );
+        check(
+            parse("--allow-unauthenticated"),
+            expect!["Aptfile, line 1: `--allow-unauthenticated` is not the name of a Debian package"],
+        );
         check(parse("dpkg-"), expect!["Aptfile, line 1: `dpkg-` is not the name of a Debian package"]);
         check(parse(""), expect![""]);
     }

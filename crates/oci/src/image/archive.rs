@@ -26,7 +26,10 @@ pub(crate) struct Archive {
 
 #[derive(Clone, Debug)]
 enum Member {
-    File { offset: u64, size: u64 },
+    File {
+        offset: u64,
+        size: u64,
+    },
     /// Old archives link equal layers to one another.
     Link(String),
 }

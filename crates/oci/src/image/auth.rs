@@ -71,7 +71,8 @@ impl RegistryAuths {
             reference: "a private image".to_owned(),
             reason: format!("the registry credentials are not a Docker config.json: {reason}"),
         };
-        let config: DockerConfig = serde_json::from_slice(json).map_err(|_| bad("it is not the expected JSON"))?;
+        let config: DockerConfig =
+            serde_json::from_slice(json).map_err(|_| bad("it is not the expected JSON"))?;
         let mut by_prefix = BTreeMap::new();
         for (host, entry) in config.auths {
             let auth = if !entry.registry_token.is_empty() {
@@ -128,8 +129,7 @@ mod tests {
                 "r.example.org:5000/team":{"registrytoken":"tok"},"empty.example.org":{}},"credsStore":"x"}"#,
         )
         .unwrap();
-        let basic =
-            |u: &str, p: &str| RegistryAuth::Basic { username: u.to_owned(), password: p.to_owned() };
+        let basic = |u: &str, p: &str| RegistryAuth::Basic { username: u.to_owned(), password: p.to_owned() };
         let check = |reference: &str, expect: RegistryAuth| {
             assert_eq!(auths.lookup(&reference.parse().unwrap()), expect, "{reference}");
         };
@@ -144,8 +144,11 @@ mod tests {
 
     #[test]
     fn bad_credentials_are_refused_without_being_shown() {
-        for bad in [&b"hunter2"[..], br#"{"auths":{"a":{"auth":"aHVudGVyMg=="}}}"#, br#"{"auths":{"a":{"auth":"*"}}}"#]
-        {
+        for bad in [
+            &b"hunter2"[..],
+            br#"{"auths":{"a":{"auth":"aHVudGVyMg=="}}}"#,
+            br#"{"auths":{"a":{"auth":"*"}}}"#,
+        ] {
             let error = RegistryAuths::from_docker_config(bad).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }

@@ -10,7 +10,9 @@ pub type Result<T, E = ImageError> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs)] // the sentences say what the fields are
 pub enum ImageError {
-    #[error("`{text}` is not an image name: {reason}; write it like `redis`, `redis:7` or `registry.example.org/team/app:v1`")]
+    #[error(
+        "`{text}` is not an image name: {reason}; write it like `redis`, `redis:7` or `registry.example.org/team/app:v1`"
+    )]
     Reference { text: String, reason: &'static str },
     #[error("the image store {} is in use by {holder}; stop it, or choose another directory", dir.display())]
     InUse { dir: PathBuf, holder: String },
@@ -22,7 +24,9 @@ pub enum ImageError {
     Damaged { path: PathBuf, reason: String },
     #[error("{} is not an image archive that can be imported: {reason}; make it with `docker save` or as an OCI layout", path.display())]
     Archive { path: PathBuf, reason: String },
-    #[error("{what} does not match its digest (expected {expected}, got {got}); it was altered or cut short, get it again")]
+    #[error(
+        "{what} does not match its digest (expected {expected}, got {got}); it was altered or cut short, get it again"
+    )]
     Digest { what: String, expected: String, got: String },
     #[error("layer {layer} is refused at the entry `{entry}`: {reason}")]
     Unpack { layer: String, entry: String, reason: String },
@@ -30,7 +34,9 @@ pub enum ImageError {
     NotFound(String),
     #[error("could not pull `{reference}`: {reason}")]
     Registry { reference: String, reason: String },
-    #[error("the registry refused access to `{0}`; the image does not exist, or it needs a user name and password that are allowed to pull it")]
+    #[error(
+        "the registry refused access to `{0}`; the image does not exist, or it needs a user name and password that are allowed to pull it"
+    )]
     Unauthorized(String),
     #[error("`{reference}` has no image for {wanted}, only for {found}; choose another tag")]
     Platform { reference: String, wanted: String, found: String },

@@ -97,7 +97,8 @@ impl ImageStore {
         for entry in entries {
             let path = entry.at("list", dir)?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let archive = [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd"].iter().any(|end| name.ends_with(end));
+            let archive =
+                [".tar", ".tar.gz", ".tgz", ".tar.zst", ".tar.zstd"].iter().any(|end| name.ends_with(end));
             if archive && !name.starts_with('.') && path.is_file() {
                 paths.push(path);
             }
@@ -193,7 +194,9 @@ impl ImageStore {
             for _ in 0..PARALLEL.min(wanted.len()) {
                 scope.spawn(|| {
                     while failed.lock().is_none() {
-                        let Some((diff_id, (member, blob))) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) else {
+                        let Some((diff_id, (member, blob))) =
+                            wanted.get(next.fetch_add(1, Ordering::Relaxed))
+                        else {
                             break;
                         };
                         let added = archive.open_member(member).and_then(|(section, size)| {
@@ -254,7 +257,8 @@ fn saved_images(archive: &Archive) -> Result<Vec<Found>> {
         // New archives keep blobs under their digests, old ones the configuration under its own.
         let digest = blob_digest(&saved.config);
         if let Some(expected) = digest.filter(|digest| *digest != digest_of(&config)) {
-            let (what, got) = (format!("`{}` of {}", saved.config, archive.path().display()), digest_of(&config));
+            let (what, got) =
+                (format!("`{}` of {}", saved.config, archive.path().display()), digest_of(&config));
             return Err(ImageError::Digest { what, expected, got });
         }
         let layers = saved.layers.unwrap_or_default().into_iter();

@@ -166,7 +166,8 @@ impl ConfigBlob {
             return Err(format!("it has {} layers, more than {MAX_LAYERS}", blob.rootfs.diff_ids.len()));
         }
         for id in &blob.rootfs.diff_ids {
-            super::reference::check_digest(id).map_err(|_| format!("its configuration names a layer `{id}`"))?;
+            super::reference::check_digest(id)
+                .map_err(|_| format!("its configuration names a layer `{id}`"))?;
         }
         Ok(blob)
     }
@@ -255,11 +256,10 @@ mod tests {
         )
         .unwrap();
         let config = ImageConfig::from(blob.config);
-        assert_eq!((config.cmd, config.volumes, config.exposed_ports), (
-            vec!["sh".to_owned()],
-            vec!["/data".to_owned()],
-            vec!["80/tcp".to_owned()]
-        ));
+        assert_eq!(
+            (config.cmd, config.volumes, config.exposed_ports),
+            (vec!["sh".to_owned()], vec!["/data".to_owned()], vec!["80/tcp".to_owned()])
+        );
         assert!(ConfigBlob::parse(br#"{"rootfs":{"diff_ids":["../../etc"]}}"#).is_err());
     }
 

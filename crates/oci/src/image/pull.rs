@@ -63,7 +63,9 @@ impl Puller {
         let (registry, repository) = (reference.registry().to_owned(), reference.repository().to_owned());
         let remote = match (reference.digest(), reference.tag()) {
             (Some(digest), _) => oci_client::Reference::with_digest(registry, repository, digest.to_owned()),
-            (None, tag) => oci_client::Reference::with_tag(registry, repository, tag.unwrap_or("latest").to_owned()),
+            (None, tag) => {
+                oci_client::Reference::with_tag(registry, repository, tag.unwrap_or("latest").to_owned())
+            }
         };
         let protocol = match reference.is_loopback() {
             true => ClientProtocol::HttpsExcept(vec![remote.resolve_registry().to_owned()]),
@@ -132,8 +134,7 @@ impl Puller {
         let repo_digests = digests.iter().map(|digest| self.reference.at_digest(digest)).collect();
         let inner = Arc::clone(&self.store.inner);
         let commit = move || {
-            let image =
-                inner.commit(NewImage { config: &config, manifest: &manifest, names, repo_digests });
+            let image = inner.commit(NewImage { config: &config, manifest: &manifest, names, repo_digests });
             drop(pins);
             image
         };
@@ -157,7 +158,10 @@ impl Puller {
         let fetch = || self.client.pull_manifest_raw(at, &self.auth, manifest::ACCEPTED);
         let (bytes, _) = self.retrying("", || async { fetch().await.map_err(|e| self.failure(e)) }).await?;
         if bytes.len() as u64 > MAX_DOCUMENT {
-            return Err(ImageError::TooLarge { what: format!("the manifest of {}", self.reference), limit: MAX_DOCUMENT });
+            return Err(ImageError::TooLarge {
+                what: format!("the manifest of {}", self.reference),
+                limit: MAX_DOCUMENT,
+            });
         }
         match digest {
             Some(expected) if digest_of(&bytes) != expected => {
@@ -271,7 +275,8 @@ impl Puller {
         use oci_client::errors::OciErrorCode as Code;
         let registry = self.reference.registry();
         match error {
-            OciDistributionError::UnauthorizedError { .. } | OciDistributionError::AuthenticationFailure(_) => {
+            OciDistributionError::UnauthorizedError { .. }
+            | OciDistributionError::AuthenticationFailure(_) => {
                 Failure::now(ImageError::Unauthorized(self.reference.to_string()))
             }
             OciDistributionError::RegistryError { envelope, .. } => {
@@ -282,7 +287,9 @@ impl Puller {
                 if any(denied) {
                     Failure::now(ImageError::Unauthorized(self.reference.to_string()))
                 } else if any(absent) {
-                    Failure::now(self.bad(format!("{registry} has no such image; check the name and the tag")))
+                    Failure::now(
+                        self.bad(format!("{registry} has no such image; check the name and the tag")),
+                    )
                 } else {
                     let again = any(|c| matches!(c, Code::Toomanyrequests));
                     Failure { error: self.bad(format!("{registry} answered: {envelope}")), again }

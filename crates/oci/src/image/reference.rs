@@ -148,7 +148,9 @@ fn check_repository(repository: &str) -> Result<(), &'static str> {
         loop {
             let word = rest.bytes().take_while(|b| b.is_ascii_lowercase() || b.is_ascii_digit()).count();
             if word == 0 {
-                return Err("each part of the repository is letters and digits joined by `.`, `_`, `__` or `-`");
+                return Err(
+                    "each part of the repository is letters and digits joined by `.`, `_`, `__` or `-`",
+                );
             }
             rest = &rest[word..];
             let dashes = rest.bytes().take_while(|&b| b == b'-').count();
@@ -175,7 +177,8 @@ fn check_tag(tag: &str) -> Result<String, &'static str> {
 
 /// Only sha256 is written by any registry in use, and one algorithm cannot be confused with another.
 pub(crate) fn check_digest(digest: &str) -> Result<String, &'static str> {
-    let hex = digest.strip_prefix("sha256:").ok_or("the digest must be `sha256:` and 64 hexadecimal digits")?;
+    let hex =
+        digest.strip_prefix("sha256:").ok_or("the digest must be `sha256:` and 64 hexadecimal digits")?;
     let ok = hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
     ok.then(|| digest.to_owned()).ok_or("the digest must be `sha256:` and 64 hexadecimal digits")
 }
@@ -208,10 +211,14 @@ mod tests {
         check("yado.local/guestbook:0f1e", Some("yado.local/guestbook:0f1e"));
         check("busybox@D", Some("docker.io/library/busybox@D"));
         check("busybox:1@D", Some("docker.io/library/busybox:1@D"));
-        for bad in ["", ":latest", "Busybox", "a//b", "/a", "a/", "a_-b", "a:", "a:-x", "a@sha256:12", "a@D@D"] {
+        for bad in
+            ["", ":latest", "Busybox", "a//b", "/a", "a/", "a_-b", "a:", "a:-x", "a@sha256:12", "a@D@D"]
+        {
             check(bad, None);
         }
-        for bad in ["a b", "é", "a.b:99999/x", "a.b:x/y", "-a.b/x", "[::g]/x", "[::1]x/y", "a___b", "..", "a/../b"] {
+        for bad in
+            ["a b", "é", "a.b:99999/x", "a.b:x/y", "-a.b/x", "[::g]/x", "[::1]x/y", "a___b", "..", "a/../b"]
+        {
             check(bad, None);
         }
         check(&"f".repeat(64), None);

@@ -98,7 +98,12 @@ impl ImageStore {
         Ok(Saved { names: Vec::new(), config, manifest, layers })
     }
 
-    fn prepare_layer(&self, diff_id: String, record: &LayerRecord, progress: &Progress) -> Result<SavedLayer> {
+    fn prepare_layer(
+        &self,
+        diff_id: String,
+        record: &LayerRecord,
+        progress: &Progress,
+    ) -> Result<SavedLayer> {
         if let Some(digest) = &record.blob {
             let path = self.inner.blob_path(digest);
             let size = std::fs::metadata(&path).at("look at", &path)?.len();
@@ -111,7 +116,12 @@ impl ImageStore {
         Ok(SavedLayer { diff_id, digest: packed.digest, size: packed.size, kept: false })
     }
 
-    fn write<W: Write>(&self, builder: &mut tar::Builder<W>, saved: &[Saved], progress: &Progress) -> Result<()> {
+    fn write<W: Write>(
+        &self,
+        builder: &mut tar::Builder<W>,
+        saved: &[Saved],
+        progress: &Progress,
+    ) -> Result<()> {
         let mut written = BTreeSet::new();
         let (mut manifests, mut docker) = (Vec::new(), Vec::new());
         for image in saved {
@@ -126,7 +136,8 @@ impl ImageStore {
                     member(builder, &blob(&digest), document.len() as u64, document.as_slice())?;
                 }
             }
-            let names = if image.names.is_empty() { vec![None] } else { image.names.iter().map(Some).collect() };
+            let names =
+                if image.names.is_empty() { vec![None] } else { image.names.iter().map(Some).collect() };
             for name in names {
                 let mut entry = json!({
                     "mediaType": manifest::MANIFEST,
@@ -148,7 +159,9 @@ impl ImageStore {
         }
         let index = json!({"schemaVersion": 2, "mediaType": manifest::INDEX, "manifests": manifests});
         let layout = json!({"imageLayoutVersion": "1.0.0"});
-        for (name, document) in [("oci-layout", layout), ("index.json", index), ("manifest.json", json!(docker))] {
+        for (name, document) in
+            [("oci-layout", layout), ("index.json", index), ("manifest.json", json!(docker))]
+        {
             let bytes = document.to_string();
             member(builder, name, bytes.len() as u64, bytes.as_bytes())?;
         }
@@ -192,6 +205,11 @@ fn header(size: u64) -> tar::Header {
     header
 }
 
-fn member<W: Write>(builder: &mut tar::Builder<W>, name: &str, size: u64, content: impl io::Read) -> Result<()> {
+fn member<W: Write>(
+    builder: &mut tar::Builder<W>,
+    name: &str,
+    size: u64,
+    content: impl io::Read,
+) -> Result<()> {
     builder.append_data(&mut header(size), Path::new(name), content).at("write", name)
 }

@@ -13,8 +13,8 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
-use self::index::{ImageRecord, Index};
 pub(crate) use self::index::{ArchiveRecord, LayerRecord};
+use self::index::{ImageRecord, Index};
 pub(crate) use self::staging::{Pin, Staging};
 use super::manifest::{ConfigBlob, digest_of};
 use super::{Image, ImageConfig, ImageError, IoContext as _, Reference, Result};
@@ -147,7 +147,9 @@ impl ImageStore {
         let state = self.inner.state.lock();
         let ids = state.index.images.keys();
         let mut images = ids.map(|id| self.inner.image(&state.index, id)).collect::<Result<Vec<_>>>()?;
-        images.sort_by(|a, b| (a.names.is_empty(), &a.names, &a.id).cmp(&(b.names.is_empty(), &b.names, &b.id)));
+        images.sort_by(|a, b| {
+            (a.names.is_empty(), &a.names, &a.id).cmp(&(b.names.is_empty(), &b.names, &b.id))
+        });
         Ok(images)
     }
 

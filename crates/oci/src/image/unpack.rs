@@ -5,6 +5,7 @@
 //! component is never followed. A whiteout `.wh.NAME` becomes a character device 0:0, `.wh..wh..opq` the attribute
 //! `trusted.overlay.opaque`; such attributes in the archive itself are dropped.
 
+mod headers;
 mod place;
 
 use std::collections::HashMap;
@@ -50,7 +51,7 @@ pub(crate) fn unpack(
     progress: &Progress,
 ) -> Result<Written, UnpackError> {
     let mut root = Root::open(dir).map_err(UnpackError::Read)?;
-    let mut archive = tar::Archive::new(archive);
+    let mut archive = tar::Archive::new(headers::Headers::new(archive));
     let mut layer = Layer { written: Written::default(), limits: *limits, directories: HashMap::new() };
     for entry in archive.entries().map_err(UnpackError::Read)? {
         let mut entry = entry.map_err(UnpackError::Read)?;
@@ -63,9 +64,13 @@ pub(crate) fn unpack(
         }
         let path = entry.path_bytes().into_owned();
         layer.entry(&mut root, &mut entry, &path).map_err(|error| match error {
-            Refusal::Reason(reason) => UnpackError::Entry(String::from_utf8_lossy(&path).into_owned(), reason),
+            Refusal::Reason(reason) => {
+                UnpackError::Entry(String::from_utf8_lossy(&path).into_owned(), reason)
+            }
             Refusal::TooLarge => UnpackError::TooLarge(limits.layer_bytes),
-            Refusal::Io(e) if matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => UnpackError::NoSpace,
+            Refusal::Io(e) if matches!(e.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT)) => {
+                UnpackError::NoSpace
+            }
             Refusal::Io(e) => UnpackError::Entry(String::from_utf8_lossy(&path).into_owned(), e.to_string()),
             Refusal::Read(e) => UnpackError::Read(e),
         })?;
@@ -148,21 +153,24 @@ impl Layer {
             }
             EntryType::Link => {
                 let target = clean(link_target(entry)?.as_bytes())?;
-                let Some(target_name) = target.file_name() else { return refuse("it is a hard link to the root") };
+                let Some(target_name) = target.file_name() else {
+                    return refuse("it is a hard link to the root");
+                };
                 // Two directory handles: the one for the new name may be the cached one.
                 let from = root.directory_uncached(target.parent().unwrap_or(Path::new("")))?;
                 let parent_fd = root.directory(parent)?;
                 match parent_fd.hard_link(&name, &from, target_name) {
                     Err(nix::Error::ENOENT) => {
-                        return refuse(format!("it is a hard link to `{}`, which is not in the layer", target.display()));
+                        return refuse(format!(
+                            "it is a hard link to `{}`, which is not in the layer",
+                            target.display()
+                        ));
                     }
                     linked => linked?,
                 }
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                let header = entry.header();
-                let number = |part: io::Result<Option<u32>>| part.map(Option::unwrap_or_default);
-                let device = (number(header.device_major())?, number(header.device_minor())?);
+                let device = device_number(kind, entry.header())?;
                 if kind == EntryType::Char && device == (0, 0) {
                     return refuse("it is a device 0:0, which would hide a file of a lower layer");
                 }
@@ -182,6 +190,15 @@ impl Layer {
             }
         }
         Ok(())
+    }
+}
+
+/// A pipe has none, and not every writer of archives fills the fields for it.
+fn device_number(kind: EntryType, header: &tar::Header) -> Result<(u32, u32), Refusal> {
+    match (kind, header.device_major(), header.device_minor()) {
+        (EntryType::Fifo, ..) => Ok((0, 0)),
+        (_, Ok(Some(major)), Ok(Some(minor))) => Ok((major, minor)),
+        _ => refuse("it is a device without a number"),
     }
 }
 
@@ -212,7 +229,9 @@ fn link_target<R: Read>(entry: &tar::Entry<'_, R>) -> Result<OsString, Refusal> 
 fn attributes<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Attributes, Refusal> {
     let header = entry.header();
     let id = |id: io::Result<u64>| {
-        id.ok().and_then(|id| u32::try_from(id).ok()).ok_or(Refusal::Reason("its owner is not a user id".to_owned()))
+        id.ok()
+            .and_then(|id| u32::try_from(id).ok())
+            .ok_or(Refusal::Reason("its owner is not a user id".to_owned()))
     };
     let mut attributes = Attributes {
         mode: header.mode().map_err(Refusal::Read)? & 0o7777,

@@ -20,7 +20,7 @@ use nix::fcntl::OFlag;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, socket};
-use nix::unistd::ForkResult;
+use nix::unistd::{ForkResult, Pid};
 
 use super::cgroup::Hierarchies;
 use super::protocol::{SHIM_LOG, SOCKET, SPEC_FILE};
@@ -49,15 +49,15 @@ struct Home {
 /// Becomes the shim of one sandbox; `args` are those after [`super::SHIM_ARGUMENT`]: the sandbox's directory and the
 /// cgroup root. Must be called before the process has a second thread, a runtime, or anything else of its own.
 ///
-/// The process that calls this prepares everything that can fail, forks the real shim and ends: with 0 when the shim
-/// listens, otherwise with a sentence on standard error.
+/// The process that calls this prepares everything that can fail, forks the real shim, says `ready` on standard output
+/// when the shim listens, and ends; where it fails, with a sentence on standard error instead.
 pub fn shim_main(args: &[OsString]) -> ! {
     let result = match args {
         [dir, root] => prepare(Path::new(dir), &root.to_string_lossy()),
         _ => Err("a shim is started by yado itself, with a directory and a cgroup".to_owned()),
     };
     let code = match result {
-        Ok((home, socket)) => become_shim(home, socket),
+        Ok(prepared) => become_shim(prepared),
         Err(sentence) => {
             use std::io::Write;
             let _ = writeln!(io::stderr(), "{sentence}");
@@ -67,21 +67,28 @@ pub fn shim_main(args: &[OsString]) -> ! {
     std::process::exit(code)
 }
 
+struct Prepared {
+    home: Home,
+    socket: OwnedFd,
+    /// The `cgroup.procs` files of the group of all shims.
+    doors: Vec<OwnedFd>,
+}
+
 /// Namespaces, cgroups and the socket. All of it is inherited by the fork.
-fn prepare(dir: &Path, root: &str) -> Result<(Home, OwnedFd), String> {
+fn prepare(dir: &Path, root: &str) -> Result<Prepared, String> {
     let dir = step(|| format!("find {}", dir.display()), fs::canonicalize(dir))?;
     step(|| format!("enter {}", dir.display()), std::env::set_current_dir(&dir))?;
     let text = step(|| format!("read {SPEC_FILE} in {}", dir.display()), fs::read(SPEC_FILE))?;
     let spec: SandboxSpec = step(|| format!("understand {SPEC_FILE}"), serde_json::from_slice(&text))?;
     let hierarchies = step(|| "find the cgroup hierarchies", Hierarchies::detect())?;
     step(|| "leave the session", nix::unistd::setsid())?;
-    join_cgroups(&hierarchies, root, &spec)?;
+    let doors = make_cgroups(&hierarchies, root, &spec)?;
     // -999 and -1000 are for what the machine cannot do without; a kernel that refuses leaves it as it is.
     let _ = fs::write("/proc/self/oom_score_adj", "-998");
     enter_namespaces(&spec)?;
     let socket = step(|| format!("make {SOCKET} in {}", dir.display()), bind())?;
     let cgroup = format!("{root}/{}", spec.id);
-    Ok((Home { spec, dir, cgroup, hierarchies }, socket))
+    Ok(Prepared { home: Home { spec, dir, cgroup, hierarchies }, socket, doors })
 }
 
 /// A socket with a name that nobody can connect to yet: the process that listens is the one that the kernel names to
@@ -93,22 +100,19 @@ fn bind() -> nix::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// A destroyed sandbox may take the shared groups away between making and joining them; then they are made again.
-const JOIN_ATTEMPTS: usize = 10;
+/// A destroyed sandbox may take the shared groups away between making and opening them; then they are made again.
+const MAKE_ATTEMPTS: usize = 10;
 
-fn join_cgroups(hierarchies: &Hierarchies, root: &str, spec: &SandboxSpec) -> Result<(), String> {
+fn make_cgroups(hierarchies: &Hierarchies, root: &str, spec: &SandboxSpec) -> Result<Vec<OwnedFd>, String> {
     let sandbox = hierarchies.group(&format!("{root}/{}", spec.id));
     let shims = hierarchies.group(&format!("{root}/{}", super::SHIMS));
     let attempt = || {
         sandbox.create()?;
         shims.create()?;
-        for door in shims.doors()? {
-            nix::unistd::write(&door, b"0")?;
-        }
-        Ok(())
+        shims.doors()
     };
-    let mut result: io::Result<()> = attempt();
-    for _ in 1..JOIN_ATTEMPTS {
+    let mut result: io::Result<Vec<OwnedFd>> = attempt();
+    for _ in 1..MAKE_ATTEMPTS {
         match &result {
             Err(error) if matches!(error.raw_os_error(), Some(libc::ENODEV)) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -116,8 +120,9 @@ fn join_cgroups(hierarchies: &Hierarchies, root: &str, spec: &SandboxSpec) -> Re
         }
         result = attempt();
     }
-    step(|| format!("make the cgroup {root}/{}", spec.id), result)?;
-    step(|| "set the sandbox's limits", sandbox.limit(&spec.resources))
+    let doors = step(|| format!("make the cgroup {root}/{}", spec.id), result)?;
+    step(|| "set the sandbox's limits", sandbox.limit(&spec.resources))?;
+    Ok(doors)
 }
 
 fn enter_namespaces(spec: &SandboxSpec) -> Result<(), String> {
@@ -163,23 +168,26 @@ fn set_sysctl(spec: &SandboxSpec, name: &str, value: &str) -> Result<(), String>
     step(|| format!("set the kernel parameter {name}"), fs::write(path, value))
 }
 
-/// Forks, so that the shim is nobody's child, and serves in the child. The parent ends once the child listens.
-fn become_shim(home: Home, socket: OwnedFd) -> i32 {
+/// What the daemon reads from the starting process's standard output once the shim listens.
+pub(super) const READY: &[u8] = b"ready\n";
+
+/// Forks, so that the shim is nobody's child, and serves in the child.
+fn become_shim(prepared: Prepared) -> i32 {
+    let Prepared { home, socket, doors } = prepared;
     let forked = nix::unistd::pipe2(OFlag::O_CLOEXEC).and_then(|pipe| {
         // SAFETY: the process has one thread, so the child may go on as if nothing had happened.
         unsafe { nix::unistd::fork() }.map(|side| (pipe, side))
     });
     match forked {
         Err(error) => last_words("cannot fork", &error),
-        Ok(((ready, told), ForkResult::Parent { .. })) => {
-            drop(told);
-            let mut word = [0];
-            let code = i32::from(nix::unistd::read(&ready, &mut word) != Ok(1));
+        Ok(((ready, told), ForkResult::Parent { child })) => {
+            drop((told, socket));
+            let code = introduce(ready, child, &doors);
             // SAFETY: ends this process without what exit runs, which is the child's to run.
             unsafe { libc::_exit(code) }
         }
         Ok(((ready, told), ForkResult::Child)) => {
-            drop(ready);
+            drop((ready, doors));
             // Before the streams are redirected, so that a failure is heard.
             let listening = nix::sys::socket::listen(&socket, Backlog::MAXCONN).map_err(io::Error::from);
             if let Err(error) = listening.and_then(|()| redirect()) {
@@ -195,6 +203,23 @@ fn become_shim(home: Home, socket: OwnedFd) -> i32 {
             }
         }
     }
+}
+
+/// Waits until the shim listens, says so, and moves it to its cgroup. The move comes last because the kernel may take
+/// ten milliseconds for it after a pause, and nobody needs to wait for that: containers join groups of their own.
+fn introduce(ready: OwnedFd, shim: Pid, doors: &[OwnedFd]) -> i32 {
+    let mut word = [0];
+    if nix::unistd::read(&ready, &mut word) != Ok(1) {
+        return 1;
+    }
+    // A daemon that has gone meanwhile will find the sandbox later.
+    let _ = nix::unistd::write(io::stdout(), READY);
+    for door in doors {
+        // It may have been destroyed already, and the group with it. Its id cannot be another's: nobody but this
+        // process could have reaped it.
+        let _ = nix::unistd::write(door, shim.to_string().as_bytes());
+    }
+    0
 }
 
 /// The shim has no log but this.

@@ -80,7 +80,8 @@ impl Index {
             read => read.at("read", &path)?,
         };
         let damaged = |reason: String| ImageError::Damaged { path: path.clone(), reason };
-        let index: Self = serde_json::from_slice(&bytes).map_err(|e| damaged(format!("cannot be read ({e})")))?;
+        let index: Self =
+            serde_json::from_slice(&bytes).map_err(|e| damaged(format!("cannot be read ({e})")))?;
         match index.version {
             1 => Ok(index),
             other => Err(damaged(format!("is of format {other}, made by a newer version"))),

@@ -38,7 +38,8 @@ pub(super) struct Directory(OwnedFd);
 
 impl Root {
     pub(super) fn open(dir: &Path) -> io::Result<Self> {
-        let fd = openat(AT_FDCWD, dir, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY, Mode::empty())?;
+        let fd =
+            openat(AT_FDCWD, dir, OFlag::O_DIRECTORY | OFlag::O_CLOEXEC | OFlag::O_RDONLY, Mode::empty())?;
         Ok(Self { fd, last: None })
     }
 
@@ -105,7 +106,13 @@ impl Root {
     pub(super) fn touch_directory(&mut self, path: &Path, modified: i64) -> nix::Result<()> {
         self.last = None;
         let Some(name) = path.file_name() else {
-            return utimensat(&self.fd, ".", &TimeSpec::UTIME_OMIT, &time(modified), UtimensatFlags::NoFollowSymlink);
+            return utimensat(
+                &self.fd,
+                ".",
+                &TimeSpec::UTIME_OMIT,
+                &time(modified),
+                UtimensatFlags::NoFollowSymlink,
+            );
         };
         let parent = self.lookup(path.parent().unwrap_or(Path::new("")))?;
         if !parent.stat(name)?.is_some_and(|s| is(&s, SFlag::S_IFDIR)) {
@@ -133,7 +140,8 @@ impl Directory {
         if !keep_directory {
             // Through the handle, so that the path cannot be another one by now; nothing is followed.
             let path = Path::new("/proc/self/fd").join(self.0.as_raw_fd().to_string()).join(name);
-            std::fs::remove_dir_all(path).map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
+            std::fs::remove_dir_all(path)
+                .map_err(|e| Errno::from_raw(e.raw_os_error().unwrap_or(libc::EIO)))?;
         }
         Ok(false)
     }
@@ -245,7 +253,9 @@ fn set(fd: BorrowedFd<'_>, attributes: &Attributes) -> io::Result<()> {
         for (name, value) in &attributes.xattrs {
             match xattr::FileExt::set_xattr(&file, name, value) {
                 // A file system without such attributes: file capabilities must not be lost silently, others may.
-                Err(e) if e.raw_os_error() == Some(libc::EOPNOTSUPP) && name.as_bytes() != b"security.capability" => {}
+                Err(e)
+                    if e.raw_os_error() == Some(libc::EOPNOTSUPP)
+                        && name.as_bytes() != b"security.capability" => {}
                 set => set?,
             }
         }

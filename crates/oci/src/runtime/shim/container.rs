@@ -317,9 +317,11 @@ impl Container {
             cgroup_views: &views,
             unified: home.hierarchies.unified(),
         };
-        launch.run(|| {
-            step(|| "make a cgroup namespace", nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP))?;
-            rootfs::enter(&self.spec, &around)
+        launch.run(|join| {
+            rootfs::enter(&self.spec, &around, &mut || {
+                join()?;
+                step(|| "make a cgroup namespace", nix::sched::unshare(CloneFlags::CLONE_NEWCGROUP))
+            })
         })
     }
 
@@ -519,7 +521,8 @@ impl Container {
                 doors,
                 line: theirs,
             };
-            launch.run(|| {
+            launch.run(|join| {
+                join()?;
                 step(
                     || "enter the container's cgroup namespace",
                     setns(cgroups, CloneFlags::CLONE_NEWCGROUP),

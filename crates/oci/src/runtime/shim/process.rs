@@ -70,9 +70,13 @@ pub fn detach_from_shim() {
     let _ = sigprocmask(SigmaskHow::SIG_SETMASK, Some(&SigSet::empty()), None);
 }
 
+/// Puts the calling process into its cgroup.
+pub type Join<'a> = &'a mut dyn FnMut() -> Result<(), String>;
+
 impl Launch<'_> {
-    /// The life of a cloned process. `enter` brings it into its file system and namespaces.
-    pub fn run(mut self, enter: impl FnOnce() -> Result<(), String>) -> ! {
+    /// The life of a cloned process. `enter` brings it into its file system and namespaces, and calls what it is given
+    /// to join the cgroup.
+    pub fn run(mut self, enter: impl FnOnce(Join<'_>) -> Result<(), String>) -> ! {
         detach_from_shim();
         let Err(message) = self.prepare(enter).and_then(|user| self.execute(&user));
         let mut text = vec![FAILED];
@@ -82,7 +86,7 @@ impl Launch<'_> {
         unsafe { libc::_exit(128) }
     }
 
-    fn prepare(&mut self, enter: impl FnOnce() -> Result<(), String>) -> Result<User, String> {
+    fn prepare(&mut self, enter: impl FnOnce(Join<'_>) -> Result<(), String>) -> Result<User, String> {
         // Nobody in the container may look into this process (and through it at the shim's program) until execve.
         // SAFETY: a system call without pointers.
         unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0) };
@@ -90,10 +94,11 @@ impl Launch<'_> {
         nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o022));
         let adjust = || fs::write("/proc/self/oom_score_adj", self.oom_score_adj.to_string());
         step(|| "set oom_score_adj", adjust())?;
-        for door in self.doors.drain(..) {
-            step(|| "join the cgroup", fs::File::from(door).write_all(b"0"))?;
-        }
-        enter()?;
+        let mut doors = std::mem::take(&mut self.doors);
+        enter(&mut || {
+            let mut doors = doors.drain(..);
+            doors.try_for_each(|door| step(|| "join the cgroup", fs::File::from(door).write_all(b"0")))
+        })?;
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let user = users::resolve(self.user, self.groups, &read("/etc/passwd"), &read("/etc/group"))?;
         let mut passed: Vec<RawFd> = Vec::new();

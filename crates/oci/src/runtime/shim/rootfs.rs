@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
+use super::process::Join;
 use super::step;
 use crate::spec::{BindMount, ContainerSpec};
 
@@ -53,8 +54,9 @@ pub struct Surroundings<'a> {
     pub unified: bool,
 }
 
-/// Mounts everything and makes the container's root this process's root.
-pub fn enter(spec: &ContainerSpec, around: &Surroundings) -> Result<(), String> {
+/// Mounts everything and makes the container's root this process's root. `join` puts the process into its cgroup; the
+/// kernel may be slow at that, so it is asked for as late as the container's view of cgroups allows.
+pub fn enter(spec: &ContainerSpec, around: &Surroundings, join: Join<'_>) -> Result<(), String> {
     let shm = BindMount { source: around.shm.to_owned(), target: "/dev/shm".into(), read_only: false };
     let shm = detach(&shm)?;
     let binds = spec.mounts.iter().map(detach).collect::<Result<Vec<_>, _>>()?;
@@ -63,10 +65,11 @@ pub fn enter(spec: &ContainerSpec, around: &Surroundings) -> Result<(), String> 
     kernel_file_systems(spec.privileged)?;
     devices(spec.privileged)?;
     attach(&shm)?;
-    cgroups(around);
     if !spec.privileged {
         hide()?;
     }
+    join()?;
+    cgroups(around);
     for bind in &binds {
         attach(bind)?;
     }
