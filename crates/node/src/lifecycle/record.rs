@@ -345,8 +345,12 @@ impl ContainerRecord {
         self.stop = None;
     }
 
-    /// The start failed before anything ran: it is tried again at `retry_at`.
+    /// The start failed before anything ran: it is tried again at `retry_at`. What runs or ran has been started by
+    /// another try: this one was for a sandbox that has been lost since.
     pub(crate) fn not_started(&mut self, waiting: Waiting) {
+        if matches!(self.run, Run::Running { .. } | Run::Exited(_)) {
+            return;
+        }
         self.run = Run::Absent;
         self.waiting = Some(waiting);
     }

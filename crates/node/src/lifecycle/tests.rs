@@ -304,6 +304,23 @@ fn what_has_ended_for_good_does_not_run_again_in_a_new_sandbox() {
 }
 
 #[test]
+fn a_start_that_fails_late_does_not_touch_what_runs() {
+    check(
+        json!({"containers": [{"name": "a"}]}),
+        &["", "prepared", "died", "discarded", "prepared", "runs a", "unpulled a"],
+        expect![[r#"
+                       | prepare
+        prepared       | start a
+        died           | discard
+        discarded      | prepare
+        prepared       | start a
+        runs a         | 
+        unpulled a     | 
+    "#]],
+    );
+}
+
+#[test]
 fn another_image_restarts_its_container() {
     check(
         json!({"containers": [{"name": "a", "image": "i:1"}, {"name": "b", "image": "j"}]}),
