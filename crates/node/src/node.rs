@@ -190,6 +190,11 @@ impl Node {
         labels.flatten().collect()
     }
 
+    /// Images were imported: Pods that wait for one need not wait for their next try.
+    pub fn images_changed(&self) {
+        self.shared.images_changed();
+    }
+
     /// Stops every Pod and removes everything of it: processes, mounts, network, files. What an earlier process left
     /// goes too. The node does nothing any more afterwards.
     pub async fn remove_everything(&self) -> Result<(), NodeError> {

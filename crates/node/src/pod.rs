@@ -345,21 +345,29 @@ impl Shared {
             let references = volumes::references(&pod);
             let of_kind = if secret { &references.secrets } else { &references.config_maps };
             if of_kind.contains(name) {
-                self.retry_now(&entry);
+                self.retry_now(&entry, &[start::CONFIG_ERROR]);
                 self.tasks.spawn("refresh", prepare::refresh(self.clone(), entry, pod));
             }
         }
     }
 
-    /// What failed for want of something is tried again at once.
-    fn retry_now(&self, entry: &Entry) {
+    /// Images have come to this machine: Pods that lack one are tried again.
+    pub(crate) fn images_changed(&self) {
+        let entries: Vec<_> = self.entries.lock().values().cloned().collect();
+        for entry in entries {
+            self.retry_now(&entry, &["ErrImagePull", "ErrImageNeverPull"]);
+        }
+    }
+
+    /// What failed for want of something, by these reasons, is tried again at once.
+    fn retry_now(&self, entry: &Entry, reasons: &[&str]) {
         let now = self.clock.monotonic();
         let mut record = entry.record.lock();
         if let lifecycle::SandboxPhase::Failed { retry_at, .. } = &mut record.sandbox {
             *retry_at = now;
         }
         for waiting in record.containers.values_mut().filter_map(|c| c.waiting.as_mut()) {
-            if waiting.reason == start::CONFIG_ERROR {
+            if reasons.contains(&waiting.reason.as_str()) {
                 waiting.retry_at = now;
             }
         }

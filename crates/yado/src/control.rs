@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use yado_node::Node;
 use yado_oci::image::{Image, ImageStore, Progress};
 use yado_reconcile::Tasks;
 
@@ -29,7 +30,7 @@ pub enum Request {
 type Answer = std::result::Result<Vec<Image>, String>;
 
 /// Answers requests until the tasks are stopped.
-pub fn serve(data: &Path, images: ImageStore, tasks: &Tasks) -> Result<()> {
+pub fn serve(data: &Path, images: ImageStore, node: Node, tasks: &Tasks) -> Result<()> {
     let path = data.join(SOCKET);
     // A socket that an earlier run left; the data directory's lock says that nobody listens on it.
     let _ = std::fs::remove_file(&path);
@@ -42,20 +43,24 @@ pub fn serve(data: &Path, images: ImageStore, tasks: &Tasks) -> Result<()> {
     let owner = tasks.clone();
     tasks.spawn("control", async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let images = images.clone();
+            let (images, node) = (images.clone(), node.clone());
             // A client that goes away is no matter of ours.
-            owner.spawn("control request", async move { drop(answer(stream, images).await) });
+            owner.spawn("control request", async move { drop(answer(stream, images, &node).await) });
         }
     });
     Ok(())
 }
 
-async fn answer(mut stream: UnixStream, images: ImageStore) -> Result<()> {
+async fn answer(mut stream: UnixStream, images: ImageStore, node: &Node) -> Result<()> {
     let (read, mut write) = stream.split();
     let mut line = String::new();
     tokio::io::BufReader::new(read.take(LONGEST_REQUEST)).read_line(&mut line).await?;
     let request: Request = serde_json::from_str(&line)?;
+    let importing = matches!(request, Request::Import(_));
     let answer: Answer = tokio::task::spawn_blocking(move || carry_out(&request, &images)).await?;
+    if importing {
+        node.images_changed();
+    }
     let mut text = serde_json::to_vec(&answer)?;
     text.push(b'\n');
     Ok(write.write_all(&text).await?)

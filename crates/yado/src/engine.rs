@@ -98,7 +98,6 @@ impl Engine {
 
         let as_component = |name| api.client(Identity::component(name));
         let watches = Watches::new(as_component("controllers"), tasks.clone());
-        control::serve(data.path(), images.clone(), &tasks)?;
         let gateway = IpAddr::V4(slot.gateway());
         let net_config = yado_net::Config {
             http: http_addresses(settings.http_port),
@@ -110,8 +109,9 @@ impl Engine {
         let net = Arc::new(Net::start(slot, listeners, &net_config, &net_watches, &clock, &tasks).await?);
         let node_watches =
             watches.acting_as(api.client(Identity::new(format!("system:node:{node_name}"), [NODES])));
-        let node = start_node(&data, &node_name, gateway, images, &net, node_watches, &clock, &tasks).await?;
+        let node = start_node(&data, &node_name, gateway, images.clone(), &net, node_watches, &clock, &tasks).await?;
         dialer.lead_to(node.clone());
+        control::serve(data.path(), images, node.clone(), &tasks)?;
         let config =
             yado_controllers::Config { root_ca: Some(pki.authority().to_owned()), ..Default::default() };
         let controlling = Watches::acting_as(&watches, as_component("controllers"));

@@ -45,6 +45,23 @@ impl Cluster {
             return None;
         }
         let data = tempfile::Builder::new().prefix("yado-e2e-").tempdir().expect("a folder");
+        Some(Self::start_in(data, images))
+    }
+
+    /// Starts one whose data directory is a disk of its own of so many MiB.
+    pub fn start_on_disk_of(mebibytes: u32, images: &[&str]) -> Option<Self> {
+        if let Some(reason) = missing() {
+            eprintln!("skipped: {reason}");
+            return None;
+        }
+        let data = tempfile::Builder::new().prefix("yado-e2e-").tempdir().expect("a folder");
+        let size = format!("size={mebibytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(data.path()).status();
+        assert!(mounted.expect("mount").success());
+        Some(Self::start_in(data, images))
+    }
+
+    fn start_in(data: tempfile::TempDir, images: &[&str]) -> Self {
         let archives = data.path().join("images");
         std::fs::create_dir(&archives).expect("a folder");
         for image in images {
@@ -62,13 +79,18 @@ impl Cluster {
         let stdout = holder.stdout.as_mut().expect("its output");
         BufReader::new(stdout).read_line(&mut line).expect("a word");
         let child = up(holder.id(), data.path());
-        Some(Self { child, holder, data })
+        Self { child, holder, data }
+    }
+
+    /// Ends yado as a crash would.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("to kill");
+        self.child.wait().expect("to end");
     }
 
     /// Ends yado as a crash would, and starts it again.
     pub fn crash_and_restart(&mut self) {
-        self.child.kill().expect("to kill");
-        self.child.wait().expect("to end");
+        self.kill();
         self.child = up(self.holder.id(), self.data.path());
     }
 
@@ -78,7 +100,7 @@ impl Cluster {
         assert!(self.child.wait().expect("to end").success());
     }
 
-    /// Starts yado again after [`Cluster::stop`].
+    /// Starts yado again after [`Cluster::stop`] or [`Cluster::kill`].
     pub fn restart(&mut self) {
         self.child = up(self.holder.id(), self.data.path());
     }
@@ -148,6 +170,8 @@ impl Drop for Cluster {
         let reset = self.command(YADO).args(["reset", "--data-dir", &data]).output();
         let _ = self.holder.kill();
         let _ = self.holder.wait();
+        // Of those that have a disk of their own.
+        let _ = Command::new("umount").args(["-q", "-l"]).arg(self.data.path()).stderr(Stdio::null()).status();
         if !std::thread::panicking() {
             let reset = reset.expect("yado reset");
             assert!(reset.status.success(), "{}", String::from_utf8_lossy(&reset.stderr));

@@ -2,6 +2,7 @@
 //! and a data directory of its own.
 
 mod bad_input;
+mod client;
 mod cluster;
 mod dev;
 mod kubectl;

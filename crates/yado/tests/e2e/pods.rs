@@ -209,6 +209,68 @@ fn containers_outlive_yado_and_volumes_outlive_sandboxes() {
     assert_eq!(Some(address.as_str()), before.split(' ').nth(1));
 }
 
+const ALONE: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: alone, labels: {app: taken}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers: [{name: c, image: busybox, command: [sleep, "100000"]}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: once}
+spec:
+  restartPolicy: Never
+  containers: [{name: c, image: busybox, command: [sleep, "100000"]}]
+"#;
+
+const TAKER: &str = r#"
+apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {name: taker}
+spec:
+  replicas: 1
+  selector: {matchLabels: {app: taken}}
+  template:
+    metadata: {labels: {app: taken}}
+    spec: {containers: [{name: c, image: busybox, command: [sleep, "100000"]}]}
+"#;
+
+#[test]
+fn pods_change_hands_and_images_and_run_once_at_most() {
+    let Some(mut cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    cluster.apply(ALONE);
+    wait_ready(&cluster, "alone");
+    wait_ready(&cluster, "once");
+    cluster.ok(&["set", "image", "pod/alone", "c=busybox:latest"]);
+    let about = "jsonpath={.status.containerStatuses[0].restartCount} {.status.containerStatuses[0].ready}";
+    cluster.until("another image runs", || {
+        (cluster.ok(&["get", "pod", "alone", "-o", about]) == "1 true").then_some(())
+    });
+    cluster.apply(TAKER);
+    let owner = "jsonpath={.items[*].metadata.ownerReferences[*].name}";
+    cluster.until("it is taken in", || {
+        (cluster.ok(&["get", "pods", "-l", "app=taken", "-o", owner]) == "taker").then_some(())
+    });
+    cluster.ok(&["delete", "rs", "taker", "--cascade=orphan"]);
+    assert_eq!(cluster.ok(&["get", "pods", "-l", "app=taken", "-o", "name"]), "pod/alone\n");
+    assert_eq!(cluster.ok(&["get", "pods", "-l", "app=taken", "-o", owner]), "");
+
+    // As when the machine stops: nobody is left who could say how it ended.
+    let uid = cluster.ok(&["get", "pod", "once", "-o", "jsonpath={.metadata.uid}"]);
+    cluster.kill();
+    for pid in processes_of(&uid) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+    }
+    cluster.restart();
+    let end = "jsonpath={.status.phase} {.status.containerStatuses[0].state.terminated.reason} \
+               {.status.containerStatuses[0].restartCount}";
+    cluster.until("it does not run again", || {
+        (cluster.ok(&["get", "pod", "once", "-o", end]) == "Failed ContainerStatusUnknown 0").then_some(())
+    });
+}
+
 /// The shim of a Pod.
 fn processes_of(uid: &str) -> Vec<i32> {
     let all = std::fs::read_dir("/proc").expect("/proc").flatten();
