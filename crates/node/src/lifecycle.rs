@@ -26,6 +26,8 @@ pub(crate) const RESTART_LONGEST: Duration = Duration::from_secs(300);
 pub(crate) const RESTART_FORGIVEN: Duration = Duration::from_secs(600);
 /// What a container still gets for SIGTERM when its preStop hook used up the grace period. Kubernetes' value.
 const MINIMUM_AFTER_HOOK: Duration = Duration::from_secs(2);
+/// What does not end by SIGKILL gets it again this much later: the signal may not have reached its shim.
+const KILL_AGAIN: Duration = Duration::from_secs(10);
 /// The grace of a Pod whose object is gone already: enough for a quick exit, and nobody waits for it any more.
 const GONE_GRACE: Duration = Duration::from_secs(1);
 /// Kubernetes' default of `terminationGracePeriodSeconds`.

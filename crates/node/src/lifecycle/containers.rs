@@ -88,8 +88,7 @@ pub(super) fn go_on_stopping(name: &str, state: &ContainerRecord, now: Now, plan
         (Hook::Pending, _) => plan.push(Action::PreStop { container }),
         (Hook::Done, false) => plan.push(Action::Signal { container }),
         (Hook::Running, false) if late => plan.push(Action::Signal { container }),
-        (_, true) if late && !stop.killed => plan.push(Action::Kill { container }),
-        (_, true) if stop.killed => {}
+        (_, true) if late => plan.push(Action::Kill { container }),
         _ => plan.wake_at(stop.deadline),
     }
 }

@@ -168,14 +168,12 @@ pub(crate) struct Waiting {
 /// A container being stopped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stop {
-    /// When it gets SIGKILL, as monotonic time.
+    /// When it gets SIGKILL, for the first time or again, as monotonic time.
     pub deadline: Duration,
     /// Its preStop hook.
     pub pre_stop: Hook,
     /// It has got its stop signal.
     pub signalled: bool,
-    /// It has got SIGKILL.
-    pub killed: bool,
 }
 
 /// How a hook fares.
@@ -241,7 +239,7 @@ impl PodRecord {
             Action::BeginStop { container, grace, .. } => {
                 let pre_stop = if has_pre_stop { Hook::Pending } else { Hook::Done };
                 let deadline = now.monotonic + *grace;
-                let stop = Stop { deadline, pre_stop, signalled: false, killed: false };
+                let stop = Stop { deadline, pre_stop, signalled: false };
                 self.container_mut(container).stop = Some(stop);
             }
             Action::PreStop { container } => self.with_stop(container, |s| s.pre_stop = Hook::Running),
@@ -251,7 +249,9 @@ impl PodRecord {
                     s.deadline = now.monotonic + super::MINIMUM_AFTER_HOOK;
                 }
             }),
-            Action::Kill { container } => self.with_stop(container, |s| s.killed = true),
+            Action::Kill { container } => {
+                self.with_stop(container, |s| s.deadline = now.monotonic + super::KILL_AGAIN);
+            }
             Action::Delete | Action::Forget => {}
         }
     }

@@ -173,7 +173,7 @@ fn a_pod_is_started_and_deleted() {
             deleted 30     | terminate 30s, (wake in 30s)
             withdrawn      | stop a 30s, stop b 30s, signal a, signal b, (wake in 30s)
             exits a 0      | (wake in 30s)
-            after 30       | kill b
+            after 30       | kill b, (wake in 10s)
             exits b 137    | release
             released       | delete
             gone           | forget
@@ -218,14 +218,14 @@ fn deletion_meets_every_moment() {
         one(),
         &["", "prepared", "runs a", "deleted 30", "withdrawn", "deleted 2", "after 2"],
         expect![[r#"
-                       | prepare
-        prepared       | start a
-        runs a         | 
-        deleted 30     | terminate 30s, (wake in 30s)
-        withdrawn      | stop a 30s, signal a, (wake in 30s)
-        deleted 2      | hasten 2s, (wake in 2s)
-        after 2        | kill a
-    "#]],
+                           | prepare
+            prepared       | start a
+            runs a         | 
+            deleted 30     | terminate 30s, (wake in 30s)
+            withdrawn      | stop a 30s, signal a, (wake in 30s)
+            deleted 2      | hasten 2s, (wake in 2s)
+            after 2        | kill a, (wake in 10s)
+        "#]],
     );
     // The object is gone: by force, or while nobody looked.
     check(
@@ -342,14 +342,14 @@ fn a_deletion_shortens_a_stop_that_has_begun() {
         json!({"containers": [{"name": "a"}]}),
         &["", "prepared", "runs a", "doomed a", "deleted 5", "withdrawn", "after 5"],
         expect![[r#"
-                       | prepare
-        prepared       | start a
-        runs a         | 
-        doomed a       | stop a 30s, signal a, (wake in 30s)
-        deleted 5      | terminate 5s, (wake in 5s)
-        withdrawn      | (wake in 5s)
-        after 5        | kill a
-    "#]],
+                           | prepare
+            prepared       | start a
+            runs a         | 
+            doomed a       | stop a 30s, signal a, (wake in 30s)
+            deleted 5      | terminate 5s, (wake in 5s)
+            withdrawn      | (wake in 5s)
+            after 5        | kill a, (wake in 10s)
+        "#]],
     );
 }
 
@@ -366,7 +366,7 @@ fn hooks_come_before_the_signal() {
             withdrawn      | stop hooked 10s, preStop hooked, (wake in 10s)
             after 3        | (wake in 7s)
             hooked hooked  | signal hooked, (wake in 7s)
-            after 7        | kill hooked
+            after 7        | kill hooked, (wake in 10s)
         "#]],
     );
     // A hook that takes all the time leaves two seconds.
@@ -380,7 +380,7 @@ fn hooks_come_before_the_signal() {
             deleted 10     | terminate 10s, (wake in 10s)
             withdrawn      | stop hooked 10s, preStop hooked, (wake in 10s)
             after 10       | signal hooked, (wake in 2s)
-            after 2        | kill hooked
+            after 2        | kill hooked, (wake in 10s)
         "#]],
     );
 }
