@@ -134,7 +134,8 @@ impl Context<'_> {
         ContainerStatus {
             name: container.name.clone(),
             image: container.image.clone().unwrap_or_default(),
-            image_id: state.image_id.clone(),
+            // Known while the container is still being made; said with what runs, so that it is no change of its own.
+            image_id: if has_run || state.last.is_some() { state.image_id.clone() } else { String::new() },
             container_id: if has_run {
                 Some(container_id(uid, &container.name, state.attempt))
             } else {
