@@ -150,7 +150,8 @@ impl Archive {
 
     /// A member's content and its size.
     pub(crate) fn open_member(&self, name: &str) -> Result<(Section, u64)> {
-        let mut name = member_name(Path::new(name)).unwrap_or_default();
+        let asked = name;
+        let mut name = member_name(Path::new(asked)).unwrap_or_default();
         // A link to a link does occur; a circle must end.
         for _ in 0..8 {
             match self.members.get(&name) {
@@ -162,7 +163,7 @@ impl Archive {
                 None => break,
             }
         }
-        Err(self.bad(format!("it lacks the member `{name}`")))
+        Err(self.bad(format!("it lacks the member `{asked}`")))
     }
 
     /// A small member as a whole.

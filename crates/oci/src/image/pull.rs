@@ -10,6 +10,7 @@ use futures::{StreamExt as _, TryStreamExt as _};
 use oci_client::client::{ClientConfig, ClientProtocol};
 use oci_client::errors::{DigestError, OciDistributionError};
 use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
 
 use super::layer::{self, Expected};
 use super::manifest::{self, ConfigBlob, Descriptor, MAX_DOCUMENT, Manifest, digest_of};
@@ -56,6 +57,8 @@ struct Puller {
     auth: oci_client::secrets::RegistryAuth,
     client: oci_client::Client,
     progress: Progress,
+    /// The threads that unpack.
+    unpacking: TaskTracker,
 }
 
 impl Puller {
@@ -85,7 +88,7 @@ impl Puller {
             }
             RegistryAuth::Bearer(token) => oci_client::secrets::RegistryAuth::Bearer(token),
         };
-        Self { store, reference, remote, auth, client, progress }
+        Self { store, reference, remote, auth, client, progress, unpacking: TaskTracker::new() }
     }
 
     async fn pull(self) -> Result<Image> {
@@ -115,7 +118,12 @@ impl Puller {
         for (diff_id, layer) in &wanted {
             fetches.push(self.layer(diff_id, layer));
         }
-        futures::stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await?;
+        let fetched =
+            futures::stream::iter(fetches).buffer_unordered(PARALLEL).try_collect::<Vec<()>>().await;
+        // Where one failed, the others end because nothing more comes. Nothing half done is left when this returns.
+        self.unpacking.close();
+        self.unpacking.wait().await;
+        fetched?;
         self.commit(config, manifest, digests, pins).await
     }
 
@@ -216,7 +224,7 @@ impl Puller {
             origin: format!("{} of {}", descriptor.digest, self.reference),
         };
         let (inner, progress) = (Arc::clone(&self.store.inner), self.progress.clone());
-        let unpack = tokio::task::spawn_blocking(move || {
+        let unpack = self.unpacking.spawn_blocking(move || {
             layer::add(&inner, Pieces { receiver, current: Bytes::new() }, &expected, &progress)
         });
         let transfer = async {
