@@ -51,7 +51,8 @@ impl Failure {
     /// No such path, group or resource.
     pub fn no_such_resource() -> Self {
         // Clients tell it from a missing object by details without a name, and stumble where there are none.
-        Self::new(404, "NotFound", "the server could not find the requested resource").with_details("", "", "")
+        Self::new(404, "NotFound", "the server could not find the requested resource")
+            .with_details("", "", "")
     }
 
     /// A create of what exists.

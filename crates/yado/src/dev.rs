@@ -112,10 +112,14 @@ async fn build_all(compiled: &mut Compiled, images: &ImageStore, progress: &Prog
         match built {
             Ok(pinned) => {
                 compiled.pin_image(&request.image, &pinned);
-                step.map(|step| step.done(&request.name));
+                if let Some(step) = step {
+                    step.done(&request.name);
+                }
             }
             Err(error) => {
-                step.map(|step| step.fail());
+                if let Some(step) = step {
+                    step.fail();
+                }
                 return Err(error).with_context(|| format!("{} cannot be built", request.name));
             }
         }

@@ -109,7 +109,8 @@ impl Engine {
         let net = Arc::new(Net::start(slot, listeners, &net_config, &net_watches, &clock, &tasks).await?);
         let node_watches =
             watches.acting_as(api.client(Identity::new(format!("system:node:{node_name}"), [NODES])));
-        let node = start_node(&data, &node_name, gateway, images.clone(), &net, node_watches, &clock, &tasks).await?;
+        let node = start_node(&data, &node_name, gateway, images.clone(), &net, node_watches, &clock, &tasks)
+            .await?;
         dialer.lead_to(node.clone());
         control::serve(data.path(), images, node.clone(), &tasks)?;
         let config =

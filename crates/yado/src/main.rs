@@ -56,11 +56,11 @@ fn main() -> ExitCode {
 
 async fn run(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
-        Command::Up(args) => up::run(&cli.global, &args).await?,
-        Command::Dev(args) => dev::run(&cli.global, &args).await?,
+        Command::Up(args) => Box::pin(up::run(&cli.global, &args)).await?,
+        Command::Dev(args) => Box::pin(dev::run(&cli.global, &args)).await?,
         Command::Reset(args) => reset::run(&args).await?,
         Command::Image(command) => image::run(&command)?,
-        Command::Client(command) => return yado_cli::run(&cli.global, command).await,
+        Command::Client(command) => return Box::pin(yado_cli::run(&cli.global, command)).await,
         // Taken before the command line is read.
         Command::Shim { .. } => anyhow::bail!("`yado shim` is started by the engine, never by hand"),
     }

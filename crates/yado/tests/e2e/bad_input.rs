@@ -144,7 +144,8 @@ fn a_full_disk() {
     let refused = refused.expect("a refusal");
     assert!(refused.contains("no room left on the disk") && refused.contains("free some space"), "{refused}");
     assert_eq!(cluster.ok(&["exec", "runs", "--", "echo", "alive"]), "alive\n");
-    let import = cluster.command(YADO).args(["image", "import"]).arg(demo_image("gb-redisslave.tar")).output();
+    let import =
+        cluster.command(YADO).args(["image", "import"]).arg(demo_image("gb-redisslave.tar")).output();
     check(&import.expect("yado"), 1, &["the disk is full", "free some space"]);
 
     // A crash in this state, and then room.
@@ -155,7 +156,9 @@ fn a_full_disk() {
     cluster.ok(&["create", "configmap", "after"]);
     cluster.ok(&["delete", "pod", "runs", "--force", "--grace-period=0"]);
     cluster.until("all is gone", || {
-        std::fs::read_dir(cluster.data.path().join("pods/sandboxes")).is_ok_and(|mut d| d.next().is_none()).then_some(())
+        std::fs::read_dir(cluster.data.path().join("pods/sandboxes"))
+            .is_ok_and(|mut d| d.next().is_none())
+            .then_some(())
     });
 }
 

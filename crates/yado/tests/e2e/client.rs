@@ -35,7 +35,8 @@ fn check(cluster: &Cluster, rows: &[Row]) {
         let output = yado(cluster, &args, input.as_bytes());
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
-        let met = |e: &&&str| e.strip_prefix('!').map_or_else(|| text.contains(**e), |not| !text.contains(not));
+        let met =
+            |e: &&&str| e.strip_prefix('!').map_or_else(|| text.contains(**e), |not| !text.contains(not));
         let unmet: Vec<_> = expect.iter().filter(|e| !met(e)).collect();
         assert!(
             output.status.code() == Some(*code) && unmet.is_empty(),
@@ -73,7 +74,8 @@ fn commands_on_what_runs() {
     let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
     let file = |name: &str, text: &str| std::fs::write(cluster.data.path().join(name), text).expect("a file");
     // An anchor reaches no further than its document.
-    let labels = "{app.kubernetes.io/name: shop, app.kubernetes.io/part-of: shop, app.kubernetes.io/managed-by: yado}";
+    let labels =
+        "{app.kubernetes.io/name: shop, app.kubernetes.io/part-of: shop, app.kubernetes.io/managed-by: yado}";
     let (deployment, service) = SHOP.split_once("---\n").expect("two documents");
     file("shop.yaml", &format!("{deployment}---\n{}", service.replace("*labels", labels)));
     file("field.yaml", &SHOP.split("---").next().expect("one").replace("replicas", "replica"));
@@ -196,7 +198,8 @@ fn help_and_completions() {
         assert!(text.contains(expect) && !text.contains('\u{1b}'), "{args:?}: {text}");
     }
     // A reader that goes away is no failure.
-    let mut child = Command::new(YADO).args(["completions", "bash"]).stdout(Stdio::piped()).spawn().expect("yado");
+    let mut child =
+        Command::new(YADO).args(["completions", "bash"]).stdout(Stdio::piped()).spawn().expect("yado");
     drop(child.stdout.take());
     assert!(child.wait().expect("its end").success());
     if missing().is_none() {

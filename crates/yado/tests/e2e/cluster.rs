@@ -56,7 +56,8 @@ impl Cluster {
         }
         let data = tempfile::Builder::new().prefix("yado-e2e-").tempdir().expect("a folder");
         let size = format!("size={mebibytes}m");
-        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(data.path()).status();
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(data.path()).status();
         assert!(mounted.expect("mount").success());
         Some(Self::start_in(data, images))
     }
@@ -157,9 +158,6 @@ impl Cluster {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
-
-    /// The port on which its router listens.
-    pub const HTTP: u16 = 8080;
 }
 
 impl Drop for Cluster {
@@ -171,7 +169,8 @@ impl Drop for Cluster {
         let _ = self.holder.kill();
         let _ = self.holder.wait();
         // Of those that have a disk of their own.
-        let _ = Command::new("umount").args(["-q", "-l"]).arg(self.data.path()).stderr(Stdio::null()).status();
+        let _ =
+            Command::new("umount").args(["-q", "-l"]).arg(self.data.path()).stderr(Stdio::null()).status();
         if !std::thread::panicking() {
             let reset = reset.expect("yado reset");
             assert!(reset.status.success(), "{}", String::from_utf8_lossy(&reset.stderr));

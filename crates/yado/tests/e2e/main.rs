@@ -6,5 +6,6 @@ mod client;
 mod cluster;
 mod dev;
 mod kubectl;
+mod lives;
 mod network;
 mod pods;
