@@ -73,7 +73,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "never-up",
-        spec: "restartPolicy: Never, terminationGracePeriodSeconds: 0, containers: [{IMAGE, command: [sh, -c, 'WAITS'], \
+        spec: "restartPolicy: Never, terminationGracePeriodSeconds: 0, containers: [{IMAGE, command: [sleep, '1000'], \
                startupProbe: {tcpSocket: {port: 9}, periodSeconds: 1, failureThreshold: 1}}]",
         run: &[],
         path: EXIT_CODE,
@@ -82,7 +82,7 @@ const ROWS: &[Row] = &[
     },
     Row {
         name: "in-time",
-        spec: "activeDeadlineSeconds: 1, terminationGracePeriodSeconds: 0, containers: [{IMAGE, command: [sh, -c, 'WAITS']}]",
+        spec: "activeDeadlineSeconds: 1, terminationGracePeriodSeconds: 0, containers: [{IMAGE, command: [sleep, '1000']}]",
         run: &[],
         path: "{.status.phase} {.status.reason}",
         expect: "Failed DeadlineExceeded",
