@@ -19,10 +19,10 @@ mod sandbox;
 mod seccomp;
 mod session;
 mod shim;
+mod shim_process;
 mod users;
 
 use std::collections::HashMap;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -31,9 +31,9 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
-use tokio::io::unix::AsyncFd;
 
 use self::protocol::Request;
+use self::shim_process::ShimProcess;
 use crate::spec::{ContainerStatus, SandboxSpec};
 
 pub use error::{Error, Refusal, Result};
@@ -120,7 +120,8 @@ impl Runtime {
     }
 
     /// Sandboxes found on disk, with their shims alive (to be adopted) or dead (to be cleaned by
-    /// [`Self::destroy`]). A directory without a readable specification was never a whole sandbox and is removed.
+    /// [`Self::destroy`]). A directory without a readable specification was never a whole sandbox and is removed. A
+    /// sandbox whose directory was deleted under its shim cannot be reached any more and is destroyed.
     pub async fn sandboxes(&self) -> Result<Vec<Found>> {
         let root = &self.inner.config.state_dir;
         let entries = std::fs::read_dir(root).map_err(Error::file("read directory", root))?;
@@ -140,7 +141,38 @@ impl Runtime {
             }
         }
         found.sort_by(|a, b| a.spec.id.cmp(&b.spec.id));
+        self.destroy_unreachable().await?;
         Ok(found)
+    }
+
+    /// The shims' cgroup knows those whose directories are gone. One that this runtime is connected to goes on.
+    async fn destroy_unreachable(&self) -> Result<()> {
+        for (id, shim) in self.shims() {
+            let connected = self.inner.sandboxes.lock().contains_key(&id);
+            if shim.directory_deleted() && !connected && check_id(&id, SANDBOX_ID_MAX).is_ok() {
+                tracing::warn!(sandbox = %id, "the directory of a running sandbox was deleted, so it is destroyed");
+                self.destroy(&id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every running shim with the id of its sandbox.
+    fn shims(&self) -> Vec<(String, ShimProcess)> {
+        let group = format!("{}/{SHIMS}", self.inner.config.cgroup_root);
+        let processes = self.inner.hierarchies.group(&group).processes();
+        processes.into_iter().filter_map(ShimProcess::of_sandbox).collect()
+    }
+
+    /// The shim of a sandbox: who listens on its socket, or, where that was deleted, who works in its directory.
+    async fn shim_of(&self, id: &str, dir: &Path) -> Option<ShimProcess> {
+        let listening = connection::connect(dir).await.ok();
+        listening.and_then(|socket| ShimProcess::behind(&socket)).or_else(|| {
+            let mut shims = self.shims().into_iter();
+            shims
+                .find(|(of, shim)| of == id && (shim.directory_deleted() || shim.works_in(dir)))
+                .map(|(_, shim)| shim)
+        })
     }
 
     /// Makes a sandbox: its namespaces, its cgroup, and the shim that holds them. A sandbox that cannot be made
@@ -236,12 +268,12 @@ impl Runtime {
     }
 
     /// Kills everything in a sandbox and removes its cgroups, mounts and directories, also where the shim is dead.
-    /// A sandbox that is not there is fine.
+    /// A sandbox that is not there is fine, and so is one whose directory or socket was deleted.
     pub async fn destroy(&self, id: &str) -> Result<()> {
         check_id(id, SANDBOX_ID_MAX)?;
         let dir = self.dir(id);
         let known = self.inner.sandboxes.lock().remove(id);
-        let shim = connection::connect(&dir).await.ok().and_then(|socket| Shim::behind(&socket));
+        let shim = self.shim_of(id, &dir).await;
         if let Some(sandbox) = known {
             // Only a politeness: what follows ends a shim that does not answer.
             let _ = tokio::time::timeout(DEATH_LIMIT, sandbox.caller().done(Request::Shutdown)).await;
@@ -315,35 +347,6 @@ impl Runtime {
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok())
             .ok_or_else(|| Error::NoSuchSandbox { id: id.to_owned() })
-    }
-}
-
-/// A shim's process, held so that its id cannot become another's.
-struct Shim(AsyncFd<OwnedFd>);
-
-impl Shim {
-    /// The process that listens on a connection's other side.
-    fn behind(socket: &tokio::net::UnixStream) -> Option<Self> {
-        let pid = socket.peer_cred().ok()?.pid().filter(|pid| *pid > 1)?;
-        // SAFETY: a system call without pointers; its new descriptor is nobody else's. The process had the socket a
-        // moment ago and shims end only when destroyed, so the id is still its own.
-        let fd = unsafe {
-            let fd = libc::syscall(libc::SYS_pidfd_open, pid, 0);
-            if fd < 0 {
-                return None;
-            }
-            OwnedFd::from_raw_fd(fd as i32)
-        };
-        // SAFETY: an owned descriptor stays open, and the same, for as long as the registration owns it.
-        unsafe { AsyncFd::register(fd) }.ok().map(Self)
-    }
-
-    /// Kills it and waits until it is gone; its mounts go with its namespace. False where it does not go.
-    async fn end(&self, limit: Duration) -> bool {
-        let no_info = std::ptr::null::<libc::siginfo_t>();
-        // SAFETY: the pointer may be null. A process that has ended already is fine.
-        unsafe { libc::syscall(libc::SYS_pidfd_send_signal, self.0.as_raw_fd(), libc::SIGKILL, no_info, 0) };
-        tokio::time::timeout(limit, self.0.readable()).await.is_ok()
     }
 }
 

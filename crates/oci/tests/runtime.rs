@@ -647,6 +647,12 @@ fn containers_outlive_the_daemon_and_are_adopted() {
     });
 }
 
+/// The shim of a container's first process, which is its child.
+fn shim_of(pid: i32) -> i32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap().parse().unwrap()
+}
+
 #[test]
 fn a_dead_shim_takes_its_containers_along() {
     with_rig(|rig| async move {
@@ -659,9 +665,7 @@ fn a_dead_shim_takes_its_containers_along() {
         user.user = "app".into();
         sandbox.create(user).await.unwrap();
         let pid = sandbox.start("c").await.unwrap();
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-        let shim: i32 =
-            status.lines().find_map(|line| line.strip_prefix("PPid:\t")).unwrap().parse().unwrap();
+        let shim = shim_of(pid);
         // SAFETY: a system call without pointers; the process is the parent of this test's container.
         unsafe { libc::kill(shim, libc::SIGKILL) };
         let state = state.wait_for(|state| !state.alive).await.unwrap().clone();
@@ -681,6 +685,42 @@ fn a_dead_shim_takes_its_containers_along() {
         assert!(matches!(fresh.adopt("fragile").await, Err(Error::ShimGone { .. })));
         fresh.destroy("fragile").await.unwrap();
         rig.assert_no_traces();
+    });
+}
+
+#[test]
+fn a_shim_whose_directory_was_deleted_is_found_and_ended() {
+    with_rig(|rig| async move {
+        let socket_only = |dir: &std::path::Path| fs::remove_file(dir.join("shim.sock")).unwrap();
+        let everything = |dir: &std::path::Path| fs::remove_dir_all(dir).unwrap();
+        for (id, spoil, found_again) in
+            [("socket", &socket_only as &dyn Fn(&std::path::Path), true), ("everything", &everything, false)]
+        {
+            let sandbox = rig.sandbox(id).await;
+            sandbox.create(rig.shell("c", "sleep 1000 & sleep 1000")).await.unwrap();
+            let pid = sandbox.start("c").await.unwrap();
+            // It is moved to its cgroup a moment after it answers.
+            while !fs::read_to_string(format!("/proc/{}/cgroup", shim_of(pid))).unwrap().contains("/.shims") {
+                tokio::task::yield_now().await;
+            }
+            let fresh = Runtime::new(rig.config.clone()).unwrap();
+            spoil(&rig.config.state_dir.join(id));
+            // The one that is connected to it leaves it alone.
+            rig.runtime.sandboxes().await.unwrap();
+            assert!(matches!(sandbox.status("c").unwrap().state, ContainerState::Running { .. }));
+            let found = fresh.sandboxes().await.unwrap();
+            assert_eq!(
+                found.iter().map(|found| (found.spec.id.as_str(), found.alive)).collect::<Vec<_>>(),
+                match found_again {
+                    true => vec![(id, false)],
+                    false => vec![],
+                }
+            );
+            fresh.destroy(id).await.unwrap();
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+            assert!(stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z ")), "the container lives");
+            rig.assert_no_traces();
+        }
     });
 }
 

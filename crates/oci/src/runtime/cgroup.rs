@@ -3,6 +3,7 @@
 
 mod devices;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
@@ -199,6 +200,12 @@ impl Cgroup<'_> {
         let listed =
             |dir: &Path| fs::read_to_string(dir.join("cgroup.procs")).is_ok_and(|list| !list.is_empty());
         self.dirs().any(|(_, dir)| listed(&dir))
+    }
+
+    /// The processes in it, by id.
+    pub fn processes(&self) -> BTreeSet<i32> {
+        let lists = self.dirs().filter_map(|(_, dir)| fs::read_to_string(dir.join("cgroup.procs")).ok());
+        lists.flat_map(|list| list.lines().filter_map(|line| line.parse().ok()).collect::<Vec<_>>()).collect()
     }
 
     /// Processes that the kernel's memory killer took.
