@@ -197,6 +197,73 @@ fn every_command_of_kubectl_that_users_know() {
     );
 }
 
+#[test]
+fn commands_of_kubectl_that_operators_know() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    let file = |name: &str, text: &str| {
+        let path = cluster.data.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("its folder")).expect("a folder");
+        std::fs::write(path, text).expect("a file");
+    };
+    file("many/a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n");
+    file("many/deep/c.json", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"k":"v"}}"#);
+    file("text", "to and fro");
+    check(
+        &cluster,
+        &[
+            ("run one --image=busybox --image-pull-policy=Never -- sleep 1000", &["pod/one created"]),
+            ("run again --image=busybox --image-pull-policy=Never -- sh -c 'echo boom; exit 3'", &["created"]),
+            ("create deployment web --image=busybox --replicas=2 -- httpd -f -p 8000", &["created"]),
+            ("expose deployment web --port=80 --target-port=8000", &["service/web exposed"]),
+            ("wait --for=jsonpath={.status.readyReplicas}=2 deployment/web --timeout=60s", &["condition met"]),
+            ("wait --for=condition=Ready pod/one --timeout=60s", &["condition met"]),
+            ("create -R -f DIR/many", &["configmap/a created", "configmap/b created", "configmap/c created"]),
+            ("replace -f DIR/many/deep/c.json", &["configmap/c replaced"]),
+            ("^replace -f DIR/absent.json", &["does not exist"]),
+            ("delete -R -f DIR/many", &["\"a\" deleted", "\"c\" deleted"]),
+            ("cp DIR/text one:/tmp/text", &[]),
+            ("exec one -- cat /tmp/text", &["to and fro"]),
+            ("cp one:/tmp/text DIR/back", &[]),
+            ("wait --for=jsonpath={.status.containerStatuses[0].restartCount}=1 pod/again --timeout=60s", &["met"]),
+            ("logs -p again", &["boom"]),
+            ("set env deployment/web A=b", &["env updated"]),
+            ("rollout undo deployment/web --to-revision=1", &["rolled back"]),
+            ("^rollout undo deployment/web --to-revision=7", &["unable to find specified revision 7"]),
+            ("rollout pause deployment/web", &["paused"]),
+            ("rollout resume deployment/web", &["resumed"]),
+            ("rollout history deployment/web --revision=3", &["Image:", "busybox"]),
+            ("cordon node-1", &["cordoned"]),
+            ("get nodes", &["Ready,SchedulingDisabled"]),
+            ("^drain node-1 --timeout=5s", &["use --force to override"]),
+            ("drain node-1 --force --grace-period=1 --timeout=60s", &["drained"]),
+            ("get pods -o wide", &["Pending", "!Running"]),
+            ("uncordon node-1", &["uncordoned"]),
+            ("rollout status deployment/web --timeout=60s", &["successfully rolled out"]),
+            ("taint nodes node-1 k=v:NoSchedule", &["tainted"]),
+            ("taint nodes node-1 k-", &["untainted"]),
+            ("auth can-i create pods", &["yes"]),
+            ("auth whoami", &["kubernetes-admin", "system:masters"]),
+            ("get --raw /healthz", &["ok"]),
+            ("get --raw /version", &["\"major\":\"1\""]),
+            ("^get --raw /nowhere", &["could not find the requested resource"]),
+            ("^get pods --field-selector=a.b=c", &["field label not supported"]),
+            ("^get nonsense", &["doesn't have a resource type"]),
+            ("^run Wrong --image=busybox", &["metadata.name: Invalid value"]),
+            ("^create configmap x -n absent", &["namespaces \"absent\" not found"]),
+            ("^top nodes", &["Metrics API not available"]),
+            ("^create job j --image=busybox", &["could not find the requested resource"]),
+            ("delete pods --all --force --grace-period=0", &["force deleted"]),
+        ],
+    );
+    assert_eq!(std::fs::read_to_string(cluster.data.path().join("back")).expect("the file"), "to and fro");
+    // Ephemeral containers are not served; kubectl must be able to tell.
+    let pod = cluster.ok(&["get", "pods", "-l", "app=web", "-o", "name"]);
+    let pod = pod.lines().next().expect("a Pod");
+    let debug = cluster.kubectl(&["debug", pod, "--image=busybox", "--", "sh"]);
+    let error = String::from_utf8_lossy(&debug.stderr).into_owned();
+    assert!(error.contains("ephemeral containers are disabled") && !error.contains("panic"), "{error}");
+}
+
 /// What talks back: edit, watch, follow, exec with input and with a terminal, port-forward.
 fn interactive(cluster: &Cluster) {
     let editor = cluster.data.path().join("editor");
