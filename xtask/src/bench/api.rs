@@ -41,8 +41,7 @@ pub async fn measure(report: &mut Report) -> Result<()> {
         "",
     );
 
-    let mut tasks = JoinSet::new();
-    let mut connection = access.connect(&mut tasks).await?;
+    let mut connection = access.connect().await?;
     let mut lists = Vec::new();
     for _ in 0..LISTS {
         let began = Instant::now();
@@ -50,8 +49,7 @@ pub async fn measure(report: &mut Report) -> Result<()> {
         lists.push(began.elapsed());
     }
     report.add("LIST of 2,000 ConfigMaps", ms(median(lists)), "");
-    report.add("create → event at a watcher", ms(median(events(&access, connection, &mut tasks).await?)), "");
-    drop(tasks);
+    report.add("create → event at a watcher", ms(median(events(&access, connection).await?)), "");
     cluster.remove().await
 }
 
@@ -60,10 +58,10 @@ async fn at_once<F>(access: &Access, work: fn(Connection, Arc<AtomicUsize>) -> F
 where
     F: Future<Output = Result<Vec<Duration>>> + Send + 'static,
 {
-    let (mut driving, mut working) = (JoinSet::new(), JoinSet::new());
+    let mut working = JoinSet::new();
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
-        connections.push(access.connect(&mut driving).await?);
+        connections.push(access.connect().await?);
     }
     let next = Arc::new(AtomicUsize::new(0));
     for connection in connections {
@@ -112,8 +110,8 @@ async fn read(mut connection: Connection, next: Arc<AtomicUsize>) -> Result<Vec<
 }
 
 /// From before a creation is sent to its event at a watcher on another connection.
-async fn events(access: &Access, mut writer: Connection, tasks: &mut JoinSet<()>) -> Result<Vec<Duration>> {
-    let mut watch = access.connect(tasks).await?.watch(CONFIG_MAPS).await?;
+async fn events(access: &Access, mut writer: Connection) -> Result<Vec<Duration>> {
+    let mut watch = access.connect().await?.watch(CONFIG_MAPS).await?;
     let mut took = Vec::new();
     for number in 0..EVENTS {
         let name = format!("event-{number}");

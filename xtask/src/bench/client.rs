@@ -52,13 +52,14 @@ impl Access {
         Ok(Self { address, connector: TlsConnector::from(Arc::new(tls)) })
     }
 
-    /// A new connection. It lives in `tasks`.
-    pub async fn connect(&self, tasks: &mut JoinSet<()>) -> Result<Connection> {
+    /// A new connection.
+    pub async fn connect(&self) -> Result<Connection> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
         let name = ServerName::try_from("127.0.0.1")?;
         let stream = self.connector.connect(name, stream).await?;
-        Connection::over(stream, &self.address, tasks).await
+        let connection = Connection::over(stream, &self.address).await?;
+        Ok(Connection { access: Some(self.clone()), ..connection })
     }
 }
 
@@ -66,20 +67,25 @@ impl Access {
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     host: String,
+    /// Where a connection that was closed while it idled is made anew; the server may do that.
+    access: Option<Access>,
+    /// What moves the bytes; it ends with the connection.
+    _driver: JoinSet<()>,
 }
 
 impl Connection {
     /// HTTP/1.1 over a stream that is there.
-    pub async fn over<S>(stream: S, host: &str, tasks: &mut JoinSet<()>) -> Result<Self>
+    pub async fn over<S>(stream: S, host: &str) -> Result<Self>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        tasks.spawn(async move {
+        let mut driver = JoinSet::new();
+        driver.spawn(async move {
             // How a connection ends is told to whoever asks over it.
             let _ = connection.await;
         });
-        Ok(Self { sender, host: host.to_owned() })
+        Ok(Self { sender, host: host.to_owned(), access: None, _driver: driver })
     }
 
     /// Sends a request and gives the head of the answer.
@@ -90,7 +96,11 @@ impl Connection {
         };
         let request =
             Request::builder().method(method).uri(path).header(HOST, &self.host).header(CONTENT_TYPE, kind);
-        self.sender.ready().await?;
+        if self.sender.ready().await.is_err()
+            && let Some(access) = &self.access
+        {
+            *self = access.connect().await?;
+        }
         Ok(self.sender.send_request(request.body(Full::new(body))?).await?)
     }
 

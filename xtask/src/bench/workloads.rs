@@ -43,9 +43,8 @@ pub async fn measure(report: &mut Report) -> Result<()> {
     let mut cluster = Cluster::new(&["busybox.tar"])?;
     cluster.start().await?;
     let access = cluster.access()?;
-    let mut tasks = JoinSet::new();
-    let mut api = access.connect(&mut tasks).await?;
-    let mut bench = Bench { access, tasks };
+    let mut api = access.connect().await?;
+    let bench = Bench { access };
 
     let (mut probed, mut plain, mut gone) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..RUNS {
@@ -81,23 +80,21 @@ pub async fn measure(report: &mut Report) -> Result<()> {
     }
     bench.delete(&mut api).await?;
     report.add(GONE, ms(median(gone)), "");
-    drop(bench.tasks);
     cluster.remove().await
 }
 
 /// What the measurements share: a way to new connections.
 struct Bench {
     access: Access,
-    tasks: JoinSet<()>,
 }
 
 impl Bench {
-    async fn watch(&mut self, collection: &str) -> Result<Watch> {
-        self.access.connect(&mut self.tasks).await?.watch(collection).await
+    async fn watch(&self, collection: &str) -> Result<Watch> {
+        self.access.connect().await?.watch(collection).await
     }
 
     /// Until the Deployment says that all of its Pods are available.
-    async fn create(&mut self, api: &mut Connection, deployment: &Value) -> Result<Duration> {
+    async fn create(&self, api: &mut Connection, deployment: &Value) -> Result<Duration> {
         let mut watch = self.watch(DEPLOYMENTS).await?;
         let began = Instant::now();
         api.post(DEPLOYMENTS, deployment).await?;
@@ -106,7 +103,7 @@ impl Bench {
     }
 
     /// Until none of its Pods is there.
-    async fn delete(&mut self, api: &mut Connection) -> Result<Duration> {
+    async fn delete(&self, api: &mut Connection) -> Result<Duration> {
         let mut watch = self.watch(POD).await?;
         let mut left = names(&api.get(POD).await?);
         let began = Instant::now();
@@ -122,7 +119,7 @@ impl Bench {
     }
 
     /// One Pod after another: from its deletion until another is Ready in its place.
-    async fn replace(&mut self, api: &mut Connection) -> Result<Vec<Duration>> {
+    async fn replace(&self, api: &mut Connection) -> Result<Vec<Duration>> {
         let mut known = names(&api.get(POD).await?);
         let mut took = Vec::new();
         for victim in known.clone() {
@@ -144,7 +141,7 @@ impl Bench {
     }
 
     /// Each Pod's container once, since a second crash of the same would wait for its back-off.
-    async fn kill(&mut self, api: &mut Connection) -> Result<Vec<Duration>> {
+    async fn kill(&self, api: &mut Connection) -> Result<Vec<Duration>> {
         let mut took = Vec::new();
         for pod in names(&api.get(POD).await?) {
             let mut watch = self.watch(POD).await?;
@@ -162,7 +159,7 @@ impl Bench {
         Ok(took)
     }
 
-    async fn update(&mut self, api: &mut Connection, version: &str) -> Result<Duration> {
+    async fn update(&self, api: &mut Connection, version: &str) -> Result<Duration> {
         let mut watch = self.watch(DEPLOYMENTS).await?;
         let began = Instant::now();
         let template = deployment(version, true)["spec"]["template"].take();
@@ -174,7 +171,7 @@ impl Bench {
         Ok(began.elapsed())
     }
 
-    async fn update_under_load(&mut self, api: &mut Connection) -> Result<(Duration, Load)> {
+    async fn update_under_load(&self, api: &mut Connection) -> Result<(Duration, Load)> {
         for (collection, object) in [
             ("/api/v1/namespaces/default/services", service()),
             ("/apis/networking.k8s.io/v1/namespaces/default/ingresses", ingress()),
@@ -206,7 +203,7 @@ struct Load {
 }
 
 impl Load {
-    fn add(&mut self, other: Self) {
+    fn add(&self, other: Self) {
         self.sent += other.sent;
         self.failed += other.failed;
         self.first = self.first.take().or(other.first);
@@ -214,10 +211,10 @@ impl Load {
 }
 
 async fn call(stop: Arc<AtomicBool>) -> Load {
-    let (mut load, mut connection, mut tasks) = (Load::default(), None, JoinSet::new());
+    let (mut load, mut connection) = (Load::default(), None);
     while !stop.load(Ordering::Relaxed) {
         load.sent += 1;
-        if let Err(error) = request(&mut connection, &mut tasks).await {
+        if let Err(error) = request(&mut connection).await {
             load.failed += 1;
             load.first.get_or_insert_with(|| format!("{error:#}"));
             connection = None;
@@ -228,13 +225,13 @@ async fn call(stop: Arc<AtomicBool>) -> Load {
 }
 
 /// One request through the router, over the connection of the one before where there is one.
-async fn request(connection: &mut Option<Connection>, tasks: &mut JoinSet<()>) -> Result<()> {
+async fn request(connection: &mut Option<Connection>) -> Result<()> {
     let connection = match connection {
         Some(connection) => connection,
         empty => {
             let stream = TcpStream::connect(("127.0.0.1", HTTP)).await?;
             stream.set_nodelay(true)?;
-            empty.insert(Connection::over(stream, HOST, tasks).await?)
+            empty.insert(Connection::over(stream, HOST).await?)
         }
     };
     let response = connection.send(Method::GET, "/", Bytes::new()).await?;
@@ -246,9 +243,8 @@ async fn request(connection: &mut Option<Connection>, tasks: &mut JoinSet<()>) -
 
 /// Until the router knows the host.
 async fn routed() -> Result<()> {
-    let (mut connection, mut tasks) = (None, JoinSet::new());
-    let began = Instant::now();
-    while let Err(error) = request(&mut connection, &mut tasks).await {
+    let (mut connection, began) = (None, Instant::now());
+    while let Err(error) = request(&mut connection).await {
         if began.elapsed() > Duration::from_secs(30) {
             return Err(error).context("the router never led to the Pods");
         }
