@@ -228,15 +228,18 @@ fn link_target<R: Read>(entry: &tar::Entry<'_, R>) -> Result<OsString, Refusal> 
 
 fn attributes<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Attributes, Refusal> {
     let header = entry.header();
-    let id = |id: io::Result<u64>| {
-        id.ok()
+    // An empty field is how some writers say 0.
+    let id = |field: &[u8], id: io::Result<u64>| match id {
+        Err(_) if field.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(0),
+        id => id
+            .ok()
             .and_then(|id| u32::try_from(id).ok())
-            .ok_or(Refusal::Reason("its owner is not a user id".to_owned()))
+            .ok_or(Refusal::Reason("its owner is not a user id".to_owned())),
     };
     let mut attributes = Attributes {
         mode: header.mode().map_err(Refusal::Read)? & 0o7777,
-        uid: id(header.uid())?,
-        gid: id(header.gid())?,
+        uid: id(&header.as_old().uid, header.uid())?,
+        gid: id(&header.as_old().gid, header.gid())?,
         modified: header.mtime().ok().and_then(|t| i64::try_from(t).ok()).unwrap_or(0),
         xattrs: Vec::new(),
     };
