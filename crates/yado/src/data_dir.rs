@@ -29,9 +29,7 @@ pub struct DataDir {
 impl DataDir {
     /// Makes the directory if need be and claims it.
     pub fn claim(path: &Path) -> Result<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            bail!("yado must run as root to make containers; run it again with sudo");
-        }
+        require_root()?;
         let unusable = || format!("the data directory {} cannot be used", path.display());
         fs::create_dir_all(path).with_context(unusable)?;
         fs::set_permissions(path, Permissions::from_mode(0o700)).with_context(unusable)?;
@@ -83,6 +81,14 @@ impl DataDir {
             _ => Ok(()),
         }
     }
+}
+
+/// Containers, networks and mounts are root's to make.
+pub fn require_root() -> Result<()> {
+    if !nix::unistd::geteuid().is_root() {
+        bail!("yado must run as root to make containers; run it again with sudo");
+    }
+    Ok(())
 }
 
 fn write_pid(file: &mut File) -> io::Result<()> {

@@ -12,8 +12,8 @@ use yado_compile::{Compiled, Options, output};
 use yado_oci::build::{self, BuildSpec, Recipe};
 use yado_oci::image::{Event, ImageStore, StepState};
 
-use crate::data_dir::DataDir;
-use crate::engine::{Engine, Settings, open_images};
+use crate::data_dir::{DataDir, require_root};
+use crate::engine::{Engine, Ports, Settings, open_images};
 use crate::signals::Stop;
 
 const NAMESPACE: &str = "default";
@@ -22,21 +22,23 @@ const NAMESPACE: &str = "default";
 pub async fn run(global: &Global, args: &DevArgs) -> Result<()> {
     let progress = Progress::stderr(global.color);
     let mut stop = Stop::listen()?;
+    require_root()?;
     let mut compiled = compile(args, &progress)?;
     let data = DataDir::claim(&args.data_dir)?;
-    let images = open_images(&data).await?;
-    let building = build_all(&mut compiled, &images, &progress);
-    tokio::select! {
-        built = building => built?,
-        () = stop.wanted() => return Ok(()),
-    }
     let settings = Settings {
         api_port: args.api_port,
         http_port: args.http_port,
         node_name: None,
         kubeconfig: global.kubeconfig.clone(),
     };
-    let engine = Engine::start(data, images, &settings).await?;
+    let ports = Ports::bind(&settings).await?;
+    let images = open_images(&data).await?;
+    let building = build_all(&mut compiled, &images, &progress);
+    tokio::select! {
+        built = building => built?,
+        () = stop.wanted() => return Ok(()),
+    }
+    let engine = Engine::start(data, images, &settings, ports).await?;
     let running = run_app(&engine, &compiled, global, &progress);
     let ran = tokio::select! {
         ran = running => ran,

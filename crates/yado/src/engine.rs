@@ -54,6 +54,20 @@ pub struct Settings {
     pub kubeconfig: Option<PathBuf>,
 }
 
+/// The ports of an engine, taken before anything is touched: that they are in use is what is most often wrong.
+pub struct Ports {
+    listeners: Listeners,
+    api: TcpListener,
+}
+
+impl Ports {
+    /// Takes them.
+    pub async fn bind(settings: &Settings) -> Result<Self> {
+        let listeners = Listeners::bind(&http_addresses(settings.http_port)).await?;
+        Ok(Self { listeners, api: bind_api(settings.api_port).await? })
+    }
+}
+
 /// A running engine.
 pub struct Engine {
     data: DataDir,
@@ -73,13 +87,15 @@ pub struct Engine {
 
 impl Engine {
     /// Starts everything; [`Engine::ready`] tells when Pods can run.
-    pub async fn start(data: DataDir, images: ImageStore, settings: &Settings) -> Result<Self> {
+    pub async fn start(
+        data: DataDir,
+        images: ImageStore,
+        settings: &Settings,
+        Ports { listeners, api: api_listener }: Ports,
+    ) -> Result<Self> {
         let clock = SystemClock::shared();
         let (tasks, controllers) = (Tasks::new(), Tasks::new());
-        // What is most often wrong comes first: ports in use, before anything is touched.
-        let listeners = Listeners::bind(&http_addresses(settings.http_port)).await?;
         let http = listeners.addresses().first().copied().context("the router listens nowhere")?;
-        let api_listener = bind_api(settings.api_port).await?;
         let api_address = api_listener.local_addr().context("the API's port is unknown")?;
 
         let store = open_store(&data).await?;

@@ -47,11 +47,22 @@ fn main() -> ExitCode {
         Err(error) => {
             let code = yado_cli::exit_code(&error);
             if code != yado_cli::EXIT_OK {
-                eprintln!("yado: {error:#}");
+                eprintln!("yado: {}", sentence(&error));
             }
             ExitCode::from(code)
         }
     }
+}
+
+/// An error with its causes, each said once: some errors' own text ends with their cause.
+fn sentence(error: &anyhow::Error) -> String {
+    let causes = error.chain().skip(1).map(ToString::to_string);
+    causes.fold(
+        error.to_string(),
+        |text, cause| {
+            if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+        },
+    )
 }
 
 async fn run(cli: Cli) -> anyhow::Result<u8> {

@@ -11,11 +11,16 @@ use yado_net::nft::Table;
 use yado_net::pods::PodNetwork;
 use yado_net::slot::Slot;
 
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, require_root};
 use crate::engine::{RUN_DIR, open_runtime};
 
 /// Removes containers, networks and state; images stay.
 pub async fn run(args: &ResetArgs) -> Result<()> {
+    require_root()?;
+    // What was never there is not made to be removed.
+    if !args.data_dir.exists() {
+        return Ok(());
+    }
     let data = DataDir::claim(&args.data_dir)?;
     let runtime = open_runtime(&data)?;
     for found in runtime.sandboxes().await? {

@@ -7,7 +7,7 @@ use yado_cli::args::{Global, UpArgs};
 use yado_reconcile::SystemClock;
 
 use crate::data_dir::DataDir;
-use crate::engine::{Engine, Settings, open_images};
+use crate::engine::{Engine, Ports, Settings, open_images};
 use crate::signals::Stop;
 
 /// Runs until it is told to stop. Containers go on without it.
@@ -15,14 +15,15 @@ pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {
     let clock = SystemClock::shared();
     let mut stop = Stop::listen()?;
     let data = DataDir::claim(&args.data_dir)?;
-    let images = open_images(&data).await?;
     let settings = Settings {
         api_port: args.api_port,
         http_port: args.http_port,
         node_name: args.name.clone(),
         kubeconfig: global.kubeconfig.clone(),
     };
-    let engine = Engine::start(data, images, &settings).await?;
+    let ports = Ports::bind(&settings).await?;
+    let images = open_images(&data).await?;
+    let engine = Engine::start(data, images, &settings, ports).await?;
     let ready = tokio::select! {
         ready = engine.ready() => ready,
         () = stop.wanted() => return engine.stop().await,

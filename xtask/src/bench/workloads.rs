@@ -203,7 +203,7 @@ struct Load {
 }
 
 impl Load {
-    fn add(&self, other: Self) {
+    fn add(&mut self, other: Self) {
         self.sent += other.sent;
         self.failed += other.failed;
         self.first = self.first.take().or(other.first);

@@ -52,6 +52,20 @@ fn machines_that_are_not_fit() {
     check(&output, 1, &[&port, "--http-port"]);
     let output = yado(&["up", "--data-dir", &dir, "--http-port", "0", "--api-port", &port]);
     check(&output, 1, &[&port, "--api-port"]);
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(text.matches("in use").count(), 1, "{text}");
+
+    // Before anything is built, too.
+    let app = tempfile::tempdir().expect("a folder");
+    std::fs::write(app.path().join("Procfile"), "web: true\n").expect("a file");
+    std::fs::write(app.path().join("Aptfile"), "no-such-package\n").expect("a file");
+    let output = yado(&["dev", &app.path().to_string_lossy(), "--data-dir", &dir, "--http-port", &port]);
+    check(&output, 1, &[&port, "--http-port"]);
+
+    // Nothing is made where there is nothing to remove.
+    let absent = data.path().join("absent");
+    check(&yado(&["reset", "--data-dir", &absent.to_string_lossy()]), 0, &[]);
+    assert!(!absent.exists());
 
     // Not root.
     let copy = tempfile::Builder::new().prefix("yado-bin-").tempdir_in("/tmp").expect("a folder");

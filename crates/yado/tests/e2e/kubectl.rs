@@ -205,17 +205,29 @@ fn commands_of_kubectl_that_operators_know() {
         std::fs::create_dir_all(path.parent().expect("its folder")).expect("a folder");
         std::fs::write(path, text).expect("a file");
     };
-    file("many/a.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n");
-    file("many/deep/c.json", r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"k":"v"}}"#);
+    file(
+        "many/a.yaml",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: b}\n",
+    );
+    file(
+        "many/deep/c.json",
+        r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"k":"v"}}"#,
+    );
     file("text", "to and fro");
     check(
         &cluster,
         &[
             ("run one --image=busybox --image-pull-policy=Never -- sleep 1000", &["pod/one created"]),
-            ("run again --image=busybox --image-pull-policy=Never -- sh -c 'echo boom; exit 3'", &["created"]),
+            (
+                "run again --image=busybox --image-pull-policy=Never -- sh -c 'echo boom; exit 3'",
+                &["created"],
+            ),
             ("create deployment web --image=busybox --replicas=2 -- httpd -f -p 8000", &["created"]),
             ("expose deployment web --port=80 --target-port=8000", &["service/web exposed"]),
-            ("wait --for=jsonpath={.status.readyReplicas}=2 deployment/web --timeout=60s", &["condition met"]),
+            (
+                "wait --for=jsonpath={.status.readyReplicas}=2 deployment/web --timeout=60s",
+                &["condition met"],
+            ),
             ("wait --for=condition=Ready pod/one --timeout=60s", &["condition met"]),
             ("create -R -f DIR/many", &["configmap/a created", "configmap/b created", "configmap/c created"]),
             ("replace -f DIR/many/deep/c.json", &["configmap/c replaced"]),
@@ -224,7 +236,10 @@ fn commands_of_kubectl_that_operators_know() {
             ("cp DIR/text one:/tmp/text", &[]),
             ("exec one -- cat /tmp/text", &["to and fro"]),
             ("cp one:/tmp/text DIR/back", &[]),
-            ("wait --for=jsonpath={.status.containerStatuses[0].restartCount}=1 pod/again --timeout=60s", &["met"]),
+            (
+                "wait --for=jsonpath={.status.containerStatuses[0].restartCount}=1 pod/again --timeout=60s",
+                &["met"],
+            ),
             ("logs -p again", &["boom"]),
             ("set env deployment/web A=b", &["env updated"]),
             ("rollout undo deployment/web --to-revision=1", &["rolled back"]),
