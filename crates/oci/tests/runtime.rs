@@ -647,6 +647,13 @@ fn containers_outlive_the_daemon_and_are_adopted() {
     });
 }
 
+/// Waits for a killed process to be gone, or a zombie at least: it leaves its cgroup a moment before.
+async fn dead(pid: i32) {
+    while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// The shim of a container's first process, which is its child.
 fn shim_of(pid: i32) -> i32 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -675,9 +682,7 @@ fn a_dead_shim_takes_its_containers_along() {
         };
         assert_eq!(code("ended"), (3, String::new()));
         assert_eq!(code("c"), (137, "the shim of sandbox fragile ended unexpectedly".to_owned()));
-        while fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z ")) {
-            tokio::task::yield_now().await;
-        }
+        dead(pid).await;
         assert!(matches!(sandbox.create(rig.shell("d", "true")).await, Err(Error::ShimGone { .. })));
         sandbox.signal("c", libc::SIGTERM).await.unwrap();
         let fresh = Runtime::new(rig.config.clone()).unwrap();
@@ -717,8 +722,7 @@ fn a_shim_whose_directory_was_deleted_is_found_and_ended() {
                 }
             );
             fresh.destroy(id).await.unwrap();
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-            assert!(stat.is_err() || stat.is_ok_and(|stat| stat.contains(") Z ")), "the container lives");
+            dead(pid).await;
             rig.assert_no_traces();
         }
     });
