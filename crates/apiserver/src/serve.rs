@@ -32,6 +32,9 @@ const MAX_CONNECTIONS: usize = 4096;
 const MAX_STREAMS: u32 = 250;
 /// A client has to say who it is, and what it wants, within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
+/// How long a connection without requests is kept, as long as common clients keep theirs: a client that sends its next
+/// request just when the server closes would lose it. hyper counts the wait for headers and idleness as one.
+const IDLE: Duration = Duration::from_secs(120);
 /// Requests that run when the server stops get so long to end.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// After a failure to accept (as when file descriptors run out) the next attempt waits, so as not to spin.
@@ -137,7 +140,7 @@ impl ApiServer {
             async move { server.call(request).await }
         });
         let mut builder = auto::Builder::new(Owned(self.inner.tasks.clone()));
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HANDSHAKE);
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
         builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
         let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
         let result = tokio::select! {
