@@ -182,7 +182,8 @@ impl Net {
     /// Removes devices, namespaces, rules and records: nothing is left.
     pub async fn tear_down(&self) -> Result<(), Error> {
         Table::remove(&self.slot)?;
-        Ok(self.pods.tear_down().await?)
+        self.pods.tear_down().await?;
+        Ok(self.slot.remove()?)
     }
 }
 

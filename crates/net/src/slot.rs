@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, FlockArg};
@@ -105,6 +106,10 @@ impl Slot {
             let file = File::options().create(true).truncate(false).write(true).open(&path);
             let file = file.map_err(file_error(&path))?;
             let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
+            // Its last holder may have removed the file after it was opened here: then others lock another one.
+            if !is_at(&lock, &path) {
+                continue;
+            }
             let own_dir = run_dir.join(index.to_string());
             if is_awaited(&own_dir, data_dir) {
                 continue;
@@ -145,10 +150,25 @@ impl Slot {
         Ipv4Addr::new(a, b, 0, 1)
     }
 
+    /// Leaves nothing of the claim on the machine. It still holds until this is dropped.
+    pub fn remove(&self) -> Result<(), Error> {
+        let path = self.run_dir.with_file_name(format!("slot-{}.lock", self.index));
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::File { path, source }),
+            _ => Ok(()),
+        }
+    }
+
     /// State that lasts until a reboot.
     pub fn run_dir(&self) -> &Path {
         &self.run_dir
     }
+}
+
+/// Whether an open file is still the one at `path`.
+fn is_at(file: &File, path: &Path) -> bool {
+    let place = |metadata: io::Result<fs::Metadata>| metadata.ok().map(|m| (m.dev(), m.ino()));
+    place(file.metadata()).is_some_and(|open| place(fs::metadata(path)) == Some(open))
 }
 
 /// Whether another Yado that was killed has left Pods here: they still run, and it will come back for them. If its
@@ -192,6 +212,8 @@ mod tests {
         assert_eq!(again.device(), "yado2");
         assert!(again.pod_cidr().contains(again.gateway()));
         assert!(!again.pod_cidr().contains(Ipv4Addr::new(10, 195, 0, 1)));
+        again.remove().expect("to remove");
+        assert!(!run.path().join("slot-2.lock").exists());
     }
 
     #[test]

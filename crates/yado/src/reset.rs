@@ -29,6 +29,7 @@ pub async fn run(args: &ResetArgs) -> Result<()> {
     let slot = Slot::claim(data.path(), Path::new(RUN_DIR), &[])?;
     Table::remove(&slot)?;
     PodNetwork::start(&slot).await?.tear_down().await?;
+    slot.remove()?;
     files(&data, &[data.file("kubeconfig")])
 }
 

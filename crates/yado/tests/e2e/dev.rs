@@ -108,7 +108,9 @@ fn traces(dev: &Dev) -> BTreeSet<String> {
     found.extend(
         mounts.lines().filter(|l| l.contains(&data) || l.contains(&run)).map(|l| format!("mount {l}")),
     );
-    found.extend(Path::new(&run).exists().then(|| format!("folder {run}")));
+    for left in [run.clone(), format!("/run/yado/slot-{}.lock", slot.trim())] {
+        found.extend(Path::new(&left).exists().then(|| format!("file {left}")));
+    }
     let devices = dev.inside("cat").arg("/proc/net/dev").output().expect("devices").stdout;
     let devices = String::from_utf8_lossy(&devices).into_owned();
     found.extend(devices.lines().filter(|l| l.contains("yado")).map(|l| format!("device {l}")));
