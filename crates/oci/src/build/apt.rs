@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn lines_of_apt() {
-        let line = "'http://deb.debian.org/debian/pool/main/z/zlib/zlib1g_1%3a1.2.13_amd64.deb' \
+        let line = "'http://mirror.example/debian/pool/main/z/zlib/zlib1g_1%3a1.2.13_amd64.deb' \
                     zlib1g_1%3a1.2.13_amd64.deb 86684 SHA256:d7dd1d1411fedf27f5e27650a6eff20ef294077b568f4c8c5e51466dc7c08ce4";
         let package = parse_uri(line).unwrap();
         assert_eq!((package.file.as_str(), package.size), ("zlib1g_1%3a1.2.13_amd64.deb", 86684));
