@@ -27,7 +27,7 @@ mod procfile;
 
 use std::path::PathBuf;
 
-use crate::image::{Event, Image, ImageConfig, ImageStore, Progress, Result};
+use crate::image::{Event, Image, ImageConfig, ImageError, ImageStore, Progress, Result};
 
 pub use procfile::{ProcessType, parse_aptfile, parse_procfile, process_command};
 
@@ -89,9 +89,26 @@ pub enum Base {
 pub fn build(spec: &BuildSpec, store: &ImageStore, progress: &Progress) -> Result<Image> {
     progress.report(|| Event::Started { name: spec.name.clone() });
     let build = layers::Build::new(&spec.name, store, progress)?;
-    match &spec.recipe {
+    let built = match &spec.recipe {
         Recipe::Procfile { context } => app::build(build, context),
         Recipe::Packages(packages) => base::build_packages(build, packages),
+    };
+    built.map_err(|error| if is_full(store) { full(store, error) } else { error })
+}
+
+/// With less than this left, a step that failed most likely failed for it.
+const SPACE_OF_A_STEP: u64 = 16 << 20;
+
+fn is_full(store: &ImageStore) -> bool {
+    let space = nix::sys::statvfs::statvfs(store.dir());
+    space.is_ok_and(|s| s.blocks_available() * s.fragment_size() < SPACE_OF_A_STEP)
+}
+
+/// Programs that a step runs (`tar`, `dpkg`) do not say why they failed in a way that could be read.
+fn full(store: &ImageStore, error: ImageError) -> ImageError {
+    match error {
+        ImageError::Build { .. } => ImageError::NoSpace { doing: "build in", path: store.dir().to_owned() },
+        other => other,
     }
 }
 
