@@ -44,8 +44,6 @@ const FILTER_RETRY: Duration = Duration::from_millis(500);
 /// What a network is started with.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Where the ingress router listens. Of several, IPv6 addresses may fail on a machine without IPv6.
-    pub http: Vec<SocketAddr>,
     /// What an Ingress's status says its address is.
     pub ingress_address: IpAddr,
     /// `cluster.local`.

@@ -116,7 +116,6 @@ impl Engine {
         let watches = Watches::new(as_component("controllers"), tasks.clone());
         let gateway = IpAddr::V4(slot.gateway());
         let net_config = yado_net::Config {
-            http: http_addresses(settings.http_port),
             ingress_address: Ipv4Addr::LOCALHOST.into(),
             cluster_domain: CLUSTER_DOMAIN.into(),
             resolv_conf: fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
@@ -131,8 +130,7 @@ impl Engine {
         control::serve(data.path(), images, node.clone(), &tasks)?;
         let config =
             yado_controllers::Config { root_ca: Some(pki.authority().to_owned()), ..Default::default() };
-        let controlling = Watches::acting_as(&watches, as_component("controllers"));
-        yado_controllers::start(&controlling, clock, &controllers, config);
+        yado_controllers::start(&watches, clock, &controllers, config);
         Ok(Self { data, kubeconfigs, store, api, node, net, http, watches, node_name, controllers, tasks })
     }
 
@@ -189,7 +187,7 @@ impl Engine {
     }
 }
 
-/// Both loopback addresses: browsers resolve `NAME.localhost` to either.
+/// Every IPv4 address, so that others reach the apps, and IPv6 loopback: browsers resolve `NAME.localhost` to either.
 fn http_addresses(port: u16) -> Vec<SocketAddr> {
     vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
 }
