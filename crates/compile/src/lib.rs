@@ -11,7 +11,8 @@
 //! YAML ─────┘  (passes by)
 //! ```
 //!
-//! Nothing here asks the network, the clock or chance: the same files give the same objects.
+//! Nothing here asks the network (but for fetching dependencies that are elsewhere), the clock or chance: the same files
+//! give the same objects.
 
 pub mod appfile;
 pub mod diagnostic;
@@ -22,7 +23,9 @@ pub mod procfile;
 mod source;
 pub mod workload;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Position};
 use serde_json::Value;
@@ -35,12 +38,89 @@ pub const WEB_PORT: u16 = 8080;
 pub struct Options {
     /// The domain under which an app gets its host name: `guestbook` becomes `guestbook.localhost`.
     pub domain: String,
+    /// The caller's environment, for `${NAME}` in compose files and `-e NAME`.
+    pub env: BTreeMap<String, String>,
+    /// Compose: files laid over the first one, in this order.
+    pub overrides: Vec<PathBuf>,
+    /// Compose: profiles that are on, beside those in `COMPOSE_PROFILES`.
+    pub profiles: Vec<String>,
+    /// Compose and units: the project's name; `None` is the directory's, or what the description says.
+    pub project: Option<String>,
+    /// Fetch what is fetched already once more.
+    pub update: bool,
+    /// Is told of each stage.
+    pub events: Events,
 }
 
 impl Default for Options {
     /// `localhost`: browsers and resolvers send every name below it to this machine (RFC 6761).
     fn default() -> Self {
-        Options { domain: "localhost".into() }
+        Options {
+            domain: "localhost".into(),
+            env: BTreeMap::new(),
+            overrides: Vec::new(),
+            profiles: Vec::new(),
+            project: None,
+            update: false,
+            events: Events::default(),
+        }
+    }
+}
+
+/// A stage of a compilation. Each is told before its work begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The description is read.
+    Loading {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// All dependencies are read, and fetched where they are elsewhere.
+    FetchingDependencies,
+    /// One dependency is fetched.
+    Fetching {
+        /// The full address, such as `git::https://github.com/o/r.git//sub`.
+        url: String,
+    },
+    /// An application is compiled.
+    Compiling {
+        /// Its name.
+        application: String,
+        /// Its type.
+        app_type: String,
+        /// Its project.
+        project: String,
+        /// Its infrastructure and, in brackets, its flavor.
+        infrastructure: String,
+    },
+    /// A part of an application is compiled: `infra`, `foundation: consul`, `dependency 'x'`, `main application`.
+    CompilingPart {
+        /// Which part.
+        part: String,
+    },
+}
+
+/// Who is told of stages; by default nobody.
+#[derive(Clone, Default)]
+pub struct Events(Option<Arc<dyn Fn(&Event) + Send + Sync>>);
+
+impl Events {
+    /// Tells `listener`.
+    pub fn new(listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
+        Events(Some(Arc::new(listener)))
+    }
+
+    /// Tells of `event`.
+    pub fn tell(&self, event: &Event) {
+        if let Some(listener) = &self.0 {
+            listener(event);
+        }
+    }
+}
+
+impl std::fmt::Debug for Events {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Events(listened to)" } else { "Events(none)" })
     }
 }
 
@@ -53,6 +133,32 @@ pub struct BuildRequest {
     pub context: PathBuf,
     /// The name under which the objects ask for it, such as `yado.local/guestbook:latest`.
     pub image: String,
+    /// How it is made.
+    pub how: BuildHow,
+}
+
+/// How an image is made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum BuildHow {
+    /// From the sources in the context, without a Dockerfile.
+    Source {
+        /// The application's type (`ruby`, `node`, ...), whose runtime and dependencies are installed; `None` where the
+        /// Procfile and Aptfile say all.
+        language: Option<String>,
+        /// Process types and their commands where the context has no Procfile.
+        processes: Vec<(String, String)>,
+    },
+    /// By a Dockerfile.
+    Dockerfile {
+        /// Its path, absolute or from the context; `None` is `Dockerfile`.
+        file: Option<PathBuf>,
+        /// Its text where the description holds it.
+        inline: Option<String>,
+        /// The stage to stop at.
+        target: Option<String>,
+        /// Build arguments.
+        args: BTreeMap<String, String>,
+    },
 }
 
 /// One object and where it came from.
@@ -88,6 +194,23 @@ impl Object {
     }
 }
 
+/// A port that is reached from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The process type or compose service.
+    pub component: String,
+    /// The Service of type LoadBalancer or NodePort.
+    pub service: String,
+    /// The port outside; `None` where the cluster chooses one.
+    pub port: Option<u16>,
+    /// The port of the process.
+    pub target: u16,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// The host name at which the router answers for it.
+    pub host: Option<String>,
+}
+
 /// What a description became.
 #[derive(Debug, Clone, Default)]
 pub struct Compiled {
@@ -99,6 +222,10 @@ pub struct Compiled {
     pub directory: PathBuf,
     /// The host name of the app's web page, if it has one.
     pub host: Option<String>,
+    /// The namespace of the objects, where the description asks for one of its own, as a compose project does.
+    pub namespace: Option<String>,
+    /// Where the app is reached from outside, beside `host`: ports that it publishes.
+    pub published: Vec<Published>,
     /// Objects in the order in which to create them: what others depend on comes first.
     pub objects: Vec<Object>,
     /// Images to build, each once.

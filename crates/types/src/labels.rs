@@ -50,3 +50,26 @@ pub const FINALIZER_ORPHAN: &str = "orphan";
 pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Restart request of `kubectl rollout restart`, on a Pod template.
 pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+
+/// Further names of a Service that are no DNS labels (`my_db`), separated by commas, on the Service. The name server
+/// answers them as it answers the Service's own name.
+pub const ALIASES: &str = "yado.dev/aliases";
+/// What must be there before a Pod is placed, on the Pod: JSON, component to [`DEPENDS_ON_STARTED`],
+/// [`DEPENDS_ON_HEALTHY`] or [`DEPENDS_ON_COMPLETED`]. Components are those of the Pod's own app and namespace.
+pub const DEPENDS_ON: &str = "yado.dev/depends-on";
+/// A Pod of the component has been started.
+pub const DEPENDS_ON_STARTED: &str = "started";
+/// A Pod of the component is ready.
+pub const DEPENDS_ON_HEALTHY: &str = "healthy";
+/// A Pod of the component has ended well.
+pub const DEPENDS_ON_COMPLETED: &str = "completed";
+/// Limits of a Pod's processes, on the Pod: JSON, `{"nofile": {"soft": 1024, "hard": 2048}}`.
+pub const ULIMITS: &str = "yado.dev/ulimits";
+/// The user a container runs as, by name, on the Pod: JSON, container to `USER` or `USER:GROUP` as the image knows
+/// them. A Pod's own fields only take numbers.
+pub const USERS: &str = "yado.dev/users";
+
+/// The image that is the node's own root file system, read-only under a layer of the container's own.
+pub const HOST_IMAGE: &str = "host";
+/// Label of nodes that allow [`HOST_IMAGE`]; its value is `true`.
+pub const HOST_IMAGE_ALLOWED: &str = "yado.dev/host-image";

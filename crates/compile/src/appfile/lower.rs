@@ -20,7 +20,7 @@ use super::{
     settings::{self, Settings},
 };
 use crate::{
-    BuildRequest, Compiled, Diagnostics, Object, Options, WEB_PORT,
+    BuildHow, BuildRequest, Compiled, Diagnostics, Object, Options, WEB_PORT,
     diagnostic::Findings,
     docker_run,
     procfile::Process,
@@ -182,7 +182,8 @@ impl Lowering<'_> {
             }
         }
         let context = self.app.directory.clone();
-        self.compiled.builds.push(BuildRequest { name: self.name.clone(), context, image });
+        let how = BuildHow::Source { language: None, processes: Vec::new() };
+        self.compiled.builds.push(BuildRequest { name: self.name.clone(), context, image, how });
     }
 
     fn ports_of(&self, process: &Process, is_primary: bool, settings: &Settings) -> Vec<Port> {
