@@ -82,7 +82,7 @@ pub fn run() -> Result<()> {
     DEMOS.iter().try_for_each(|demo| make(demo, &store, &images))?;
     for example in EXAMPLES {
         let name = example.rsplit('/').next().unwrap_or(example);
-        let recipe = Recipe::Procfile { context: root().join(example) };
+        let recipe = Recipe::Source { context: root().join(example), language: None, processes: Vec::new() };
         build(&BuildSpec { name: format!("yado.local/{name}:latest"), recipe }, &store, &Progress::none())?;
         println!("{example}");
     }

@@ -22,6 +22,7 @@ mod apt;
 mod base;
 mod chroot;
 mod ignore;
+mod language;
 mod layers;
 mod procfile;
 
@@ -29,6 +30,7 @@ use std::path::PathBuf;
 
 use crate::image::{Event, Image, ImageConfig, ImageError, ImageStore, Progress, Result};
 
+pub use language::{Language, UnknownLanguage};
 pub use procfile::{ProcessType, parse_aptfile, parse_procfile, process_command};
 
 /// The label of a process type is this and its name; the value is its command.
@@ -46,10 +48,16 @@ pub struct BuildSpec {
 /// How an image is made.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Recipe {
-    /// A directory with a `Procfile`, and perhaps an `Aptfile`.
-    Procfile {
+    /// A directory of sources, without a Dockerfile: perhaps with a `Procfile` and an `Aptfile`.
+    Source {
         /// The directory.
         context: PathBuf,
+        /// What it is written in, whose runtime and dependencies are installed; `None` where the Procfile and the
+        /// Aptfile say all.
+        language: Option<Language>,
+        /// Process types and their commands where the directory has no Procfile; where this is empty too, the
+        /// language's own.
+        processes: Vec<(String, String)>,
     },
     /// Debian packages and nothing else.
     Packages(Box<Packages>),
@@ -90,7 +98,7 @@ pub fn build(spec: &BuildSpec, store: &ImageStore, progress: &Progress) -> Resul
     progress.report(|| Event::Started { name: spec.name.clone() });
     let build = layers::Build::new(&spec.name, store, progress)?;
     let built = match &spec.recipe {
-        Recipe::Procfile { context } => app::build(build, context),
+        Recipe::Source { context, language, processes } => app::build(build, context, *language, processes),
         Recipe::Packages(packages) => base::build_packages(build, packages),
     };
     built.map_err(|error| if is_full(store) { full(store, error) } else { error })

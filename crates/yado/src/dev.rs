@@ -8,7 +8,7 @@ use yado_cli::args::{DevArgs, Global};
 use yado_cli::logs::{Printer, Selection, print_followed};
 use yado_cli::progress::{Progress, use_colour};
 use yado_cli::{apply, ready};
-use yado_compile::{Compiled, Options, output};
+use yado_compile::{BuildHow, BuildRequest, Compiled, Options, output};
 use yado_oci::build::{self, BuildSpec, Recipe};
 use yado_oci::image::{Event, ImageStore, StepState};
 
@@ -92,10 +92,7 @@ async fn build_all(compiled: &mut Compiled, images: &ImageStore, progress: &Prog
                 sink.detail(format!("{name}: {step}: {what}"));
             }
         });
-        let spec = BuildSpec {
-            name: request.image.clone(),
-            recipe: Recipe::Procfile { context: request.context.clone() },
-        };
+        let spec = BuildSpec { name: request.image.clone(), recipe: recipe(&request)? };
         // Dropping the future (at Ctrl-C) must stop the work as well.
         let cancel = CancelOnDrop(events.clone());
         let (store, image_name) = (images.clone(), request.image.clone());
@@ -127,6 +124,22 @@ async fn build_all(compiled: &mut Compiled, images: &ImageStore, progress: &Prog
         }
     }
     Ok(())
+}
+
+fn recipe(request: &BuildRequest) -> Result<Recipe> {
+    let context = request.context.clone();
+    match &request.how {
+        BuildHow::Source { language, processes } => {
+            let language = language.as_deref().map(str::parse).transpose()?;
+            Ok(Recipe::Source { context, language, processes: processes.clone() })
+        }
+        BuildHow::Dockerfile { file, .. } => bail!(
+            "{} is built by {}, and Dockerfiles are not built yet; build it elsewhere and import it as {}",
+            request.name,
+            context.join(file.as_deref().unwrap_or("Dockerfile".as_ref())).display(),
+            request.image
+        ),
+    }
 }
 
 struct CancelOnDrop(yado_oci::image::Progress);

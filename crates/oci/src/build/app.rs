@@ -8,21 +8,32 @@ use std::path::{Path, PathBuf};
 use super::ignore::Ignore;
 use super::layers::{Build, Key, MADE, set_time};
 use super::procfile::{ProcessType, parse_aptfile, parse_procfile, process_command};
-use super::{Base, PROCESS_LABEL, base};
+use super::{Base, Language, PROCESS_LABEL, base};
 use crate::image::{Image, ImageConfig, ImageError, IoContext as _, Result};
 
 /// A Procfile or Aptfile is some lines; a larger one is something else.
 const MAX_FILE: u64 = 1 << 20;
 
-/// Builds a directory with a Procfile.
-pub(super) fn build(mut build: Build<'_>, context: &Path) -> Result<Image> {
+/// Builds a directory of sources.
+pub(super) fn build(
+    mut build: Build<'_>,
+    context: &Path,
+    _language: Option<Language>,
+    processes: &[(String, String)],
+) -> Result<Image> {
     let context = &fs::canonicalize(context).at("open the directory", context)?;
     let (procfile, aptfile) = (context.join("Procfile"), context.join("Aptfile"));
-    let Some(text) = read(&procfile)? else {
+    let types = match read(&procfile)? {
+        Some(text) => parse_procfile(&procfile.display().to_string(), &text)?,
+        None => processes
+            .iter()
+            .map(|(name, command)| ProcessType { name: name.clone(), command: command.clone() })
+            .collect(),
+    };
+    if types.is_empty() {
         let reason = "there is no `Procfile`; add one with a line such as `web: python3 app.py`";
         return Err(build.failed(format!("in {} {reason}", context.display())));
-    };
-    let types = parse_procfile(&procfile.display().to_string(), &text)?;
+    }
     let packages = match read(&aptfile)? {
         Some(text) => parse_aptfile(&aptfile.display().to_string(), &text)?,
         None => Vec::new(),

@@ -1,0 +1,88 @@
+//! The languages that sources can be built from.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// What sources are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[allow(missing_docs)] // the names say what they are
+pub enum Language {
+    Ruby,
+    Rails,
+    Node,
+    Python,
+    Go,
+    Php,
+    Java,
+    Rust,
+    Static,
+}
+
+/// A word that names no [`Language`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is no language that can be built; there are {names}", names = Language::names())]
+pub struct UnknownLanguage(pub String);
+
+impl Language {
+    /// All of them.
+    pub const ALL: [Self; 9] = [
+        Self::Ruby,
+        Self::Rails,
+        Self::Node,
+        Self::Python,
+        Self::Go,
+        Self::Php,
+        Self::Java,
+        Self::Rust,
+        Self::Static,
+    ];
+
+    /// The name by which it is written: `ruby`, `rails`, `node`, ….
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ruby => "ruby",
+            Self::Rails => "rails",
+            Self::Node => "node",
+            Self::Python => "python",
+            Self::Go => "go",
+            Self::Php => "php",
+            Self::Java => "java",
+            Self::Rust => "rust",
+            Self::Static => "static",
+        }
+    }
+
+    fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
+}
+
+impl fmt::Display for Language {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Language {
+    type Err = UnknownLanguage;
+
+    fn from_str(word: &str) -> Result<Self, UnknownLanguage> {
+        Self::ALL.into_iter().find(|l| l.name() == word).ok_or_else(|| UnknownLanguage(word.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for language in Language::ALL {
+            assert_eq!(language.to_string().parse(), Ok(language));
+        }
+        assert_eq!(
+            "Perl".parse::<Language>().unwrap_err().to_string(),
+            "`Perl` is no language that can be built; there are ruby, rails, node, python, go, php, java, rust, static"
+        );
+    }
+}
