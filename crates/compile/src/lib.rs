@@ -271,6 +271,7 @@ pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> 
         Description::Appfile(file) => appfile::compile(&file, options),
         Description::Procfile(file) => appfile::compile_procfile(&file, options),
         Description::Manifests(files, name) => manifest::compile(&files, &name),
+        Description::Rendered(renderer, name) => manifest::compile_rendered(&renderer, &name),
     }
 }
 
@@ -278,11 +279,11 @@ enum Description {
     Appfile(PathBuf),
     Procfile(PathBuf),
     Manifests(Vec<PathBuf>, String),
+    Rendered(manifest::Renderer, String),
 }
 
 /// Decides which format `path` is in, by name alone.
 fn describe(path: &Path) -> Result<Description, Diagnostics> {
-    let shown = path.display();
     let meta = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Diagnostic::of_file(path, "there is no such file or directory"),
         _ => Diagnostic::of_file(path, format!("cannot be read: {e}")),
@@ -293,6 +294,10 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
             _ if name == "Procfile" => Ok(Description::Procfile(path.into())),
             _ if name == "Appfile" => Ok(Description::Appfile(path.into())),
             Some("hcl") => Ok(Description::Appfile(path.into())),
+            _ if manifest::Renderer::is_named(&name) => {
+                let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                describe(directory)
+            }
             Some("yaml" | "yml" | "json") => {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                 Ok(Description::Manifests(vec![path.into()], stem.into_owned()))
@@ -312,14 +317,17 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
             return Ok(description(file));
         }
     }
+    let absolute = path
+        .canonicalize()
+        .map_err(|e| Diagnostic::of_file(path, format!("cannot be resolved to an absolute path: {e}")))?;
+    let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    if let Some(renderer) = manifest::Renderer::of(path) {
+        return Ok(Description::Rendered(renderer, name));
+    }
     let files = manifest::files_in(path)?;
     if files.is_empty() {
         let sentence = "holds no Appfile, no Procfile and no .yaml, .yml or .json manifest: add one, or name another directory";
         return Err(Diagnostic::of_file(path, sentence).into());
     }
-    let absolute = path.canonicalize().map_err(|e| {
-        Diagnostic::of_file(path, format!("cannot be resolved to an absolute path: {e} ({shown})"))
-    })?;
-    let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
     Ok(Description::Manifests(files, name))
 }

@@ -1,5 +1,6 @@
-//! Kubernetes manifests: YAML with any number of documents, or JSON. They pass through as they are; all that is asked
-//! is that each document is an object: it has `apiVersion`, `kind` and `metadata.name`.
+//! Kubernetes manifests of any age: YAML with any number of documents, or JSON; from files, from standard input, from
+//! a kustomization or a Helm chart. Each document has to be an object with `apiVersion`, `kind` and `metadata.name`.
+//! What the API serves today passes through as it is; what it served once becomes today's form of it.
 
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,11 @@ use crate::{
     diagnostic::{Diagnostic, Diagnostics, Findings, Position},
     source::Source,
 };
+
+mod convert;
+mod rendered;
+
+pub use rendered::Renderer;
 
 /// Brackets open at once, those in strings too. No object has more than some tens; scripts in a ConfigMap have some
 /// that are never closed.
@@ -63,6 +69,28 @@ pub fn compile(files: &[PathBuf], name: &str) -> Result<Compiled, Diagnostics> {
     Ok(compiled)
 }
 
+/// Renders what `renderer` describes as the app `name`.
+///
+/// # Errors
+///
+/// The tool is missing or refuses, or as [`compile`].
+pub fn compile_rendered(renderer: &Renderer, name: &str) -> Result<Compiled, Diagnostics> {
+    let mut found = Findings::default();
+    let source = Source { path: renderer.file().into(), text: renderer.render(name)? };
+    let values = objects(&source, &mut found);
+    // Lines of what was rendered are lines of no file.
+    for diagnostic in found.errors.iter_mut().chain(&mut found.warnings) {
+        diagnostic.at = Position::of_file(renderer.file());
+    }
+    let object = |value| Object { value, group: name.into(), source: renderer.file().into() };
+    let mut compiled = Compiled { app: name.into(), ..Compiled::default() };
+    compiled.directory = renderer.file().parent().map(Path::to_path_buf).unwrap_or_default();
+    compiled.objects = values.into_iter().map(object).collect();
+    compiled.host = first_host(&compiled.objects);
+    compiled.warnings = found.finish()?;
+    Ok(compiled)
+}
+
 /// Reads objects from text that came from `name`, such as standard input.
 ///
 /// # Errors
@@ -92,7 +120,9 @@ fn objects(source: &Source, found: &mut Findings) -> Vec<Value> {
         documents += 1;
         let checked = document.value(source).and_then(|value| document.check(source, value));
         match checked {
-            Ok(more) => values.extend(more),
+            Ok(more) => {
+                values.extend(more.into_iter().filter_map(|value| document.modernise(source, value, found)))
+            }
             Err(mistake) => found.errors.push(mistake),
         }
     }
@@ -218,6 +248,33 @@ impl Document<'_> {
             Some(Value::String(s)) if !s.is_empty() => Ok(vec![value]),
             _ => Err(Diagnostic::new(&at, format!("this {kind} has no metadata.name"))),
         }
+    }
+
+    /// Today's form of one of its objects.
+    fn modernise(&self, source: &Source, value: Value, found: &mut Findings) -> Option<Value> {
+        let mut remarks = convert::Remarks::default();
+        let value = convert::modernise(value, &mut remarks);
+        remarks.errors.iter().for_each(|r| found.error(&self.place(source, &r.path), &*r.sentence));
+        remarks.warnings.iter().for_each(|r| found.warn(&self.place(source, &r.path), &*r.sentence));
+        value
+    }
+
+    /// Where the entry below `path` is, as far as its lines show: the keys are looked for one after another.
+    fn place(&self, source: &Source, path: &[String]) -> Position {
+        let mut place = None;
+        let mut lines = self.text.lines().enumerate();
+        for key in path.iter().filter(|k| k.parse::<usize>().is_err()) {
+            let entry = |l: &str| {
+                let l = l.trim_start_matches([' ', '-', '{', '"']);
+                l.strip_prefix(key.as_str()).is_some_and(|rest| rest.starts_with([':', '"']))
+            };
+            match lines.by_ref().find(|(_, l)| entry(l)) {
+                Some((line, text)) => place = Some((line, text.find(key.as_str()).unwrap_or(0))),
+                None => break,
+            }
+        }
+        let at = |(line, column)| source.at_line(self.lines_before + line + 1, column + 1);
+        place.map_or_else(|| self.start(source), at)
     }
 
     /// Where the first line with content is.

@@ -188,3 +188,27 @@ fn writing_again_changes_nothing_and_removes_what_is_gone() {
     left.sort();
     assert_eq!(left, ["n.yaml", "own.yaml"]);
 }
+
+/// With the user's own kubectl, which renders kustomizations too; machines without any tool skip it.
+#[test]
+fn a_kustomization_is_rendered_by_the_users_own_tool() {
+    let found = |tool: &str| {
+        std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|p| p.join(tool).is_file())
+    };
+    if !found("kustomize") && !found("kubectl") {
+        eprintln!("skipped: neither kustomize nor kubectl is installed");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("web.yaml", "{apiVersion: v1, kind: ConfigMap, metadata: {name: web}}");
+    write("kustomization.yaml", "resources: [web.yaml]\nnamePrefix: test-\n");
+    for path in [directory.path().to_path_buf(), directory.path().join("kustomization.yaml")] {
+        let compiled = compile(&path, &Options::default()).unwrap();
+        let names: Vec<&str> = compiled.objects.iter().map(yado_compile::Object::name).collect();
+        assert_eq!(names, ["test-web"]);
+    }
+    write("kustomization.yaml", "resources: [absent.yaml]\n");
+    let mistake = compile(directory.path(), &Options::default()).unwrap_err().to_string();
+    assert!(mistake.contains("kustomization.yaml: `") && mistake.contains("absent.yaml"), "{mistake}");
+}

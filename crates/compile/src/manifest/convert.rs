@@ -1,0 +1,278 @@
+//! Manifests of any age become today's: versions that the API no longer serves, and fields and annotations that have
+//! been replaced since.
+//!
+//! What an old version meant is kept; what it only defaulted otherwise gets today's default. Annotations that the
+//! table below does not name, such as those of a cloud's load balancer, stay as they are.
+
+use serde_json::{Map, Value, json};
+
+mod autoscaling;
+mod definition;
+mod ingress;
+mod pod;
+
+/// A mistake or a remark at a place in an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// The keys from the object's top down to the place.
+    pub path: Vec<String>,
+    /// One sentence.
+    pub sentence: String,
+}
+
+impl Remark {
+    fn new(path: &[&str], sentence: impl Into<String>) -> Self {
+        Remark { path: path.iter().map(ToString::to_string).collect(), sentence: sentence.into() }
+    }
+}
+
+/// What a conversion came to.
+#[derive(Debug, Default)]
+pub struct Remarks {
+    /// What makes the object useless.
+    pub errors: Vec<Remark>,
+    /// What was understood and has no effect any more, or was guessed.
+    pub warnings: Vec<Remark>,
+}
+
+/// Where a kind of an old version lives today.
+enum Today {
+    /// In this version, perhaps with other fields.
+    Version(&'static str),
+    /// Nowhere: it was removed, and this is what took its place.
+    Removed(&'static str),
+}
+
+/// Today's version of `kind` in `version`; `None` where the version is today's or is not known.
+fn today(version: &str, kind: &str) -> Option<Today> {
+    use Today::{Removed, Version};
+    Some(match (version, kind) {
+        (
+            "extensions/v1beta1" | "apps/v1beta1" | "apps/v1beta2",
+            "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" | "ControllerRevision",
+        ) => Version("apps/v1"),
+        (
+            "extensions/v1beta1" | "networking.k8s.io/v1beta1",
+            "Ingress" | "IngressClass" | "NetworkPolicy",
+        ) => Version("networking.k8s.io/v1"),
+        ("extensions/v1beta1" | "batch/v2alpha1" | "batch/v1beta1", "Job" | "CronJob") => Version("batch/v1"),
+        // Its old name.
+        ("batch/v2alpha1", "ScheduledJob") => Version("batch/v1"),
+        (
+            "extensions/v1beta1" | "autoscaling/v2alpha1" | "autoscaling/v2beta1" | "autoscaling/v2beta2",
+            "HorizontalPodAutoscaler",
+        ) => Version("autoscaling/v2"),
+        ("policy/v1beta1", "PodDisruptionBudget") => Version("policy/v1"),
+        ("extensions/v1beta1" | "policy/v1beta1", "PodSecurityPolicy") => {
+            Removed("label the namespace with pod-security.kubernetes.io/enforce to say what its Pods may do")
+        }
+        ("extensions/v1beta1", "ThirdPartyResource") => {
+            Removed("a CustomResourceDefinition describes a kind of one's own")
+        }
+        ("settings.k8s.io/v1alpha1", "PodPreset") => {
+            Removed("write what it injects into the Pods themselves")
+        }
+        ("rbac.authorization.k8s.io/v1alpha1" | "rbac.authorization.k8s.io/v1beta1", _) => {
+            Version("rbac.authorization.k8s.io/v1")
+        }
+        ("storage.k8s.io/v1alpha1" | "storage.k8s.io/v1beta1", _) => Version("storage.k8s.io/v1"),
+        ("scheduling.k8s.io/v1alpha1" | "scheduling.k8s.io/v1beta1", _) => Version("scheduling.k8s.io/v1"),
+        ("coordination.k8s.io/v1beta1", _) => Version("coordination.k8s.io/v1"),
+        ("node.k8s.io/v1alpha1" | "node.k8s.io/v1beta1", "RuntimeClass") => Version("node.k8s.io/v1"),
+        ("apiextensions.k8s.io/v1beta1", "CustomResourceDefinition") => Version("apiextensions.k8s.io/v1"),
+        ("admissionregistration.k8s.io/v1beta1", _) => Version("admissionregistration.k8s.io/v1"),
+        ("apiregistration.k8s.io/v1beta1", "APIService") => Version("apiregistration.k8s.io/v1"),
+        (
+            "flowcontrol.apiserver.k8s.io/v1beta1"
+            | "flowcontrol.apiserver.k8s.io/v1beta2"
+            | "flowcontrol.apiserver.k8s.io/v1beta3",
+            _,
+        ) => Version("flowcontrol.apiserver.k8s.io/v1"),
+        ("certificates.k8s.io/v1beta1", _) => Version("certificates.k8s.io/v1"),
+        // The last version before the first release.
+        ("v1beta3", _) => Version("v1"),
+        _ => return None,
+    })
+}
+
+/// Today's form of `object`; `None` where its kind is gone and nothing can stand for it.
+pub fn modernise(mut object: Value, remarks: &mut Remarks) -> Option<Value> {
+    let version = text(&object, "apiVersion");
+    let kind = text(&object, "kind");
+    match today(&version, &kind) {
+        Some(Today::Version(new)) => object["apiVersion"] = new.into(),
+        Some(Today::Removed(instead)) => {
+            let sentence =
+                format!("{kind} is left out, as Kubernetes has not had this kind for years: {instead}");
+            remarks.warnings.push(Remark::new(&["kind"], sentence));
+            return None;
+        }
+        None if version == "v1beta1" || version == "v1beta2" => {
+            let sentence = format!(
+                "apiVersion {version} is from before the first release and differs in every field: write this {kind} anew for v1"
+            );
+            remarks.errors.push(Remark::new(&["apiVersion"], sentence));
+            return None;
+        }
+        None => {}
+    }
+    fields(&mut object, &kind, &version, remarks);
+    Some(object)
+}
+
+/// Fields and annotations of a kind, whichever version it was written for.
+fn fields(object: &mut Value, kind: &str, version: &str, remarks: &mut Remarks) {
+    match kind {
+        "Pod" => pod::modernise(object, &[], remarks),
+        "ReplicationController" => pod::modernise_template(object, &["spec", "template"], remarks),
+        "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" => {
+            pod::modernise_template(object, &["spec", "template"], remarks);
+            if version != "apps/v1" {
+                workload(object, kind, remarks);
+            }
+        }
+        "Job" => pod::modernise_template(object, &["spec", "template"], remarks),
+        "CronJob" | "ScheduledJob" => {
+            object["kind"] = "CronJob".into();
+            pod::modernise_template(object, &["spec", "jobTemplate", "spec", "template"], remarks);
+        }
+        "Ingress" => ingress::modernise(object, remarks),
+        "Service" => service(object),
+        "PersistentVolumeClaim" => {
+            annotation_to_field(object, "volume.beta.kubernetes.io/storage-class", "storageClassName");
+        }
+        "PersistentVolume" => {
+            annotation_to_field(object, "volume.beta.kubernetes.io/storage-class", "storageClassName");
+        }
+        "StorageClass" => rename_annotation(
+            object,
+            "storageclass.beta.kubernetes.io/is-default-class",
+            "storageclass.kubernetes.io/is-default-class",
+        ),
+        "HorizontalPodAutoscaler" if !matches!(version, "autoscaling/v1" | "autoscaling/v2") => {
+            autoscaling::modernise(object);
+        }
+        "CustomResourceDefinition" if version != "apiextensions.k8s.io/v1" => definition::modernise(object),
+        "MutatingWebhookConfiguration" | "ValidatingWebhookConfiguration" => webhooks(object),
+        "RoleBinding" | "ClusterRoleBinding" if version.ends_with("v1alpha1") => subjects(object),
+        _ => {}
+    }
+}
+
+/// Deployments and their kin: versions before `apps/v1` took the Pod template's labels for a selector that was not
+/// written.
+fn workload(object: &mut Value, kind: &str, remarks: &mut Remarks) {
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    spec.shift_remove("rollbackTo");
+    spec.shift_remove("templateGeneration");
+    if spec.get("selector").is_none_or(Value::is_null) {
+        let labels = spec.get("template").and_then(|t| t.pointer("/metadata/labels")).cloned();
+        match labels.filter(|l| l.as_object().is_some_and(|l| !l.is_empty())) {
+            Some(labels) => {
+                insert_before(spec, "template", "selector", json!({ "matchLabels": labels }));
+            }
+            None => {
+                let sentence = format!(
+                    "this {kind} has no selector and its template no labels to take one from: write spec.template.metadata.labels"
+                );
+                remarks.errors.push(Remark::new(&["spec", "template", "metadata"], sentence));
+            }
+        }
+    }
+    if kind == "StatefulSet" && !spec.contains_key("serviceName") {
+        let name = text(&object["metadata"], "name");
+        object["spec"]["serviceName"] = name.into();
+    }
+}
+
+fn service(object: &mut Value) {
+    let publish = "service.alpha.kubernetes.io/tolerate-unready-endpoints";
+    if let Some(Value::String(value)) = take_annotation(object, &[], publish)
+        && value == "true"
+    {
+        object["spec"]["publishNotReadyAddresses"] = true.into();
+    }
+    let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    // Names from before the first release, which early examples kept for years.
+    for (old, new) in
+        [("portalIP", "clusterIP"), ("publicIPs", "externalIPs"), ("deprecatedPublicIPs", "externalIPs")]
+    {
+        if let Some(value) = spec.shift_remove(old) {
+            spec.entry(new).or_insert(value);
+        }
+    }
+    if spec.shift_remove("createExternalLoadBalancer") == Some(Value::Bool(true)) {
+        spec.entry("type").or_insert("LoadBalancer".into());
+    }
+    if spec.get("sessionAffinity") == Some(&"".into()) {
+        spec.shift_remove("sessionAffinity");
+    }
+}
+
+fn webhooks(object: &mut Value) {
+    let hooks = object.get_mut("webhooks").and_then(Value::as_array_mut);
+    for hook in hooks.into_iter().flatten().filter_map(Value::as_object_mut) {
+        // What v1 asks to be written, as v1beta1 defaulted it; a hook of unknown effect is not called on dry runs.
+        hook.entry("admissionReviewVersions").or_insert(json!(["v1beta1"]));
+        if hook.get("sideEffects").is_none_or(|s| s == "Unknown" || s == "Some") {
+            hook.insert("sideEffects".into(), "None".into());
+        }
+        hook.entry("failurePolicy").or_insert("Ignore".into());
+        hook.entry("matchPolicy").or_insert("Exact".into());
+        hook.entry("timeoutSeconds").or_insert(30.into());
+    }
+}
+
+fn subjects(object: &mut Value) {
+    let subjects = object.get_mut("subjects").and_then(Value::as_array_mut);
+    for subject in subjects.into_iter().flatten().filter_map(Value::as_object_mut) {
+        let Some(Value::String(version)) = subject.shift_remove("apiVersion") else { continue };
+        if let Some((group, _)) = version.split_once('/') {
+            subject.insert("apiGroup".into(), group.into());
+        }
+    }
+}
+
+fn annotation_to_field(object: &mut Value, annotation: &str, field: &str) {
+    let Some(value) = take_annotation(object, &[], annotation) else { return };
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.entry(field).or_insert(value);
+    }
+}
+
+fn rename_annotation(object: &mut Value, old: &str, new: &str) {
+    if let Some(value) = take_annotation(object, &[], old) {
+        object["metadata"]["annotations"][new] = value;
+    }
+}
+
+/// Removes an annotation of the object below `path`, and what held it where that becomes empty.
+fn take_annotation(object: &mut Value, path: &[&str], annotation: &str) -> Option<Value> {
+    let metadata = at(object, path)?.get_mut("metadata")?.as_object_mut()?;
+    let annotations = metadata.get_mut("annotations")?.as_object_mut()?;
+    let value = annotations.shift_remove(annotation)?;
+    if annotations.is_empty() {
+        metadata.shift_remove("annotations");
+    }
+    Some(value)
+}
+
+/// What is below `path`.
+fn at<'a>(object: &'a mut Value, path: &[&str]) -> Option<&'a mut Value> {
+    path.iter().try_fold(object, |value, key| value.get_mut(*key))
+}
+
+fn text(object: &Value, key: &str) -> String {
+    object.get(key).and_then(Value::as_str).unwrap_or_default().to_string()
+}
+
+/// Puts a field where a reader expects it; without `next` it is the last one.
+fn insert_before(map: &mut Map<String, Value>, next: &str, key: &str, value: Value) {
+    map.shift_remove(key);
+    let place = map.keys().position(|k| k == next).unwrap_or(map.len());
+    map.shift_insert(place, key.into(), value);
+}
+
+#[cfg(test)]
+#[path = "convert_tests.rs"]
+mod tests;
