@@ -50,6 +50,8 @@ pub struct Appfile {
     pub customizations: Vec<Customization>,
     /// The `import` blocks.
     pub imports: Vec<Import>,
+    /// What was understood but has no effect.
+    pub warnings: Vec<crate::Diagnostic>,
 }
 
 /// `application { ... }`.

@@ -17,6 +17,7 @@
 pub mod appfile;
 pub mod diagnostic;
 mod docker_run;
+mod hcl;
 pub mod manifest;
 pub mod output;
 pub mod procfile;

@@ -541,9 +541,8 @@ fn mistakes_have_a_place_and_a_sentence() {
         (
             "application \"x\" {}\napplication {}",
             expect![[r#"
-            Appfile:1:13: application takes no name here: write application { ... }
-            Appfile:2:1: only one application block is allowed: remove this one or merge it into the first
-        "#]],
+                Appfile:2:1: only one application block is allowed: remove this one or merge it into the first
+            "#]],
         ),
         (
             "application {\n  name = [1]\n}",
@@ -554,21 +553,20 @@ fn mistakes_have_a_place_and_a_sentence() {
         (
             "application {\n  name = upper(\"x\")\n}",
             expect![[r#"
-            Appfile:2:10: only a string, a number, true, false, a list or an object can stand here
-            Appfile:2:10: name is a string: write name = "..."
-        "#]],
+                Appfile:2:10: is not HCL: upper cannot stand here: a value is a string in quotes, a number, true, false, a list or { ... }
+            "#]],
         ),
         (
             "application {\n  name = \"x\n}",
             expect![[r#"
-            Appfile:2:3: is not HCL: invalid block body; expected `}`, newline or identifier (each field has a line of its own, each string a closing quote, each block a closing brace)
-        "#]],
+                Appfile:2:10: is not HCL: this string is not closed in its line: add a "
+            "#]],
         ),
         (
             "application {\n  name = \"x\"",
             expect![[r#"
-            Appfile:2:13: is not HCL: invalid block body; expected `}`, newline or identifier (each field has a line of its own, each string a closing quote, each block a closing brace)
-        "#]],
+                Appfile:1:13: is not HCL: this { is never closed: add a }
+            "#]],
         ),
         (
             "application {\n  name = \"...\"\n}",

@@ -144,6 +144,7 @@ impl Loader {
         directory: &Path,
         stack: &mut Vec<PathBuf>,
     ) -> Option<Appfile> {
+        self.found.warnings.append(&mut file.warnings);
         let mut sound = true;
         for Import { source } in std::mem::take(&mut file.imports) {
             match self.import(&source, directory, stack) {

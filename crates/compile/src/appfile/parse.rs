@@ -1,15 +1,11 @@
 //! One Appfile's text to [`Appfile`]. Nothing is merged, defaulted or looked up here.
 
-use hcl_edit::{
-    Span,
-    expr::{Expression, ObjectKey},
-    structure::{Block, Body, Structure},
-};
-use serde_json::{Map, Number, Value};
+use serde_json::Value;
 
 use super::{Appfile, Application, Customization, Import, Infrastructure, Project, Setting, Text};
 use crate::{
     diagnostic::{Diagnostic, Diagnostics, Findings, Position},
+    hcl::{self, Item, Key, Kind, Node},
     source::Source,
 };
 
@@ -24,19 +20,45 @@ pub fn parse_file(path: &std::path::Path) -> Result<Appfile, Diagnostics> {
 
 /// Parses an Appfile's text.
 pub(crate) fn parse(source: &Source) -> Result<Appfile, Diagnostics> {
-    let body = hcl_edit::parser::parse_body(&source.text).map_err(|e| {
-        let at = source.at_line(e.location().line(), e.location().column());
-        let hint = if e.message().contains("block body") {
-            " (each field has a line of its own, each string a closing quote, each block a closing brace)"
-        } else {
-            ""
-        };
-        Diagnostic::new(&at, format!("is not HCL: {}{hint}", e.message()))
-    })?;
+    if let Some((line, word)) = fastlane(&source.text) {
+        let sentence = format!(
+            "is an Appfile of fastlane, as {word} shows, which names a mobile app's store account and nothing to run: \
+             name another file, or a directory with a Procfile or a compose file"
+        );
+        return Err(Diagnostic::new(&source.at_line(line, 1), sentence).into());
+    }
+    let items = hcl::parse(source)?;
     let mut reader = Reader { source, found: Findings::default() };
-    let file = reader.file(&body);
-    reader.found.finish()?;
+    let mut file = reader.file(&items);
+    file.warnings = reader.found.finish()?;
     Ok(file)
+}
+
+/// The line and word by which a text shows itself as fastlane's configuration, which is Ruby under the same name.
+fn fastlane(text: &str) -> Option<(usize, &str)> {
+    const WORDS: [&str; 14] = [
+        "app_identifier",
+        "apple_dev_portal_id",
+        "apple_id",
+        "for_lane",
+        "for_platform",
+        "itc_team_id",
+        "itc_team_name",
+        "itunes_connect_id",
+        "json_key_data_raw",
+        "json_key_file",
+        "package_name",
+        "team_id",
+        "team_name",
+        "issuer",
+    ];
+    text.lines().enumerate().find_map(|(i, line)| {
+        let line = line.trim_start();
+        let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))?;
+        let word = &line[..end];
+        let assigned = line[end..].trim_start().starts_with(['=', '{']);
+        (WORDS.contains(&word) && !assigned).then_some((i + 1, word))
+    })
 }
 
 struct Reader<'a> {
@@ -58,102 +80,159 @@ const FILE: Shape = Shape {
 };
 const APPLICATION: Shape =
     Shape { of: "application", fields: &["name", "type", "detect"], blocks: &["dependency"] };
-const DEPENDENCY: Shape = Shape { of: "dependency", fields: &["source"], blocks: &[] };
 const PROJECT: Shape = Shape { of: "project", fields: &["name", "infrastructure"], blocks: &[] };
 const INFRASTRUCTURE: Shape =
     Shape { of: "infrastructure", fields: &["name", "type", "flavor"], blocks: &["foundation"] };
 const IMPORT: Shape = Shape { of: "import", fields: &[], blocks: &[] };
 
+/// `NAME LABEL { ... }`, however it was written: with `=`, in a list, with its label as a key inside.
+struct Block<'a> {
+    at: usize,
+    labels: Vec<&'a Key>,
+    items: &'a [Item],
+}
+
+fn objects(node: &Node) -> Option<Vec<&[Item]>> {
+    match &node.kind {
+        Kind::Object(items) => Some(vec![items]),
+        Kind::List(nodes) if !nodes.is_empty() => nodes
+            .iter()
+            .map(|n| if let Kind::Object(items) = &n.kind { Some(&items[..]) } else { None })
+            .collect(),
+        _ => None,
+    }
+}
+
+/// The blocks called `name` among `items`; what has that name and is no block is not among them.
+fn blocks<'a>(items: &'a [Item], name: &str) -> Vec<Block<'a>> {
+    let named = items.iter().filter(|i| i.name() == name);
+    named
+        .flat_map(|item| {
+            let labels: Vec<&Key> = item.keys.iter().skip(1).collect();
+            let bodies = objects(&item.value).unwrap_or_default();
+            bodies.into_iter().map(move |items| Block { at: item.at(), labels: labels.clone(), items })
+        })
+        .collect()
+}
+
+/// Blocks that have a label: `import { "a" {} }` is `import "a" {}`.
+fn labelled<'a>(items: &'a [Item], name: &str) -> Vec<Block<'a>> {
+    let mut all = Vec::new();
+    for block in blocks(items, name) {
+        let nested = block.labels.is_empty()
+            && !block.items.is_empty()
+            && block.items.iter().all(|i| objects(&i.value).is_some());
+        if !nested {
+            all.push(block);
+            continue;
+        }
+        for item in block.items {
+            for items in objects(&item.value).unwrap_or_default() {
+                all.push(Block { at: item.at(), labels: item.keys.iter().collect(), items });
+            }
+        }
+    }
+    all
+}
+
 impl Reader<'_> {
-    fn at(&self, item: &impl Span) -> Position {
-        self.source.at(item.span().map_or(0, |s| s.start))
+    fn at(&self, offset: usize) -> Position {
+        self.source.at(offset)
     }
 
-    fn file(&mut self, body: &Body) -> Appfile {
-        self.keys(body, &FILE);
+    fn file(&mut self, items: &[Item]) -> Appfile {
+        self.keys(items, &FILE);
         let mut file = Appfile::default();
-        for block in body.blocks() {
-            match block.ident.as_str() {
-                "application" => {
-                    let application = self.application(block);
-                    self.only_one(&mut file.application, application, block);
-                }
-                "project" => {
-                    let project = self.project(block);
-                    self.only_one(&mut file.project, project, block);
-                }
-                "infrastructure" => {
-                    let Some(infrastructure) = self.infrastructure(block) else { continue };
-                    let twice =
-                        file.infrastructures.iter().any(|i| i.name.value == infrastructure.name.value);
-                    self.once(twice, &infrastructure.name, "infrastructure");
-                    file.infrastructures.push(infrastructure);
-                }
-                "customization" => {
-                    let customization = self.customization(block);
-                    file.customizations.push(customization);
-                }
-                "import" => {
-                    self.keys(&block.body, &IMPORT);
-                    let Some(source) = self.one_label(block, "the directory to import") else { continue };
-                    let twice = file.imports.iter().any(|i| i.source.value == source.value);
-                    self.once(twice, &source, "import");
-                    file.imports.push(Import { source });
-                }
-                _ => {} // `keys` has reported it.
-            }
+        for block in blocks(items, "application") {
+            let application = self.application(&block);
+            self.only_one(&mut file.application, application, "application", block.at);
+        }
+        for block in blocks(items, "project") {
+            let project = self.project(&block);
+            self.only_one(&mut file.project, project, "project", block.at);
+        }
+        for block in labelled(items, "infrastructure") {
+            let Some(infrastructure) = self.infrastructure(&block) else { continue };
+            let twice = file.infrastructures.iter().any(|i| i.name.value == infrastructure.name.value);
+            self.once(twice, &infrastructure.name, "infrastructure");
+            file.infrastructures.push(infrastructure);
+        }
+        for block in labelled(items, "customization") {
+            file.customizations.push(self.customization(&block));
+        }
+        for block in labelled(items, "import") {
+            self.keys(block.items, &IMPORT);
+            let Some(source) = self.one_label(&block, "import", "the directory to import") else { continue };
+            let twice = file.imports.iter().any(|i| i.source.value == source.value);
+            self.once(twice, &source, "import");
+            file.imports.push(Import { source });
         }
         file
     }
 
     fn application(&mut self, block: &Block) -> Application {
-        self.no_label(block);
-        self.keys(&block.body, &APPLICATION);
-        let dependencies = block.body.get_blocks("dependency").filter_map(|b| self.dependency(b)).collect();
+        self.keys(block.items, &APPLICATION);
+        let written = self.text(block.items, "name");
+        // Otto took no notice of a label here; as the name that it is meant for it does no harm.
+        let name = written.or_else(|| block.labels.first().map(|k| self.key(k)));
+        if let Some(label) = block.labels.iter().find(|l| name.as_ref().is_some_and(|n| n.value != l.text)) {
+            let at = self.at(label.at);
+            self.found.warn(
+                &at,
+                format!("\"{}\" has no effect: the application is named by its name field", label.text),
+            );
+        }
+        let dependencies =
+            blocks(block.items, "dependency").iter().filter_map(|b| self.dependency(b)).collect();
         Application {
-            at: self.at(block),
-            name: self.text(&block.body, "name"),
-            app_type: self.text(&block.body, "type"),
-            detect: self.flag(&block.body, "detect", true),
+            at: self.at(block.at),
+            name,
+            app_type: self.text(block.items, "type"),
+            detect: self.flag(block.items, "detect", true),
             dependencies,
         }
     }
 
     fn dependency(&mut self, block: &Block) -> Option<Text> {
-        self.no_label(block);
-        self.keys(&block.body, &DEPENDENCY);
-        let source = self.text(&block.body, "source").filter(|s| !s.value.trim().is_empty());
+        for item in block.items.iter().filter(|i| i.name() != "source") {
+            let at = self.at(item.at());
+            self.found.warn(&at, format!("{} has no effect: dependency takes source alone", item.name()));
+        }
+        let source = self.text(block.items, "source").filter(|s| !s.value.trim().is_empty());
         if source.is_none() {
-            let at = self.at(block);
+            let at = self.at(block.at);
             self.found.error(&at, "dependency has no source: write source = \"./directory\"");
         }
         source
     }
 
     fn project(&mut self, block: &Block) -> Project {
-        self.no_label(block);
-        self.keys(&block.body, &PROJECT);
+        self.keys(block.items, &PROJECT);
+        if let Some(label) = block.labels.first() {
+            let at = self.at(label.at);
+            self.found.error(&at, "project takes no name here: write project { name = \"...\" }");
+        }
         Project {
-            at: self.at(block),
-            name: self.text(&block.body, "name"),
-            infrastructure: self.text(&block.body, "infrastructure"),
+            at: self.at(block.at),
+            name: self.text(block.items, "name"),
+            infrastructure: self.text(block.items, "infrastructure"),
         }
     }
 
     fn infrastructure(&mut self, block: &Block) -> Option<Infrastructure> {
-        let name = self.one_label(block, "a name");
-        self.keys(&block.body, &INFRASTRUCTURE);
+        let name = self.one_label(block, "infrastructure", "a name");
+        self.keys(block.items, &INFRASTRUCTURE);
         let mut foundations: Vec<Customization> = Vec::new();
-        for inner in block.body.get_blocks("foundation") {
-            let Some(foundation) = self.one_label(inner, "a name") else { continue };
+        for inner in labelled(block.items, "foundation") {
+            let Some(foundation) = self.one_label(&inner, "foundation", "a name") else { continue };
             let twice = foundations.iter().any(|f| f.name == foundation.value);
             self.once(twice, &foundation, "foundation");
-            let settings = self.settings(&inner.body);
-            foundations.push(Customization { at: self.at(inner), name: foundation.value, settings });
+            let settings = self.settings(inner.items);
+            foundations.push(Customization { at: self.at(inner.at), name: foundation.value, settings });
         }
         let name = name?;
-        let infra_type = self.text(&block.body, "type").map(|t| t.value).filter(|t| !t.is_empty());
-        let flavor = self.text(&block.body, "flavor").map(|t| t.value).unwrap_or_default();
+        let infra_type = self.text(block.items, "type").map(|t| t.value).filter(|t| !t.is_empty());
+        let flavor = self.text(block.items, "flavor").map(|t| t.value).unwrap_or_default();
         Some(Infrastructure {
             infra_type: infra_type.unwrap_or_else(|| name.value.clone()),
             name,
@@ -165,60 +244,48 @@ impl Reader<'_> {
     fn customization(&mut self, block: &Block) -> Customization {
         let name = match &block.labels[..] {
             [] => "app".into(),
-            [label] if label.is_empty() => "app".into(),
-            [label] => label.to_lowercase(),
-            [_, second, ..] => {
-                let at = self.at(second);
+            [label] if label.text.is_empty() => "app".into(),
+            [label] => label.text.to_lowercase(),
+            [first, second, ..] => {
+                let at = self.at(second.at);
                 self.found.error(&at, "customization has at most one name: remove this one");
-                block.labels[0].to_lowercase()
+                first.text.to_lowercase()
             }
         };
-        Customization { at: self.at(block), name, settings: self.settings(&block.body) }
+        Customization { at: self.at(block.at), name, settings: self.settings(block.items) }
     }
 
     /// Any fields and blocks at all, as the customization of an application type has them.
-    fn settings(&mut self, body: &Body) -> Vec<Setting> {
-        let mut settings = Vec::new();
-        for structure in body {
-            settings.push(match structure {
-                Structure::Attribute(attribute) => Setting {
-                    at: self.at(&attribute.key),
-                    value_at: self.at(&attribute.value),
-                    key: attribute.key.as_str().into(),
-                    value: self.value(&attribute.value),
-                },
-                Structure::Block(block) => Setting {
-                    at: self.at(block),
-                    value_at: self.at(block),
-                    key: block.ident.as_str().into(),
-                    value: self.object(&block.body),
-                },
-            });
-        }
-        settings
-    }
-
-    fn object(&mut self, body: &Body) -> Value {
-        let settings = self.settings(body);
-        Value::Object(settings.into_iter().map(|s| (s.key, s.value)).collect())
+    fn settings(&mut self, items: &[Item]) -> Vec<Setting> {
+        let setting = |item: &Item| Setting {
+            at: self.at(item.at()),
+            value_at: self.at(if item.assigned { item.value.at } else { item.at() }),
+            key: item.name().into(),
+            value: match &item.keys[..] {
+                [] | [_] => item.value.to_json(),
+                [_, labels @ ..] => {
+                    let inner =
+                        Item { keys: labels.to_vec(), value: item.value.clone(), assigned: item.assigned };
+                    Node { at: item.value.at, kind: Kind::Object(vec![inner]) }.to_json()
+                }
+            },
+        };
+        items.iter().map(setting).collect()
     }
 
     /// Reports every field and block that `shape` has not.
-    fn keys(&mut self, body: &Body, shape: &Shape) {
-        for structure in body {
-            let (at, key, known, other, what) = match structure {
-                Structure::Attribute(a) => {
-                    (self.at(&a.key), a.key.as_str(), shape.fields, shape.blocks, "field")
-                }
-                Structure::Block(b) => (self.at(b), b.ident.as_str(), shape.blocks, shape.fields, "block"),
-            };
-            if known.contains(&key) {
+    fn keys(&mut self, items: &[Item], shape: &Shape) {
+        for item in items {
+            let key = item.name();
+            let is_block = objects(&item.value).is_some();
+            let (field, block) = (shape.fields.contains(&key), shape.blocks.contains(&key));
+            if (field && (item.assigned || !is_block)) || (block && is_block) {
                 continue;
             }
             let of = shape.of;
-            let message = if other.contains(&key) && what == "field" {
+            let message = if block {
                 format!("{key} is a block of {of}: write {key} {{ ... }} without \"=\"")
-            } else if other.contains(&key) {
+            } else if field {
                 format!("{key} is a field of {of}: write {key} = \"...\"")
             } else {
                 let all: Vec<&str> = shape.fields.iter().chain(shape.blocks).copied().collect();
@@ -227,17 +294,17 @@ impl Reader<'_> {
                     all => format!("\"{key}\" is unknown: {of} takes {}", all.join(", ")),
                 }
             };
+            let at = self.at(item.at());
             self.found.error(&at, message);
         }
     }
 
-    fn only_one<T>(&mut self, slot: &mut Option<T>, value: T, block: &Block) {
+    fn only_one<T>(&mut self, slot: &mut Option<T>, value: T, name: &str, at: usize) {
         if slot.is_none() {
             *slot = Some(value);
             return;
         }
-        let at = self.at(block);
-        let name = block.ident.as_str();
+        let at = self.at(at);
         self.found.error(
             &at,
             format!("only one {name} block is allowed: remove this one or merge it into the first"),
@@ -250,34 +317,41 @@ impl Reader<'_> {
         }
     }
 
-    fn no_label(&mut self, block: &Block) {
-        if let Some(label) = block.labels.first() {
-            let at = self.at(label);
-            let name = block.ident.as_str();
-            self.found.error(&at, format!("{name} takes no name here: write {name} {{ ... }}"));
-        }
+    fn key(&self, key: &Key) -> Text {
+        Text { at: self.at(key.at), value: key.text.clone() }
     }
 
-    fn one_label(&mut self, block: &Block, what: &str) -> Option<Text> {
+    fn one_label(&mut self, block: &Block, name: &str, what: &str) -> Option<Text> {
         if let [label] = &block.labels[..] {
-            return Some(Text { at: self.at(label), value: label.as_str().into() });
+            return Some(self.key(label));
         }
-        let at = self.at(block);
-        let name = block.ident.as_str();
+        let at = self.at(block.at);
         self.found
             .error(&at, format!("{name} takes {what} and nothing else: write {name} \"...\" {{ ... }}"));
         None
     }
 
+    /// The one value of a field; where it is written more than once, the last.
+    fn field<'i>(&mut self, items: &'i [Item], key: &str) -> Option<&'i Node> {
+        let mut written = items.iter().filter(|i| i.name() == key && i.keys.len() == 1);
+        let last = written.next_back()?;
+        if let Some(first) = written.next() {
+            let at = self.at(first.at());
+            self.found.warn(&at, format!("{key} is written more than once: the last one counts"));
+        }
+        Some(&last.value)
+    }
+
     /// A field that is a string; numbers and booleans are taken as they are written, as Otto did.
-    fn text(&mut self, body: &Body, key: &str) -> Option<Text> {
-        let attribute = body.get_attribute(key)?;
-        let at = self.at(&attribute.value);
-        let value = match self.value(&attribute.value) {
-            Value::String(s) => s,
-            Value::Number(n) => n.to_string(),
-            Value::Bool(b) => b.to_string(),
-            _ => {
+    fn text(&mut self, items: &[Item], key: &str) -> Option<Text> {
+        let node = self.field(items, key)?;
+        let at = self.at(node.at);
+        let value = match &node.kind {
+            Kind::String(s) => s.clone(),
+            Kind::Number(n) => n.to_string(),
+            Kind::Bool(b) => b.to_string(),
+            Kind::Null => return None,
+            Kind::List(_) | Kind::Object(_) => {
                 self.found.error(&at, format!("{key} is a string: write {key} = \"...\""));
                 return None;
             }
@@ -285,73 +359,17 @@ impl Reader<'_> {
         Some(Text { at, value })
     }
 
-    fn flag(&mut self, body: &Body, key: &str, default: bool) -> bool {
-        let Some(attribute) = body.get_attribute(key) else { return default };
-        match self.value(&attribute.value) {
+    fn flag(&mut self, items: &[Item], key: &str, default: bool) -> bool {
+        let Some(node) = self.field(items, key) else { return default };
+        match node.to_json() {
             Value::Bool(b) => b,
             Value::String(s) if s == "true" || s == "false" => s == "true",
+            Value::Number(n) => n.as_f64() != Some(0.0),
             _ => {
-                let at = self.at(&attribute.value);
+                let at = self.at(node.at);
                 self.found.error(&at, format!("{key} is true or false"));
                 default
             }
         }
     }
-
-    /// A literal. HCL 1 had no expressions; a string with `${...}` is kept as it is written.
-    fn value(&mut self, expression: &Expression) -> Value {
-        match expression {
-            Expression::Null(_) => Value::Null,
-            Expression::Bool(b) => Value::Bool(**b),
-            Expression::String(s) => Value::String(s.as_str().into()),
-            Expression::Number(n) => number(n.value()),
-            Expression::Array(array) => Value::Array(array.iter().map(|e| self.value(e)).collect()),
-            Expression::Object(object) => {
-                let mut map = Map::new();
-                for (key, value) in object {
-                    let key = match key {
-                        ObjectKey::Ident(ident) => ident.as_str().to_string(),
-                        ObjectKey::Expression(e) => match self.value(e) {
-                            Value::String(s) => s,
-                            other => other.to_string(),
-                        },
-                    };
-                    let value = self.value(value.expr());
-                    map.insert(key, value);
-                }
-                Value::Object(map)
-            }
-            Expression::StringTemplate(_) => {
-                let span = expression.span().unwrap_or(0..0);
-                let written = self.source.text.get(span).unwrap_or_default();
-                Value::String(written.trim_matches('"').into())
-            }
-            Expression::HeredocTemplate(heredoc) => Value::String(heredoc.template.to_string()),
-            Expression::UnaryOp(op) => match (&*op.operator, self.value(&op.expr)) {
-                (hcl_edit::expr::UnaryOperator::Neg, Value::Number(n)) => negated(&n),
-                _ => self.no_literal(expression),
-            },
-            _ => self.no_literal(expression),
-        }
-    }
-
-    fn no_literal(&mut self, expression: &Expression) -> Value {
-        let at = self.at(expression);
-        self.found.error(&at, "only a string, a number, true, false, a list or an object can stand here");
-        Value::Null
-    }
-}
-
-fn number(n: &hcl_edit::Number) -> Value {
-    if let Some(i) = n.as_i64() {
-        return i.into();
-    }
-    n.as_f64().and_then(Number::from_f64).map_or(Value::Null, Value::Number)
-}
-
-fn negated(n: &Number) -> Value {
-    if let Some(i) = n.as_i64().and_then(i64::checked_neg) {
-        return i.into();
-    }
-    n.as_f64().and_then(|f| Number::from_f64(-f)).map_or(Value::Null, Value::Number)
 }
