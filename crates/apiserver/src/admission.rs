@@ -1,9 +1,11 @@
 //! What the server adds to objects and asks of them beyond their kind's own rules.
 
+mod job;
 mod namespace;
 mod pod;
 mod secret;
 pub(crate) mod service;
+pub(crate) mod volume;
 
 use serde_json::Value;
 
@@ -25,6 +27,9 @@ pub(crate) fn before_create(server: &Inner, resource: &'static Resource, object:
         "Namespace" => namespace::before_create(object),
         "Secret" => secret::merge_string_data(object),
         "Pod" => return pod::before_create(server, resource, object),
+        "Job" => job::before_create(object),
+        "PersistentVolume" => volume::before_create_volume(object),
+        "PersistentVolumeClaim" => return volume::before_create_claim(server, object),
         _ => {}
     }
     Ok(())
@@ -49,10 +54,20 @@ pub(crate) fn after_defaults(
 ) -> Result<()> {
     match resource.kind {
         "Service" => service::allocate(server, resource, object, old),
+        "PersistentVolumeClaim" => match old {
+            Some(old) => volume::check_growth(server, resource, object, old),
+            None => Ok(()),
+        },
         "Pod" if old.is_none() => {
             pod::set_first_status(object);
             Ok(())
         }
         _ => Ok(()),
     }
+}
+
+/// What a writer should know of an object that is taken as it is.
+pub(crate) fn warnings(resource: &Resource) -> Option<&'static str> {
+    (resource.kind == "NetworkPolicy")
+        .then_some("this cluster stores network policies but does not enforce them yet")
 }

@@ -43,6 +43,7 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
         },
     });
     create(server, "", "services", service).await?;
+    first_storage_class(server).await?;
     let Some(advertise) = server.config.advertise else { return Ok(()) };
     let metadata = json!({
         "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
@@ -58,6 +59,16 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
     });
     put(server, "discovery.k8s.io", "endpointslices", slice).await?;
     put(server, "", "endpoints", endpoints).await
+}
+
+/// Makes the class that claims get by default, unless somebody has chosen classes of their own.
+async fn first_storage_class(server: &Inner) -> Result<()> {
+    let classes = resource::find("storage.k8s.io", "v1", "storageclasses");
+    let classes = server.collection(classes.ok_or_else(Failure::no_such_resource)?)?;
+    if !classes.list("", None, 1, |_| true).objects.is_empty() {
+        return Ok(());
+    }
+    create(server, "storage.k8s.io", "storageclasses", crate::admission::volume::local_class()).await
 }
 
 async fn create(server: &Inner, group: &str, plural: &str, object: Value) -> Result<()> {

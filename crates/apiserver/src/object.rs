@@ -206,7 +206,8 @@ fn fields(resource: &Resource) -> &'static [&'static str] {
         "Service" => &["metadata.name", "metadata.namespace", "spec.clusterIP", "spec.type"],
         "Namespace" => &["metadata.name", "metadata.namespace", "status.phase"],
         "Node" => &["metadata.name", "metadata.namespace", "spec.unschedulable"],
-        "ReplicaSet" => &["metadata.name", "metadata.namespace", "status.replicas"],
+        "ReplicaSet" | "ReplicationController" => &["metadata.name", "metadata.namespace", "status.replicas"],
+        "Job" => &["metadata.name", "metadata.namespace", "status.successful"],
         _ => &["metadata.name", "metadata.namespace"],
     }
 }

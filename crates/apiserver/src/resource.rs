@@ -166,7 +166,18 @@ impl Resource {
 
     /// Whether `metadata.generation` counts the changes of its spec.
     pub fn counts_generations(&self) -> bool {
-        matches!(self.kind, "Deployment" | "ReplicaSet" | "Ingress" | "Pod")
+        matches!(
+            self.kind,
+            "DaemonSet"
+                | "Deployment"
+                | "Ingress"
+                | "Job"
+                | "NetworkPolicy"
+                | "Pod"
+                | "PodTemplate"
+                | "ReplicaSet"
+                | "ReplicationController"
+        )
     }
 }
 

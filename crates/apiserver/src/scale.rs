@@ -33,7 +33,12 @@ pub fn replicas(scale: &Value) -> i64 {
 /// A label selector in its text form.
 fn text(selector: &Value) -> String {
     let mut parts: Vec<String> = Vec::new();
-    for (key, value) in selector["matchLabels"].as_object().into_iter().flatten() {
+    let labels = match selector["matchLabels"].is_null() && selector["matchExpressions"].is_null() {
+        // A ReplicationController's selector is the map itself.
+        true => selector,
+        false => &selector["matchLabels"],
+    };
+    for (key, value) in labels.as_object().into_iter().flatten() {
         parts.push(format!("{key}={}", value.as_str().unwrap_or_default()));
     }
     for e in selector["matchExpressions"].as_array().into_iter().flatten() {
@@ -67,5 +72,7 @@ mod tests {
         assert_eq!((replicas(&scale), &scale["status"]["replicas"]), (3, &json!(2)));
         assert_eq!(scale["status"]["selector"], "app=x,t in (a,b)");
         assert_eq!(replicas(&of(&json!({"metadata": {}, "spec": {}}))), 0);
+        let controller = json!({"metadata": {}, "spec": {"selector": {"a": "b", "c": "d"}}});
+        assert_eq!(of(&controller)["status"]["selector"], "a=b,c=d");
     }
 }

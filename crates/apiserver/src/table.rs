@@ -3,6 +3,8 @@
 mod format;
 mod pod;
 mod rows;
+mod volume;
+mod workload;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -65,6 +67,23 @@ fn kind_columns(kind: &Kind) -> Vec<Column> {
             wide("Containers"), wide("Images"), wide("Selector")],
         "apps.v1.ReplicaSet" => vec![NAME, integer("Desired"), integer("Current"), integer("Ready"), AGE,
             wide("Containers"), wide("Images"), wide("Selector")],
+        "core.v1.ReplicationController" => vec![NAME, integer("Desired"), integer("Current"), integer("Ready"), AGE,
+            wide("Containers"), wide("Images"), wide("Selector")],
+        "apps.v1.DaemonSet" => vec![NAME, integer("Desired"), integer("Current"), integer("Ready"),
+            integer("Up-to-date"), integer("Available"), text("Node Selector"), AGE, wide("Containers"),
+            wide("Images"), wide("Selector")],
+        "apps.v1.ControllerRevision" => vec![NAME, text("Controller"), integer("Revision"), AGE],
+        "batch.v1.Job" => vec![NAME, text("Status"), text("Completions"), text("Duration"), AGE, wide("Containers"),
+            wide("Images"), wide("Selector")],
+        "core.v1.PersistentVolume" => vec![NAME, text("Capacity"), text("Access Modes"), text("Reclaim Policy"),
+            text("Status"), text("Claim"), text("StorageClass"), text("VolumeAttributesClass"), text("Reason"), AGE,
+            wide("VolumeMode")],
+        "core.v1.PersistentVolumeClaim" => vec![NAME, text("Status"), text("Volume"), text("Capacity"),
+            text("Access Modes"), text("StorageClass"), text("VolumeAttributesClass"), AGE, wide("VolumeMode")],
+        "core.v1.PodTemplate" => vec![NAME, text("Containers"), text("Images"), text("Pod Labels")],
+        "storage.v1.StorageClass" => vec![NAME, text("Provisioner"), text("ReclaimPolicy"), text("VolumeBindingMode"),
+            text("AllowVolumeExpansion"), AGE],
+        "networking.v1.NetworkPolicy" => vec![NAME, text("Pod-Selector"), AGE],
         "core.v1.Service" => vec![NAME, text("Type"), text("Cluster-IP"), text("External-IP"), text("Port(s)"), AGE,
             wide("Selector")],
         "core.v1.Node" => vec![NAME, text("Status"), text("Roles"), AGE, text("Version"), wide("Internal-IP"),

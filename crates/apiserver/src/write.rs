@@ -18,7 +18,7 @@ use http::{HeaderMap, Response};
 use serde_json::Value;
 use yado_store::{Compare, Op, Txn, TxnOutcome};
 
-use crate::admission::service::holdings;
+use crate::admission::{self, service::holdings};
 use crate::apply::Writer;
 use crate::cache::place;
 use crate::content::{self, Body};
@@ -218,8 +218,10 @@ impl Inner {
         options: &WriteOptions,
     ) -> Result<(Value, Vec<String>)> {
         content::expect_kind(resource.schema, &mut parsed.value)?;
-        schema::decode(resource.schema, parsed, options.field_validation)
-            .map_err(|e| Failure::bad_request(e.to_string()))
+        let (object, mut warnings) = schema::decode(resource.schema, parsed, options.field_validation)
+            .map_err(|e| Failure::bad_request(e.to_string()))?;
+        warnings.extend(admission::warnings(resource).map(str::to_owned));
+        Ok((object, warnings))
     }
 
     /// Who writes, for managedFields.

@@ -1,5 +1,8 @@
 //! The real `kubectl` against a served API: one row for each command.
 
+#[path = "kubectl/kinds.rs"]
+mod kinds;
+
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -111,6 +114,15 @@ async fn serve(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands() {
+    check(ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k42_controllers_of_every_age_and_volumes() {
+    check(kinds::ROWS).await;
+}
+
+async fn check(rows: &'static [Row<'static>]) {
     if Command::new("kubectl").arg("version").arg("--client").output().is_err() {
         eprintln!("skipped: there is no kubectl on this machine");
         return;
@@ -119,7 +131,7 @@ async fn commands() {
     let (server, store, stop, serving) = serve(directory.path()).await;
     let kubectl = Kubectl { directory: directory.path().to_owned() };
     let failures = tokio::task::spawn_blocking(move || {
-        ROWS.iter().filter_map(|row| kubectl.run(row).err()).collect::<Vec<_>>()
+        rows.iter().filter_map(|row| kubectl.run(row).err()).collect::<Vec<_>>()
     });
     let failures = failures.await.expect("the commands");
     stop.cancel();
@@ -130,7 +142,7 @@ async fn commands() {
         failures.is_empty(),
         "{} of {} rows failed:\n\n{}",
         failures.len(),
-        ROWS.len(),
+        rows.len(),
         failures.join("\n\n")
     );
 }
@@ -302,7 +314,7 @@ const ROWS: &[Row<'_>] = &[
     Row("get cm -l set=l --sort-by=.metadata.name -o custom-columns=N:.metadata.name", "", true, &["l1", "l2"]),
     Row("apply --prune -l set=l --prune-allowlist=core/v1/ConfigMap -f -", LIST_SHORT, true, &["configmap/l1 unchanged", "configmap/l2 pruned"]),
     Row("delete -f -", LIST_SHORT, true, &["configmap \"l1\" deleted"]),
-    Row("create job j --image=busybox", "", false, &[]),
+    Row("create cronjob j --image=busybox --schedule='* * * * *'", "", false, &[]),
     Row("create serviceaccount robot", "", true, &["serviceaccount/robot created"]),
     Row("create secret docker-registry r --docker-server=x --docker-username=u --docker-password=p", "", true, &["secret/r created"]),
     Row("create secret tls t --cert=/nowhere --key=/nowhere", "", false, &[]),

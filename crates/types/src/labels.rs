@@ -46,6 +46,20 @@ pub const FINALIZER_FOREGROUND: &str = "foregroundDeletion";
 /// Finalizer of orphaning deletion: the dependants lose their owner reference first.
 pub const FINALIZER_ORPHAN: &str = "orphan";
 
+/// Finalizer of a claim: it stays while a Pod uses it.
+pub const FINALIZER_CLAIM_IN_USE: &str = "kubernetes.io/pvc-protection";
+/// Finalizer of a volume: it stays while a claim is bound to it.
+pub const FINALIZER_VOLUME_IN_USE: &str = "kubernetes.io/pv-protection";
+
+/// Annotation of the StorageClass that claims without one get.
+pub const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
+/// The provisioner of Yado's own class: directories on a node.
+pub const LOCAL_PROVISIONER: &str = "yado.dev/local";
+/// On a claim: the node on which its volume has to be, as the scheduler says for classes that wait for it.
+pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// On a claim or a volume: who provides the storage.
+pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
+
 /// Namespace of the leases by which nodes say that they live.
 pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
 /// Restart request of `kubectl rollout restart`, on a Pod template.

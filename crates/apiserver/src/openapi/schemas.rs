@@ -1,6 +1,8 @@
 //! Definitions of types.
 
-use k8s_openapi::api::{apps, autoscaling, coordination, core, discovery, events, networking};
+use k8s_openapi::api::{
+    apps, autoscaling, batch, coordination, core, discovery, events, networking, storage,
+};
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -38,18 +40,27 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "core.v1.Event" => add::<core::v1::Event>,
         "core.v1.Namespace" => add::<core::v1::Namespace>,
         "core.v1.Node" => add::<core::v1::Node>,
+        "core.v1.PersistentVolume" => add::<core::v1::PersistentVolume>,
+        "core.v1.PersistentVolumeClaim" => add::<core::v1::PersistentVolumeClaim>,
         "core.v1.Pod" => add::<core::v1::Pod>,
+        "core.v1.PodTemplate" => add::<core::v1::PodTemplate>,
+        "core.v1.ReplicationController" => add::<core::v1::ReplicationController>,
         "core.v1.Secret" => add::<core::v1::Secret>,
         "core.v1.Service" => add::<core::v1::Service>,
         "core.v1.ServiceAccount" => add::<core::v1::ServiceAccount>,
+        "apps.v1.ControllerRevision" => add::<apps::v1::ControllerRevision>,
+        "apps.v1.DaemonSet" => add::<apps::v1::DaemonSet>,
         "apps.v1.Deployment" => add::<apps::v1::Deployment>,
         "apps.v1.ReplicaSet" => add::<apps::v1::ReplicaSet>,
+        "batch.v1.Job" => add::<batch::v1::Job>,
         "autoscaling.v1.Scale" => add::<autoscaling::v1::Scale>,
         "coordination.v1.Lease" => add::<coordination::v1::Lease>,
         "discovery.v1.EndpointSlice" => add::<discovery::v1::EndpointSlice>,
         "events.v1.Event" => add::<events::v1::Event>,
         "networking.v1.Ingress" => add::<networking::v1::Ingress>,
         "networking.v1.IngressClass" => add::<networking::v1::IngressClass>,
+        "networking.v1.NetworkPolicy" => add::<networking::v1::NetworkPolicy>,
+        "storage.v1.StorageClass" => add::<storage::v1::StorageClass>,
         _ => return,
     };
     add_it(generator);

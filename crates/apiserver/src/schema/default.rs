@@ -1,6 +1,8 @@
 //! The values that the API server fills in.
 
 mod pod;
+mod volume;
+mod workload;
 
 use serde_json::{Map, Value, json};
 
@@ -28,8 +30,19 @@ pub fn default_object(kind: &Kind, object: &mut Value) {
                 fill(port, "protocol", "TCP");
             }
         }
-        "apps.v1.Deployment" => deployment(object),
-        "apps.v1.ReplicaSet" => replica_set(object),
+        "apps.v1.Deployment" => workload::deployment(object),
+        "apps.v1.ReplicaSet" => workload::replica_set(object),
+        "apps.v1.DaemonSet" => workload::daemon_set(object),
+        "core.v1.ReplicationController" => workload::replication_controller(object),
+        "core.v1.PodTemplate" => workload::template(object),
+        "batch.v1.Job" => workload::job(object),
+        "core.v1.PersistentVolume" => volume::persistent_volume(object),
+        "core.v1.PersistentVolumeClaim" => volume::claim(object),
+        "storage.v1.StorageClass" => {
+            fill(object, "reclaimPolicy", "Delete");
+            fill(object, "volumeBindingMode", "Immediate");
+        }
+        "networking.v1.NetworkPolicy" => network_policy(object),
         "networking.v1.IngressClass" => {
             if let Some(parameters) = existing(object, "spec").and_then(|spec| existing(spec, "parameters")) {
                 fill(parameters, "scope", "Cluster");
@@ -89,35 +102,6 @@ fn node(object: &mut Map<String, Value>) {
     }
 }
 
-fn deployment(object: &mut Map<String, Value>) {
-    let Some(spec) = within(object, "spec") else { return };
-    fill(spec, "replicas", 1);
-    fill(spec, "revisionHistoryLimit", 10);
-    fill(spec, "progressDeadlineSeconds", 600);
-    if let Some(strategy) = within(spec, "strategy") {
-        fill(strategy, "type", "RollingUpdate");
-        if strategy["type"] == "RollingUpdate"
-            && let Some(rolling) = within(strategy, "rollingUpdate")
-        {
-            fill(rolling, "maxUnavailable", "25%");
-            fill(rolling, "maxSurge", "25%");
-        }
-    }
-    template(spec);
-}
-
-fn replica_set(object: &mut Map<String, Value>) {
-    let Some(spec) = within(object, "spec") else { return };
-    fill(spec, "replicas", 1);
-    template(spec);
-}
-
-fn template(spec: &mut Map<String, Value>) {
-    if let Some(spec) = existing(spec, "template").and_then(|template| within(template, "spec")) {
-        pod::default_spec(spec);
-    }
-}
-
 fn service(object: &mut Map<String, Value>) {
     if let Some(status) = within(object, "status") {
         fill(status, "loadBalancer", json!({}));
@@ -150,6 +134,17 @@ fn service(object: &mut Map<String, Value>) {
         fill(port, "protocol", "TCP");
         if let Some(number) = port.get("port").cloned() {
             fill(port, "targetPort", number);
+        }
+    }
+}
+
+fn network_policy(object: &mut Map<String, Value>) {
+    let Some(spec) = within(object, "spec") else { return };
+    let has_egress = spec.get("egress").and_then(Value::as_array).is_some_and(|rules| !rules.is_empty());
+    fill(spec, "policyTypes", if has_egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) });
+    for direction in ["ingress", "egress"] {
+        for rule in objects(spec, direction) {
+            objects(rule, "ports").for_each(|port| fill(port, "protocol", "TCP"));
         }
     }
 }

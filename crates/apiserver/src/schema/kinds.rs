@@ -112,6 +112,8 @@ impl Kind {
 
 const CORE: (&str, &str) = ("", "v1");
 const APPS: (&str, &str) = ("apps", "v1");
+const BATCH: (&str, &str) = ("batch", "v1");
+const STORAGE: (&str, &str) = ("storage.k8s.io", "v1");
 const META: (&str, &str) = ("meta.k8s.io", "v1");
 const NETWORKING: (&str, &str) = ("networking.k8s.io", "v1");
 const COORDINATION: (&str, &str) = ("coordination.k8s.io", "v1");
@@ -128,18 +130,29 @@ pub static KINDS: &[Kind] = &[
     namespaced(CORE, "Event", ("events", "event"), "core.v1.Event").short(&["ev"]),
     cluster(CORE, "Namespace", ("namespaces", "namespace"), "core.v1.Namespace").short(&["ns"]).with(&["finalize", "status"]),
     cluster(CORE, "Node", ("nodes", "node"), "core.v1.Node").short(&["no"]).with(&["status"]),
+    cluster(CORE, "PersistentVolume", ("persistentvolumes", "persistentvolume"), "core.v1.PersistentVolume").short(&["pv"]).with(&["status"]),
+    namespaced(CORE, "PersistentVolumeClaim", ("persistentvolumeclaims", "persistentvolumeclaim"), "core.v1.PersistentVolumeClaim")
+        .short(&["pvc"]).with(&["status"]),
     namespaced(CORE, "Pod", ("pods", "pod"), "core.v1.Pod").short(&["po"]).of_all()
         .with(&["attach", "binding", "eviction", "exec", "log", "portforward", "status"]),
+    namespaced(CORE, "PodTemplate", ("podtemplates", "podtemplate"), "core.v1.PodTemplate"),
+    namespaced(CORE, "ReplicationController", ("replicationcontrollers", "replicationcontroller"), "core.v1.ReplicationController")
+        .short(&["rc"]).of_all().with(&["scale", "status"]),
     namespaced(CORE, "Secret", ("secrets", "secret"), "core.v1.Secret"),
     namespaced(CORE, "Service", ("services", "service"), "core.v1.Service").short(&["svc"]).of_all().with(&["status"]),
     namespaced(CORE, "ServiceAccount", ("serviceaccounts", "serviceaccount"), "core.v1.ServiceAccount").short(&["sa"]).with(&["token"]),
+    namespaced(APPS, "ControllerRevision", ("controllerrevisions", "controllerrevision"), "apps.v1.ControllerRevision"),
+    namespaced(APPS, "DaemonSet", ("daemonsets", "daemonset"), "apps.v1.DaemonSet").short(&["ds"]).of_all().with(&["status"]),
     namespaced(APPS, "Deployment", ("deployments", "deployment"), "apps.v1.Deployment").short(&["deploy"]).of_all().with(&["scale", "status"]),
     namespaced(APPS, "ReplicaSet", ("replicasets", "replicaset"), "apps.v1.ReplicaSet").short(&["rs"]).of_all().with(&["scale", "status"]),
+    namespaced(BATCH, "Job", ("jobs", "job"), "batch.v1.Job").of_all().with(&["status"]),
     namespaced(COORDINATION, "Lease", ("leases", "lease"), "coordination.v1.Lease"),
     namespaced(DISCOVERY, "EndpointSlice", ("endpointslices", "endpointslice"), "discovery.v1.EndpointSlice"),
     namespaced(EVENTS, "Event", ("events", "event"), "events.v1.Event").short(&["ev"]),
     namespaced(NETWORKING, "Ingress", ("ingresses", "ingress"), "networking.v1.Ingress").short(&["ing"]).with(&["status"]),
     cluster(NETWORKING, "IngressClass", ("ingressclasses", "ingressclass"), "networking.v1.IngressClass"),
+    namespaced(NETWORKING, "NetworkPolicy", ("networkpolicies", "networkpolicy"), "networking.v1.NetworkPolicy").short(&["netpol"]),
+    cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").short(&["sc"]),
     body(CORE, "Binding", "core.v1.Binding"),
     body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale"),
     body(("policy", "v1"), "Eviction", "policy.v1.Eviction"),

@@ -1,11 +1,14 @@
 //! The rules of the built-in kinds, in Kubernetes' words.
 
 mod configuration;
+mod job;
 mod meta;
 mod network;
+mod network_policy;
 mod path;
 mod pod;
 mod pod_parts;
+mod volume;
 mod workload;
 
 use serde_json::{Value, json};
@@ -82,6 +85,17 @@ pub fn validate_object(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<
         "core.v1.Pod" => pod::pod(object, old, &mut errors),
         "apps.v1.Deployment" => workload::deployment(object, old, &mut errors),
         "apps.v1.ReplicaSet" => workload::replica_set(object, old, &mut errors),
+        "apps.v1.DaemonSet" => workload::daemon_set(object, old, &mut errors),
+        "apps.v1.ControllerRevision" => workload::controller_revision(object, old, &mut errors),
+        "core.v1.ReplicationController" => workload::replication_controller(object, &mut errors),
+        "core.v1.PodTemplate" => {
+            workload::template(&object["template"], &root.field("template"), &mut errors)
+        }
+        "batch.v1.Job" => job::job(object, old, &mut errors),
+        "core.v1.PersistentVolume" => volume::persistent_volume(object, old, &mut errors),
+        "core.v1.PersistentVolumeClaim" => volume::claim(object, old, &mut errors),
+        "storage.v1.StorageClass" => volume::storage_class(object, old, &mut errors),
+        "networking.v1.NetworkPolicy" => network_policy::network_policy(object, &mut errors),
         "autoscaling.v1.Scale" => workload::scale(object, &mut errors),
         "core.v1.Service" => network::service(object, old, &mut errors),
         "core.v1.Endpoints" => network::endpoints(object, &mut errors),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::format::{
     NONE, UNKNOWN, age, at_most_three, count, joined, labels, list, number, selector, since, text_or,
 };
-use super::pod;
+use super::{pod, volume, workload};
 use crate::schema::Kind;
 
 pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -15,17 +15,17 @@ pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
     let (spec, status) = (&object["spec"], &object["status"]);
     match kind.message {
         "core.v1.Pod" => pod::cells(object, now),
-        "apps.v1.Deployment" => {
-            let ready = format!("{}/{}", number(&status["readyReplicas"]), number(&spec["replicas"]));
-            let (updated, available) =
-                (number(&status["updatedReplicas"]), number(&status["availableReplicas"]));
-            with_template(vec![name, json!(ready), json!(updated), json!(available), age()], spec)
-        }
-        "apps.v1.ReplicaSet" => {
-            let (desired, current) = (number(&spec["replicas"]), number(&status["replicas"]));
-            let ready = number(&status["readyReplicas"]);
-            with_template(vec![name, json!(desired), json!(current), json!(ready), age()], spec)
-        }
+        "apps.v1.Deployment"
+        | "apps.v1.ReplicaSet"
+        | "core.v1.ReplicationController"
+        | "apps.v1.DaemonSet"
+        | "apps.v1.ControllerRevision"
+        | "batch.v1.Job"
+        | "core.v1.PodTemplate" => workload::cells(kind, object, now),
+        "core.v1.PersistentVolume" => volume::persistent_volume(object, now),
+        "core.v1.PersistentVolumeClaim" => volume::claim(object, now),
+        "storage.v1.StorageClass" => volume::storage_class(object, now),
+        "networking.v1.NetworkPolicy" => vec![name, json!(selector(&spec["podSelector"])), age()],
         "core.v1.Service" => {
             let address = text_or(&spec["clusterIPs"][0], text_or(&spec["clusterIP"], NONE));
             let kind = text_or(&spec["type"], "");
@@ -63,13 +63,6 @@ pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
         "coordination.v1.Lease" => vec![name, json!(text_or(&spec["holderIdentity"], "")), age()],
         _ => vec![name, object["metadata"]["creationTimestamp"].clone()],
     }
-}
-
-fn with_template(mut cells: Vec<Value>, spec: &Value) -> Vec<Value> {
-    let containers = list(&spec["template"]["spec"]["containers"]);
-    let all = |key: &str| joined(containers.iter().map(|c| text_or(&c[key], "").to_owned()), "");
-    cells.extend([json!(all("name")), json!(all("image")), json!(selector(&spec["selector"]))]);
-    cells
 }
 
 fn balancer_addresses(status: &Value) -> String {

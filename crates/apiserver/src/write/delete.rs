@@ -119,7 +119,7 @@ pub(super) fn decide(
         }
     }
     let mut next = current.value.clone();
-    hold_for_dependants(&mut next, options.propagation);
+    hold_for_dependants(&mut next, options.propagation.or_else(|| own_propagation(resource)));
     let grace = grace(resource, &current.value, options);
     let was_terminating = is_terminating(&current.value);
     if !was_terminating || grace < current_grace(&current.value) {
@@ -145,6 +145,12 @@ pub(super) fn decide(
         return Ok(Step::Delete);
     }
     Ok(if next == current.value { Step::Keep } else { Step::Put(next) })
+}
+
+/// What happens to dependants where the request does not say: these two are older than the garbage collector, and
+/// their clients expect that Pods stay.
+fn own_propagation(resource: &Resource) -> Option<Propagation> {
+    matches!(resource.kind, "Job" | "ReplicationController").then_some(Propagation::Orphan)
 }
 
 fn current_grace(object: &Value) -> u64 {

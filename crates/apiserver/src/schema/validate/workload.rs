@@ -1,4 +1,4 @@
-//! Deployments, ReplicaSets and their scale.
+//! What keeps Pods running, and its scale.
 
 use serde_json::{Value, json};
 
@@ -52,22 +52,100 @@ fn selector_and_template(spec: &Value, words: &str, kind: &str, at: &Path<'_>, e
             errors.invalid(&selector_at, selector, &format!("empty selector is invalid for {words}"));
         }
     }
-    let (template, template_at) = (&spec["template"], at.field("template"));
-    let metadata_at = template_at.field("metadata");
-    let (labels, labels_at) = (&template["metadata"]["labels"], metadata_at.field("labels"));
+    let template_at = at.field("template");
+    matches_template(selector, &spec["template"], &template_at, errors);
+    template(&spec["template"], &template_at, errors);
+    always_restarts(&spec["template"], kind, &template_at, errors);
+}
+
+/// What is selected has to be what is made.
+fn matches_template(selector: &Value, template: &Value, at: &Path<'_>, errors: &mut Errors) {
+    let labels = &template["metadata"]["labels"];
     if !selector.is_null() && !meta::is_empty_selector(selector) && !meta::selects(selector, labels) {
         let shown = if labels.is_null() { json!({}) } else { labels.clone() };
-        errors.invalid(&labels_at, &shown, "`selector` does not match template `labels`");
+        let metadata_at = at.field("metadata");
+        let detail = "`selector` does not match template `labels`";
+        errors.invalid(&metadata_at.field("labels"), &shown, detail);
     }
-    meta::labels(labels, &labels_at, errors);
+}
+
+/// A Pod template by itself.
+pub fn template(template: &Value, at: &Path<'_>, errors: &mut Errors) {
+    let metadata_at = at.field("metadata");
+    meta::labels(&template["metadata"]["labels"], &metadata_at.field("labels"), errors);
     meta::annotations(&template["metadata"]["annotations"], &metadata_at.field("annotations"), errors);
-    let spec_at = template_at.field("spec");
-    pod::spec(&template["spec"], &spec_at, errors);
+    pod::spec(&template["spec"], &at.field("spec"), errors);
+}
+
+/// Pods that are kept running restart, and have no end.
+fn always_restarts(template: &Value, kind: &str, at: &Path<'_>, errors: &mut Errors) {
+    let spec_at = at.field("spec");
     errors.one_of(&spec_at.field("restartPolicy"), &template["spec"]["restartPolicy"], &["Always"]);
     if !template["spec"]["activeDeadlineSeconds"].is_null() {
         let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
         errors.forbidden(&spec_at.field("activeDeadlineSeconds"), &detail);
     }
+}
+
+pub fn daemon_set(object: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let root = Path::root();
+    let (spec, at) = (&object["spec"], root.field("spec"));
+    for key in ["minReadySeconds", "revisionHistoryLimit"] {
+        errors.at_least(&at.field(key), &spec[key], 0);
+    }
+    selector_and_template(spec, "daemonset", "DaemonSet", &at, errors);
+    let (strategy, at_strategy) = (&spec["updateStrategy"], at.field("updateStrategy"));
+    errors.one_of(&at_strategy.field("type"), &strategy["type"], &["RollingUpdate", "OnDelete"]);
+    if strategy["type"] == "RollingUpdate" {
+        let rolling_at = at_strategy.field("rollingUpdate");
+        let (unavailable, surge) =
+            (&strategy["rollingUpdate"]["maxUnavailable"], &strategy["rollingUpdate"]["maxSurge"]);
+        let (unavailable_at, surge_at) = (rolling_at.field("maxUnavailable"), rolling_at.field("maxSurge"));
+        count_or_percent(unavailable, &unavailable_at, errors);
+        count_or_percent(surge, &surge_at, errors);
+        match (is_zero(unavailable), is_zero(surge)) {
+            (true, true) => errors.invalid(&unavailable_at, unavailable, "cannot be 0 when maxSurge is 0"),
+            (false, false) => {
+                errors.invalid(&surge_at, surge, "may not be set when maxUnavailable is non-zero");
+            }
+            _ => {}
+        }
+        for (value, at) in [(unavailable, &unavailable_at), (surge, &surge_at)] {
+            if percent(value).is_some_and(|p| p > 100) {
+                errors.invalid(at, value, "must not be greater than 100%");
+            }
+        }
+    }
+    immutable_selector(spec, old, &at, errors);
+}
+
+pub fn controller_revision(object: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let root = Path::root();
+    errors.at_least(&root.field("revision"), &object["revision"], 0);
+    if old.is_some_and(|old| old["data"] != object["data"]) {
+        errors.invalid(&root.field("data"), &object["data"], "field is immutable");
+    }
+}
+
+/// The selector of a ReplicationController is a plain map, and may change.
+pub fn replication_controller(object: &Value, errors: &mut Errors) {
+    let root = Path::root();
+    let (spec, at) = (&object["spec"], root.field("spec"));
+    errors.at_least(&at.field("replicas"), &spec["replicas"], 0);
+    errors.at_least(&at.field("minReadySeconds"), &spec["minReadySeconds"], 0);
+    let selector = json!({"matchLabels": spec["selector"]});
+    if meta::is_empty_selector(&selector) {
+        errors.required(&at.field("selector"), "");
+    }
+    meta::labels(&spec["selector"], &at.field("selector"), errors);
+    let template_at = at.field("template");
+    if spec["template"].is_null() {
+        errors.required(&template_at, "");
+        return;
+    }
+    matches_template(&selector, &spec["template"], &template_at, errors);
+    template(&spec["template"], &template_at, errors);
+    always_restarts(&spec["template"], "ReplicationController", &template_at, errors);
 }
 
 fn strategy(strategy: &Value, at: &Path<'_>, errors: &mut Errors) {

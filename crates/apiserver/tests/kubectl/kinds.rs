@@ -1,0 +1,144 @@
+//! Rows for what runs Pods besides Deployments, and for storage.
+
+use super::Row;
+
+const CONTROLLER: &str = r#"
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: old}
+spec:
+  replicas: 2
+  template:
+    metadata: {labels: {app: old}}
+    spec: {containers: [{name: c, image: "nginx:1"}]}
+"#;
+const DAEMON_SET: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec: {nodeSelector: {disk: ssd}, containers: [{name: c, image: "agent:1"}]}
+"#;
+const DAEMON_SET_2: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: other}}
+  template:
+    metadata: {labels: {app: other}}
+    spec: {containers: [{name: c, image: "agent:1"}]}
+"#;
+const JOB: &str = r#"
+apiVersion: batch/v1
+kind: Job
+metadata: {name: pi}
+spec:
+  completions: 3
+  parallelism: 2
+  template:
+    spec: {restartPolicy: Never, containers: [{name: pi, image: "perl:5"}]}
+"#;
+const JOB_ALWAYS: &str = r#"
+apiVersion: batch/v1
+kind: Job
+metadata: {name: bad}
+spec: {template: {spec: {containers: [{name: pi, image: perl}]}}}
+"#;
+const CLAIM: &str = r#"
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+"#;
+const CLAIM_BAD: &str = r#"
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: bad}
+spec: {}
+"#;
+const VOLUME: &str = r#"
+apiVersion: v1
+kind: PersistentVolume
+metadata: {name: disk, labels: {tier: gold}}
+spec:
+  capacity: {storage: 2Gi}
+  accessModes: [ReadWriteOnce, ReadWriteMany]
+  storageClassName: slow
+  hostPath: {path: /srv/disk}
+"#;
+const CLASS: &str = "
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: slow}
+provisioner: kubernetes.io/no-provisioner
+volumeBindingMode: WaitForFirstConsumer
+";
+const POLICY: &str = r#"
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: deny}
+spec: {podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]}
+"#;
+
+#[rustfmt::skip]
+pub const ROWS: &[Row<'_>] = &[
+    Row("api-resources", "", true, &["persistentvolumeclaims", "pvc", "replicationcontrollers", "rc", "daemonsets", "ds", "jobs", "batch/v1", "networkpolicies", "netpol", "storageclasses", "sc"]),
+    Row("create -f -", CONTROLLER, true, &["replicationcontroller/old created"]),
+    Row("get rc", "", true, &["NAME", "DESIRED", "CURRENT", "READY", "AGE", "old", "2", "0", "0"]),
+    Row("get rc old -o wide", "", true, &["CONTAINERS", "IMAGES", "SELECTOR", "c", "nginx:1", "app=old"]),
+    Row("get rc old -o jsonpath={.metadata.labels.app}/{.spec.selector.app}", "", true, &["old/old"]),
+    Row("describe rc old", "", true, &["Name:         old", "Selector:     app=old", "Replicas:     0 current / 2 desired"]),
+    Row("scale rc old --replicas=3", "", true, &["replicationcontroller/old scaled"]),
+    Row("get rc old -o jsonpath={.spec.replicas}/{.metadata.generation}", "", true, &["3/2"]),
+    Row("get --raw /api/v1/namespaces/default/replicationcontrollers/old/scale", "", true, &["\"kind\":\"Scale\"", "\"selector\":\"app=old\""]),
+    Row("expose rc old --port=80", "", true, &["service/old exposed"]),
+    Row("explain rc.spec.replicas", "", true, &["FIELD: replicas <integer>"]),
+    Row("get all", "", true, &["replicationcontroller/old"]),
+    Row("delete rc old --cascade=orphan --wait=false", "", true, &["replicationcontroller \"old\" deleted"]),
+    Row("apply -f -", DAEMON_SET, true, &["daemonset.apps/agent created"]),
+    Row("apply -f -", DAEMON_SET, true, &["daemonset.apps/agent unchanged"]),
+    Row("apply -f -", DAEMON_SET_2, false, &["spec.selector: Invalid value", "field is immutable"]),
+    Row("get ds -o wide", "", true, &["NAME", "DESIRED", "CURRENT", "READY", "UP-TO-DATE", "AVAILABLE", "NODE SELECTOR", "AGE", "CONTAINERS", "IMAGES", "SELECTOR", "agent", "disk=ssd", "agent:1", "app=agent"]),
+    Row("get ds agent -o jsonpath={.spec.updateStrategy}", "", true, &["\"maxSurge\":0", "\"maxUnavailable\":1", "\"type\":\"RollingUpdate\""]),
+    Row("set image ds/agent c=agent:2", "", true, &["daemonset.apps/agent image updated"]),
+    Row("describe ds agent", "", true, &["Name:", "agent", "Node-Selector:", "disk=ssd", "Image:", "agent:2"]),
+    Row("patch ds agent -p '{\"spec\":{\"updateStrategy\":{\"rollingUpdate\":{\"maxUnavailable\":0}}}}'", "", false, &["spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0 when maxSurge is 0"]),
+    Row("explain ds.spec.updateStrategy", "", true, &["FIELD: updateStrategy <DaemonSetUpdateStrategy>"]),
+    Row("delete ds agent", "", true, &["daemonset.apps \"agent\" deleted"]),
+    Row("create -f -", JOB, true, &["job.batch/pi created"]),
+    Row("create -f -", JOB_ALWAYS, false, &["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""]),
+    Row("get jobs -o wide", "", true, &["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE", "CONTAINERS", "IMAGES", "SELECTOR", "pi", "Running", "0/3", "perl:5", "batch.kubernetes.io/controller-uid="]),
+    Row("describe job pi", "", true, &["Name:", "pi", "Labels:", "batch.kubernetes.io/job-name=pi", "Parallelism:", "2", "Completions:", "3", "Completion Mode:", "NonIndexed", "Suspend:", "false", "Backoff Limit:", "6"]),
+    Row("set image job/pi pi=perl:6", "", false, &["field is immutable"]),
+    Row("patch job pi -p '{\"spec\":{\"parallelism\":1}}'", "", true, &["job.batch/pi patched"]),
+    Row("create job once --image=busybox -- true", "", true, &["job.batch/once created"]),
+    Row("get job once -o jsonpath={.spec.template.spec.restartPolicy}/{.spec.completions}/{.spec.backoffLimit}", "", true, &["Never/1/6"]),
+    Row("wait --for=condition=complete job/once --timeout=1s", "", false, &["timed out waiting"]),
+    Row("explain job.spec.backoffLimit", "", true, &["GROUP:", "batch", "FIELD: backoffLimit <integer>"]),
+    Row("delete job pi once", "", true, &["job.batch \"pi\" deleted"]),
+    Row("get sc", "", true, &["NAME", "PROVISIONER", "RECLAIMPOLICY", "VOLUMEBINDINGMODE", "ALLOWVOLUMEEXPANSION", "AGE", "local (default)", "yado.dev/local", "Delete", "WaitForFirstConsumer", "true"]),
+    Row("create -f -", CLASS, true, &["storageclass.storage.k8s.io/slow created"]),
+    Row("describe sc slow", "", true, &["kubernetes.io/no-provisioner", "WaitForFirstConsumer"]),
+    Row("patch sc slow -p '{\"provisioner\":\"x\"}'", "", false, &["provisioner: Forbidden: updates to provisioner are forbidden."]),
+    Row("create -f -", CLAIM, true, &["persistentvolumeclaim/data created"]),
+    Row("create -f -", CLAIM_BAD, false, &["spec.accessModes: Required value: at least 1 access mode is required", "spec.resources.requests[storage]: Required value"]),
+    Row("get pvc -o wide", "", true, &["NAME", "STATUS", "VOLUME", "CAPACITY", "ACCESS MODES", "STORAGECLASS", "VOLUMEATTRIBUTESCLASS", "AGE", "VOLUMEMODE", "data", "Pending", "local", "<unset>", "Filesystem"]),
+    Row("describe pvc data", "", true, &["Name:          data", "StorageClass:  local", "Status:        Pending", "Finalizers:    [kubernetes.io/pvc-protection]", "Used By:       <none>"]),
+    Row("patch pvc data -p '{\"spec\":{\"accessModes\":[\"ReadWriteMany\"]}}'", "", false, &["spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"]),
+    Row("create -f -", VOLUME, true, &["persistentvolume/disk created"]),
+    Row("get pv -o wide", "", true, &["NAME", "CAPACITY", "ACCESS MODES", "RECLAIM POLICY", "STATUS", "CLAIM", "STORAGECLASS", "VOLUMEATTRIBUTESCLASS", "REASON", "AGE", "VOLUMEMODE", "disk", "2Gi", "RWO,RWX", "Retain", "Pending", "slow", "<unset>", "Filesystem"]),
+    Row("describe pv disk", "", true, &["Name:            disk", "Labels:          tier=gold", "StorageClass:    slow", "Reclaim Policy:  Retain", "Type:          HostPath", "/srv/disk"]),
+    Row("patch pv disk -p '{\"spec\":{\"hostPath\":{\"path\":\"/srv/other\"}}}'", "", false, &["spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation"]),
+    Row("explain pvc.spec.resources.requests", "", true, &["FIELD: requests <map[string]Quantity>"]),
+    Row("delete pvc data --wait=false", "", true, &["persistentvolumeclaim \"data\" deleted"]),
+    Row("get pvc data", "", true, &["Terminating"]),
+    Row("apply -f -", POLICY, true, &["networkpolicy.networking.k8s.io/deny created", "Warning: this cluster stores network policies but does not enforce them yet"]),
+    Row("get netpol", "", true, &["NAME", "POD-SELECTOR", "AGE", "deny", "app=db"]),
+    Row("describe netpol deny", "", true, &["PodSelector:     app=db", "To Port: 5432/TCP", "PodSelector: app=web", "Policy Types: Ingress"]),
+    Row("apply --server-side --force-conflicts -f -", POLICY, true, &["networkpolicy.networking.k8s.io/deny serverside-applied"]),
+    Row("delete netpol deny", "", true, &["networkpolicy.networking.k8s.io \"deny\" deleted"]),
+];
