@@ -20,6 +20,13 @@ impl Position {
     }
 }
 
+impl Default for Position {
+    /// Nowhere: for what no file says.
+    fn default() -> Self {
+        Position::of_file(Path::new(""))
+    }
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let file = self.file.display();

@@ -15,6 +15,7 @@
 //! give the same objects.
 
 pub mod appfile;
+pub mod compose;
 pub mod diagnostic;
 mod docker_run;
 mod hcl;
@@ -23,6 +24,7 @@ pub mod output;
 pub mod procfile;
 mod source;
 pub mod workload;
+pub mod yaml;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,0 +1,388 @@
+//! YAML with a place for everything: each key and each value knows its file, line and column.
+//!
+//! The text is read as Go's YAML libraries read it, since `docker compose` and `kubectl` are written with them: anchors,
+//! aliases and merge keys are resolved, a key written twice is a mistake. Scalars keep their text; what a plain scalar
+//! means is decided by who asks: [`scalar`] knows the rules of YAML 1.2 (compose), [`json`] those of YAML 1.1
+//! (Kubernetes).
+
+pub mod json;
+pub mod scalar;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+use indexmap::map::Entry as Slot;
+use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag as ParsedTag};
+
+use crate::{
+    diagnostic::{Diagnostic, Diagnostics, Position},
+    source::Source,
+};
+
+/// Collections in one another. Descriptions have some ten, the schemas of custom resources some sixty; what is built
+/// here is walked by recursion, which this keeps off the end of the stack.
+const MAX_DEPTH: usize = 200;
+
+/// How much anchors may be copied, in nodes of at most 64 bytes of text. A file that repeats a block for each of a
+/// hundred services copies some thousands; a "billion laughs" stops here after some megabytes.
+const MAX_COPIED: usize = 200_000;
+
+/// A value and where it is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Node {
+    /// Where it begins; in a copy by alias, where the original is.
+    pub at: Position,
+    /// The value.
+    pub value: Value,
+    /// What is written before it: `!reset`, `!!str`.
+    pub tag: Option<Tag>,
+}
+
+/// What a node holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Value {
+    /// Text, number, boolean or nothing.
+    Scalar(Scalar),
+    /// `- a`
+    Sequence(Vec<Node>),
+    /// `a: b`, in the order written.
+    Mapping(Mapping),
+}
+
+/// A scalar as written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scalar {
+    /// Its text, without quotes.
+    pub text: String,
+    /// Written without quotes and in no block, so that it may mean a number, a boolean or null.
+    pub plain: bool,
+}
+
+/// Keys and their values, in the order written.
+pub type Mapping = IndexMap<String, Entry>;
+
+/// A key's place and its value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Entry {
+    /// Where the key is.
+    pub at: Position,
+    /// The key has no quotes.
+    pub plain: bool,
+    /// The value.
+    pub value: Node,
+}
+
+/// What a tag asks for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Tag {
+    /// `!!str`: text, whatever it looks like.
+    Text,
+    /// `!!int`, `!!float`, `!!bool`, `!!null`: what a plain scalar would be.
+    Core,
+    /// `!!binary`: base64.
+    Binary,
+    /// Compose: forget what other files say.
+    Reset,
+    /// Compose: replace what other files say.
+    Override,
+    /// Any other, which has no meaning here.
+    Other(Arc<str>),
+}
+
+impl Node {
+    /// A text that nobody wrote, in the place of what it was made from.
+    pub fn text(at: &Position, text: impl Into<String>) -> Node {
+        let scalar = Scalar { text: text.into(), plain: false };
+        Node { at: at.clone(), value: Value::Scalar(scalar), tag: None }
+    }
+
+    /// Nothing.
+    pub fn null(at: &Position) -> Node {
+        let scalar = Scalar { text: String::new(), plain: true };
+        Node { at: at.clone(), value: Value::Scalar(scalar), tag: None }
+    }
+
+    /// A mapping that nobody wrote.
+    pub fn mapping(at: &Position, mapping: Mapping) -> Node {
+        Node { at: at.clone(), value: Value::Mapping(mapping), tag: None }
+    }
+
+    /// A list that nobody wrote.
+    pub fn sequence(at: &Position, items: Vec<Node>) -> Node {
+        Node { at: at.clone(), value: Value::Sequence(items), tag: None }
+    }
+
+    /// The mapping, if it is one.
+    pub fn as_mapping(&self) -> Option<&Mapping> {
+        if let Value::Mapping(m) = &self.value { Some(m) } else { None }
+    }
+
+    /// The mapping, if it is one.
+    pub fn as_mapping_mut(&mut self) -> Option<&mut Mapping> {
+        if let Value::Mapping(m) = &mut self.value { Some(m) } else { None }
+    }
+
+    /// The list, if it is one.
+    pub fn as_sequence(&self) -> Option<&[Node]> {
+        if let Value::Sequence(s) = &self.value { Some(s) } else { None }
+    }
+
+    /// The value under `key`, if this is a mapping that has it.
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.as_mapping()?.get(key).map(|e| &e.value)
+    }
+
+    /// The node at a path of keys and of indexes such as `0`; `None` where the path ends before.
+    pub fn find<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> Option<&Node> {
+        path.into_iter().try_fold(self, |node, step| match &node.value {
+            Value::Mapping(m) => m.get(step).map(|e| &e.value),
+            Value::Sequence(s) => s.get(step.parse::<usize>().ok()?),
+            Value::Scalar(_) => None,
+        })
+    }
+
+    /// The place of what is at a path, which is the key's where the last step is one; of the nearest thing above it
+    /// where the path ends before.
+    pub fn place<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> &Position {
+        let (mut node, mut at) = (self, &self.at);
+        for step in path {
+            let next = match &node.value {
+                Value::Mapping(m) => m.get(step).map(|e| (&e.value, &e.at)),
+                Value::Sequence(s) => step.parse::<usize>().ok().and_then(|i| s.get(i)).map(|n| (n, &n.at)),
+                Value::Scalar(_) => None,
+            };
+            let Some(found) = next else { break };
+            (node, at) = found;
+        }
+        at
+    }
+}
+
+/// Reads every document of a text. Empty documents are nodes with null; a text without any gives none.
+///
+/// # Errors
+///
+/// What is no YAML (only the first such place, since nothing after it can be trusted), keys that stand twice, aliases
+/// that grow without measure.
+pub fn read(source: &Source) -> Result<Vec<Node>, Diagnostics> {
+    // A byte order mark is no content.
+    let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
+    let mut builder = Builder::new(source);
+    let mut parser = Parser::new_from_str(text);
+    if let Err(mistake) = builder.run(&mut parser) {
+        builder.mistakes.push(mistake);
+    }
+    if builder.mistakes.is_empty() {
+        return Ok(builder.documents);
+    }
+    builder.mistakes.sort_by(|a, b| a.at.cmp(&b.at));
+    Err(Diagnostics(builder.mistakes))
+}
+
+/// A collection that is not closed yet.
+struct Open {
+    node: Node,
+    anchor: usize,
+    weight: usize,
+    /// The key that waits for its value, in a mapping.
+    key: Option<Key>,
+    /// What `<<` brings, in order; applied when the mapping is closed, since its own keys win.
+    merges: Vec<Mapping>,
+}
+
+struct Key {
+    at: Position,
+    text: String,
+    plain: bool,
+}
+
+struct Builder<'s> {
+    source: &'s Source,
+    open: Vec<Open>,
+    documents: Vec<Node>,
+    /// Nodes that an alias may name, with their weight.
+    anchors: HashMap<usize, (Node, usize)>,
+    copied: usize,
+    mistakes: Vec<Diagnostic>,
+}
+
+impl<'s> Builder<'s> {
+    fn new(source: &'s Source) -> Self {
+        let (open, documents, mistakes) = (Vec::new(), Vec::new(), Vec::new());
+        Builder { source, open, documents, anchors: HashMap::new(), copied: 0, mistakes }
+    }
+
+    fn run(&mut self, parser: &mut Parser<'_, StrInput<'_>>) -> Result<(), Diagnostic> {
+        while let Some(event) = parser.next_event() {
+            let (event, span) = event.map_err(|e| self.broken(&e))?;
+            let at = self.at(&span);
+            match event {
+                Event::Scalar(text, style, anchor, tag) => {
+                    let weight = 1 + text.len() / 64;
+                    let plain = style == ScalarStyle::Plain;
+                    let value = Value::Scalar(Scalar { text: text.into_owned(), plain });
+                    self.add(Node { at, value, tag: tag.as_deref().map(tag_of) }, anchor, weight)?;
+                }
+                Event::SequenceStart(anchor, tag) => {
+                    self.begin(at, Value::Sequence(Vec::new()), tag.as_deref(), anchor)?;
+                }
+                Event::MappingStart(anchor, tag) => {
+                    self.begin(at, Value::Mapping(Mapping::new()), tag.as_deref(), anchor)?;
+                }
+                Event::SequenceEnd | Event::MappingEnd => self.end()?,
+                Event::Alias(id) => {
+                    let Some((node, weight)) = self.anchors.get(&id).cloned() else {
+                        return Err(Diagnostic::new(
+                            &at,
+                            "is an alias within its own anchor, which never ends",
+                        ));
+                    };
+                    self.spend(&at, weight)?;
+                    self.add(node, 0, weight)?;
+                }
+                Event::DocumentStart(_) => self.anchors.clear(),
+                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn at(&self, span: &Span) -> Position {
+        self.source.at_line(span.start.line(), span.start.col() + 1)
+    }
+
+    fn broken(&self, error: &ScanError) -> Diagnostic {
+        let at = self.source.at_line(error.marker().line(), error.marker().col() + 1);
+        if error.info().contains("recursion limit") {
+            return too_deep(&at);
+        }
+        Diagnostic::new(&at, format!("is not YAML: {}", error.info()))
+    }
+
+    /// Counts copies, by which a small file could become a large tree.
+    fn spend(&mut self, at: &Position, weight: usize) -> Result<(), Diagnostic> {
+        self.copied += weight;
+        if self.copied > MAX_COPIED {
+            return Err(Diagnostic::new(
+                at,
+                "repeats more by its anchors and aliases than a description could need",
+            ));
+        }
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        at: Position,
+        value: Value,
+        tag: Option<&ParsedTag>,
+        anchor: usize,
+    ) -> Result<(), Diagnostic> {
+        if self.open.len() >= MAX_DEPTH {
+            return Err(too_deep(&at));
+        }
+        let node = Node { at, value, tag: tag.map(tag_of) };
+        self.open.push(Open { node, anchor, weight: 1, key: None, merges: Vec::new() });
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Diagnostic> {
+        let Some(mut open) = self.open.pop() else { return Ok(()) };
+        if let Value::Mapping(mapping) = &mut open.node.value {
+            if let Some((_, first)) = mapping.first() {
+                // The parser's place of a mapping in blocks may be where its first value begins.
+                open.node.at = open.node.at.min(first.at.clone());
+            }
+            for merged in open.merges {
+                for (key, entry) in merged {
+                    mapping.entry(key).or_insert(entry);
+                }
+            }
+        }
+        self.add(open.node, open.anchor, open.weight)
+    }
+
+    /// Puts a finished node where it belongs.
+    fn add(&mut self, node: Node, anchor: usize, weight: usize) -> Result<(), Diagnostic> {
+        if anchor != 0 {
+            self.spend(&node.at.clone(), weight)?;
+            self.anchors.insert(anchor, (node.clone(), weight));
+        }
+        let Some(open) = self.open.last_mut() else {
+            self.documents.push(node);
+            return Ok(());
+        };
+        open.weight += weight;
+        let mapping = match &mut open.node.value {
+            Value::Sequence(items) => {
+                items.push(node);
+                return Ok(());
+            }
+            Value::Mapping(mapping) => mapping,
+            Value::Scalar(_) => return Ok(()),
+        };
+        let Some(key) = open.key.take() else {
+            let Value::Scalar(scalar) = node.value else {
+                return Err(Diagnostic::new(&node.at, "a list or mapping cannot be a key here: write text"));
+            };
+            open.key = Some(Key { at: node.at, text: scalar.text, plain: scalar.plain });
+            return Ok(());
+        };
+        if key.plain && key.text == "<<" {
+            let at = node.at.clone();
+            if !merges_of(node, &mut open.merges) {
+                let sentence = "<< takes a mapping or a list of mappings, such as <<: *name";
+                self.mistakes.push(Diagnostic::new(&at, sentence));
+            }
+            return Ok(());
+        }
+        match mapping.entry(key.text) {
+            Slot::Occupied(first) => {
+                let sentence = format!(
+                    "{:?} is here a second time; it is in line {} already",
+                    first.key(),
+                    first.get().at.line
+                );
+                self.mistakes.push(Diagnostic::new(&key.at, sentence));
+            }
+            Slot::Vacant(slot) => {
+                slot.insert(Entry { at: key.at, plain: key.plain, value: node });
+            }
+        }
+        Ok(())
+    }
+}
+
+fn too_deep(at: &Position) -> Diagnostic {
+    Diagnostic::new(at, format!("is nested more than {MAX_DEPTH} levels deep"))
+}
+
+/// Takes what `<<` names; earlier mappings win over later ones.
+fn merges_of(node: Node, merges: &mut Vec<Mapping>) -> bool {
+    match node.value {
+        Value::Mapping(mapping) => merges.push(mapping),
+        Value::Sequence(items) => {
+            for item in items {
+                let Value::Mapping(mapping) = item.value else { return false };
+                merges.push(mapping);
+            }
+        }
+        Value::Scalar(_) => return false,
+    }
+    true
+}
+
+fn tag_of(tag: &ParsedTag) -> Tag {
+    match (tag.handle.as_str(), tag.suffix.as_str()) {
+        ("tag:yaml.org,2002:" | "!!", "str") => Tag::Text,
+        ("tag:yaml.org,2002:" | "!!", "int" | "float" | "bool" | "null" | "map" | "seq") => Tag::Core,
+        ("tag:yaml.org,2002:" | "!!", "binary") => Tag::Binary,
+        ("!", "reset") => Tag::Reset,
+        ("!", "override") => Tag::Override,
+        ("" | "!", "") => Tag::Text,
+        _ => Tag::Other(tag.to_string().into()),
+    }
+}

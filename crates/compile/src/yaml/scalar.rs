@@ -1,0 +1,136 @@
+//! What a plain scalar means by the core schema of YAML 1.2, as Go's `yaml.v3` and later read it: they also take the
+//! octal numbers and the underscores of YAML 1.1, and leave `yes`, `no`, `on` and `off` text.
+
+use super::{Node, Scalar, Tag, Value};
+
+/// A scalar that was understood.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Meaning {
+    /// Nothing, `~` or `null`.
+    Null,
+    /// `true` or `false`.
+    Bool(bool),
+    /// A whole number.
+    Int(i128),
+    /// Any other number.
+    Float(f64),
+    /// Text.
+    Text,
+}
+
+impl Node {
+    /// What a scalar means; `None` for lists and mappings.
+    pub fn meaning(&self) -> Option<Meaning> {
+        let Value::Scalar(scalar) = &self.value else { return None };
+        Some(match self.tag {
+            Some(Tag::Text | Tag::Binary) => Meaning::Text,
+            Some(Tag::Core) => plain(&scalar.text),
+            _ => scalar.meaning(),
+        })
+    }
+
+    /// Whether nothing is here.
+    pub fn is_null(&self) -> bool {
+        self.meaning() == Some(Meaning::Null)
+    }
+
+    /// A scalar's text in its shortest usual form, as Go prints the value: `0x10` is `16`, `1.50` is `1.5`, `TRUE` is
+    /// `true`. Null has none.
+    pub fn printed(&self) -> Option<String> {
+        let Value::Scalar(scalar) = &self.value else { return None };
+        match self.meaning()? {
+            Meaning::Null => None,
+            Meaning::Bool(b) => Some(b.to_string()),
+            Meaning::Int(i) => Some(i.to_string()),
+            Meaning::Float(f) => Some(go_float(f)),
+            Meaning::Text => Some(scalar.text.clone()),
+        }
+    }
+}
+
+impl Scalar {
+    /// What it means; whatever is in quotes is text.
+    pub fn meaning(&self) -> Meaning {
+        if self.plain { plain(&self.text) } else { Meaning::Text }
+    }
+}
+
+/// What a scalar without quotes means.
+pub fn plain(text: &str) -> Meaning {
+    match text {
+        "" | "~" | "null" | "Null" | "NULL" => return Meaning::Null,
+        "true" | "True" | "TRUE" => return Meaning::Bool(true),
+        "false" | "False" | "FALSE" => return Meaning::Bool(false),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Meaning::Float(f64::INFINITY),
+        "-.inf" | "-.Inf" | "-.INF" => return Meaning::Float(f64::NEG_INFINITY),
+        ".nan" | ".NaN" | ".NAN" => return Meaning::Float(f64::NAN),
+        _ => {}
+    }
+    if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
+        return Meaning::Text;
+    }
+    let digits = text.replace('_', "");
+    if let Some(int) = integer(&digits) {
+        return Meaning::Int(int);
+    }
+    if is_float(&digits) {
+        if let Ok(float) = digits.parse() {
+            return Meaning::Float(float);
+        }
+    }
+    Meaning::Text
+}
+
+/// A whole number as Go's `ParseInt` with base 0 takes it, from -2^63 up to 2^64-1.
+fn integer(text: &str) -> Option<i128> {
+    let (negative, rest) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let lower = rest.as_bytes().get(..2).map(|p| [p[0], p[1].to_ascii_lowercase()]);
+    let (radix, digits) = match lower {
+        Some([b'0', b'x']) => (16, &rest[2..]),
+        Some([b'0', b'o']) => (8, &rest[2..]),
+        Some([b'0', b'b']) => (2, &rest[2..]),
+        Some([b'0', _]) => (8, &rest[1..]),
+        _ => (10, rest),
+    };
+    if !digits.bytes().all(|b| b.is_ascii_alphanumeric()) {
+        return None;
+    }
+    let value = i128::from_str_radix(digits, radix).ok()?;
+    let value = if negative { -value } else { value };
+    (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(&value).then_some(value)
+}
+
+/// Digits with at most one point and an exponent.
+fn is_float(text: &str) -> bool {
+    let text = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let (number, exponent) = match text.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
+        None => (text, None),
+    };
+    let all_digits = |s: &str| s.bytes().all(|b| b.is_ascii_digit());
+    let number_fits = match number.split_once('.') {
+        Some((whole, part)) => {
+            all_digits(whole) && all_digits(part) && !(whole.is_empty() && part.is_empty())
+        }
+        None => !number.is_empty() && all_digits(number),
+    };
+    number_fits && exponent.is_none_or(|e| !e.is_empty() && all_digits(e))
+}
+
+/// A number as Go's `%v` prints it: the fewest digits that give it back, with an exponent below 1e-4 and from 1e21 on.
+fn go_float(float: f64) -> String {
+    if float.is_infinite() {
+        return if float > 0.0 { "+Inf".into() } else { "-Inf".into() };
+    }
+    if float == 0.0 || float.is_nan() || (1e-4..1e21).contains(&float.abs()) {
+        return float.to_string();
+    }
+    let scientific = format!("{float:e}");
+    let (number, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    let (sign, digits) = exponent.strip_prefix('-').map_or(('+', exponent), |d| ('-', d));
+    format!("{number}e{sign}{digits:0>2}")
+}
