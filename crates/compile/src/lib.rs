@@ -17,7 +17,7 @@
 pub mod appfile;
 pub mod compose;
 pub mod diagnostic;
-mod docker_run;
+pub mod docker_run;
 mod hcl;
 pub mod manifest;
 pub mod output;
@@ -245,7 +245,12 @@ impl Compiled {
     /// Whether anything would run. An Appfile may be well formed and still start nothing, for example when its type
     /// is one that only a Procfile can start.
     pub fn has_workloads(&self) -> bool {
-        self.objects.iter().any(|o| matches!(o.kind(), "Deployment" | "Pod" | "ReplicaSet"))
+        self.objects.iter().any(|o| {
+            matches!(
+                o.kind(),
+                "Deployment" | "Pod" | "ReplicaSet" | "DaemonSet" | "StatefulSet" | "Job" | "CronJob"
+            )
+        })
     }
 
     /// Makes every container that asks for `image` ask for `pinned`, so that a new build is a new revision.

@@ -1,20 +1,28 @@
-//! What one process type of an application becomes: a Deployment, a Service where it has ports, an Ingress where it
-//! has a host name. Every front end that has processes goes through here, so that all of them agree on names, labels
-//! and probes.
+//! What one process type of an application becomes: a Deployment, DaemonSet or Job, a Service by which others find it,
+//! one more for what is published, an Ingress where it has host names. Every front end that has processes goes through
+//! here, so that all of them agree on names, labels and probes.
+//!
+//! | object | name | where |
+//! |---|---|---|
+//! | PersistentVolumeClaim | the volume's | each of `claims` |
+//! | Service | `service` | where others have a name for it; headless where no port is known |
+//! | Service | each of `aliases` | the same Pods by another name |
+//! | Deployment, DaemonSet, Job | `name` | always |
+//! | Service LoadBalancer | `name`-public | ports that are published |
+//! | Service LoadBalancer | `name`-local | ports that are published to the machine itself |
+//! | Service NodePort | `name`-ports | ports that are published wherever there is room |
+//! | Ingress | `name` | where it has host names |
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::{
-        apps::v1::{Deployment, DeploymentSpec},
-        core::v1::{
-            Container, ContainerPort, PodSpec, PodTemplateSpec, Probe, Service, ServicePort, ServiceSpec,
-            TCPSocketAction,
+        apps::v1::{
+            DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, Deployment, DeploymentSpec,
+            DeploymentStrategy, RollingUpdateDaemonSet, RollingUpdateDeployment,
         },
-        networking::v1::{
-            HTTPIngressPath, HTTPIngressRuleValue, Ingress, IngressBackend, IngressRule,
-            IngressServiceBackend, IngressSpec, ServiceBackendPort,
-        },
+        batch::v1::{Job, JobSpec},
+        core::v1::{Container, ContainerPort, PodSpec, PodTemplateSpec, Probe, TCPSocketAction},
     },
     apimachinery::pkg::{
         apis::meta::v1::{LabelSelector, ObjectMeta},
@@ -25,8 +33,19 @@ use serde::Serialize;
 use serde_json::Value;
 use yado_types::labels;
 
-/// One process type, with the parts of a Pod that its front end decides.
-#[derive(Debug, Clone)]
+pub use claim::{COPY_UP, Claim};
+pub use service::{Port, PublishedPort};
+
+pub mod amount;
+mod claim;
+pub mod known_ports;
+pub mod name;
+pub mod pod;
+mod service;
+
+/// One process type, with the parts of a Pod that its front end decides. `..Workload::default()` is a Deployment of
+/// one Pod that nobody connects to.
+#[derive(Debug, Clone, Default)]
 pub struct Workload {
     /// The application, a DNS label.
     pub app: String,
@@ -34,48 +53,106 @@ pub struct Workload {
     pub component: String,
     /// The app that the user asked for, which may be the application itself or one that depends on it.
     pub part_of: String,
-    /// The Deployment's name.
+    /// The name of the Deployment, DaemonSet or Job, a DNS label.
     pub name: String,
-    /// The name others connect to, where there is one.
+    /// The namespace of all its objects, where the description asks for one.
+    pub namespace: Option<String>,
+    /// What keeps its Pods.
+    pub kind: Kind,
+    /// How a new version takes the place of the old one.
+    pub update: Update,
+    /// The name others connect to, where there is one; a DNS label that starts with a letter.
     pub service: Option<String>,
-    /// How many.
+    /// Further names for the same. Those that cannot be a Service's are answered by Yado's name server only.
+    pub aliases: Vec<String>,
+    /// How many; nothing to a DaemonSet.
     pub replicas: i32,
-    /// The Pod's spec but for `containers`.
+    /// The Pod's spec. Its `containers` come after [`Workload::container`].
     pub pod: PodSpec,
-    /// The container but for its ports and probe.
+    /// The container but for its ports and, unless it has one, its readiness probe.
     pub container: Container,
-    /// What it listens on; the first one shows that it is ready.
+    /// When the container is ready, where it has no probe.
+    pub ready: Ready,
+    /// What it listens on.
     pub ports: Vec<Port>,
-    /// The host name of its first port's web page, where it is published.
-    pub host: Option<String>,
-    /// Annotations of the Deployment.
+    /// Which of its ports are reached from outside, and where.
+    pub published: Vec<PublishedPort>,
+    /// Host names of its web page.
+    pub hosts: Vec<String>,
+    /// Which port of the Service is the web page; `None` is the first.
+    pub web_port: Option<u16>,
+    /// What has to be there before a Pod is placed: component to `started`, `healthy` or `completed`.
+    pub depends_on: BTreeMap<String, String>,
+    /// Claims for its volumes, unless its front end makes them elsewhere.
+    pub claims: Vec<Claim>,
+    /// Further labels of its objects and Pods.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations of the Deployment, DaemonSet or Job.
     pub annotations: BTreeMap<String, String>,
+    /// Annotations of its Pods.
+    pub pod_annotations: BTreeMap<String, String>,
 }
 
-/// One port of a process.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Port {
-    /// What others connect to on the Service.
-    pub service: u16,
-    /// What the process listens on.
-    pub container: u16,
-    /// `TCP`, `UDP` or `SCTP`.
-    pub protocol: String,
-    /// Its name: `http`, `tcp-6379`.
-    pub name: String,
+/// What keeps a workload's Pods.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Always as many as said.
+    #[default]
+    Deployment,
+    /// One on each node that its Pods may be on.
+    DaemonSet,
+    /// As many as said, until each has ended well.
+    Job {
+        /// How many failures are borne; 0 is none.
+        retries: i32,
+        /// How many run at once; `None` is all.
+        at_once: Option<i32>,
+    },
+}
+
+/// How a new version takes the place of the old one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Update {
+    /// As Kubernetes does unless told: a new one beside the old ones, then an old one less.
+    #[default]
+    Default,
+    /// All old ones stop first. For what must not run twice, such as databases on one volume.
+    Recreate,
+    /// Some at a time.
+    Rolling {
+        /// How many more than wanted may run.
+        surge: i32,
+        /// How many fewer than wanted may run.
+        unavailable: i32,
+        /// Seconds for which a new one has to be ready before the next is begun.
+        watch_seconds: i32,
+    },
+}
+
+/// When a container without a probe of its own is ready.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Ready {
+    /// When its first TCP port is listened on.
+    #[default]
+    Listening,
+    /// When this port of the container is listened on.
+    ListeningOn(u16),
+    /// When it has been started.
+    Started,
 }
 
 impl Workload {
-    /// The objects: the Service first, so that its name resolves when the first process asks for it.
+    /// The objects: claims and the Service first, so that its name resolves when the first process asks for it.
     pub fn objects(self) -> Vec<Value> {
-        let mut objects = Vec::new();
-        if let Some(service) = self.service.clone().filter(|_| !self.ports.is_empty()) {
-            objects.push(value(self.service(&service)));
-            if let Some(host) = &self.host {
-                objects.push(value(self.ingress(&service, host)));
-            }
-        }
-        objects.insert(objects.len().min(1), value(self.deployment()));
+        let mut objects: Vec<Value> = self.claims.iter().map(|c| c.object(&self.metadata(&c.name))).collect();
+        objects.extend(self.named_services().map(value));
+        objects.push(match &self.kind {
+            Kind::Deployment => value(self.deployment()),
+            Kind::DaemonSet => value(self.daemon_set()),
+            Kind::Job { retries, at_once } => value(self.job(*retries, *at_once)),
+        });
+        objects.extend(self.published_services().map(value));
+        objects.extend(self.ingress().map(value));
         objects
     }
 
@@ -87,107 +164,157 @@ impl Workload {
         ])
     }
 
+    fn label_selector(&self) -> LabelSelector {
+        LabelSelector { match_labels: Some(self.selector()), ..LabelSelector::default() }
+    }
+
     fn labels(&self) -> BTreeMap<String, String> {
-        let mut all = self.selector();
+        let mut all = self.labels.clone();
+        all.extend(self.selector());
         all.insert(labels::APP_PART_OF.into(), self.part_of.clone());
         all.insert(labels::APP_MANAGED_BY.into(), labels::MANAGED_BY_YADO.into());
         all
     }
 
     fn metadata(&self, name: &str) -> ObjectMeta {
-        ObjectMeta { name: Some(name.into()), labels: Some(self.labels()), ..ObjectMeta::default() }
+        ObjectMeta {
+            name: Some(name.into()),
+            namespace: self.namespace.clone(),
+            labels: Some(self.labels()),
+            ..ObjectMeta::default()
+        }
+    }
+
+    /// The metadata of the Deployment, DaemonSet or Job.
+    fn own_metadata(&self) -> ObjectMeta {
+        ObjectMeta { annotations: some(self.annotations.clone()), ..self.metadata(&self.name) }
     }
 
     fn deployment(&self) -> Deployment {
-        let mut container = self.container.clone();
-        let ports: Vec<ContainerPort> = self.ports.iter().map(Port::of_container).collect();
-        container.ports = (!ports.is_empty()).then_some(ports);
-        container.readiness_probe = self.ports.iter().find(|p| p.protocol == "TCP").map(ready_when_listening);
-        let annotations = (!self.annotations.is_empty()).then(|| self.annotations.clone());
+        let (strategy, min_ready_seconds) = match self.update {
+            Update::Default => (None, None),
+            Update::Recreate => (
+                Some(DeploymentStrategy { type_: Some("Recreate".into()), ..DeploymentStrategy::default() }),
+                None,
+            ),
+            Update::Rolling { surge, unavailable, watch_seconds } => {
+                let rolling_update = Some(RollingUpdateDeployment {
+                    max_surge: Some(IntOrString::Int(surge)),
+                    max_unavailable: Some(IntOrString::Int(unavailable)),
+                });
+                let strategy = DeploymentStrategy { type_: Some("RollingUpdate".into()), rolling_update };
+                (Some(strategy), Some(watch_seconds).filter(|s| *s > 0))
+            }
+        };
         Deployment {
-            metadata: ObjectMeta { annotations, ..self.metadata(&self.name) },
+            metadata: self.own_metadata(),
             spec: Some(DeploymentSpec {
                 replicas: Some(self.replicas),
-                selector: LabelSelector { match_labels: Some(self.selector()), ..LabelSelector::default() },
-                template: PodTemplateSpec {
-                    metadata: Some(ObjectMeta { labels: Some(self.labels()), ..ObjectMeta::default() }),
-                    spec: Some(PodSpec { containers: vec![container], ..self.pod.clone() }),
-                },
+                selector: self.label_selector(),
+                template: self.template(None),
+                strategy,
+                min_ready_seconds,
                 ..DeploymentSpec::default()
             }),
             ..Deployment::default()
         }
     }
 
-    fn service(&self, name: &str) -> Service {
-        let ports = self.ports.iter().map(Port::of_service).collect();
-        Service {
-            metadata: self.metadata(name),
-            spec: Some(ServiceSpec {
-                ports: Some(ports),
-                selector: Some(self.selector()),
-                ..ServiceSpec::default()
-            }),
-            ..Service::default()
-        }
-    }
-
-    fn ingress(&self, service: &str, host: &str) -> Ingress {
-        let port = ServiceBackendPort { number: Some(self.ports[0].service.into()), name: None };
-        let backend = IngressServiceBackend { name: service.into(), port: Some(port) };
-        let path = HTTPIngressPath {
-            path: Some("/".into()),
-            path_type: "Prefix".into(),
-            backend: IngressBackend { service: Some(backend), resource: None },
+    fn daemon_set(&self) -> DaemonSet {
+        let (update_strategy, min_ready_seconds) = match self.update {
+            // Two Pods of one DaemonSet are never on a node together but where told so.
+            Update::Default | Update::Recreate => (None, None),
+            Update::Rolling { surge, unavailable, watch_seconds } => {
+                let rolling_update = Some(RollingUpdateDaemonSet {
+                    max_surge: Some(IntOrString::Int(surge)),
+                    max_unavailable: Some(IntOrString::Int(unavailable)),
+                });
+                let strategy =
+                    DaemonSetUpdateStrategy { type_: Some("RollingUpdate".into()), rolling_update };
+                (Some(strategy), Some(watch_seconds).filter(|s| *s > 0))
+            }
         };
-        let rule =
-            IngressRule { host: Some(host.into()), http: Some(HTTPIngressRuleValue { paths: vec![path] }) };
-        Ingress {
-            metadata: self.metadata(&self.name),
-            spec: Some(IngressSpec { rules: Some(vec![rule]), ..IngressSpec::default() }),
-            ..Ingress::default()
-        }
-    }
-}
-
-impl Port {
-    /// A port named after what others connect to, such as `tcp-6379`.
-    pub fn new(service: u16, container: u16, protocol: &str) -> Self {
-        let name = format!("{}-{service}", protocol.to_lowercase());
-        Port { service, container, protocol: protocol.into(), name }
-    }
-
-    fn of_container(&self) -> ContainerPort {
-        ContainerPort {
-            container_port: self.container.into(),
-            name: Some(self.name.clone()),
-            protocol: Some(self.protocol.clone()),
-            ..ContainerPort::default()
+        DaemonSet {
+            metadata: self.own_metadata(),
+            spec: Some(DaemonSetSpec {
+                selector: self.label_selector(),
+                template: self.template(None),
+                update_strategy,
+                min_ready_seconds,
+                ..DaemonSetSpec::default()
+            }),
+            ..DaemonSet::default()
         }
     }
 
-    fn of_service(&self) -> ServicePort {
-        ServicePort {
-            name: Some(self.name.clone()),
-            port: self.service.into(),
-            protocol: Some(self.protocol.clone()),
-            target_port: Some(IntOrString::Int(self.container.into())),
-            ..ServicePort::default()
+    fn job(&self, retries: i32, at_once: Option<i32>) -> Job {
+        Job {
+            metadata: self.own_metadata(),
+            spec: Some(JobSpec {
+                backoff_limit: Some(retries),
+                completions: Some(self.replicas).filter(|n| *n != 1),
+                parallelism: at_once.or(Some(self.replicas)).filter(|n| *n != 1),
+                template: self.template(Some(if retries == 0 { "Never" } else { "OnFailure" })),
+                ..JobSpec::default()
+            }),
+            ..Job::default()
+        }
+    }
+
+    fn template(&self, restart: Option<&str>) -> PodTemplateSpec {
+        let mut container = self.container.clone();
+        let mut ports: Vec<ContainerPort> = Vec::new();
+        for port in self.ports.iter().map(Port::of_container) {
+            // A Service may offer one port of the container under two numbers.
+            if ports.iter().all(|p| (p.container_port, &p.protocol) != (port.container_port, &port.protocol))
+            {
+                ports.push(port);
+            }
+        }
+        container.ports = (!ports.is_empty()).then_some(ports).or(container.ports);
+        if container.readiness_probe.is_none() && !matches!(self.kind, Kind::Job { .. }) {
+            container.readiness_probe = match self.ready {
+                Ready::Started => None,
+                Ready::ListeningOn(port) => Some(ready_when_listening(port)),
+                Ready::Listening => {
+                    self.ports.iter().find(|p| p.protocol == "TCP").map(|p| ready_when_listening(p.container))
+                }
+            };
+        }
+        let mut annotations = self.pod_annotations.clone();
+        if !self.depends_on.is_empty() {
+            annotations.insert(labels::DEPENDS_ON.into(), value(&self.depends_on).to_string());
+        }
+        let mut pod = self.pod.clone();
+        pod.containers.insert(0, container);
+        pod.restart_policy = pod.restart_policy.or(restart.map(Into::into));
+        PodTemplateSpec {
+            metadata: Some(ObjectMeta {
+                labels: Some(self.labels()),
+                annotations: some(annotations),
+                ..ObjectMeta::default()
+            }),
+            spec: Some(pod),
         }
     }
 }
 
 /// Ready when something listens. Asked every second instead of every ten, as a start is waited for.
-fn ready_when_listening(port: &Port) -> Probe {
+fn ready_when_listening(port: u16) -> Probe {
     Probe {
-        tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(port.container.into()), host: None }),
+        tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(port.into()), host: None }),
         period_seconds: Some(1),
         ..Probe::default()
     }
 }
 
+/// A map where it holds anything, as an empty one is not written.
+fn some(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
+    (!map.is_empty()).then_some(map)
+}
+
 /// A typed object as JSON.
-fn value(object: impl Serialize) -> Value {
+pub(crate) fn value(object: impl Serialize) -> Value {
     // Kubernetes' types have string keys and no floats, so they are always JSON.
     serde_json::to_value(object).unwrap_or_default()
 }

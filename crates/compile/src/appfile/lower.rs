@@ -16,15 +16,16 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, PodSpec};
 use yado_types::names;
 
 use super::{
+    Text,
     load::{App, Tree},
     settings::{self, Settings},
 };
 use crate::{
     BuildHow, BuildRequest, Compiled, Diagnostics, Object, Options, WEB_PORT,
     diagnostic::Findings,
-    docker_run,
+    docker_run::{self, Run},
     procfile::Process,
-    workload::{Port, Workload},
+    workload::{Port, Workload, pod::Part},
 };
 
 /// Annotation of a Deployment: the identity in the application's `.ottoid`.
@@ -233,33 +234,44 @@ impl Lowering<'_> {
             component,
             part_of: self.part_of.into(),
             name,
-            service: is_primary.then(|| self.name.clone()),
+            service: (is_primary && !ports.is_empty()).then(|| self.name.clone()),
             replicas: settings.scale.get(&process.name).map_or(1, |s| s.replicas),
             pod: pod(),
             container,
             ports,
-            host,
+            hosts: host.into_iter().collect(),
             annotations: self.annotations(),
+            ..Workload::default()
         });
     }
 
     fn docker_external(&mut self, settings: Settings) {
-        let mut container = Container {
+        let container = Container {
             name: "app".into(),
             // Otto ran the image of the application's own name where none was written.
             image: Some(settings.image.map_or_else(|| self.app.name.value.clone(), |i| i.value)),
             image_pull_policy: Some("IfNotPresent".into()),
             ..Container::default()
         };
-        let mut pod = pod();
-        let mut ports = Vec::new();
-        let mut env = settings.env;
-        if let Some(args) = &settings.run_args {
-            let run = docker_run::read(args, &self.app.directory, container, pod, self.found);
-            // A customization "env" is laid over the flags, as the more particular of the two.
-            env = run.env.into_iter().chain(env).collect();
-            (container, pod, ports) = (run.container, run.pod, run.ports);
+        let mut run = self.run_args(settings.run_args.as_ref(), Part::new(container, pod()));
+        // Otto's machines answered at the published port, so the name does, too.
+        let mut ports: Vec<Port> = Vec::new();
+        for published in &run.published {
+            let port =
+                Port::new(published.port.unwrap_or(published.target), published.target, &published.protocol);
+            if ports.iter().all(|p| (p.service, &p.protocol) != (port.service, &port.protocol)) {
+                ports.push(port);
+            }
         }
+        for port in std::mem::take(&mut run.ports) {
+            if ports.iter().all(|p| (p.container, &p.protocol) != (port.container, &port.protocol)) {
+                ports.push(port);
+            }
+        }
+        let pod_annotations = run.part.annotations();
+        let (mut container, pod) = (run.part.container, run.part.pod);
+        // A customization "env" is laid over the flags, as the more particular of the two.
+        let env: BTreeMap<String, String> = run.env.into_iter().chain(settings.env).collect();
         if let Some(port) = settings.port.filter(|p| ports.iter().all(|known| known.container != *p)) {
             ports.push(Port::new(port, port, "TCP"));
         }
@@ -280,9 +292,36 @@ impl Lowering<'_> {
             pod,
             container,
             ports,
-            host,
+            hosts: host.into_iter().collect(),
+            claims: run.claims,
             annotations: self.annotations(),
+            pod_annotations,
+            ..Workload::default()
         });
+    }
+
+    /// What `run_args` says, over `part`.
+    fn run_args(&mut self, args: Option<&Text>, part: Part) -> Run {
+        let Some(args) = args else { return Run { part, ..Run::default() } };
+        let none = BTreeMap::new();
+        let context = docker_run::Context { directory: &self.app.directory, env: &none };
+        let read = docker_run::split(&args.value)
+            .map_err(|mistake| vec![mistake.to_string()])
+            .and_then(|words| docker_run::parse_flags(&words, part, context));
+        match read {
+            Ok(run) => {
+                for warning in &run.warnings {
+                    self.found.warn(&args.at, format!("run_args: {warning}"));
+                }
+                run
+            }
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    self.found.error(&args.at, format!("run_args: {mistake}"));
+                }
+                Run::default()
+            }
+        }
     }
 
     fn check_scale(&mut self, settings: &Settings, known: &[&str]) {

@@ -1,0 +1,148 @@
+//! How much a container may use, and how it is asked whether it is well.
+
+use super::flags::{Reader, json_list};
+use crate::workload::{
+    amount,
+    pod::{From, Mount},
+};
+
+impl Reader<'_> {
+    /// How much it may use.
+    pub(super) fn of_resources(&mut self, flag: &str, name: &str, value: &str) -> bool {
+        let part = &mut self.run.part;
+        let number = |text: &str| text.parse::<u64>().ok();
+        match name {
+            "memory" | "memory-reservation" => match amount::memory(value) {
+                // No limit, as where the flag is not written.
+                Some(zero) if zero == "0" => {}
+                Some(amount) if name == "memory" => part.limit("memory", amount),
+                Some(amount) => part.request("memory", amount),
+                None => self.error(format!("{flag} {value} is no amount of memory: write one such as 512m")),
+            },
+            "cpus" => match amount::cpus(value) {
+                Some(amount) => part.limit("cpu", amount),
+                None if value.parse::<f64>() == Ok(0.0) => {}
+                None => self.error(format!("{flag} {value} is no number of processors")),
+            },
+            // 1024 shares are what a Pod that asks for one processor gets.
+            "cpu-shares" => match number(value) {
+                Some(0) => {}
+                Some(shares) => part.request("cpu", amount::milli_cpus(shares.saturating_mul(1000) / 1024)),
+                None => self.error(format!("{flag} {value} is no number of shares")),
+            },
+            "cpu-period" => match number(value) {
+                Some(period) => self.cpu_period = Some(period),
+                None => self.error(format!("{flag} {value} is no number of microseconds")),
+            },
+            "cpu-quota" => match value.parse::<i64>() {
+                Ok(quota) => self.cpu_quota = Some(quota),
+                Err(_) => self.error(format!("{flag} {value} is no number of microseconds")),
+            },
+            "cpuset-cpus" | "cpuset" => match processors(value) {
+                Some(count) => {
+                    part.limit("cpu", count.to_string());
+                    self.warn(format!(
+                        "{flag} {value} limits it to {count} processors; which ones, the node decides"
+                    ));
+                }
+                None => self.error(format!("{flag} {value} names no processors: write such as 0-2 or 0,1")),
+            },
+            "gpus" => {
+                let count =
+                    value.split(',').find_map(|o| o.strip_prefix("count=").unwrap_or(o).parse::<u32>().ok());
+                part.limit("nvidia.com/gpu", count.unwrap_or(1).to_string());
+                if count.is_none() {
+                    self.warn(format!(
+                        "{flag} {value} asks for one GPU, as a Pod says how many: write {flag} N"
+                    ));
+                }
+            }
+            "shm-size" => match amount::memory(value) {
+                Some(size) => {
+                    let from = From::Memory(Some(size));
+                    part.mount(Mount {
+                        from,
+                        path: "/dev/shm".into(),
+                        read_only: false,
+                        sub_path: None,
+                        propagation: None,
+                    });
+                }
+                None => self.error(format!("{flag} {value} is no amount of memory: write one such as 64m")),
+            },
+            "ulimit" => self.ulimit(flag, value),
+            "sysctl" => match value.split_once('=') {
+                Some((key, value)) => part.sysctl(key.trim(), value.trim()),
+                None => self.error(format!("{flag} {value}: write {flag} NAME=VALUE")),
+            },
+            "storage-opt" => match value.strip_prefix("size=").and_then(amount::memory) {
+                Some(size) => part.limit("ephemeral-storage", size),
+                None => self.warn(format!("{flag} {value} has no effect: only size has a meaning here")),
+            },
+            _ => return false,
+        }
+        true
+    }
+
+    pub(super) fn of_health(&mut self, flag: &str, name: &str, value: &str) -> bool {
+        let shell = |text: &str| vec!["/bin/sh".to_string(), "-c".into(), text.into()];
+        let time = amount::milliseconds(value);
+        let slot = match name {
+            "health-cmd" => {
+                match value {
+                    "none" => self.run.no_health = true,
+                    _ => self.health.command = json_list(value).unwrap_or_else(|| shell(value)),
+                }
+                return true;
+            }
+            "health-retries" => {
+                match value.parse() {
+                    Ok(retries) => self.health.retries = Some(retries),
+                    Err(_) => self.error(format!("{flag} {value} is no number")),
+                }
+                return true;
+            }
+            "health-interval" => &mut self.health.interval,
+            "health-timeout" => &mut self.health.timeout,
+            "health-start-period" => &mut self.health.start_period,
+            "health-start-interval" | "health-startup-interval" => &mut self.health.start_interval,
+            "health-on-failure"
+            | "health-startup-cmd"
+            | "health-startup-retries"
+            | "health-startup-success"
+            | "health-startup-timeout" => {
+                self.warn(format!("{flag} has no effect: --health-cmd decides"));
+                return true;
+            }
+            _ => return false,
+        };
+        match time {
+            Some(time) => *slot = Some(time),
+            None => self.error(format!("{flag} {value} is no time: write one such as 30s")),
+        }
+        true
+    }
+
+    fn ulimit(&mut self, flag: &str, value: &str) {
+        let parsed = value.split_once('=').and_then(|(name, limits)| {
+            let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+            Some((name, soft.parse().ok()?, hard.parse().ok()?))
+        });
+        match parsed {
+            Some((name, soft, hard)) => self.run.part.ulimit(name, soft, hard),
+            None => self.error(format!("{flag} {value}: write {flag} NAME=SOFT[:HARD]")),
+        }
+    }
+}
+
+/// How many processors `0-2,4` names.
+fn processors(value: &str) -> Option<u32> {
+    let mut count = 0u32;
+    for range in value.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        // More than any machine has is a slip.
+        count = count.checked_add(last.checked_sub(first)? + 1).filter(|n| *n <= 4096)?;
+    }
+    Some(count)
+}

@@ -1,0 +1,129 @@
+//! `-v`, `--mount` and `--tmpfs`.
+
+use super::flags::Reader;
+use crate::workload::{
+    Claim, amount,
+    name::sanitised,
+    pod::{From, Mount, host_path},
+};
+
+impl Reader<'_> {
+    /// `-v TARGET`, `-v SOURCE:TARGET[:OPTIONS]`.
+    pub(super) fn volume(&mut self, value: &str) {
+        let mut parts = value.split(':');
+        let (first, second, options) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+        let (source, path) = match second {
+            // `-v /data:ro` has no source.
+            Some(mode) if !mode.starts_with('/') && first.starts_with('/') && is_mode(mode) => (None, first),
+            Some(target) => (Some(first), target),
+            None => (None, first),
+        };
+        if !path.starts_with('/') {
+            return self.error(format!("-v {value}: the path inside is not absolute"));
+        }
+        let from = self.source(source);
+        let options: Vec<&str> = options.unwrap_or_default().split(',').collect();
+        let propagation = options.iter().find_map(|o| propagation(o));
+        let read_only = options.contains(&"ro") || options.contains(&"readonly") || second == Some("ro");
+        self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path: None, propagation });
+    }
+
+    /// A path of the node, a named volume or, where there is none, a volume without a name.
+    fn source(&mut self, source: Option<&str>) -> From {
+        match source.filter(|s| !s.is_empty()) {
+            None => From::Nowhere,
+            Some(path) if path.starts_with(['.', '/', '~']) || path.contains('/') => self.host(path),
+            Some(name) => From::Claim(self.claim(name)),
+        }
+    }
+
+    fn host(&self, path: &str) -> From {
+        let home = self.context.env.get("HOME").map_or("/root", String::as_str);
+        match path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+            Some(rest) => host_path(std::path::Path::new(&format!("{home}{rest}"))),
+            None => host_path(&self.context.directory.join(path)),
+        }
+    }
+
+    /// The claim of a named volume.
+    fn claim(&mut self, volume: &str) -> String {
+        let name = match sanitised(volume, 63) {
+            name if name.is_empty() => "volume".into(),
+            name => name,
+        };
+        if self.run.claims.iter().all(|c| c.name != name) {
+            self.run.claims.push(Claim::new(&name));
+        }
+        name
+    }
+
+    /// `--mount type=bind,source=/a,target=/b,readonly`.
+    pub(super) fn mount(&mut self, value: &str) {
+        let (mut kind, mut source, mut path) = ("volume", None, None);
+        let (mut read_only, mut sub_path, mut spread, mut size) = (false, None, None, None);
+        for option in value.split(',') {
+            let (key, value) = option.split_once('=').unwrap_or((option, "true"));
+            match key.trim() {
+                "type" => kind = value,
+                "source" | "src" => source = Some(value),
+                "target" | "dst" | "destination" => path = Some(value),
+                "readonly" | "ro" => read_only = value == "true" || value == "1",
+                "rw" => read_only = false,
+                "volume-subpath" | "subpath" => sub_path = Some(value.to_string()),
+                "bind-propagation" => spread = propagation(value),
+                "tmpfs-size" => match amount::memory(value) {
+                    Some(amount) => size = Some(amount),
+                    None => self.error(format!("--mount: tmpfs-size {value} is no amount of memory")),
+                },
+                "volume-nocopy" | "consistency" | "tmpfs-mode" | "relabel" | "U" | "chown"
+                | "bind-nonrecursive" | "bind-recursive" | "tmpcopyup" | "notmpcopyup" => {}
+                "volume-driver" | "volume-opt" | "volume-label" => {
+                    self.warn(format!(
+                        "--mount: {key} has no effect: the cluster's storage class makes volumes"
+                    ));
+                }
+                _ => self.error(format!("--mount: {key} has no meaning here: remove it")),
+            }
+        }
+        let Some(path) = path.filter(|p| p.starts_with('/')) else {
+            return self.error(format!("--mount {value}: target is not an absolute path"));
+        };
+        let from = match (kind, source) {
+            ("bind", Some(source)) => self.host(source),
+            ("bind", None) => return self.error(format!("--mount {value}: a bind has a source")),
+            ("volume", Some(source)) => From::Claim(self.claim(source)),
+            ("volume", None) => From::Nowhere,
+            ("tmpfs" | "ramfs", _) => From::Memory(size),
+            _ => {
+                return self.error(format!(
+                    "--mount: type {kind} has no meaning here: there are bind, volume and tmpfs"
+                ));
+            }
+        };
+        self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path, propagation: spread });
+    }
+
+    /// `--tmpfs /run:rw,size=64k`.
+    pub(super) fn tmpfs(&mut self, value: &str) {
+        let (path, options) = value.split_once(':').unwrap_or((value, ""));
+        if !path.starts_with('/') {
+            return self.error(format!("--tmpfs {value}: the path inside is not absolute"));
+        }
+        let size = options.split(',').find_map(|o| o.strip_prefix("size=")).and_then(amount::memory);
+        let read_only = options.split(',').any(|o| o == "ro");
+        let from = From::Memory(size);
+        self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path: None, propagation: None });
+    }
+}
+
+fn is_mode(word: &str) -> bool {
+    word.split(',').all(|o| ["ro", "rw", "z", "Z", "nocopy", "U"].contains(&o))
+}
+
+fn propagation(option: &str) -> Option<String> {
+    match option {
+        "shared" | "rshared" => Some("Bidirectional".into()),
+        "slave" | "rslave" => Some("HostToContainer".into()),
+        _ => None,
+    }
+}

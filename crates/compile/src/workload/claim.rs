@@ -1,0 +1,64 @@
+//! Volumes that outlive Pods.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::{
+    api::core::v1::{PersistentVolumeClaim, PersistentVolumeClaimSpec, VolumeResourceRequirements},
+    apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
+};
+use serde_json::Value;
+
+/// Annotation of a claim: an empty volume first gets what the image has at the place where it is mounted, as Docker's
+/// named volumes do.
+pub const COPY_UP: &str = "yado.dev/copy-up";
+
+/// What a volume asks for where its description does not say. Local volumes take what the disk has; a cloud's smallest
+/// volumes are of about this size.
+const DEFAULT_SIZE: &str = "1Gi";
+
+/// A volume that outlives Pods, as Docker's named volumes do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Claim {
+    /// The claim's name, a DNS label.
+    pub name: String,
+    /// How large, as a quantity; `None` is 1Gi.
+    pub size: Option<String>,
+    /// Whether Pods on several nodes use it at once.
+    pub shared: bool,
+    /// The StorageClass; `None` is the cluster's default.
+    pub class: Option<String>,
+    /// Further annotations.
+    pub annotations: BTreeMap<String, String>,
+}
+
+impl Claim {
+    /// The claim of one workload, or of several that share it.
+    pub fn new(name: &str) -> Self {
+        Claim { name: name.into(), ..Claim::default() }
+    }
+
+    /// The object, with the labels and namespace of `metadata`.
+    pub fn object(&self, metadata: &ObjectMeta) -> Value {
+        let size = self.size.clone().unwrap_or_else(|| DEFAULT_SIZE.into());
+        let mut annotations = BTreeMap::from([(COPY_UP.to_string(), "true".to_string())]);
+        annotations.extend(self.annotations.clone());
+        let mode = if self.shared { "ReadWriteMany" } else { "ReadWriteOnce" };
+        super::value(PersistentVolumeClaim {
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                annotations: Some(annotations),
+                ..metadata.clone()
+            },
+            spec: Some(PersistentVolumeClaimSpec {
+                access_modes: Some(vec![mode.into()]),
+                resources: Some(VolumeResourceRequirements {
+                    requests: Some(BTreeMap::from([("storage".into(), Quantity(size))])),
+                    ..VolumeResourceRequirements::default()
+                }),
+                storage_class_name: self.class.clone(),
+                ..PersistentVolumeClaimSpec::default()
+            }),
+            ..PersistentVolumeClaim::default()
+        })
+    }
+}

@@ -1,0 +1,572 @@
+//! What Docker's flags and compose's fields say of a container, as parts of a Pod. Both front ends write through here.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use k8s_openapi::{
+    api::core::v1::{
+        AppArmorProfile, Capabilities, Container, EmptyDirVolumeSource, ExecAction, HostAlias,
+        HostPathVolumeSource, PersistentVolumeClaimVolumeSource, PodDNSConfig, PodDNSConfigOption, PodOS,
+        PodSecurityContext, PodSpec, Probe, ResourceRequirements, SELinuxOptions, SeccompProfile,
+        SecurityContext, Sysctl, Volume, VolumeMount,
+    },
+    apimachinery::pkg::api::resource::Quantity,
+};
+use serde_json::json;
+use yado_types::labels;
+
+use super::{amount, name};
+
+/// Annotation of a Pod: Docker's labels whose keys no annotation may have, as JSON.
+pub const LABELS: &str = "yado.dev/labels";
+
+/// One container and what it asks of its Pod.
+#[derive(Debug, Clone, Default)]
+pub struct Part {
+    /// The container.
+    pub container: Container,
+    /// The Pod, but for this container.
+    pub pod: PodSpec,
+    /// Annotations of the Pod, but for ulimits and users; those come with [`Part::annotations`].
+    pub annotations: BTreeMap<String, String>,
+    ulimits: BTreeMap<String, (i64, i64)>,
+    users: BTreeMap<String, String>,
+    odd_labels: BTreeMap<String, String>,
+}
+
+/// Where a volume's content is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum From {
+    /// In a claim of this name.
+    Claim(String),
+    /// At this absolute path of the node; the second is the type Kubernetes checks, such as `DirectoryOrCreate`.
+    Host(String, Option<String>),
+    /// Nowhere: it is as old as its Pod.
+    Nowhere,
+    /// In memory, up to a size.
+    Memory(Option<String>),
+}
+
+/// A volume in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// What is mounted.
+    pub from: From,
+    /// Where, an absolute path.
+    pub path: String,
+    /// Whether it cannot be written to.
+    pub read_only: bool,
+    /// A path within the volume, which is mounted in place of its root.
+    pub sub_path: Option<String>,
+    /// `HostToContainer` or `Bidirectional`.
+    pub propagation: Option<String>,
+}
+
+/// How a container is asked whether it is well, as Docker's `HEALTHCHECK` says.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Health {
+    /// The command, without a shell.
+    pub command: Vec<String>,
+    /// Milliseconds between two questions; Docker's default is 30 s.
+    pub interval: Option<u64>,
+    /// Milliseconds for an answer; Docker's default is 30 s.
+    pub timeout: Option<u64>,
+    /// Failures in a row that make it unwell; Docker's default is 3.
+    pub retries: Option<u32>,
+    /// Milliseconds at its start in which failures do not count.
+    pub start_period: Option<u64>,
+    /// Milliseconds between two questions in that time.
+    pub start_interval: Option<u64>,
+}
+
+/// Said of something that has no full meaning in a Pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Remark {
+    /// It is kept differently, or not.
+    Warning(String),
+    /// It makes no sense at all.
+    Mistake(String),
+}
+
+impl Part {
+    /// A part around `container` and `pod`.
+    pub fn new(container: Container, pod: PodSpec) -> Self {
+        Part { container, pod, ..Part::default() }
+    }
+
+    /// All annotations of the Pod.
+    pub fn annotations(&self) -> BTreeMap<String, String> {
+        let mut all = self.annotations.clone();
+        if !self.ulimits.is_empty() {
+            let limits: BTreeMap<&String, _> = self
+                .ulimits
+                .iter()
+                .map(|(n, (soft, hard))| (n, json!({"soft": soft, "hard": hard})))
+                .collect();
+            all.insert(labels::ULIMITS.into(), json!(limits).to_string());
+        }
+        if !self.users.is_empty() {
+            all.insert(labels::USERS.into(), json!(self.users).to_string());
+        }
+        if !self.odd_labels.is_empty() {
+            all.insert(LABELS.into(), json!(self.odd_labels).to_string());
+        }
+        all
+    }
+
+    /// Puts `other`'s container into this Pod, with its volumes and what else it asks of a Pod.
+    pub fn join(&mut self, other: Part) {
+        let Part { mut container, pod, annotations, ulimits, users, odd_labels } = other;
+        for volume in pod.volumes.into_iter().flatten() {
+            let old = volume.name.clone();
+            let new = self.volume(volume);
+            for mount in container.volume_mounts.iter_mut().flatten().filter(|m| m.name == old) {
+                mount.name.clone_from(&new);
+            }
+        }
+        self.pod.containers.push(container);
+        self.pod.containers.extend(pod.containers);
+        if let Some(more) = pod.init_containers {
+            self.pod.init_containers.get_or_insert_default().extend(more);
+        }
+        if let Some(more) = pod.host_aliases {
+            self.pod.host_aliases.get_or_insert_default().extend(more);
+        }
+        self.pod.host_pid = self.pod.host_pid.or(pod.host_pid);
+        self.pod.host_ipc = self.pod.host_ipc.or(pod.host_ipc);
+        self.pod.host_network = self.pod.host_network.or(pod.host_network);
+        self.pod.os = self.pod.os.take().or(pod.os);
+        self.pod.termination_grace_period_seconds =
+            self.pod.termination_grace_period_seconds.max(pod.termination_grace_period_seconds);
+        if let Some(context) = pod.security_context {
+            let own = self.pod_security();
+            own.sysctls.get_or_insert_default().extend(context.sysctls.unwrap_or_default());
+            own.sysctls = own.sysctls.take().filter(|s| !s.is_empty());
+            own.supplemental_groups = own.supplemental_groups.take().or(context.supplemental_groups);
+        }
+        for (key, value) in annotations {
+            self.annotations.entry(key).or_insert(value);
+        }
+        self.ulimits.extend(ulimits);
+        self.users.extend(users);
+        self.odd_labels.extend(odd_labels);
+    }
+
+    /// Mounts a volume. What is mounted at the same path before is replaced, as the later word counts.
+    pub fn mount(&mut self, mount: Mount) {
+        let volume = match &mount.from {
+            From::Claim(claim) => Volume {
+                name: claim.clone(),
+                persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                    claim_name: claim.clone(),
+                    read_only: None,
+                }),
+                ..Volume::default()
+            },
+            From::Host(path, type_) => Volume {
+                name: volume_name(&mount.path),
+                host_path: Some(HostPathVolumeSource { path: path.clone(), type_: type_.clone() }),
+                ..Volume::default()
+            },
+            From::Nowhere => Volume {
+                name: volume_name(&mount.path),
+                empty_dir: Some(EmptyDirVolumeSource::default()),
+                ..Volume::default()
+            },
+            From::Memory(size) => Volume {
+                name: volume_name(&mount.path),
+                empty_dir: Some(EmptyDirVolumeSource {
+                    medium: Some("Memory".into()),
+                    size_limit: size.clone().map(Quantity),
+                }),
+                ..Volume::default()
+            },
+        };
+        let name = self.volume(volume);
+        self.mount_volume(VolumeMount {
+            name,
+            mount_path: mount.path,
+            read_only: mount.read_only.then_some(true),
+            sub_path: mount.sub_path,
+            mount_propagation: mount.propagation,
+            ..VolumeMount::default()
+        });
+    }
+
+    /// Mounts a volume that the Pod has.
+    pub fn mount_volume(&mut self, mount: VolumeMount) {
+        let mounts = self.container.volume_mounts.get_or_insert_default();
+        mounts.retain(|m| m.mount_path != mount.mount_path);
+        mounts.push(mount);
+    }
+
+    /// Gives the Pod a volume and returns its name, which is another where the wanted one is taken. The very same
+    /// volume is there once.
+    pub fn volume(&mut self, mut volume: Volume) -> String {
+        let volumes = self.pod.volumes.get_or_insert_default();
+        let shareable = volume.empty_dir.is_none();
+        let wanted = volume.name.clone();
+        for number in 2.. {
+            match volumes.iter().find(|known| known.name == volume.name) {
+                None => break,
+                Some(known) if shareable && *known == volume => return volume.name,
+                Some(_) => volume.name = format!("{}-{number}", &wanted[..wanted.len().min(58)]),
+            }
+        }
+        let name = volume.name.clone();
+        volumes.push(volume);
+        name
+    }
+
+    /// Runs as `user`, which is `USER` or `USER:GROUP`, by number or name.
+    pub fn user(&mut self, user: &str) {
+        let (name, group) = user.split_once(':').map_or((user, None), |(u, g)| (u, Some(g)));
+        // By convention of every system the name root has the number 0.
+        let id = |name: &str| {
+            if name == "root" { Some(0) } else { name.parse::<i64>().ok().filter(|id| *id >= 0) }
+        };
+        match (id(name), group.map(id)) {
+            (Some(user), None) => self.security().run_as_user = Some(user),
+            (Some(user), Some(Some(group))) => {
+                self.security().run_as_user = Some(user);
+                self.security().run_as_group = Some(group);
+            }
+            _ => drop(self.users.insert(self.container.name.clone(), user.into())),
+        }
+    }
+
+    /// A further group, by number; names are for the image to know.
+    pub fn group(&mut self, group: &str) -> Option<Remark> {
+        match group.parse::<i64>() {
+            Ok(id) if id >= 0 => {
+                self.pod_security().supplemental_groups.get_or_insert_default().push(id);
+                None
+            }
+            _ => Some(Remark::Warning(format!(
+                "group {group} has no effect, as a Pod names further groups by number"
+            ))),
+        }
+    }
+
+    /// A limit of the processes; -1 is none.
+    pub fn ulimit(&mut self, name: &str, soft: i64, hard: i64) {
+        self.ulimits.insert(name.into(), (soft, hard));
+    }
+
+    /// A label as Docker means it, free text: an annotation of the Pod.
+    pub fn label(&mut self, key: &str, value: &str) {
+        if is_annotation_key(key) {
+            self.annotations.insert(key.into(), value.into());
+        } else {
+            self.odd_labels.insert(key.into(), value.into());
+        }
+    }
+
+    /// Adds or drops a capability, written with or without `CAP_`.
+    pub fn capability(&mut self, add: bool, capability: &str) {
+        let upper = capability.to_ascii_uppercase();
+        let capability = upper.strip_prefix("CAP_").unwrap_or(&upper).to_string();
+        let capabilities: &mut Capabilities = self.security().capabilities.get_or_insert_default();
+        let list = if add { &mut capabilities.add } else { &mut capabilities.drop }.get_or_insert_default();
+        if !list.contains(&capability) {
+            list.push(capability);
+        }
+    }
+
+    /// A kernel parameter.
+    pub fn sysctl(&mut self, key: &str, value: &str) {
+        let sysctls = self.pod_security().sysctls.get_or_insert_default();
+        sysctls.retain(|s| s.name != key);
+        sysctls.push(Sysctl { name: key.into(), value: value.into() });
+    }
+
+    /// A line of `/etc/hosts`.
+    pub fn extra_host(&mut self, host: &str, address: &str) -> Option<Remark> {
+        let address = address.trim_start_matches('[').trim_end_matches(']');
+        if address == "host-gateway" {
+            return Some(Remark::Warning(format!(
+                "{host} has no fixed address: host-gateway is known only where a Pod runs, so {host} has to be named otherwise"
+            )));
+        }
+        if address.parse::<std::net::IpAddr>().is_err() {
+            return Some(Remark::Mistake(format!("\"{address}\" is no IP address for {host}")));
+        }
+        let aliases = self.pod.host_aliases.get_or_insert_default();
+        match aliases.iter_mut().find(|a| a.ip == address) {
+            Some(known) => known.hostnames.get_or_insert_default().push(host.into()),
+            None => aliases.push(HostAlias { ip: address.into(), hostnames: Some(vec![host.into()]) }),
+        }
+        None
+    }
+
+    /// Who is asked for names, beside the cluster.
+    pub fn dns(&mut self) -> &mut PodDNSConfig {
+        self.pod.dns_config.get_or_insert_default()
+    }
+
+    /// An option of `resolv.conf`, `ndots:2`.
+    pub fn dns_option(&mut self, option: &str) {
+        let (name, value) = option.split_once(':').map_or((option, None), |(n, v)| (n, Some(v.to_string())));
+        let options = self.dns().options.get_or_insert_default();
+        options.push(PodDNSConfigOption { name: Some(name.into()), value });
+    }
+
+    /// At most this much of a resource.
+    pub fn limit(&mut self, resource: &str, quantity: String) {
+        self.resources().limits.get_or_insert_default().insert(resource.into(), Quantity(quantity));
+    }
+
+    /// At least this much of a resource.
+    pub fn request(&mut self, resource: &str, quantity: String) {
+        self.resources().requests.get_or_insert_default().insert(resource.into(), Quantity(quantity));
+    }
+
+    fn resources(&mut self) -> &mut ResourceRequirements {
+        self.container.resources.get_or_insert_default()
+    }
+
+    /// The signal that asks it to end: `SIGQUIT`, `QUIT` or `3`.
+    pub fn stop_signal(&mut self, signal: &str) -> Option<Remark> {
+        let Some(name) = signal_name(signal) else {
+            return Some(Remark::Mistake(format!("\"{signal}\" is no signal: write one such as SIGTERM")));
+        };
+        self.container.lifecycle.get_or_insert_default().stop_signal = Some(name);
+        // Kubernetes allows a signal only where it is told whose signals they are.
+        self.pod.os = Some(PodOS { name: "linux".into() });
+        None
+    }
+
+    /// One of Docker's `--security-opt`, `key=value` or, as it was, `key:value`.
+    pub fn security_opt(&mut self, option: &str) -> Option<Remark> {
+        let place = option.find(['=', ':']).unwrap_or(option.len());
+        let (key, value) = (&option[..place], option[place..].get(1..).unwrap_or_default());
+        match (key, value) {
+            ("no-new-privileges", "" | "true") => self.security().allow_privilege_escalation = Some(false),
+            ("no-new-privileges", "false") => self.security().allow_privilege_escalation = Some(true),
+            ("seccomp", "unconfined") => {
+                let profile = SeccompProfile { type_: "Unconfined".into(), localhost_profile: None };
+                self.security().seccomp_profile = Some(profile);
+            }
+            ("seccomp", "builtin") => {}
+            ("apparmor", "unconfined") => {
+                let profile = AppArmorProfile { type_: "Unconfined".into(), localhost_profile: None };
+                self.security().app_armor_profile = Some(profile);
+            }
+            ("apparmor", "docker-default") => {}
+            ("apparmor", name) if !name.is_empty() => {
+                let profile =
+                    AppArmorProfile { type_: "Localhost".into(), localhost_profile: Some(name.into()) };
+                self.security().app_armor_profile = Some(profile);
+            }
+            ("label", label) => return self.se_linux(label),
+            ("systempaths", "unconfined") => self.security().proc_mount = Some("Unmasked".into()),
+            _ => {
+                return Some(Remark::Warning(format!("security option {option} has no effect in a Pod")));
+            }
+        }
+        None
+    }
+
+    fn se_linux(&mut self, label: &str) -> Option<Remark> {
+        let (key, value) = label.split_once(':').unwrap_or((label, ""));
+        let options: &mut SELinuxOptions = self.security().se_linux_options.get_or_insert_default();
+        match key {
+            "user" => options.user = Some(value.into()),
+            "role" => options.role = Some(value.into()),
+            "type" => options.type_ = Some(value.into()),
+            "level" => options.level = Some(value.into()),
+            // The type that SELinux does not confine.
+            "disable" => options.type_ = Some("spc_t".into()),
+            _ => {
+                return Some(Remark::Warning(format!(
+                    "security option label:{label} has no effect in a Pod"
+                )));
+            }
+        }
+        None
+    }
+
+    /// A device of the node, `/dev/x`, `/dev/x:/dev/y` or `/dev/x:/dev/y:rwm`.
+    pub fn device(&mut self, device: &str) -> Option<Remark> {
+        let mut parts = device.split(':');
+        let source = parts.next().unwrap_or_default();
+        let target = parts.next().filter(|t| t.starts_with('/')).unwrap_or(source);
+        if let Some(kind) = source.strip_prefix("nvidia.com/").filter(|_| !source.starts_with('/')) {
+            // A device of the container device interface: `nvidia.com/gpu=all`.
+            let resource = kind.split('=').next().unwrap_or(kind);
+            self.limit(&format!("nvidia.com/{resource}"), "1".into());
+            return None;
+        }
+        if !source.starts_with("/") {
+            return Some(Remark::Warning(format!(
+                "device {device} has no effect: it is no path of the node"
+            )));
+        }
+        let from = From::Host(source.into(), None);
+        let read_only = false;
+        self.mount(Mount { from, path: target.into(), read_only, sub_path: None, propagation: None });
+        Some(Remark::Warning(format!(
+            "device {source} is mounted from the node; a cluster that guards its devices also needs privileged: true"
+        )))
+    }
+
+    /// Asked whether it is well: it is ready when it is. A start period is a startup probe.
+    pub fn health(&mut self, health: &Health) {
+        let exec = Some(ExecAction { command: Some(health.command.clone()) });
+        let interval = amount::seconds(health.interval.unwrap_or(30_000), 1);
+        let timeout = amount::seconds(health.timeout.unwrap_or(30_000), 1);
+        let retries = i32::try_from(health.retries.unwrap_or(3)).unwrap_or(i32::MAX).max(1);
+        let probe = Probe {
+            exec,
+            period_seconds: Some(interval),
+            timeout_seconds: Some(timeout),
+            failure_threshold: Some(retries),
+            ..Probe::default()
+        };
+        if let Some(start) = health.start_period.filter(|p| *p > 0) {
+            // Docker asks every 5 s while a container starts, and says it is unwell when the tries after that time
+            // are used up.
+            let period = amount::seconds(health.start_interval.unwrap_or(5000), 1).min(interval);
+            let in_all = i64::from(amount::seconds(start, 1)) + i64::from(retries) * i64::from(interval);
+            let tries = (in_all as u64).div_ceil(period as u64);
+            self.container.startup_probe = Some(Probe {
+                period_seconds: Some(period),
+                failure_threshold: Some(i32::try_from(tries).unwrap_or(i32::MAX)),
+                ..probe.clone()
+            });
+        }
+        self.container.readiness_probe = Some(probe);
+    }
+
+    /// What the container may do.
+    pub fn security(&mut self) -> &mut SecurityContext {
+        self.container.security_context.get_or_insert_default()
+    }
+
+    /// What all containers of the Pod may do.
+    pub fn pod_security(&mut self) -> &mut PodSecurityContext {
+        self.pod.security_context.get_or_insert_default()
+    }
+}
+
+/// A path on the node as a bind mount's source: a directory is made where there is nothing, as Docker does.
+pub fn host_path(path: &Path) -> From {
+    let absolute = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
+    let type_ = match absolute.metadata() {
+        Ok(meta) if meta.is_file() => Some("File"),
+        // Sockets and devices: whatever is there.
+        Ok(meta) if !meta.is_dir() => None,
+        _ => Some("DirectoryOrCreate"),
+    };
+    From::Host(absolute.to_string_lossy().into_owned(), type_.map(Into::into))
+}
+
+/// A volume named after the place where it is mounted: `/etc/nginx/nginx.conf` is `nginx-conf`.
+fn volume_name(path: &str) -> String {
+    let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+    let name = name::sanitised(last, 58);
+    if name.is_empty() { "volume".into() } else { name }
+}
+
+/// Whether an annotation may have this key without being taken for one of Kubernetes' or Yado's own.
+fn is_annotation_key(key: &str) -> bool {
+    // Annotations' keys are in lower case where they have a prefix.
+    yado_types::names::qualified_name(key).is_ok()
+        && !key.split('/').next().is_some_and(|prefix| {
+            key.contains('/')
+                && ["yado.dev", "kubernetes.io", "k8s.io"]
+                    .iter()
+                    .any(|own| prefix == *own || prefix.ends_with(&format!(".{own}")))
+        })
+}
+
+/// Signals by number, as on x86 and ARM.
+const SIGNALS: [&str; 32] = [
+    "", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
+    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
+    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+];
+
+/// The name Kubernetes has for a signal: `15`, `TERM` and `SIGTERM` are `SIGTERM`, `RTMIN+3` is `SIGRTMIN+3`.
+fn signal_name(signal: &str) -> Option<String> {
+    let upper = signal.trim().to_ascii_uppercase();
+    if let Ok(number) = upper.parse::<usize>() {
+        return match number {
+            34 => Some("SIGRTMIN".into()),
+            35..=49 => Some(format!("SIGRTMIN+{}", number - 34)),
+            50..=63 => Some(format!("SIGRTMAX-{}", 64 - number)),
+            64 => Some("SIGRTMAX".into()),
+            _ => SIGNALS.get(number).filter(|s| !s.is_empty()).map(|s| format!("SIG{s}")),
+        };
+    }
+    let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let real_time = |prefix: &str, most: u8| {
+        let offset = bare.strip_prefix(prefix)?;
+        let number: u8 = if offset.is_empty() { 0 } else { offset.get(1..)?.parse().ok()? };
+        (number <= most).then_some(())
+    };
+    let alias = matches!(bare, "IOT" | "CLD" | "POLL");
+    let known = !bare.is_empty() && SIGNALS.contains(&bare);
+    (known || alias || real_time("RTMIN", 15).is_some() || real_time("RTMAX", 14).is_some())
+        .then(|| format!("SIG{bare}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signals_have_one_name() {
+        for (written, name) in [
+            ("15", Some("SIGTERM")),
+            ("term", Some("SIGTERM")),
+            ("SIGQUIT", Some("SIGQUIT")),
+            ("RTMIN+3", Some("SIGRTMIN+3")),
+            ("37", Some("SIGRTMIN+3")),
+            ("SIGNOPE", None),
+            ("0", None),
+            ("RTMIN+99", None),
+        ] {
+            assert_eq!(signal_name(written).as_deref(), name, "{written}");
+        }
+    }
+
+    #[test]
+    fn volumes_have_names_of_their_own() {
+        let mut part = Part::default();
+        let mount = |from: From, path: &str| Mount {
+            from,
+            path: path.into(),
+            read_only: false,
+            sub_path: None,
+            propagation: None,
+        };
+        part.mount(mount(From::Nowhere, "/a/data"));
+        part.mount(mount(From::Nowhere, "/b/data"));
+        part.mount(mount(From::Claim("db".into()), "/c"));
+        part.mount(mount(From::Claim("db".into()), "/d"));
+        let names: Vec<String> = part.pod.volumes.unwrap_or_default().into_iter().map(|v| v.name).collect();
+        assert_eq!(names, ["data", "data-2", "db"]);
+        let mounts: Vec<String> =
+            part.container.volume_mounts.unwrap_or_default().into_iter().map(|m| m.name).collect();
+        assert_eq!(mounts, ["data", "data-2", "db", "db"]);
+    }
+
+    #[test]
+    fn users_by_number_and_by_name() {
+        for (user, expect) in [
+            ("1000", (Some(1000), None, None)),
+            ("0:0", (Some(0), Some(0), None)),
+            ("root", (Some(0), None, None)),
+            ("node", (None, None, Some(r#"{"c":"node"}"#))),
+            ("1000:users", (None, None, Some(r#"{"c":"1000:users"}"#))),
+        ] {
+            let mut part = Part::default();
+            part.container.name = "c".into();
+            part.user(user);
+            let context = part.container.security_context.clone().unwrap_or_default();
+            let annotation = part.annotations().get(labels::USERS).cloned();
+            assert_eq!((context.run_as_user, context.run_as_group, annotation.as_deref()), expect, "{user}");
+        }
+    }
+}
