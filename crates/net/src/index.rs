@@ -5,9 +5,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use k8s_openapi::api::networking::v1::Ingress;
 use yado_types::key::ObjectKey;
+use yado_types::labels;
+
+use crate::balancer;
+use crate::slot::Cidr;
 
 /// A state of all routes. Cheap to clone in parts: entries are shared between generations.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +24,10 @@ pub struct Snapshot {
     pub ingresses: BTreeMap<ObjectKey, Arc<Ingress>>,
     /// Addresses of Pods that are about to end: they stand in no entry, whatever the EndpointSlices say.
     pub withdrawn: BTreeSet<IpAddr>,
+    /// Further names of Services, each with the Service that has it.
+    pub aliases: BTreeMap<ObjectKey, ObjectKey>,
+    /// How often the published Services have changed: see [`crate::routing::Routing::publish`].
+    pub publications: u64,
 }
 
 /// A Service with its endpoints.
@@ -37,6 +45,19 @@ pub struct ServiceEntry {
     pub affinity_seconds: Option<u32>,
     /// Its ports with where they lead.
     pub ports: Vec<PortEntry>,
+    /// Every ready endpoint of a headless Service that names no ports: its name stands for them.
+    pub portless: Arc<[Endpoint]>,
+    /// Further names that stand for it in its namespace, in lower case. They may hold what a DNS label may not.
+    pub aliases: Vec<String>,
+    /// Its ports answer on every address of the node, too.
+    pub published: Option<Published>,
+}
+
+/// Who may use a published Service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Published {
+    /// `loadBalancerSourceRanges`; empty means everybody.
+    pub sources: Vec<Cidr>,
 }
 
 /// A port of a Service.
@@ -72,7 +93,7 @@ impl Protocol {
         }
     }
 
-    fn parse(name: Option<&str>) -> Option<Self> {
+    pub(crate) fn parse(name: Option<&str>) -> Option<Self> {
         match name.unwrap_or("TCP") {
             "TCP" => Some(Self::Tcp),
             "UDP" => Some(Self::Udp),
@@ -101,20 +122,24 @@ impl Snapshot {
 }
 
 /// The entry of a Service, from it and its EndpointSlices. Endpoints that are not ready or stand in `withdrawn` are
-/// left out: a request goes only to an endpoint that is ready.
+/// left out: a request goes only to an endpoint that is ready. `published` says that its ports are this node's.
 pub fn service_entry(
     service: &Service,
     slices: &[Arc<EndpointSlice>],
     withdrawn: &BTreeSet<IpAddr>,
+    published: bool,
 ) -> ServiceEntry {
     let Some(spec) = &service.spec else { return ServiceEntry::default() };
     let addresses = |texts: &mut dyn Iterator<Item = &String>| texts.filter_map(|a| a.parse().ok()).collect();
     let headless = spec.cluster_ip.as_deref() == Some("None");
     let balancers = service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|l| &l.ingress);
-    let balancers = balancers.flatten().filter_map(|i| i.ip.as_ref());
+    // Those of a balancer of ours are the node's own, where publishing says more about who may come.
+    let balancers = balancers.flatten().filter(|_| !balancer::is_ours(spec)).filter_map(|i| i.ip.as_ref());
     let affinity = spec.session_affinity.as_deref() == Some("ClientIP");
     let timeout = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
     let ports = spec.ports.iter().flatten();
+    let portless = headless && spec.ports.as_ref().is_none_or(Vec::is_empty);
+    let ready = slices.iter().filter(|_| portless).flat_map(|slice| ready(slice, 0, withdrawn));
     ServiceEntry {
         cluster_ips: if headless { Vec::new() } else { addresses(&mut cluster_ips(spec).into_iter()) },
         external_ips: addresses(&mut spec.external_ips.iter().flatten().chain(balancers)),
@@ -125,7 +150,38 @@ pub fn service_entry(
         // Three hours, as the API's default has it.
         affinity_seconds: affinity.then(|| timeout.and_then(|t| t.try_into().ok()).unwrap_or(10_800)),
         ports: ports.filter_map(|port| port_entry(port, slices, withdrawn)).collect(),
+        portless: ordered(ready.collect()),
+        aliases: aliases(service),
+        // Ranges that cannot be read let nobody in.
+        published: balancer::sources(spec).ok().filter(|_| published).map(|sources| Published { sources }),
     }
+}
+
+/// What the annotation says, as the name server compares it.
+fn aliases(service: &Service) -> Vec<String> {
+    let text = service.metadata.annotations.as_ref().and_then(|a| a.get(labels::ALIASES));
+    let names = text.into_iter().flat_map(|t| t.split(',')).map(|n| n.trim().to_ascii_lowercase());
+    names.filter(|n| !n.is_empty()).collect()
+}
+
+fn ordered(mut endpoints: Vec<Endpoint>) -> Arc<[Endpoint]> {
+    endpoints.sort();
+    endpoints.dedup();
+    endpoints.into()
+}
+
+/// The endpoints of a slice that requests may go to.
+fn ready(slice: &EndpointSlice, port: u16, withdrawn: &BTreeSet<IpAddr>) -> impl Iterator<Item = Endpoint> {
+    // Unset means ready, says the API.
+    let is_ready = |e: &&SliceEndpoint| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
+    slice.endpoints.iter().flatten().filter(is_ready).flat_map(move |endpoint| {
+        let addresses = endpoint.addresses.iter().filter_map(|a| a.parse().ok());
+        addresses.filter(|a| !withdrawn.contains(a)).map(move |address| Endpoint {
+            address,
+            port,
+            hostname: endpoint.hostname.clone(),
+        })
+    })
 }
 
 fn cluster_ips(spec: &k8s_openapi::api::core::v1::ServiceSpec) -> Vec<&String> {
@@ -150,27 +206,14 @@ fn port_entry(
         });
         let Some(target) = leads_to else { continue };
         let target = target.port.and_then(|p| u16::try_from(p).ok()).unwrap_or_default();
-        for endpoint in slice.endpoints.iter().flatten() {
-            // Unset means ready, says the API.
-            if !endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true) {
-                continue;
-            }
-            let addresses = endpoint.addresses.iter().filter_map(|a| a.parse().ok());
-            endpoints.extend(addresses.filter(|a| !withdrawn.contains(a)).map(|address| Endpoint {
-                address,
-                port: target,
-                hostname: endpoint.hostname.clone(),
-            }));
-        }
+        endpoints.extend(ready(slice, target, withdrawn));
     }
-    endpoints.sort();
-    endpoints.dedup();
     Some(PortEntry {
         name,
         protocol,
         port: u16::try_from(port.port).ok()?,
         node_port: port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0),
-        endpoints: endpoints.into(),
+        endpoints: ordered(endpoints),
     })
 }
 
@@ -183,7 +226,8 @@ mod tests {
     fn check(service: serde_json::Value, slices: serde_json::Value, expect: &str) {
         let service: Service = serde_json::from_value(service).expect("a Service");
         let slices: Vec<Arc<EndpointSlice>> = serde_json::from_value(slices).expect("EndpointSlices");
-        let entry = service_entry(&service, &slices, &["10.0.0.9".parse().expect("an address")].into());
+        let entry =
+            service_entry(&service, &slices, &["10.0.0.9".parse().expect("an address")].into(), false);
         let ports = entry.ports.iter().map(|p| {
             let to: Vec<_> = p.endpoints.iter().map(|e| format!("{}:{}", e.address, e.port)).collect();
             format!("{}/{:?}/{}/{:?} -> {}", p.name, p.protocol, p.port, p.node_port, to.join(" "))

@@ -1,7 +1,7 @@
 //! How a request finds a Pod.
 //!
 //! ```text
-//! Services, EndpointSlices, Ingresses --> index --snapshot--> nft     ClusterIP and NodePort, in the kernel
+//! Services, EndpointSlices, Ingresses --> index --snapshot--> nft     ClusterIP, NodePort, LoadBalancer, in the kernel
 //!                                                \---------> dns     names
 //!                                                \---------> router  HTTP by Host and path
 //! ```
@@ -10,6 +10,7 @@
 //! [`Net::withdraw`] can tell when no new connection can reach an address any more.
 #![allow(unsafe_code)] // network namespaces and netlink are system calls; each use says why it is sound
 
+pub mod balancer;
 pub mod dns;
 pub mod index;
 mod ingress_status;
@@ -46,6 +47,12 @@ const FILTER_RETRY: Duration = Duration::from_millis(500);
 pub struct Config {
     /// What an Ingress's status says its address is.
     pub ingress_address: IpAddr,
+    /// The node's address as others reach it: what the status of a LoadBalancer Service says.
+    pub node_address: IpAddr,
+    /// Names the node in events.
+    pub node_name: String,
+    /// Ports of the engine's own, with what they are: they cannot be published.
+    pub own_ports: Vec<(u16, String)>,
     /// `cluster.local`.
     pub cluster_domain: String,
     /// The text of the machine's `resolv.conf`.
@@ -136,6 +143,7 @@ impl Net {
             clock: clock.clone(),
         };
         server.start(sockets, tasks);
+        balancer::start(watches, routing.clone(), config, clock.clone(), tasks);
         ingress_status::start(watches, config.ingress_address, clock.clone(), tasks);
         // Last, when every table listens.
         tasks.spawn("routing", routing.clone().run());

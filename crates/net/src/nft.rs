@@ -3,6 +3,7 @@
 //! ```text
 //! prerouting, output:  daddr . proto . dport --services--> goto chain of the Service's port
 //!                      (local daddr) proto . dport --nodeports--> the same
+//!                      (local daddr) proto . dport --published--> the same, by way of a gate for some callers only
 //! chain of a port:     random or by client address --endpoints--> DNAT to address . port
 //! postrouting:         SNAT what comes back to its own sender, what leaves the Pod network, and host loopback
 //! forward, output:     refuse what still has a Service address: it has no endpoint
@@ -18,7 +19,7 @@ pub use message::Error;
 use message::{Batch, Element, Expression as E, Hook, Reg};
 use yado_types::key::ObjectKey;
 
-use crate::index::{PortEntry, Snapshot};
+use crate::index::{PortEntry, Published, Snapshot};
 use crate::slot::{Cidr, Slot};
 
 /// A fixed seed keeps a client's endpoint the same over rule changes and restarts.
@@ -42,6 +43,10 @@ pub struct Rules {
     services: BTreeMap<(Ipv4Addr, u8, u16), String>,
     /// Protocol and port of the node to chain.
     node_ports: BTreeMap<(u8, u16), String>,
+    /// Protocol and port of the node to the chain, or the gate before it, of a published Service.
+    published: BTreeMap<(u8, u16), String>,
+    /// By name: who passes, and the chain that they go to.
+    gates: BTreeMap<String, Gate>,
     /// Every endpoint: a connection from it to itself needs another source address.
     hairpins: BTreeSet<Ipv4Addr>,
 }
@@ -50,6 +55,12 @@ pub struct Rules {
 struct Chain {
     affinity: bool,
     endpoints: Vec<(Ipv4Addr, u16)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Gate {
+    sources: Vec<Cidr>,
+    chain: String,
 }
 
 impl Rules {
@@ -73,10 +84,27 @@ impl Rules {
                 if let Some(node_port) = port.node_port {
                     rules.node_ports.insert((protocol, node_port), name.clone());
                 }
+                if let Some(published) = &service.published {
+                    rules.publish((protocol, port.port), published, &name);
+                }
                 rules.chains.insert(name, Chain { affinity: service.affinity_seconds.is_some(), endpoints });
             }
         }
         rules
+    }
+
+    fn publish(&mut self, port: (u8, u16), published: &Published, chain: &str) {
+        if published.sources.is_empty() {
+            self.published.insert(port, chain.to_owned());
+            return;
+        }
+        let gate = Gate { sources: published.sources.clone(), chain: chain.to_owned() };
+        // Named after what is in it: another gate is another chain.
+        let mut hasher = DefaultHasher::new();
+        gate.hash(&mut hasher);
+        let name = format!("g{:016x}", hasher.finish());
+        self.gates.insert(name.clone(), gate);
+        self.published.insert(port, name);
     }
 }
 
@@ -168,6 +196,7 @@ impl Frame {
     fn add_to(&self, batch: &mut Batch) {
         batch.add_map("services", key_type::ADDRESS_PROTOCOL_PORT, 12, None);
         batch.add_map("nodeports", key_type::PROTOCOL_PORT, 8, None);
+        batch.add_map("published", key_type::PROTOCOL_PORT, 8, None);
         batch.add_set("hairpins", key_type::ADDRESS_ADDRESS, 8);
         batch.add_chain("loopback", Some(Hook::filter_prerouting_before_conntrack()));
         batch.add_chain("prerouting", Some(Hook::nat_prerouting()));
@@ -188,10 +217,12 @@ impl Frame {
                 chain,
                 key.into_iter().chain([E::VerdictMap { set: "services".into(), key: Reg::R0 }]),
             );
-            let local = [E::DestinationIsLocal(Reg::R0), E::equals(Reg::R0, &2u32.to_ne_bytes())];
-            let key = [E::TransportProtocol(Reg::R0), E::DestinationPort(Reg::R1)];
-            let to = [E::VerdictMap { set: "nodeports".into(), key: Reg::R0 }];
-            batch.add_rule(chain, local.into_iter().chain(key).chain(to));
+            for ports in ["nodeports", "published"] {
+                let local = [E::DestinationIsLocal(Reg::R0), E::equals(Reg::R0, &2u32.to_ne_bytes())];
+                let key = [E::TransportProtocol(Reg::R0), E::DestinationPort(Reg::R1)];
+                let to = [E::VerdictMap { set: ports.into(), key: Reg::R0 }];
+                batch.add_rule(chain, local.into_iter().chain(key).chain(to));
+            }
         }
 
         let Self { gateway, pods, .. } = *self;
@@ -263,6 +294,12 @@ fn difference(batch: &mut Batch, old: &Rules, new: &Rules) {
 
     batch.delete_elements("services", gone(&old.services, &new.services).map(service_key));
     batch.delete_elements("nodeports", gone(&old.node_ports, &new.node_ports).map(port_key));
+    batch.delete_elements("published", gone(&old.published, &new.published).map(port_key));
+    // What leads out of a gate goes before the chain that it leads to.
+    for name in gone(&old.gates, &new.gates) {
+        batch.delete_rules(name);
+        batch.delete_chain(name);
+    }
     batch.delete_elements("hairpins", old.hairpins.difference(&new.hairpins).map(hairpin_key));
     for name in old.chains.keys().filter(|name| !new.chains.contains_key(*name)) {
         batch.delete_rules(name);
@@ -283,13 +320,31 @@ fn difference(batch: &mut Batch, old: &Rules, new: &Rules) {
         }
         fill_chain(batch, name, chain);
     }
+    for name in gone(&new.gates, &old.gates) {
+        add_gate(batch, name, &new.gates[name]);
+    }
     let to_chain = |chain: &String| Element::Goto(chain.clone());
     let services = gone(&new.services, &old.services).map(|k| (service_key(k), to_chain(&new.services[k])));
     batch.add_elements("services", services);
     let ports = gone(&new.node_ports, &old.node_ports).map(|k| (port_key(k), to_chain(&new.node_ports[k])));
     batch.add_elements("nodeports", ports);
+    let ports = gone(&new.published, &old.published).map(|k| (port_key(k), to_chain(&new.published[k])));
+    batch.add_elements("published", ports);
     let hairpins = new.hairpins.difference(&old.hairpins).map(|a| (hairpin_key(a), Element::Member));
     batch.add_elements("hairpins", hairpins);
+}
+
+fn add_gate(batch: &mut Batch, name: &str, gate: &Gate) {
+    batch.add_chain(name, None);
+    for source in &gate.sources {
+        let comes_from = [
+            E::SourceAddress(Reg::R0),
+            E::mask(Reg::R0, source.mask()),
+            E::equals(Reg::R0, &source.address.octets()),
+            E::Goto(gate.chain.clone()),
+        ];
+        batch.add_rule(name, comes_from);
+    }
 }
 
 fn fill_chain(batch: &mut Batch, name: &str, chain: &Chain) {

@@ -32,7 +32,15 @@ struct Changes {
     services: Mutex<BTreeSet<ObjectKey>>,
     ingresses: Mutex<BTreeSet<ObjectKey>>,
     withdrawn: Mutex<Withdrawn>,
+    published: Mutex<Publications>,
     any: Notify,
+}
+
+/// The Services whose ports are the node's, and how often that has changed.
+#[derive(Clone, Debug, Default)]
+struct Publications {
+    services: BTreeSet<ObjectKey>,
+    count: u64,
 }
 
 /// Which addresses must stand in no entry, whatever the EndpointSlices say. Pure.
@@ -85,7 +93,10 @@ fn next(
     withdrawn: BTreeSet<IpAddr>,
 ) -> Snapshot {
     let mut next = Snapshot { generation: last.generation + 1, withdrawn, ..last.clone() };
+    let mut renamed = false;
     for (key, entry) in services {
+        let before = next.services.get(&key).map(|known| &known.aliases[..]).unwrap_or_default();
+        renamed |= before != entry.as_ref().map(|new| &new.aliases[..]).unwrap_or_default();
         match entry {
             Some(entry) if next.services.get(&key).is_some_and(|known| **known == entry) => {}
             Some(entry) => _ = next.services.insert(key, Arc::new(entry)),
@@ -98,7 +109,19 @@ fn next(
             None => _ = next.ingresses.remove(&key),
         }
     }
+    if renamed {
+        next.aliases = aliases(&next.services);
+    }
     next
+}
+
+/// Two Services that claim one name: the first of the alphabet has it, so that it never alternates.
+fn aliases(services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>) -> BTreeMap<ObjectKey, ObjectKey> {
+    let all = services.iter().rev();
+    all.flat_map(|(key, entry)| {
+        entry.aliases.iter().map(|name| (ObjectKey::new(key.namespace.clone(), name), key.clone()))
+    })
+    .collect()
 }
 
 impl Routing {
@@ -170,6 +193,22 @@ impl Routing {
         }
     }
 
+    /// Makes exactly these Services' ports the node's, and is ready once every table has applied that.
+    pub async fn publish(&self, services: BTreeSet<ObjectKey>) {
+        let mut current = self.current.subscribe();
+        let count = {
+            let mut published = self.changes.published.lock();
+            let changed: Vec<_> = published.services.symmetric_difference(&services).cloned().collect();
+            published.services = services;
+            published.count += 1;
+            self.changes.services.lock().extend(changed);
+            published.count
+        };
+        self.changes.any.notify_one();
+        let with = current.wait_for(|s| s.publications >= count).await.map(|s| s.generation);
+        self.applied(with.unwrap_or_default()).await;
+    }
+
     async fn applied(&self, generation: u64) {
         let tables = self.tables.lock().clone();
         all_applied(tables, generation).await;
@@ -189,18 +228,27 @@ impl Routing {
     fn update(&self) {
         let last = self.current.borrow().clone();
         let withdrawn = self.withdrawn();
+        // Before what has changed is taken: a Service that is published later changes again.
+        let published = self.changes.published.lock().clone();
         let mut changed = std::mem::take(&mut *self.changes.services.lock());
         for address in last.withdrawn.symmetric_difference(&withdrawn) {
             changed.extend(self.services_of(*address));
         }
         let entry = |key: &ObjectKey| {
             let service = self.services.get(key)?;
-            Some(service_entry(&service, &self.slices_of.get(key), &withdrawn))
+            Some(service_entry(
+                &service,
+                &self.slices_of.get(key),
+                &withdrawn,
+                published.services.contains(key),
+            ))
         };
         let services = changed.into_iter().map(|key| (key.clone(), entry(&key))).collect();
         let ingresses = std::mem::take(&mut *self.changes.ingresses.lock()).into_iter();
         let ingresses = ingresses.map(|key| (key.clone(), self.ingresses.get(&key))).collect();
-        self.current.send_replace(Arc::new(next(&last, services, ingresses, withdrawn)));
+        let mut next = next(&last, services, ingresses, withdrawn);
+        next.publications = published.count;
+        self.current.send_replace(Arc::new(next));
     }
 
     /// Forgets released addresses that nothing names any more, and gives the rest.

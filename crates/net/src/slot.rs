@@ -23,7 +23,7 @@ const REMEMBERED: &str = "net-slot";
 const OWNER: &str = "owner";
 
 /// An IPv4 range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cidr {
     /// The lowest address.
     pub address: Ipv4Addr,
@@ -46,6 +46,19 @@ impl Cidr {
     /// Whether some address lies in both ranges.
     pub fn overlaps(self, other: Self) -> bool {
         self.contains(other.address) || other.contains(self.address)
+    }
+}
+
+impl std::str::FromStr for Cidr {
+    type Err = ();
+
+    /// `10.0.0.0/8`; bits beyond the prefix are cleared, and an address without one is itself alone.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let (address, prefix) = text.split_once('/').unwrap_or((text, "32"));
+        let address: Ipv4Addr = address.parse().map_err(|_| ())?;
+        let prefix = prefix.parse().ok().filter(|p| *p <= 32).ok_or(())?;
+        let mask = u32::from_be_bytes(Self { address, prefix }.mask());
+        Ok(Self { address: Ipv4Addr::from(u32::from(address) & mask), prefix })
     }
 }
 

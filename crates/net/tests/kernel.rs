@@ -14,7 +14,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
-use yado_net::index::{Endpoint, PortEntry, Protocol, ServiceEntry, Snapshot};
+use yado_net::index::{Endpoint, PortEntry, Protocol, Published, ServiceEntry, Snapshot};
 use yado_net::nft::{Rules, Table};
 use yado_net::pods::{Attachment, PodNetwork};
 use yado_net::slot::Slot;
@@ -293,6 +293,80 @@ fn packets_find_their_way_outside_and_in() {
         let loopback = own.local_addr().expect("an address");
         assert_eq!(inside(&b.netns, || ask(loopback)), "connection refused");
         table.apply(Rules::of(&snapshot(vip, &[&b], false))).expect("to apply");
+        network.tear_down().await.expect("to tear down");
+    });
+}
+
+#[test]
+fn published_services_answer_on_every_address_to_whom_they_may() {
+    isolated(|| async {
+        let (data, run) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let slot = Slot::claim(data.path(), run.path(), &[]).expect("a slot");
+        let network = PodNetwork::start(&slot).await.expect("the Pod network");
+        let mut table = Table::create(&slot).expect("the table");
+        let (a, b) = (network.attach("a").await.expect("a Pod"), network.attach("b").await.expect("a Pod"));
+        let outside = Attachment { netns: run.path().join("outside"), address: OUTSIDE.into() };
+        neighbour(&outside.netns).await;
+        [&a, &b].iter().for_each(|pod| serve(pod));
+        [&a, &b].iter().for_each(|pod| serve_udp(pod));
+        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let vip = Ipv4Addr::new(o1, o2, 0, 50);
+        let published = |pods: &[&Attachment], sources: Option<&[&str]>, affinity| {
+            let mut all = snapshot(vip, pods, affinity);
+            let mut entry = (*all.services.pop_first().expect("one").1).clone();
+            entry.published = sources.map(|sources| Published {
+                sources: sources.iter().map(|s| s.parse().expect("a range")).collect(),
+            });
+            all.services.insert(ObjectKey::new("default", "web"), Arc::new(entry));
+            Rules::of(&all)
+        };
+        let at = |address: Ipv4Addr| SocketAddr::from((address, PORT));
+        let (here, near) = (at(Ipv4Addr::LOCALHOST), at(NODE));
+        let from_outside = || inside(&outside.netns, || [ask(near), ask_udp(near)]);
+        let from_here = || [ask(here), ask_udp(here)];
+        let refused = ["connection refused", "connection refused"];
+
+        // Not published: the port is nobody's.
+        table.apply(published(&[&a], None, false)).expect("to apply");
+        assert_eq!(from_outside(), refused);
+        assert_eq!(from_here(), refused);
+
+        // On every address, from everywhere; a caller from outside and another Pod are seen with their addresses.
+        table.apply(published(&[&a], Some(&[]), false)).expect("to apply");
+        let says = |caller: &dyn std::fmt::Display| [(); 2].map(|()| format!("{} {caller}", a.address));
+        assert_eq!(from_outside(), says(&OUTSIDE));
+        assert_eq!(from_here(), says(&slot.gateway()));
+        assert_eq!(
+            [ask(near), ask_udp(near)].map(|s| s.split(' ').next() == Some(&a.address.to_string())),
+            [true; 2]
+        );
+        for to in [near, at(slot.gateway())] {
+            assert_eq!(inside(&b.netns, || [ask(to), ask_udp(to)]), says(&b.address));
+            assert_eq!(inside(&a.netns, || [ask(to), ask_udp(to)]), says(&slot.gateway()), "to itself");
+        }
+        // Its other ways stay.
+        assert_eq!(inside(&b.netns, || ask(at(vip))), says(&b.address)[0]);
+        assert_eq!(inside(&outside.netns, || ask((NODE, NODE_PORT).into())), says(&OUTSIDE)[0]);
+
+        // Only from this machine; then from a range; then from this machine again: a gate changes whole.
+        for _ in 0..2 {
+            table.apply(published(&[&a], Some(&["127.0.0.0/8"]), false)).expect("to apply");
+            assert_eq!(from_outside(), refused);
+            assert_eq!(from_here(), says(&slot.gateway()));
+            assert_eq!([ask(near), ask_udp(near)], refused, "its other addresses are not loopback");
+            table.apply(published(&[&a], Some(&["10.9.0.0/16", "192.0.2.77/24"]), false)).expect("to apply");
+            assert_eq!(from_outside(), says(&OUTSIDE));
+            assert_eq!(from_here(), refused);
+        }
+
+        // Endpoints share the callers, unless a caller stays with one; without any, callers are refused.
+        table.apply(published(&[&a, &b], Some(&[]), false)).expect("to apply");
+        assert_eq!(inside(&outside.netns, || answers(near, 40)).len(), 2);
+        table.apply(published(&[&a, &b], Some(&[]), true)).expect("to apply");
+        assert_eq!(inside(&outside.netns, || answers(near, 20)).len(), 1);
+        table.apply(published(&[], Some(&["0.0.0.0/0"]), false)).expect("to apply");
+        assert_eq!(from_outside(), refused);
+        table.apply(Rules::default()).expect("to apply");
         network.tear_down().await.expect("to tear down");
     });
 }

@@ -37,5 +37,6 @@ mod status;
 mod streams;
 mod volumes;
 
+pub use machine::address as machine_address;
 pub use network::{Attachment, NetworkError, PodNetwork, PodRef, Traffic};
 pub use node::{Config, Node, NodeError};

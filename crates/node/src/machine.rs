@@ -95,7 +95,8 @@ fn os_image(release: &str) -> String {
 
 /// The address from which the machine would speak to the world; loopback where it has no route there. Nothing is
 /// sent: connecting a datagram socket only asks the routing table.
-fn address() -> IpAddr {
+/// The machine's address as others reach it: that of the way to the outside; loopback where there is none.
+pub fn address() -> IpAddr {
     let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
     let Ok(socket) = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0)) else { return loopback };
     // An address set aside for documentation: any route to the outside will do.

@@ -117,6 +117,12 @@ impl Engine {
         let gateway = IpAddr::V4(slot.gateway());
         let net_config = yado_net::Config {
             ingress_address: Ipv4Addr::LOCALHOST.into(),
+            node_address: yado_node::machine_address(),
+            node_name: node_name.clone(),
+            own_ports: vec![
+                (http.port(), "its HTTP router (--http-port)".into()),
+                (api_address.port(), "its API (--api-port)".into()),
+            ],
             cluster_domain: CLUSTER_DOMAIN.into(),
             resolv_conf: fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
         };

@@ -88,6 +88,7 @@ pub enum Expression {
     RejectWithReset,
     RejectAsUnreachable,
     Drop,
+    Goto(String),
 }
 
 impl Expression {
@@ -157,6 +158,10 @@ impl Expression {
             Self::RejectWithReset => named("reject", &[number(1, 1), attribute(2, &[0])]),
             // ICMP code 3: port unreachable.
             Self::RejectAsUnreachable => named("reject", &[number(1, 0), attribute(2, &[3])]),
+            Self::Goto(chain) => {
+                let verdict = nest(2, &[be32(1, GOTO), string(2, chain)]);
+                named("immediate", &[number(1, 0), nest(2, &[verdict])])
+            }
             Self::Drop => named("immediate", &[number(1, 0), nest(2, &[nest(2, &[number(1, 0)])])]),
         }
     }
