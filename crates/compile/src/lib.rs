@@ -19,6 +19,7 @@ pub mod compose;
 pub mod diagnostic;
 pub mod docker_run;
 mod hcl;
+pub mod links;
 pub mod manifest;
 pub mod output;
 pub mod procfile;
