@@ -26,9 +26,12 @@
 //! `settings` reads the customizations, `lower` makes objects.
 
 pub mod check;
+mod implicit;
 pub mod load;
 mod lower;
+mod merge;
 pub mod parse;
+mod resolve;
 mod settings;
 
 use std::path::{Path, PathBuf};
@@ -133,14 +136,22 @@ pub struct Text {
     pub value: String,
 }
 
-/// Compiles the Appfile at `file` and everything it depends on.
+/// Compiles the Appfile at `file` and everything it depends on. `file` may be a Procfile or a directory of sources, too:
+/// an application named after its directory, about which its files say the rest.
 pub fn compile(file: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
-    lower::compile(load::load(file)?, options)
+    lower::compile(load::load(file, options)?, options)
 }
 
-/// Compiles the directory of a Procfile as an application named after the directory.
-pub fn compile_procfile(procfile: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
-    lower::compile(load::load_without_appfile(procfile)?, options)
+/// The name that the Appfile in `directory` gives to its application, as far as that file alone says it.
+pub(crate) fn name_in(directory: &Path) -> Option<String> {
+    let file = parse::parse_file(&directory.join("Appfile")).ok()?;
+    Some(file.application?.name?.value)
+}
+
+/// Whether applications of this type are an image that is run and not sources.
+fn is_docker(app_type: &str) -> bool {
+    // Otto's is the first; people have written the second for it.
+    ["docker-external", "docker"].contains(&app_type)
 }
 
 /// The directory that holds `file`: `.` for a bare file name.

@@ -14,12 +14,14 @@
 //! Nothing here asks the network (but for fetching dependencies that are elsewhere), the clock or chance: the same files
 //! give the same objects.
 
+mod app_json;
 pub mod appfile;
 pub mod compose;
+mod detect;
 pub mod diagnostic;
 pub mod docker_run;
+mod fetch;
 mod hcl;
-pub mod links;
 pub mod manifest;
 pub mod output;
 pub mod procfile;
@@ -277,21 +279,23 @@ impl Compiled {
 /// Every mistake found, not only the first, each with its place.
 pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
     match describe(path)? {
-        Description::Appfile(file) => appfile::compile(&file, options),
-        Description::Procfile(file) => appfile::compile_procfile(&file, options),
+        Description::Application(file) => appfile::compile(&file, options),
         Description::Manifests(files, name) => manifest::compile(&files, &name),
         Description::Rendered(renderer, name) => manifest::compile_rendered(&renderer, &name),
     }
 }
 
 enum Description {
-    Appfile(PathBuf),
-    Procfile(PathBuf),
+    /// An Appfile, a Procfile or a directory of sources.
+    Application(PathBuf),
     Manifests(Vec<PathBuf>, String),
     Rendered(manifest::Renderer, String),
 }
 
-/// Decides which format `path` is in, by name alone.
+/// What each Kubernetes object has.
+const API_VERSION: &[u8] = b"apiVersion";
+
+/// Decides which format `path` is in, by names and, of a directory without a description, by what is in its files.
 fn describe(path: &Path) -> Result<Description, Diagnostics> {
     let meta = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Diagnostic::of_file(path, "there is no such file or directory"),
@@ -300,9 +304,8 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
     if meta.is_file() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         return match path.extension().and_then(|e| e.to_str()) {
-            _ if name == "Procfile" => Ok(Description::Procfile(path.into())),
-            _ if name == "Appfile" => Ok(Description::Appfile(path.into())),
-            Some("hcl") => Ok(Description::Appfile(path.into())),
+            _ if name == "Procfile" || name == "Appfile" => Ok(Description::Application(path.into())),
+            Some("hcl") => Ok(Description::Application(path.into())),
             _ if manifest::Renderer::is_named(&name) => {
                 let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 describe(directory)
@@ -318,12 +321,9 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
             .into()),
         };
     }
-    for (file, description) in [
-        (path.join("Appfile"), Description::Appfile as fn(PathBuf) -> Description),
-        (path.join("Procfile"), Description::Procfile),
-    ] {
+    for file in [path.join("Appfile"), path.join("Procfile")] {
         if file.is_file() {
-            return Ok(description(file));
+            return Ok(Description::Application(file));
         }
     }
     let absolute = path
@@ -334,8 +334,16 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
         return Ok(Description::Rendered(renderer, name));
     }
     let files = manifest::files_in(path)?;
+    // Sources have YAML and JSON files of their own, which are no manifests.
+    let manifest = |file: &PathBuf| {
+        let text = std::fs::read(file).unwrap_or_default();
+        text.windows(API_VERSION.len()).any(|part| part == API_VERSION)
+    };
+    if !files.iter().any(manifest) && detect::app_type(path).is_some() {
+        return Ok(Description::Application(path.into()));
+    }
     if files.is_empty() {
-        let sentence = "holds no Appfile, no Procfile and no .yaml, .yml or .json manifest: add one, or name another directory";
+        let sentence = "holds no Appfile, no Procfile, no sources in a language known here and no .yaml, .yml or .json manifest: add one, or name another directory";
         return Err(Diagnostic::of_file(path, sentence).into());
     }
     Ok(Description::Manifests(files, name))

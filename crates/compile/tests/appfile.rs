@@ -605,17 +605,17 @@ fn mistakes_have_a_place_and_a_sentence() {
         "#]],
         ),
         (
-            "application {\n  name = \"x\"\n  dependency { source = \"./no\" }\n  dependency { source = \"github.com/a/b\" }\n}",
+            "application {\n  name = \"x\"\n  dependency { source = \"./no\" }\n  dependency { source = \"s3::https://a/b\" }\n}",
             expect![[r#"
                 Appfile:3:25: dependency "./no" does not exist: there is no directory no
-                Appfile:4:25: dependency "github.com/a/b" is not fetched: only local directories are understood yet, so clone it beside this app and name its directory
+                Appfile:4:25: dependency "s3::https://a/b" is not understood: s3:: is no way to fetch that is known here: there are git::, hg:: and https://
             "#]],
         ),
         (
             "application { name = \"x\" }\ncustomization { prot = 80 }",
             expect![[r#"
-            Appfile:2:17: "prot" is no setting of an application: there are port, image and run_args
-        "#]],
+                Appfile:2:17: "prot" is no setting of an application: there are port, run_command, python_entrypoint, and image and run_args for docker-external
+            "#]],
         ),
         (
             "application { name = \"x\" }\ncustomization { port = 80000 }",
@@ -641,8 +641,7 @@ fn mistakes_have_a_place_and_a_sentence() {
             expect![[r#"
                 warning: Appfile:1:22: application "My App" is called my-app, as host names have to be
                 warning: Appfile:3:3: image has no effect: it is for type docker-external, and this is custom
-                warning: Appfile:4:3: ruby_version has no effect here: what runs is the Procfile's processes
-                warning: Appfile:6:1: customization "x" has no effect: those that have one here are app (or no name), docker, env and scale
+                warning: Appfile:4:3: ruby_version asks for Ruby 2; it runs on Debian 12's, which is 3.1
             "#]],
         ),
     ] {
@@ -709,14 +708,14 @@ fn mistakes_across_files() {
         (
             vec![("Appfile", "application {\n  name = \"a\"\n  type = \"cobol\"\n}".into())],
             expect![[r#"
-            warning: Appfile:3:10: nothing of a is started: type "cobol" is unknown (known are custom, docker-external, go, java, node, php, python, rails, ruby, rust, static), and there is no Procfile; add a line like web: COMMAND to one
-        "#]],
+                warning: Appfile:3:10: nothing of a is started: type "cobol" is unknown (known are custom, docker-external, go, java, node, php, python, rails, ruby, rust, scriptpack, static, wordpress), and there is no Procfile; add a line like web: COMMAND to one
+            "#]],
         ),
         (
             vec![("readme", String::new())],
             expect![[r#"
-            .: holds no Appfile, no Procfile and no .yaml, .yml or .json manifest: add one, or name another directory
-        "#]],
+                .: holds no Appfile, no Procfile, no sources in a language known here and no .yaml, .yml or .json manifest: add one, or name another directory
+            "#]],
         ),
     ] {
         let files: Vec<(&str, &str)> = files.iter().map(|(n, t)| (*n, t.as_str())).collect();
@@ -730,49 +729,62 @@ fn run_args_become_parts_of_a_pod() {
         (
             "-p 127.0.0.1:80:8080/udp -p 9000-9001 --expose=70",
             expect![[r#"
-            - name: udp-80
-              port: 80
-              protocol: UDP
-              targetPort: 8080
-            - name: tcp-9000
-              port: 9000
-              protocol: TCP
-              targetPort: 9000
-            - name: tcp-9001
-              port: 9001
-              protocol: TCP
-              targetPort: 9001
-            - name: tcp-70
-              port: 70
-              protocol: TCP
-              targetPort: 70
-            automountServiceAccountToken: false
-            containers:
-            - image: x
-              imagePullPolicy: IfNotPresent
-              name: app
-              ports:
-              - containerPort: 8080
-                name: udp-80
-                protocol: UDP
-              - containerPort: 9000
-                name: tcp-9000
-                protocol: TCP
-              - containerPort: 9001
-                name: tcp-9001
-                protocol: TCP
-              - containerPort: 70
-                name: tcp-70
-                protocol: TCP
-              readinessProbe:
-                periodSeconds: 1
-                tcpSocket:
+                - name: udp-80
+                  port: 80
+                  protocol: UDP
+                  targetPort: 8080
+                - name: tcp-9000
                   port: 9000
-        "#]],
+                  protocol: TCP
+                  targetPort: 9000
+                - name: tcp-9001
+                  port: 9001
+                  protocol: TCP
+                  targetPort: 9001
+                - name: tcp-70
+                  port: 70
+                  protocol: TCP
+                  targetPort: 70
+                automountServiceAccountToken: false
+                containers:
+                - image: x
+                  imagePullPolicy: IfNotPresent
+                  name: app
+                  ports:
+                  - containerPort: 8080
+                    name: udp-80
+                    protocol: UDP
+                  - containerPort: 9000
+                    name: tcp-9000
+                    protocol: TCP
+                  - containerPort: 9001
+                    name: tcp-9001
+                    protocol: TCP
+                  - containerPort: 70
+                    name: tcp-70
+                    protocol: TCP
+                  readinessProbe:
+                    periodSeconds: 1
+                    tcpSocket:
+                      port: 9000
+                - name: udp-80
+                  port: 80
+                  protocol: UDP
+                  targetPort: 8080
+                - name: tcp-9000
+                  port: 9000
+                  protocol: TCP
+                  targetPort: 9000
+                - name: tcp-9001
+                  port: 9001
+                  protocol: TCP
+                  targetPort: 9001
+            "#]],
         ),
         (
             "-dit --rm --name=x --restart on-failure -v /data -v cache:/c -v ./src:/src:ro",
             expect![[r#"
+                warning: Appfile:6:14: run_args: --restart has no effect: it is always started again
                 null
                 automountServiceAccountToken: false
                 containers:
@@ -804,6 +816,7 @@ fn run_args_become_parts_of_a_pod() {
         (
             "-m 512m --cpus 1.5 -u 5:6 --cap-add NET_ADMIN --read-only -w /w -h h --entrypoint sh",
             expect![[r#"
+                null
                 null
                 automountServiceAccountToken: false
                 containers:

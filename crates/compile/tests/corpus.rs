@@ -39,7 +39,8 @@ fn every_otto_example_compiles() {
             assert_eq!(compiled.app, name);
             assert_eq!(compiled.warnings, []);
             let kinds: Vec<(&str, &str)> = compiled.objects.iter().map(|o| (o.kind(), o.name())).collect();
-            assert_eq!(kinds, [("Service", name), ("Deployment", name)]);
+            let public = format!("{name}-public");
+            assert_eq!(kinds, [("Service", name), ("Deployment", name), ("Service", &public)]);
         }
     }
 }

@@ -3,20 +3,14 @@
 //! Otto let `project` and `infrastructure` be left out together and filled both in; where one is written, the other
 //! has to fit it.
 
-use std::path::Path;
-
 use super::{Appfile, Application, Infrastructure, Project, Text};
-use crate::diagnostic::{Findings, Position};
+use crate::diagnostic::Findings;
 
 /// Reports what is missing or does not fit. A dependency takes the infrastructure of the application that was asked
 /// for, so that part is checked for that one (`root`) only.
-pub(super) fn check(file: &Appfile, path: &Path, root: bool, found: &mut Findings) {
-    match &file.application {
-        Some(application) => check_application(application, found),
-        None => found.error(
-            &Position::of_file(path),
-            "has no application block: write application { name = \"...\" }",
-        ),
+pub(super) fn check(file: &Appfile, root: bool, found: &mut Findings) {
+    if let Some(application) = &file.application {
+        check_application(application, found);
     }
     if let Some(project) = &file.project {
         not_empty(&project.name, "project", found);

@@ -1,16 +1,27 @@
 //! An Appfile with all it imports and depends on.
 //!
-//! Imports are merged into the file that names them. Dependencies become applications of their own, each directory
-//! once, however many name it. A dependency needs its `.ottoid`, so that its identity does not hang on its name.
+//! Imports are merged into the file that names them. What an Appfile leaves open is filled in, as Otto did: first with
+//! what the directory shows (its name, its type), over that what the type brings along (a Ruby application with the gem
+//! `pg` depends on PostgreSQL), over that what is written.
+//!
+//! Dependencies become applications of their own, each directory once, however many name it. A dependency needs its
+//! `.ottoid`, so that its identity does not hang on its name. One that was fetched may do without: whoever fetches it
+//! cannot add the file, and is told so.
 
 use std::{
     collections::HashMap,
-    path::{Component, Path, PathBuf},
+    path::{Path, PathBuf},
 };
 
-use super::{Appfile, Application, Customization, Import, Text, check, directory_of, parse};
+use super::{
+    Appfile, Application, Import, Text, check, directory_of, implicit, merge::merge, parse, resolve::Resolver,
+};
 use crate::{
+    Event, Options,
+    app_json::{self, AppJson},
+    detect,
     diagnostic::{Diagnostic, Diagnostics, Findings, Position},
+    fetch::{Fetcher, Purpose},
     procfile::{self, Process},
 };
 
@@ -36,9 +47,9 @@ pub struct Tree {
 pub struct App {
     /// The directory.
     pub directory: PathBuf,
-    /// The Appfile, or the Procfile where there is no Appfile.
+    /// The Appfile; the Procfile, or the directory, where there is no Appfile.
     pub path: PathBuf,
-    /// The Appfile with imports merged, checked. Its application has a name.
+    /// The Appfile with imports merged, checked.
     pub file: Appfile,
     /// The application's name as written or, where it is not, the directory's.
     pub name: Text,
@@ -46,28 +57,43 @@ pub struct App {
     pub app_type: String,
     /// Process types, where there is a Procfile.
     pub processes: Option<Vec<Process>>,
+    /// What an `app.json` says.
+    pub(crate) app_json: AppJson,
     /// The identity in `.ottoid`, if there is one.
     pub id: Option<String>,
     /// Places in [`Tree::apps`] of what it depends on.
     pub dependencies: Vec<usize>,
 }
 
-/// Loads the Appfile at `file`.
+/// Loads the Appfile at `file`, or the directory of the Procfile at `file`, which has no Appfile, or the directory
+/// `file`, which has neither.
 ///
 /// # Errors
 ///
 /// Every mistake in every file that is reached.
-pub fn load(file: &Path) -> Result<Tree, Diagnostics> {
-    Loader::run(file.into())
+pub fn load(file: &Path, options: &Options) -> Result<Tree, Diagnostics> {
+    options.events.tell(&Event::Loading { path: file.into() });
+    let directory = if file.is_dir() { file.to_path_buf() } else { directory_of(file) };
+    let mut loader = Loader {
+        options,
+        resolver: Resolver::new(Fetcher::new(&directory, options.update, &options.events)),
+        apps: Vec::new(),
+        seen: HashMap::new(),
+        path: Vec::new(),
+        found: Findings::default(),
+    };
+    match directory.canonicalize() {
+        Ok(canonical) => drop(loader.app(file.into(), directory, canonical, true)),
+        Err(e) => loader.found.error(&Position::of_file(&directory), format!("cannot be read: {e}")),
+    }
+    loader.same_names();
+    let warnings = loader.found.finish()?;
+    Ok(Tree { apps: loader.apps, warnings })
 }
 
-/// Loads the directory of `procfile`, which has no Appfile, as if it had one that says nothing.
-pub fn load_without_appfile(procfile: &Path) -> Result<Tree, Diagnostics> {
-    Loader::run(procfile.into())
-}
-
-#[derive(Default)]
-struct Loader {
+struct Loader<'a> {
+    options: &'a Options,
+    resolver: Resolver<'a>,
     apps: Vec<App>,
     /// Canonical directory to place in `apps`; none while it is being loaded.
     seen: HashMap<PathBuf, Option<usize>>,
@@ -76,36 +102,34 @@ struct Loader {
     found: Findings,
 }
 
-impl Loader {
-    fn run(file: PathBuf) -> Result<Tree, Diagnostics> {
-        let mut loader = Loader::default();
-        let directory = directory_of(&file);
-        match directory.canonicalize() {
-            Ok(canonical) => {
-                loader.app(file, directory, canonical, true);
-            }
-            Err(e) => {
-                loader.found.error(&Position::of_file(&directory), format!("cannot be read: {e}"));
-            }
-        }
-        loader.same_names();
-        let warnings = loader.found.finish()?;
-        Ok(Tree { apps: loader.apps, warnings })
-    }
-
+impl Loader<'_> {
     /// Loads one application after its dependencies; its place, unless it is broken.
     fn app(&mut self, path: PathBuf, directory: PathBuf, canonical: PathBuf, root: bool) -> Option<usize> {
         let base = canonical.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.seen.insert(canonical.clone(), None);
-        let file = self.read(&path, &directory)?;
         let errors = self.found.errors.len();
-        check::check(&file, &path, root, &mut self.found);
-        let application = file.application.clone()?;
-        let name = application.name.clone().unwrap_or(Text { at: application.at.clone(), value: base });
+        let mut file = self.read(&path, &directory)?;
+        check::check(&file, root, &mut self.found);
+        let whole = Position::of_file(&path);
+        let detected =
+            Application { at: whole, name: None, app_type: None, detect: true, dependencies: Vec::new() };
+        let (written, mut application) =
+            (file.application.is_some(), file.application.take().unwrap_or(detected));
+        let app_json = app_json::read(&directory, &self.options.env, &mut self.found);
         let processes = self.processes(&directory);
-        let has_procfile = directory.join("Procfile").is_file();
-        let app_type = self.app_type(&application, &directory, has_procfile);
+        let app_type = self.app_type(&application, &directory, written, &app_json);
+        let named = application.name.clone();
+        let name = named.unwrap_or_else(|| Text {
+            at: application.at.clone(),
+            value: app_json.name.clone().filter(|_| !is_appfile(&path)).unwrap_or(base),
+        });
+        if let (Some(app_type), true) = (&app_type, is_appfile(&path) || processes.is_none()) {
+            implicit::add(&mut application, app_type, &directory, &mut self.found);
+        }
         let id = self.id(&directory);
+        if root {
+            self.options.events.tell(&Event::FetchingDependencies);
+        }
         self.path.push((canonical.clone(), name.value.clone()));
         let mut dependencies = Vec::new();
         for source in &application.dependencies {
@@ -115,18 +139,17 @@ impl Loader {
         if self.found.errors.len() > errors {
             return None;
         }
+        file.application = Some(application);
         let place = self.apps.len();
-        self.apps.push(App { directory, path, file, name, app_type: app_type?, processes, id, dependencies });
+        let app_type = app_type?;
+        self.apps.push(App { directory, path, file, name, app_type, processes, app_json, id, dependencies });
         self.seen.insert(canonical, Some(place));
         Some(place)
     }
 
     fn read(&mut self, path: &Path, directory: &Path) -> Option<Appfile> {
-        if path.file_name().is_some_and(|n| n == "Procfile") {
-            let at = Position::of_file(path);
-            let application =
-                Application { at, name: None, app_type: None, detect: true, dependencies: Vec::new() };
-            return Some(Appfile { application: Some(application), ..Appfile::default() });
+        if !is_appfile(path) {
+            return Some(Appfile::default());
         }
         match parse::parse_file(path) {
             Ok(file) => self.with_imports(file, directory, &mut vec![directory.canonicalize().ok()?]),
@@ -156,7 +179,7 @@ impl Loader {
     }
 
     fn import(&mut self, source: &Text, from: &Path, stack: &mut Vec<PathBuf>) -> Option<Appfile> {
-        let directory = self.local_directory(source, from, "import")?;
+        let directory = self.resolver.directory(source, from, Purpose::Import, &mut self.found)?;
         let canonical = directory.canonicalize().ok()?;
         if stack.contains(&canonical) || stack.len() > MAX_IMPORT_DEPTH {
             let sentence =
@@ -185,7 +208,7 @@ impl Loader {
     }
 
     fn dependency(&mut self, source: &Text, from: &Path) -> Option<usize> {
-        let directory = self.local_directory(source, from, "dependency")?;
+        let directory = self.resolver.directory(source, from, Purpose::Dependency, &mut self.found)?;
         let canonical = directory.canonicalize().ok()?;
         if let Some(start) = self.path.iter().position(|(open, _)| *open == canonical) {
             let mut names: Vec<&str> = self.path[start..].iter().map(|(_, name)| name.as_str()).collect();
@@ -203,7 +226,8 @@ impl Loader {
             return None;
         }
         let candidates = [directory.join("Appfile"), directory.join("Procfile")];
-        let Some(path) = candidates.into_iter().find(|p| p.is_file()) else {
+        let file = candidates.into_iter().find(|p| p.is_file());
+        let Some(path) = file.or_else(|| detect::app_type(&directory).map(|_| directory.clone())) else {
             let shown = directory.display();
             let sentence =
                 format!("dependency \"{}\" has neither an Appfile nor a Procfile in {shown}", source.value);
@@ -211,45 +235,27 @@ impl Loader {
             return None;
         };
         if !directory.join(ID_FILE).is_file() {
-            let sentence = format!(
-                "dependency \"{}\" has no {ID_FILE}: run `yado compile {}` once and keep that file under version control",
-                source.value,
-                directory.display()
-            );
-            // Read on: what else is wrong with it is worth knowing at once.
-            self.found.error(&source.at, sentence);
+            self.no_id(source, &directory, &canonical);
         }
         self.app(path, directory, canonical, false)
     }
 
-    /// The directory that `source` names, if it is one on this machine.
-    fn local_directory(&mut self, source: &Text, from: &Path, what: &str) -> Option<PathBuf> {
-        let written = &source.value;
-        let (path, fetched_by) = match local_path(written) {
-            Ok(local) => local,
-            Err(Remote) => {
-                let sentence = format!(
-                    "{what} \"{written}\" is not fetched: only local directories are understood yet, so clone it beside this app and name its directory"
-                );
-                self.found.error(&source.at, sentence);
-                return None;
-            }
-        };
-        if let Some(tool) = fetched_by {
-            let sentence =
-                format!("{what} \"{written}\" is read as the directory is, not as {tool} last committed it");
-            self.found.warn(&source.at, sentence);
+    /// Whoever has the directory can give it an identity; whoever fetched it goes by its name.
+    fn no_id(&mut self, source: &Text, directory: &Path, canonical: &Path) {
+        if self.resolver.is_fetched(canonical) {
+            let sentence = format!(
+                "dependency \"{}\" has no {ID_FILE}: it is known by its name alone until its author adds one",
+                source.value
+            );
+            return self.found.warn(&source.at, sentence);
         }
-        let directory: PathBuf =
-            from.join(path).components().filter(|c| !matches!(c, Component::CurDir)).collect();
-        let directory = if directory.as_os_str().is_empty() { PathBuf::from(".") } else { directory };
-        if directory.is_dir() {
-            return Some(directory);
-        }
-        let shown = directory.display();
-        self.found
-            .error(&source.at, format!("{what} \"{written}\" does not exist: there is no directory {shown}"));
-        None
+        let sentence = format!(
+            "dependency \"{}\" has no {ID_FILE}: run `yado compile {}` once and keep that file under version control",
+            source.value,
+            directory.display()
+        );
+        // It is read on: what else is wrong with it is worth knowing at once.
+        self.found.error(&source.at, sentence);
     }
 
     fn processes(&mut self, directory: &Path) -> Option<Vec<Process>> {
@@ -266,19 +272,32 @@ impl Loader {
         }
     }
 
-    fn app_type(&mut self, application: &Application, directory: &Path, procfile: bool) -> Option<String> {
+    fn app_type(
+        &mut self,
+        application: &Application,
+        directory: &Path,
+        has_block: bool,
+        app_json: &AppJson,
+    ) -> Option<String> {
         if let Some(written) = &application.app_type {
             return Some(written.value.clone());
         }
-        let detected = application.detect.then(|| detect(directory)).flatten();
+        let detected =
+            application.detect.then(|| app_json.language.or_else(|| detect::app_type(directory))).flatten();
+        let procfile = directory.join("Procfile").is_file();
         if let Some(found) = detected.or(procfile.then_some("custom")) {
             return Some(found.into());
         }
         let reason =
             if application.detect { "nothing in its directory shows one" } else { "detect is false" };
-        let sentence = format!(
-            "application has no type and {reason}: write type = \"...\", or add a Procfile with a line like web: COMMAND"
-        );
+        let advice = "or add a Procfile with a line like web: COMMAND";
+        let sentence = if has_block {
+            format!("application has no type and {reason}: write type = \"...\", {advice}")
+        } else {
+            format!(
+                "has no application block, and {reason} of a type: write application {{ type = \"...\" }}, {advice}"
+            )
+        };
         self.found.error(&application.at, sentence);
         None
     }
@@ -320,107 +339,7 @@ impl Loader {
     }
 }
 
-/// Lays what `imported` says over `file`.
-fn merge(file: &mut Appfile, imported: Appfile) {
-    match (&mut file.application, imported.application) {
-        (Some(own), Some(other)) => {
-            own.name = other.name.or(own.name.take());
-            own.app_type = other.app_type.or(own.app_type.take());
-            own.detect &= other.detect;
-            if !other.dependencies.is_empty() {
-                own.dependencies = other.dependencies;
-            }
-        }
-        (own @ None, other) => *own = other,
-        (Some(_), None) => {}
-    }
-    file.project = imported.project.or(file.project.take());
-    for mut infrastructure in imported.infrastructures {
-        match file.infrastructures.iter_mut().find(|i| i.name.value == infrastructure.name.value) {
-            Some(own) => {
-                if infrastructure.foundations.is_empty() {
-                    infrastructure.foundations = std::mem::take(&mut own.foundations);
-                }
-                *own = infrastructure;
-            }
-            None => file.infrastructures.push(infrastructure),
-        }
-    }
-    let customizations: Vec<Customization> = imported.customizations;
-    file.customizations.extend(customizations);
-}
-
-/// A source that has to be fetched.
-#[derive(Debug, PartialEq)]
-struct Remote;
-
-/// The path that a source names on this machine, and the tool that Otto would have copied it with, if any.
-fn local_path(source: &str) -> Result<(&str, Option<&str>), Remote> {
-    if let Some((tool, rest)) = source.split_once("::") {
-        let rest = rest.strip_prefix("file://").unwrap_or(rest);
-        let local = rest.starts_with(['.', '/']);
-        let tool = (tool != "file").then_some(tool);
-        return if local { Ok((rest, tool)) } else { Err(Remote) };
-    }
-    if let Some(path) = source.strip_prefix("file://") {
-        return Ok((path, None));
-    }
-    let hosted = ["github.com/", "bitbucket.org/", "git@"].iter().any(|host| source.starts_with(host));
-    if hosted || source.contains("://") { Err(Remote) } else { Ok((source, None)) }
-}
-
-/// The application type that a directory's files show, as Otto's own detection had it.
-fn detect(directory: &Path) -> Option<&'static str> {
-    const BY_NAME: [(&str, &str); 9] = [
-        ("Gemfile", "ruby"),
-        ("package.json", "node"),
-        ("requirements.txt", "python"),
-        ("setup.py", "python"),
-        ("composer.json", "php"),
-        ("pom.xml", "java"),
-        ("build.gradle", "java"),
-        ("Cargo.toml", "rust"),
-        ("go.mod", "go"),
-    ];
-    const BY_EXTENSION: [(&str, &str); 3] = [("go", "go"), ("py", "python"), ("php", "php")];
-    if let Some((_, found)) = BY_NAME.iter().find(|(name, _)| directory.join(name).is_file()) {
-        return Some(found);
-    }
-    let entries = std::fs::read_dir(directory).ok()?;
-    let extensions: Vec<String> = entries
-        .flatten()
-        .filter_map(|e| e.path().extension().map(|x| x.to_string_lossy().into_owned()))
-        .collect();
-    BY_EXTENSION
-        .iter()
-        .find(|(extension, _)| extensions.iter().any(|e| e == extension))
-        .map(|(_, found)| *found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sources_are_local_or_remote() {
-        type Local<'a> = Result<(&'a str, Option<&'a str>), Remote>;
-        let rows: &[(&str, Local)] = &[
-            ("./child", Ok(("./child", None))),
-            ("child", Ok(("child", None))),
-            ("../", Ok(("../", None))),
-            ("/srv/app", Ok(("/srv/app", None))),
-            ("file:///srv/app", Ok(("/srv/app", None))),
-            ("git::./child", Ok(("./child", Some("git")))),
-            ("git::file:///srv/app", Ok(("/srv/app", Some("git")))),
-            ("github.com/hashicorp/otto/examples/mongodb", Err(Remote)),
-            ("bitbucket.org/a/b", Err(Remote)),
-            ("git::https://github.com/a/b.git//sub?ref=v1", Err(Remote)),
-            ("hg::http://example.com/a", Err(Remote)),
-            ("git@github.com:a/b.git", Err(Remote)),
-            ("https://example.com/a.tgz", Err(Remote)),
-        ];
-        for (source, expect) in rows {
-            assert_eq!(&local_path(source), expect, "{source}");
-        }
-    }
+/// Whether the description of an application is an Appfile, and not a Procfile or its directory.
+pub(super) fn is_appfile(path: &Path) -> bool {
+    path.is_file() && path.file_name().is_some_and(|n| n != "Procfile")
 }

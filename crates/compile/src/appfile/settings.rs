@@ -4,31 +4,37 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::{Appfile, Customization, Setting, Text};
-use crate::diagnostic::{Findings, Position};
+use super::{Appfile, Setting, Text};
+use crate::{
+    detect,
+    diagnostic::{Findings, Position},
+};
 
 /// More of one process type than a description should start by a slip of the keyboard.
 const MAX_SCALE: i64 = 1000;
 
-/// Customizations that Otto knew and that say nothing about where Yado runs an app: versions of runtimes that it
-/// installed, and the tools it drove.
-const WITHOUT_EFFECT: [&str; 16] = [
-    "dep_vagrantfile",
-    "dev_vagrantfile",
-    "go_import_path",
-    "go_version",
-    "gradle_version",
-    "import_path",
-    "maven_version",
-    "node_version",
-    "packer",
-    "php_version",
-    "python_entrypoint",
-    "python_version",
-    "ruby_version",
-    "run_command",
-    "terraform",
-    "vagrantfile",
+/// Customizations that Otto knew and that say nothing about where Yado runs an app, and why.
+const WITHOUT_EFFECT: [(&str, &str); 7] = [
+    ("dep_vagrantfile", "no virtual machine is made; what it installs goes into an Aptfile"),
+    ("dev_vagrantfile", "no virtual machine is made; what it installs goes into an Aptfile"),
+    ("vagrantfile", "no virtual machine is made; what it installs goes into an Aptfile"),
+    ("packer", "images are built from the sources; what it installs goes into an Aptfile"),
+    ("terraform", "nothing is set up elsewhere; the app runs where its objects are applied"),
+    ("go_import_path", "the import path is the one in go.mod"),
+    ("import_path", "the import path is the one in go.mod"),
+];
+
+/// Versions that Otto installed, and the language of each.
+const VERSIONS: [(&str, &str); 9] = [
+    ("go_version", "go"),
+    ("java_version", "java"),
+    ("jdk_version", "java"),
+    ("maven_version", "maven"),
+    ("node_version", "node"),
+    ("php_version", "php"),
+    ("python_version", "python"),
+    ("ruby_version", "ruby"),
+    ("rust_version", "rust"),
 ];
 
 /// Settings of one application, later customizations laid over earlier ones.
@@ -44,6 +50,10 @@ pub(super) struct Settings {
     pub image: Option<Text>,
     /// `docker-external`: the flags of `docker run`.
     pub run_args: Option<Text>,
+    /// How its `web` process is started.
+    pub run_command: Option<Text>,
+    /// Python: the module and object that serve web pages.
+    pub python_entrypoint: Option<Text>,
 }
 
 /// A number of processes and where it is written.
@@ -53,38 +63,27 @@ pub(super) struct Scale {
     pub replicas: i32,
 }
 
-/// Reads `file`'s customizations for an application of type `app_type`.
+/// Reads `file`'s customizations for an application of type `app_type`. But for `scale` and `env`, a block's name says
+/// nothing: Otto laid all of them over each other, and Appfiles name them as they like.
 pub(super) fn read(file: &Appfile, app_type: &str, found: &mut Findings) -> Settings {
     let mut settings = Settings::default();
     for customization in &file.customizations {
+        let each = customization.settings.iter();
         match customization.name.as_str() {
-            "scale" => customization.settings.iter().for_each(|s| settings.scale(s, found)),
-            "env" => customization.settings.iter().for_each(|s| settings.env(s, found)),
-            "app" | "docker" => {
-                customization.settings.iter().for_each(|s| settings.app(s, app_type, true, found));
-            }
-            name if name == app_type || ["dev", "dev-dep", "build", "deploy"].contains(&name) => {
-                customization.settings.iter().for_each(|s| settings.app(s, app_type, false, found));
-            }
-            _ => applies_to_nothing(customization, found),
+            "scale" => each.for_each(|s| settings.scale(s, found)),
+            "env" => each.for_each(|s| settings.env(s, found)),
+            "app" | "docker" => each.for_each(|s| settings.app(s, app_type, true, found)),
+            _ => each.for_each(|s| settings.app(s, app_type, false, found)),
         }
     }
     settings
-}
-
-fn applies_to_nothing(customization: &Customization, found: &mut Findings) {
-    let sentence = format!(
-        "customization \"{}\" has no effect: those that have one here are app (or no name), docker, env and scale",
-        customization.name
-    );
-    found.warn(&customization.at, sentence);
 }
 
 impl Settings {
     /// One setting of the application itself. In a block whose name Otto left to application types (`strict` is
     /// false) an unknown setting may have meant something to one of them.
     fn app(&mut self, setting: &Setting, app_type: &str, strict: bool, found: &mut Findings) {
-        let docker = app_type == "docker-external";
+        let docker = super::is_docker(app_type);
         match setting.key.as_str() {
             "port" => {
                 match as_integer(&setting.value).and_then(|i| u16::try_from(i).ok()).filter(|p| *p != 0) {
@@ -101,17 +100,31 @@ impl Settings {
             }
             "image" => self.image = text(setting, found).or(self.image.take()),
             "run_args" => self.run_args = text(setting, found).or(self.run_args.take()),
-            key if WITHOUT_EFFECT.contains(&key) => {
-                found.warn(
-                    &setting.at,
-                    format!("{key} has no effect here: what runs is the Procfile's processes"),
-                );
+            "run_command" => self.run_command = text(setting, found).or(self.run_command.take()),
+            "python_entrypoint" => {
+                self.python_entrypoint = text(setting, found).or(self.python_entrypoint.take())
             }
-            key if strict => found.error(
-                &setting.at,
-                format!("\"{key}\" is no setting of an application: there are port, image and run_args"),
-            ),
-            key => found.warn(&setting.at, format!("{key} has no effect here")),
+            key => self.known_to_otto(key, setting, strict, found),
+        }
+    }
+
+    fn known_to_otto(&mut self, key: &str, setting: &Setting, strict: bool, found: &mut Findings) {
+        if let Some((_, reason)) = WITHOUT_EFFECT.iter().find(|(name, _)| *name == key) {
+            found.warn(&setting.at, format!("{key} has no effect here: {reason}"));
+        } else if let Some((_, language)) = VERSIONS.iter().find(|(name, _)| *name == key) {
+            let wanted = text(setting, found).map(|t| t.value).unwrap_or_default();
+            if let Some(sentence) = detect::difference(language, &wanted) {
+                found.warn(&setting.at, format!("{key} {sentence}"));
+            }
+        } else if key.ends_with("_version") {
+            found.warn(&setting.at, format!("{key} has no effect here: it is the version that Debian has"));
+        } else if strict {
+            let sentence = format!(
+                "\"{key}\" is no setting of an application: there are port, run_command, python_entrypoint, and image and run_args for docker-external"
+            );
+            found.error(&setting.at, sentence);
+        } else {
+            found.warn(&setting.at, format!("{key} has no effect here"));
         }
     }
 

@@ -9,4 +9,3 @@ mod kubectl;
 mod lives;
 mod network;
 mod pods;
-mod published;

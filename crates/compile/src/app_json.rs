@@ -1,0 +1,270 @@
+//! `app.json`: what Heroku is told of an application beside its Procfile.
+//!
+//! | field | becomes |
+//! |---|---|
+//! | `env` | environment of every process. A value that is missing is taken from the caller's environment; one with `"generator": "secret"` is made once and kept in `.yado/secrets.json` |
+//! | `formation` | how many of each process type, unless the Appfile scales it |
+//! | `buildpacks` | the language, unless the Appfile names a type |
+//! | `addons` | a warning with the dependency to write in its place |
+//! | `name` | the application's name where nothing else names it and it can be part of a host name |
+
+use std::{collections::BTreeMap, fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
+
+use crate::{
+    diagnostic::{Findings, Position},
+    hcl::{Item, Kind, Node, json},
+    source::Source,
+};
+
+/// As Heroku's.
+const SECRET_BYTES: usize = 32;
+
+/// Heroku's buildpacks by the last word of their names.
+const BUILDPACKS: [(&str, &str); 13] = [
+    ("ruby", "ruby"),
+    ("nodejs", "node"),
+    ("python", "python"),
+    ("php", "php"),
+    ("java", "java"),
+    ("gradle", "java"),
+    ("go", "go"),
+    ("rust", "rust"),
+    ("static", "static"),
+    ("multi-procfile", ""),
+    ("apt", ""),
+    ("procfile", ""),
+    ("multi", ""),
+];
+
+/// Add-ons by how their names begin, and the example of Otto's that stands for each.
+const ADDONS: [(&str, &str); 16] = [
+    ("heroku-postgresql", "postgresql"),
+    ("heroku-redis", "redis"),
+    ("heroku-kvs", "redis"),
+    ("rediscloud", "redis"),
+    ("redistogo", "redis"),
+    ("redisgreen", "redis"),
+    ("openredis", "redis"),
+    ("cleardb", "mysql"),
+    ("jawsdb", "mysql"),
+    ("memcachier", "memcached"),
+    ("memcachedcloud", "memcached"),
+    ("mongolab", "mongodb"),
+    ("mongohq", "mongodb"),
+    ("ormongo", "mongodb"),
+    ("mongodb", "mongodb"),
+    ("postgres", "postgresql"),
+];
+
+/// What an application's `app.json` says.
+#[derive(Debug, Default)]
+pub(crate) struct AppJson {
+    /// Its name, where it can be part of a host name.
+    pub name: Option<String>,
+    /// Environment that the file itself says.
+    pub env: BTreeMap<String, String>,
+    /// Environment that stands in no description: made here, or the caller's.
+    pub secrets: BTreeMap<String, String>,
+    /// Process types and how many of each.
+    pub formation: Vec<(String, Position, i32)>,
+    /// The language by its buildpacks.
+    pub language: Option<&'static str>,
+}
+
+struct Reader<'a> {
+    source: &'a Source,
+    directory: &'a Path,
+    found: &'a mut Findings,
+    app: AppJson,
+}
+
+/// Reads `directory`'s `app.json`, if it is one of Heroku's: Expo's files of that name say nothing here.
+pub(crate) fn read(directory: &Path, env: &BTreeMap<String, String>, found: &mut Findings) -> AppJson {
+    let path = directory.join("app.json");
+    if !path.is_file() {
+        return AppJson::default();
+    }
+    let source = match Source::read(&path) {
+        Ok(source) => source,
+        Err(mistake) => {
+            found.errors.push(mistake);
+            return AppJson::default();
+        }
+    };
+    let items = match json::parse(&source.text) {
+        Ok(items) => items,
+        Err(mistake) => {
+            found.error(&source.at(mistake.at), format!("is not JSON: {}", mistake.message));
+            return AppJson::default();
+        }
+    };
+    if items.iter().any(|i| i.name() == "expo") {
+        return AppJson::default();
+    }
+    let mut reader = Reader { source: &source, directory, found, app: AppJson::default() };
+    for item in &items {
+        reader.field(item, env);
+    }
+    reader.app
+}
+
+fn text(node: &Node) -> Option<String> {
+    match &node.kind {
+        Kind::String(s) => Some(s.clone()),
+        Kind::Number(n) => Some(n.to_string()),
+        Kind::Bool(b) => Some(b.to_string()),
+        _ => None,
+    }
+}
+
+fn fields(node: &Node) -> &[Item] {
+    if let Kind::Object(items) = &node.kind { items } else { &[] }
+}
+
+fn field<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
+    fields(node).iter().find(|i| i.name() == name).map(|i| &i.value)
+}
+
+fn list(node: &Node) -> &[Node] {
+    if let Kind::List(nodes) = &node.kind { nodes } else { &[] }
+}
+
+impl Reader<'_> {
+    fn at(&self, offset: usize) -> Position {
+        self.source.at(offset)
+    }
+
+    fn field(&mut self, item: &Item, env: &BTreeMap<String, String>) {
+        match item.name() {
+            "name" => {
+                let label = |name: &String| yado_types::names::dns_1035_label(name).is_ok();
+                self.app.name = text(&item.value).filter(label);
+            }
+            "env" => {
+                for variable in fields(&item.value) {
+                    self.variable(variable, env);
+                }
+            }
+            "formation" => {
+                for process in fields(&item.value) {
+                    self.process(process);
+                }
+            }
+            "addons" => list(&item.value).iter().for_each(|addon| self.addon(addon)),
+            "buildpacks" => list(&item.value).iter().for_each(|pack| self.buildpack(pack)),
+            "scripts" => {
+                for script in fields(&item.value) {
+                    let command = text(&script.value).unwrap_or_default();
+                    let at = self.at(script.at());
+                    let sentence = format!(
+                        "the script {} is not run: run it once by hand, as `yado exec` does: {command}",
+                        script.name()
+                    );
+                    self.found.warn(&at, sentence);
+                }
+            }
+            // What is shown in Heroku's pages, and settings of its review apps.
+            _ => {}
+        }
+    }
+
+    fn variable(&mut self, item: &Item, env: &BTreeMap<String, String>) {
+        let (name, at) = (item.name().to_string(), self.at(item.at()));
+        let value = text(&item.value).or_else(|| field(&item.value, "value").and_then(text));
+        let generated = field(&item.value, "generator").and_then(text).is_some_and(|g| g == "secret");
+        let required = field(&item.value, "required").and_then(text).is_none_or(|r| r != "false");
+        if let Some(value) = value {
+            self.app.env.insert(name, value);
+        } else if let Some(value) = env.get(&name) {
+            self.app.secrets.insert(name, value.clone());
+        } else if generated {
+            match secret(self.directory, &name) {
+                Ok(value) => drop(self.app.secrets.insert(name, value)),
+                Err(e) => self
+                    .found
+                    .error(&at, format!("the secret {name} cannot be kept in .yado/secrets.json: {e}")),
+            }
+        } else if required {
+            self.found.error(
+                &at,
+                format!(
+                    "{name} is required and has no value: set it in your environment, or write \"value\" here"
+                ),
+            );
+        }
+    }
+
+    fn process(&mut self, item: &Item) {
+        let at = self.at(item.at());
+        if let Some(quantity) = field(&item.value, "quantity") {
+            match text(quantity).and_then(|q| q.parse::<i32>().ok()).filter(|q| (0..=1000).contains(q)) {
+                Some(quantity) => self.app.formation.push((item.name().into(), at.clone(), quantity)),
+                None => {
+                    let at = self.at(quantity.at);
+                    self.found.error(&at, format!("how many {} is a number from 0 to 1000", item.name()));
+                }
+            }
+        }
+        if let Some(size) = field(&item.value, "size").and_then(text) {
+            self.found.warn(&at, format!("size {size} has no effect: each process has what the machine has"));
+        }
+    }
+
+    fn addon(&mut self, node: &Node) {
+        let Some(plan) = text(node).or_else(|| field(node, "plan").and_then(text)) else { return };
+        let name = plan.split([':', '@']).next().unwrap_or_default();
+        let at = self.at(node.at);
+        let known = ADDONS.iter().find(|(addon, _)| name.starts_with(addon));
+        let sentence = match known {
+            Some((_, example)) => format!(
+                "the add-on {name} is not made: write dependency {{ source = \"github.com/hashicorp/otto/examples/{example}\" }} \
+                 into the Appfile, and its address ({example}.service.consul) into customization \"env\""
+            ),
+            None => {
+                format!("the add-on {name} is not made: give the application what it offers as a dependency")
+            }
+        };
+        self.found.warn(&at, sentence);
+    }
+
+    fn buildpack(&mut self, node: &Node) {
+        let Some(url) = text(node).or_else(|| field(node, "url").and_then(text)) else { return };
+        let word = url.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
+        let word = word.trim_end_matches(".git").trim_start_matches("heroku-buildpack-");
+        match BUILDPACKS.iter().find(|(name, _)| *name == word) {
+            Some((_, "")) => {}
+            // The last one is the one that starts the application.
+            Some((_, language)) => self.app.language = Some(language),
+            None => {
+                let at = self.at(node.at);
+                self.found.warn(&at, format!("the buildpack {url} has no effect: there is no such one here"));
+            }
+        }
+    }
+}
+
+/// The secret `name` of the application in `directory`, made where there is none yet.
+fn secret(directory: &Path, name: &str) -> std::io::Result<String> {
+    let home = directory.join(".yado");
+    let path = home.join("secrets.json");
+    let mut all: BTreeMap<String, String> = match fs::read(&path) {
+        Ok(bytes) => serde_json::from_slice(&bytes)?,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
+        Err(e) => return Err(e),
+    };
+    if let Some(known) = all.get(name) {
+        return Ok(known.clone());
+    }
+    let bytes: [u8; SECRET_BYTES] = rand::random();
+    let value: String = bytes.iter().map(|b| format!("{b:02x}")).collect();
+    all.insert(name.into(), value.clone());
+    fs::create_dir_all(&home)?;
+    crate::fetch::ignore_in_git(&home)?;
+    let next = home.join(".secrets.json.next");
+    drop(fs::remove_file(&next));
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&next)?;
+    file.write_all(serde_json::to_string_pretty(&all)?.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&next, &path)?;
+    Ok(value)
+}

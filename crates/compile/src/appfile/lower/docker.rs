@@ -1,0 +1,194 @@
+//! Applications that are an image, with the flags of `docker run`.
+
+use std::{collections::BTreeMap, path::Path};
+
+use k8s_openapi::api::core::v1::Container;
+
+use super::{Lowering, Made, Settings, Text, dns_name, env_vars, pod};
+use crate::{
+    Published,
+    diagnostic::Findings,
+    docker_run::{self, Restart, Run},
+    workload::{Port, Workload, known_ports, pod::Part},
+};
+
+/// Container ports that a published image serves web pages on, by convention of the images themselves.
+const HTTP_PORTS: [u16; 6] = [80, 3000, 5000, 8000, 8080, 8888];
+
+impl Lowering<'_> {
+    pub(super) fn docker_external(&mut self, settings: Settings) {
+        // Otto ran the image of the application's own name where none was written.
+        let image = settings.image.as_ref().map_or_else(|| self.app.name.value.clone(), |i| i.value.clone());
+        let container = Container {
+            name: "app".into(),
+            image: Some(image.clone()),
+            image_pull_policy: Some("IfNotPresent".into()),
+            ..Container::default()
+        };
+        for key in [&settings.run_command, &settings.python_entrypoint].into_iter().flatten() {
+            self.found.warn(&key.at, "has no effect: what runs is what the image says");
+        }
+        let args = settings.run_args.as_ref();
+        let at = args.map_or_else(|| self.app.name.at.clone(), |a| a.at.clone());
+        let mut run = self.run_args(args, Part::new(container, pod()));
+        let mut ports = ports_of(&mut run, settings.port);
+        if ports.is_empty() {
+            ports = known_ports::of_image(&image).iter().map(|p| Port::new(*p, *p, "TCP")).collect();
+        }
+        let pod_annotations = run.part.annotations();
+        let (mut container, pod) = (run.part.container, run.part.pod);
+        // A customization "env" is laid over the flags, as the more particular of the two.
+        let env: BTreeMap<String, String> = run.env.into_iter().chain(settings.env).collect();
+        container.env = Some(env_vars(env)).filter(|e| !e.is_empty());
+        let http = ports.iter().position(|p| HTTP_PORTS.contains(&p.container) && p.protocol == "TCP");
+        if let Some(place) = http {
+            ports.swap(0, place);
+        }
+        let host = self.host.clone().filter(|_| http.is_some());
+        self.compiled.host = host.clone().or(self.compiled.host.take());
+        // A dependency is there for the applications that name it; outside it would only be in others' way.
+        let published = if self.host.is_some() { run.published } else { Vec::new() };
+        self.compiled.published.extend(published.iter().map(|p| Published {
+            component: "app".into(),
+            service: p.service(&self.name),
+            port: p.port,
+            target: p.target,
+            protocol: p.protocol.clone(),
+            host: host.clone().filter(|_| HTTP_PORTS.contains(&p.target)),
+        }));
+        let mut aliases = self.aliases();
+        aliases.extend(run.aliases);
+        let workload = Workload {
+            app: self.name.clone(),
+            component: "app".into(),
+            part_of: self.part_of.into(),
+            name: self.name.clone(),
+            service: Some(self.name.clone()),
+            aliases,
+            replicas: settings.scale.get("app").map_or(1, |s| s.replicas),
+            pod,
+            container,
+            ports,
+            published,
+            hosts: host.into_iter().collect(),
+            claims: run.claims,
+            annotations: self.annotations(),
+            pod_annotations,
+            ..Workload::default()
+        };
+        self.push(workload, run.links, &at);
+    }
+
+    /// What `run_args` says, over `part`.
+    fn run_args(&mut self, args: Option<&Text>, part: Part) -> Run {
+        let Some(args) = args else { return Run { part, ..Run::default() } };
+        let context = docker_run::Context { directory: &self.app.directory, env: &self.options.env };
+        let read = docker_run::split(&args.value)
+            .map_err(|mistake| vec![mistake.to_string()])
+            .map(|words| words.into_iter().map(|w| self.in_own_directory(w)).collect::<Vec<_>>())
+            .and_then(|words| docker_run::parse_flags(&words, part, context));
+        match read {
+            Ok(run) => {
+                for warning in run.warnings.iter().cloned().chain(beyond_one_pod(&run)) {
+                    self.found.warn(&args.at, format!("run_args: {warning}"));
+                }
+                run
+            }
+            Err(mistakes) => {
+                for mistake in mistakes {
+                    self.found.error(&args.at, format!("run_args: {mistake}"));
+                }
+                Run::default()
+            }
+        }
+    }
+
+    /// A flag's value with the paths at which Otto's machines had the application's directory: `/vagrant`, and
+    /// `/otto-deps/NAME-ID` for a dependency.
+    fn in_own_directory(&self, word: String) -> String {
+        let (flag, value) = match word.split_once('=').filter(|(flag, _)| flag.starts_with("--")) {
+            Some((flag, value)) => (format!("{flag}="), value.to_string()),
+            None => (String::new(), word),
+        };
+        let ends = |rest: &str| rest.is_empty() || rest.starts_with(['/', ':']);
+        let rest = match value.strip_prefix("/otto-deps/") {
+            Some(rest) => {
+                let own = rest.split(['/', ':']).next().unwrap_or_default();
+                own.starts_with(&self.app.name.value).then(|| &rest[own.len()..])
+            }
+            None => value.strip_prefix("/vagrant").filter(|rest| ends(rest)),
+        };
+        match rest {
+            Some(rest) => format!("{flag}{}{rest}", absolute(&self.app.directory)),
+            None => format!("{flag}{value}"),
+        }
+    }
+}
+
+fn absolute(directory: &Path) -> String {
+    let path = directory.canonicalize().unwrap_or_else(|_| directory.into());
+    path.to_string_lossy().into_owned()
+}
+
+/// Otto's machines answered at the published port, so the name does, too.
+fn ports_of(run: &mut Run, also: Option<u16>) -> Vec<Port> {
+    let mut ports: Vec<Port> = Vec::new();
+    for published in &run.published {
+        let port =
+            Port::new(published.port.unwrap_or(published.target), published.target, &published.protocol);
+        if ports.iter().all(|p| (p.service, &p.protocol) != (port.service, &port.protocol)) {
+            ports.push(port);
+        }
+    }
+    for port in std::mem::take(&mut run.ports) {
+        if ports.iter().all(|p| (p.container, &p.protocol) != (port.container, &port.protocol)) {
+            ports.push(port);
+        }
+    }
+    if let Some(port) = also.filter(|p| ports.iter().all(|known| known.container != *p)) {
+        ports.push(Port::new(port, port, "TCP"));
+    }
+    ports
+}
+
+/// What flags ask of other containers, which only a description of all of them could give.
+fn beyond_one_pod(run: &Run) -> Vec<String> {
+    let mut all = Vec::new();
+    for (container, _) in &run.volumes_from {
+        all.push(format!(
+            "--volumes-from {container} has no effect: each application has volumes of its own"
+        ));
+    }
+    for container in &run.joins {
+        all.push(format!(
+            "sharing with container {container} has no effect: each application has a Pod of its own"
+        ));
+    }
+    if run.publish_all {
+        all.push("-P has no effect: name the ports, as -p OUTSIDE:INSIDE".into());
+    }
+    if matches!(run.restart, Some(Restart::No | Restart::OnFailure(_))) {
+        all.push("--restart has no effect: it is always started again".into());
+    }
+    all
+}
+
+/// Gives each workload the variables of its links, and each target the name by which it is linked.
+pub(super) fn link(made: &mut [Made], found: &mut Findings) {
+    for place in 0..made.len() {
+        for (target, alias) in std::mem::take(&mut made[place].links) {
+            let at = made[place].at.clone();
+            let name = dns_name(&target);
+            let Some(other) = made.iter_mut().find(|m| m.workload.service.as_deref() == Some(&name)) else {
+                let sentence = format!(
+                    "run_args: --link {target} finds nothing: there is no application {target} among those that are compiled"
+                );
+                found.warn(&at, sentence);
+                continue;
+            };
+            if alias != name && !other.workload.aliases.contains(&alias) {
+                other.workload.aliases.push(alias.clone());
+            }
+        }
+    }
+}

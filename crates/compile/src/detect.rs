@@ -1,0 +1,106 @@
+//! What a directory of sources is, and how it is started where no Procfile says so.
+//!
+//! | type | its files | started as |
+//! |---|---|---|
+//! | `rails` | `config/application.rb`, or a Gemfile that names rails | `rails server` |
+//! | `ruby` | `Gemfile`, `config.ru`, `*.rb` | `rackup`, or `app.rb` |
+//! | `wordpress`, `php` | `wp-config.php`, `composer.json`, `*.php` | `php -S` in the public directory |
+//! | `java` | `pom.xml`, `build.gradle` | as the build decides |
+//! | `python` | `requirements.txt`, `setup.py`, `manage.py`, `*.py`, ... | gunicorn, uvicorn, flask or the file itself |
+//! | `go` | `go.mod`, `*.go` | as the build decides |
+//! | `rust` | `Cargo.toml` | as the build decides |
+//! | `node` | `package.json` | `npm start`, or `server.js` |
+//! | `static` | `index.html` | as the build decides |
+//!
+//! The order is Otto's: `package.json` comes late, as applications in other languages have one for their pages.
+//! Every web process listens on `$PORT`.
+
+mod process;
+mod version;
+
+use std::path::Path;
+
+pub(crate) use process::{Hints, Start, start};
+pub(crate) use version::{difference, differences};
+
+/// More of a file than is needed to see what it names; manifests of dependencies are far smaller.
+const MAX_READ: u64 = 1 << 20;
+
+/// The types by which Otto and Yado know applications, and the language whose runtime each one needs.
+const LANGUAGES: [(&str, &str); 10] = [
+    ("go", "go"),
+    ("java", "java"),
+    ("node", "node"),
+    ("php", "php"),
+    ("python", "python"),
+    ("rails", "rails"),
+    ("ruby", "ruby"),
+    ("rust", "rust"),
+    ("static", "static"),
+    ("wordpress", "php"),
+];
+
+/// The language that an application type is written in; none for types that are no language's.
+pub(crate) fn language(app_type: &str) -> Option<&'static str> {
+    LANGUAGES.iter().find(|(name, _)| *name == app_type).map(|(_, language)| *language)
+}
+
+/// The application type that a directory's files show.
+pub(crate) fn app_type(directory: &Path) -> Option<&'static str> {
+    let there = |names: &[&str]| names.iter().any(|name| directory.join(name).is_file());
+    let ends: Vec<String> = extensions(directory);
+    let ends = |extension: &str| ends.iter().any(|e| e == extension);
+    let rails = || there(&["config/application.rb"]) || gem(directory, "rails");
+    let found = [
+        ("rails", there(&["config/application.rb", "Gemfile"]) && rails()),
+        ("ruby", there(&["Gemfile", "config.ru"])),
+        ("wordpress", there(&["wp-config.php", "wp-config-sample.php"])),
+        ("php", there(&["composer.json", "index.php"])),
+        ("java", there(&["pom.xml", "build.gradle", "build.gradle.kts"])),
+        ("go", there(&["go.mod"])),
+        ("rust", there(&["Cargo.toml"])),
+        ("python", there(&["requirements.txt", "setup.py", "pyproject.toml", "Pipfile", "manage.py"])),
+        ("ruby", ends("rb")),
+        ("go", ends("go")),
+        ("php", ends("php")),
+        ("python", ends("py")),
+        ("node", there(&["package.json"])),
+        ("static", there(&["index.html", "public/index.html", "dist/index.html"])),
+    ];
+    found.into_iter().find(|(_, shown)| *shown).map(|(name, _)| name)
+}
+
+/// Whether a Gemfile or its lock names a gem.
+pub(crate) fn gem(directory: &Path, name: &str) -> bool {
+    let locked = |line: &str| {
+        line.strip_prefix("    ").and_then(|l| l.strip_prefix(name)).is_some_and(|l| l.starts_with(" ("))
+    };
+    if read(directory, "Gemfile.lock").lines().any(locked) {
+        return true;
+    }
+    read(directory, "Gemfile").lines().any(|line| gem_of_line(line) == Some(name))
+}
+
+/// `gem 'NAME', ...`
+fn gem_of_line(line: &str) -> Option<&str> {
+    let rest = line.trim_start().strip_prefix("gem").filter(|rest| rest.starts_with([' ', '(']))?;
+    let rest = rest.trim_start_matches([' ', '(']);
+    let quote = rest.chars().next().filter(|c| "'\"".contains(*c))?;
+    rest[1..].split(quote).next()
+}
+
+/// A file's text; empty where there is none that can be read.
+fn read(directory: &Path, name: &str) -> String {
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(directory.join(name));
+    if let Ok(file) = file {
+        drop(std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_READ), &mut bytes));
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn extensions(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let files = entries.flatten().filter(|e| e.path().is_file());
+    files.filter_map(|e| Some(e.path().extension()?.to_string_lossy().into_owned())).collect()
+}
