@@ -21,6 +21,7 @@ mod detect;
 pub mod diagnostic;
 pub mod docker_run;
 mod fetch;
+pub mod fleet;
 mod hcl;
 pub mod manifest;
 pub mod output;
@@ -280,6 +281,7 @@ impl Compiled {
 pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
     match describe(path)? {
         Description::Application(file) => appfile::compile(&file, options),
+        Description::Units(files, name) => fleet::compile(&files, &name, options),
         Description::Manifests(files, name) => manifest::compile(&files, &name),
         Description::Rendered(renderer, name) => manifest::compile_rendered(&renderer, &name),
     }
@@ -288,6 +290,8 @@ pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> 
 enum Description {
     /// An Appfile, a Procfile or a directory of sources.
     Application(PathBuf),
+    /// fleet units and their project.
+    Units(Vec<PathBuf>, String),
     Manifests(Vec<PathBuf>, String),
     Rendered(manifest::Renderer, String),
 }
@@ -297,6 +301,9 @@ const API_VERSION: &[u8] = b"apiVersion";
 
 /// Decides which format `path` is in, by names and, of a directory without a description, by what is in its files.
 fn describe(path: &Path) -> Result<Description, Diagnostics> {
+    if fleet::is_unit(path) {
+        return Ok(Description::Units(vec![path.into()], fleet::project_of(path)));
+    }
     let meta = std::fs::metadata(path).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Diagnostic::of_file(path, "there is no such file or directory"),
         _ => Diagnostic::of_file(path, format!("cannot be read: {e}")),
@@ -332,6 +339,12 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
     let name = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
     if let Some(renderer) = manifest::Renderer::of(path) {
         return Ok(Description::Rendered(renderer, name));
+    }
+    let units = fleet::files_in(path)?;
+    // Sources may hold a unit that installs them; fleet's own section shows that units are meant.
+    let meant = |unit: &PathBuf| std::fs::read(unit).is_ok_and(|t| t.windows(9).any(|w| w == b"[X-Fleet]"));
+    if !units.is_empty() && (units.iter().any(meant) || detect::app_type(path).is_none()) {
+        return Ok(Description::Units(units, name));
     }
     let files = manifest::files_in(path)?;
     // Sources have YAML and JSON files of their own, which are no manifests.

@@ -83,6 +83,16 @@ pub const ULIMITS: &str = "yado.dev/ulimits";
 /// them. A Pod's own fields only take numbers.
 pub const USERS: &str = "yado.dev/users";
 
+/// The name of the fleet unit that an object was compiled from, such as `web@1.service`, as an annotation.
+pub const UNIT: &str = "yado.dev/unit";
+/// Units that are reached by one name, such as the instances of a template, have one value of it on their Pods.
+pub const UNIT_GROUP: &str = "yado.dev/unit-group";
+/// Label of ConfigMaps that hold a fleet unit; its value is the state that is asked for: `inactive`, `loaded` or
+/// `launched`.
+pub const UNIT_STATE: &str = "yado.dev/unit-state";
+/// Label of nodes: the machine's ID (`/etc/machine-id`), for units that ask for one.
+pub const MACHINE_ID: &str = "yado.dev/machine-id";
+
 /// The image that is the node's own root file system, read-only under a layer of the container's own.
 pub const HOST_IMAGE: &str = "host";
 /// Label of nodes that allow [`HOST_IMAGE`]; its value is `true`.

@@ -1,0 +1,346 @@
+//! fleet units: systemd's unit files with a section `[X-Fleet]`.
+//!
+//! ```text
+//! syntax ─> unit (with place: [X-Fleet]) ─> plan (docker: what each line comes to) ─> lower ─> workloads
+//!  words, text: quoting, %i, ${NAME}         container: docker run · host: programs      reach, volumes: among units
+//! ```
+//!
+//! A `docker run` line becomes a container. Docker's house-keeping around it (`docker kill`, `rm`, `pull`, `stop`) is
+//! understood and needs nothing. Any other program runs in the image `host`, which is the machine's own root, with the
+//! command as systemd would start it. What only the machine knows (`%H`, `EnvironmentFile=`) is asked for there.
+
+mod container;
+mod docker;
+mod host;
+mod keys;
+mod lower;
+mod name;
+mod place;
+mod plan;
+mod reach;
+mod shell;
+mod span;
+mod syntax;
+mod text;
+mod unit;
+mod volumes;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+pub use lower::Lowered;
+pub use name::UnitName;
+
+use crate::{
+    Compiled, Object, Options,
+    diagnostic::{Diagnostic, Diagnostics, Findings},
+    source::Source,
+    workload::name::sanitised,
+};
+use unit::Unit;
+
+/// A unit's text, and where it is from.
+#[derive(Debug, Clone)]
+pub struct UnitFile {
+    /// Its name, which is the file's but for instances of a template.
+    pub name: UnitName,
+    /// The file, for mistakes in it.
+    pub file: Arc<Path>,
+    /// The text.
+    pub text: String,
+}
+
+/// What units are compiled for.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// The application whose components the units are, a DNS label.
+    pub app: String,
+    /// The domain below which units with web pages get host names.
+    pub domain: String,
+    /// What relative paths are relative to.
+    pub directory: PathBuf,
+    /// Machine IDs that are known, to the names of their nodes.
+    pub machines: BTreeMap<String, String>,
+    /// Units to the nodes that they go to if there is no reason against it.
+    pub preferred: BTreeMap<String, String>,
+    /// The units that are started, others being known but not waited for; `None` is all.
+    pub started: Option<BTreeSet<String>>,
+}
+
+/// What there is to know of a unit without compiling it.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// `Description=`.
+    pub description: Option<String>,
+    /// It runs on every machine.
+    pub global: bool,
+    /// Units with which it stops.
+    pub bound_to: Vec<String>,
+    /// Units without which it does not run.
+    pub needs: Vec<String>,
+    /// `MachineOf=`.
+    pub machine_of: Vec<String>,
+    /// Keys of node labels to the values of which one is asked for.
+    pub metadata: BTreeMap<String, Vec<String>>,
+    /// `MachineID=`.
+    pub machine_id: Option<String>,
+    /// It stays active once its processes have ended.
+    pub remains: bool,
+}
+
+/// Whether `path` names a unit: by its extension, and because it or its template is there.
+pub fn is_unit(path: &Path) -> bool {
+    let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    name::KINDS.contains(&kind) && !path.is_dir() && (path.is_file() || template_of(path).is_some())
+}
+
+/// The template that a missing file `web@1.service` is an instance of.
+pub fn template_of(path: &Path) -> Option<PathBuf> {
+    let name = UnitName::new(path.file_name()?.to_str()?).ok()?;
+    let template = path.with_file_name(name.template()?.full());
+    (!path.exists() && template.is_file()).then_some(template)
+}
+
+/// The name of the project whose units are beside `path`.
+pub fn project_of(path: &Path) -> String {
+    let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let directory = absolute.parent().and_then(Path::file_name);
+    directory.map_or_else(|| "units".into(), |d| d.to_string_lossy().into_owned())
+}
+
+/// The units directly in `directory`, by name.
+///
+/// # Errors
+///
+/// The directory cannot be read.
+pub fn files_in(directory: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
+    let broken = |e: std::io::Error| Diagnostic::of_file(directory, format!("cannot be read: {e}"));
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(directory).map_err(broken)? {
+        let path = entry.map_err(broken)?.path();
+        let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
+        if !hidden && is_unit(&path) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+/// Compiles the units in `files` as the project `name`.
+///
+/// # Errors
+///
+/// Every mistake of every unit.
+pub fn compile(files: &[PathBuf], name: &str, options: &Options) -> Result<Compiled, Diagnostics> {
+    let mut found = Findings::default();
+    let units = read_files(files, &mut found);
+    let app = options.project.clone().unwrap_or_else(|| sanitised(name, 63));
+    let app = if app.is_empty() { "units".into() } else { app };
+    let directory = files.first().and_then(|f| f.parent()).map(Path::to_path_buf).unwrap_or_default();
+    let settings =
+        Settings { app: app.clone(), domain: options.domain.clone(), directory: directory.clone(), ..Settings::default() };
+    let mut compiled = Compiled { app, directory, ..Compiled::default() };
+    let (mut seen, mut published) = (BTreeSet::new(), Vec::new());
+    let lowered = all(&units, &settings, None, &mut found, &mut published);
+    for (lowered, source) in lowered {
+        for (group, object) in (lowered.shared.into_iter().map(|o| (&lowered.group, o)))
+            .chain(lowered.objects.into_iter().map(|o| (&lowered.object, o)))
+        {
+            let object = Object { value: object, group: group.clone(), source: source.to_path_buf() };
+            if seen.insert((object.kind().to_string(), object.name().to_string())) {
+                compiled.objects.push(object);
+            }
+        }
+    }
+    for one in published {
+        if !compiled.published.contains(&one) {
+            compiled.published.push(one);
+        }
+    }
+    // The page of the app is that of its first unit that has one.
+    let own = format!("{}.{}", compiled.app, options.domain);
+    let has_own = compiled.published.iter().any(|p| p.host.as_ref() == Some(&own));
+    compiled.host = has_own.then_some(own);
+    compiled.warnings = found.finish()?;
+    Ok(compiled)
+}
+
+/// Compiles `wanted` among all `units` that are known.
+///
+/// # Errors
+///
+/// Every mistake of the wanted units.
+pub fn lower(
+    units: &[UnitFile],
+    wanted: &BTreeSet<String>,
+    settings: &Settings,
+) -> Result<(Vec<Lowered>, Vec<Diagnostic>), Diagnostics> {
+    let mut found = Findings::default();
+    let lowered = all(units, settings, Some(wanted), &mut found, &mut Vec::new());
+    let warnings = found.finish()?;
+    Ok((lowered.into_iter().map(|(l, _)| l).collect(), warnings))
+}
+
+/// Reads a unit alone.
+///
+/// # Errors
+///
+/// Every mistake in it.
+pub fn summary(unit: &UnitFile) -> Result<Summary, Diagnostics> {
+    let mut found = Findings::default();
+    let read = unit::read(&unit.name, &source(unit), &mut found);
+    let global = read.fleet.global;
+    let summary = Summary {
+        description: read.description,
+        global,
+        bound_to: read.bound_to,
+        needs: read.needs,
+        machine_of: read.fleet.machine_of.iter().map(|(n, _)| n.full().to_string()).collect(),
+        metadata: read.fleet.metadata,
+        machine_id: read.fleet.machine_id.map(|(id, _)| id),
+        remains: read.service.remain_after_exit,
+    };
+    found.finish()?;
+    Ok(summary)
+}
+
+fn source(unit: &UnitFile) -> Source {
+    Source { path: unit.file.clone(), text: unit.text.clone() }
+}
+
+/// Reads files; an instance whose file is missing has its template's text.
+fn read_files(files: &[PathBuf], found: &mut Findings) -> Vec<UnitFile> {
+    let mut units = Vec::new();
+    for file in files {
+        let name = UnitName::new(&file.file_name().unwrap_or_default().to_string_lossy());
+        let name = match name {
+            Ok(name) => name,
+            Err(mistake) => {
+                found.errors.push(Diagnostic::of_file(file, mistake));
+                continue;
+            }
+        };
+        let template = template_of(file);
+        match Source::read(template.as_ref().unwrap_or(file)) {
+            Ok(source) => units.push(UnitFile { name, file: source.path.clone(), text: source.text }),
+            Err(mistake) => found.errors.push(mistake),
+        }
+    }
+    instances(&mut units, found);
+    units
+}
+
+/// Adds instances of templates: those that other units name, and one of each template that has none.
+fn instances(units: &mut Vec<UnitFile>, found: &mut Findings) {
+    let templates: Vec<UnitFile> = units.iter().filter(|u| u.name.is_template()).cloned().collect();
+    // Each round adds what those of the last one name; a name can only grow by a template naming itself.
+    for _ in 0..8 {
+        let mut named: BTreeSet<String> = BTreeSet::new();
+        for unit in units.iter().filter(|u| !u.name.is_template()) {
+            let read = unit::read(&unit.name, &source(unit), &mut Findings::default());
+            named.extend(read.needs.into_iter().chain(read.bound_to));
+            named.extend(read.fleet.machine_of.iter().map(|(n, _)| n.full().to_string()));
+        }
+        let before = units.len();
+        for name in named.iter().filter_map(|n| UnitName::new(n).ok()) {
+            if let Some(template) = templates.iter().find(|t| Some(&t.name) == name.template().as_ref())
+                && !units.iter().any(|u| u.name == name)
+            {
+                units.push(UnitFile { name, ..template.clone() });
+            }
+        }
+        if units.len() == before {
+            break;
+        }
+    }
+    for template in &templates {
+        if units.iter().any(|u| u.name.template().as_ref() == Some(&template.name)) {
+            continue;
+        }
+        let one = format!("{}@1.{}", template.name.prefix(), template.name.kind());
+        if let Ok(name) = UnitName::new(&one) {
+            let sentence = format!(
+                "is a template and runs as instances: compiled is {name}; for others make links to it, or use `yado fleet start`"
+            );
+            found.warnings.push(Diagnostic::of_file(&template.file, sentence));
+            units.push(UnitFile { name, ..template.clone() });
+        }
+    }
+    units.sort_by(|a, b| a.name.cmp(&b.name));
+}
+
+/// Lowers the wanted ones of `units`, or all.
+fn all(
+    units: &[UnitFile],
+    settings: &Settings,
+    wanted: Option<&BTreeSet<String>>,
+    found: &mut Findings,
+    published: &mut Vec<crate::Published>,
+) -> Vec<(Lowered, Arc<Path>)> {
+    let is_wanted = |name: &UnitName| wanted.is_none_or(|w| w.contains(name.full()));
+    let (mut read, mut others): (Vec<lower::Read>, Vec<Unit>) = (Vec::new(), Vec::new());
+    let mut taken: BTreeSet<String> = BTreeSet::new();
+    for file in units {
+        // What is wrong with a unit that is only known is told where that one is compiled.
+        let mut aside = Findings::default();
+        let findings = if is_wanted(&file.name) { &mut *found } else { &mut aside };
+        // The mistakes of a template are those of its instances.
+        let quiet = file.name.is_template() && wanted.is_none();
+        let findings = if quiet { &mut aside } else { findings };
+        let unit = unit::read(&file.name, &source(file), findings);
+        if file.name.is_template() || file.name.kind() != "service" {
+            if !file.name.is_template() && is_wanted(&file.name) {
+                other_kind(&unit, findings);
+            }
+            others.push(unit);
+            continue;
+        }
+        let mut object = file.name.object();
+        if !taken.insert(object.clone()) {
+            object = file.name.long_object();
+        }
+        read.push(lower::read(unit, object, &settings.directory, findings));
+    }
+    let set = lower::Set { units: &read, others: &others, settings };
+    let mut lowered = Vec::new();
+    for one in read.iter().filter(|r| is_wanted(&r.unit.name)) {
+        unmatched_conflicts(one, &set, found);
+        if one.runs() {
+            published.extend(reach::published_of(one, &set));
+            lowered.push((set.lower(one, found), one.unit.at.file.clone()));
+        } else if found.errors.is_empty() {
+            found.warn(&one.unit.at, "only prepares images, so nothing runs: images are pulled when they are used");
+        }
+    }
+    lowered
+}
+
+/// Says what becomes of a unit that is no service.
+fn other_kind(unit: &Unit, found: &mut Findings) {
+    let starts = unit.starts.as_deref().unwrap_or_default();
+    let sentence = match unit.name.kind() {
+        "timer" => format!("timers start nothing yet: {starts} is compiled but waits; start it by hand when it is due"),
+        "path" => format!("paths are not watched: {starts} is compiled but waits; start it by hand"),
+        "socket" => format!("sockets are not listened on before their service: {starts} runs all the time"),
+        "target" => "a target runs nothing itself: the units that it wants are started by themselves".into(),
+        kind => format!("a {kind} has no effect here: mount with -v in the docker run line of the unit that needs it"),
+    };
+    found.warn(&unit.at, sentence);
+}
+
+/// Patterns of `Conflicts` that match no unit known here: nothing would say so until two units are together.
+fn unmatched_conflicts(one: &lower::Read, set: &lower::Set<'_>, found: &mut Findings) {
+    for (pattern, at) in &one.unit.fleet.conflicts {
+        let matches = |name: &UnitName| name::glob(pattern, name.full()) == Ok(true);
+        let known = set.units.iter().map(|u| &u.unit.name).chain(set.others.iter().map(|u| &u.name));
+        if !known.clone().any(matches) {
+            let near: Vec<&str> = known.map(UnitName::full).take(4).collect();
+            let sentence =
+                format!("Conflicts={pattern} matches no unit that is known here ({})", near.join(", "));
+            found.warn(at, sentence);
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! What a unit's command comes to: a container, a step of Docker's house-keeping that nothing here needs, or a program
+//! of the machine.
+
+use super::{
+    shell,
+    text::{Variables, Word},
+};
+
+/// What a command comes to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// `docker run`: the words behind it.
+    Run(Vec<Word>),
+    /// `docker create`, `docker run -d`: as [`Action::Run`], by its name, for a later line that attaches to it.
+    Start(String),
+    /// `docker pull`: the image.
+    Pull(String),
+    /// `docker exec`: the container and the command.
+    Exec(String, Vec<Word>),
+    /// `docker stop`: how many seconds it waits.
+    Stop(i64),
+    /// House-keeping that nothing here needs.
+    Nothing,
+    /// A program of the machine.
+    Host(Vec<Word>),
+}
+
+/// Docker's verbs that leave nothing behind, or remove what is not there here.
+const HOUSEKEEPING: [&str; 28] = [
+    "kill", "rm", "rmi", "stop", "wait", "ps", "images", "inspect", "history", "version", "info", "login", "logout",
+    "logs", "top", "port", "events", "stats", "tag", "commit", "push", "save", "volume", "network", "container",
+    "image", "system", "rename",
+];
+
+/// Commands that only look, wait or pick from text.
+const HARMLESS: [&str; 28] = [
+    "true", ":", "exit", "echo", "sleep", "grep", "egrep", "awk", "sed", "cut", "tr", "head", "tail", "wc", "sort",
+    "uniq", "xargs", "test", "[", "cd", "mkdir", "set", "printf", "date", "tee", "cat", "which", "command",
+];
+
+/// What `words` come to.
+pub fn actions(words: &[Word], variables: &Variables) -> Vec<Action> {
+    let host = || vec![Action::Host(words.to_vec())];
+    let inner = unwrapped(words);
+    let Some(program) = inner.first().and_then(Word::known) else { return host() };
+    match program.rsplit('/').next().unwrap_or_default() {
+        "docker" | "docker.io" | "systemd-docker" | "podman" => {
+            docker(&inner[1..]).map_or_else(host, |action| vec![action])
+        }
+        "rkt" => rkt(&inner[1..]).map_or_else(host, |action| vec![action]),
+        "sh" | "bash" | "dash" | "ash" => script(&inner[1..], variables).unwrap_or_else(host),
+        // The directories of mounts are made where they are missing.
+        "true" | "sleep" => vec![Action::Nothing],
+        _ => host(),
+    }
+}
+
+/// Whether a program of the machine would call Docker there.
+pub fn calls_docker(words: &[Word]) -> bool {
+    let text: Vec<String> = words.iter().map(Word::lossy).collect();
+    let named = |text: &str| {
+        text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_./".contains(c)))
+            .any(|w| w.rsplit('/').next() == Some("docker"))
+    };
+    text.iter().any(|t| named(t))
+}
+
+/// Without the programs that only run another one.
+fn unwrapped(words: &[Word]) -> &[Word] {
+    let mut rest = words;
+    // Each round takes a word away, so this ends.
+    while let Some(program) = rest.first().and_then(Word::known) {
+        let skip = |takes_value: &[&str], assignments: bool| {
+            let mut at = 1;
+            while let Some(word) = rest.get(at).and_then(Word::known) {
+                if takes_value.contains(&word.as_str()) {
+                    at += 2;
+                } else if word.starts_with('-') || assignments && word.contains('=') {
+                    at += 1;
+                } else {
+                    break;
+                }
+            }
+            at
+        };
+        let at = match program.rsplit('/').next().unwrap_or_default() {
+            "sudo" => skip(&["-u", "-g", "--user", "--group"], true),
+            "env" => skip(&["-u"], true),
+            "exec" | "nohup" | "setsid" | "command" => skip(&[], false),
+            "nice" => skip(&["-n"], false),
+            "ionice" => skip(&["-c", "-n"], false),
+            "timeout" => skip(&["-s", "-k"], false) + 1,
+            _ => return rest,
+        };
+        match rest.get(at..).filter(|r| !r.is_empty()) {
+            Some(inner) => rest = inner,
+            None => return words,
+        }
+    }
+    rest
+}
+
+fn docker(words: &[Word]) -> Option<Action> {
+    // Flags in front of the verb tell where Docker is.
+    let mut at = 0;
+    while let Some(word) = words.get(at).and_then(Word::known).filter(|w| w.starts_with('-')) {
+        let takes_value = ["-H", "--host", "-l", "--log-level", "--config", "-c", "--context", "--cgroups", "-p", "-n"];
+        at += if takes_value.contains(&word.as_str()) { 2 } else { 1 };
+    }
+    let verb = words.get(at).and_then(Word::known)?;
+    let rest = &words[at + 1..];
+    let text = |word: &Word| word.known();
+    match verb.as_str() {
+        "run" | "create" => Some(Action::Run(rest.to_vec())),
+        "container" if rest.first().and_then(text).is_some_and(|v| v == "run" || v == "create") => {
+            Some(Action::Run(rest[1..].to_vec()))
+        }
+        "start" | "attach" | "wait" | "logs" => {
+            let name = rest.iter().rev().find_map(text).filter(|n| !n.starts_with('-'))?;
+            Some(Action::Start(name))
+        }
+        "pull" => {
+            let image = rest.iter().filter_map(text).find(|w| !w.starts_with('-'))?;
+            Some(Action::Pull(image))
+        }
+        "exec" => {
+            let container = rest.iter().position(|w| text(w).is_none_or(|w| !w.starts_with('-')))?;
+            Some(Action::Exec(text(&rest[container])?, rest[container + 1..].to_vec()))
+        }
+        "stop" => {
+            let seconds = rest.iter().filter_map(text).enumerate().find_map(|(i, word)| {
+                let value = word.strip_prefix("--time=").or(word.strip_prefix("-t=")).or(word.strip_prefix("-t"));
+                match value {
+                    Some("") => rest.get(i + 1).and_then(text)?.parse().ok(),
+                    None if word == "--time" => rest.get(i + 1).and_then(text)?.parse().ok(),
+                    value => value?.parse().ok(),
+                }
+            });
+            // Docker's own patience.
+            Some(Action::Stop(seconds.unwrap_or(10)))
+        }
+        verb if HOUSEKEEPING.contains(&verb) => Some(Action::Nothing),
+        _ => None,
+    }
+}
+
+/// `rkt run` as the `docker run` that it would be.
+fn rkt(words: &[Word]) -> Option<Action> {
+    let mut out: Vec<Word> = Vec::new();
+    let mut volumes: Vec<(String, String)> = Vec::new();
+    let mut rest = words.iter().skip_while(|w| w.known().is_some_and(|w| w.starts_with("--")));
+    match rest.next().and_then(Word::known)?.as_str() {
+        "run" => {}
+        "gc" | "rm" | "stop" | "fetch" | "trust" | "list" | "status" | "image" => return Some(Action::Nothing),
+        _ => return None,
+    }
+    let mut image = None;
+    let mut command: Vec<Word> = Vec::new();
+    let mut rest = rest.peekable();
+    while let Some(word) = rest.next() {
+        let text = word.known()?;
+        let Some(flag) = text.strip_prefix("--") else {
+            image.get_or_insert(text.trim_start_matches("docker://").to_string());
+            continue;
+        };
+        let (flag, value) = flag.split_once('=').map_or((flag, None), |(f, v)| (f, Some(v.to_string())));
+        let mut value = || value.clone().or_else(|| rest.next().and_then(Word::known));
+        match flag {
+            "" => {
+                command = rest.cloned().collect();
+                break;
+            }
+            "insecure-options" | "uuid-file-save" | "stage1-path" | "stage1-name" | "stage1-from-dir"
+            | "trust-keys-from-https" | "inherit-env" | "interactive" | "dns" | "store-only" | "no-store" => {
+                if !text.contains('=') && ["uuid-file-save", "stage1-path", "stage1-name", "dns"].contains(&flag) {
+                    rest.next();
+                }
+            }
+            "net" => out.push(Word::of(&format!("--net={}", value().filter(|v| v == "host")?))),
+            "set-env" | "environment" => out.extend([Word::of("-e"), Word::of(&value()?)]),
+            "hostname" => out.extend([Word::of("--hostname"), Word::of(&value()?)]),
+            "exec" => out.extend([Word::of("--entrypoint"), Word::of(&value()?)]),
+            "memory" => out.extend([Word::of("-m"), Word::of(&value()?.to_lowercase())]),
+            "port" => {
+                let value = value()?;
+                out.extend([Word::of("-p"), Word::of(value.rsplit(':').next().filter(|p| !p.contains('-'))?)]);
+            }
+            "volume" => {
+                let value = value()?;
+                let (name, rest) = value.split_once(',')?;
+                let source = rest.split(',').find_map(|p| p.strip_prefix("source="));
+                volumes.push((name.into(), source.unwrap_or_default().into()));
+            }
+            "mount" => {
+                let value = value()?;
+                let part = |key: &str| value.split(',').find_map(|p| p.strip_prefix(key).map(str::to_string));
+                let (volume, target) = (part("volume=")?, part("target=")?);
+                let source = &volumes.iter().find(|(name, _)| *name == volume)?.1;
+                let bind = if source.is_empty() { target } else { format!("{source}:{target}") };
+                out.extend([Word::of("-v"), Word::of(&bind)]);
+            }
+            _ => return None,
+        }
+    }
+    out.push(Word::of(&image?));
+    out.extend(command);
+    Some(Action::Run(out))
+}
+
+/// What `-c TEXT` comes to, if all of it is understood.
+fn script(words: &[Word], variables: &Variables) -> Option<Vec<Action>> {
+    let flags = words.iter().take_while(|w| w.known().is_some_and(|w| w.starts_with(['-', '+']))).count();
+    let is_c = words.get(flags.checked_sub(1)?)?.known()?.ends_with('c');
+    // Further words are the script's own arguments.
+    let [text] = words.get(flags..).filter(|_| is_c)? else { return None };
+    if !calls_docker(words) {
+        return None;
+    }
+    let script = text.known()?;
+    if let Some(commands) = shell::commands(&script, variables, false)
+        && let Some(actions) = commands.iter().map(|c| plain(c)).collect::<Option<Vec<_>>>()
+    {
+        return Some(actions);
+    }
+    // A pipe that only looks for old containers and removes them.
+    let commands = shell::commands(&script, variables, true)?;
+    let actions = commands.iter().map(|c| plain(c)).collect::<Option<Vec<_>>>()?;
+    actions.iter().all(|a| matches!(a, Action::Nothing | Action::Stop(_))).then_some(actions)
+}
+
+/// A command of a script: Docker's, or one that does nothing but look.
+fn plain(words: &[Word]) -> Option<Action> {
+    let inner = unwrapped(words);
+    let program = inner.first()?.known()?;
+    match program.rsplit('/').next().unwrap_or_default() {
+        "docker" | "docker.io" => docker(&inner[1..]),
+        // What `xargs` runs counts too.
+        "xargs" => {
+            let command = inner.iter().skip(1).position(|w| w.known().is_some_and(|w| !w.starts_with('-')));
+            command.map_or(Some(Action::Nothing), |at| plain(&inner[at + 1..]))
+        }
+        name => HARMLESS.contains(&name).then_some(Action::Nothing),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fleet::words;
+
+    fn shown(words: &[Word]) -> String {
+        words.iter().map(Word::kubernetes).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn c04_lines_of_docker() {
+        let check = |line: &str, expect: &[&str]| {
+            let words: Vec<Word> = words::split(line).unwrap().iter().map(|w| Word::of(&w.text)).collect();
+            let found: Vec<String> = actions(&words, &Variables::default())
+                .iter()
+                .map(|action| match action {
+                    Action::Run(words) => format!("run {}", shown(words)),
+                    Action::Start(name) => format!("start {name}"),
+                    Action::Pull(image) => format!("pull {image}"),
+                    Action::Exec(name, words) => format!("exec {name}: {}", shown(words)),
+                    Action::Stop(seconds) => format!("stop {seconds}"),
+                    Action::Nothing => "nothing".into(),
+                    Action::Host(words) => format!("host {}", words.len()),
+                })
+                .collect();
+            assert_eq!(found, expect, "{line}");
+        };
+        check("/usr/bin/docker run --rm --name web nginx", &["run --rm --name web nginx"]);
+        check("/usr/bin/env docker -H unix:///x run nginx", &["run nginx"]);
+        check("sudo -E docker run nginx", &["run nginx"]);
+        check("/bin/sh -c 'docker run nginx'", &["run nginx"]);
+        check("/bin/bash -lc 'exec /usr/bin/docker run nginx'", &["run nginx"]);
+        check("/bin/sh -c 'docker rm -f a; docker run --name a nginx echo $$x'", &["host 3"]);
+        check("/bin/sh -c 'docker inspect d || docker run --name d -v /d busybox true'", &["nothing", "run --name d -v /d busybox true"]);
+        check("/bin/sh -c 'docker history x >/dev/null || docker pull x'", &["nothing", "pull x"]);
+        check("/bin/sh -c 'docker ps -aq | xargs docker rm'", &["nothing", "nothing"]);
+        check("/bin/sh -c 'docker ps | grep x | xargs -r rm -rf /'", &["host 3"]);
+        check("/bin/sh -c 'while true; do docker run x; done'", &["host 3"]);
+        check("/bin/sh -c 'docker run $(etcdctl get x)'", &["host 3"]);
+        check("/bin/sh -c 'etcdctl set x y'", &["host 3"]);
+        check("/usr/bin/docker kill web", &["nothing"]);
+        check("docker volume create --name x", &["nothing"]);
+        check("docker stop -t 30 web", &["stop 30"]);
+        check("docker stop --time=5 web", &["stop 5"]);
+        check("docker stop web", &["stop 10"]);
+        check("docker pull quay.io/a/b:1", &["pull quay.io/a/b:1"]);
+        check("docker start -a web", &["start web"]);
+        check("docker logs -f web", &["start web"]);
+        check("docker create --name web nginx", &["run --name web nginx"]);
+        check("docker exec -it web ls -l", &["exec web: ls -l"]);
+        check("docker build -t x .", &["host 5"]);
+        check("docker-compose up", &["host 2"]);
+        check("/usr/bin/etcdctl set a b", &["host 4"]);
+        check(
+            "/usr/bin/rkt --insecure-options=image run --net=host --volume d,kind=host,source=/d --mount volume=d,target=/x \
+             --set-env=A=b docker://redis:3 -- --port 1",
+            &["run --net=host -v /d:/x -e A=b redis:3 --port 1"],
+        );
+        check("rkt run --odd coreos.com/etcd:v2", &["host 4"]);
+        check("sudo", &["host 1"]);
+        check("timeout 5", &["host 2"]);
+    }
+}

@@ -1,0 +1,211 @@
+//! Programs of the machine, in the image `host`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{
+    ConfigMapKeySelector, Container, EnvVar, EnvVarSource, ExecAction, Lifecycle, LifecycleHandler,
+    ObjectFieldSelector, PodSpec,
+};
+use yado_types::labels;
+
+use super::{
+    text::{Fact, Word, literal, quoted},
+    unit::{Command, EnvironmentFile, Service, ServiceType},
+};
+use crate::workload::{name::sanitised, pod::Part};
+
+/// A container that runs `command` as systemd would: without a shell, unless something has to be asked of the machine
+/// first.
+pub fn main(command: &Command, service: &Service) -> Part {
+    let mut part = part("main", program(command, service));
+    part.pod.host_network = Some(true);
+    part.container.working_dir = service.directory.clone();
+    environment(&mut part, service, std::slice::from_ref(command));
+    if let Some((user, _)) = service.user.as_ref().filter(|_| !command.privileged) {
+        match &service.group {
+            Some((group, _)) => part.user(&format!("{user}:{group}")),
+            None => part.user(user),
+        }
+    } else if let Some(group) = service.group.as_ref().and_then(|(g, _)| g.parse().ok()) {
+        part.security().run_as_group = Some(group);
+    }
+    for (name, (soft, hard)) in &service.limits {
+        part.ulimit(name, *soft, *hard);
+    }
+    if let Some(memory) = &service.memory {
+        part.limit("memory", memory.clone());
+    }
+    if let Some(cpu) = &service.cpu {
+        part.limit("cpu", cpu.clone());
+    }
+    part
+}
+
+/// A container that runs before the main one, and has to end.
+pub fn before(command: &Command, service: &Service, number: usize) -> Part {
+    let words = if command.may_fail {
+        shell(&script(std::slice::from_ref(command), service, false))
+    } else {
+        program(command, service)
+    };
+    let mut part = part(&format!("pre-{number}"), words);
+    part.container.working_dir = service.directory.clone();
+    environment(&mut part, service, std::slice::from_ref(command));
+    part
+}
+
+/// A container beside a main one that is none of the machine's: it runs `after` at its start and `stop` at its end.
+pub fn beside(after: &[Command], stop: &[Command], service: &Service) -> Part {
+    let mut text = script(after, service, false);
+    text.push_str("trap 'exit 0' TERM INT\nwhile :; do sleep 3600 & wait; done");
+    let mut part = part("unit", shell(&text));
+    let commands: Vec<Command> = after.iter().chain(stop).cloned().collect();
+    environment(&mut part, service, &commands);
+    on_stop(&mut part.container, stop, service);
+    part
+}
+
+/// Lets `container` run `commands` once it has been started.
+pub fn on_start(container: &mut Container, commands: &[Command], service: &Service) {
+    if !commands.is_empty() {
+        let lifecycle = container.lifecycle.get_or_insert_default();
+        lifecycle.post_start = Some(handler(commands, service));
+    }
+}
+
+/// Lets `container` run `commands` before it is stopped.
+pub fn on_stop(container: &mut Container, commands: &[Command], service: &Service) {
+    if !commands.is_empty() {
+        let lifecycle: &mut Lifecycle = container.lifecycle.get_or_insert_default();
+        lifecycle.pre_stop = Some(handler(commands, service));
+    }
+}
+
+fn handler(commands: &[Command], service: &Service) -> LifecycleHandler {
+    // Here nothing is replaced but by the program itself.
+    let known = |words: &[Word]| words.iter().map(Word::known).collect::<Option<Vec<_>>>();
+    let command = match commands {
+        [one] if !one.may_fail && service.files.is_empty() => known(&one.words),
+        _ => None,
+    };
+    let command = command
+        .unwrap_or_else(|| ["/bin/sh", "-c", &script(commands, service, true)].map(String::from).into());
+    LifecycleHandler { exec: Some(ExecAction { command: Some(command) }), ..LifecycleHandler::default() }
+}
+
+fn part(name: &str, command: Vec<String>) -> Part {
+    let container = Container {
+        name: name.into(),
+        image: Some(labels::HOST_IMAGE.into()),
+        command: Some(command),
+        ..Container::default()
+    };
+    let selector = BTreeMap::from([(labels::HOST_IMAGE_ALLOWED.to_string(), "true".to_string())]);
+    Part::new(container, PodSpec { node_selector: Some(selector), ..PodSpec::default() })
+}
+
+/// The words to start `command` with.
+fn program(command: &Command, service: &Service) -> Vec<String> {
+    let direct = command.words.iter().all(|w| w.facts().all(|f| *f == Fact::HostName));
+    if service.kind == ServiceType::Forking {
+        // The process that is started ends; what it leaves behind lives as long as the container.
+        let mut text = script(std::slice::from_ref(command), service, false);
+        text.push_str("trap 'exit 0' TERM INT\nwhile :; do sleep 3600 & wait; done");
+        return shell(&text);
+    }
+    if direct && service.files.is_empty() {
+        return command.words.iter().map(Word::kubernetes).collect();
+    }
+    let words: Vec<String> = command.words.iter().map(Word::shell).collect();
+    shell(&format!("{}exec {}", files(&service.files), words.join(" ")))
+}
+
+/// `sh -c` as a container's command, where Kubernetes replaces `$(NAME)`.
+fn shell(text: &str) -> Vec<String> {
+    vec!["/bin/sh".into(), "-c".into(), literal(text)]
+}
+
+/// The commands, one after the other; one that fails and may not ends them.
+fn script(commands: &[Command], service: &Service, last_is_all: bool) -> String {
+    let mut text = files(&service.files);
+    for command in commands {
+        let words: Vec<String> = command.words.iter().map(Word::shell).collect();
+        let or = if command.may_fail {
+            " || true"
+        } else if last_is_all && commands.len() == 1 {
+            ""
+        } else {
+            " || exit $?"
+        };
+        text.push_str(&format!("{}{or}\n", words.join(" ")));
+    }
+    text
+}
+
+/// Reads the machine's own files of variables.
+fn files(files: &[EnvironmentFile]) -> String {
+    let mut text = String::new();
+    for file in files {
+        let path = quoted(&file.path);
+        let test = if file.optional { format!("[ ! -r {path} ] || ") } else { String::new() };
+        text.push_str(&format!("set -a; {test}. {path}; set +a\n"));
+    }
+    text
+}
+
+/// The unit's variables, and what only the node knows of those that the words ask for.
+fn environment(part: &mut Part, service: &Service, commands: &[Command]) {
+    let mut asked: BTreeSet<&Fact> = BTreeSet::new();
+    let known = service.variables.known.values();
+    for word in commands.iter().flat_map(|c| &c.words).chain(known) {
+        // The others a shell asks for by itself.
+        asked.extend(word.facts().filter(|f| **f == Fact::HostName));
+    }
+    let mut env: Vec<EnvVar> = asked.into_iter().filter_map(fact).collect();
+    env.extend(service.variables.known.iter().map(|(name, value)| EnvVar {
+        name: name.clone(),
+        value: Some(value.kubernetes()),
+        value_from: None,
+    }));
+    part.container.env = (!env.is_empty()).then_some(env);
+}
+
+/// The variable with what only the node knows, where Kubernetes can say it.
+pub fn fact(fact: &Fact) -> Option<EnvVar> {
+    let field = |path: &str| EnvVarSource {
+        field_ref: Some(ObjectFieldSelector { field_path: path.into(), ..ObjectFieldSelector::default() }),
+        ..EnvVarSource::default()
+    };
+    let value_from = match fact {
+        Fact::HostName | Fact::MachineId => field("spec.nodeName"),
+        Fact::BootId => field("metadata.uid"),
+        Fact::Kernel => return None,
+        Fact::Variable(name) | Fact::Words(name) if is_own_address(name) => field("status.hostIP"),
+        Fact::Variable(name) | Fact::Words(name) => EnvVarSource {
+            config_map_key_ref: Some(ConfigMapKeySelector {
+                name: ENVIRONMENT.into(),
+                key: name.clone(),
+                optional: Some(true),
+            }),
+            ..EnvVarSource::default()
+        },
+    };
+    Some(EnvVar { name: fact.variable().into(), value: None, value_from: Some(value_from) })
+}
+
+/// The ConfigMap that stands for files of variables on the machine, for containers, which do not see them.
+pub const ENVIRONMENT: &str = "etc-environment";
+
+/// Variables in which CoreOS tells a machine its address.
+pub fn is_own_address(name: &str) -> bool {
+    let known = ["COREOS_PRIVATE_IPV4", "COREOS_PUBLIC_IPV4", "DEFAULT_IPV4", "private_ipv4", "public_ipv4", "HOST_IP"];
+    known.contains(&name) || name.starts_with("COREOS_") && (name.ends_with("_IPV4") || name.ends_with("_V4_0"))
+}
+
+/// The name of a file of variables as a ConfigMap's.
+pub fn config_map(path: &str) -> String {
+    match sanitised(path, 63) {
+        name if name.is_empty() => ENVIRONMENT.into(),
+        name => name,
+    }
+}

@@ -1,0 +1,160 @@
+//! Which keys systemd knows, and what they come to here.
+
+/// What a key comes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// It is understood, or what it asks for is so anyway.
+    Kept,
+    /// systemd knows it; here it has no effect.
+    NoEffect,
+    /// systemd does not know it, and ignores it.
+    Unknown,
+}
+
+/// Keys of `[Unit]` that are understood. Relations order and place units; a description is a description.
+const UNIT: &str = "Description Documentation After Before Requires Requisite Wants BindsTo BindTo PartOf \
+    RequiresOverridable RequisiteOverridable DefaultDependencies SourcePath IgnoreOnIsolate Upholds";
+
+/// Keys of `[Unit]` without effect.
+const UNIT_WITHOUT: &str = "AllowIsolate AssertACPower AssertArchitecture AssertCapability AssertDirectoryNotEmpty \
+    AssertFileIsExecutable AssertFileNotEmpty AssertFirstBoot AssertHost AssertKernelCommandLine AssertNeedsUpdate \
+    AssertPathExists AssertPathExistsGlob AssertPathIsDirectory AssertPathIsMountPoint AssertPathIsReadWrite \
+    AssertPathIsSymbolicLink AssertSecurity AssertVirtualization CollectMode ConditionACPower ConditionArchitecture \
+    ConditionCPUFeature ConditionCPUs ConditionCapability ConditionControlGroupController ConditionDirectoryNotEmpty \
+    ConditionEnvironment ConditionFileIsExecutable ConditionFileNotEmpty ConditionFirstBoot ConditionGroup \
+    ConditionHost ConditionKernelCommandLine ConditionKernelVersion ConditionMemory ConditionNeedsUpdate ConditionNull \
+    ConditionOSRelease ConditionPathExists ConditionPathExistsGlob ConditionPathIsDirectory ConditionPathIsMountPoint \
+    ConditionPathIsReadWrite ConditionPathIsSymbolicLink ConditionSecurity ConditionUser ConditionVirtualization \
+    Conflicts FailureAction IgnoreOnSnapshot JobRunningTimeoutSec JobTimeoutAction JobTimeoutRebootArgument \
+    JobTimeoutSec JoinsNamespaceOf OnFailure OnFailureIsolate OnFailureJobMode OnSuccess PropagateReloadFrom \
+    PropagateReloadTo PropagatesReloadTo PropagatesStopTo RebootArgument RefuseManualStart RefuseManualStop \
+    ReloadPropagatedFrom RequiresMountsFor StartLimitAction StartLimitBurst StartLimitInterval StartLimitIntervalSec \
+    StopPropagatedFrom StopWhenUnneeded SuccessAction WantsMountsFor";
+
+/// Keys of `[Service]` that are understood. `Standard*` and `Syslog*` choose where output goes, which here is always
+/// the log that `yado logs` shows; a Pod has its own control group, `/tmp` and clean-up.
+const SERVICE: &str = "Type RemainAfterExit ExecStart ExecStartPre ExecStartPost ExecStop ExecStopPost Restart \
+    Environment EnvironmentFile User Group WorkingDirectory TimeoutSec TimeoutStartSec TimeoutStopSec KillMode \
+    KillSignal SendSIGKILL PIDFile GuessMainPID MemoryLimit MemoryMax CPUQuota StandardOutput StandardError \
+    StandardInput SyslogIdentifier SyslogFacility SyslogLevel SyslogLevelPrefix LogLevelMax NotifyAccess PrivateTmp \
+    Slice Delegate CPUAccounting MemoryAccounting BlockIOAccounting IOAccounting TasksAccounting TTYPath TTYReset \
+    TTYVHangup TTYVTDisallocate IgnoreSIGPIPE ControlGroup PermissionsStartOnly BusName SupplementaryGroups \
+    LimitAS LimitCORE LimitCPU LimitDATA LimitFSIZE LimitLOCKS LimitMEMLOCK LimitMSGQUEUE LimitNICE LimitNOFILE \
+    LimitNPROC LimitRSS LimitRTPRIO LimitRTTIME LimitSIGPENDING LimitSTACK NonBlocking";
+
+/// Keys of `[Service]` without effect.
+const SERVICE_WITHOUT: &str = "ExecReload ExecCondition RestartSec RestartPreventExitStatus RestartForceExitStatus \
+    RestartSteps RestartMaxDelaySec SuccessExitStatus StartLimitInterval StartLimitBurst StartLimitAction \
+    StartLimitIntervalSec FailureAction RebootArgument WatchdogSec WatchdogSignal TimeoutAbortSec TimeoutStartFailureMode \
+    TimeoutStopFailureMode RootDirectory RootDirectoryStartOnly RootImage Sockets FinalKillSignal RestartKillSignal \
+    SendSIGHUP Nice OOMScoreAdjust OOMPolicy IOSchedulingClass IOSchedulingPriority CPUSchedulingPolicy \
+    CPUSchedulingPriority CPUSchedulingResetOnFork CPUAffinity NUMAPolicy NUMAMask UMask TimerSlackNSec Capabilities \
+    CapabilityBoundingSet AmbientCapabilities SecureBits ReadWriteDirectories ReadOnlyDirectories InaccessibleDirectories \
+    ReadWritePaths ReadOnlyPaths InaccessiblePaths BindPaths BindReadOnlyPaths TemporaryFileSystem PrivateDevices \
+    PrivateNetwork PrivateUsers PrivateMounts PrivateIPC ProtectSystem ProtectHome ProtectHostname ProtectClock \
+    ProtectKernelTunables ProtectKernelModules ProtectKernelLogs ProtectControlGroups ProtectProc ProcSubset MountFlags \
+    MountAPIVFS UtmpIdentifier UtmpMode SELinuxContext AppArmorProfile SmackProcessLabel NoNewPrivileges \
+    SystemCallFilter SystemCallErrorNumber SystemCallArchitectures SystemCallLog RestrictAddressFamilies \
+    RestrictNamespaces RestrictRealtime RestrictSUIDSGID RestrictFileSystems LockPersonality MemoryDenyWriteExecute \
+    Personality RuntimeDirectory RuntimeDirectoryMode RuntimeDirectoryPreserve StateDirectory StateDirectoryMode \
+    CacheDirectory CacheDirectoryMode LogsDirectory LogsDirectoryMode ConfigurationDirectory ConfigurationDirectoryMode \
+    DynamicUser PAMName TCPWrapName CPUShares StartupCPUShares CPUWeight StartupCPUWeight CPUQuotaPeriodSec AllowedCPUs \
+    MemorySoftLimit MemoryMin MemoryLow MemoryHigh MemorySwapMax TasksMax IOWeight StartupIOWeight IODeviceWeight \
+    IOReadBandwidthMax IOWriteBandwidthMax IOReadIOPSMax IOWriteIOPSMax BlockIOWeight StartupBlockIOWeight \
+    BlockIODeviceWeight BlockIOReadBandwidth BlockIOWriteBandwidth DeviceAllow DevicePolicy IPAccounting IPAddressAllow \
+    IPAddressDeny PassEnvironment UnsetEnvironment StandardInputText StandardInputData LogRateLimitIntervalSec \
+    LogRateLimitBurst LogExtraFields LogNamespace LogFilterPatterns FileDescriptorStoreMax USBFunctionDescriptors \
+    USBFunctionStrings KeyringMode CoredumpFilter LoadCredential SetCredential RuntimeMaxSec ReloadSignal \
+    ControlGroupModify ControlGroupAttribute ControlGroupPersistent FsckPassNo ExitType NetworkNamespacePath";
+
+const INSTALL: &str = "Alias WantedBy RequiredBy UpheldBy Also DefaultInstance";
+
+const X_FLEET: &str = "MachineID MachineOf MachineMetadata Conflicts Global Replaces X-ConditionMachineID \
+    X-ConditionMachineBootID X-ConditionMachineOf X-ConditionMachineMetadata X-Conflicts";
+
+/// Sections that systemd knows, beside that of the unit's own kind.
+const SECTIONS: [&str; 4] = ["Unit", "Install", "X-Fleet", "Service"];
+
+/// Whether systemd or fleet reads this section in a unit of this kind.
+pub fn is_section(section: &str, kind: &str) -> bool {
+    section.starts_with("X-")
+        || SECTIONS.contains(&section) && (section != "Service" || kind == "service")
+        || section.eq_ignore_ascii_case(kind)
+}
+
+/// What `key` of `[section]` comes to.
+pub fn meaning(section: &str, key: &str) -> Meaning {
+    let among = |list: &str| list.split_whitespace().any(|k| k == key);
+    match section {
+        "Unit" if among(UNIT) => Meaning::Kept,
+        "Unit" if among(UNIT_WITHOUT) => Meaning::NoEffect,
+        "Service" if among(SERVICE) => Meaning::Kept,
+        "Service" if among(SERVICE_WITHOUT) => Meaning::NoEffect,
+        "Install" if among(INSTALL) => Meaning::Kept,
+        "X-Fleet" if among(X_FLEET) => Meaning::Kept,
+        "X-Fleet" => Meaning::Unknown,
+        // systemd lets users have sections and keys of their own.
+        _ if section.starts_with("X-") || key.starts_with("X-") => Meaning::Kept,
+        "Unit" | "Service" | "Install" => Meaning::Unknown,
+        // Other kinds of unit are told of as a whole.
+        _ => Meaning::Kept,
+    }
+}
+
+/// The key that was probably meant: the same letters in another case, or one letter away.
+pub fn similar(section: &str, key: &str) -> Option<&'static str> {
+    let lists: &[&str] = match section {
+        "Unit" => &[UNIT, UNIT_WITHOUT],
+        "Service" => &[SERVICE, SERVICE_WITHOUT],
+        "Install" => &[INSTALL],
+        "X-Fleet" => &[X_FLEET],
+        _ => &[],
+    };
+    let near = |known: &&str| known.eq_ignore_ascii_case(key) || one_apart(known.as_bytes(), key.as_bytes());
+    lists.iter().flat_map(|l| l.split_whitespace()).find(near)
+}
+
+/// Whether one insertion, deletion or replacement makes one of the other.
+fn one_apart(a: &[u8], b: &[u8]) -> bool {
+    let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    let (a, b) = (&a[same..], &b[same..]);
+    match a.len().cmp(&b.len()) {
+        std::cmp::Ordering::Equal => a.get(1..) == b.get(1..),
+        std::cmp::Ordering::Less => b.get(1..) == Some(a),
+        std::cmp::Ordering::Greater => a.get(1..) == Some(b),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_have_a_meaning() {
+        for (section, key, expect, near) in [
+            ("Unit", "After", Meaning::Kept, None),
+            ("Unit", "ConditionPathExists", Meaning::NoEffect, None),
+            ("Service", "Nice", Meaning::NoEffect, None),
+            ("Service", "ExecStartpre", Meaning::Unknown, Some("ExecStartPre")),
+            ("Service", "Restrt", Meaning::Unknown, Some("Restart")),
+            ("Service", "X-Own", Meaning::Kept, None),
+            ("X-Fleet", "X-Own", Meaning::Unknown, None),
+            ("X-Fleet", "Conflict", Meaning::Unknown, Some("Conflicts")),
+            ("Timer", "OnCalendar", Meaning::Kept, None),
+            ("Install", "WantedBye", Meaning::Unknown, Some("WantedBy")),
+        ] {
+            assert_eq!(meaning(section, key), expect, "{section} {key}");
+            if expect == Meaning::Unknown {
+                assert_eq!(similar(section, key), near, "{section} {key}");
+            }
+        }
+        let lists = [UNIT, UNIT_WITHOUT, SERVICE, SERVICE_WITHOUT];
+        for section in lists.chunks(2) {
+            let mut keys: Vec<&str> = section.iter().flat_map(|l| l.split_whitespace()).collect();
+            let all = keys.len();
+            keys.sort_unstable();
+            keys.dedup();
+            assert_eq!(keys.len(), all, "a key is listed twice");
+        }
+    }
+}

@@ -1,0 +1,441 @@
+//! Units as workloads.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use k8s_openapi::api::core::v1::{ExecAction, LifecycleHandler};
+use serde_json::Value;
+use yado_types::labels;
+
+use super::{
+    Settings,
+    container::{self, Outcome},
+    host,
+    name::UnitName,
+    place::{self, Placement},
+    plan::{Docker, Main, Plan, Step, plan},
+    reach,
+    text::Word,
+    unit::{Command, ServiceType, Unit},
+    volumes,
+};
+use crate::{
+    diagnostic::Findings,
+    docker_run::Run,
+    workload::{Kind, Update, Workload, known_ports, name::sanitised, pod::Part},
+};
+
+/// A unit, and what its lines come to.
+pub struct Read {
+    pub unit: Unit,
+    /// The name of its objects.
+    pub object: String,
+    /// The name by which it and others like it are reached.
+    pub group: String,
+    pub main: Process,
+    pub plan: Plan,
+    /// Containers that only hold volumes.
+    pub data: Vec<Run>,
+    /// Containers beside it.
+    pub beside: Vec<Run>,
+}
+
+/// The main process.
+pub enum Process {
+    /// There is none.
+    Nothing,
+    Container(Box<Run>),
+    Program(Command),
+}
+
+/// What a unit became.
+#[derive(Debug, Clone)]
+pub struct Lowered {
+    /// The unit.
+    pub name: UnitName,
+    /// The name of its Deployment, DaemonSet or Job, and the value of its Pods' label `app.kubernetes.io/component`.
+    pub object: String,
+    /// The value of its Pods' label [`labels::UNIT_GROUP`].
+    pub group: String,
+    /// Its own objects.
+    pub objects: Vec<Value>,
+    /// Services that it has in common with others of its group.
+    pub shared: Vec<Value>,
+}
+
+/// Reads the lines of `unit`.
+pub fn read(unit: Unit, object: String, directory: &Path, found: &mut Findings) -> Read {
+    let mut plan = plan(&unit.service, found);
+    let mut containers = |lines: Vec<Docker>| -> Vec<Run> {
+        let read = |line: &Docker| match container::read(line, &unit.service, directory, "main", found) {
+            Outcome::Run(run) => Some(*run),
+            Outcome::Machine => {
+                found.warn(&line.at, ON_THE_MACHINE);
+                None
+            }
+            Outcome::Wrong => None,
+        };
+        lines.iter().filter_map(read).collect()
+    };
+    let data = containers(std::mem::take(&mut plan.data));
+    let beside = containers(std::mem::take(&mut plan.beside));
+    let main = match std::mem::take(&mut plan.main) {
+        Main::Nothing => Process::Nothing,
+        Main::Program(command) => Process::Program(command),
+        Main::Container(line) => match container::read(&line, &unit.service, directory, "main", found) {
+            Outcome::Run(run) => Process::Container(run),
+            Outcome::Wrong => Process::Nothing,
+            Outcome::Machine => {
+                found.warn(&line.at, ON_THE_MACHINE);
+                let original = unit.service.start.last().or(unit.service.start_pre.last()).cloned();
+                original.map_or(Process::Nothing, Process::Program)
+            }
+        },
+    };
+    let group = match (&main, unit.name.template()) {
+        (_, Some(template)) => template.object(),
+        (Process::Container(run), None) => {
+            let name = run.name.as_ref().map(|n| sanitised(n, 40)).filter(|n| !n.is_empty());
+            name.unwrap_or_else(|| object.clone())
+        }
+        _ => object.clone(),
+    };
+    Read { unit, object, group, main, plan, data, beside }
+}
+
+const ON_THE_MACHINE: &str = "what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be";
+
+impl Read {
+    /// Whether it becomes anything.
+    pub fn runs(&self) -> bool {
+        !matches!(self.main, Process::Nothing)
+    }
+
+    /// Names of the containers that it runs.
+    pub fn containers(&self) -> impl Iterator<Item = &str> {
+        let main = if let Process::Container(run) = &self.main { Some(&**run) } else { None };
+        main.into_iter().chain(&self.data).chain(&self.beside).filter_map(|r| r.name.as_deref())
+    }
+
+    /// Its containers.
+    pub fn runs_of(&self) -> impl Iterator<Item = &Run> {
+        let main = if let Process::Container(run) = &self.main { Some(&**run) } else { None };
+        main.into_iter().chain(&self.data).chain(&self.beside)
+    }
+
+    fn is_once(&self) -> bool {
+        let service = &self.unit.service;
+        let restart = service.restart.as_deref();
+        service.kind == ServiceType::Oneshot && !matches!(restart, Some("always")) || restart == Some("no")
+    }
+}
+
+/// All units that are known together.
+pub struct Set<'a> {
+    pub units: &'a [Read],
+    /// Templates, and units of other kinds.
+    pub others: &'a [Unit],
+    pub settings: &'a Settings,
+}
+
+impl Set<'_> {
+    /// Lowers one of the units.
+    pub fn lower(&self, one: &Read, found: &mut Findings) -> Lowered {
+        let mut claims = Vec::new();
+        let mut part = match &one.main {
+            Process::Nothing => Part::default(),
+            Process::Container(run) => run.part.clone(),
+            Process::Program(command) => host::main(command, &one.unit.service),
+        };
+        for run in one.runs_of() {
+            claims.extend(run.claims.iter().cloned());
+        }
+        claims.extend(volumes::shared(self.units, one, &mut part, found));
+        claims.sort_by(|a, b| a.name.cmp(&b.name));
+        claims.dedup_by(|a, b| a.name == b.name);
+        pull_policy(one, &mut part);
+        self.before(one, &mut part, found);
+        around(one, &mut part, found);
+        part.pod.affinity = self.affinity(one, found);
+        part.pod.termination_grace_period_seconds = one.plan.patience.or(part.pod.termination_grace_period_seconds);
+        if let Some(signal) = &one.unit.service.kill_signal {
+            // For Docker's client the signal is passed on to the container.
+            if part.stop_signal(signal).is_some() {
+                found.warn(&one.unit.at, format!("KillSignal={signal} is no signal and has no effect"));
+            }
+        }
+        let workload = self.workload(one, part, claims, found);
+        let mut objects: Vec<Value> = Vec::new();
+        for (i, run) in one.beside.iter().enumerate() {
+            objects.extend(self.beside(one, run, i).objects());
+        }
+        let shared = reach::shared(&workload, one, self, found);
+        objects.extend(workload.objects());
+        Lowered {
+            name: one.unit.name.clone(),
+            object: one.object.clone(),
+            group: one.group.clone(),
+            objects,
+            shared,
+        }
+    }
+
+    fn workload(&self, one: &Read, part: Part, claims: Vec<crate::workload::Claim>, found: &mut Findings) -> Workload {
+        let Settings { app, .. } = self.settings;
+        let mut ports = Vec::new();
+        if let Process::Container(run) = &one.main {
+            ports.clone_from(&run.ports);
+            if ports.is_empty() {
+                let known = known_ports::of_image(&run.image).iter();
+                ports.extend(known.map(|p| crate::workload::Port::new(*p, *p, "TCP")));
+            }
+        }
+        let on_host = part.pod.host_network == Some(true);
+        let unit = BTreeMap::from([(labels::UNIT.to_string(), one.unit.name.full().to_string())]);
+        let mut pod_annotations = part.annotations();
+        pod_annotations.extend(unit.clone());
+        let started_by = self.others.iter().find(|u| u.starts.as_deref() == Some(one.unit.name.full()));
+        let kind = if one.unit.fleet.global {
+            Kind::DaemonSet
+        } else if one.is_once() && started_by.is_none() {
+            let retries = if one.unit.service.restart.as_deref() == Some("on-failure") { 6 } else { 0 };
+            Kind::Job { retries, at_once: None }
+        } else {
+            Kind::Deployment
+        };
+        // A timer's unit waits for it.
+        let waits = started_by.is_some_and(|u| ["timer", "path"].contains(&u.name.kind()));
+        Workload {
+            app: app.clone(),
+            component: one.object.clone(),
+            part_of: app.clone(),
+            name: one.object.clone(),
+            kind,
+            // What a unit starts has a name, ports or files of its machine, so two of it never run at once.
+            update: Update::Recreate,
+            service: (!on_host && one.runs()).then(|| one.object.clone()),
+            aliases: self.aliases(one),
+            replicas: if waits { 0 } else { 1 },
+            depends_on: self.depends_on(one, found),
+            ready: if on_host { crate::workload::Ready::Started } else { crate::workload::Ready::Listening },
+            pod: part.pod,
+            container: part.container,
+            ports: if on_host { Vec::new() } else { ports },
+            claims,
+            labels: BTreeMap::from([(labels::UNIT_GROUP.to_string(), one.group.clone())]),
+            annotations: unit,
+            pod_annotations,
+            ..Workload::default()
+        }
+    }
+
+    /// A container that a line before the main one starts in the background.
+    fn beside(&self, one: &Read, run: &Run, number: usize) -> Workload {
+        let name = run.name.as_ref().map(|n| sanitised(n, 40)).filter(|n| !n.is_empty());
+        let name = name.unwrap_or_else(|| format!("{}-{}", one.object, number + 1));
+        Workload {
+            app: self.settings.app.clone(),
+            component: name.clone(),
+            part_of: self.settings.app.clone(),
+            name: name.clone(),
+            update: Update::Recreate,
+            service: Some(name),
+            replicas: 1,
+            ports: run.ports.clone(),
+            published: run.published.clone(),
+            pod_annotations: run.part.annotations(),
+            pod: run.part.pod.clone(),
+            container: run.part.container.clone(),
+            claims: run.claims.clone(),
+            ..Workload::default()
+        }
+    }
+
+    /// What has to end before the main process starts.
+    fn before(&self, one: &Read, part: &mut Part, found: &mut Findings) {
+        let service = &one.unit.service;
+        for (i, step) in one.plan.before.iter().enumerate() {
+            let number = i + 1;
+            let more = match step {
+                Step::Program(command) if is_made_anyway(command, part) => continue,
+                Step::Program(command) => host::before(command, service, number),
+                Step::Container(line) => {
+                    let name = format!("pre-{number}");
+                    match container::read(line, service, &self.settings.directory, &name, found) {
+                        Outcome::Run(run) => run.part,
+                        Outcome::Wrong => continue,
+                        Outcome::Machine => {
+                            found.warn(&line.at, ON_THE_MACHINE);
+                            continue;
+                        }
+                    }
+                }
+            };
+            select_host(part, &more);
+            part.join(more);
+            if let Some(container) = part.pod.containers.pop() {
+                part.pod.init_containers.get_or_insert_default().push(container);
+            }
+        }
+    }
+
+    /// Units that have to have been started first.
+    fn depends_on(&self, one: &Read, found: &mut Findings) -> BTreeMap<String, String> {
+        let mut wanted: BTreeSet<&str> = one.unit.after.iter().map(String::as_str).collect();
+        let linked = one.runs_of().flat_map(|r| &r.links).map(|(container, _)| container.as_str());
+        let linked: BTreeSet<&str> = linked.collect();
+        let mut depends_on = BTreeMap::new();
+        for other in self.units.iter().filter(|o| o.object != one.object && o.runs()) {
+            let by_link = other.containers().any(|c| linked.contains(c));
+            if !wanted.remove(other.unit.name.full()) && !by_link {
+                continue;
+            }
+            let started = self.settings.started.as_ref();
+            if started.is_some_and(|s| !s.contains(other.unit.name.full())) {
+                continue;
+            }
+            if self.comes_after(other, one) {
+                let sentence = format!("it and {} both come after the other, so neither waits", other.unit.name);
+                found.warn(&one.unit.at, sentence);
+                continue;
+            }
+            let state = if other.is_once() { labels::DEPENDS_ON_COMPLETED } else { labels::DEPENDS_ON_STARTED };
+            depends_on.insert(other.object.clone(), state.into());
+        }
+        depends_on
+    }
+
+    /// Whether `one` comes after `other`, also by others between them.
+    fn comes_after(&self, one: &Read, other: &Read) -> bool {
+        let mut seen: BTreeSet<&str> = BTreeSet::new();
+        let mut open = vec![one];
+        while let Some(unit) = open.pop() {
+            if unit.object == other.object {
+                return true;
+            }
+            if seen.insert(&unit.object) {
+                open.extend(self.units.iter().filter(|u| unit.unit.after.iter().any(|a| a == u.unit.name.full())));
+            }
+        }
+        false
+    }
+
+    /// Names by which others here link to one of its containers, and those of its flags.
+    fn aliases(&self, one: &Read) -> Vec<String> {
+        let Process::Container(run) = &one.main else { return Vec::new() };
+        let mut aliases: BTreeSet<String> = run.aliases.iter().cloned().collect();
+        for other in self.units {
+            for (container, alias) in other.runs_of().flat_map(|r| &r.links) {
+                if run.name.as_ref() == Some(container) {
+                    aliases.insert(alias.clone());
+                }
+            }
+        }
+        // The name of the whole group is a Service of its own.
+        let taken = |a: &String| {
+            *a == one.group || self.units.iter().any(|u| u.object == *a || (u.group == *a && u.object != one.object))
+        };
+        aliases.retain(|a| !taken(a));
+        aliases.into_iter().collect()
+    }
+
+    fn affinity(&self, one: &Read, found: &mut Findings) -> Option<k8s_openapi::api::core::v1::Affinity> {
+        let fleet = &one.unit.fleet;
+        let mut with = Vec::new();
+        for (peer, at) in &fleet.machine_of {
+            let known = self.units.iter().find(|u| u.unit.name == *peer);
+            if known.is_none() && !self.others.iter().any(|u| u.name == *peer) {
+                let sentence = format!("MachineOf={peer} names no unit that is known here: until it runs, this one waits");
+                found.warn(at, sentence);
+            }
+            // A timer or socket runs nothing that this could be beside of.
+            if known.is_some() || peer.kind() == "service" {
+                with.push(known.map_or_else(|| peer.object(), |u| u.object.clone()));
+            }
+        }
+        let against = |a: &Unit, b: &UnitName| {
+            let conflict = a.fleet.conflicts.iter().any(|(p, _)| super::name::glob(p, b.full()) == Ok(true));
+            conflict || a.fleet.replaces.iter().any(|(name, _)| name == b)
+        };
+        let apart: BTreeSet<String> = self
+            .units
+            .iter()
+            .filter(|o| o.object != one.object && o.runs())
+            .filter(|o| against(&one.unit, &o.unit.name) || against(&o.unit, &one.unit.name))
+            .map(|o| o.object.clone())
+            .collect();
+        let machine = fleet.machine_id.as_ref().and_then(|(id, _)| self.settings.machines.get(id));
+        let placement = Placement {
+            app: &self.settings.app,
+            node: machine.map(String::as_str),
+            preferred: self.settings.preferred.get(one.unit.name.full()).map(String::as_str),
+            with,
+            apart: apart.into_iter().collect(),
+        };
+        place::affinity(fleet, &placement)
+    }
+}
+
+/// The images of a unit are pulled where they are missing; those that a line pulls, at each start.
+fn pull_policy(one: &Read, part: &mut Part) {
+    let image = part.container.image.clone().unwrap_or_default();
+    if image == labels::HOST_IMAGE || part.container.image_pull_policy.is_some() {
+        return;
+    }
+    part.container.image_pull_policy = match one.plan.pulls.get(&image) {
+        // Kubernetes' own rule: what floats is looked for, what is there is enough for the rest.
+        Some(true) => None,
+        Some(false) => Some("Always".into()),
+        None => Some("IfNotPresent".into()),
+    };
+}
+
+/// What runs with the main process: once it has started, and when it stops.
+fn around(one: &Read, part: &mut Part, found: &mut Findings) {
+    let service = &one.unit.service;
+    let stop: Vec<Command> = one.plan.stop.iter().chain(&one.plan.cleanup).cloned().collect();
+    if !one.plan.inside.is_empty() {
+        let words = |words: &Vec<Word>| words.iter().map(Word::lossy).collect::<Vec<String>>();
+        let command = match one.plan.inside.as_slice() {
+            [one] => words(one),
+            several => {
+                let lines: Vec<String> =
+                    several.iter().map(|w| w.iter().map(Word::shell).collect::<Vec<_>>().join(" ")).collect();
+                vec!["/bin/sh".into(), "-c".into(), lines.join("\n")]
+            }
+        };
+        let handler =
+            LifecycleHandler { exec: Some(ExecAction { command: Some(command) }), ..LifecycleHandler::default() };
+        part.container.lifecycle.get_or_insert_default().post_start = Some(handler);
+    }
+    if matches!(one.main, Process::Program(_)) {
+        host::on_start(&mut part.container, &one.plan.after, service);
+        host::on_stop(&mut part.container, &stop, service);
+    } else if one.runs() && !(one.plan.after.is_empty() && stop.is_empty()) {
+        let more = host::beside(&one.plan.after, &stop, service);
+        select_host(part, &more);
+        part.join(more);
+    }
+    if let Some(command) = one.plan.cleanup.first() {
+        found.warn(&command.at, "ExecStopPost runs when the unit is stopped, just before its process ends");
+    }
+}
+
+/// A Pod with a container of the machine's own goes where that is allowed.
+fn select_host(part: &mut Part, more: &Part) {
+    if let Some(selector) = &more.pod.node_selector {
+        part.pod.node_selector.get_or_insert_default().extend(selector.clone());
+    }
+}
+
+/// `mkdir -p` of a directory that is mounted: it is made where it is missing.
+fn is_made_anyway(command: &Command, part: &Part) -> bool {
+    let words: Vec<String> = command.words.iter().map(Word::lossy).collect();
+    let mkdir = words.first().is_some_and(|w| w.rsplit('/').next() == Some("mkdir"));
+    let mounted = |path: &str| {
+        let volumes = part.pod.volumes.iter().flatten().filter_map(|v| v.host_path.as_ref());
+        volumes.into_iter().any(|h| Path::new(&h.path).starts_with(path.trim_end_matches('/')))
+    };
+    let mut paths = words.iter().skip(1).filter(|w| !w.starts_with('-')).peekable();
+    mkdir && paths.peek().is_some() && paths.all(|p| mounted(p))
+}

@@ -1,0 +1,292 @@
+//! The text of `sh -c`, as far as it is a list of plain commands: `docker kill web; exec docker run ...`.
+//!
+//! What needs a shell (loops, pipes, `$(command)`) is not understood, and the caller lets a shell run it.
+
+use super::text::{Fact, Part, Variables, Word, is_name};
+
+/// A plain command.
+pub type Simple = Vec<Word>;
+
+/// The commands of `script`, whichever way they are joined; `None` where it is more than a list of plain commands.
+///
+/// `pipes` says whether a pipe is taken for a list too: enough to tell what commands there are, not to run them.
+pub fn commands(script: &str, variables: &Variables, pipes: bool) -> Option<Vec<Simple>> {
+    let script = script.trim();
+    // What `echo` prints of a command is its output, which is in the log anyway.
+    if let Some(inner) = script.strip_prefix("echo").map(str::trim_start)
+        && let Some(inner) = inner.strip_prefix("$(").and_then(|i| i.strip_suffix(')'))
+        && !inner.contains(['(', ')'])
+    {
+        return commands(inner, variables, pipes);
+    }
+    let mut reader = Reader {
+        chars: script.chars().collect(),
+        at: 0,
+        variables: variables.clone(),
+        pipes,
+        word: None,
+        words: Vec::new(),
+        commands: Vec::new(),
+        redirected: false,
+    };
+    reader.read()?;
+    Some(reader.commands)
+}
+
+struct Reader {
+    chars: Vec<char>,
+    at: usize,
+    variables: Variables,
+    pipes: bool,
+    word: Option<Word>,
+    words: Simple,
+    commands: Vec<Simple>,
+    /// Whether the next word is where output goes to.
+    redirected: bool,
+}
+
+/// Words that begin more than a plain command.
+const KEYWORDS: [&str; 17] = [
+    "if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "function", "{", "}", "!",
+    "trap",
+];
+
+impl Reader {
+    fn next(&mut self) -> Option<char> {
+        let c = self.chars.get(self.at).copied();
+        self.at += usize::from(c.is_some());
+        c
+    }
+
+    fn peek(&self) -> Option<char> {
+        self.chars.get(self.at).copied()
+    }
+
+    fn taken(&mut self, c: char) -> bool {
+        let is = self.peek() == Some(c);
+        self.at += usize::from(is);
+        is
+    }
+
+    fn read(&mut self) -> Option<()> {
+        while let Some(c) = self.next() {
+            match c {
+                ' ' | '\t' | '\r' => self.end_word()?,
+                ';' | '\n' => self.end_command()?,
+                '&' if self.taken('&') => self.end_command()?,
+                '|' if self.taken('|') => self.end_command()?,
+                '|' if self.pipes => self.end_command()?,
+                '&' | '|' | '(' | ')' | '`' if c != '`' => return None,
+                '#' if self.word.is_none() => {
+                    while self.peek().is_some_and(|c| c != '\n') {
+                        self.at += 1;
+                    }
+                }
+                '>' | '<' => self.redirection()?,
+                '\'' => {
+                    self.push("");
+                    loop {
+                        match self.next()? {
+                            '\'' => break,
+                            c => self.push(c.encode_utf8(&mut [0; 4])),
+                        }
+                    }
+                }
+                '"' => self.quoted()?,
+                '\\' => match self.next() {
+                    Some('\n') | None => {}
+                    Some(c) => self.push(c.encode_utf8(&mut [0; 4])),
+                },
+                '$' | '`' => self.dollar(c, false)?,
+                c => self.push(c.encode_utf8(&mut [0; 4])),
+            }
+        }
+        self.end_command()
+    }
+
+    fn quoted(&mut self) -> Option<()> {
+        self.push("");
+        loop {
+            match self.next()? {
+                '"' => return Some(()),
+                '\\' => match self.next()? {
+                    c @ ('"' | '\\' | '$' | '`') => self.push(c.encode_utf8(&mut [0; 4])),
+                    '\n' => {}
+                    c => self.push(&format!("\\{c}")),
+                },
+                c @ ('$' | '`') => self.dollar(c, true)?,
+                c => self.push(c.encode_utf8(&mut [0; 4])),
+            }
+        }
+    }
+
+    /// `2>&1`, `>/dev/null`: where output goes is the log, in any case. Input from a file is more than that.
+    fn redirection(&mut self) -> Option<()> {
+        let before = self.chars.get(self.at.wrapping_sub(2)).copied();
+        if self.chars[self.at - 1] == '<' {
+            return None;
+        }
+        // The number of the stream that is redirected is no word.
+        if before.is_some_and(|c| c.is_ascii_digit()) && self.word.as_ref().is_some_and(|w| w.lossy().len() == 1) {
+            self.word = None;
+        }
+        self.end_word()?;
+        let _ = self.taken('>');
+        let _ = self.taken('&');
+        self.redirected = true;
+        Some(())
+    }
+
+    /// `$NAME`, `${NAME}`, `${NAME:-default}`, and the few commands whose output is known.
+    fn dollar(&mut self, c: char, quoted: bool) -> Option<()> {
+        let rest: String = self.chars[self.at..].iter().collect();
+        if c == '`' || rest.starts_with('(') {
+            let (inner, length) = if c == '`' {
+                let inner = rest.split_once('`')?.0;
+                (inner, inner.chars().count() + 1)
+            } else {
+                let inner = rest[1..].split_once(')')?.0;
+                (inner, inner.chars().count() + 2)
+            };
+            let fact = match inner.trim() {
+                "hostname" | "/bin/hostname" | "/usr/bin/hostname" | "hostname -s" | "hostname -f" | "uname -n" => {
+                    Fact::HostName
+                }
+                "cat /etc/machine-id" => Fact::MachineId,
+                _ => return None,
+            };
+            self.at += length;
+            self.word.get_or_insert_default().0.push(Part::Node(fact));
+            return Some(());
+        }
+        let (name, default) = if let Some(inner) = rest.strip_prefix('{') {
+            let inner = inner.split_once('}')?.0;
+            self.at += inner.chars().count() + 2;
+            let (name, default) = inner.split_once(":-").unwrap_or((inner, ""));
+            (name.to_string(), default.to_string())
+        } else {
+            let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
+            self.at += name.len();
+            if name.is_empty() {
+                // A dollar with nothing behind it is one; `$?`, `$@` and others are a shell's own.
+                let alone = rest.starts_with([' ', '"', '\'']) || rest.is_empty();
+                return alone.then(|| self.push("$"));
+            }
+            (name, String::new())
+        };
+        if !is_name(&name) || default.contains(['$', '`']) {
+            return None;
+        }
+        let value = if name == "HOSTNAME" { Word(vec![Part::Node(Fact::HostName)]) } else { self.variables.get(&name) };
+        let value = if value.0.is_empty() && !default.is_empty() { Word::of(&default) } else { value };
+        self.value(value, quoted)
+    }
+
+    /// A variable's value: outside of quotes it is as many words as it has.
+    fn value(&mut self, value: Word, quoted: bool) -> Option<()> {
+        match value.known().filter(|_| !quoted) {
+            Some(text) => {
+                for (i, piece) in text.split_whitespace().enumerate() {
+                    if i > 0 {
+                        self.end_word()?;
+                    }
+                    self.push(piece);
+                }
+            }
+            None => {
+                let word = self.word.get_or_insert_default();
+                word.0.extend(value.0);
+            }
+        }
+        Some(())
+    }
+
+    fn push(&mut self, text: &str) {
+        let word = self.word.get_or_insert_default();
+        match word.0.last_mut() {
+            Some(Part::Known(known)) => known.push_str(text),
+            _ => word.0.push(Part::Known(text.into())),
+        }
+    }
+
+    fn end_word(&mut self) -> Option<()> {
+        let Some(word) = self.word.take() else { return Some(()) };
+        if std::mem::take(&mut self.redirected) {
+            return Some(());
+        }
+        // An assignment in front of a command.
+        if self.words.is_empty()
+            && let Some(Part::Known(first)) = word.0.first()
+            && let Some((name, value)) = first.split_once('=').filter(|(name, _)| is_name(name))
+        {
+            let mut parts = vec![Part::Known(value.to_string())];
+            parts.extend(word.0[1..].iter().cloned());
+            self.variables.known.insert(name.into(), Word(parts));
+            return Some(());
+        }
+        self.words.push(word);
+        Some(())
+    }
+
+    fn end_command(&mut self) -> Option<()> {
+        self.end_word()?;
+        self.redirected = false;
+        let words = std::mem::take(&mut self.words);
+        let Some(first) = words.first().and_then(Word::known) else { return words.is_empty().then_some(()) };
+        match first.as_str() {
+            keyword if KEYWORDS.contains(&keyword) => return None,
+            "." | "source" => self.variables.files = true,
+            "export" => {
+                for word in &words[1..] {
+                    let text = word.known()?;
+                    let (name, value) = text.split_once('=')?;
+                    self.variables.known.insert(name.into(), Word::of(value));
+                }
+            }
+            _ => self.commands.push(words),
+        }
+        Some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scripts_that_are_lists_of_commands() {
+        let known = [("NAME", "web"), ("FLAGS", "-a -b")].map(|(k, v)| (k.to_string(), Word::of(v)));
+        let check = |script: &str, expect: Option<&str>| {
+            let variables = Variables { known: known.clone().into(), files: false };
+            let commands = commands(script, &variables, false);
+            let shown = commands.map(|c| {
+                let lines: Vec<String> = c
+                    .iter()
+                    .map(|words| words.iter().map(|w| format!("[{}]", w.kubernetes())).collect())
+                    .collect();
+                lines.join(" ")
+            });
+            assert_eq!(shown.as_deref(), expect, "{script}");
+        };
+        check("exec docker run x", Some("[exec][docker][run][x]"));
+        check("docker kill a; docker rm a && docker run a || true", Some("[docker][kill][a] [docker][rm][a] [docker][run][a] [true]"));
+        check("docker inspect x >/dev/null 2>&1 || docker run -v /d x", Some("[docker][inspect][x] [docker][run][-v][/d][x]"));
+        check("docker run $FLAGS \"$FLAGS\" ${NAME}x '$NAME' \"a\\\"b\" c\\ d", Some("[docker][run][-a][-b][-a -b][webx][$NAME][a\"b][c d]"));
+        check("TAG=v1; docker run x:$TAG ${OTHER:-none} \"\"", Some("[docker][run][x:v1][none][]"));
+        check("docker run -h $(hostname) -e H=`hostname` $HOSTNAME", Some("[docker][run][-h][$(UNIT_HOST_NAME)][-e][H=$(UNIT_HOST_NAME)][$(UNIT_HOST_NAME)]"));
+        check(". /etc/environment; docker run -e IP=$COREOS_IP x", Some("[docker][run][-e][IP=$(COREOS_IP)][x]"));
+        check("echo $(docker run x)", Some("[docker][run][x]"));
+        check("docker run x # a comment\n true", Some("[docker][run][x] [true]"));
+        check("", Some(""));
+        for shell in [
+            "while true; do echo hi; done", "docker run $(cat x)", "docker ps | xargs docker rm", "(docker run x)",
+            "docker run x &", "docker run x < file", "docker run 'x", "if true; then docker run x; fi", "docker run $@",
+            "echo `etcdctl get x`", "docker run \"${A%%b}\"", "echo \\", "\"", "$", "${",
+        ] {
+            if !["echo \\", "$"].contains(&shell) {
+                check(shell, None);
+            }
+            let _ = commands(shell, &Variables::default(), true);
+        }
+    }
+}
