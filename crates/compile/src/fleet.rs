@@ -140,8 +140,12 @@ pub fn compile(files: &[PathBuf], name: &str, options: &Options) -> Result<Compi
     let app = options.project.clone().unwrap_or_else(|| sanitised(name, 63));
     let app = if app.is_empty() { "units".into() } else { app };
     let directory = files.first().and_then(|f| f.parent()).map(Path::to_path_buf).unwrap_or_default();
-    let settings =
-        Settings { app: app.clone(), domain: options.domain.clone(), directory: directory.clone(), ..Settings::default() };
+    let settings = Settings {
+        app: app.clone(),
+        domain: options.domain.clone(),
+        directory: directory.clone(),
+        ..Settings::default()
+    };
     let mut compiled = Compiled { app, directory, ..Compiled::default() };
     let (mut seen, mut published) = (BTreeSet::new(), Vec::new());
     let lowered = all(&units, &settings, None, &mut found, &mut published);
@@ -312,7 +316,10 @@ fn all(
             published.extend(reach::published_of(one, &set));
             lowered.push((set.lower(one, found), one.unit.at.file.clone()));
         } else if found.errors.is_empty() {
-            found.warn(&one.unit.at, "only prepares images, so nothing runs: images are pulled when they are used");
+            found.warn(
+                &one.unit.at,
+                "only prepares images, so nothing runs: images are pulled when they are used",
+            );
         }
     }
     lowered
@@ -322,11 +329,15 @@ fn all(
 fn other_kind(unit: &Unit, found: &mut Findings) {
     let starts = unit.starts.as_deref().unwrap_or_default();
     let sentence = match unit.name.kind() {
-        "timer" => format!("timers start nothing yet: {starts} is compiled but waits; start it by hand when it is due"),
+        "timer" => format!(
+            "timers start nothing yet: {starts} is compiled but waits; start it by hand when it is due"
+        ),
         "path" => format!("paths are not watched: {starts} is compiled but waits; start it by hand"),
         "socket" => format!("sockets are not listened on before their service: {starts} runs all the time"),
         "target" => "a target runs nothing itself: the units that it wants are started by themselves".into(),
-        kind => format!("a {kind} has no effect here: mount with -v in the docker run line of the unit that needs it"),
+        kind => format!(
+            "a {kind} has no effect here: mount with -v in the docker run line of the unit that needs it"
+        ),
     };
     found.warn(&unit.at, sentence);
 }

@@ -87,7 +87,11 @@ fn prepared(
             continue;
         }
         let after_e = words.last().is_some_and(|w| ["-e", "--env"].contains(&w.lossy().as_str()));
-        if after_e && service.variables.files && is_name(&text) && !service.variables.known.contains_key(&text) {
+        if after_e
+            && service.variables.files
+            && is_name(&text)
+            && !service.variables.known.contains_key(&text)
+        {
             let value = Piece::Node(Fact::Variable(text.clone()));
             words.push(Word(vec![Piece::Known(format!("{text}=")), value]));
             continue;
@@ -163,7 +167,8 @@ fn facts(run: &mut Run, words: &[Word], line: &Docker, found: &mut Findings) {
     let used: Vec<String> = texts.chain(values).cloned().collect();
     let facts: BTreeSet<&Fact> = words.iter().flat_map(Word::facts).collect();
     let mut env = Vec::new();
-    for fact in facts.into_iter().filter(|f| used.iter().any(|t| t.contains(&format!("$({})", f.variable())))) {
+    for fact in facts.into_iter().filter(|f| used.iter().any(|t| t.contains(&format!("$({})", f.variable()))))
+    {
         match fact {
             Fact::MachineId => found.warn(&line.at, "the machine's ID, %m, is the name of the node here"),
             Fact::BootId => found.warn(&line.at, "the boot's ID, %b, is the Pod's own here"),

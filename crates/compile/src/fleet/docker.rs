@@ -27,15 +27,41 @@ pub enum Action {
 
 /// Docker's verbs that leave nothing behind, or remove what is not there here.
 const HOUSEKEEPING: [&str; 28] = [
-    "kill", "rm", "rmi", "stop", "wait", "ps", "images", "inspect", "history", "version", "info", "login", "logout",
-    "logs", "top", "port", "events", "stats", "tag", "commit", "push", "save", "volume", "network", "container",
-    "image", "system", "rename",
+    "kill",
+    "rm",
+    "rmi",
+    "stop",
+    "wait",
+    "ps",
+    "images",
+    "inspect",
+    "history",
+    "version",
+    "info",
+    "login",
+    "logout",
+    "logs",
+    "top",
+    "port",
+    "events",
+    "stats",
+    "tag",
+    "commit",
+    "push",
+    "save",
+    "volume",
+    "network",
+    "container",
+    "image",
+    "system",
+    "rename",
 ];
 
 /// Commands that only look, wait or pick from text.
 const HARMLESS: [&str; 28] = [
-    "true", ":", "exit", "echo", "sleep", "grep", "egrep", "awk", "sed", "cut", "tr", "head", "tail", "wc", "sort",
-    "uniq", "xargs", "test", "[", "cd", "mkdir", "set", "printf", "date", "tee", "cat", "which", "command",
+    "true", ":", "exit", "echo", "sleep", "grep", "egrep", "awk", "sed", "cut", "tr", "head", "tail", "wc",
+    "sort", "uniq", "xargs", "test", "[", "cd", "mkdir", "set", "printf", "date", "tee", "cat", "which",
+    "command",
 ];
 
 /// What `words` come to.
@@ -104,7 +130,8 @@ fn docker(words: &[Word]) -> Option<Action> {
     // Flags in front of the verb tell where Docker is.
     let mut at = 0;
     while let Some(word) = words.get(at).and_then(Word::known).filter(|w| w.starts_with('-')) {
-        let takes_value = ["-H", "--host", "-l", "--log-level", "--config", "-c", "--context", "--cgroups", "-p", "-n"];
+        let takes_value =
+            ["-H", "--host", "-l", "--log-level", "--config", "-c", "--context", "--cgroups", "-p", "-n"];
         at += if takes_value.contains(&word.as_str()) { 2 } else { 1 };
     }
     let verb = words.get(at).and_then(Word::known)?;
@@ -129,7 +156,8 @@ fn docker(words: &[Word]) -> Option<Action> {
         }
         "stop" => {
             let seconds = rest.iter().filter_map(text).enumerate().find_map(|(i, word)| {
-                let value = word.strip_prefix("--time=").or(word.strip_prefix("-t=")).or(word.strip_prefix("-t"));
+                let value =
+                    word.strip_prefix("--time=").or(word.strip_prefix("-t=")).or(word.strip_prefix("-t"));
                 match value {
                     Some("") => rest.get(i + 1).and_then(text)?.parse().ok(),
                     None if word == "--time" => rest.get(i + 1).and_then(text)?.parse().ok(),
@@ -151,7 +179,9 @@ fn rkt(words: &[Word]) -> Option<Action> {
     let mut rest = words.iter().skip_while(|w| w.known().is_some_and(|w| w.starts_with("--")));
     match rest.next().and_then(Word::known)?.as_str() {
         "run" => {}
-        "gc" | "rm" | "stop" | "fetch" | "trust" | "list" | "status" | "image" => return Some(Action::Nothing),
+        "gc" | "rm" | "stop" | "fetch" | "trust" | "list" | "status" | "image" => {
+            return Some(Action::Nothing);
+        }
         _ => return None,
     }
     let mut image = None;
@@ -170,9 +200,20 @@ fn rkt(words: &[Word]) -> Option<Action> {
                 command = rest.cloned().collect();
                 break;
             }
-            "insecure-options" | "uuid-file-save" | "stage1-path" | "stage1-name" | "stage1-from-dir"
-            | "trust-keys-from-https" | "inherit-env" | "interactive" | "dns" | "store-only" | "no-store" => {
-                if !text.contains('=') && ["uuid-file-save", "stage1-path", "stage1-name", "dns"].contains(&flag) {
+            "insecure-options"
+            | "uuid-file-save"
+            | "stage1-path"
+            | "stage1-name"
+            | "stage1-from-dir"
+            | "trust-keys-from-https"
+            | "inherit-env"
+            | "interactive"
+            | "dns"
+            | "store-only"
+            | "no-store" => {
+                if !text.contains('=')
+                    && ["uuid-file-save", "stage1-path", "stage1-name", "dns"].contains(&flag)
+                {
                     rest.next();
                 }
             }
@@ -183,7 +224,10 @@ fn rkt(words: &[Word]) -> Option<Action> {
             "memory" => out.extend([Word::of("-m"), Word::of(&value()?.to_lowercase())]),
             "port" => {
                 let value = value()?;
-                out.extend([Word::of("-p"), Word::of(value.rsplit(':').next().filter(|p| !p.contains('-'))?)]);
+                out.extend([
+                    Word::of("-p"),
+                    Word::of(value.rsplit(':').next().filter(|p| !p.contains('-'))?),
+                ]);
             }
             "volume" => {
                 let value = value()?;
@@ -276,7 +320,10 @@ mod tests {
         check("/bin/sh -c 'docker run nginx'", &["run nginx"]);
         check("/bin/bash -lc 'exec /usr/bin/docker run nginx'", &["run nginx"]);
         check("/bin/sh -c 'docker rm -f a; docker run --name a nginx echo $$x'", &["host 3"]);
-        check("/bin/sh -c 'docker inspect d || docker run --name d -v /d busybox true'", &["nothing", "run --name d -v /d busybox true"]);
+        check(
+            "/bin/sh -c 'docker inspect d || docker run --name d -v /d busybox true'",
+            &["nothing", "run --name d -v /d busybox true"],
+        );
         check("/bin/sh -c 'docker history x >/dev/null || docker pull x'", &["nothing", "pull x"]);
         check("/bin/sh -c 'docker ps -aq | xargs docker rm'", &["nothing", "nothing"]);
         check("/bin/sh -c 'docker ps | grep x | xargs -r rm -rf /'", &["host 3"]);

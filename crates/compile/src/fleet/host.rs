@@ -198,8 +198,16 @@ pub const ENVIRONMENT: &str = "etc-environment";
 
 /// Variables in which CoreOS tells a machine its address.
 pub fn is_own_address(name: &str) -> bool {
-    let known = ["COREOS_PRIVATE_IPV4", "COREOS_PUBLIC_IPV4", "DEFAULT_IPV4", "private_ipv4", "public_ipv4", "HOST_IP"];
-    known.contains(&name) || name.starts_with("COREOS_") && (name.ends_with("_IPV4") || name.ends_with("_V4_0"))
+    let known = [
+        "COREOS_PRIVATE_IPV4",
+        "COREOS_PUBLIC_IPV4",
+        "DEFAULT_IPV4",
+        "private_ipv4",
+        "public_ipv4",
+        "HOST_IP",
+    ];
+    known.contains(&name)
+        || name.starts_with("COREOS_") && (name.ends_with("_IPV4") || name.ends_with("_V4_0"))
 }
 
 /// The name of a file of variables as a ConfigMap's.

@@ -157,7 +157,8 @@ impl Set<'_> {
         self.before(one, &mut part, found);
         around(one, &mut part, found);
         part.pod.affinity = self.affinity(one, found);
-        part.pod.termination_grace_period_seconds = one.plan.patience.or(part.pod.termination_grace_period_seconds);
+        part.pod.termination_grace_period_seconds =
+            one.plan.patience.or(part.pod.termination_grace_period_seconds);
         if let Some(signal) = &one.unit.service.kill_signal {
             // For Docker's client the signal is passed on to the container.
             if part.stop_signal(signal).is_some() {
@@ -180,7 +181,13 @@ impl Set<'_> {
         }
     }
 
-    fn workload(&self, one: &Read, part: Part, claims: Vec<crate::workload::Claim>, found: &mut Findings) -> Workload {
+    fn workload(
+        &self,
+        one: &Read,
+        part: Part,
+        claims: Vec<crate::workload::Claim>,
+        found: &mut Findings,
+    ) -> Workload {
         let Settings { app, .. } = self.settings;
         let mut ports = Vec::new();
         if let Process::Container(run) = &one.main {
@@ -295,11 +302,13 @@ impl Set<'_> {
                 continue;
             }
             if self.comes_after(other, one) {
-                let sentence = format!("it and {} both come after the other, so neither waits", other.unit.name);
+                let sentence =
+                    format!("it and {} both come after the other, so neither waits", other.unit.name);
                 found.warn(&one.unit.at, sentence);
                 continue;
             }
-            let state = if other.is_once() { labels::DEPENDS_ON_COMPLETED } else { labels::DEPENDS_ON_STARTED };
+            let state =
+                if other.is_once() { labels::DEPENDS_ON_COMPLETED } else { labels::DEPENDS_ON_STARTED };
             depends_on.insert(other.object.clone(), state.into());
         }
         depends_on
@@ -314,7 +323,9 @@ impl Set<'_> {
                 return true;
             }
             if seen.insert(&unit.object) {
-                open.extend(self.units.iter().filter(|u| unit.unit.after.iter().any(|a| a == u.unit.name.full())));
+                open.extend(
+                    self.units.iter().filter(|u| unit.unit.after.iter().any(|a| a == u.unit.name.full())),
+                );
             }
         }
         false
@@ -333,7 +344,8 @@ impl Set<'_> {
         }
         // The name of the whole group is a Service of its own.
         let taken = |a: &String| {
-            *a == one.group || self.units.iter().any(|u| u.object == *a || (u.group == *a && u.object != one.object))
+            *a == one.group
+                || self.units.iter().any(|u| u.object == *a || (u.group == *a && u.object != one.object))
         };
         aliases.retain(|a| !taken(a));
         aliases.into_iter().collect()
@@ -345,7 +357,9 @@ impl Set<'_> {
         for (peer, at) in &fleet.machine_of {
             let known = self.units.iter().find(|u| u.unit.name == *peer);
             if known.is_none() && !self.others.iter().any(|u| u.name == *peer) {
-                let sentence = format!("MachineOf={peer} names no unit that is known here: until it runs, this one waits");
+                let sentence = format!(
+                    "MachineOf={peer} names no unit that is known here: until it runs, this one waits"
+                );
                 found.warn(at, sentence);
             }
             // A timer or socket runs nothing that this could be beside of.
@@ -404,8 +418,10 @@ fn around(one: &Read, part: &mut Part, found: &mut Findings) {
                 vec!["/bin/sh".into(), "-c".into(), lines.join("\n")]
             }
         };
-        let handler =
-            LifecycleHandler { exec: Some(ExecAction { command: Some(command) }), ..LifecycleHandler::default() };
+        let handler = LifecycleHandler {
+            exec: Some(ExecAction { command: Some(command) }),
+            ..LifecycleHandler::default()
+        };
         part.container.lifecycle.get_or_insert_default().post_start = Some(handler);
     }
     if matches!(one.main, Process::Program(_)) {

@@ -3,8 +3,7 @@
 use yado_types::names;
 
 /// Kinds of unit that fleet takes.
-pub const KINDS: [&str; 8] =
-    ["service", "socket", "timer", "path", "device", "mount", "automount", "target"];
+pub const KINDS: [&str; 8] = ["service", "socket", "timer", "path", "device", "mount", "automount", "target"];
 
 /// A Pod's name is its Deployment's with up to 17 characters more; with this there is room for `-public` as well.
 const MAX_OBJECT_NAME: usize = 40;
@@ -33,7 +32,9 @@ impl UnitName {
             ));
         }
         if name.full.len() > 256 {
-            return Err(format!("\"{text}\" is too long for the name of a unit, which has at most 256 characters"));
+            return Err(format!(
+                "\"{text}\" is too long for the name of a unit, which has at most 256 characters"
+            ));
         }
         Ok(name)
     }
@@ -194,7 +195,8 @@ fn tokens(pattern: &str) -> Result<Vec<Token>, &'static str> {
                         ']' => return Err("has an empty []"),
                         '\\' => ranges.extend(chars.next().map(|c| (c, c))),
                         first if chars.next_if_eq(&'-').is_some() => {
-                            let last = chars.next().filter(|c| *c != ']').ok_or("has a range without its end")?;
+                            let last =
+                                chars.next().filter(|c| *c != ']').ok_or("has a range without its end")?;
                             ranges.push((first, last));
                         }
                         one => ranges.push((one, one)),
@@ -219,7 +221,14 @@ mod tests {
             let shown = match UnitName::new(text) {
                 Ok(n) => {
                     let template = n.template().map(|t| t.full).unwrap_or_default();
-                    format!("{} {} {} [{}] {template} {}", n.full(), n.stem(), n.prefix(), n.instance(), n.object())
+                    format!(
+                        "{} {} {} [{}] {template} {}",
+                        n.full(),
+                        n.stem(),
+                        n.prefix(),
+                        n.instance(),
+                        n.object()
+                    )
                 }
                 Err(mistake) => mistake,
             };

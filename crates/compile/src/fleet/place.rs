@@ -100,12 +100,7 @@ fn named(value: &str, at: &Position, into: &mut Vec<(UnitName, Position)>, found
     }
 }
 
-fn metadata(
-    value: &str,
-    at: &Position,
-    into: &mut BTreeMap<String, Vec<String>>,
-    found: &mut Findings,
-) {
+fn metadata(value: &str, at: &Position, into: &mut BTreeMap<String, Vec<String>>, found: &mut Findings) {
     let pair = value.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty());
     let Some((key, value)) = pair.filter(|(_, value)| !value.contains('=')) else {
         let hint = if value.contains(char::is_whitespace) { ", several as \"a=b\" \"c=d\"" } else { "" };
@@ -113,7 +108,8 @@ fn metadata(
         return found.warn(at, sentence);
     };
     if let Err(rule) = names::qualified_name(key).and_then(|()| names::label_value(value)) {
-        let sentence = format!("\"{key}={value}\" cannot be a label of a node, which is what metadata are here: {rule}");
+        let sentence =
+            format!("\"{key}={value}\" cannot be a label of a node, which is what metadata are here: {rule}");
         return found.error(at, sentence);
     }
     let values = into.entry(key.into()).or_default();
@@ -146,7 +142,8 @@ fn check(fleet: &Fleet, found: &mut Findings) {
     }
     for (peer, _) in machine_of {
         for (pattern, at) in conflicts.iter().filter(|(p, _)| glob(p, peer.full()) == Ok(true)) {
-            let sentence = format!("MachineOf={peer} and Conflicts={pattern} cannot both be met: remove one of them");
+            let sentence =
+                format!("MachineOf={peer} and Conflicts={pattern} cannot both be met: remove one of them");
             found.error(at, sentence);
         }
     }
@@ -186,7 +183,8 @@ pub fn affinity(fleet: &Fleet, placement: &Placement<'_>) -> Option<Affinity> {
         vec![term(components.to_vec())]
     };
     // Each unit to be near is a term of its own, as all have to be there.
-    let with: Vec<PodAffinityTerm> = placement.with.iter().flat_map(|w| near(std::slice::from_ref(w))).collect();
+    let with: Vec<PodAffinityTerm> =
+        placement.with.iter().flat_map(|w| near(std::slice::from_ref(w))).collect();
     let affinity = Affinity {
         node_affinity,
         pod_affinity: (!with.is_empty()).then(|| PodAffinity {
@@ -217,7 +215,10 @@ fn node_affinity(fleet: &Fleet, placement: &Placement<'_>) -> Option<NodeAffinit
         // A machine's ID may be the name of its node, or a label of it.
         (Some((id, _)), None) => {
             let id = std::slice::from_ref(id);
-            vec![with(Some(requirement(labels::HOSTNAME, id))), with(Some(requirement(labels::MACHINE_ID, id)))]
+            vec![
+                with(Some(requirement(labels::HOSTNAME, id))),
+                with(Some(requirement(labels::MACHINE_ID, id))),
+            ]
         }
         (None, _) if metadata.is_empty() => Vec::new(),
         (None, _) => vec![with(None)],

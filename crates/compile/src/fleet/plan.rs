@@ -85,7 +85,8 @@ impl Docker {
     fn detached(&self) -> bool {
         let flags = self.words.iter().map(Word::lossy);
         flags.take_while(|w| !w.is_empty()).any(|w| {
-            let short = w.strip_prefix('-').filter(|s| !s.starts_with('-') && s.chars().all(|c| "ditP".contains(c)));
+            let short =
+                w.strip_prefix('-').filter(|s| !s.starts_with('-') && s.chars().all(|c| "ditP".contains(c)));
             w == "--detach" || w == "--detach=true" || short.is_some_and(|s| s.contains('d'))
         })
     }
@@ -94,7 +95,8 @@ impl Docker {
     fn holds_data(&self) -> bool {
         let texts: Vec<String> = self.words.iter().map(Word::lossy).collect();
         let volumes = texts.iter().any(|t| t.starts_with("-v") || t.starts_with("--volume"));
-        let idle = ["true", "/bin/true", "echo", "/bin/echo", "/bin/sh", "sh", "bash", "/bin/bash", "/true", ":"];
+        let idle =
+            ["true", "/bin/true", "echo", "/bin/echo", "/bin/sh", "sh", "bash", "/bin/bash", "/true", ":"];
         let last = texts.last().map(String::as_str).unwrap_or_default();
         let named = texts.iter().any(|t| t.contains("-data") || t.contains("_data"));
         volumes && (idle.contains(&last) || texts.iter().any(|t| idle[..4].contains(&t.as_str())) || named)
@@ -183,7 +185,8 @@ impl Plan {
                 Some(at) => self.main = Main::Container(runs.remove(at)),
                 None if runs.len() == 1 => self.main = Main::Container(runs.remove(0)),
                 None => {
-                    let sentence = format!("no docker run or docker create here says what the container {name} is");
+                    let sentence =
+                        format!("no docker run or docker create here says what the container {name} is");
                     found.warn(&command.at, format!("{sentence}; the line runs on the machine as it is"));
                     self.main = Main::Program(command.clone());
                 }

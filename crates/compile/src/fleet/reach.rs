@@ -70,7 +70,10 @@ fn published(one: &Read, workload: &Workload) -> Vec<crate::workload::PublishedP
 fn web_port(one: &Read) -> Option<(Option<u16>, u16)> {
     let Process::Container(run) = &one.main else { return None };
     let web = |p: &&crate::workload::PublishedPort| {
-        p.protocol == "TCP" && !p.local && known_ports::may_be_http(p.target) && p.port.is_none_or(known_ports::may_be_http)
+        p.protocol == "TCP"
+            && !p.local
+            && known_ports::may_be_http(p.target)
+            && p.port.is_none_or(known_ports::may_be_http)
     };
     run.published.iter().find(web).map(|p| (p.port, p.target))
 }

@@ -47,8 +47,8 @@ struct Reader {
 
 /// Words that begin more than a plain command.
 const KEYWORDS: [&str; 17] = [
-    "if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "function", "{", "}", "!",
-    "trap",
+    "if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "function",
+    "{", "}", "!", "trap",
 ];
 
 impl Reader {
@@ -127,7 +127,9 @@ impl Reader {
             return None;
         }
         // The number of the stream that is redirected is no word.
-        if before.is_some_and(|c| c.is_ascii_digit()) && self.word.as_ref().is_some_and(|w| w.lossy().len() == 1) {
+        if before.is_some_and(|c| c.is_ascii_digit())
+            && self.word.as_ref().is_some_and(|w| w.lossy().len() == 1)
+        {
             self.word = None;
         }
         self.end_word()?;
@@ -149,9 +151,8 @@ impl Reader {
                 (inner, inner.chars().count() + 2)
             };
             let fact = match inner.trim() {
-                "hostname" | "/bin/hostname" | "/usr/bin/hostname" | "hostname -s" | "hostname -f" | "uname -n" => {
-                    Fact::HostName
-                }
+                "hostname" | "/bin/hostname" | "/usr/bin/hostname" | "hostname -s" | "hostname -f"
+                | "uname -n" => Fact::HostName,
                 "cat /etc/machine-id" => Fact::MachineId,
                 _ => return None,
             };
@@ -177,7 +178,11 @@ impl Reader {
         if !is_name(&name) || default.contains(['$', '`']) {
             return None;
         }
-        let value = if name == "HOSTNAME" { Word(vec![Part::Node(Fact::HostName)]) } else { self.variables.get(&name) };
+        let value = if name == "HOSTNAME" {
+            Word(vec![Part::Node(Fact::HostName)])
+        } else {
+            self.variables.get(&name)
+        };
         let value = if value.0.is_empty() && !default.is_empty() { Word::of(&default) } else { value };
         self.value(value, quoted)
     }
@@ -269,19 +274,46 @@ mod tests {
             assert_eq!(shown.as_deref(), expect, "{script}");
         };
         check("exec docker run x", Some("[exec][docker][run][x]"));
-        check("docker kill a; docker rm a && docker run a || true", Some("[docker][kill][a] [docker][rm][a] [docker][run][a] [true]"));
-        check("docker inspect x >/dev/null 2>&1 || docker run -v /d x", Some("[docker][inspect][x] [docker][run][-v][/d][x]"));
-        check("docker run $FLAGS \"$FLAGS\" ${NAME}x '$NAME' \"a\\\"b\" c\\ d", Some("[docker][run][-a][-b][-a -b][webx][$NAME][a\"b][c d]"));
+        check(
+            "docker kill a; docker rm a && docker run a || true",
+            Some("[docker][kill][a] [docker][rm][a] [docker][run][a] [true]"),
+        );
+        check(
+            "docker inspect x >/dev/null 2>&1 || docker run -v /d x",
+            Some("[docker][inspect][x] [docker][run][-v][/d][x]"),
+        );
+        check(
+            "docker run $FLAGS \"$FLAGS\" ${NAME}x '$NAME' \"a\\\"b\" c\\ d",
+            Some("[docker][run][-a][-b][-a -b][webx][$NAME][a\"b][c d]"),
+        );
         check("TAG=v1; docker run x:$TAG ${OTHER:-none} \"\"", Some("[docker][run][x:v1][none][]"));
-        check("docker run -h $(hostname) -e H=`hostname` $HOSTNAME", Some("[docker][run][-h][$(UNIT_HOST_NAME)][-e][H=$(UNIT_HOST_NAME)][$(UNIT_HOST_NAME)]"));
-        check(". /etc/environment; docker run -e IP=$COREOS_IP x", Some("[docker][run][-e][IP=$(COREOS_IP)][x]"));
+        check(
+            "docker run -h $(hostname) -e H=`hostname` $HOSTNAME",
+            Some("[docker][run][-h][$(UNIT_HOST_NAME)][-e][H=$(UNIT_HOST_NAME)][$(UNIT_HOST_NAME)]"),
+        );
+        check(
+            ". /etc/environment; docker run -e IP=$COREOS_IP x",
+            Some("[docker][run][-e][IP=$(COREOS_IP)][x]"),
+        );
         check("echo $(docker run x)", Some("[docker][run][x]"));
         check("docker run x # a comment\n true", Some("[docker][run][x] [true]"));
         check("", Some(""));
         for shell in [
-            "while true; do echo hi; done", "docker run $(cat x)", "docker ps | xargs docker rm", "(docker run x)",
-            "docker run x &", "docker run x < file", "docker run 'x", "if true; then docker run x; fi", "docker run $@",
-            "echo `etcdctl get x`", "docker run \"${A%%b}\"", "echo \\", "\"", "$", "${",
+            "while true; do echo hi; done",
+            "docker run $(cat x)",
+            "docker ps | xargs docker rm",
+            "(docker run x)",
+            "docker run x &",
+            "docker run x < file",
+            "docker run 'x",
+            "if true; then docker run x; fi",
+            "docker run $@",
+            "echo `etcdctl get x`",
+            "docker run \"${A%%b}\"",
+            "echo \\",
+            "\"",
+            "$",
+            "${",
         ] {
             if !["echo \\", "$"].contains(&shell) {
                 check(shell, None);

@@ -111,17 +111,20 @@ impl Reader<'_> {
     fn assignment(&mut self, at: &Position, text: &str) {
         let Some((key, value)) = text.split_once('=') else {
             let shown: String = text.trim_end_matches(BLANKS).chars().take(40).collect();
-            let mut sentence =
-                format!("\"{shown}\" is no Key=Value, no [Section] and no # comment: correct or remove the line");
+            let mut sentence = format!(
+                "\"{shown}\" is no Key=Value, no [Section] and no # comment: correct or remove the line"
+            );
             // The commonest cause, and one that an editor does not show.
             let previous = self.source.text.lines().nth(at.line.saturating_sub(2)).unwrap_or_default();
-            if at.line > 1 && previous.ends_with(BLANKS) && previous.trim_end_matches(BLANKS).ends_with('\\') {
+            if at.line > 1 && previous.ends_with(BLANKS) && previous.trim_end_matches(BLANKS).ends_with('\\')
+            {
                 sentence.push_str("; the line above ends in a blank, so its backslash does not continue it");
             }
             return self.found.error(at, sentence);
         };
         let Some(section) = &self.section else {
-            let sentence = format!("{} stands before any [Section] and has no effect", key.trim_end_matches(BLANKS));
+            let sentence =
+                format!("{} stands before any [Section] and has no effect", key.trim_end_matches(BLANKS));
             return self.found.warn(at, sentence);
         };
         let trimmed = value.trim_start_matches(BLANKS);
@@ -130,10 +133,7 @@ impl Reader<'_> {
             section: section.clone(),
             key: key.trim_end_matches(BLANKS).into(),
             at: at.clone(),
-            value: Value {
-                text: trimmed.into(),
-                parts: vec![(0, Position { column, ..at.clone() })],
-            },
+            value: Value { text: trimmed.into(), parts: vec![(0, Position { column, ..at.clone() })] },
         });
     }
 
@@ -170,7 +170,13 @@ mod tests {
             let end = value.at(value.text.len());
             shown.push_str(&format!(
                 "{section}.{key} {}:{} = {:?} {}:{} to {}:{}\n",
-                at.line, at.column, value.text, value.start().line, value.start().column, end.line, end.column
+                at.line,
+                at.column,
+                value.text,
+                value.start().line,
+                value.start().column,
+                end.line,
+                end.column
             ));
         }
         for diagnostic in found.errors.iter().chain(&found.warnings) {

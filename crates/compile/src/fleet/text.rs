@@ -50,7 +50,10 @@ impl Word {
 
     /// Its text with what only the node knows left out.
     pub fn lossy(&self) -> String {
-        self.0.iter().filter_map(|p| if let Part::Known(text) = p { Some(text.as_str()) } else { None }).collect()
+        self.0
+            .iter()
+            .filter_map(|p| if let Part::Known(text) = p { Some(text.as_str()) } else { None })
+            .collect()
     }
 
     /// What the node has to say.
@@ -174,7 +177,8 @@ fn unescaped(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
     while let Some((byte, tail)) = rest.split_first() {
-        let number = rest.strip_prefix(br"\x").and_then(|r| r.get(..2)).and_then(|r| std::str::from_utf8(r).ok());
+        let number =
+            rest.strip_prefix(br"\x").and_then(|r| r.get(..2)).and_then(|r| std::str::from_utf8(r).ok());
         match number.and_then(|n| u8::from_str_radix(n, 16).ok()) {
             Some(byte) => {
                 bytes.push(byte);
@@ -283,13 +287,18 @@ mod tests {
         check("%I %P %f", r"my-app@dev-sda\x2d1.service", "dev/sda-1 my/app /dev/sda-1");
         check("%j %J", "a-b-c.service", "c c");
         check("date +%%Y %{x} %Y %", "a.service", "date +%Y %{x} %Y %");
-        check("%H:%m %b %v", "a.service", "$(UNIT_HOST_NAME):$(UNIT_MACHINE_ID) $(UNIT_BOOT_ID) $(UNIT_KERNEL)");
+        check(
+            "%H:%m %b %v",
+            "a.service",
+            "$(UNIT_HOST_NAME):$(UNIT_MACHINE_ID) $(UNIT_BOOT_ID) $(UNIT_KERNEL)",
+        );
         check("$(date) $$ $x", "a.service", "$$(date) $$$ $x");
     }
 
     #[test]
     fn c04_variables() {
-        let known = [("ONE", "1"), ("TWO", "a 'b c'"), ("NONE", "")].map(|(k, v)| (k.to_string(), Word::of(v)));
+        let known =
+            [("ONE", "1"), ("TWO", "a 'b c'"), ("NONE", "")].map(|(k, v)| (k.to_string(), Word::of(v)));
         let check = |text: &str, files: bool, expect: &[&str]| {
             let variables = Variables { known: known.clone().into(), files };
             let words: Vec<String> = variables.expand(Word::of(text)).iter().map(Word::kubernetes).collect();

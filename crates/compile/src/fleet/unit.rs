@@ -111,7 +111,8 @@ pub fn read(name: &UnitName, source: &Source, found: &mut Findings) -> Unit {
     };
     let kind = name.kind();
     let starts = ["timer", "socket", "path", "automount"].contains(&kind).then(|| {
-        let section = entries.iter().find(|e| e.section.eq_ignore_ascii_case(kind)).map(|e| e.section.clone());
+        let section =
+            entries.iter().find(|e| e.section.eq_ignore_ascii_case(kind)).map(|e| e.section.clone());
         let named = section.and_then(|s| last(&s, "Unit").or_else(|| last(&s, "Service")));
         named.unwrap_or_else(|| format!("{}.service", name.stem()))
     });
@@ -136,7 +137,10 @@ fn check_keys(name: &UnitName, entries: &[Entry], found: &mut Findings) {
         let Entry { section, key, at, .. } = entry;
         if !keys::is_section(section, name.kind()) {
             if unknown.insert(section) {
-                found.warn(at, format!("systemd does not know [{section}] in a {} and ignores it", name.kind()));
+                found.warn(
+                    at,
+                    format!("systemd does not know [{section}] in a {} and ignores it", name.kind()),
+                );
             }
             continue;
         }
@@ -149,7 +153,8 @@ fn check_keys(name: &UnitName, entries: &[Entry], found: &mut Findings) {
             }
             Meaning::Unknown => {
                 let who = if section == "X-Fleet" { "fleet" } else { "systemd" };
-                let meant = keys::similar(section, key).map(|k| format!("; is {k} meant?")).unwrap_or_default();
+                let meant =
+                    keys::similar(section, key).map(|k| format!("; is {k} meant?")).unwrap_or_default();
                 found.warn(at, format!("{who} does not know {key} in [{section}] and ignores it{meant}"));
             }
         }
@@ -204,7 +209,10 @@ fn service(name: &UnitName, source: &Source, entries: &[Entry], found: &mut Find
     let starts: Vec<&&Entry> = own.iter().filter(|e| e.key == "ExecStart").collect();
     if service.kind != ServiceType::Oneshot && service.start.len() > 1 {
         let at = starts.last().map_or_else(|| Position::of_file(&source.path), |e| e.at.clone());
-        found.error(&at, "a second ExecStart is for Type=oneshot only: write ExecStartPre for what comes before");
+        found.error(
+            &at,
+            "a second ExecStart is for Type=oneshot only: write ExecStartPre for what comes before",
+        );
     }
     if starts.is_empty() && (service.kind != ServiceType::Oneshot || service.stop.is_empty()) {
         let at = own.first().map_or_else(|| Position::of_file(&source.path), |e| e.at.clone());
@@ -224,7 +232,9 @@ fn scalar(name: &UnitName, entry: &Entry, service: &mut Service, found: &mut Fin
             }
             "forking" => service.kind = ServiceType::Forking,
             "oneshot" => service.kind = ServiceType::Oneshot,
-            _ => found.warn(&at, format!("Type={text} is none that systemd knows, which takes simple instead")),
+            _ => {
+                found.warn(&at, format!("Type={text} is none that systemd knows, which takes simple instead"))
+            }
         },
         "RemainAfterExit" => match text.to_lowercase().as_str() {
             "yes" | "true" | "1" | "on" | "y" | "t" => service.remain_after_exit = true,
@@ -338,7 +348,8 @@ fn commands_of(name: &UnitName, entry: &Entry, variables: &Variables, found: &mu
             // The word behind the program is what it is told its own name is, which no container can be told.
             if let Some((own_name, others)) = rest.split_first() {
                 rest = others;
-                let sentence = format!("the program is not told that its name is \"{}\", as @ asks", own_name.text);
+                let sentence =
+                    format!("the program is not told that its name is \"{}\", as @ asks", own_name.text);
                 found.warn(&entry.value.at(own_name.offset), sentence);
             }
         }

@@ -17,7 +17,8 @@ pub fn split(text: &str) -> Result<Vec<Split>, (usize, &'static str)> {
     let mut word: Option<Split> = None;
     let mut chars = text.char_indices().peekable();
     while let Some((offset, c)) = chars.next() {
-        let open = |word: &mut Option<Split>| word.get_or_insert(Split { text: String::new(), offset }).text.len();
+        let open =
+            |word: &mut Option<Split>| word.get_or_insert(Split { text: String::new(), offset }).text.len();
         match c {
             ' ' | '\t' | '\n' | '\r' => words.extend(word.take()),
             '"' | '\'' => {
@@ -101,7 +102,10 @@ mod tests {
         };
         check("", Ok(&[]));
         check("/bin/echo  one\ttwo ", Ok(&["/bin/echo", "one", "two"]));
-        check(r#"sh -c "while true; do echo \"hi\"; done""#, Ok(&["sh", "-c", "while true; do echo \"hi\"; done"]));
+        check(
+            r#"sh -c "while true; do echo \"hi\"; done""#,
+            Ok(&["sh", "-c", "while true; do echo \"hi\"; done"]),
+        );
         check(r"sh -c 'a \'b\' c'", Ok(&["sh", "-c", "a 'b' c"]));
         check(r#"a="b c"d '' """#, Ok(&["a=b cd", "", ""]));
         check(r"a\x20b \s \t \\ \101 \u00e9", Ok(&["a b", " ", "\t", "\\", "A", "é"]));
