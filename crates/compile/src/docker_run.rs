@@ -9,7 +9,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::workload::{Claim, Port, PublishedPort, pod::Part};
+use k8s_openapi::api::core::v1::EnvVar;
+
+use crate::workload::{
+    Claim, Port, PublishedPort,
+    pod::{Part, verbatim},
+};
 
 pub use words::split;
 
@@ -98,14 +103,14 @@ impl Run {
             }
             _ => container.args = (!self.command.is_empty()).then(|| self.command.clone()),
         }
-        let mut env: Vec<k8s_openapi::api::core::v1::EnvVar> = Vec::new();
+        let known = |name: &str| self.env.iter().any(|(n, _)| n == name);
+        for word in container.command.iter_mut().chain(container.args.iter_mut()).flatten() {
+            *word = verbatim(word, &known);
+        }
+        let mut env: Vec<EnvVar> = Vec::new();
         for (name, value) in &self.env {
             env.retain(|e| e.name != *name);
-            env.push(k8s_openapi::api::core::v1::EnvVar {
-                name: name.clone(),
-                value: Some(value.clone()),
-                value_from: None,
-            });
+            env.push(EnvVar { name: name.clone(), value: Some(verbatim(value, &known)), value_from: None });
         }
         container.env = (!env.is_empty()).then_some(env);
     }

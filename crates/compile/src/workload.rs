@@ -55,6 +55,8 @@ pub struct Workload {
     pub part_of: String,
     /// The name of the Deployment, DaemonSet or Job, a DNS label.
     pub name: String,
+    /// What the Services that publish its ports are named after, where `name` would make a name that is taken.
+    pub outer: Option<String>,
     /// The namespace of all its objects, where the description asks for one.
     pub namespace: Option<String>,
     /// What keeps its Pods.

@@ -351,7 +351,7 @@ impl<'a> Reader<'a> {
                 part.pod.runtime_class_name =
                     Some(value.into()).filter(|r: &String| !["runc", "crun"].contains(&r.as_str()))
             }
-            "platform" => self.platform(value),
+            "platform" => part.platform(value),
             "pull" => {
                 part.container.image_pull_policy = match value {
                     "always" | "newer" | "true" => Some("Always".into()),
@@ -495,7 +495,7 @@ impl<'a> Reader<'a> {
         match name.split_once(':') {
             Some(("container", container)) => self.run.joins.push(container.into()),
             Some(("slirp4netns" | "pasta", _)) => {}
-            None if name == "host" => self.run.part.pod.host_network = Some(true),
+            None if name == "host" => self.run.part.host_network(),
             None if name == "none" => {
                 self.warn(format!("{flag} {value}: every Pod has a network, so this one has, too"));
             }
@@ -519,26 +519,6 @@ impl<'a> Reader<'a> {
             // Each Pod's own, and what a Pod's containers share anyway.
             (_, "" | "private" | "shareable" | "none") => {}
             _ => self.warn(format!("{flag} {value} has no effect in a Pod")),
-        }
-    }
-
-    fn platform(&mut self, value: &str) {
-        let mut parts = value.split('/');
-        let (os, arch) = (parts.next().unwrap_or_default(), parts.next());
-        let (os, arch) = match arch {
-            None if ["linux", "windows"].contains(&os) => (os, None),
-            None => ("linux", Some(os)),
-            arch => (os, arch),
-        };
-        let selector = self.run.part.pod.node_selector.get_or_insert_default();
-        selector.insert(yado_types::labels::OS.into(), os.into());
-        if let Some(arch) = arch {
-            let arch = match arch {
-                "x86_64" | "x86-64" => "amd64",
-                "aarch64" => "arm64",
-                other => other,
-            };
-            selector.insert(yado_types::labels::ARCH.into(), arch.into());
         }
     }
 

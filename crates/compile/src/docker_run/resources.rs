@@ -38,7 +38,7 @@ impl Reader<'_> {
                 Ok(quota) => self.cpu_quota = Some(quota),
                 Err(_) => self.error(format!("{flag} {value} is no number of microseconds")),
             },
-            "cpuset-cpus" | "cpuset" => match processors(value) {
+            "cpuset-cpus" | "cpuset" => match amount::processors(value) {
                 Some(count) => {
                     part.limit("cpu", count.to_string());
                     self.warn(format!(
@@ -133,16 +133,4 @@ impl Reader<'_> {
             None => self.error(format!("{flag} {value}: write {flag} NAME=SOFT[:HARD]")),
         }
     }
-}
-
-/// How many processors `0-2,4` names.
-fn processors(value: &str) -> Option<u32> {
-    let mut count = 0u32;
-    for range in value.split(',') {
-        let (first, last) = range.split_once('-').unwrap_or((range, range));
-        let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        // More than any machine has is a slip.
-        count = count.checked_add(last.checked_sub(first)? + 1).filter(|n| *n <= 4096)?;
-    }
-    Some(count)
 }

@@ -83,6 +83,18 @@ pub fn seconds(milliseconds: u64, least: i32) -> i32 {
     i32::try_from(milliseconds.div_ceil(1000)).unwrap_or(i32::MAX).max(least)
 }
 
+/// How many processors `0-2,4` names.
+pub fn processors(value: &str) -> Option<u32> {
+    let mut count = 0u32;
+    for range in value.split(',') {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        // More than any machine has is a slip.
+        count = count.checked_add(last.checked_sub(first)? + 1).filter(|n| *n <= 4096)?;
+    }
+    Some(count)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

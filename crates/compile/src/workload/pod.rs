@@ -386,6 +386,32 @@ impl Part {
         None
     }
 
+    /// Only on nodes of this system and processor, as Docker writes them: `linux/arm64`, `arm64`.
+    pub fn platform(&mut self, platform: &str) {
+        let mut parts = platform.split('/');
+        let (os, arch) = match (parts.next().unwrap_or_default(), parts.next()) {
+            (os @ ("linux" | "windows"), None) => (os, None),
+            (arch, None) => ("linux", Some(arch)),
+            (os, arch) => (os, arch),
+        };
+        let selector = self.pod.node_selector.get_or_insert_default();
+        selector.insert(labels::OS.into(), os.into());
+        if let Some(arch) = arch {
+            let arch = match arch {
+                "x86_64" | "x86-64" => "amd64",
+                "aarch64" => "arm64",
+                other => other,
+            };
+            selector.insert(labels::ARCH.into(), arch.into());
+        }
+    }
+
+    /// Uses the node's own network, and still the cluster's names.
+    pub fn host_network(&mut self) {
+        self.pod.host_network = Some(true);
+        self.pod.dns_policy = Some("ClusterFirstWithHostNet".into());
+    }
+
     /// A device of the node, `/dev/x`, `/dev/x:/dev/y` or `/dev/x:/dev/y:rwm`.
     pub fn device(&mut self, device: &str) -> Option<Remark> {
         let mut parts = device.split(':');
@@ -449,6 +475,34 @@ impl Part {
     }
 }
 
+/// `text` where Kubernetes replaces `$(NAME)`: what it would take for that, of the names in `env`, is written so that
+/// it stays as it is.
+pub fn verbatim(text: &str, env: &dyn Fn(&str) -> bool) -> String {
+    let mut all = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(place) = rest.find('$') {
+        all.push_str(&rest[..place]);
+        rest = &rest[place + 1..];
+        all.push('$');
+        if let Some(after) = rest.strip_prefix('$') {
+            all.push_str("$$$");
+            rest = after;
+        } else if let Some(name) =
+            rest.strip_prefix('(').and_then(|r| r.split_once(')')).map(|(name, _)| name)
+            && env(name)
+        {
+            all.push('$');
+        }
+    }
+    all.push_str(rest);
+    all
+}
+
+/// The opposite of [`verbatim`].
+pub fn written(text: &str) -> String {
+    text.replace("$$", "$")
+}
+
 /// A path on the node as a bind mount's source: a directory is made where there is nothing, as Docker does.
 pub fn host_path(path: &Path) -> From {
     let absolute = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
@@ -469,7 +523,7 @@ fn volume_name(path: &str) -> String {
 }
 
 /// Whether an annotation may have this key without being taken for one of Kubernetes' or Yado's own.
-fn is_annotation_key(key: &str) -> bool {
+pub fn is_annotation_key(key: &str) -> bool {
     // Annotations' keys are in lower case where they have a prefix.
     yado_types::names::qualified_name(key).is_ok()
         && !key.split('/').next().is_some_and(|prefix| {
@@ -550,6 +604,19 @@ mod tests {
         let mounts: Vec<String> =
             part.container.volume_mounts.unwrap_or_default().into_iter().map(|m| m.name).collect();
         assert_eq!(mounts, ["data", "data-2", "db", "db"]);
+    }
+
+    #[test]
+    fn text_is_passed_as_it_is_written() {
+        for (text, expect) in [
+            ("a $b $(c) $(HOME)", "a $b $(c) $$(HOME)"),
+            ("$$", "$$$$"),
+            ("$2y$05$x", "$2y$05$x"),
+            ("$$(HOME) $(", "$$$$(HOME) $("),
+            ("$", "$"),
+        ] {
+            assert_eq!(verbatim(text, &|name| name == "HOME"), expect, "{text}");
+        }
     }
 
     #[test]

@@ -130,7 +130,7 @@ impl Workload {
     pub(super) fn published_services(&self) -> impl Iterator<Item = Service> {
         let mut services: BTreeMap<String, Service> = BTreeMap::new();
         for published in &self.published {
-            let name = published.service(&self.name);
+            let name = published.service(self.outer.as_ref().unwrap_or(&self.name));
             let metadata = self.metadata(&name);
             let service = services.entry(name).or_insert_with(|| self.outer(published, metadata));
             let ports = service.spec.get_or_insert_default().ports.get_or_insert_default();

@@ -1,0 +1,292 @@
+//! A compose project to objects.
+//!
+//! | of the project | becomes |
+//! |---|---|
+//! | the project | a Namespace of its name, in which everything else is |
+//! | a service | a Deployment, DaemonSet or Job, and a Service of its name: see [`crate::workload`] |
+//! | a service with `network_mode: service:x` | one more container in the Pod of x |
+//! | a named volume | a PersistentVolumeClaim |
+//! | a config, a secret | a ConfigMap, a Secret |
+//! | networks that keep services apart | a NetworkPolicy for each |
+//! | a network that other projects share | a Namespace of its name with a Service for each of its members |
+//!
+//! Names that are no DNS labels are kept as aliases, which Yado's name server answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use indexmap::IndexMap;
+use k8s_openapi::api::core::v1::PodSpec;
+use serde_json::{Value, json};
+use yado_types::labels;
+
+use super::model::{Condition, NetworkMode, Project, Service};
+use crate::{
+    Compiled, Diagnostics, Object, Options,
+    diagnostic::Findings,
+    workload::{Workload, pod::Part},
+};
+use names::Names;
+
+mod build;
+mod container;
+mod deploy;
+mod files;
+mod health;
+mod names;
+mod networks;
+mod ports;
+mod remarks;
+mod volumes;
+
+/// What a project becomes.
+///
+/// # Errors
+///
+/// Every mistake that leaves no sensible object, each with its place.
+pub fn lower(project: &Project, options: &Options) -> Result<Compiled, Diagnostics> {
+    let mut found = Findings { warnings: project.warnings.clone(), ..Findings::default() };
+    let names = Names::new(project, &mut found);
+    let mut lowering = Lowering {
+        project,
+        options,
+        volumes: volumes::Volumes::new(project, &names, &mut found),
+        ports: ports::inside(project, &mut found),
+        joins: joins(project, &mut found),
+        names,
+        found,
+        compiled: Compiled::default(),
+    };
+    lowering.run();
+    let Lowering { names, found, mut compiled, .. } = lowering;
+    compiled.app = names.app;
+    compiled.app_type = "compose".into();
+    compiled.directory = project.directory.clone();
+    compiled.namespace = Some(names.namespace);
+    compiled.warnings = found.finish()?;
+    Ok(compiled)
+}
+
+struct Lowering<'a> {
+    project: &'a Project,
+    options: &'a Options,
+    names: Names,
+    volumes: volumes::Volumes,
+    /// What each service listens on.
+    ports: IndexMap<String, ports::Inside>,
+    /// Services that are a further container of another's Pod, and whose.
+    joins: BTreeMap<String, String>,
+    found: Findings,
+    compiled: Compiled,
+}
+
+impl<'a> Lowering<'a> {
+    fn run(&mut self) {
+        let project = self.project;
+        let namespace = json!({
+            "apiVersion": "v1",
+            "kind": "Namespace",
+            "metadata": {"name": self.names.namespace, "labels": self.labels()},
+        });
+        self.push(&self.names.app.clone(), namespace);
+        self.files();
+        for claim in self.volumes.claims(self.labels(), &self.names.namespace) {
+            self.push(&self.names.app.clone(), claim);
+        }
+        for name in self.order() {
+            if !self.joins.contains_key(&name) {
+                self.service(&project.services[&name]);
+            }
+        }
+        self.networks();
+        self.published();
+    }
+
+    /// Services in the order in which they start: what one depends on before it, otherwise as written.
+    fn order(&self) -> Vec<String> {
+        fn visit(project: &Project, name: &str, seen: &mut BTreeSet<String>, order: &mut Vec<String>) {
+            let Some(service) = project.services.get(name) else { return };
+            if seen.insert(name.into()) {
+                service.depends_on.keys().for_each(|d| visit(project, d, seen, order));
+                order.push(name.into());
+            }
+        }
+        let (mut seen, mut order) = (BTreeSet::new(), Vec::new());
+        self.project.services.keys().for_each(|name| visit(self.project, name, &mut seen, &mut order));
+        order
+    }
+
+    /// One service with those that join its Pod.
+    fn service(&mut self, service: &Service) {
+        let members: Vec<&Service> = self.members(&service.name);
+        let pod = PodSpec {
+            automount_service_account_token: Some(false),
+            // Variables such as DB_PORT, which Kubernetes would make of every Service, mean other things to images.
+            enable_service_links: Some(false),
+            ..PodSpec::default()
+        };
+        let mut part = Part::new(Default::default(), pod);
+        self.container(service, &mut part);
+        for member in &members {
+            let mut other = Part::default();
+            self.container(member, &mut other);
+            if member.pid.as_deref().is_some_and(|p| p.contains(':')) {
+                part.pod.share_process_namespace = Some(true);
+            }
+            part.join(other);
+        }
+        for namespace in self.searches(service) {
+            part.dns().searches.get_or_insert_default().push(namespace);
+        }
+        let kind = self.kind(service);
+        let own = self.names.of(&service.name).clone();
+        let inside = self.ports[&service.name].clone();
+        let mut workload = Workload {
+            app: self.names.app.clone(),
+            component: names::component(&service.name),
+            part_of: self.names.app.clone(),
+            name: own.object.clone(),
+            outer: own.outer.clone(),
+            namespace: Some(self.names.namespace.clone()),
+            update: self.update(service, &part, &kind),
+            kind,
+            service: Some(own.object.clone()),
+            aliases: own.aliases.clone(),
+            replicas: i32::try_from(service.replicas()).unwrap_or(i32::MAX),
+            ready: ports::ready(service, &inside),
+            ports: inside.ports,
+            published: self.publish(service),
+            hosts: Vec::new(),
+            web_port: None,
+            depends_on: self.depends_on(service, &members),
+            claims: Vec::new(),
+            labels: self.network_labels(service),
+            annotations: deploy::annotations(service),
+            pod_annotations: part.annotations(),
+            pod: part.pod,
+            container: part.container,
+        };
+        for alias in &own.shared {
+            workload.labels.insert(names::alias_label(alias), "true".into());
+        }
+        self.web(service, &mut workload);
+        self.build(service);
+        members.iter().for_each(|m| self.build(m));
+        for value in workload.objects() {
+            self.push(&self.names.of(&service.name).object.clone(), value);
+        }
+    }
+
+    /// Services whose containers are in the Pod of `host`, in the order written.
+    fn members(&self, host: &str) -> Vec<&'a Service> {
+        let project: &'a Project = self.project;
+        project.services.values().filter(|s| self.joins.get(&s.name).is_some_and(|h| h == host)).collect()
+    }
+
+    /// What has to be there before the Pod is placed.
+    fn depends_on(&mut self, service: &Service, members: &[&Service]) -> BTreeMap<String, String> {
+        let mut all = BTreeMap::new();
+        for member in std::iter::once(service).chain(members.iter().copied()) {
+            for (target, dependency) in &member.depends_on {
+                let host = self.joins.get(target).unwrap_or(target);
+                let Some(needed) = self.project.services.get(host) else { continue };
+                // What is in the same Pod starts with it, and none of what is scaled to nothing ever would.
+                if *host == service.name || needed.replicas() == 0 {
+                    continue;
+                }
+                if member.name != service.name && self.needs(host, &service.name) {
+                    let sentence = format!(
+                        "{} shares the Pod of {}, for which {host} waits: it does not wait for {host}",
+                        member.name, service.name
+                    );
+                    self.found.warn(&dependency.at, sentence);
+                    continue;
+                }
+                if dependency.restart {
+                    let sentence =
+                        format!("restart has no effect: {} goes on when {target} is replaced", member.name);
+                    self.found.warn(&dependency.at, sentence);
+                }
+                let condition = match dependency.condition {
+                    Condition::Started => labels::DEPENDS_ON_STARTED,
+                    Condition::Healthy => labels::DEPENDS_ON_HEALTHY,
+                    Condition::Completed => labels::DEPENDS_ON_COMPLETED,
+                };
+                all.insert(names::component(host), condition.to_string());
+            }
+        }
+        all
+    }
+
+    /// Whether `service` waits for `other`, itself or through others.
+    fn needs(&self, service: &str, other: &str) -> bool {
+        let mut seen = BTreeSet::new();
+        let mut open = vec![service];
+        while let Some(name) = open.pop() {
+            if name == other {
+                return true;
+            }
+            if seen.insert(name)
+                && let Some(service) = self.project.services.get(name)
+            {
+                open.extend(service.depends_on.keys().map(String::as_str));
+            }
+        }
+        false
+    }
+
+    fn labels(&self) -> Value {
+        json!({
+            labels::APP_NAME: self.names.app,
+            labels::APP_PART_OF: self.names.app,
+            labels::APP_MANAGED_BY: labels::MANAGED_BY_YADO,
+        })
+    }
+
+    fn push(&mut self, group: &str, value: Value) {
+        let source = self.project.files.first().cloned().unwrap_or_else(|| self.project.directory.clone());
+        self.compiled.objects.push(Object { value, group: group.into(), source });
+    }
+}
+
+/// Services that share the network of another, and so its Pod; to the end where that one shares a third's.
+fn joins(project: &Project, found: &mut Findings) -> BTreeMap<String, String> {
+    let mut next: BTreeMap<&str, &str> = BTreeMap::new();
+    for service in project.services.values() {
+        let wanted = match &service.network_mode {
+            Some(NetworkMode::Service(name) | NetworkMode::Container(name)) => {
+                Some((name.as_str(), "network_mode"))
+            }
+            _ => [(&service.pid, "pid"), (&service.ipc, "ipc")].into_iter().find_map(|(mode, field)| {
+                let (kind, name) = mode.as_deref()?.split_once(':')?;
+                ["service", "container"].contains(&kind).then_some((name, field))
+            }),
+        };
+        let Some((wanted, field)) = wanted else { continue };
+        let named = |s: &&Service| s.name == wanted || s.container_name.as_deref() == Some(wanted);
+        match project.services.values().find(named) {
+            Some(host) if host.name != service.name => drop(next.insert(&service.name, &host.name)),
+            _ => found.warn(
+                service.place(field),
+                format!("{field} has no effect: no service of this project is called {wanted}"),
+            ),
+        }
+    }
+    let mut joins = BTreeMap::new();
+    for name in next.keys() {
+        let mut host = *name;
+        // As many steps as there are services are enough, unless they go in a circle.
+        for _ in 0..=next.len() {
+            host = next.get(host).unwrap_or(&host);
+        }
+        if next.contains_key(host) {
+            let service = &project.services[*name];
+            found.error(
+                service.place("network_mode"),
+                format!("{name} shares the network of {host}, which shares that of {name}: give one its own"),
+            );
+            continue;
+        }
+        joins.insert((*name).to_string(), host.to_string());
+    }
+    joins
+}

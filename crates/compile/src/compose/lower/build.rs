@@ -1,0 +1,146 @@
+//! Images that services build.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    super::model::{Build, Service},
+    Lowering, names,
+};
+use crate::{BuildHow, BuildRequest, docker_run, source::Source, workload::name::sanitised};
+
+/// What a Dockerfile's last stage says of its container.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Dockerfile {
+    /// `EXPOSE`: port and protocol.
+    pub exposed: Vec<(u16, String)>,
+    /// `VOLUME`
+    pub volumes: Vec<String>,
+}
+
+/// The image a service runs: as written, else one that is made here under a name of its own.
+pub(super) fn image(service: &Service, app: &str) -> String {
+    match &service.image {
+        Some(image) => image.clone(),
+        None => {
+            let name = sanitised(&names::component(&service.name), 63);
+            format!("yado.local/{app}-{name}:latest")
+        }
+    }
+}
+
+/// What the service's Dockerfile says, where it is here.
+pub(super) fn dockerfile(service: &Service) -> Dockerfile {
+    let Some(build) = &service.build else { return Dockerfile::default() };
+    match &build.dockerfile_inline {
+        Some(text) => read(text),
+        None => {
+            Source::read(&path(build)).map_or_else(|_| Dockerfile::default(), |source| read(&source.text))
+        }
+    }
+}
+
+fn path(build: &Build) -> PathBuf {
+    let file = build.dockerfile.as_deref().unwrap_or("Dockerfile");
+    Path::new(&build.context).join(file)
+}
+
+fn read(text: &str) -> Dockerfile {
+    let mut all = Dockerfile::default();
+    for line in text.replace("\\\n", " ").lines() {
+        let (word, rest) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
+        match word.to_ascii_uppercase().as_str() {
+            // What an earlier stage says is not the image's.
+            "FROM" => all = Dockerfile::default(),
+            "EXPOSE" => all.exposed.extend(rest.split_whitespace().filter_map(|port| {
+                let (port, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+                let protocol = protocol.to_ascii_lowercase();
+                let port = port.parse().ok().filter(|p| *p > 0)?;
+                ["tcp", "udp", "sctp"].contains(&protocol.as_str()).then_some((port, protocol))
+            })),
+            "VOLUME" => {
+                let list: Vec<String> = serde_json::from_str(rest.trim())
+                    .or_else(|_| docker_run::split(rest))
+                    .unwrap_or_default();
+                all.volumes.extend(list.into_iter().filter(|p| p.starts_with('/')));
+            }
+            _ => {}
+        }
+    }
+    all
+}
+
+impl Lowering<'_> {
+    /// Asks for the service's image, once for all services that share it.
+    pub(super) fn build(&mut self, service: &Service) {
+        let Some(build) = &service.build else { return };
+        self.build_remarks(service, build);
+        let image = image(service, &self.names.app);
+        if self.compiled.builds.iter().any(|b| b.image == image) {
+            return;
+        }
+        let remote = build.context.contains("://") || build.context.starts_with("git@");
+        let context = PathBuf::from(&build.context);
+        if !remote && !context.is_dir() {
+            let sentence =
+                format!("there is no directory {} to build {} from", context.display(), service.name);
+            self.found.warn(&build.at, sentence);
+        }
+        let written = build.dockerfile.is_some() || build.dockerfile_inline.is_some();
+        let how = if !written && !remote && context.is_dir() && !path(build).exists() {
+            if context.join("Procfile").is_file() {
+                BuildHow::Source { language: None, processes: Vec::new() }
+            } else {
+                self.by_dockerfile(build)
+            }
+        } else {
+            self.by_dockerfile(build)
+        };
+        self.compiled.builds.push(BuildRequest { name: service.name.clone(), context, image, how });
+    }
+
+    fn by_dockerfile(&self, build: &Build) -> BuildHow {
+        BuildHow::Dockerfile {
+            file: build.dockerfile.as_ref().map(PathBuf::from),
+            inline: build.dockerfile_inline.clone(),
+            target: build.target.clone(),
+            args: build.args.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+        }
+    }
+
+    fn build_remarks(&mut self, service: &Service, build: &Build) {
+        let without: [(&str, bool); 13] = [
+            ("additional_contexts", !build.additional_contexts.is_empty()),
+            ("cache_from", !build.cache_from.is_empty()),
+            ("cache_to", !build.cache_to.is_empty()),
+            ("entitlements", !build.entitlements.is_empty()),
+            ("extra_hosts", !build.extra_hosts.is_empty()),
+            ("labels", !build.labels.is_empty()),
+            ("network", build.network.is_some()),
+            ("platforms", !build.platforms.is_empty()),
+            ("privileged", build.privileged == Some(true)),
+            ("secrets", !build.secrets.is_empty()),
+            ("shm_size", build.shm_size.is_some()),
+            ("ssh", !build.ssh.is_empty()),
+            ("tags", !build.tags.is_empty()),
+        ];
+        let names: Vec<&str> = without.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+        if !names.is_empty() {
+            let sentence = format!("of build, {} has no effect here", names.join(", "));
+            self.found.warn(service.place("build"), sentence);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_stage_speaks() {
+        let text = "FROM a AS b\nEXPOSE 1\nFROM c\nexpose 80 53/udp \\\n 443/tcp $PORT\nVOLUME [\"/data\", \"/x\"]\nVOLUME /y /z\n";
+        let file = read(text);
+        let tcp = |p| (p, "tcp".to_string());
+        assert_eq!(file.exposed, [tcp(80), (53, "udp".into()), tcp(443)]);
+        assert_eq!(file.volumes, ["/data", "/x", "/y", "/z"]);
+    }
+}

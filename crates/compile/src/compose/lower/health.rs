@@ -1,0 +1,38 @@
+//! Health checks as probes.
+
+use std::time::Duration;
+
+use super::super::model::Service;
+use crate::{
+    diagnostic::Findings,
+    workload::pod::{Health, Part, verbatim},
+};
+
+/// The health check of `service` as the container's probes.
+pub(super) fn probe(service: &Service, part: &mut Part, found: &mut Findings) {
+    let Some(check) = service.healthcheck.as_ref().filter(|h| !h.disable) else { return };
+    let command: Vec<String> = match check.test.split_first() {
+        Some((kind, rest)) if kind == "CMD-SHELL" => {
+            vec!["/bin/sh".into(), "-c".into(), rest.join(" ")]
+        }
+        Some((kind, rest)) if kind == "CMD" => rest.to_vec(),
+        Some((kind, _)) if kind == "NONE" => return,
+        Some(_) => check.test.clone(),
+        None => Vec::new(),
+    };
+    if command.is_empty() {
+        let sentence = "healthcheck has no effect without a test: the image's own check is not known here";
+        return found.warn(&check.at, sentence);
+    }
+    let env: Vec<String> = part.container.env.iter().flatten().map(|e| e.name.clone()).collect();
+    let known = |name: &str| env.iter().any(|e| e == name);
+    let milliseconds = |d: Option<Duration>| d.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    part.health(&Health {
+        command: command.iter().map(|word| verbatim(word, &known)).collect(),
+        interval: milliseconds(check.interval).filter(|i| *i > 0),
+        timeout: milliseconds(check.timeout).filter(|i| *i > 0),
+        retries: check.retries.filter(|r| *r > 0),
+        start_period: milliseconds(check.start_period),
+        start_interval: milliseconds(check.start_interval).filter(|i| *i > 0),
+    });
+}

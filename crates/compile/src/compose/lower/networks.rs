@@ -1,0 +1,186 @@
+//! Networks: those that keep services apart become NetworkPolicies, those that other projects share become Namespaces
+//! with a name for each member.
+//!
+//! A network becomes a policy that lets its members reach each other; as policies add up, two services reach each
+//! other if they have a network in common. What is published is reached from everywhere.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use yado_types::labels;
+
+use super::{
+    super::model::{Network, NetworkMode, Project, Service},
+    Lowering,
+    names::{alias_label, component},
+};
+use crate::workload::name::sanitised;
+
+impl Lowering<'_> {
+    /// Labels by which policies select the Pods of `service`; none where nothing is kept apart.
+    pub(super) fn network_labels(&self, service: &Service) -> BTreeMap<String, String> {
+        if !apart(self.project) {
+            return BTreeMap::new();
+        }
+        service.networks.keys().map(|key| (label(key), "true".to_string())).collect()
+    }
+
+    /// Policies, aliases that several services share, and names in shared networks.
+    pub(super) fn networks(&mut self) {
+        if apart(self.project) {
+            self.policies();
+        }
+        let project = self.project;
+        for (alias, owners) in self.names.shared.clone() {
+            let mut ports = BTreeMap::new();
+            for port in owners.iter().flat_map(|o| &self.ports[o.as_str()].ports) {
+                ports.insert(port.name.clone(), json!({
+                    "name": port.name, "port": port.service, "protocol": port.protocol, "targetPort": port.container,
+                }));
+            }
+            let ports: Vec<Value> = ports.into_values().collect();
+            let mut spec =
+                json!({"selector": {labels::APP_NAME: self.names.app, alias_label(&alias): "true"}});
+            if ports.is_empty() {
+                spec["clusterIP"] = "None".into();
+                spec["publishNotReadyAddresses"] = true.into();
+            } else {
+                spec["ports"] = ports.into();
+            }
+            let service = self.object("v1", "Service", &alias, spec);
+            self.push(&self.names.app.clone(), service);
+        }
+        for (key, network) in &project.networks {
+            if network.internal {
+                let sentence = format!(
+                    "internal has no effect: what is only in network {key} still reaches the outside"
+                );
+                self.found.warn(&network.at, sentence);
+            }
+            if !network.ipam_config.is_empty()
+                || !network.driver_opts.is_empty()
+                || network.enable_ipv6 == Some(true)
+            {
+                let sentence = format!(
+                    "ipam, driver_opts and enable_ipv6 of network {key} have no effect: Pods' addresses are given to them"
+                );
+                self.found.warn(&network.at, sentence);
+            }
+            if is_shared(project, key, network) {
+                self.share(key, network);
+            }
+        }
+    }
+
+    fn policies(&mut self) {
+        let project = self.project;
+        for key in project.networks.keys() {
+            if !project.services.values().any(|s| s.networks.contains_key(key)) {
+                continue;
+            }
+            let members = json!({"matchLabels": {labels::APP_NAME: self.names.app, label(key): "true"}});
+            let spec = json!({
+                "podSelector": members.clone(),
+                "policyTypes": ["Ingress"],
+                "ingress": [{"from": [{"podSelector": members}]}],
+            });
+            let name = format!("network-{}", sanitised(key, 50));
+            let policy = self.object("networking.k8s.io/v1", "NetworkPolicy", &name, spec);
+            self.push(&self.names.app.clone(), policy);
+        }
+        for service in project.services.values().filter(|s| !s.ports.is_empty() && !s.networks.is_empty()) {
+            let mut ports: Vec<Value> = Vec::new();
+            for port in &service.ports {
+                let port = json!({"port": port.target, "protocol": port.protocol.to_uppercase()});
+                if !ports.contains(&port) {
+                    ports.push(port);
+                }
+            }
+            let selector = json!({"matchLabels": {
+                labels::APP_NAME: self.names.app,
+                labels::APP_COMPONENT: component(&service.name),
+            }});
+            let spec =
+                json!({"podSelector": selector, "policyTypes": ["Ingress"], "ingress": [{"ports": ports}]});
+            let name = format!("published-{}", self.names.of(&service.name).object);
+            let policy = self.object("networking.k8s.io/v1", "NetworkPolicy", &name, spec);
+            self.push(&self.names.app.clone(), policy);
+        }
+    }
+
+    /// Gives the members of a shared network their names in it: a Namespace of the network's name, whose Services lead
+    /// to the project's.
+    fn share(&mut self, key: &str, network: &Network) {
+        let namespace = shared_namespace(network);
+        let project = self.project;
+        let place = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        self.push(&self.names.app.clone(), place);
+        for service in project.services.values() {
+            let Some(attachment) = service.networks.get(key) else { continue };
+            let own = self.names.of(&service.name).clone();
+            let target = format!("{}.{}.svc.cluster.local", own.object, self.names.namespace);
+            let names = attachment.aliases.iter().chain(&own.aliases).chain([&own.object]).cloned();
+            let names: BTreeSet<String> =
+                names.filter(|n| crate::workload::name::is_service_name(n)).collect();
+            for name in names {
+                let mut alias = self.object(
+                    "v1",
+                    "Service",
+                    &name,
+                    json!({"type": "ExternalName", "externalName": target}),
+                );
+                alias["metadata"]["namespace"] = namespace.clone().into();
+                self.push(&self.names.app.clone(), alias);
+            }
+        }
+    }
+
+    /// Namespaces in which `service` finds further names, beside its own.
+    pub(super) fn searches(&self, service: &Service) -> Vec<String> {
+        let shared = service.networks.keys().filter_map(|key| {
+            let network = self.project.networks.get(key)?;
+            is_shared(self.project, key, network)
+                .then(|| format!("{}.svc.cluster.local", shared_namespace(network)))
+        });
+        shared.collect()
+    }
+
+    fn object(&self, version: &str, kind: &str, name: &str, spec: Value) -> Value {
+        json!({
+            "apiVersion": version,
+            "kind": kind,
+            "metadata": {"labels": self.labels(), "name": name, "namespace": self.names.namespace},
+            "spec": spec,
+        })
+    }
+}
+
+/// A network of Docker's own name, which other projects are in, too.
+fn is_shared(project: &Project, key: &str, network: &Network) -> bool {
+    let own_name = format!("{}_{key}", project.name);
+    key != "default"
+        && (network.external || network.name != own_name && !network.name.is_empty())
+        && !["host", "none", "bridge", "ingress"].contains(&network.name.as_str())
+}
+
+fn shared_namespace(network: &Network) -> String {
+    format!("network-{}", sanitised(&network.name, 50))
+}
+
+/// Whether some two services have no network in common, and so must not reach each other.
+fn apart(project: &Project) -> bool {
+    let own = |s: &&Service| !matches!(s.network_mode, Some(NetworkMode::Host)) && !s.networks.is_empty();
+    let services: Vec<&Service> = project.services.values().filter(own).collect();
+    services.iter().enumerate().any(|(place, a)| {
+        services[place + 1..].iter().any(|b| !a.networks.keys().any(|key| b.networks.contains_key(key)))
+    })
+}
+
+fn label(network: &str) -> String {
+    let name: String = network
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' })
+        .take(63)
+        .collect();
+    format!("network.yado.dev/{}", name.trim_matches(|c: char| !c.is_ascii_alphanumeric()))
+}

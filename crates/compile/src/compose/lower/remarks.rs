@@ -1,0 +1,92 @@
+//! Fields that are understood and have no effect: each draws a warning with its place.
+
+use super::super::model::Service;
+use crate::diagnostic::Findings;
+
+/// Warns of what `service` says in vain.
+pub(super) fn without_effect(service: &Service, found: &mut Findings) {
+    let logging = service.logging.as_ref();
+    let usual = |d: &str| ["json-file", "local", "journald", ""].contains(&d);
+    let logs =
+        logging.is_some_and(|l| !l.options.is_empty() || l.driver.as_deref().is_some_and(|d| !usual(d)));
+    let fields: [(&str, bool, &str); 31] = [
+        ("blkio_config", service.blkio.is_some(), "Pods share a disk evenly"),
+        ("cgroup", service.cgroup.is_some(), "a Pod has its own"),
+        ("cgroup_parent", service.cgroup_parent.is_some(), "the node places Pods' groups"),
+        ("cpu_count", service.cpu_count.is_some(), "write cpus"),
+        ("cpu_percent", service.cpu_percent.is_some(), "write cpus"),
+        ("cpu_rt_period", service.cpu_rt_period.is_some(), "Pods have no real time"),
+        ("cpu_rt_runtime", service.cpu_rt_runtime.is_some(), "Pods have no real time"),
+        ("credential_spec", service.credential_spec.is_some(), "it is for Windows"),
+        (
+            "deploy.endpoint_mode",
+            endpoint_mode(service),
+            "write expose for one address, or no port for each Pod's own",
+        ),
+        ("develop", service.develop.is_some(), "yado dev shows the sources of what it builds as they are"),
+        ("device_cgroup_rules", !service.device_cgroup_rules.is_empty(), "write devices"),
+        ("domainname", service.domainname.is_some(), "a Pod's domain is its namespace's"),
+        ("ipc", odd_ipc(service), "containers of a Pod share their memory, others do not"),
+        ("isolation", service.isolation.is_some(), "it is for Windows"),
+        ("logging", logs, "a Pod's output is kept by its node, for yado logs"),
+        ("mac_address", service.mac_address.is_some(), "a Pod's address is given to it"),
+        ("mem_swappiness", service.mem_swappiness.is_some(), "Pods do not swap"),
+        ("memswap_limit", service.memswap_limit.is_some_and(|l| l >= 0), "Pods do not swap"),
+        ("models", !service.models.is_empty(), "nothing here runs models: name a service that does"),
+        ("oom_kill_disable", service.oom_kill_disable == Some(true), "a Pod over its memory limit ends"),
+        ("oom_score_adj", service.oom_score_adj.is_some(), "it follows from requests and limits"),
+        ("provider", service.provider.is_some(), "nothing here calls Docker's plugins"),
+        ("pull_refresh_after", service.pull_refresh_after.is_some(), "write pull_policy: always"),
+        ("storage_opt", service.storage_opt.keys().any(|k| k != "size"), "only size has"),
+        ("use_api_socket", service.use_api_socket == Some(true), "there is no Docker to speak to"),
+        (
+            "userns_mode",
+            service.userns_mode.as_deref().is_some_and(|m| m != "host" && !m.is_empty()),
+            "only host has",
+        ),
+        ("uts", service.uts.is_some(), "a Pod's host name is its own"),
+        ("attach", service.attach == Some(false), "yado logs shows what it is asked for"),
+        ("cpu_period", service.cpu_period.is_some() && service.cpu_quota.is_none(), "write cpu_quota, too"),
+        (
+            "pid",
+            service.pid.as_deref().is_some_and(|p| p != "host" && !p.contains(':')),
+            "only host and service:NAME have",
+        ),
+        ("networks", networks(service), "a Pod's addresses are given to it: use names"),
+    ];
+    for (field, there, reason) in fields {
+        if there {
+            found.warn(service.place(field), format!("{field} has no effect: {reason}"));
+        }
+    }
+    let restart = service.deploy.as_ref().and_then(|d| d.restart.as_ref());
+    if restart.is_some_and(|r| r.delay.is_some() || r.window.is_some()) {
+        let sentence =
+            "delay and window of restart_policy have no effect: each restart waits longer than the last";
+        found.warn(service.place("deploy.restart_policy"), sentence);
+    }
+}
+
+fn endpoint_mode(service: &Service) -> bool {
+    service.deploy.as_ref().and_then(|d| d.endpoint_mode.as_deref()) == Some("dnsrr")
+}
+
+fn odd_ipc(service: &Service) -> bool {
+    service.ipc.as_deref().is_some_and(|i| {
+        !["host", "private", "shareable", "none", ""].contains(&i)
+            && !i.starts_with("service:")
+            && !i.starts_with("container:")
+    })
+}
+
+/// Whether an address is asked for.
+fn networks(service: &Service) -> bool {
+    service.networks.values().any(|a| {
+        a.ipv4_address.is_some()
+            || a.ipv6_address.is_some()
+            || a.mac_address.is_some()
+            || !a.link_local_ips.is_empty()
+            || a.interface_name.is_some()
+            || !a.driver_opts.is_empty()
+    })
+}

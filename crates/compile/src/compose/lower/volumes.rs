@@ -1,0 +1,369 @@
+//! Volumes: named ones are claims, binds are paths of the node, those without a name are as old as their Pod.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use k8s_openapi::{
+    api::core::v1::{ImageVolumeSource, NFSVolumeSource, Volume as PodVolume, VolumeMount},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde_json::Value;
+
+use super::{
+    super::model::{Mount, MountKind, Project, Service, Volume},
+    Lowering, build,
+    names::{Names, component},
+};
+use crate::{
+    diagnostic::Findings,
+    workload::{
+        COPY_UP, Claim, amount,
+        name::sanitised,
+        pod::{self, From, Part, is_annotation_key},
+    },
+};
+
+/// Where a named volume's content is.
+#[derive(Debug, Clone)]
+enum Place {
+    Claim(Claim),
+    /// A claim that others make.
+    External(String),
+    From(From),
+    Nfs(NFSVolumeSource),
+}
+
+/// The project's volumes.
+pub(super) struct Volumes {
+    named: BTreeMap<String, Place>,
+    /// Volumes without a name that another service mounts, too: service and path to the claim that they are.
+    lent: BTreeMap<(String, String), Claim>,
+}
+
+impl Volumes {
+    pub(super) fn new(project: &Project, names: &Names, found: &mut Findings) -> Self {
+        let mut taken = BTreeSet::new();
+        let mut named = BTreeMap::new();
+        for (key, volume) in &project.volumes {
+            let mut name = claim_name(key);
+            if !taken.insert(name.clone()) {
+                name = sanitised(&format!("{name}-{}", key.escape_unicode()), 63);
+                taken.insert(name.clone());
+            }
+            named.insert(key.clone(), place(key, volume, name, shared(project, key), found));
+        }
+        let mut lent = BTreeMap::new();
+        for service in project.services.values() {
+            let lends = project.services.values().any(|s| {
+                s.volumes_from.iter().any(|f| !f.container && lender(project, &f.source) == Some(service))
+            });
+            if !lends {
+                continue;
+            }
+            let own = service.volumes.iter().filter(|m| m.kind == MountKind::Volume && m.source.is_none());
+            let paths: Vec<String> =
+                own.map(|m| m.target.clone()).chain(build::dockerfile(service).volumes).collect();
+            for path in paths {
+                let object = &names.of(&service.name).object;
+                let claim = Claim { shared: true, ..Claim::new(&sanitised(&format!("{object}-{path}"), 63)) };
+                lent.insert((service.name.clone(), path), claim);
+            }
+        }
+        Volumes { named, lent }
+    }
+
+    /// The claims, in the order of their names.
+    pub(super) fn claims(&self, labels: Value, namespace: &str) -> Vec<Value> {
+        let metadata = ObjectMeta {
+            namespace: Some(namespace.into()),
+            // Labels are made here, as a map of strings.
+            labels: serde_json::from_value(labels).ok(),
+            ..ObjectMeta::default()
+        };
+        let named = self.named.values().filter_map(|p| match p {
+            Place::Claim(claim) => Some(claim),
+            _ => None,
+        });
+        let mut all: Vec<&Claim> = named.chain(self.lent.values()).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.into_iter().map(|c| c.object(&metadata)).collect()
+    }
+}
+
+/// The service that `volumes_from` means.
+fn lender<'a>(project: &'a Project, source: &str) -> Option<&'a Service> {
+    let by_container = || project.services.values().find(|s| s.container_name.as_deref() == Some(source));
+    project.services.get(source).or_else(by_container)
+}
+
+fn claim_name(key: &str) -> String {
+    match sanitised(key, 63) {
+        name if name.is_empty() => "volume".into(),
+        name => name,
+    }
+}
+
+/// Whether Pods on several nodes may use the volume at once.
+fn shared(project: &Project, key: &str) -> bool {
+    let uses = |s: &&Service| {
+        s.volumes.iter().any(|m| m.kind == MountKind::Volume && m.source.as_deref() == Some(key))
+    };
+    let mut users = project.services.values().filter(uses);
+    let many = |s: &Service| {
+        s.replicas() > 1
+            || s.deploy.as_ref().and_then(|d| d.mode.as_deref()).is_some_and(|m| m.starts_with("global"))
+    };
+    match (users.next(), users.next()) {
+        (Some(only), None) => {
+            many(only)
+                || project
+                    .services
+                    .values()
+                    .any(|s| s.volumes_from.iter().any(|f| lender(project, &f.source) == Some(only)))
+        }
+        (None, _) => false,
+        _ => true,
+    }
+}
+
+fn place(key: &str, volume: &Volume, name: String, shared: bool, found: &mut Findings) -> Place {
+    if volume.external {
+        let name = claim_name(&volume.name);
+        let sentence =
+            format!("volume {key} is external: a PersistentVolumeClaim {name} has to be in the namespace");
+        found.warn(&volume.at, sentence);
+        return Place::External(name);
+    }
+    let option = |name: &str| volume.driver_opts.get(name).map(String::as_str);
+    let options: Vec<&str> = option("o").unwrap_or_default().split(',').collect();
+    let value = |name: &str| options.iter().find_map(|o| o.strip_prefix(name)?.strip_prefix('='));
+    let device = option("device").unwrap_or_default();
+    match option("type") {
+        Some("none" | "bind") | None
+            if device.starts_with('/') && (options.contains(&"bind") || options.contains(&"rbind")) =>
+        {
+            return Place::From(pod::host_path(Path::new(device)));
+        }
+        Some("tmpfs") => return Place::From(From::Memory(value("size").and_then(amount::memory))),
+        Some("nfs" | "nfs4") => {
+            let (server, path) = match device.split_once(':') {
+                Some((server, path)) if !server.is_empty() => (server, path),
+                _ => (value("addr").unwrap_or_default(), device.trim_start_matches(':')),
+            };
+            let read_only = options.contains(&"ro").then_some(true);
+            return Place::Nfs(NFSVolumeSource { server: server.into(), path: path.into(), read_only });
+        }
+        Some(other) => {
+            let sentence =
+                format!("type {other} of volume {key} has no effect: the cluster's storage class makes it");
+            found.warn(&volume.at, sentence);
+        }
+        None => {}
+    }
+    if let Some(driver) = volume.driver.as_deref().filter(|d| !["local", "default", ""].contains(d)) {
+        let sentence =
+            format!("driver {driver} of volume {key} has no effect: the cluster's storage class makes it");
+        found.warn(&volume.at, sentence);
+    }
+    let size = option("size").or_else(|| value("size")).and_then(amount::memory);
+    let annotations = volume
+        .labels
+        .iter()
+        .filter(|(k, _)| is_annotation_key(k))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    Place::Claim(Claim { size, shared, annotations, ..Claim::new(&name) })
+}
+
+impl Lowering<'_> {
+    /// Mounts what the service has, over what it has from others.
+    pub(super) fn mounts(&mut self, service: &Service, part: &mut Part) {
+        self.volumes_from(service, false, part, 0);
+        self.own_mounts(service, service, false, part);
+        for tmpfs in &service.tmpfs {
+            let (path, options) = tmpfs.split_once(':').unwrap_or((tmpfs, ""));
+            let size = options.split(',').find_map(|o| o.strip_prefix("size=")).and_then(amount::memory);
+            let from = From::Memory(size);
+            part.mount(pod::Mount {
+                from,
+                path: path.into(),
+                read_only: false,
+                sub_path: None,
+                propagation: None,
+            });
+        }
+    }
+
+    /// The mounts of the services that `volumes_from` names, and of those that these name.
+    fn volumes_from(&mut self, service: &Service, read_only: bool, part: &mut Part, depth: usize) {
+        // A circle has been refused when the project was read; this bounds what has not.
+        if depth > 32 {
+            return;
+        }
+        for from in &service.volumes_from {
+            let project = self.project;
+            match lender(project, &from.source).filter(|_| !from.container) {
+                Some(other) => {
+                    let read_only = read_only || from.read_only;
+                    self.volumes_from(other, read_only, part, depth + 1);
+                    self.own_mounts(other, service, read_only, part);
+                }
+                None => {
+                    let sentence = format!(
+                        "volumes_from {} has no effect: it is no service of this project",
+                        from.source
+                    );
+                    self.found.warn(&from.at, sentence);
+                }
+            }
+        }
+    }
+
+    /// Mounts what `owner` has in `part`, which is `service`'s.
+    fn own_mounts(&mut self, owner: &Service, service: &Service, read_only: bool, part: &mut Part) {
+        for mount in &owner.volumes {
+            self.mount(owner, mount, read_only || mount.read_only, part);
+        }
+        // Volumes that the image says are only known here where somebody else needs them.
+        let written: Vec<&str> = owner.volumes.iter().map(|m| m.target.as_str()).collect();
+        let lent: Vec<(String, String)> = self
+            .volumes
+            .lent
+            .iter()
+            .filter(|((name, path), _)| *name == owner.name && !written.contains(&path.as_str()))
+            .map(|((_, path), claim)| (path.clone(), claim.name.clone()))
+            .collect();
+        for (path, claim) in lent {
+            part.mount(pod::Mount {
+                from: From::Claim(claim),
+                path,
+                read_only,
+                sub_path: None,
+                propagation: None,
+            });
+        }
+        if owner.name == service.name && owner.volume_driver.is_some() {
+            let sentence = "volume_driver has no effect: the cluster's storage class makes volumes";
+            self.found.warn(owner.place("volume_driver"), sentence);
+        }
+    }
+
+    fn mount(&mut self, owner: &Service, mount: &Mount, read_only: bool, part: &mut Part) {
+        let source = mount.source.as_deref().filter(|s| !s.is_empty());
+        let path = normal(&mount.target);
+        let from = match (&mount.kind, source) {
+            (MountKind::Bind, Some(source)) => self.bind(mount, source),
+            (MountKind::Volume | MountKind::Cluster, Some(source)) => match self.volumes.named.get(source) {
+                Some(Place::Claim(claim)) => From::Claim(claim.name.clone()),
+                Some(Place::External(name)) => From::Claim(name.clone()),
+                Some(Place::From(from)) => from.clone(),
+                Some(Place::Nfs(nfs)) => {
+                    let volume = PodVolume {
+                        name: claim_name(source),
+                        nfs: Some(nfs.clone()),
+                        ..PodVolume::default()
+                    };
+                    return self.mount_as(mount, path, read_only, volume, part);
+                }
+                None => From::Claim(claim_name(source)),
+            },
+            (MountKind::Volume | MountKind::Cluster, None) => {
+                match self.volumes.lent.get(&(owner.name.clone(), mount.target.clone())) {
+                    Some(claim) => From::Claim(claim.name.clone()),
+                    None => return anonymous(path, read_only, part),
+                }
+            }
+            (MountKind::Tmpfs, _) => {
+                From::Memory(mount.tmpfs_size.and_then(|s| amount::memory(&s.to_string())))
+            }
+            (MountKind::Image, Some(source)) => {
+                let image = Some(ImageVolumeSource { reference: Some(source.into()), pull_policy: None });
+                let volume =
+                    PodVolume { name: claim_name(&component(source)), image, ..PodVolume::default() };
+                return self.mount_as(mount, path, true, volume, part);
+            }
+            _ => {
+                let sentence = format!("what is to be at {} has no meaning here: remove it", mount.target);
+                return self.found.error(&mount.at, sentence);
+            }
+        };
+        let propagation = match mount.propagation.as_deref() {
+            Some("shared" | "rshared") => Some("Bidirectional".into()),
+            Some("slave" | "rslave") => Some("HostToContainer".into()),
+            _ => None,
+        };
+        if propagation.as_deref() == Some("Bidirectional")
+            && part.container.security_context.as_ref().and_then(|s| s.privileged) != Some(true)
+        {
+            let sentence =
+                format!("what is mounted below {path} is not seen outside, which needs privileged: true");
+            self.found.warn(&mount.at, sentence);
+            let propagation = Some("HostToContainer".into());
+            return part.mount(pod::Mount {
+                from,
+                path,
+                read_only,
+                sub_path: mount.subpath.clone(),
+                propagation,
+            });
+        }
+        part.mount(pod::Mount { from, path, read_only, sub_path: mount.subpath.clone(), propagation });
+    }
+
+    fn mount_as(&mut self, mount: &Mount, path: String, read_only: bool, volume: PodVolume, part: &mut Part) {
+        let name = part.volume(volume);
+        part.mount_volume(VolumeMount {
+            name,
+            mount_path: path,
+            read_only: read_only.then_some(true),
+            sub_path: mount.subpath.clone(),
+            ..VolumeMount::default()
+        });
+    }
+
+    fn bind(&mut self, mount: &Mount, source: &str) -> From {
+        let path = Path::new(source);
+        if source.ends_with("docker.sock") {
+            let sentence = format!(
+                "there is no Docker behind {source}: a container that asks it for anything gets no answer"
+            );
+            self.found.warn(&mount.at, sentence);
+        }
+        if !path.exists() {
+            if !mount.create_host_path {
+                return From::Host(source.into(), Some("Directory".into()));
+            }
+            // Files that are not there yet become directories, to everybody's surprise.
+            if path.extension().is_some() && !source.ends_with(".sock") {
+                let sentence = format!("there is no {source}: an empty directory is mounted in its place");
+                self.found.warn(&mount.at, sentence);
+            }
+        }
+        pod::host_path(path)
+    }
+}
+
+/// A volume without a name: as old as its Pod, and at first with what the image has there, as Docker's are.
+fn anonymous(path: String, read_only: bool, part: &mut Part) {
+    part.mount(pod::Mount {
+        from: From::Nowhere,
+        path: path.clone(),
+        read_only,
+        sub_path: None,
+        propagation: None,
+    });
+    let mounts = part.container.volume_mounts.iter().flatten();
+    if let Some(mount) = mounts.filter(|m| m.mount_path == path).next_back() {
+        let list = part.annotations.entry(COPY_UP.into()).or_default();
+        if !list.is_empty() {
+            list.push(',');
+        }
+        list.push_str(&mount.name);
+    }
+}
+
+/// `/data/` is `/data`.
+fn normal(path: &str) -> String {
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.is_empty() { "/".into() } else { trimmed.into() }
+}
