@@ -1,5 +1,241 @@
 //! The compose front end: compose files of every age, and `.dab` bundles, become a [`model::Project`], and that becomes
 //! objects.
+//!
+//! ```text
+//! files -> yaml -> variables -> include, extends, overrides -> one tree -> Project -> objects
+//!          yaml    template     load, merge                    fields,     check
+//!                                                              service,
+//!                                                              project
+//! ```
+//!
+//! The rules are the compose specification's, as `docker compose` carries them out; what it refuses is refused here, at
+//! a place. Version 1 files and the fields that versions 1 and 2 had are read too.
 
+mod bundle;
+mod check;
+mod dotenv;
+mod fields;
+mod load;
 pub mod lower;
+mod merge;
 pub mod model;
+mod old;
+mod project;
+mod service;
+mod template;
+mod units;
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    Compiled, Event, Options,
+    diagnostic::{Diagnostic, Diagnostics},
+    source::Source,
+    yaml,
+};
+use load::{Environment, Loader};
+use model::Project;
+
+/// Names of a compose file, the first found being meant.
+const FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
+
+/// Names of a file that is laid over it without being asked for.
+const OVERRIDES: [&str; 4] = [
+    "compose.override.yml",
+    "compose.override.yaml",
+    "docker-compose.override.yml",
+    "docker-compose.override.yaml",
+];
+
+/// The compose file of a directory, if it has one.
+pub fn find(directory: &Path) -> Option<PathBuf> {
+    FILES.iter().map(|name| directory.join(name)).find(|path| path.is_file())
+}
+
+/// Whether a file is one of compose, by its name (`compose.yaml`, `docker-compose.prod.yml`, `stack.dab`) or by what it
+/// says: services, or the services of version 1. What has Kubernetes' `apiVersion` is none, whatever its name.
+pub fn is_compose(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
+    if name.ends_with(".dab") {
+        return true;
+    }
+    if ![".yaml", ".yml", ".json"].iter().any(|extension| name.ends_with(extension)) {
+        return false;
+    }
+    let named = name.starts_with("compose.") || name.contains("docker-compose");
+    let Ok(source) = Source::read(path) else { return named };
+    let begins = |word: &str| source.text.lines().any(|line| line.starts_with(word));
+    if begins("apiVersion:") {
+        return false;
+    }
+    if named || begins("services:") {
+        return true;
+    }
+    // Version 1 has no word of its own, and JSON no lines.
+    let documents = yaml::read(&source).unwrap_or_default();
+    documents.first().is_some_and(|d| {
+        let services = d.get("services").is_some_and(|s| s.as_mapping().is_some());
+        (services && d.get("apiVersion").is_none()) || old::is_version_1(d)
+    })
+}
+
+/// Compiles the compose file, bundle or directory at `path`.
+///
+/// # Errors
+///
+/// As [`load`], and what cannot be carried out.
+pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
+    options.events.tell(&Event::Loading { path: path.into() });
+    lower::lower(&load(path, options)?, options)
+}
+
+/// Reads the compose file, bundle or directory at `path`.
+///
+/// # Errors
+///
+/// Every mistake in its files, each with its place.
+pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
+    if path.extension().is_some_and(|e| e == "dab") {
+        return bundle::read(path, options);
+    }
+    let mut loader = Loader::default();
+    let start = if path.is_dir() { path } else { parent(path) };
+    let environment = environment(start, options, &mut loader);
+    let files = files(path, options, &environment)?;
+    let directory = absolute(parent(&files[0]));
+    let name = project_name(&files, &directory, &environment, options)?;
+    let mut environment = environment;
+    environment.insert("COMPOSE_PROJECT_NAME".into(), name.clone());
+    loader.environment = environment.clone();
+    let Some(mut tree) = loader.model(&files, &directory, &environment, &[]) else {
+        if loader.found.errors.is_empty() {
+            loader.found.errors.push(Diagnostic::of_file(&files[0], "is empty: a compose file has services"));
+        }
+        loader.found.finish()?;
+        return Ok(Project::default());
+    };
+    merge::strip_resets(&mut tree);
+    let mut project = project::read(&tree, name, &environment, &mut loader);
+    if project.services.is_empty() && loader.found.errors.is_empty() {
+        loader.found.error(&tree.at, "has no services, so there is nothing to run");
+    }
+    // Where a service could not be read, what names it would only be a mistake that follows from the first.
+    if loader.found.errors.is_empty() {
+        check::check(&mut project, &profiles(&environment, options), &mut loader.found);
+    }
+    project.directory = directory;
+    project.files = loader.files;
+    project.warnings = loader.found.finish()?;
+    Ok(project)
+}
+
+/// The caller's variables over those in `.env`.
+fn environment(directory: &Path, options: &Options, loader: &mut Loader) -> Environment {
+    let mut all: Environment = options.env.clone();
+    let file = directory.join(".env");
+    if file.is_file() {
+        let lookup = |name: &str| options.env.get(name).cloned();
+        for (name, value) in dotenv::read_file(&file, &lookup, &mut loader.found) {
+            all.entry(name).or_insert(value);
+        }
+    }
+    all
+}
+
+/// The files of the project, at least one.
+fn files(path: &Path, options: &Options, environment: &Environment) -> Result<Vec<PathBuf>, Diagnostics> {
+    let mut files = Vec::new();
+    if !path.is_dir() {
+        files.push(path.to_path_buf());
+    } else if let Some(list) = environment.get("COMPOSE_FILE").filter(|l| !l.is_empty()) {
+        let separator = environment.get("COMPOSE_PATH_SEPARATOR").map_or(":", String::as_str);
+        files.extend(list.split(separator).filter(|f| !f.is_empty()).map(|f| path.join(f)));
+    } else if let Some(file) = find(path) {
+        files.push(file);
+        if options.overrides.is_empty() {
+            files.extend(OVERRIDES.iter().map(|name| path.join(name)).find(|p| p.is_file()));
+        }
+    }
+    files.extend(options.overrides.iter().cloned());
+    if files.is_empty() {
+        return Err(Diagnostic::of_file(path, "holds no compose file: name one, or add compose.yaml").into());
+    }
+    Ok(files)
+}
+
+fn profiles(environment: &Environment, options: &Options) -> Vec<String> {
+    let written = environment.get("COMPOSE_PROFILES").map_or("", String::as_str);
+    let written = written.split(',').map(|p| p.trim().to_string()).filter(|p| !p.is_empty());
+    options.profiles.iter().cloned().chain(written).collect()
+}
+
+/// Said by the caller, by `COMPOSE_PROJECT_NAME`, by the last file with a `name`, or by the directory, in this order.
+fn project_name(
+    files: &[PathBuf],
+    directory: &Path,
+    environment: &Environment,
+    options: &Options,
+) -> Result<String, Diagnostics> {
+    let said = options
+        .project
+        .as_ref()
+        .or_else(|| environment.get("COMPOSE_PROJECT_NAME").filter(|n| !n.is_empty()));
+    if let Some(name) = said {
+        let allowed = "lower-case letters, digits, '-' and '_', beginning with a letter or digit";
+        if normalise(name) != *name || name.is_empty() {
+            let sentence = format!("the project cannot be called {name:?}: a name has {allowed}");
+            return Err(Diagnostic::of_file(&files[0], sentence).into());
+        }
+        return Ok(name.clone());
+    }
+    let written = files.iter().rev().find_map(|file| written_name(file, environment));
+    let name = written.map(|n| normalise(&n)).filter(|n| !n.is_empty());
+    let own = directory.file_name().map(|n| normalise(&n.to_string_lossy())).unwrap_or_default();
+    match name.unwrap_or(own) {
+        empty if empty.is_empty() => {
+            let sentence = "has no name, and neither has its directory: add a line with name";
+            Err(Diagnostic::of_file(&files[0], sentence).into())
+        }
+        name => Ok(name),
+    }
+}
+
+/// The `name` of a file. Its mistakes are found when it is read for good.
+fn written_name(file: &Path, environment: &Environment) -> Option<String> {
+    struct Quiet<'a>(&'a Environment);
+    impl template::Variables for Quiet<'_> {
+        fn value(&self, name: &str) -> Option<String> {
+            self.0.get(name).cloned()
+        }
+        fn missing(&mut self, _: &str) {}
+    }
+    let source = Source::read(file).ok()?;
+    // Nearly no file has one; those that have none need not be read twice.
+    if !source.text.contains("name:") {
+        return None;
+    }
+    let begins =
+        |line: &str| line.starts_with("name:") || line.starts_with("\"name\"") || line.starts_with('{');
+    if !source.text.lines().any(begins) {
+        return None;
+    }
+    let documents = yaml::read(&source).ok()?;
+    let name = documents.iter().rev().find_map(|d| d.get("name").filter(|n| !n.is_null())?.printed())?;
+    template::substitute(&name, &mut Quiet(environment)).ok().map(|replaced| replaced.unwrap_or(name))
+}
+
+/// A name as docker compose makes it of a directory's: other letters are left out.
+fn normalise(name: &str) -> String {
+    let lower = name.to_lowercase();
+    let kept =
+        lower.chars().filter(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_'));
+    kept.collect::<String>().trim_start_matches(['-', '_']).to_string()
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn absolute(path: &Path) -> PathBuf {
+    load::clean(&std::path::absolute(path).unwrap_or_else(|_| path.into()))
+}

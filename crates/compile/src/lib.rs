@@ -1,12 +1,13 @@
 //! Descriptions in, Kubernetes objects out.
 //!
-//! A front end reads one format and its mistakes: [`appfile`] (HCL, with the applications it depends on),
+//! A front end reads one format and its mistakes: [`appfile`] (HCL, with the applications it depends on), [`compose`],
 //! [`procfile`], [`manifest`] (Kubernetes' own YAML and JSON). What an application becomes is written once, in
 //! [`workload`]. A back end writes the objects out: [`output`] as YAML files that a reader and `kubectl` understand.
 //! The objects are the only model of an app that is passed on; nobody downstream sees an Appfile.
 //!
 //! ```text
 //! Appfile ──┐
+//! compose ──┤
 //! Procfile ─┼─> workload ──> objects ──> .yado/compiled/*.yaml
 //! YAML ─────┘  (passes by)
 //! ```
@@ -283,6 +284,7 @@ pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> 
     match describe(path)? {
         Description::Application(file) => appfile::compile(&file, options),
         Description::Units(files, name) => fleet::compile(&files, &name, options),
+        Description::Compose(path) => compose::compile(&path, options),
         Description::Manifests(files, name) => manifest::compile(&files, &name),
         Description::Rendered(renderer, name) => manifest::compile_rendered(&renderer, &name),
     }
@@ -291,6 +293,8 @@ pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> 
 enum Description {
     /// An Appfile, a Procfile or a directory of sources.
     Application(PathBuf),
+    /// A compose file, a bundle, or a directory with a compose file.
+    Compose(PathBuf),
     /// fleet units and their project.
     Units(Vec<PathBuf>, String),
     Manifests(Vec<PathBuf>, String),
@@ -318,21 +322,26 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
                 let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
                 describe(directory)
             }
+            _ if compose::is_compose(path) => Ok(Description::Compose(path.into())),
             Some("yaml" | "yml" | "json") => {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                 Ok(Description::Manifests(vec![path.into()], stem.into_owned()))
             }
             _ => Err(Diagnostic::of_file(
                 path,
-                "is in no format known here: name an Appfile, a Procfile, or a .yaml, .yml or .json manifest",
+                "is in no format known here: name an Appfile, a compose file, a Procfile, or a .yaml, .yml or .json manifest",
             )
             .into()),
         };
     }
-    for file in [path.join("Appfile"), path.join("Procfile")] {
-        if file.is_file() {
-            return Ok(Description::Application(file));
-        }
+    if path.join("Appfile").is_file() {
+        return Ok(Description::Application(path.join("Appfile")));
+    }
+    if compose::find(path).is_some() {
+        return Ok(Description::Compose(path.into()));
+    }
+    if path.join("Procfile").is_file() {
+        return Ok(Description::Application(path.join("Procfile")));
     }
     let absolute = path
         .canonicalize()
@@ -357,7 +366,7 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
         return Ok(Description::Application(path.into()));
     }
     if files.is_empty() {
-        let sentence = "holds no Appfile, no Procfile, no sources in a language known here and no .yaml, .yml or .json manifest: add one, or name another directory";
+        let sentence = "holds no Appfile, no compose file, no Procfile, no sources in a language known here and no .yaml, .yml or .json manifest: add one, or name another directory";
         return Err(Diagnostic::of_file(path, sentence).into());
     }
     Ok(Description::Manifests(files, name))

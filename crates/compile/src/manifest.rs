@@ -229,7 +229,7 @@ impl Document<'_> {
                 }
                 None if map.contains_key("services") => {
                     let sentence =
-                        "is no Kubernetes object, but looks like a compose file, which is not understood yet";
+                        "is no Kubernetes object, but looks like a compose file: compile it by its own name";
                     return Err(Diagnostic::new(&at, sentence));
                 }
                 None => {

@@ -714,7 +714,7 @@ fn mistakes_across_files() {
         (
             vec![("readme", String::new())],
             expect![[r#"
-                .: holds no Appfile, no Procfile, no sources in a language known here and no .yaml, .yml or .json manifest: add one, or name another directory
+                .: holds no Appfile, no compose file, no Procfile, no sources in a language known here and no .yaml, .yml or .json manifest: add one, or name another directory
             "#]],
         ),
     ] {

@@ -102,13 +102,6 @@ fn documents_are_objects_or_mistakes_with_a_place() {
         ),
         (
             "a.yaml",
-            "services:\n  web: {image: a}\n".into(),
-            expect![[r#"
-            a.yaml:1:1: is no Kubernetes object, but looks like a compose file, which is not understood yet
-        "#]],
-        ),
-        (
-            "a.yaml",
             "# nothing\n---\n".into(),
             expect![[r#"
             a.yaml: holds no object
@@ -125,8 +118,8 @@ fn documents_are_objects_or_mistakes_with_a_place() {
             "a.txt",
             good.into(),
             expect![[r#"
-            a.txt: is in no format known here: name an Appfile, a Procfile, or a .yaml, .yml or .json manifest
-        "#]],
+                a.txt: is in no format known here: name an Appfile, a compose file, a Procfile, or a .yaml, .yml or .json manifest
+            "#]],
         ),
     ] {
         check(name, &text, expect);
