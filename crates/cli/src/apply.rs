@@ -2,14 +2,15 @@
 
 use std::{
     collections::HashMap,
-    io::{Read, Write},
+    io::Write,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::Context;
 use kube::{
     Api, Client, ResourceExt,
-    api::{DynamicObject, Patch, PatchParams},
+    api::{DeleteParams, DynamicObject, Patch, PatchParams},
     core::GroupVersionKind,
     discovery::{self, ApiResource, Scope},
 };
@@ -18,12 +19,16 @@ use serde_json::Value;
 use crate::{
     args::{ApplyArgs, Global},
     connect::{connect, failed, reason},
+    describe::elsewhere,
     progress::Progress,
     ready,
 };
 
 /// Under this name the API keeps which fields of an object are Yado's.
 pub const FIELD_MANAGER: &str = "yado";
+
+/// How often to look whether an object is gone. A watch would be one connection more for a thing that takes moments.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// What became of objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -84,7 +89,98 @@ impl Kinds {
     }
 }
 
-/// Creates or changes `objects`, in order. Those without a namespace go to `namespace`.
+/// What became of one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// `Deployment web`.
+    pub object: String,
+    /// What was done with it.
+    pub verb: Verb,
+    /// Which fields are different now, and how.
+    pub fields: Vec<String>,
+}
+
+/// What was done with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// It was not there before.
+    Created,
+    /// It was there and is different now.
+    Configured,
+    /// It was there and is the same.
+    Unchanged,
+    /// It is there no more.
+    Deleted,
+}
+
+impl Verb {
+    /// In `kubectl`'s word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Verb::Created => "created",
+            Verb::Configured => "configured",
+            Verb::Unchanged => "unchanged",
+            Verb::Deleted => "deleted",
+        }
+    }
+}
+
+impl Outcome {
+    /// Whether anything is different now.
+    pub fn is_change(&self) -> bool {
+        self.verb != Verb::Unchanged
+    }
+
+    /// A line of a resource diff: `+ Deployment web`, `~ Deployment web (spec.replicas: 1 -> 2)`; none where nothing
+    /// is different.
+    pub fn diff(&self) -> Option<String> {
+        let mark = match self.verb {
+            Verb::Created => '+',
+            Verb::Configured => '~',
+            Verb::Deleted => '-',
+            Verb::Unchanged => return None,
+        };
+        let fields =
+            if self.fields.is_empty() { String::new() } else { format!(" ({})", self.fields.join(", ")) };
+        Some(format!("{mark} {}{fields}", self.object))
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    /// `deployment "web" created`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kind, name) = self.object.split_once(' ').unwrap_or(("", &self.object));
+        write!(f, "{} \"{name}\" {}", kind.to_lowercase(), self.verb.word())
+    }
+}
+
+impl Summary {
+    /// Counts outcomes.
+    pub fn of<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> Self {
+        let mut summary = Summary::default();
+        for outcome in outcomes {
+            match outcome.verb {
+                Verb::Created => summary.added += 1,
+                Verb::Configured => summary.changed += 1,
+                Verb::Deleted => summary.destroyed += 1,
+                Verb::Unchanged => {}
+            }
+        }
+        summary
+    }
+}
+
+/// How objects are applied.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct How {
+    /// Only ask what would become of them.
+    pub dry_run: bool,
+    /// Where a field may never change, delete the object and make it anew. Only workloads, which hold no data.
+    pub replace: bool,
+}
+
+/// Creates or changes `objects`, in order. Those without a namespace go to `namespace`. What is said of it begins with
+/// `what`.
 ///
 /// # Errors
 ///
@@ -93,29 +189,75 @@ pub async fn apply_objects(
     client: &Client,
     namespace: &str,
     objects: &[Value],
+    how: How,
+    what: &str,
     progress: &Progress,
-) -> anyhow::Result<Summary> {
-    let step = progress.step("apply", format!("{} objects", objects.len()));
+) -> anyhow::Result<Vec<Outcome>> {
+    let step = progress.step("apply", format!("{what}{} objects", objects.len()));
     let mut kinds = Kinds::new(client.clone(), namespace);
-    let mut summary = Summary::default();
-    let params = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
+    let mut outcomes = Vec::with_capacity(objects.len());
     for object in objects {
-        let shown = shown(object);
-        step.detail(&shown);
+        step.detail(format!("{what}{}", shown(object)));
         let api = kinds.api(object).await?;
-        let name =
-            object["metadata"]["name"].as_str().with_context(|| format!("{shown} has no metadata.name"))?;
-        let refused = || failed(format!("{shown} cannot be applied"));
-        let before = api.get_opt(name).await.map_err(refused())?;
-        let after = api.patch(name, &params, &Patch::Apply(object)).await.map_err(refused())?;
-        match before {
-            None => summary.added += 1,
-            Some(before) if before.resource_version() != after.resource_version() => summary.changed += 1,
-            Some(_) => {}
-        }
+        outcomes.push(apply_one(&api, object, how).await?);
     }
-    step.done(summary.to_string());
-    Ok(summary)
+    step.done(format!("{what}{}", Summary::of(&outcomes)));
+    Ok(outcomes)
+}
+
+async fn apply_one(api: &Api<DynamicObject>, object: &Value, how: How) -> anyhow::Result<Outcome> {
+    let shown = shown(object);
+    let name =
+        object["metadata"]["name"].as_str().with_context(|| format!("{shown} has no metadata.name"))?;
+    let mut params = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
+    params.dry_run = how.dry_run;
+    let refused = || failed(format!("{shown} cannot be applied"));
+    let before = api.get_opt(name).await.map_err(refused())?;
+    let applied = api.patch(name, &params, &Patch::Apply(object)).await;
+    let outcome = |verb, fields| Outcome { object: shown.clone(), verb, fields };
+    let after = match (applied, &before) {
+        (Err(error), Some(_)) if how.replace && is_fixed(&error, object) => {
+            if !how.dry_run {
+                replace(api, name, object, &params).await.map_err(refused())?;
+            }
+            return Ok(outcome(Verb::Configured, vec!["made anew, as it may not be changed".into()]));
+        }
+        // A dry run has made no namespace for it.
+        (Err(kube::Error::Api(status)), None) if how.dry_run && status.code == 404 => {
+            return Ok(outcome(Verb::Created, Vec::new()));
+        }
+        (applied, _) => applied.map_err(refused())?,
+    };
+    let Some(before) = before else { return Ok(outcome(Verb::Created, Vec::new())) };
+    // A dry run writes no new version: only the fields tell.
+    let fields = crate::diff::changes(&serde_json::to_value(&before)?, &serde_json::to_value(&after)?);
+    let same =
+        if how.dry_run { fields.is_empty() } else { before.resource_version() == after.resource_version() };
+    Ok(outcome(if same { Verb::Unchanged } else { Verb::Configured }, fields))
+}
+
+/// Whether a change was refused for a field that never changes, of a thing that may be made anew.
+fn is_fixed(error: &kube::Error, object: &Value) -> bool {
+    let workload =
+        ["Deployment", "DaemonSet", "Job", "Pod", "ReplicaSet"].iter().any(|k| object["kind"] == *k);
+    let kube::Error::Api(status) = error else { return false };
+    workload
+        && status.code == 422
+        && ["immutable", "may not", "may only"].iter().any(|word| status.message.contains(word))
+}
+
+/// Deletes an object with all it owns, waits until it is gone, and makes it anew.
+async fn replace(
+    api: &Api<DynamicObject>,
+    name: &str,
+    object: &Value,
+    params: &PatchParams,
+) -> kube::Result<()> {
+    api.delete(name, &DeleteParams::foreground()).await?;
+    while api.get_metadata_opt(name).await?.is_some() {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    api.patch(name, params, &Patch::Apply(object)).await.map(drop)
 }
 
 /// `Deployment web`.
@@ -124,18 +266,22 @@ pub fn shown(object: &Value) -> String {
     format!("{} {}", text(&object["kind"]), text(&object["metadata"]["name"]))
 }
 
-/// The objects in manifests: files, directories of files, or `-` for standard input.
+/// The objects in manifests: files, directories of files, http(s) addresses, or `-` for standard input.
 ///
 /// # Errors
 ///
 /// Every mistake in the first file with one.
-pub fn read_manifests(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
+pub async fn read_manifests(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
     let mut objects = Vec::new();
     for file in files {
         if file == Path::new("-") {
-            let mut text = String::new();
-            std::io::stdin().read_to_string(&mut text).context("standard input cannot be read")?;
+            let text = elsewhere::read_stdin()?;
             objects.extend(yado_compile::manifest::parse(Path::new("standard input"), &text)?);
+            continue;
+        }
+        if let Some(url) = elsewhere::url(file) {
+            let text = elsewhere::get(&url).await?;
+            objects.extend(yado_compile::manifest::parse(file, &text)?);
             continue;
         }
         let in_directory =
@@ -152,13 +298,15 @@ pub fn read_manifests(files: &[PathBuf]) -> anyhow::Result<Vec<Value>> {
 
 /// `yado apply`.
 pub(crate) async fn run(global: &Global, args: &ApplyArgs) -> anyhow::Result<()> {
-    let objects = read_manifests(&args.files)?;
+    let objects = read_manifests(&args.files).await?;
     let (client, namespace) = connect(global).await?;
     let progress = Progress::stderr(global.color);
-    let summary = apply_objects(&client, &namespace, &objects, &progress).await?;
-    if args.wait {
+    let how = How { dry_run: args.dry_run, replace: false };
+    let outcomes = apply_objects(&client, &namespace, &objects, how, "", &progress).await?;
+    if args.wait && !args.dry_run {
         ready::wait_ready(&client, &namespace, &objects, ready::PATIENCE, &progress).await?;
     }
-    writeln!(std::io::stdout(), "{summary}")?;
-    Ok(())
+    let mut text = String::new();
+    outcomes.iter().for_each(|outcome| text.push_str(&format!("{outcome}\n")));
+    Ok(write!(std::io::stdout(), "{text}{}\n", Summary::of(&outcomes))?)
 }

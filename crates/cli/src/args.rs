@@ -5,22 +5,59 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+mod app;
+mod engine;
+mod objects;
+
+pub use app::*;
+pub use engine::*;
+pub use objects::*;
+
 /// Where `up` and `dev` keep their data, and clients look for a kubeconfig, unless told otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/yado";
 
 const EXAMPLES: &str = "\
 Examples:
   yado dev examples/guestbook      build and run an app here; Ctrl-C removes it all
+  yado dev ssh                     a shell inside what `yado dev` runs
   yado compile                     see the Kubernetes objects of the app in this directory
-  yado up                          run the engine alone, for kubectl and the commands below
-  yado apply -f .yado/compiled     start what was compiled
+  yado infra                       start the engine in the background, to deploy to
+  yado deploy                      build and run the app in this directory, to stay
+  yado status                      what is deployed, and where
   yado ps                          what runs
   yado logs -f web                 follow the logs of every web process
   yado exec web -- ls              run a command beside a process
-  yado down                        remove the app
-  yado reset                       remove what a stopped engine has left on this machine
+  yado down                        remove the app; a dependency goes with the last app that needs it
+  yado infra destroy               stop the engine and remove everything but the images
 
 Exit codes: 0 done, 1 failed, 2 wrong command line or description.";
+
+const DEV_WORDS: &str = "\
+What is interpreted (Ruby, Node, Python, PHP, pages, and whatever a Procfile alone starts) runs from its own folder:
+an edit is seen at once, as far as the program reads its files again. The folder is /app in the container, whose process
+runs as the folder's owner. What is compiled is built and started anew by itself when a file changes, as is everything
+when an Appfile, a Procfile or a list of dependencies does. Folders of dependencies are in the app's containers too, as
+/otto-deps/NAME-ID.
+
+It has an engine of its own, and ends with it. A port that a compose file publishes is open on this machine; where that
+is 8080, the router takes the next one.";
+
+const BUILD_WORDS: &str = "\
+Each image is called yado.local/NAME, with a tag that is its content: the same sources give the same image, and a second
+build finds it there. It needs no running engine, and goes through the one that runs.
+
+With --artifacts DIR (or YADO_ARTIFACTS) every image is kept in that directory, as NAME-KEY.tar, KEY being a digest of the
+sources: whoever shares the directory need not build what is in it. `yado deploy --artifacts DIR` reads it too.";
+
+const DEPLOY_WORDS: &str = "\
+It goes to the Kubernetes that `yado status` and `kubectl` talk to: the engine of `yado infra`, or the cluster of your
+KUBECONFIG; for the latter, images must be where that cluster can pull them.
+
+Dependencies are deployed too, each once: apps that name the same one share it, and it goes with the last of them. Each
+is found by its name, and as NAME.service.consul. Deployed again, only what is different is changed, and what the
+description no longer has is removed, but volumes, which only `yado down --volumes` removes.
+
+Lines of the diff: + added, ~ changed, - destroyed.";
 
 const DESCRIPTIONS: &str = "\
 Understood are, in a directory, the first of these that is there:
@@ -91,16 +128,25 @@ pub enum When {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Build and run an app on this machine and follow its logs; Ctrl-C removes it all
-    #[command(display_order = 1)]
+    #[command(display_order = 1, after_help = DEV_WORDS)]
     Dev(DevArgs),
+    /// Build the images of an app and of all that it depends on
+    #[command(display_order = 3, after_help = BUILD_WORDS)]
+    Build(BuildArgs),
+    /// Run the engine of this machine in the background, with the services that all apps share
+    #[command(display_order = 4)]
+    Infra(InfraArgs),
+    /// Build and run an app and all that it depends on, to stay
+    #[command(display_order = 5, after_help = DEPLOY_WORDS)]
+    Deploy(DeployArgs),
     /// Run the engine alone, in the foreground: a one-node Kubernetes
-    #[command(display_order = 2)]
+    #[command(display_order = 7)]
     Up(UpArgs),
     /// Remove everything that a yado which is not running has left here, but the images
-    #[command(display_order = 10)]
+    #[command(display_order = 15)]
     Reset(ResetArgs),
     /// Bring images to this machine and list them
-    #[command(display_order = 9, subcommand)]
+    #[command(display_order = 14, subcommand)]
     Image(ImageCommand),
     /// The process that holds one Pod's containers; started by the engine, never by hand
     #[command(hide = true, disable_help_flag = true)]
@@ -117,98 +163,35 @@ pub enum Command {
 /// Commands that need the API and this machine's files, not the engine.
 #[derive(Debug, Subcommand)]
 pub enum ClientCommand {
-    /// Turn a description (Appfile, Procfile, manifests) into Kubernetes objects, as readable files
-    #[command(display_order = 3, after_help = DESCRIPTIONS)]
+    /// Turn a description (Appfile, compose file, unit, Procfile, manifests) into Kubernetes objects, as readable files
+    #[command(display_order = 2, after_help = DESCRIPTIONS)]
     Compile(CompileArgs),
+    /// Say what is deployed, of which revision, how much of it is ready, and where
+    #[command(display_order = 6)]
+    Status(StatusArgs),
     /// Create or change objects from manifests
-    #[command(display_order = 4)]
+    #[command(display_order = 8)]
     Apply(ApplyArgs),
     /// List processes
-    #[command(display_order = 5)]
+    #[command(display_order = 9)]
     Ps(PsArgs),
     /// Show the logs of processes
-    #[command(display_order = 6)]
+    #[command(display_order = 10)]
     Logs(LogsArgs),
     /// Run a command beside a running process
-    #[command(display_order = 7)]
+    #[command(display_order = 11)]
     Exec(ExecArgs),
     /// Remove an app, or what manifests describe
-    #[command(display_order = 8)]
+    #[command(display_order = 12)]
     Down(DownArgs),
     /// Print the version
-    #[command(display_order = 10)]
+    #[command(display_order = 16)]
     Version,
     /// Print a shell's completion script: `source <(yado completions bash)`
-    #[command(display_order = 11)]
+    #[command(display_order = 17)]
     Completions {
         /// The shell
         shell: Shell,
-    },
-}
-
-/// `yado dev`.
-#[derive(Debug, Clone, Args)]
-pub struct DevArgs {
-    /// Directory of the app, or its Appfile, Procfile or manifest
-    #[arg(default_value = ".")]
-    pub path: PathBuf,
-    /// Port on which apps answer, as in `http://NAME.localhost:PORT`
-    #[arg(long, default_value_t = 8080, value_name = "PORT")]
-    pub http_port: u16,
-    /// Port of the Kubernetes API on 127.0.0.1; 0 takes any free one
-    #[arg(long, default_value_t = 0, value_name = "PORT")]
-    pub api_port: u16,
-    /// Where images and state are kept between runs
-    #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
-    pub data_dir: PathBuf,
-}
-
-/// `yado up`.
-#[derive(Debug, Clone, Args)]
-pub struct UpArgs {
-    /// Where state, images and the kubeconfig are kept
-    #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
-    pub data_dir: PathBuf,
-    /// Port of the Kubernetes API on 127.0.0.1; 0 takes any free one
-    #[arg(long, default_value_t = 6443, value_name = "PORT")]
-    pub api_port: u16,
-    /// Port on which apps answer, as in `http://NAME.localhost:PORT`; 0 takes any free one
-    #[arg(long, default_value_t = 8080, value_name = "PORT")]
-    pub http_port: u16,
-    /// Name of this node [default: the host name]
-    #[arg(long, value_name = "NODE")]
-    pub name: Option<String>,
-}
-
-/// `yado reset`.
-#[derive(Debug, Clone, Args)]
-pub struct ResetArgs {
-    /// Where it kept its data
-    #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
-    pub data_dir: PathBuf,
-}
-
-/// `yado image`.
-#[derive(Debug, Clone, Subcommand)]
-pub enum ImageCommand {
-    /// Import images from archives (OCI layout or `docker save`; plain, gzip or zstd)
-    Import {
-        /// The archives; - is standard input
-        #[arg(required = true, value_name = "ARCHIVE")]
-        archives: Vec<PathBuf>,
-        /// Where images are kept
-        #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
-        data_dir: PathBuf,
-    },
-    /// List images
-    #[command(alias = "list")]
-    Ls {
-        /// Where images are kept
-        #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
-        data_dir: PathBuf,
-        /// Format
-        #[arg(long, short, value_enum)]
-        output: Option<Format>,
     },
 }
 
@@ -219,89 +202,6 @@ pub enum Format {
     Json,
     /// YAML
     Yaml,
-}
-
-/// `yado compile`.
-#[derive(Debug, Clone, Args)]
-pub struct CompileArgs {
-    /// Directory of the app, or its Appfile, Procfile or manifest
-    #[arg(default_value = ".")]
-    pub path: PathBuf,
-    /// Where to write the objects [default: .yado/compiled below the app's directory]
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-    /// Print the objects as well: as JSON (a List) or YAML
-    #[arg(long, short, value_enum)]
-    pub output: Option<Format>,
-    /// Only check; write nothing
-    #[arg(long)]
-    pub check: bool,
-}
-
-/// `yado apply`.
-#[derive(Debug, Clone, Args)]
-pub struct ApplyArgs {
-    /// Manifest or directory of manifests; - is standard input
-    #[arg(short = 'f', long = "filename", required = true, value_name = "FILE")]
-    pub files: Vec<PathBuf>,
-    /// Wait until every Deployment is available
-    #[arg(long)]
-    pub wait: bool,
-}
-
-/// `yado ps`.
-#[derive(Debug, Clone, Args)]
-pub struct PsArgs {
-    /// An app, a process (`web`, `guestbook.web`, `guestbook.web.1`) or a Pod [default: all]
-    pub name: Option<String>,
-    /// Format
-    #[arg(long, short, value_enum)]
-    pub output: Option<Format>,
-}
-
-/// `yado logs`.
-#[derive(Debug, Clone, Args)]
-pub struct LogsArgs {
-    /// An app, a process (`web`, `guestbook.web`, `guestbook.web.1`) or a Pod [default: all]
-    pub name: Option<String>,
-    /// Go on with what is written from now on, by new Pods too
-    #[arg(long, short)]
-    pub follow: bool,
-    /// Lines of each container to begin with [default: all; with --follow the last 20]
-    #[arg(long, value_name = "LINES")]
-    pub tail: Option<u32>,
-    /// Leave out the process in front of each line
-    #[arg(long)]
-    pub no_prefix: bool,
-}
-
-/// `yado exec`.
-#[derive(Debug, Clone, Args)]
-pub struct ExecArgs {
-    /// A process (`web`, `guestbook.web.1`) or a Pod
-    pub name: String,
-    /// The container, where the Pod has several
-    #[arg(long, short, value_name = "NAME")]
-    pub container: Option<String>,
-    /// Pass standard input on [default: when it is a terminal]
-    #[arg(long, short = 'i')]
-    pub stdin: bool,
-    /// Use a terminal [default: when standard input and output are one]
-    #[arg(long, short = 't')]
-    pub tty: bool,
-    /// The command and its arguments [default: a shell]
-    #[arg(last = true, value_name = "COMMAND")]
-    pub command: Vec<String>,
-}
-
-/// `yado down`.
-#[derive(Debug, Clone, Args)]
-pub struct DownArgs {
-    /// The app to remove [default: the only one there is]
-    pub app: Option<String>,
-    /// Remove what this manifest or directory of manifests describes
-    #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "app")]
-    pub files: Vec<PathBuf>,
 }
 
 #[cfg(test)]
@@ -331,7 +231,15 @@ mod tests {
     #[test]
     fn commands_are_read() {
         for (line, expect) in [
-            ("dev", "Dev(DevArgs { path: \".\", http_port: 8080"),
+            ("dev", "path: \".\", files: []"),
+            ("dev ./ssh -d", "path: \"./ssh\""),
+            ("dev ssh web -- ls -l", "Ssh { process: Some(\"web\")"),
+            ("dev halt", "Destroy(DevRun"),
+            ("compile -f a.yaml -f b.yaml --profile p", "files: [\"a.yaml\", \"b.yaml\"], profiles: [\"p\"]"),
+            ("deploy - -p shop --dry-run", "path: \"-\""),
+            ("deploy destroy shop -v", "Destroy(DownArgs { app: Some(\"shop\"), files: [], volumes: true"),
+            ("infra --http-port 1", "command: None, up: InfraUp { engine: UpArgs"),
+            ("infra destroy --force", "Destroy { of: InfraOf"),
             ("exec web -- ls -l", "command: [\"ls\", \"-l\"]"),
             (
                 "up --data-dir /d --api-port 1 --http-port 2 --name n",

@@ -1,52 +1,75 @@
 //! `yado compile`: from a description to files.
 
-use std::io::Write;
+use std::{io::Write, path::Path};
 
 use serde_json::{Value, json};
-use yado_compile::{Compiled, Options, output};
+use yado_compile::{BuildHow, Compiled, output};
 
 use crate::{
     args::{CompileArgs, Format, Global},
+    describe::{Described, Telling, describe},
     progress::Progress,
     table,
 };
 
-pub(crate) fn run(global: &Global, args: &CompileArgs) -> anyhow::Result<()> {
+pub(crate) async fn run(global: &Global, args: &CompileArgs) -> anyhow::Result<()> {
     let progress = Progress::stderr(global.color);
-    let compiled = yado_compile::compile(&args.path, &Options::default())?;
-    compiled.warnings.iter().for_each(|w| progress.warn(w.to_string()));
-    if !args.check {
-        write(&compiled, args, &progress)?;
+    let described = describe(&args.source, Telling::Stages, &progress).await?;
+    if args.check {
+        progress.say("==> Compilation success!");
+        summary(&described.compiled).iter().for_each(|line| progress.say(line));
+    } else {
+        write(&described, args, &progress)?;
     }
     match args.output {
-        Some(format) => print_objects(&compiled, format),
+        Some(format) => print_objects(&described.compiled, format),
         None => Ok(()),
     }
 }
 
-fn write(compiled: &Compiled, args: &CompileArgs, progress: &Progress) -> anyhow::Result<()> {
+fn write(described: &Described, args: &CompileArgs, progress: &Progress) -> anyhow::Result<()> {
+    let compiled = &described.compiled;
     if let Some(path) = &compiled.missing_id {
         output::write_id(path)?;
-        progress.say(format!("made {}: keep it under version control", path.display()));
+        progress.say(format!("    Made {}: keep it under version control", path.display()));
     }
-    let directory = args.out.clone().unwrap_or_else(|| compiled.directory.join(output::DEFAULT_DIRECTORY));
+    let directory = args.out.clone().unwrap_or_else(|| described.directory.join(output::DEFAULT_DIRECTORY));
     let files = output::write(compiled, &directory)?;
-    let step = progress.step("compile", "");
-    let kind = if compiled.app_type.is_empty() { String::new() } else { format!(" ({})", compiled.app_type) };
-    step.done(format!(
-        "{}{kind}: {} objects in {} files in {}",
-        compiled.app,
-        compiled.objects.len(),
-        files.len(),
-        directory.display()
-    ));
-    for dependency in &compiled.dependencies {
-        progress.say(format!("            with {dependency}"));
-    }
-    for build in &compiled.builds {
-        progress.say(format!("            to build: {} from {}", build.image, build.context.display()));
-    }
+    progress.say("==> Compilation success!");
+    summary(compiled).iter().for_each(|line| progress.say(line));
+    progress.say(format!("    {}", written(compiled.objects.len(), files.len(), &directory)));
     Ok(())
+}
+
+/// What was found, and what is yet to be done with it.
+fn summary(compiled: &Compiled) -> Vec<String> {
+    let kind = if compiled.app_type.is_empty() { String::new() } else { format!(" ({})", compiled.app_type) };
+    let mut lines =
+        vec![format!("    {}{kind}: {}", compiled.app, counted(compiled.objects.len(), "object"))];
+    lines.extend(compiled.namespace.iter().map(|n| format!("    In namespace {n} of its own")));
+    lines.extend(compiled.dependencies.iter().map(|d| format!("    With {d}")));
+    for build in &compiled.builds {
+        let how = match build.how {
+            BuildHow::Source { .. } => "",
+            BuildHow::Dockerfile { .. } => " (by its Dockerfile, which `yado build` cannot do)",
+        };
+        lines.push(format!("    To build: {} from {}{how}", build.image, build.context.display()));
+    }
+    for port in &compiled.published {
+        let at = port.port.map_or_else(|| "a free port".into(), |p| format!("port {p}"));
+        lines.push(format!("    Published: {} at {at} ({})", port.component, port.protocol));
+    }
+    lines
+}
+
+fn written(objects: usize, files: usize, directory: &Path) -> String {
+    let (objects, files) = (counted(objects, "object"), counted(files, "file"));
+    format!("{objects} in {files} in {}", directory.display())
+}
+
+/// `1 object`, `2 objects`.
+pub(crate) fn counted(count: usize, what: &str) -> String {
+    if count == 1 { format!("1 {what}") } else { format!("{count} {what}s") }
 }
 
 fn print_objects(compiled: &Compiled, format: Format) -> anyhow::Result<()> {

@@ -10,12 +10,32 @@ use kube::{
 
 use crate::args::{DEFAULT_DATA_DIR, Global};
 
+/// A Kubernetes to talk to.
+pub struct Target {
+    /// How.
+    pub client: Client,
+    /// The namespace to work in.
+    pub namespace: String,
+    /// The API server's address.
+    pub server: String,
+}
+
 /// A client, and the namespace to work in.
 ///
 /// # Errors
 ///
 /// There is no kubeconfig, or the one there is is broken.
 pub async fn connect(global: &Global) -> anyhow::Result<(Client, String)> {
+    let Target { client, namespace, .. } = target(global).await?;
+    Ok((client, namespace))
+}
+
+/// [`connect`], with where it leads.
+///
+/// # Errors
+///
+/// As [`connect`].
+pub async fn target(global: &Global) -> anyhow::Result<Target> {
     let paths = kubeconfigs(global)?;
     let shown = paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(" with ");
     let mut kubeconfig = Kubeconfig::default();
@@ -27,8 +47,9 @@ pub async fn connect(global: &Global) -> anyhow::Result<(Client, String)> {
         .await
         .with_context(|| format!("{shown} cannot be used"))?;
     let namespace = global.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+    let server = config.cluster_url.to_string();
     let client = Client::try_from(config).with_context(|| format!("{shown} cannot be used"))?;
-    Ok((client, namespace))
+    Ok(Target { client, namespace, server })
 }
 
 /// What is wrong with a kubeconfig, without the lines around the fault: a key may be in them.
@@ -59,7 +80,7 @@ fn kubeconfigs(global: &Global) -> anyhow::Result<Vec<PathBuf>> {
     let candidates = [Some(data_dir.join("kubeconfig")), home];
     let found = candidates.into_iter().flatten().find(|path| path.is_file());
     let sentence =
-        "no Kubernetes is known here: start one with `yado up`, or name one with --kubeconfig FILE";
+        "no Kubernetes is known here: start one with `yado infra`, or name one with --kubeconfig FILE";
     Ok(vec![found.context(sentence)?])
 }
 
@@ -81,7 +102,9 @@ pub fn reason(error: &kube::Error) -> String {
     }
     match error {
         kube::Error::Service(_) | kube::Error::HyperError(_) => {
-            format!("the API server cannot be reached ({innermost}); is `yado up` or `yado dev` running?")
+            format!(
+                "the API server cannot be reached ({innermost}); is it running? `yado infra` starts one here"
+            )
         }
         _ => innermost.to_string(),
     }

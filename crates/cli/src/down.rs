@@ -1,10 +1,11 @@
 //! Removing an app: everything that carries its label, or what manifests describe.
 
-use std::{collections::BTreeSet, io::Write, time::Duration};
+use std::{collections::BTreeMap, io::Write, time::Duration};
 
 use k8s_openapi::api::{
-    apps::v1::Deployment,
-    core::v1::{ConfigMap, Pod, Secret, Service},
+    apps::v1::{DaemonSet, Deployment, StatefulSet},
+    batch::v1::Job,
+    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
     networking::v1::Ingress,
 };
 use kube::{
@@ -17,10 +18,12 @@ use serde_json::Value;
 use yado_types::labels;
 
 use crate::{
-    apply::{Kinds, Summary, read_manifests, shown},
+    apply::{Kinds, Outcome, Summary, Verb, read_manifests, shown},
     args::{DownArgs, Global},
-    connect::{connect, failed},
+    connect::failed,
+    deploy::{self, Record, record},
     progress::Progress,
+    scope::Scope,
 };
 
 /// As long as a Pod's own grace period and as much again; after that something holds it.
@@ -28,8 +31,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// How often to look whether Pods are gone. A watch would be one connection more for a thing that takes moments.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-/// Deletes every object of the app `app` (label `app.kubernetes.io/part-of`) that Yado made and waits until its Pods
-/// are gone.
+/// Deletes every object of an app that was applied rather than deployed: all that has its label
+/// `app.kubernetes.io/part-of` and was made by Yado. Waits until its Pods are gone. Volumes stay unless `volumes`.
 ///
 /// # Errors
 ///
@@ -38,6 +41,7 @@ pub async fn delete_app(
     client: &Client,
     namespace: &str,
     app: &str,
+    volumes: bool,
     progress: &Progress,
 ) -> anyhow::Result<Summary> {
     let selector =
@@ -46,6 +50,9 @@ pub async fn delete_app(
     // Routes first: what is being stopped should get no more requests.
     let mut destroyed = delete_kind::<Ingress>(client, namespace, &selector).await?;
     destroyed += delete_kind::<Deployment>(client, namespace, &selector).await?;
+    destroyed += delete_kind::<StatefulSet>(client, namespace, &selector).await?;
+    destroyed += delete_kind::<DaemonSet>(client, namespace, &selector).await?;
+    destroyed += delete_kind::<Job>(client, namespace, &selector).await?;
     destroyed += delete_kind::<Service>(client, namespace, &selector).await?;
     destroyed += delete_kind::<ConfigMap>(client, namespace, &selector).await?;
     destroyed += delete_kind::<Secret>(client, namespace, &selector).await?;
@@ -54,6 +61,9 @@ pub async fn delete_app(
     if tokio::time::timeout(PATIENCE, gone).await.is_err() {
         step.fail();
         anyhow::bail!("{app} still has Pods after {} s: see `yado ps {app}`", PATIENCE.as_secs());
+    }
+    if volumes {
+        destroyed += delete_kind::<PersistentVolumeClaim>(client, namespace, &selector).await?;
     }
     step.done(app);
     Ok(Summary { destroyed, ..Summary::default() })
@@ -109,50 +119,100 @@ async fn wait_gone(client: &Client, namespace: &str, selector: &str, left: impl 
 /// # Errors
 ///
 /// The first object that cannot be deleted.
-pub async fn delete_objects(client: &Client, namespace: &str, objects: &[Value]) -> anyhow::Result<Summary> {
+pub async fn delete_objects(
+    client: &Client,
+    namespace: &str,
+    objects: &[Value],
+) -> anyhow::Result<Vec<Outcome>> {
     let mut kinds = Kinds::new(client.clone(), namespace);
-    let mut summary = Summary::default();
+    let mut outcomes = Vec::new();
     for object in objects.iter().rev() {
         let api = kinds.api(object).await?;
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        summary.destroyed += usize::from(delete(&api, name, &shown(object)).await?);
+        if delete(&api, name, &shown(object)).await? {
+            outcomes.push(Outcome { object: shown(object), verb: Verb::Deleted, fields: Vec::new() });
+        }
     }
-    Ok(summary)
+    Ok(outcomes)
 }
 
-/// `yado down`.
-pub(crate) async fn run(global: &Global, args: &DownArgs) -> anyhow::Result<()> {
-    let objects = read_manifests(&args.files)?;
-    let (client, namespace) = connect(global).await?;
-    let summary = if !args.files.is_empty() {
-        delete_objects(&client, &namespace, &objects).await?
-    } else {
-        let apps = apps(&client, &namespace).await?;
-        let app = choose(args.app.as_deref(), &apps, &namespace)?;
-        delete_app(&client, &namespace, &app, &Progress::stderr(global.color)).await?
+/// `yado down`, and `yado deploy destroy`.
+///
+/// # Errors
+///
+/// There is no such app, the API server refuses, or something does not go.
+pub async fn run(global: &Global, args: &DownArgs) -> anyhow::Result<()> {
+    let objects = read_manifests(&args.files).await?;
+    let scope = Scope::of(global).await?;
+    let mut out = std::io::stdout();
+    if !args.files.is_empty() {
+        let outcomes = delete_objects(&scope.client, &scope.namespaces[0], &objects).await?;
+        outcomes.iter().try_for_each(|outcome| writeln!(out, "{outcome}"))?;
+        return Ok(writeln!(out, "{}", Summary::of(&outcomes))?);
+    }
+    let apps = apps(&scope, args.volumes).await?;
+    let app = choose(args.app.as_deref(), &apps, &scope)?;
+    let progress = Progress::stderr(global.color);
+    let (namespace, records) = &apps[&app];
+    let Some(record) = records.iter().find(|record| record.app == app) else {
+        let summary = delete_app(&scope.client, namespace, &app, args.volumes, &progress).await?;
+        return Ok(writeln!(out, "{summary}")?);
     };
-    writeln!(std::io::stdout(), "{summary}")?;
-    Ok(())
+    if !record.asked && !record.needed_by.is_empty() {
+        let users = record.needed_by.iter().cloned().collect::<Vec<_>>().join(", ");
+        anyhow::bail!("{app} is needed by {users}: take that down instead, and {app} goes with it");
+    }
+    let removed = deploy::remove(&scope.client, namespace, record, records, args.volumes, &progress).await?;
+    for line in removed.outcomes.iter().filter_map(Outcome::diff).chain(removed.kept) {
+        writeln!(out, "{line}")?;
+    }
+    Ok(writeln!(out, "{}", Summary::of(&removed.outcomes))?)
 }
 
-/// The apps that Yado started in a namespace.
-async fn apps(client: &Client, namespace: &str) -> anyhow::Result<BTreeSet<String>> {
-    let api: Api<Deployment> = Api::namespaced(client.clone(), namespace);
-    let selector = format!("{}={}", labels::APP_MANAGED_BY, labels::MANAGED_BY_YADO);
-    let found = api.list(&ListParams::default().labels(&selector)).await;
-    let found = found.map_err(failed("Deployments cannot be listed"))?;
-    Ok(found.iter().filter_map(|d| d.labels().get(labels::APP_PART_OF).cloned()).collect())
+/// Apps by name, with the namespace each is in and what is remembered there.
+type Apps = BTreeMap<String, (String, Vec<Record>)>;
+
+/// The apps that Yado deployed or started. With `volumes`, those too of which nothing but volumes is left.
+async fn apps(scope: &Scope, volumes: bool) -> anyhow::Result<Apps> {
+    let mut apps = Apps::new();
+    for namespace in &scope.namespaces {
+        let records = record::all(&scope.client, namespace).await?;
+        let api: Api<Deployment> = Api::namespaced(scope.client.clone(), namespace);
+        let selector = format!("{}={}", labels::APP_MANAGED_BY, labels::MANAGED_BY_YADO);
+        let found = api.list(&ListParams::default().labels(&selector)).await;
+        let found = found.map_err(failed("Deployments cannot be listed"))?;
+        let labelled = found.iter().filter_map(|d| d.labels().get(labels::APP_PART_OF).cloned());
+        // Of an app that was taken down there may be volumes, which nobody wants unless they are asked for.
+        let recorded = records.iter().filter(|r| r.is_wanted() || volumes).map(|r| r.app.clone());
+        for app in labelled.chain(recorded) {
+            // The namespace in force comes first.
+            apps.entry(app).or_insert_with(|| (namespace.clone(), records.clone()));
+        }
+    }
+    Ok(apps)
 }
 
-fn choose(wanted: Option<&str>, apps: &BTreeSet<String>, namespace: &str) -> anyhow::Result<String> {
-    let list = apps.iter().cloned().collect::<Vec<_>>().join(", ");
-    match (wanted, apps.len()) {
-        (Some(app), _) if apps.contains(app) => Ok(app.into()),
-        (Some(app), 0) => anyhow::bail!("there is no app {app} in namespace {namespace}"),
-        (Some(app), _) => anyhow::bail!("there is no app {app} in namespace {namespace}: there are {list}"),
-        (None, 0) => anyhow::bail!("there is no app in namespace {namespace}"),
-        (None, 1) => Ok(list),
+fn choose(wanted: Option<&str>, apps: &Apps, scope: &Scope) -> anyhow::Result<String> {
+    // An app that only others need is not what is meant where none is named.
+    let own = |(name, (_, records)): (&String, &(String, Vec<Record>))| {
+        let record = records.iter().find(|r| r.app == *name);
+        record.is_none_or(|r| r.asked || !r.is_wanted()).then(|| name.clone())
+    };
+    let names: Vec<String> = apps.iter().filter_map(own).collect();
+    match wanted {
+        Some(app) if apps.contains_key(app) => Ok(app.into()),
+        _ => chosen(wanted, &names, &scope.shown()),
+    }
+}
+
+fn chosen(wanted: Option<&str>, names: &[String], place: &str) -> anyhow::Result<String> {
+    let list = names.join(", ");
+    match (wanted, names) {
+        (None, [only]) => Ok(only.clone()),
+        (None, []) => anyhow::bail!("there is no app in {place}"),
         (None, _) => Err(crate::Usage(format!("there are several apps, so name one: {list}")).into()),
+        (Some(app), []) => anyhow::bail!("there is no app {app} in {place}"),
+        (Some(app), _) => anyhow::bail!("there is no app {app} in {place}: there are {list}"),
     }
 }
 
@@ -163,14 +223,14 @@ mod tests {
     #[test]
     fn the_only_app_need_not_be_named() {
         let check = |wanted, apps: &[&str], expect: &str| {
-            let apps = apps.iter().map(ToString::to_string).collect();
-            let chosen = choose(wanted, &apps, "default").unwrap_or_else(|e| e.to_string());
+            let apps: Vec<String> = apps.iter().map(ToString::to_string).collect();
+            let chosen = chosen(wanted, &apps, "namespace default").unwrap_or_else(|e| e.to_string());
             assert_eq!(chosen, expect);
         };
         check(None, &["a"], "a");
-        check(Some("b"), &["a", "b"], "b");
         check(None, &[], "there is no app in namespace default");
         check(None, &["a", "b"], "there are several apps, so name one: a, b");
         check(Some("c"), &["a", "b"], "there is no app c in namespace default: there are a, b");
+        check(Some("c"), &[], "there is no app c in namespace default");
     }
 }

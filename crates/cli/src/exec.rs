@@ -9,8 +9,8 @@ use anyhow::Context;
 use futures::SinkExt;
 use k8s_openapi::{api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
 use kube::{
-    Api, ResourceExt,
-    api::{AttachParams, AttachedProcess, ListParams, TerminalSize},
+    ResourceExt,
+    api::{AttachParams, AttachedProcess, TerminalSize},
 };
 use nix::sys::termios::{self, SetArg, Termios};
 use tokio::{
@@ -22,47 +22,76 @@ use tokio::{
 use crate::{
     EXIT_FAILURE,
     args::{ExecArgs, Global},
-    connect::{connect, failed},
+    connect::failed,
     process::{self, ProcessNames},
+    scope::Scope,
 };
 
 pub(crate) async fn run(global: &Global, args: &ExecArgs) -> anyhow::Result<u8> {
-    let (client, namespace) = connect(global).await?;
-    let api: Api<Pod> = Api::namespaced(client, &namespace);
-    let (pod, container) = find(&api, args, &namespace).await?;
-    let (stdin, stdout) = (std::io::stdin().is_terminal(), std::io::stdout().is_terminal());
-    let tty = args.tty || (stdin && stdout && !args.stdin);
-    let mut params =
-        AttachParams::default().stdin(args.stdin || tty || stdin).stdout(true).stderr(!tty).tty(tty);
-    params.container = container;
+    let scope = Scope::of(global).await?;
     // A shell that every image with any shell has.
     let shell = ["/bin/sh".to_string()];
-    let command: Vec<String> = if args.command.is_empty() { shell.into() } else { args.command.clone() };
-    let process = api.exec(&pod, command, &params).await;
-    let process = process.map_err(failed(format!("no command can be run in Pod {pod}")))?;
+    let command = if args.command.is_empty() { shell.into() } else { args.command.clone() };
+    let pod = find(&scope, &args.name).await?;
+    let terminal = Terminal { stdin: args.stdin, tty: args.tty };
+    attach(&scope, &pod, args.container.clone(), command, terminal).await
+}
+
+/// What the user asks of standard input and the terminal, beyond what follows from how the command is called.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terminal {
+    /// Pass standard input on.
+    pub stdin: bool,
+    /// Use a terminal.
+    pub tty: bool,
+}
+
+/// Runs a command in a Pod and passes streams on until it ends; its exit code.
+///
+/// # Errors
+///
+/// The command cannot be run.
+pub async fn attach(
+    scope: &Scope,
+    pod: &Pod,
+    container: Option<String>,
+    command: Vec<String>,
+    asked: Terminal,
+) -> anyhow::Result<u8> {
+    let (stdin, stdout) = (std::io::stdin().is_terminal(), std::io::stdout().is_terminal());
+    let tty = asked.tty || (stdin && stdout && !asked.stdin);
+    let mut params =
+        AttachParams::default().stdin(asked.stdin || tty || stdin).stdout(true).stderr(!tty).tty(tty);
+    params.container = container;
+    let pod_name = pod.name_any();
+    let process = scope.api_of(pod).exec(&pod_name, command, &params).await;
+    let process = process.map_err(failed(format!("no command can be run in Pod {pod_name}")))?;
     let raw = if tty && stdin { Some(RawTerminal::enter()?) } else { None };
     let code = attend(process, tty).await;
     drop(raw);
     code
 }
 
-/// The Pod that is meant, running rather than not and the first rather than the last.
-async fn find(api: &Api<Pod>, args: &ExecArgs, namespace: &str) -> anyhow::Result<(String, Option<String>)> {
-    let pods = api.list(&ListParams::default()).await.map_err(failed("Pods cannot be listed"))?.items;
+/// The Pod that a user's word means, running rather than not and the first rather than the last.
+///
+/// # Errors
+///
+/// There is none, or it does not run.
+pub async fn find(scope: &Scope, wanted: &str) -> anyhow::Result<Pod> {
+    let pods = scope.pods().await?;
     let mut names = ProcessNames::of(&pods);
     let mut candidates: Vec<(bool, String, &Pod)> = Vec::new();
     for pod in &pods {
         let process = names.name(pod);
-        if process::matches(pod, &process, &args.name) {
+        if process::matches(pod, &process, wanted) {
             candidates.push((process::state(pod) != "Running", process, pod));
         }
     }
     candidates.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
-    let sentence =
-        || format!("there is no process or Pod {} in namespace {namespace}: see `yado ps`", args.name);
+    let sentence = || format!("there is no process or Pod {wanted} in {}: see `yado ps`", scope.shown());
     let (down, process, pod) = candidates.first().with_context(sentence)?;
     anyhow::ensure!(!down, "{process} does not run ({}): see `yado logs {process}`", process::state(pod));
-    Ok((pod.name_any(), args.container.clone()))
+    Ok((*pod).clone())
 }
 
 /// Passes streams on until the command ends; its exit code.

@@ -8,16 +8,25 @@ pub mod apply;
 pub mod args;
 mod compile;
 pub mod connect;
+pub mod deploy;
+pub mod describe;
+pub mod diff;
 pub mod down;
-mod exec;
+pub mod exec;
+pub mod local;
 pub mod logs;
 pub mod process;
 pub mod progress;
-mod ps;
+pub mod ps;
 pub mod ready;
+pub mod scope;
+pub mod status;
 mod table;
+pub mod workloads;
 
 use std::io::{self, Write};
+
+pub use table::formatted;
 
 use args::{ClientCommand, Command, Global};
 use clap::CommandFactory;
@@ -48,12 +57,13 @@ impl std::error::Error for Usage {}
 /// One sentence (`{:#}`) that says what, where and what to do; [`exit_code`] tells the code to exit with.
 pub async fn run(global: &Global, command: ClientCommand) -> anyhow::Result<u8> {
     match command {
-        ClientCommand::Compile(args) => compile::run(global, &args)?,
+        ClientCommand::Compile(args) => compile::run(global, &args).await?,
         ClientCommand::Apply(args) => apply::run(global, &args).await?,
         ClientCommand::Ps(args) => ps::run(global, &args).await?,
         ClientCommand::Logs(args) => logs::run(global, &args).await?,
         ClientCommand::Exec(args) => return exec::run(global, &args).await,
         ClientCommand::Down(args) => down::run(global, &args).await?,
+        ClientCommand::Status(args) => status::run(global, &args).await?,
         ClientCommand::Version => writeln!(io::stdout(), "yado {}", env!("CARGO_PKG_VERSION"))?,
         ClientCommand::Completions { shell } => {
             // Made whole first: a reader that goes away (`| head`) ends the writing, not the making.

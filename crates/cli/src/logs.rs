@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{
     Api, Client, ResourceExt,
-    api::{ListParams, LogParams},
+    api::LogParams,
     runtime::{
         WatchStreamExt,
         watcher::{self, Event, watcher},
@@ -26,9 +26,10 @@ use yado_types::labels::APP_PART_OF;
 
 use crate::{
     args::{Global, LogsArgs},
-    connect::{connect, failed},
+    connect::failed,
     process::{ProcessNames, matches},
     progress::use_colour,
+    scope::Scope,
 };
 
 /// Lines between the readers and the printer: enough for a burst of every process, and little memory.
@@ -320,33 +321,37 @@ impl<W: Write> Printer<W> {
 /// Those of standard output.
 pub async fn print_followed(
     client: &Client,
-    namespace: &str,
+    namespaces: &[String],
     selection: &Selection,
     mut printer: Printer<impl Write>,
 ) -> std::io::Result<()> {
     let (sink, mut lines) = mpsc::channel(BUFFERED_LINES);
-    let mut follow = pin!(follow_logs(client, namespace, selection, sink));
+    let follow = namespaces.iter().map(|namespace| follow_logs(client, namespace, selection, sink.clone()));
+    let mut follow = pin!(futures::future::join_all(follow));
     loop {
         tokio::select! {
-            () = &mut follow => return Ok(()),
+            _ = &mut follow => return Ok(()),
             Some(line) = lines.recv() => printer.print(&line)?,
         }
     }
 }
 
 /// `yado logs`.
-pub(crate) async fn run(global: &Global, args: &LogsArgs) -> anyhow::Result<()> {
-    let (client, namespace) = connect(global).await?;
+///
+/// # Errors
+///
+/// One sentence that says what, and what to do.
+pub async fn run(global: &Global, args: &LogsArgs) -> anyhow::Result<()> {
+    let scope = Scope::of(global).await?;
     let stdout = std::io::stdout();
     let colour = use_colour(global.color, stdout.is_terminal());
     let mut printer = Printer::new(stdout, colour, !args.no_prefix);
     let tail = args.tail.or(args.follow.then_some(TAIL_OF_FOLLOW));
     if args.follow {
         let selection = Selection { labels: String::new(), name: args.name.clone(), tail };
-        return Ok(print_followed(&client, &namespace, &selection, printer).await?);
+        return Ok(print_followed(&scope.client, &scope.namespaces, &selection, printer).await?);
     }
-    let api: Api<Pod> = Api::namespaced(client, &namespace);
-    let pods = api.list(&ListParams::default()).await.map_err(failed("Pods cannot be listed"))?.items;
+    let pods = scope.pods().await?;
     let mut names = ProcessNames::of(&pods);
     let mut found = false;
     for pod in &pods {
@@ -362,7 +367,7 @@ pub(crate) async fn run(global: &Global, args: &LogsArgs) -> anyhow::Result<()> 
                 tail_lines: tail.map(i64::from),
                 ..LogParams::default()
             };
-            let logs = api.logs(&pod.name_any(), &params).await;
+            let logs = scope.api_of(pod).logs(&pod.name_any(), &params).await;
             let logs = logs.map_err(failed(format!("the log of {process} cannot be read")))?;
             for text in logs.lines() {
                 let container = several.then(|| container.name.clone());
@@ -371,7 +376,7 @@ pub(crate) async fn run(global: &Global, args: &LogsArgs) -> anyhow::Result<()> 
         }
     }
     if let Some(name) = args.name.as_ref().filter(|_| !found) {
-        anyhow::bail!("there is no app, process or Pod {name} in namespace {namespace}: see `yado ps`");
+        anyhow::bail!("there is no app, process or Pod {name} in {}: see `yado ps`", scope.shown());
     }
     Ok(())
 }

@@ -4,14 +4,14 @@ use std::io::Write;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
-use kube::{Api, ResourceExt, api::ListParams};
+use kube::ResourceExt;
 use serde::Serialize;
 use yado_types::clock::SystemClock;
 
 use crate::{
     args::{Global, PsArgs},
-    connect::{connect, failed},
     process::{self, ProcessNames},
+    scope::Scope,
     table,
 };
 
@@ -24,13 +24,18 @@ struct Row {
     restarts: i32,
     age_seconds: i64,
     pod: String,
+    namespace: Option<String>,
     node: Option<String>,
 }
 
-pub(crate) async fn run(global: &Global, args: &PsArgs) -> anyhow::Result<()> {
-    let (client, namespace) = connect(global).await?;
-    let api: Api<Pod> = Api::namespaced(client, &namespace);
-    let pods = api.list(&ListParams::default()).await.map_err(failed("Pods cannot be listed"))?.items;
+/// `yado ps`.
+///
+/// # Errors
+///
+/// One sentence that says what, and what to do.
+pub async fn run(global: &Global, args: &PsArgs) -> anyhow::Result<()> {
+    let scope = Scope::of(global).await?;
+    let pods = scope.pods().await?;
     let now = SystemClock::shared().now();
     let mut rows = rows(&pods, now.as_second());
     if let Some(wanted) = &args.name {
@@ -41,12 +46,12 @@ pub(crate) async fn run(global: &Global, args: &PsArgs) -> anyhow::Result<()> {
             .map(ResourceExt::name_any)
             .collect();
         rows.retain(|r| chosen.contains(&r.pod));
-        let sentence = || format!("there is no app, process or Pod {wanted} in namespace {namespace}");
+        let sentence = || format!("there is no app, process or Pod {wanted} in {}", scope.shown());
         rows.first().with_context(sentence)?;
     }
     let text = match args.output {
         Some(format) => table::formatted(&rows, format)?,
-        None if rows.is_empty() => format!("nothing runs in namespace {namespace}\n"),
+        None if rows.is_empty() => format!("nothing runs in {}\n", scope.shown()),
         None => as_table(&rows),
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
@@ -61,6 +66,7 @@ fn rows(pods: &[Pod], now: i64) -> Vec<Row> {
         restarts: process::restarts(pod),
         age_seconds: pod.creation_timestamp().map_or(0, |t| (now - t.0.as_second()).max(0)),
         pod: pod.name_any(),
+        namespace: pod.namespace(),
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
     };
     let mut rows: Vec<Row> = pods.iter().map(row).collect();

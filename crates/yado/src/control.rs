@@ -1,33 +1,63 @@
-//! How `yado image` reaches an engine that runs: a socket in the data directory, a request a line, an answer a line.
+//! How commands reach the images of an engine that runs: a socket in the data directory, a request a line, and lines
+//! back: what is being done, and at last what became of it. A client that goes away ends what it asked for.
 
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream as Blocking;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use yado_node::Node;
-use yado_oci::image::{Image, ImageStore, Progress};
+use yado_oci::image::{Event, Image, ImageStore, Progress, StepState};
 use yado_reconcile::Tasks;
+
+use crate::build::{self, Order};
 
 /// The socket's name in a data directory.
 const SOCKET: &str = "control.sock";
-/// A request is a path and a few words.
-const LONGEST_REQUEST: u64 = 16 * 1024;
+/// A request is a path and a few words; a build's process types are the longest.
+const LONGEST_REQUEST: u64 = 64 * 1024;
+/// Words on their way to a client. One that does not read them misses some, and holds nobody up.
+const WORDS: usize = 16;
 
 /// What can be asked of an engine.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Request {
     /// Import the images of an archive.
     Import(PathBuf),
     /// List all images.
     List,
+    /// Build an image and name it by its content as well.
+    Build(Order),
+    /// Write an image as an archive to a file.
+    Save {
+        /// The image.
+        image: String,
+        /// The file, absolute.
+        file: PathBuf,
+    },
 }
 
-type Answer = std::result::Result<Vec<Image>, String>;
+impl Request {
+    /// Whether there may be images afterwards that Pods wait for.
+    fn brings_images(&self) -> bool {
+        matches!(self, Request::Import(_) | Request::Build(_))
+    }
+}
+
+/// What an engine says to a request.
+#[derive(Debug, Serialize, Deserialize)]
+enum Answer {
+    /// What it is at.
+    At(String),
+    /// What came of it; the last line.
+    Done(Vec<Image>),
+    /// Why nothing came of it; the last line.
+    Failed(String),
+}
 
 /// Answers requests until the tasks are stopped.
 pub fn serve(data: &Path, images: ImageStore, node: Node, tasks: &Tasks) -> Result<()> {
@@ -53,38 +83,117 @@ pub fn serve(data: &Path, images: ImageStore, node: Node, tasks: &Tasks) -> Resu
 
 async fn answer(mut stream: UnixStream, images: ImageStore, node: &Node) -> Result<()> {
     let (read, mut write) = stream.split();
+    let mut read = BufReader::new(read.take(LONGEST_REQUEST));
     let mut line = String::new();
-    tokio::io::BufReader::new(read.take(LONGEST_REQUEST)).read_line(&mut line).await?;
+    read.read_line(&mut line).await?;
     let request: Request = serde_json::from_str(&line)?;
-    let importing = matches!(request, Request::Import(_));
-    let answer: Answer = tokio::task::spawn_blocking(move || carry_out(&request, &images)).await?;
-    if importing {
+    let brings_images = request.brings_images();
+    let (say, mut said) = mpsc::channel(WORDS);
+    let progress = words(move |word| drop(say.try_send(word)));
+    // Also when this task is ended: the work is on another thread.
+    let cancel = CancelOnDrop(progress.clone());
+    let mut work = tokio::task::spawn_blocking(move || carry_out(&request, &images, &progress));
+    let done = loop {
+        tokio::select! {
+            done = &mut work => break done?,
+            Some(word) = said.recv() => send(&mut write, &Answer::At(word)).await?,
+            // Nothing more is ever sent: that the client has gone is all that can be read.
+            _ = read.fill_buf(), if !cancel.0.is_cancelled() => cancel.0.cancel(),
+        }
+    };
+    if brings_images {
         node.images_changed();
     }
-    let mut text = serde_json::to_vec(&answer)?;
+    send(&mut write, &done.map_or_else(Answer::Failed, Answer::Done)).await
+}
+
+async fn send(write: &mut (impl AsyncWriteExt + Unpin), answer: &Answer) -> Result<()> {
+    let mut text = serde_json::to_vec(answer)?;
     text.push(b'\n');
     Ok(write.write_all(&text).await?)
 }
 
-/// Carries a request out on a store.
-pub fn carry_out(request: &Request, images: &ImageStore) -> Answer {
-    let done = match request {
-        Request::Import(path) => images.import(path, &Progress::none()),
-        Request::List => images.list(),
-    };
-    done.map_err(|error| error.to_string())
+/// A progress that says in words what a build is at.
+fn words(say: impl Fn(String) + Send + Sync + 'static) -> Progress {
+    Progress::new(move |event| {
+        if let Event::Step { step, state: StepState::Running(what) } = event {
+            say(format!("{step}: {what}"));
+        }
+    })
 }
 
-/// Asks the engine of a data directory; `None` where none runs.
-pub fn ask(data: &Path, request: &Request) -> Result<Option<Vec<Image>>> {
-    let Ok(mut stream) = Blocking::connect(data.join(SOCKET)) else { return Ok(None) };
+struct CancelOnDrop(Progress);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+fn carry_out(
+    request: &Request,
+    images: &ImageStore,
+    progress: &Progress,
+) -> std::result::Result<Vec<Image>, String> {
+    let done = match request {
+        Request::Import(path) => images.import(path, progress).map_err(anyhow::Error::from),
+        Request::List => images.list().map_err(anyhow::Error::from),
+        Request::Build(order) => build::carry_out(order, images, progress).map(|image| vec![image]),
+        Request::Save { image, file } => build::save(image, file, images, progress).map(|()| Vec::new()),
+    };
+    done.map_err(|error| crate::sentence(&error))
+}
+
+/// Who has the images of a data directory.
+#[derive(Clone)]
+pub enum Images {
+    /// The engine that runs on it.
+    Engine(PathBuf),
+    /// This process.
+    Here(ImageStore),
+}
+
+impl Images {
+    /// The engine where one runs on the data directory; `None` otherwise.
+    pub async fn of_engine(data: &Path) -> Option<Self> {
+        UnixStream::connect(data.join(SOCKET)).await.ok().map(|_| Images::Engine(data.into()))
+    }
+
+    /// Carries a request out; `say` is told what is being done. Dropping the future ends the work.
+    ///
+    /// # Errors
+    /// The reason, in one sentence.
+    pub async fn ask(
+        &self,
+        request: Request,
+        say: impl Fn(String) + Send + Sync + 'static,
+    ) -> Result<Vec<Image>> {
+        let store = match self {
+            Images::Engine(data) => return ask_engine(data, &request, say).await,
+            Images::Here(store) => store.clone(),
+        };
+        let progress = words(say);
+        let _cancel = CancelOnDrop(progress.clone());
+        let say = Arc::new(progress);
+        let done = tokio::task::spawn_blocking(move || carry_out(&request, &store, &say));
+        done.await.context("it ended early")?.map_err(anyhow::Error::msg)
+    }
+}
+
+async fn ask_engine(data: &Path, request: &Request, say: impl Fn(String)) -> Result<Vec<Image>> {
+    let no_answer = "the running engine gave no answer";
+    let stream = UnixStream::connect(data.join(SOCKET)).await;
+    let mut stream = stream.context("the running engine cannot be asked")?;
     let mut text = serde_json::to_vec(request)?;
     text.push(b'\n');
-    stream.write_all(&text).context("the running engine cannot be asked")?;
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).context("the running engine gave no answer")?;
-    match serde_json::from_str::<Answer>(&line).context("the running engine gave no answer")? {
-        Ok(images) => Ok(Some(images)),
-        Err(reason) => bail!("{reason}"),
+    stream.write_all(&text).await.context("the running engine cannot be asked")?;
+    let mut lines = BufReader::new(stream).lines();
+    while let Some(line) = lines.next_line().await.context(no_answer)? {
+        match serde_json::from_str(&line).context(no_answer)? {
+            Answer::At(word) => say(word),
+            Answer::Done(images) => return Ok(images),
+            Answer::Failed(reason) => bail!("{reason}"),
+        }
     }
+    bail!("{no_answer}")
 }

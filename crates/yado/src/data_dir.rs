@@ -8,7 +8,9 @@
 //! images/        archives that are imported at each start
 //! pods/          sandboxes and volumes
 //! kubeconfig     how clients reach the API
-//! control.sock   how `yado image` reaches the engine
+//! control.sock   how `yado image`, `build` and `deploy` reach the engine
+//! engine.json    what it says of itself once it is ready
+//! engine.log     what it wrote when it was started in the background; dev.log the same of `yado dev`
 //! net-slot       which names and address ranges the network had last
 //! ```
 

@@ -1,166 +1,218 @@
-//! `yado dev`: compile, build, start, show; and remove it all at the end.
+//! `yado dev`: compile, build, start, show; keep what runs in step with the files; and remove it all at the end.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
+use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+use kube::Client;
 use serde_json::Value;
-use yado_cli::args::{DevArgs, Global};
+use yado_cli::args::{DevStart, Global};
+use yado_cli::describe::{Described, Telling, describe};
+use yado_cli::local::{DevApp, Running, addresses};
 use yado_cli::logs::{Printer, Selection, print_followed};
 use yado_cli::progress::{Progress, use_colour};
-use yado_cli::{apply, ready};
-use yado_compile::{BuildHow, BuildRequest, Compiled, Options, output};
-use yado_oci::build::{self, BuildSpec, Recipe};
-use yado_oci::image::{Event, ImageStore, StepState};
+use yado_cli::{apply, deploy, down, ready};
 
+use crate::build::{build_all, keep};
+use crate::control::Images;
 use crate::data_dir::{DataDir, require_root};
-use crate::engine::{Engine, Ports, Settings, open_images};
+use crate::engine::{Engine, open_images};
 use crate::signals::Stop;
 
+mod live;
+mod ports;
+mod verbs;
+
+pub use verbs::run as word;
+
+/// Where the objects go of a description that has no namespace of its own.
 const NAMESPACE: &str = "default";
 
-/// Runs the app of a directory until it is told to stop, and leaves only the images behind.
-pub async fn run(global: &Global, args: &DevArgs) -> Result<()> {
+/// Runs the app of a description until it is told to stop, and leaves only the images behind.
+pub async fn run(global: &Global, args: &DevStart) -> Result<()> {
     let progress = Progress::stderr(global.color);
+    if let Some(running) = Running::find(&args.data_dir) {
+        return verbs::already(&running, args, &progress);
+    }
+    if args.detach && !args.attached {
+        return verbs::detach(args, &progress).await;
+    }
     let mut stop = Stop::listen()?;
     require_root()?;
-    let mut compiled = compile(args, &progress)?;
+    let mut app = App::compile(global, args, &progress).await?;
     let data = DataDir::claim(&args.data_dir)?;
-    let settings = Settings {
-        api_port: args.api_port,
-        http_port: args.http_port,
-        node_name: None,
-        kubeconfig: global.kubeconfig.clone(),
-    };
-    let ports = Ports::bind(&settings).await?;
-    let images = open_images(&data).await?;
-    let building = build_all(&mut compiled, &images, &progress);
+    let (ports, settings) = ports::take(global, args, &app.described.compiled).await?;
+    let store = open_images(&data).await?;
+    let images = Images::Here(store.clone());
     tokio::select! {
-        built = building => built?,
+        built = app.build(&images) => built?,
         () = stop.wanted() => return Ok(()),
     }
-    let engine = Engine::start(data, images, &settings, ports).await?;
-    let running = run_app(&engine, &compiled, global, &progress);
+    let engine = Engine::start(data, store, &settings, ports).await?;
     let ran = tokio::select! {
-        ran = running => ran,
+        ran = app.run(&engine, &images) => ran,
         () = stop.wanted() => Ok(()),
     };
+    Running::remove(&args.data_dir);
+    let removed = remove(engine, &mut stop, &progress).await;
+    ran.and(removed)
+}
+
+async fn remove(engine: Engine, stop: &mut Stop, progress: &Progress) -> Result<()> {
     let step = progress.step("stop", "everything of this run");
-    let removing = engine.remove();
     // A second Ctrl-C ends at once; the next start finds and removes what is left.
     let removed = tokio::select! {
-        removed = removing => removed,
+        removed = engine.remove() => removed,
         () = stop.insisted() => Err(anyhow::anyhow!("stopped before everything was removed; `yado dev` removes the rest")),
     };
     match &removed {
         Ok(()) => step.done("nothing is left but the images"),
         Err(_) => step.fail(),
     }
-    ran.and(removed)
+    removed
 }
 
-fn compile(args: &DevArgs, progress: &Progress) -> Result<Compiled> {
-    let step = progress.step("compile", args.path.display().to_string());
-    let compiled = match yado_compile::compile(&args.path, &Options::default()) {
-        Ok(compiled) => compiled,
-        Err(diagnostics) => {
-            step.fail();
-            return Err(diagnostics.into());
-        }
-    };
-    step.done(format!("{}, {} objects", compiled.app, compiled.objects.len()));
-    compiled.warnings.iter().for_each(|warning| progress.warn(warning.to_string()));
-    if !compiled.has_workloads() {
-        bail!(
-            "{} describes nothing that runs; a Procfile next to the Appfile says how to start it",
-            args.path.display()
-        );
-    }
-    if let Some(path) = &compiled.missing_id {
-        output::write_id(path)?;
-    }
-    output::write(&compiled, &compiled.directory.join(output::DEFAULT_DIRECTORY))?;
-    Ok(compiled)
+/// The app as it is now.
+struct App<'a> {
+    global: &'a Global,
+    args: &'a DevStart,
+    progress: &'a Progress,
+    described: Described,
+    /// The objects as they are to run: with images by their content and sources in their containers.
+    objects: Vec<Value>,
 }
 
-/// Builds every image; the objects then ask for exactly what was built, so that a change is a new revision.
-async fn build_all(compiled: &mut Compiled, images: &ImageStore, progress: &Progress) -> Result<()> {
-    for request in compiled.builds.clone() {
-        let step = std::sync::Arc::new(progress.step("build", &request.name));
-        let (sink, name) = (step.clone(), request.name.clone());
-        let events = yado_oci::image::Progress::new(move |event| {
-            if let Event::Step { step, state: StepState::Running(what) } = event {
-                sink.detail(format!("{name}: {step}: {what}"));
+impl<'a> App<'a> {
+    async fn compile(global: &'a Global, args: &'a DevStart, progress: &'a Progress) -> Result<Self> {
+        let step = progress.step("compile", args.source.path.display().to_string());
+        let described = match describe(&args.source, Telling::Fetching, progress).await {
+            Ok(described) => described,
+            Err(mistakes) => {
+                step.fail();
+                return Err(mistakes);
             }
-        });
-        let spec = BuildSpec { name: request.image.clone(), recipe: recipe(&request)? };
-        // Dropping the future (at Ctrl-C) must stop the work as well.
-        let cancel = CancelOnDrop(events.clone());
-        let (store, image_name) = (images.clone(), request.image.clone());
-        let built = tokio::task::spawn_blocking(move || {
-            let image = build::build(&spec, &store, &events)?;
-            let digest: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();
-            let repository =
-                image_name.rsplit_once(':').map_or(image_name.as_str(), |(repository, _)| repository);
-            let pinned = format!("{repository}:{digest}");
-            store.tag(&image_name, &pinned)?;
-            Ok::<_, yado_oci::image::ImageError>(pinned)
-        });
-        let built = built.await.context("the build ended early")?;
-        drop(cancel);
-        let step = std::sync::Arc::into_inner(step);
-        match built {
-            Ok(pinned) => {
-                compiled.pin_image(&request.image, &pinned);
-                if let Some(step) = step {
-                    step.done(&request.name);
-                }
-            }
-            Err(error) => {
-                if let Some(step) = step {
-                    step.fail();
-                }
-                return Err(error).with_context(|| format!("{} cannot be built", request.name));
+        };
+        let compiled = &described.compiled;
+        step.done(format!("{}, {} objects", compiled.app, compiled.objects.len()));
+        if !compiled.has_workloads() {
+            bail!(
+                "{} describes nothing that runs; a Procfile next to the Appfile says how to start it",
+                described.shown
+            );
+        }
+        keep(&described)?;
+        Ok(Self { global, args, progress, described, objects: Vec::new() })
+    }
+
+    /// Builds the images, and makes the objects ask for them.
+    async fn build(&mut self, images: &Images) -> Result<()> {
+        let compiled = &mut self.described.compiled;
+        if !self.args.no_live {
+            live::mount_sources(compiled)?;
+        }
+        build_all(compiled, images, None, self.progress).await?;
+        self.objects = compiled.objects.iter().map(|o| o.value.clone()).collect();
+        Ok(())
+    }
+
+    fn namespace(&self) -> &str {
+        self.described.compiled.namespace.as_deref().unwrap_or(NAMESPACE)
+    }
+
+    /// Starts it, says where it is, and follows its logs and its files for ever.
+    async fn run(&mut self, engine: &Engine, images: &Images) -> Result<()> {
+        engine.ready().await?;
+        let client = engine.admin();
+        self.start(&client).await?;
+        let addresses = self.tell(engine, &client).await?;
+        self.say(&addresses)?;
+        let stdout = std::io::stdout();
+        let colour = use_colour(self.global.color, stdout.is_terminal());
+        let selection = Selection::of(&self.described.compiled);
+        let namespaces = [self.namespace().to_owned()];
+        let printer = Printer::new(stdout, colour, true);
+        let logs = print_followed(&client, &namespaces, &selection, printer);
+        tokio::select! {
+            printed = logs => Ok(printed?),
+            followed = self.follow_files(&client, images), if !self.args.no_live => followed,
+        }
+    }
+
+    async fn start(&self, client: &Client) -> Result<()> {
+        let how = apply::How { replace: true, ..apply::How::default() };
+        apply::apply_objects(client, self.namespace(), &self.objects, how, "", self.progress).await?;
+        ready::wait_ready(client, self.namespace(), &self.objects, ready::PATIENCE, self.progress).await
+    }
+
+    /// Leaves word for `yado dev ssh` and the like, and gives the addresses.
+    async fn tell(&self, engine: &Engine, client: &Client) -> Result<Vec<String>> {
+        let compiled = &self.described.compiled;
+        let published = deploy::reached(client, self.namespace(), &compiled.published).await;
+        let http_port = engine.http().port();
+        let addresses = addresses(compiled.host.as_deref(), &published, Some(http_port));
+        let path = self.args.source.files.first().unwrap_or(&self.args.source.path);
+        let dev = DevApp {
+            name: compiled.app.clone(),
+            path: path.canonicalize().unwrap_or_else(|_| path.clone()),
+            namespace: self.namespace().to_owned(),
+            addresses: addresses.clone(),
+        };
+        engine.tell(Some(dev))?;
+        Ok(addresses)
+    }
+
+    /// What Otto ended with: where it is, and what to do with it.
+    fn say(&self, addresses: &[String]) -> Result<()> {
+        let mut out = std::io::stdout().lock();
+        for address in addresses {
+            writeln!(out, "{address}")?;
+        }
+        let live = if self.args.no_live { "" } else { live::word(&self.described.compiled) };
+        self.progress.say(format!("{live}A shell inside: yado dev ssh. The end: Ctrl-C."));
+        Ok(())
+    }
+
+    /// Builds and starts anew what has changed, again and again. What goes wrong is said, and mended by the next change.
+    async fn follow_files(&self, client: &Client, images: &Images) -> Result<()> {
+        let mut files = live::Files::of(&self.described);
+        let mut before = self.objects.clone();
+        loop {
+            files.changed().await;
+            match self.again(client, images, &before).await {
+                Ok((objects, watched)) => (before, files) = (objects, watched),
+                Err(error) => self.progress.warn(format!("not started anew: {}", crate::sentence(&error))),
             }
         }
     }
-    Ok(())
-}
 
-fn recipe(request: &BuildRequest) -> Result<Recipe> {
-    let context = request.context.clone();
-    match &request.how {
-        BuildHow::Source { language, processes } => {
-            let language = language.as_deref().map(str::parse).transpose()?;
-            Ok(Recipe::Source { context, language, processes: processes.clone() })
+    async fn again(
+        &self,
+        client: &Client,
+        images: &Images,
+        before: &[Value],
+    ) -> Result<(Vec<Value>, live::Files)> {
+        let mut app = App::compile(self.global, self.args, self.progress).await?;
+        app.build(images).await?;
+        let files = live::Files::of(&app.described);
+        let gone: Vec<Value> =
+            before.iter().filter(|old| app.objects.iter().all(|new| !same(old, new))).cloned().collect();
+        if app.objects != before {
+            down::delete_objects(client, self.namespace(), &gone).await?;
+            app.start(client).await?;
         }
-        BuildHow::Dockerfile { file, .. } => bail!(
-            "{} is built by {}, and Dockerfiles are not built yet; build it elsewhere and import it as {}",
-            request.name,
-            context.join(file.as_deref().unwrap_or("Dockerfile".as_ref())).display(),
-            request.image
-        ),
+        Ok((app.objects, files))
     }
 }
 
-struct CancelOnDrop(yado_oci::image::Progress);
-
-impl Drop for CancelOnDrop {
-    fn drop(&mut self) {
-        self.0.cancel();
-    }
+/// Whether two states are of one object.
+fn same(a: &Value, b: &Value) -> bool {
+    let key =
+        |v: &Value| [v["kind"].clone(), v["metadata"]["namespace"].clone(), v["metadata"]["name"].clone()];
+    key(a) == key(b)
 }
 
-async fn run_app(engine: &Engine, compiled: &Compiled, global: &Global, progress: &Progress) -> Result<()> {
-    engine.ready().await?;
-    let client = engine.admin();
-    let objects: Vec<Value> = compiled.objects.iter().map(|o| o.value.clone()).collect();
-    apply::apply_objects(&client, NAMESPACE, &objects, progress).await?;
-    ready::wait_ready(&client, NAMESPACE, &objects, ready::PATIENCE, progress).await?;
-    if let Some(host) = &compiled.host {
-        println!("http://{host}:{}", engine.http().port());
-    }
-    let stdout = std::io::stdout();
-    let colour = use_colour(global.color, stdout.is_terminal());
-    print_followed(&client, NAMESPACE, &Selection::of(compiled), Printer::new(stdout, colour, true)).await?;
-    Ok(())
+/// Whether two paths are one description.
+fn same_path(a: &Path, b: &Path) -> bool {
+    let resolved = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.into());
+    resolved(a) == resolved(b)
 }

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use yado_apiserver::auth::{MASTERS, NODES};
 use yado_apiserver::pki::{Pki, ServerNames, write_private};
 use yado_apiserver::{ApiServer, Cidr, Identity};
+use yado_cli::local::{DevApp, Running};
 use yado_net::slot::Slot;
 use yado_net::{Listeners, Net};
 use yado_node::Node;
@@ -77,6 +78,7 @@ pub struct Engine {
     node: Node,
     net: Arc<Net>,
     http: SocketAddr,
+    api_address: SocketAddr,
     watches: Watches,
     node_name: String,
     /// Controllers and scheduler: what makes Pods.
@@ -137,12 +139,38 @@ impl Engine {
         let config =
             yado_controllers::Config { root_ca: Some(pki.authority().to_owned()), ..Default::default() };
         yado_controllers::start(&watches, clock, &controllers, config);
-        Ok(Self { data, kubeconfigs, store, api, node, net, http, watches, node_name, controllers, tasks })
+        Ok(Self {
+            data,
+            kubeconfigs,
+            store,
+            api,
+            node,
+            net,
+            http,
+            api_address,
+            watches,
+            node_name,
+            controllers,
+            tasks,
+        })
     }
 
     /// A client that may do everything.
     pub fn admin(&self) -> Client {
         self.api.client(Identity::new("kubernetes-admin", [MASTERS]))
+    }
+
+    /// Leaves word in the data directory that it is ready, and what it runs.
+    pub fn tell(&self, dev: Option<DevApp>) -> Result<()> {
+        let running = Running {
+            pid: std::process::id(),
+            node: self.node_name.clone(),
+            api: format!("https://{}", self.api_address),
+            http_port: self.http.port(),
+            dev,
+        };
+        let written = running.write(self.data.path());
+        written.with_context(|| format!("{} cannot be written to", self.data.path().display()))
     }
 
     /// Where the router listens.

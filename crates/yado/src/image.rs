@@ -9,33 +9,36 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use yado_cli::args::{Format, ImageCommand};
-use yado_oci::image::{Image, ImageStore};
+use yado_oci::image::Image;
 
-use crate::control::{Request, ask, carry_out};
+use crate::build::images_of;
+use crate::control::Request;
 
 /// Where a data directory keeps its images.
 pub const IMAGES: &str = "oci";
 
 /// Carries the command out: through the engine of that data directory where one runs.
-pub fn run(command: &ImageCommand) -> Result<()> {
+pub async fn run(command: &ImageCommand) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {
         bail!("images belong to root; run it again with sudo");
     }
     match command {
-        ImageCommand::Import { archives, data_dir } => archives.iter().try_for_each(|a| import(a, data_dir)),
-        ImageCommand::Ls { data_dir, output } => list(&request(data_dir, &Request::List)?, *output),
+        ImageCommand::Import { archives, data_dir } => {
+            for archive in archives {
+                import(archive, data_dir).await?;
+            }
+            Ok(())
+        }
+        ImageCommand::Ls { data_dir, output } => list(&request(data_dir, Request::List).await?, *output),
     }
 }
 
-fn request(data_dir: &Path, request: &Request) -> Result<Vec<Image>> {
-    if let Some(images) = ask(data_dir, request)? {
-        return Ok(images);
-    }
-    let store = ImageStore::open(data_dir.join(IMAGES))?;
-    carry_out(request, &store).map_err(anyhow::Error::msg)
+async fn request(data_dir: &Path, request: Request) -> Result<Vec<Image>> {
+    let (images, _held) = images_of(data_dir).await?;
+    images.ask(request, |_| ()).await
 }
 
-fn import(archive: &Path, data_dir: &Path) -> Result<()> {
+async fn import(archive: &Path, data_dir: &Path) -> Result<()> {
     let (shown, spooled, path);
     if archive == Path::new("-") {
         shown = "standard input".to_owned();
@@ -47,7 +50,7 @@ fn import(archive: &Path, data_dir: &Path) -> Result<()> {
         // The engine has another working directory.
         path = archive.canonicalize().with_context(|| format!("{shown} cannot be read"))?;
     }
-    let images = request(data_dir, &Request::Import(path.clone())).map_err(|error| {
+    let images = request(data_dir, Request::Import(path.clone())).await.map_err(|error| {
         let reason = format!("{error:#}").replace(&*path.to_string_lossy(), "it");
         anyhow::anyhow!("{shown} is not imported: {reason}")
     })?;

@@ -1,14 +1,18 @@
 //! The binary: configuration, wiring, signals.
 //!
-//! Start with [`engine`]: it puts the parts together. [`up`], [`dev`] and [`image`] are the commands that need them;
-//! all others are in `yado-cli`.
+//! Start with [`engine`]: it puts the parts together. [`up`], [`dev`], [`build`], [`deploy`], [`infra`] and [`image`]
+//! are the commands that need them; all others are in `yado-cli`.
 #![allow(clippy::print_stdout)] // it speaks to a terminal
 
+mod background;
+mod build;
 mod control;
 mod data_dir;
+mod deploy;
 mod dev;
 mod engine;
 mod image;
+mod infra;
 mod reset;
 mod signals;
 mod up;
@@ -18,7 +22,7 @@ use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
-use yado_cli::args::{Cli, Command};
+use yado_cli::args::{Cli, Command, DeployCommand};
 use yado_cli::progress::use_colour;
 
 /// Returns memory to the system more readily than the C library's, which counts for a daemon that idles.
@@ -68,9 +72,19 @@ fn sentence(error: &anyhow::Error) -> String {
 async fn run(cli: Cli) -> anyhow::Result<u8> {
     match cli.command {
         Command::Up(args) => Box::pin(up::run(&cli.global, &args)).await?,
-        Command::Dev(args) => Box::pin(dev::run(&cli.global, &args)).await?,
+        Command::Dev(args) => match &args.command {
+            None => Box::pin(dev::run(&cli.global, &args.start)).await?,
+            Some(word) => return Box::pin(dev::word(&cli.global, word)).await,
+        },
+        Command::Build(args) => Box::pin(build::run(&cli.global, &args)).await?,
+        Command::Deploy(args) => match &args.command {
+            None => Box::pin(deploy::run(&cli.global, &args.start)).await?,
+            Some(DeployCommand::Destroy(args)) => Box::pin(yado_cli::down::run(&cli.global, args)).await?,
+            Some(DeployCommand::Status(args)) => Box::pin(yado_cli::status::run(&cli.global, args)).await?,
+        },
+        Command::Infra(args) => Box::pin(infra::run(&cli.global, &args)).await?,
         Command::Reset(args) => reset::run(&args).await?,
-        Command::Image(command) => image::run(&command)?,
+        Command::Image(command) => image::run(&command).await?,
         Command::Client(command) => return Box::pin(yado_cli::run(&cli.global, command)).await,
         // Taken before the command line is read.
         Command::Shim { .. } => anyhow::bail!("`yado shim` is started by the engine, never by hand"),

@@ -40,7 +40,8 @@ pub fn files(data: &DataDir, kubeconfigs: &[PathBuf]) -> Result<()> {
     for name in ["store", "pods", "pki"] {
         removed = removed.and(data.remove(name));
     }
-    for path in kubeconfigs.iter().cloned().chain([data.file("control.sock")]) {
+    for path in kubeconfigs.iter().cloned().chain(["control.sock", "engine.json"].map(|name| data.file(name)))
+    {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 removed =

@@ -4,6 +4,7 @@ use std::io::Write;
 
 use anyhow::{Context, Result};
 use yado_cli::args::{Global, UpArgs};
+use yado_cli::local::Running;
 use yado_reconcile::SystemClock;
 
 use crate::data_dir::DataDir;
@@ -32,8 +33,10 @@ pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {
         let _ = engine.stop().await;
         return Err(error);
     }
+    engine.tell(None)?;
     println!("ready in {:.0} ms", clock.monotonic().as_secs_f64() * 1000.0);
     std::io::stdout().flush().context("standard output is closed")?;
     stop.wanted().await;
+    Running::remove(&args.data_dir);
     engine.stop().await
 }

@@ -1,0 +1,127 @@
+//! Commands on the engine of this machine: `up`, `infra`, `reset`, `image`.
+
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::{DEFAULT_DATA_DIR, Format};
+
+/// `yado up`.
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// Where state, images and the kubeconfig are kept
+    #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Port of the Kubernetes API on 127.0.0.1; 0 takes any free one
+    #[arg(long, default_value_t = 6443, value_name = "PORT")]
+    pub api_port: u16,
+    /// Port on which apps answer, as in `http://NAME.localhost:PORT`; 0 takes any free one
+    #[arg(long, default_value_t = 8080, value_name = "PORT")]
+    pub http_port: u16,
+    /// Name of this node [default: the host name]
+    #[arg(long, value_name = "NODE")]
+    pub name: Option<String>,
+}
+
+impl UpArgs {
+    /// The command line that means the same.
+    pub fn words(&self) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["up".into(), "--data-dir".into(), self.data_dir.clone().into()];
+        words.extend(["--api-port".into(), self.api_port.to_string().into()]);
+        words.extend(["--http-port".into(), self.http_port.to_string().into()]);
+        if let Some(name) = &self.name {
+            words.extend(["--name".into(), name.into()]);
+        }
+        words
+    }
+}
+
+/// `yado infra`.
+#[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct InfraArgs {
+    /// Something other than bringing it up.
+    #[command(subcommand)]
+    pub command: Option<InfraCommand>,
+    /// How the engine is started.
+    #[command(flatten)]
+    pub up: InfraUp,
+}
+
+/// `yado infra up`.
+#[derive(Debug, Clone, Args)]
+pub struct InfraUp {
+    /// The engine's own options.
+    #[command(flatten)]
+    pub engine: UpArgs,
+    /// Make it a systemd service, which starts with the machine
+    #[arg(long)]
+    pub install: bool,
+}
+
+/// What to do with the engine.
+#[derive(Debug, Clone, Subcommand)]
+pub enum InfraCommand {
+    /// Start it in the background, unless it runs; the default
+    Up(InfraUp),
+    /// Say whether it runs, and where its services are
+    Status {
+        /// Which engine.
+        #[command(flatten)]
+        of: InfraOf,
+        /// Format
+        #[arg(long, short, value_enum)]
+        output: Option<Format>,
+    },
+    /// Stop it; containers go on, and the next start adopts them
+    Halt(InfraOf),
+    /// Stop it and remove everything but the images
+    Destroy {
+        /// Which engine.
+        #[command(flatten)]
+        of: InfraOf,
+        /// Although apps are deployed on it
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+/// The engine of a data directory.
+#[derive(Debug, Clone, Args)]
+pub struct InfraOf {
+    /// Where it keeps its data
+    #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// `yado reset`.
+#[derive(Debug, Clone, Args)]
+pub struct ResetArgs {
+    /// Where it kept its data
+    #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+    pub data_dir: PathBuf,
+}
+
+/// `yado image`.
+#[derive(Debug, Clone, Subcommand)]
+pub enum ImageCommand {
+    /// Import images from archives (OCI layout or `docker save`; plain, gzip or zstd)
+    Import {
+        /// The archives; - is standard input
+        #[arg(required = true, value_name = "ARCHIVE")]
+        archives: Vec<PathBuf>,
+        /// Where images are kept
+        #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+        data_dir: PathBuf,
+    },
+    /// List images
+    #[command(alias = "list")]
+    Ls {
+        /// Where images are kept
+        #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+        data_dir: PathBuf,
+        /// Format
+        #[arg(long, short, value_enum)]
+        output: Option<Format>,
+    },
+}

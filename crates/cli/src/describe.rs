@@ -1,0 +1,165 @@
+//! From the words of a command line to a compiled description: where it is read from, how, and what is said meanwhile.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context;
+use yado_compile::{Compiled, Diagnostics, Event, Events, Options};
+
+use crate::{args::SourceArgs, progress::Progress};
+
+mod dotenv;
+pub(crate) mod elsewhere;
+
+/// A compiled description, and where files made from it belong.
+pub struct Described {
+    /// What it became.
+    pub compiled: Compiled,
+    /// The directory below which `.yado` is written: the description's own, or the working directory where the
+    /// description came from standard input or another machine.
+    pub directory: PathBuf,
+    /// What the user calls the description.
+    pub shown: String,
+}
+
+/// How much is told of a compilation's stages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Telling {
+    /// Each, as Otto did.
+    Stages,
+    /// Only what takes time: fetching.
+    Fetching,
+}
+
+/// Compiles what the command line names. Warnings are said, stages as `telling` says.
+///
+/// # Errors
+///
+/// [`Diagnostics`], with every mistake of the description; a [`crate::Usage`] where the command line contradicts itself.
+pub async fn describe(args: &SourceArgs, telling: Telling, progress: &Progress) -> anyhow::Result<Described> {
+    let (path, overrides) = chosen(args)?;
+    let found = elsewhere::find(&path).await?;
+    let options = Options {
+        env: environment(&args.env_files)?,
+        overrides,
+        profiles: args.profiles.clone(),
+        project: args.project.clone(),
+        update: args.update,
+        events: stages(telling, progress),
+        ..Options::default()
+    };
+    // It reads files, and waits for other machines.
+    let at = found.path().to_path_buf();
+    let compiled = tokio::task::spawn_blocking(move || yado_compile::compile(&at, &options)).await?;
+    let mut compiled = compiled.map_err(|mistakes| found.renamed(mistakes))?;
+    let warnings = std::mem::take(&mut compiled.warnings);
+    compiled.warnings = found.renamed(Diagnostics(warnings)).0;
+    compiled.warnings.iter().for_each(|w| progress.warn(w.to_string()));
+    let directory = found.home().map_or_else(|| compiled.directory.clone(), Path::to_path_buf);
+    if found.home().is_some() {
+        // It lay in a file only for the compiler: there is nowhere to keep an identity.
+        compiled.missing_id = None;
+    }
+    Ok(Described { compiled, directory, shown: path.display().to_string() })
+}
+
+/// The description, and the files to lay over it.
+fn chosen(args: &SourceArgs) -> anyhow::Result<(PathBuf, Vec<PathBuf>)> {
+    let Some((first, rest)) = args.files.split_first() else { return Ok((args.path.clone(), Vec::new())) };
+    if args.path != Path::new(".") {
+        let sentence =
+            format!("{} is named beside --file {}: name one", args.path.display(), first.display());
+        return Err(crate::Usage(sentence).into());
+    }
+    Ok((first.clone(), rest.to_vec()))
+}
+
+/// The variables a description is filled in with: the environment, and beneath it the files.
+fn environment(files: &[PathBuf]) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut variables = BTreeMap::new();
+    for file in files {
+        let text = std::fs::read_to_string(file)
+            .with_context(|| format!("--env-file {} cannot be read", file.display()))?;
+        let read = dotenv::read(&text);
+        let at = |line: usize| crate::Usage(format!("{}:{line}: is not NAME=VALUE", file.display()));
+        variables.extend(read.map_err(at)?);
+    }
+    let text = |text: std::ffi::OsString| text.into_string().ok();
+    variables.extend(std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))));
+    Ok(variables)
+}
+
+/// Says the stages in Otto's words.
+fn stages(telling: Telling, progress: &Progress) -> Events {
+    let progress = progress.clone();
+    Events::new(move |event| {
+        if telling == Telling::Stages || matches!(event, Event::Fetching { .. }) {
+            stage(event).iter().for_each(|line| progress.say(line));
+        }
+    })
+}
+
+/// A stage's lines.
+fn stage(event: &Event) -> Vec<String> {
+    match event {
+        Event::Loading { .. } => vec!["==> Loading Appfile...".into()],
+        Event::FetchingDependencies => vec!["==> Fetching all Appfile dependencies...".into()],
+        Event::Fetching { url } => vec![format!("    Fetching dependency: {url}")],
+        Event::Compiling { application, app_type, project, infrastructure } => {
+            let kind = if app_type.is_empty() { String::new() } else { format!(" ({app_type})") };
+            vec![
+                "==> Compiling...".into(),
+                format!("    Application:    {application}{kind}"),
+                format!("    Project:        {project}"),
+                format!("    Infrastructure: {infrastructure}"),
+                String::new(),
+            ]
+        }
+        Event::CompilingPart { part } if part.starts_with("foundation") => {
+            vec![format!("    Compiling {part}")]
+        }
+        Event::CompilingPart { part } => vec![format!("    Compiling {part}...")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn o07_stages_are_said_in_ottos_words() {
+        let part = |part: &str| Event::CompilingPart { part: part.into() };
+        let events = [
+            Event::Loading { path: "Appfile".into() },
+            Event::FetchingDependencies,
+            Event::Fetching { url: "git::https://github.com/o/r.git//sub".into() },
+            Event::Compiling {
+                application: "blog".into(),
+                app_type: "ruby".into(),
+                project: "blog".into(),
+                infrastructure: "aws (simple)".into(),
+            },
+            part("infra"),
+            part("foundation: consul"),
+            part("dependency 'mongodb'"),
+            part("main application"),
+        ];
+        let text = events.iter().flat_map(stage).collect::<Vec<_>>().join("\n");
+        expect_test::expect![[r#"
+            ==> Loading Appfile...
+            ==> Fetching all Appfile dependencies...
+                Fetching dependency: git::https://github.com/o/r.git//sub
+            ==> Compiling...
+                Application:    blog (ruby)
+                Project:        blog
+                Infrastructure: aws (simple)
+
+                Compiling infra...
+                Compiling foundation: consul
+                Compiling dependency 'mongodb'...
+                Compiling main application..."#]]
+        .assert_eq(&text);
+    }
+}

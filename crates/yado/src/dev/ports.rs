@@ -1,0 +1,61 @@
+//! The ports of a `yado dev`.
+
+use std::io;
+
+use anyhow::Result;
+use yado_cli::args::{DevStart, Global};
+use yado_compile::Compiled;
+
+use crate::engine::{Ports, Settings};
+
+/// The router's port where nothing else wants it.
+const HTTP: u16 = 8080;
+/// Ports tried after it: a machine on which so many are taken has none to give.
+const TRIED: u16 = 100;
+
+/// Takes the ports: the router's as asked for, or else the first from 8080 that nobody uses and the app does not
+/// publish itself.
+pub async fn take(global: &Global, args: &DevStart, compiled: &Compiled) -> Result<(Ports, Settings)> {
+    if let Some(port) = args.http_port {
+        let settings = settings(global, args, port);
+        return Ok((Ports::bind(&settings).await?, settings));
+    }
+    let published: Vec<u16> = compiled.published.iter().filter_map(|p| p.port).collect();
+    let mut candidates = candidates(&published);
+    loop {
+        let settings = settings(global, args, candidates.next().unwrap_or(0));
+        match Ports::bind(&settings).await {
+            Err(error) if settings.http_port != 0 && is_taken(&error) => {}
+            bound => return Ok((bound?, settings)),
+        }
+    }
+}
+
+/// Ports to try, without those that the app publishes itself.
+fn candidates(published: &[u16]) -> impl Iterator<Item = u16> {
+    (HTTP..HTTP + TRIED).filter(|port| !published.contains(port))
+}
+
+fn is_taken(error: &anyhow::Error) -> bool {
+    matches!(
+        error.downcast_ref::<yado_net::Error>(),
+        Some(yado_net::Error::Http { source, .. }) if source.kind() == io::ErrorKind::AddrInUse
+    )
+}
+
+fn settings(global: &Global, args: &DevStart, http_port: u16) -> Settings {
+    Settings { api_port: args.api_port, http_port, node_name: None, kubeconfig: global.kubeconfig.clone() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_router_leaves_published_ports_to_the_app() {
+        let first = |published: &[u16]| candidates(published).next();
+        assert_eq!(first(&[]), Some(8080));
+        assert_eq!(first(&[80]), Some(8080));
+        assert_eq!(first(&[8080, 8081]), Some(8082));
+    }
+}
