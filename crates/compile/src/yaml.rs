@@ -259,6 +259,10 @@ impl<'s> Builder<'s> {
         if error.info().contains("recursion limit") {
             return too_deep(&at);
         }
+        if error.info().contains("<document start>") {
+            let sentence = "is not YAML: what is above has ended before this line, as its indentation is less than the first line's";
+            return Diagnostic::new(&at, sentence);
+        }
         Diagnostic::new(&at, format!("is not YAML: {}", error.info()))
     }
 

@@ -258,6 +258,23 @@ mod tests {
     }
 
     #[test]
+    fn a_headless_service_without_ports_stands_for_its_pods_under_all_its_names() {
+        let service: Service = serde_json::from_value(json!({
+            "metadata": {"annotations": {"yado.dev/aliases": "my_db, My.App ,"}},
+            "spec": {"clusterIP": "None"},
+        }))
+        .expect("a Service");
+        let slice = json!([{"addressType": "IPv4", "ports": [], "endpoints": [
+            {"addresses": ["10.0.0.2"], "hostname": "w-0"}, {"addresses": ["10.0.0.1"]},
+            {"addresses": ["10.0.0.3"], "conditions": {"ready": false}}, {"addresses": ["10.0.0.9"]}]}]);
+        let slices: Vec<Arc<EndpointSlice>> = serde_json::from_value(slice).expect("EndpointSlices");
+        let entry = service_entry(&service, &slices, &["10.0.0.9".parse().expect("an address")].into(), true);
+        assert_eq!(entry.aliases, ["my_db", "my.app"]);
+        let to: Vec<_> = entry.portless.iter().map(|e| e.address.to_string()).collect();
+        assert_eq!(to, ["10.0.0.1", "10.0.0.2"]);
+    }
+
+    #[test]
     fn ports_meet_by_name_and_protocol_and_headless_services_have_no_address() {
         check(
             json!({"spec": {"clusterIP": "None", "ports": [

@@ -136,6 +136,7 @@ impl Net {
             zone: Zone {
                 domain: config.cluster_domain.split('.').map(str::to_ascii_lowercase).collect(),
                 ranges: vec![slot.pod_cidr(), slot.service_cidr()],
+                host: slot.gateway(),
             },
             snapshots: routing.subscribe(),
             pods: watches.all::<Pod>().index(pod_addresses),

@@ -116,7 +116,7 @@ fn next(
 }
 
 /// Two Services that claim one name: the first of the alphabet has it, so that it never alternates.
-fn aliases(services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>) -> BTreeMap<ObjectKey, ObjectKey> {
+pub(crate) fn aliases(services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>) -> BTreeMap<ObjectKey, ObjectKey> {
     let all = services.iter().rev();
     all.flat_map(|(key, entry)| {
         entry.aliases.iter().map(|name| (ObjectKey::new(key.namespace.clone(), name), key.clone()))

@@ -131,6 +131,7 @@ impl Stage {
             zone: Zone {
                 domain: name("cluster.local"),
                 ranges: vec![Cidr { address: Ipv4Addr::new(10, 192, 0, 0), prefix: 16 }],
+                host: Ipv4Addr::new(10, 192, 0, 1),
             },
             snapshots: seen,
             pods: Arc::<Index<IpAddr, _>>::default(),

@@ -47,6 +47,11 @@ impl PodDir {
         self.0.join("volumes")
     }
 
+    /// Where an image is looked into. It lies with the volumes, so that whatever stays mounted goes with them.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.0.join("volumes/..image")
+    }
+
     /// `hosts`, `hostname`, `resolv.conf`.
     pub(crate) fn etc(&self) -> PathBuf {
         self.0.join("etc")

@@ -5,16 +5,22 @@ pub(crate) mod fields;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, EnvVar, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+};
 
 pub(crate) use fields::Facts;
 
-/// Where ConfigMaps and Secrets come from.
+/// Where ConfigMaps, Secrets and claims come from.
 pub(crate) trait Sources {
     /// The ConfigMap of this name in the Pod's namespace.
     fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>>;
     /// The Secret of this name in the Pod's namespace.
     fn secret(&self, name: &str) -> Option<Arc<Secret>>;
+    /// The claim of this name in the Pod's namespace.
+    fn claim(&self, name: &str) -> Option<Arc<PersistentVolumeClaim>>;
+    /// The volume of this name.
+    fn volume(&self, name: &str) -> Option<Arc<PersistentVolume>>;
 }
 
 /// What a Pod refers to and is not there or not usable, in one sentence: the message of `CreateContainerConfigError`.

@@ -14,6 +14,7 @@
 //! - `volumes`: directories, tmpfs, projected files with atomic refresh.
 //! - `probes`, `images`, `logs`: what their names say.
 //! - `api`: the HTTP API that the API server proxies `logs`, `exec`, `attach` and `port-forward` to.
+//! - `reclaim`: the files of volumes whose time is over.
 //! - `registration`: the Node object and its lease.
 #![allow(unsafe_code)] // entering a network namespace and inotify are system calls; each use says why it is sound
 
@@ -30,6 +31,7 @@ mod network;
 mod node;
 mod pod;
 mod probes;
+mod reclaim;
 mod registration;
 mod resources;
 mod security;

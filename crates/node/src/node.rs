@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use yado_oci::image::ImageStore;
@@ -19,7 +19,7 @@ use crate::images::Images;
 use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
 use crate::pod::{self, Shared};
-use crate::{api, container, registration};
+use crate::{api, container, reclaim, registration};
 
 /// Pods worked on at the same time. A turn is short: whatever takes time runs as a task of its own.
 const WORKERS: usize = 8;
@@ -43,6 +43,9 @@ pub struct Config {
     pub address: Option<IpAddr>,
     /// Amounts that replace what the machine has, by resource name (`cpu`, `memory`, `pods`).
     pub capacity: BTreeMap<String, String>,
+    /// Where the files of provisioned volumes lie: those of a volume whose time is over are removed there, and nowhere
+    /// else. Nothing is removed where absent.
+    pub volumes_dir: Option<PathBuf>,
     /// The most Pods that run here at once; Kubernetes' default is 110.
     pub most_pods: u32,
 }
@@ -58,6 +61,7 @@ impl Config {
             labels: BTreeMap::new(),
             address: None,
             capacity: BTreeMap::new(),
+            volumes_dir: None,
             most_pods: 110,
         }
     }
@@ -122,6 +126,9 @@ impl Node {
             config_maps: watches.all::<ConfigMap>(),
             secrets: watches.all::<Secret>(),
             services: watches.all::<Service>(),
+            claims: watches.all::<PersistentVolumeClaim>(),
+            volumes: watches.all::<PersistentVolume>(),
+            filling: tokio::sync::Mutex::default(),
             images: Images::new(images),
             queue: Queue::new(clock.clone()),
             entries: parking_lot::Mutex::default(),
@@ -149,6 +156,8 @@ impl Node {
                 worker.pods.synced(),
                 worker.config_maps.synced(),
                 worker.secrets.synced(),
+                worker.claims.synced(),
+                worker.volumes.synced(),
                 worker.services.synced()
             );
             pod::adopt_all(&worker).await;
@@ -241,4 +250,15 @@ fn feed(shared: &Arc<Shared>) {
         let ObjectKey { namespace, name } = &change.key;
         changed.source_changed(namespace, name, true);
     });
+    let changed = shared.clone();
+    shared.claims.feed(move |change| changed.claim_changed(&change.key.namespace, &change.key.name));
+    let changed = shared.clone();
+    shared.volumes.feed(move |change| {
+        let claim =
+            change.latest().and_then(|volume| volume.spec.as_ref()).and_then(|spec| spec.claim_ref.clone());
+        if let Some((namespace, name)) = claim.and_then(|claim| claim.namespace.zip(claim.name)) {
+            changed.claim_changed(&namespace, &name);
+        }
+    });
+    reclaim::start(shared);
 }

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, ObjectReference, Pod, PodStatus, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, PodStatus, Secret, Service,
+};
 use kube::Resource;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use parking_lot::Mutex;
@@ -42,6 +44,8 @@ pub(crate) struct Shared {
     pub pods: Arc<Watch<Pod>>,
     pub config_maps: Arc<Watch<ConfigMap>>,
     pub secrets: Arc<Watch<Secret>>,
+    pub claims: Arc<Watch<PersistentVolumeClaim>>,
+    pub volumes: Arc<Watch<PersistentVolume>>,
     pub services: Arc<Watch<Service>>,
     pub images: Images,
     pub runtime: Runtime,
@@ -53,6 +57,8 @@ pub(crate) struct Shared {
     pub machine: Machine,
     /// By uid; an entry goes when its Pod does.
     pub entries: Mutex<HashMap<String, Arc<Entry>>>,
+    /// Held while a volume is filled from an image: a second container waits until it is whole.
+    pub filling: tokio::sync::Mutex<()>,
     /// Set once everything is being removed: nothing is begun any more.
     pub closing: CancellationToken,
     /// Read while something is made or taken down; written by who removes everything, once nobody does.
@@ -336,6 +342,18 @@ impl Shared {
         }
     }
 
+    /// A claim or its volume has changed: Pods that wait for it are tried again.
+    pub(crate) fn claim_changed(&self, namespace: &str, name: &str) {
+        let entries: Vec<_> =
+            self.entries.lock().values().filter(|e| e.key.namespace == namespace).cloned().collect();
+        for entry in entries {
+            let pod = entry.pod.lock().clone();
+            if pod.is_some_and(|pod| volumes::references(&pod).claims.contains(name)) {
+                self.retry_now(&entry, &[]);
+            }
+        }
+    }
+
     /// A ConfigMap or Secret has changed: Pods that refer to it are tried again, and their files refreshed.
     pub(crate) fn source_changed(self: &Arc<Self>, namespace: &str, name: &str, secret: bool) {
         let entries: Vec<_> =
@@ -394,6 +412,14 @@ impl Sources for Watched<'_> {
 
     fn secret(&self, name: &str) -> Option<Arc<Secret>> {
         self.shared.secrets.get(&ObjectKey::new(&self.namespace, name))
+    }
+
+    fn claim(&self, name: &str) -> Option<Arc<PersistentVolumeClaim>> {
+        self.shared.claims.get(&ObjectKey::new(&self.namespace, name))
+    }
+
+    fn volume(&self, name: &str) -> Option<Arc<PersistentVolume>> {
+        self.shared.volumes.get(&ObjectKey::new("", name))
     }
 }
 

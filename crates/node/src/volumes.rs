@@ -5,8 +5,11 @@
 //!   ..state_0/                  one complete state of projected files
 //!   ..data -> ..state_0         swapped by a rename, so that readers see the old state or the new one
 //!   KEY -> ..data/KEY
+//! POD/volumes/NAME -> PATH      a claim's volume, wherever that lies
 //! ```
 
+mod claims;
+pub(crate) mod copy_up;
 mod files;
 mod mounts;
 mod payload;
@@ -64,6 +67,8 @@ enum Kind {
     Empty { memory: Option<Option<i64>> },
     /// A path of the host, with the type that it must have.
     Host { path: PathBuf, kind: String },
+    /// A claim's volume: its path, with the type that it must have.
+    Claimed { path: PathBuf, kind: String },
     /// Files of ours; on tmpfs where they are secret.
     Files { payload: Payload, secret: bool },
 }
@@ -101,17 +106,13 @@ fn kind_of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<Kind, Conf
         return Ok(Kind::Files { payload, secret });
     }
     if let Some(claim) = &volume.persistent_volume_claim {
-        return Err(ConfigError(format!(
-            "persistentvolumeclaim \"{}\" cannot be mounted: this node offers no persistent volumes; use emptyDir or \
-             hostPath",
-            claim.claim_name
-        )));
+        return claims::of(claim, scope);
     }
     if *volume == (Volume { name: volume.name.clone(), ..Default::default() }) {
         return Ok(Kind::Empty { memory: None });
     }
     Err(ConfigError(
-        "its kind is not offered by this node; use emptyDir, hostPath, configMap, secret, downwardAPI or projected".into(),
+        "its kind is not offered by this node; use emptyDir, hostPath, persistentVolumeClaim, configMap, secret, downwardAPI or projected".into(),
     ))
 }
 
@@ -125,6 +126,10 @@ pub(crate) fn make(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
         };
         match &volume.kind {
             Kind::Host { path, kind } => host_path(path, kind).map_err(fail("use", path))?,
+            Kind::Claimed { path: real, kind } => {
+                claims::make(real, kind, volume.group).map_err(fail("use", real))?;
+                claims::link(&path, real).map_err(fail("link", &path))?;
+            }
             Kind::Empty { memory } => {
                 let fresh = !path.exists();
                 fs::create_dir_all(&path).map_err(fail("create", &path))?;
@@ -221,10 +226,11 @@ pub(crate) fn binds(
             || volume.config_map.is_some()
             || volume.downward_api.is_some()
             || volume.projected.is_some();
+        let claimed = volume.persistent_volume_claim.as_ref().and_then(|c| c.read_only) == Some(true);
         all.push(BindMount {
             source,
             target: PathBuf::from(&mount.mount_path),
-            read_only: projected || mount.read_only == Some(true),
+            read_only: projected || claimed || mount.read_only == Some(true),
         });
     }
     Ok(all)
@@ -259,11 +265,12 @@ fn within(root: &Path, sub_path: &Path) -> Result<PathBuf, ConfigError> {
     Ok(path)
 }
 
-/// The ConfigMaps and Secrets that a Pod refers to: a change of one of them is a reason to look at the Pod.
+/// The ConfigMaps, Secrets and claims that a Pod refers to: a change of one of them is a reason to look at the Pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct References {
     pub config_maps: BTreeSet<String>,
     pub secrets: BTreeSet<String>,
+    pub claims: BTreeSet<String>,
 }
 
 /// Everything a Pod's volumes and variables refer to.
@@ -272,6 +279,7 @@ pub(crate) fn references(pod: &Pod) -> References {
     let Some(spec) = pod.spec.as_ref() else { return all };
     for volume in spec.volumes.iter().flatten() {
         all.config_maps.extend(volume.config_map.iter().map(|c| c.name.clone()));
+        all.claims.extend(volume.persistent_volume_claim.iter().map(|c| c.claim_name.clone()));
         all.secrets.extend(volume.secret.iter().filter_map(|s| s.secret_name.clone()));
         for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
             all.config_maps.extend(source.config_map.iter().map(|c| c.name.clone()));

@@ -285,7 +285,10 @@ async fn start_node(
     tasks: &Tasks,
 ) -> Result<Node> {
     let runtime = open_runtime(data)?;
-    let config = yado_node::Config::new(name, data.dir("pods")?, dns);
+    let config = yado_node::Config {
+        volumes_dir: Some(data.dir("volumes")?),
+        ..yado_node::Config::new(name, data.dir("pods")?, dns)
+    };
     let network = Arc::new(NodeNetwork(net.clone()));
     let (clock, tasks) = (clock.clone(), tasks.clone());
     let node = Node::new(config, watches, images, runtime, network.clone(), network, clock, tasks)?;

@@ -95,6 +95,32 @@ fn today(version: &str, kind: &str) -> Option<Today> {
     })
 }
 
+/// The version that `kind` is served in today, for the kinds that people write most.
+pub fn version_of(kind: &str) -> Option<&'static str> {
+    Some(match kind {
+        "Pod"
+        | "Service"
+        | "ConfigMap"
+        | "Secret"
+        | "Namespace"
+        | "ServiceAccount"
+        | "Endpoints"
+        | "ReplicationController"
+        | "PersistentVolume"
+        | "PersistentVolumeClaim"
+        | "List" => "v1",
+        "Deployment" | "ReplicaSet" | "DaemonSet" | "StatefulSet" => "apps/v1",
+        "Ingress" | "NetworkPolicy" | "IngressClass" => "networking.k8s.io/v1",
+        "Job" | "CronJob" => "batch/v1",
+        "HorizontalPodAutoscaler" => "autoscaling/v2",
+        "PodDisruptionBudget" => "policy/v1",
+        "Role" | "ClusterRole" | "RoleBinding" | "ClusterRoleBinding" => "rbac.authorization.k8s.io/v1",
+        "StorageClass" => "storage.k8s.io/v1",
+        "CustomResourceDefinition" => "apiextensions.k8s.io/v1",
+        _ => return None,
+    })
+}
+
 /// Today's form of `object`; `None` where its kind is gone and nothing can stand for it.
 pub fn modernise(mut object: Value, remarks: &mut Remarks) -> Option<Value> {
     let version = text(&object, "apiVersion");

@@ -7,6 +7,11 @@
 //! | `_PORT._PROTOCOL.SERVICE.NAMESPACE.svc.DOMAIN` | SRV: port and host |
 //! | `10-0-0-1.NAMESPACE.pod.DOMAIN` | that address |
 //! | `SERVICE.service.consul` | the Service in the asker's namespace, else in `default`, else the only one of that name |
+//! | `PORT.SERVICE.service.consul` | the same, and as SRV only its port of that name, as Consul does by tag |
+//! | `host.docker.internal` and its like | the node |
+//!
+//! A Service has further names (`yado.dev/aliases`), which may hold underscores and dots; they stand wherever SERVICE
+//! does. All names are in lower case here: letters differ in nothing else.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -28,7 +33,12 @@ pub struct Zone {
     pub domain: Name,
     /// Reverse names of these ranges are ours.
     pub ranges: Vec<Cidr>,
+    /// The node as its Pods reach it.
+    pub host: Ipv4Addr,
 }
+
+/// Names that programs written for other container engines call their machine by.
+const HOST: [&str; 3] = ["host.docker.internal", "gateway.docker.internal", "host.containers.internal"];
 
 /// What to do with a query.
 #[derive(Debug, PartialEq, Eq)]
@@ -46,6 +56,8 @@ enum Found<'a> {
     Service(&'a ObjectKey, &'a ServiceEntry),
     Endpoint(Ipv4Addr),
     Port(&'a ObjectKey, &'a ServiceEntry, usize),
+    /// A Service of which only one port is asked for.
+    Tagged(&'a ObjectKey, &'a ServiceEntry, usize),
     Address(Ipv4Addr),
     /// A name above others, without records of its own.
     Branch,
@@ -84,6 +96,9 @@ impl Zone {
         if let [own @ .., "consul"] = &labels[..] {
             return self.answer(query, &["consul".to_owned()].into(), consul_name(snapshot, own, namespace));
         }
+        if HOST.contains(&labels.join(".").as_str()) {
+            return self.answer(query, &["internal".to_owned()].into(), Found::Address(self.host));
+        }
         if let [d, c, b, a, "in-addr", "arpa"] = labels[..] {
             let address: Option<Ipv4Addr> = format!("{a}.{b}.{c}.{d}").parse().ok();
             if let Some(address) = address.filter(|a| self.ranges.iter().any(|r| r.contains(*a))) {
@@ -97,6 +112,7 @@ impl Zone {
         let mut answer = Answer::of(Code::NoError, Vec::new());
         let record = |data| Record { name: query.name.clone(), ttl: TTL, data };
         let wants = |kind| query.kind == kind || query.kind == record_type::ANY;
+        let tagged = matches!(found, Found::Tagged(..));
         match found {
             Found::Service(_, ServiceEntry { external_name: Some(target), .. }) => {
                 let target: Name =
@@ -114,7 +130,10 @@ impl Zone {
                     (0..service.ports.len()).for_each(|i| self.add_srv(&mut answer, query, key, service, i));
                 }
             }
-            Found::Port(key, service, index) => {
+            Found::Port(key, service, index) | Found::Tagged(key, service, index) => {
+                if tagged && wants(record_type::A) {
+                    answer.answers.extend(addresses(service).into_iter().map(Data::A).map(record));
+                }
                 if wants(record_type::SRV) {
                     self.add_srv(&mut answer, query, key, service, index);
                 }
@@ -175,9 +194,7 @@ impl Zone {
             if service.cluster_ips.contains(&ip) {
                 return Some(self.service_name(key));
             }
-            let endpoints =
-                service.ports.iter().filter(|_| service.headless).flat_map(|p| p.endpoints.iter());
-            let endpoint = endpoints.into_iter().find(|e| e.address == ip)?;
+            let endpoint = endpoints(service).find(|e| service.headless && e.address == ip)?;
             Some([&[host_label(endpoint)][..], &self.service_name(key)].concat())
         });
         let record = |name| Record { name: query.name.clone(), ttl: TTL, data: Data::Ptr(name) };
@@ -199,32 +216,79 @@ fn cluster_name<'a>(snapshot: &'a Snapshot, own: &[&str]) -> Found<'a> {
             true => Found::Branch,
             false => Found::Nothing,
         },
-        [inner @ .., name, namespace, "svc"] => {
-            let key = ObjectKey::new(*namespace, *name);
-            match snapshot.services.get_key_value(&key) {
-                Some((key, service)) => within_service(key, service, inner),
-                None => Found::Nothing,
-            }
-        }
+        [inner @ .., namespace, "svc"] => named(snapshot, namespace, inner),
         _ => Found::Nothing,
     }
+}
+
+/// What `labels` mean in a namespace: a Service or something within it. Of the names that they may end in, the
+/// shortest is a Service's own, and every other an alias with dots.
+fn named<'a>(snapshot: &'a Snapshot, namespace: &str, labels: &[&str]) -> Found<'a> {
+    for at in (0..labels.len()).rev() {
+        if let Some((key, service)) = service(snapshot, namespace, &labels[at..].join(".")) {
+            return within_service(key, service, &labels[..at]);
+        }
+        if snapshot.aliases.is_empty() {
+            break;
+        }
+    }
+    Found::Nothing
+}
+
+/// The Service of this name or alias.
+fn service<'a>(
+    snapshot: &'a Snapshot,
+    namespace: &str,
+    name: &str,
+) -> Option<(&'a ObjectKey, &'a Arc<ServiceEntry>)> {
+    let key = ObjectKey::new(namespace, name);
+    let own = snapshot.services.get_key_value(&key);
+    own.or_else(|| snapshot.services.get_key_value(snapshot.aliases.get(&key)?))
 }
 
 /// Consul's own form `_NAME._PROTOCOL.service.consul` and a datacenter before `consul` are understood too.
 fn consul_name<'a>(snapshot: &'a Snapshot, own: &[&str], namespace: Option<&str>) -> Found<'a> {
     let name = match own {
-        [name, "service"] | [name, "service", _] => name,
-        [name, protocol, "service"] if name.starts_with('_') && protocol.starts_with('_') => &name[1..],
-        [] | ["service"] => return Found::Branch,
+        [name @ .., "service"] | [name @ .., "service", _] => name,
+        [] => return Found::Branch,
         _ => return Found::Nothing,
     };
-    let named = |namespace: &str| snapshot.services.get_key_value(&ObjectKey::new(namespace, name));
-    let near = namespace.and_then(named).or_else(|| named("default"));
-    let found = near.or_else(|| {
-        let mut all = snapshot.services.iter().filter(|(key, _)| key.name == name);
-        all.next().filter(|_| all.next().is_none())
-    });
-    found.map_or(Found::Nothing, |(key, service)| Found::Service(key, service))
+    let found = match name {
+        [] => return Found::Branch,
+        // A name may begin with an underscore, too, but hardly twice.
+        [name, tag] if name.starts_with('_') && tag.starts_with('_') => {
+            (anywhere(snapshot, &name[1..], namespace), Some(&tag[1..]))
+        }
+        [tag, rest @ ..] => match anywhere(snapshot, &name.join("."), namespace) {
+            None if !rest.is_empty() => (anywhere(snapshot, &rest.join("."), namespace), Some(*tag)),
+            found => (found, None),
+        },
+    };
+    let (Some((key, service)), tag) = found else { return Found::Nothing };
+    match tag {
+        // Of Consul's two readings of the second label, a protocol leaves all ports.
+        None | Some("tcp" | "udp") => Found::Service(key, service),
+        Some(tag) => {
+            let port = service.ports.iter().position(|port| port.name == tag);
+            port.map_or(Found::Nothing, |index| Found::Tagged(key, service, index))
+        }
+    }
+}
+
+/// The Service of this name in the asker's namespace, else in `default`, else the only one of that name.
+fn anywhere<'a>(
+    snapshot: &'a Snapshot,
+    name: &str,
+    namespace: Option<&str>,
+) -> Option<(&'a ObjectKey, &'a Arc<ServiceEntry>)> {
+    let near = namespace.and_then(|near| service(snapshot, near, name));
+    near.or_else(|| service(snapshot, "default", name)).or_else(|| {
+        let own = snapshot.services.keys().filter(|key| key.name == name);
+        let aliased = snapshot.aliases.iter().filter(|(alias, _)| alias.name == name).map(|(_, key)| key);
+        let mut all = own.chain(aliased);
+        let only = all.next().filter(|first| all.all(|other| other == *first))?;
+        snapshot.services.get_key_value(only)
+    })
 }
 
 fn within_service<'a>(key: &'a ObjectKey, service: &'a Arc<ServiceEntry>, inner: &[&str]) -> Found<'a> {
@@ -243,11 +307,11 @@ fn within_service<'a>(key: &'a ObjectKey, service: &'a Arc<ServiceEntry>, inner:
             index.map_or(Found::Nothing, |i| Found::Port(key, service, i))
         }
         [host] if service.headless => {
-            let endpoints = service.ports.iter().flat_map(|p| p.endpoints.iter());
-            let address = endpoints.filter(|e| host_label(e) == **host).find_map(|e| match e.address {
-                IpAddr::V4(address) => Some(address),
-                IpAddr::V6(_) => None,
-            });
+            let address =
+                endpoints(service).filter(|e| host_label(e) == **host).find_map(|e| match e.address {
+                    IpAddr::V4(address) => Some(address),
+                    IpAddr::V6(_) => None,
+                });
             address.map_or(Found::Nothing, Found::Endpoint)
         }
         _ => Found::Nothing,
@@ -260,11 +324,15 @@ fn addresses(service: &ServiceEntry) -> Vec<Ipv4Addr> {
     if !service.headless {
         return service.cluster_ips.iter().filter_map(v4).collect();
     }
-    let mut all: Vec<_> =
-        service.ports.iter().flat_map(|p| p.endpoints.iter()).filter_map(|e| v4(&e.address)).collect();
+    let mut all: Vec<_> = endpoints(service).filter_map(|e| v4(&e.address)).collect();
     all.sort();
     all.dedup();
     all
+}
+
+/// The endpoints of a headless Service, whether it names ports or not.
+fn endpoints(service: &ServiceEntry) -> impl Iterator<Item = &Endpoint> {
+    service.ports.iter().flat_map(|p| p.endpoints.iter()).chain(service.portless.iter())
 }
 
 /// The label of one endpoint: its host name, or its address with dashes.
@@ -301,11 +369,24 @@ mod tests {
             ports: vec![port(vec![endpoint(2, None), endpoint(3, Some("db-0"))])],
             ..Default::default()
         };
+        let aliased = ServiceEntry {
+            cluster_ips: vec![Ipv4Addr::new(10, 96, 0, 7).into()],
+            aliases: vec!["my_db".into(), "my.app".into()],
+            ..plain.clone()
+        };
+        let portless = ServiceEntry {
+            headless: true,
+            portless: vec![endpoint(21, None), endpoint(22, Some("w-0"))].into(),
+            aliases: vec!["any_port".into()],
+            ..Default::default()
+        };
         let external = ServiceEntry { external_name: Some("db.example.com".into()), ..Default::default() };
         let to = |name: &str| ServiceEntry { external_name: Some(name.into()), ..Default::default() };
         let services = [
             ("web", "shop", plain.clone()),
             ("db", "shop", headless),
+            ("my-db", "shop", aliased),
+            ("any-port", "shop", portless),
             ("out", "shop", external),
             ("near", "shop", to("web.shop.svc.Cluster.local.")),
             ("farther", "shop", to("near.shop.svc.cluster.local")),
@@ -315,16 +396,16 @@ mod tests {
         ];
         let more = [("web", "default", ServiceEntry { cluster_ips: vec![], ..plain })];
         let all = services.into_iter().chain(more);
-        Snapshot {
-            services: all.map(|(n, ns, s)| (ObjectKey::new(ns, n), Arc::new(s))).collect(),
-            ..Default::default()
-        }
+        let services: std::collections::BTreeMap<_, _> =
+            all.map(|(n, ns, s)| (ObjectKey::new(ns, n), Arc::new(s))).collect();
+        Snapshot { aliases: crate::routing::aliases(&services), services, ..Default::default() }
     }
 
     fn check(name: &str, kind: u16, namespace: Option<&str>, expect: &str) {
         let zone = Zone {
             domain: vec!["cluster".into(), "local".into()],
             ranges: vec![Cidr { address: Ipv4Addr::new(10, 192, 0, 0), prefix: 16 }],
+            host: Ipv4Addr::new(10, 192, 0, 1),
         };
         let labels = name.split('.').map(str::to_owned).collect();
         let query = parse(&query(1, &labels, kind)).expect("a query");
@@ -385,6 +466,22 @@ mod tests {
             ("4.0.192.10.in-addr.arpa", PTR, "NoSuchName"),
             ("8.8.8.8.in-addr.arpa", PTR, "forward"),
             ("example.com", A, "forward"),
+            // Names that are no DNS labels stand wherever the Service's own does.
+            ("my_db.shop.svc.cluster.local", A, "NoError 10.96.0.7"),
+            ("My_DB.shop.svc.cluster.local", AAAA, "NoError"),
+            ("My.App.shop.svc.cluster.local", A, "NoError 10.96.0.7"),
+            ("app.shop.svc.cluster.local", A, "NoSuchName"),
+            ("my_db.default.svc.cluster.local", A, "NoSuchName"),
+            ("_redis._tcp.my_db.shop.svc.cluster.local", SRV, "NoError 6379 my-db.shop.svc.cluster.local"),
+            ("_redis._tcp.my.app.shop.svc.cluster.local", SRV, "NoError 6379 my-db.shop.svc.cluster.local"),
+            // Without ports a name stands for the Pods.
+            ("any-port.shop.svc.cluster.local", A, "NoError 10.192.0.21, 10.192.0.22"),
+            ("any_port.shop.svc.cluster.local", A, "NoError 10.192.0.21, 10.192.0.22"),
+            ("w-0.any-port.shop.svc.cluster.local", A, "NoError 10.192.0.22"),
+            ("any-port.shop.svc.cluster.local", SRV, "NoError"),
+            ("22.0.192.10.in-addr.arpa", PTR, "NoError w-0.any-port.shop.svc.cluster.local"),
+            ("host.docker.internal", A, "NoError 10.192.0.1"),
+            ("docker.internal", A, "forward"),
         ] {
             check(name, kind, None, expect);
         }
@@ -399,6 +496,16 @@ mod tests {
         check("db.service.consul", A, Some("other"), "NoError 10.192.0.2, 10.192.0.3");
         check("web.service.consul", SRV, Some("shop"), "NoError 6379 web.shop.svc.cluster.local");
         check("none.service.consul", A, None, "NoSuchName");
+        check("my_db.service.consul", A, Some("other"), "NoError 10.96.0.7");
+        check("my.app.service.dc1.consul", A, Some("shop"), "NoError 10.96.0.7");
+        check("my_db.service.consul", SRV, Some("shop"), "NoError 6379 my-db.shop.svc.cluster.local");
+        check("any_port.service.consul", A, None, "NoError 10.192.0.21, 10.192.0.22");
+        check("redis.web.service.consul", A, Some("shop"), "NoError 10.96.0.5");
+        check("redis.web.service.consul", SRV, Some("shop"), "NoError 6379 web.shop.svc.cluster.local");
+        check("none.web.service.consul", SRV, Some("shop"), "NoSuchName");
+        check("_web._tcp.service.consul", SRV, Some("shop"), "NoError 6379 web.shop.svc.cluster.local");
+        check("_web._redis.service.consul", SRV, Some("shop"), "NoError 6379 web.shop.svc.cluster.local");
+        check("out.service.consul", A, Some("shop"), "follow 1 db.example.com");
         check("consul", A, None, "NoError");
     }
 }

@@ -8,6 +8,8 @@ use super::*;
 pub(crate) struct Given {
     pub config_maps: Vec<ConfigMap>,
     pub secrets: Vec<Secret>,
+    pub claims: Vec<PersistentVolumeClaim>,
+    pub volumes: Vec<PersistentVolume>,
 }
 
 impl Sources for Given {
@@ -18,6 +20,14 @@ impl Sources for Given {
     fn secret(&self, name: &str) -> Option<Arc<Secret>> {
         self.secrets.iter().find(|s| s.metadata.name.as_deref() == Some(name)).cloned().map(Arc::new)
     }
+
+    fn claim(&self, name: &str) -> Option<Arc<PersistentVolumeClaim>> {
+        self.claims.iter().find(|c| c.metadata.name.as_deref() == Some(name)).cloned().map(Arc::new)
+    }
+
+    fn volume(&self, name: &str) -> Option<Arc<PersistentVolume>> {
+        self.volumes.iter().find(|v| v.metadata.name.as_deref() == Some(name)).cloned().map(Arc::new)
+    }
 }
 
 /// Two objects that tests refer to.
@@ -27,6 +37,8 @@ pub(crate) fn given() -> Given {
     Given {
         config_maps: vec![serde_json::from_value(map).expect("a ConfigMap")],
         secrets: vec![serde_json::from_value(secret).expect("a Secret")],
+        claims: Vec::new(),
+        volumes: Vec::new(),
     }
 }
 

@@ -15,6 +15,7 @@ use crate::container::{self, Ingredients};
 use crate::environment::{self, ConfigError};
 use crate::images::{self, Step, Unavailable};
 use crate::lifecycle::{ContainerRecord, Waiting, find_container};
+use crate::volumes::copy_up;
 use crate::{hooks, security, volumes};
 
 /// The waiting reason of what a change of a ConfigMap or Secret may mend.
@@ -99,6 +100,10 @@ async fn configure(
     let invalid = |ConfigError(message)| Failure { reason: CONFIG_ERROR, message };
     let env = shared.with_scope(entry, pod, |scope| environment::of(container, scope)).map_err(invalid)?;
     let binds = volumes::binds(&entry.dir.volumes(), spec, container, &env).map_err(invalid)?;
+    let empty = shared.with_scope(entry, pod, |scope| {
+        copy_up::wanted(&entry.dir.volumes(), spec, container, scope.sources)
+    });
+    fill(shared, entry, empty, &image).await?;
     let profiles = shared.config.data_dir.join("seccomp");
     let identity = security::of(spec, container, &image.config.user, &profiles).map_err(invalid)?;
     let specified = container::specify(Ingredients {
@@ -116,6 +121,23 @@ async fn configure(
         machine_memory: shared.machine.memory.units(),
     });
     specified.map_err(invalid)
+}
+
+/// Copies what the image has at the places of volumes that are empty and want it.
+async fn fill(
+    shared: &Shared,
+    entry: &Entry,
+    empty: Vec<copy_up::Wanted>,
+    image: &Image,
+) -> Result<(), Failure> {
+    if empty.is_empty() {
+        return Ok(());
+    }
+    let _filling = shared.filling.lock().await;
+    let (layers, scratch) = (image.layers.clone(), entry.dir.scratch());
+    let filled = tokio::task::spawn_blocking(move || copy_up::fill(&empty, &layers, &scratch)).await;
+    let filled = filled.unwrap_or_else(|panicked| Err(panicked.to_string()));
+    filled.map_err(|message| Failure { reason: "CreateContainerError", message })
 }
 
 /// As users know it: the digest at the registry where there is one, else the image's own.

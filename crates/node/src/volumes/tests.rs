@@ -129,9 +129,7 @@ fn what_cannot_be_made_is_named() {
     );
     check(
         json!([{"name": "c", "persistentVolumeClaim": {"claimName": "x"}}]),
-        expect![[
-            r#"MountVolume.SetUp failed for volume "c" : persistentvolumeclaim "x" cannot be mounted: this node offers no persistent volumes; use emptyDir or hostPath"#
-        ]],
+        expect![[r#"MountVolume.SetUp failed for volume "c" : persistentvolumeclaim "x" not found"#]],
     );
 }
 
@@ -230,4 +228,176 @@ fn references_are_found() {
     let found = references(&pod);
     assert_eq!(found.secrets.into_iter().collect::<Vec<_>>(), ["s1", "s2"]);
     assert_eq!(found.config_maps.into_iter().collect::<Vec<_>>(), ["c1", "c2"]);
+}
+
+/// A claim `data` and its volume, as `change` makes them.
+fn with_claim(change: impl FnOnce(&mut Value, &mut Value)) -> Given {
+    let mut claim = json!({
+        "metadata": {"name": "data", "namespace": "n", "uid": "c1"},
+        "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"},
+    });
+    let mut volume = json!({
+        "metadata": {"name": "pv"},
+        "spec": {"hostPath": {"path": "/nowhere/pv", "type": "DirectoryOrCreate"},
+            "claimRef": {"namespace": "n", "name": "data", "uid": "c1"}},
+    });
+    change(&mut claim, &mut volume);
+    let mut given = given();
+    given
+        .claims
+        .extend(serde_json::from_value::<k8s_openapi::api::core::v1::PersistentVolumeClaim>(claim).ok());
+    given.volumes.extend(serde_json::from_value::<k8s_openapi::api::core::v1::PersistentVolume>(volume).ok());
+    given
+}
+
+/// C10: a claim leads to its volume's directory, or says why it does not.
+#[test]
+fn c10_a_claim_leads_to_its_volume() {
+    let check = |change: fn(&mut Value, &mut Value), expect: Expect| {
+        let pod = pod(json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]), json!([]));
+        let said = match planned(&pod, &with_claim(change)) {
+            Ok(all) => format!("{:?}", all[0].kind),
+            Err(error) => error.to_string(),
+        };
+        expect.assert_eq(&said);
+    };
+    check(|_, _| {}, expect![[r#"Claimed { path: "/nowhere/pv", kind: "DirectoryOrCreate" }"#]]);
+    check(
+        |_, volume| volume["spec"] = json!({"local": {"path": "/mnt/disk"}}),
+        expect![[r#"Claimed { path: "/mnt/disk", kind: "Directory" }"#]],
+    );
+    check(
+        |claim, _| claim["metadata"]["name"] = json!("other"),
+        expect![[r#"MountVolume.SetUp failed for volume "v" : persistentvolumeclaim "data" not found"#]],
+    );
+    check(
+        |claim, _| claim["status"] = json!({"phase": "Pending"}),
+        expect![[
+            r#"MountVolume.SetUp failed for volume "v" : persistentvolumeclaim "data" is not bound to a volume yet"#
+        ]],
+    );
+    check(
+        |claim, _| claim["status"] = json!({"phase": "Lost"}),
+        expect![[
+            r#"MountVolume.SetUp failed for volume "v" : persistentvolumeclaim "data" has lost its volume"#
+        ]],
+    );
+    check(
+        |_, volume| volume["metadata"]["name"] = json!("x"),
+        expect![[
+            r#"MountVolume.SetUp failed for volume "v" : persistentvolume "pv" of claim "data" not found"#
+        ]],
+    );
+    check(
+        |_, volume| volume["spec"]["claimRef"]["uid"] = json!("c2"),
+        expect![[
+            r#"MountVolume.SetUp failed for volume "v" : persistentvolumeclaim "data" is not the claim that its volume is bound to"#
+        ]],
+    );
+    check(
+        |_, volume| volume["spec"] = json!({"nfs": {"server": "s", "path": "/"}}),
+        expect![[
+            r#"MountVolume.SetUp failed for volume "v" : persistentvolume "pv" is of a kind that this node does not offer; use hostPath or local"#
+        ]],
+    );
+    check(
+        |_, volume| volume["spec"]["volumeMode"] = json!("Block"),
+        expect![[
+            r#"MountVolume.SetUp failed for volume "v" : persistentvolume "pv" is a block device, which this node does not offer"#
+        ]],
+    );
+    check(
+        |_, volume| volume["spec"]["hostPath"]["path"] = json!("/a/../etc"),
+        expect![[
+            r#"MountVolume.SetUp failed for volume "v" : persistentvolume "pv" must name an absolute path without "..""#
+        ]],
+    );
+}
+
+/// C10: the directory is mounted, read-only where asked for, by part where asked for, and outlives the Pod.
+#[test]
+fn c10_a_claims_volume_is_mounted_and_stays() {
+    let place = tempfile::tempdir().expect("a directory");
+    let path = place.path().join("pv");
+    let mut given = with_claim(|_, _| {});
+    if let Some(host) = given.volumes[0].spec.as_mut().and_then(|s| s.host_path.as_mut()) {
+        host.path = path.to_string_lossy().into_owned();
+    }
+    let pod = pod(
+        json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}},
+            {"name": "r", "persistentVolumeClaim": {"claimName": "data", "readOnly": true}}]),
+        json!([{"name": "v", "mountPath": "/v"}, {"name": "r", "mountPath": "/r"},
+            {"name": "v", "mountPath": "/s", "subPath": "a/b", "readOnly": true}]),
+    );
+    let made = Made::new(&pod, &given).expect("made");
+    assert_eq!(fs::metadata(&path).expect("a directory").mode() & 0o7777, 0o777);
+    let spec = pod.spec.as_ref().expect("a specification");
+    let binds = binds(made.0.path(), spec, &spec.containers[0], &[]).expect("binds");
+    let seen: Vec<_> = binds.iter().map(|b| (b.source.canonicalize().expect("there"), b.read_only)).collect();
+    assert_eq!(seen, [(path.clone(), false), (path.clone(), true), (path.join("a/b"), true)]);
+    fs::write(path.join("kept"), "").expect("a file");
+    drop(made);
+    assert!(path.join("kept").exists());
+}
+
+/// What the image has comes into an empty volume, once, with owners and modes; layers count as in a container.
+#[test]
+fn an_empty_volume_is_filled_from_the_image() {
+    if !root() {
+        return;
+    }
+    let place = tempfile::tempdir().expect("a directory");
+    let at = |name: &str| place.path().join(name);
+    let (upper, lower) = (at("upper"), at("lower"));
+    for dir in ["lower/data/sub", "upper/data", "upper/real", "volumes/v", "volumes/away", "pod"] {
+        fs::create_dir_all(at(dir)).expect("a directory");
+    }
+    fs::write(lower.join("data/old"), "1").expect("a file");
+    fs::write(lower.join("data/hidden"), "1").expect("a file");
+    fs::write(lower.join("data/sub/deep"), "2").expect("a file");
+    fs::write(upper.join("data/old"), "3").expect("a file");
+    // Deleted by the upper layer, in the overlay's own words.
+    nix::sys::stat::mknod(
+        &upper.join("data/hidden"),
+        nix::sys::stat::SFlag::S_IFCHR,
+        nix::sys::stat::Mode::empty(),
+        0,
+    )
+    .expect("a whiteout");
+    symlink("sub/deep", upper.join("data/link")).expect("a link");
+    symlink("/data", upper.join("real/alias")).expect("a link");
+    fs::set_permissions(upper.join("data"), fs::Permissions::from_mode(0o2750)).expect("a mode");
+    chown(upper.join("data"), Some(999), Some(998)).expect("an owner");
+    chown(upper.join("data/old"), Some(999), Some(5)).expect("an owner");
+
+    let mut given =
+        with_claim(|claim, _| claim["metadata"]["annotations"] = json!({"yado.dev/copy-up": "true"}));
+    let mounts = json!([{"name": "v", "mountPath": "/real/alias"}, {"name": "away", "mountPath": "/none"},
+        {"name": "v", "mountPath": "/x", "subPath": "data"}]);
+    let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}},
+        {"name": "away", "persistentVolumeClaim": {"claimName": "data"}}]);
+    let pod = pod(volumes, mounts);
+    let spec = pod.spec.as_ref().expect("a specification");
+    let wanted = |given: &Given| copy_up::wanted(&at("volumes"), spec, &spec.containers[0], given);
+    let all = wanted(&given);
+    assert_eq!(all.len(), 2);
+    let layers = [upper.clone(), lower.clone()];
+    copy_up::fill(&all, &layers, &at("pod/image")).expect("filled");
+    assert!(!at("pod/image").exists());
+    assert_eq!(listing(&at("volumes/v")), "link 644 2\nold 644 3\nsub/deep 644 2\n");
+    let v = fs::metadata(at("volumes/v")).expect("there");
+    assert_eq!((v.uid(), v.gid(), v.mode() & 0o7777), (999, 998, 0o2750));
+    let old = fs::metadata(at("volumes/v/old")).expect("there");
+    assert_eq!((old.uid(), old.gid()), (999, 5));
+    assert_eq!(fs::read_link(at("volumes/v/link")).expect("a link"), Path::new("sub/deep"));
+    assert_eq!(listing(&at("volumes/away")), "");
+
+    // What is there is never touched again, but what was broken off is begun again.
+    fs::write(at("volumes/v/old"), "mine").expect("a file");
+    assert_eq!(wanted(&given).len(), 1, "only the one where the image has nothing");
+    fs::write(at("volumes/v/.yado-copying"), "").expect("a file");
+    copy_up::fill(&wanted(&given), &layers[1..], &at("pod/image")).expect("filled");
+    assert_eq!(fs::read_to_string(at("volumes/v/old")).expect("text"), "mine", "this image has no /real");
+    given.claims.clear();
+    assert!(wanted(&given).is_empty());
 }

@@ -9,3 +9,4 @@ mod kubectl;
 mod lives;
 mod network;
 mod pods;
+mod published;
