@@ -118,8 +118,8 @@ fn documents_are_objects_or_mistakes_with_a_place() {
             "a.txt",
             good.into(),
             expect![[r#"
-            a.txt: is in no format known here: name an Appfile, a Procfile, or a .yaml, .yml or .json manifest
-        "#]],
+                a.txt: is in no format known here: name an Appfile, a compose file, a Procfile, or a .yaml, .yml or .json manifest
+            "#]],
         ),
     ] {
         check(name, &text, expect);
