@@ -30,7 +30,9 @@ pub fn files_in(directory: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
         let path = entry.map_err(broken)?.path();
         let manifest = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
         let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
-        if manifest && !hidden && path.is_file() {
+        // The user's edits of objects are none themselves.
+        let overlay = path.file_name().is_some_and(|n| n == crate::output::overlay::FILE);
+        if manifest && !hidden && !overlay && path.is_file() {
             files.push(path);
         }
     }

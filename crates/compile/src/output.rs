@@ -7,6 +7,9 @@ use std::{
 
 pub use yaml::yaml;
 
+pub mod compose;
+pub mod overlay;
+
 use crate::{Compiled, Object};
 
 mod yaml;

@@ -1,0 +1,134 @@
+//! Names and ports of a service, from the Services that lead to its Pods.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{Container, Service};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::{Value, json};
+use yado_types::labels;
+
+use super::{Writer, shape::Shape};
+use crate::workload::known_ports;
+
+/// How a service is reached.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Reach {
+    /// Further names, other than the service's own.
+    pub aliases: BTreeSet<String>,
+    pub ports: Vec<Value>,
+    pub expose: Vec<Value>,
+}
+
+impl Writer<'_> {
+    /// Names and ports by which `shape` is reached.
+    pub(super) fn reach(&mut self, shape: &Shape, built: bool) -> Reach {
+        let mut reach = Reach::default();
+        let mut published: Vec<(u16, String, Value)> = Vec::new();
+        let pod = shape.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+        let container = shape.template.spec.as_ref().and_then(|s| s.containers.first());
+        let services: Vec<Service> =
+            self.named.iter().filter(|(s, _)| selects(s, &pod)).map(|(s, _)| s.clone()).collect();
+        for service in services {
+            let name = service.metadata.name.clone().unwrap_or_default();
+            self.used.insert(format!("{}/{name}", service.metadata.namespace.as_deref().unwrap_or_default()));
+            let spec = service.spec.clone().unwrap_or_default();
+            let outer = matches!(spec.type_.as_deref(), Some("LoadBalancer" | "NodePort"));
+            let generated = ["public", "local", "ports"].iter().any(|s| name.ends_with(&format!("-{s}")));
+            // A Service that only publishes is no name to connect to.
+            if !(outer && generated && name.starts_with(shape.metadata.name.as_deref().unwrap_or_default())) {
+                reach.aliases.insert(name.clone());
+            }
+            if let Some(more) = service.metadata.annotations.as_ref().and_then(|a| a.get(labels::ALIASES)) {
+                reach.aliases.extend(more.split(',').map(Into::into));
+            }
+            let local = spec.load_balancer_source_ranges.iter().flatten().any(|r| r.starts_with("127."));
+            for port in spec.ports.iter().flatten() {
+                let target = target(&port.target_port, port.port, container);
+                let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
+                if outer {
+                    let outside = match spec.type_.as_deref() {
+                        Some("NodePort") => port.node_port,
+                        _ => Some(port.port),
+                    };
+                    published.push((target, protocol.clone(), short(outside, target, &protocol, local)));
+                } else if i32::from(target) != port.port {
+                    self.warn(shape, format!("port {} of {name} leads to {target}: others have to connect to {target}", port.port));
+                }
+            }
+        }
+        reach.aliases.remove(&shape.service);
+        self.listed(shape, built, container, published, &mut reach);
+        reach
+    }
+
+    /// Puts ports in the order in which the container lists them, and exposes the rest.
+    fn listed(
+        &mut self,
+        shape: &Shape,
+        built: bool,
+        container: Option<&Container>,
+        mut published: Vec<(u16, String, Value)>,
+        reach: &mut Reach,
+    ) {
+        let own: Vec<(u16, String)> = container
+            .iter()
+            .flat_map(|c| c.ports.iter().flatten())
+            .filter_map(|p| {
+                Some((u16::try_from(p.container_port).ok()?, p.protocol.clone().unwrap_or_else(|| "TCP".into())))
+            })
+            .collect();
+        let place = |port: &(u16, String, Value)| {
+            own.iter().position(|(p, protocol)| *p == port.0 && *protocol == port.1).unwrap_or(usize::MAX)
+        };
+        published.sort_by_key(place);
+        let image = container.and_then(|c| c.image.as_deref()).unwrap_or_default();
+        let known = if built { &[] } else { known_ports::of_image(image) };
+        for (port, protocol) in &own {
+            let there = published.iter().any(|(p, pr, _)| p == port && pr == protocol);
+            // What the image is known for need not be said.
+            if !there && !(protocol == "TCP" && known.contains(port)) {
+                let suffix = if protocol == "TCP" { String::new() } else { format!("/{}", protocol.to_lowercase()) };
+                reach.expose.push(format!("{port}{suffix}").into());
+            }
+        }
+        for host in container.iter().flat_map(|c| c.ports.iter().flatten()).filter(|p| p.host_port.is_some()) {
+            let protocol = host.protocol.clone().unwrap_or_else(|| "TCP".into());
+            let target = u16::try_from(host.container_port).unwrap_or_default();
+            published.push((target, protocol.clone(), short(host.host_port, target, &protocol, false)));
+        }
+        reach.ports = published.into_iter().map(|(_, _, port)| port).collect();
+        if shape.template.spec.as_ref().is_some_and(|s| s.host_network == Some(true)) {
+            reach.ports.clear();
+        }
+    }
+}
+
+fn selects(service: &Service, pod: &BTreeMap<String, String>) -> bool {
+    let Some(spec) = &service.spec else { return false };
+    // A name that several services share is a label of its own.
+    let shared = |key: &String| key.starts_with("alias.yado.dev/");
+    spec.selector.as_ref().is_some_and(|s| !s.is_empty() && s.iter().all(|(k, v)| pod.get(k) == Some(v) && !shared(k)))
+}
+
+fn target(target: &Option<IntOrString>, port: i32, container: Option<&Container>) -> u16 {
+    let number = match target {
+        Some(IntOrString::Int(n)) => *n,
+        Some(IntOrString::String(name)) => container
+            .and_then(|c| c.ports.as_ref()?.iter().find(|p| p.name.as_ref() == Some(name)))
+            .map_or(port, |p| p.container_port),
+        None => port,
+    };
+    u16::try_from(number).unwrap_or_default()
+}
+
+/// `8080:80`, `127.0.0.1:8080:80/udp`, or `80` where the machine chooses.
+fn short(outside: Option<i32>, target: u16, protocol: &str, local: bool) -> Value {
+    let address = if local { "127.0.0.1:" } else { "" };
+    let outside = match outside {
+        Some(port) => format!("{address}{port}:"),
+        None if local => format!("{address}:"),
+        None => String::new(),
+    };
+    let suffix = if protocol == "TCP" { String::new() } else { format!("/{}", protocol.to_lowercase()) };
+    json!(format!("{outside}{target}{suffix}"))
+}

@@ -1,0 +1,269 @@
+//! Volumes of a service, and the sections of the file that they need.
+
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::{ConfigMapVolumeSource, Container, KeyToPath, PodSpec, SecretVolumeSource, Volume, VolumeMount},
+};
+use serde_json::{Map, Value, json};
+
+use super::{Writer, deploy::memory, escaped, shape::Shape};
+
+/// What of a service follows from its mounts.
+#[derive(Default)]
+pub(super) struct Mounts {
+    pub volumes: Vec<Value>,
+    pub tmpfs: Vec<Value>,
+    pub configs: Vec<Value>,
+    pub secrets: Vec<Value>,
+    pub shm_size: Option<String>,
+    pub devices: Vec<Value>,
+}
+
+impl Writer<'_> {
+    pub(super) fn mounts(&mut self, shape: &Shape, pod: &PodSpec, container: &Container) -> Mounts {
+        let mut all = Mounts::default();
+        for mount in container.volume_mounts.iter().flatten() {
+            let Some(volume) = pod.volumes.iter().flatten().find(|v| v.name == mount.name) else {
+                // A StatefulSet's own claims have no volume in its Pod.
+                let name = format!("{}-{}", mount.name, shape.service);
+                self.volumes.insert(name.clone(), Value::Null);
+                all.volumes.push(with_options(&name, mount));
+                continue;
+            };
+            self.mount(shape, pod, volume, mount, &mut all);
+        }
+        all
+    }
+
+    fn mount(&mut self, shape: &Shape, pod: &PodSpec, volume: &Volume, mount: &VolumeMount, all: &mut Mounts) {
+        if let Some(claim) = &volume.persistent_volume_claim {
+            self.claim(&claim.claim_name);
+            all.volumes.push(with_options(&claim.claim_name, mount));
+        } else if let Some(host) = &volume.host_path {
+            all.volumes.push(bind(&host.path, host.type_.as_deref(), mount));
+        } else if let Some(empty) = &volume.empty_dir {
+            let size = empty.size_limit.as_ref().map(|q| memory(&q.0));
+            let in_memory = empty.medium.as_deref() == Some("Memory");
+            let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
+            let users = containers.filter(|c| c.volume_mounts.iter().flatten().any(|m| m.name == volume.name)).count();
+            match (in_memory, size) {
+                (true, Some(size)) if mount.mount_path == "/dev/shm" => all.shm_size = Some(size),
+                (true, size) => {
+                    let options = size.map_or(String::new(), |s| format!(":size={s}"));
+                    all.tmpfs.push(format!("{}{options}", mount.mount_path).into());
+                }
+                (false, _) if users > 1 => {
+                    let name = format!("{}-{}", shape.service, volume.name);
+                    self.volumes.insert(name.clone(), Value::Null);
+                    all.volumes.push(with_options(&name, mount));
+                }
+                (false, _) if mount.read_only == Some(true) => {
+                    all.volumes.push(json!({"type": "volume", "target": mount.mount_path, "read_only": true}));
+                }
+                (false, _) => all.volumes.push(mount.mount_path.clone().into()),
+            }
+        } else if let Some(secret) = &volume.secret {
+            self.secret_volume(secret, mount, all);
+        } else if let Some(map) = &volume.config_map {
+            self.config_volume(map, mount, all);
+        } else if let Some(projected) = &volume.projected {
+            for source in projected.sources.iter().flatten() {
+                if let Some(secret) = &source.secret {
+                    let whole = SecretVolumeSource {
+                        secret_name: Some(secret.name.clone()),
+                        items: secret.items.clone(),
+                        ..SecretVolumeSource::default()
+                    };
+                    self.secret_volume(&whole, mount, all);
+                } else if let Some(map) = &source.config_map {
+                    let whole = ConfigMapVolumeSource {
+                        name: map.name.clone(),
+                        items: map.items.clone(),
+                        ..ConfigMapVolumeSource::default()
+                    };
+                    self.config_volume(&whole, mount, all);
+                } else {
+                    self.warn(shape, format!("a source of volume {} is left out", volume.name));
+                }
+            }
+        } else if let Some(nfs) = &volume.nfs {
+            let options = format!("addr={}{}", nfs.server, if nfs.read_only == Some(true) { ",ro" } else { "" });
+            let options = json!({"type": "nfs", "o": options, "device": format!(":{}", nfs.path)});
+            self.volumes.insert(volume.name.clone(), json!({"driver_opts": options}));
+            all.volumes.push(with_options(&volume.name, mount));
+        } else if let Some(image) = volume.image.as_ref().and_then(|i| i.reference.as_ref()) {
+            all.volumes.push(json!({"type": "image", "source": image, "target": mount.mount_path}));
+        } else {
+            self.warn(shape, format!("volume {} is left out, as compose has no word for its kind", volume.name));
+        }
+    }
+
+    fn claim(&mut self, name: &str) {
+        let Some(claim) = self.claims.get(name) else {
+            self.volumes.insert(name.into(), json!({"external": true, "name": name}));
+            return;
+        };
+        let mut section = Map::new();
+        let spec = claim.spec.clone().unwrap_or_default();
+        let size = spec.resources.and_then(|r| r.requests).and_then(|r| r.get("storage").map(|q| q.0.clone()));
+        if let Some(size) = size.filter(|s| s != "1Gi") {
+            section.insert("driver_opts".into(), json!({"size": memory(&size)}));
+        }
+        let labels: Map<String, Value> = claim
+            .metadata
+            .annotations
+            .iter()
+            .flatten()
+            .filter(|(key, _)| crate::workload::pod::is_annotation_key(key))
+            .map(|(k, v)| (k.clone(), Value::from(escaped(v))))
+            .collect();
+        if !labels.is_empty() {
+            section.insert("labels".into(), labels.into());
+        }
+        let section = if section.is_empty() { Value::Null } else { section.into() };
+        self.volumes.insert(name.into(), section);
+    }
+
+    fn secret_volume(&mut self, volume: &SecretVolumeSource, mount: &VolumeMount, all: &mut Mounts) {
+        let name = volume.secret_name.clone().unwrap_or_default();
+        let data: Vec<(String, ByteString)> = self.keys.get(&name).map_or_else(Vec::new, |s| {
+            let text = s.string_data.iter().flatten().map(|(k, v)| (k.clone(), ByteString(v.clone().into_bytes())));
+            s.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).chain(text).collect()
+        });
+        let items = items(volume.items.as_deref(), data.iter().map(|(k, _)| k));
+        for item in items.iter().filter(|i| wanted(mount, i)) {
+            let key = if name == crate::workload::name::sanitised(&item.key, 63) { item.key.clone() } else { format!("{name}-{}", item.key) };
+            let section = match data.iter().find(|(k, _)| *k == item.key) {
+                Some((_, ByteString(bytes))) => {
+                    let file = format!("secrets/{key}");
+                    self.file(&file, bytes.clone());
+                    json!({"file": format!("./{file}")})
+                }
+                None => json!({"external": true, "name": name}),
+            };
+            let labels = self.keys.get(&name).and_then(|s| s.metadata.annotations.clone()).unwrap_or_default();
+            self.secrets.insert(key.clone(), with_labels(section, labels));
+            let target = target(mount, item);
+            let target = target.strip_prefix("/run/secrets/").unwrap_or(&target);
+            all.secrets.push(reference(&key, target, target == key, item.mode));
+        }
+    }
+
+    fn config_volume(&mut self, volume: &ConfigMapVolumeSource, mount: &VolumeMount, all: &mut Mounts) {
+        let name = &volume.name;
+        let map = self.maps.get(name).cloned().unwrap_or_default();
+        let (text, binary) = (map.data.unwrap_or_default(), map.binary_data.unwrap_or_default());
+        let items = items(volume.items.as_deref(), text.keys().chain(binary.keys()));
+        for item in items.iter().filter(|i| wanted(mount, i)) {
+            let key = if *name == crate::workload::name::sanitised(&item.key, 63) { item.key.clone() } else { format!("{name}-{}", item.key) };
+            let section = match (text.get(&item.key), binary.get(&item.key)) {
+                (Some(text), _) => json!({"content": escaped(text)}),
+                (None, Some(ByteString(bytes))) => {
+                    let file = format!("configs/{key}");
+                    self.file(&file, bytes.clone());
+                    json!({"file": format!("./{file}")})
+                }
+                (None, None) => json!({"external": true, "name": name}),
+            };
+            self.configs.insert(key.clone(), with_labels(section, map.metadata.annotations.clone().unwrap_or_default()));
+            let target = target(mount, item);
+            let usual = target == format!("/{key}");
+            all.configs.push(reference(&key, &target, usual, item.mode));
+        }
+    }
+
+    fn file(&mut self, name: &str, content: Vec<u8>) {
+        if self.files.iter().all(|(known, _)| known != name) {
+            self.files.push((name.into(), content));
+        }
+    }
+}
+
+fn with_labels(mut section: Value, labels: std::collections::BTreeMap<String, String>) -> Value {
+    let labels: Map<String, Value> = labels
+        .into_iter()
+        .filter(|(k, _)| crate::workload::pod::is_annotation_key(k))
+        .map(|(k, v)| (k, Value::from(escaped(&v))))
+        .collect();
+    if !labels.is_empty() {
+        section["labels"] = labels.into();
+    }
+    section
+}
+
+/// All keys where none are chosen.
+fn items<'a>(chosen: Option<&[KeyToPath]>, all: impl Iterator<Item = &'a String>) -> Vec<KeyToPath> {
+    match chosen {
+        Some(items) => items.to_vec(),
+        None => all.map(|k| KeyToPath { key: k.clone(), path: k.clone(), mode: None }).collect(),
+    }
+}
+
+/// Whether a mount of one file is of this one.
+fn wanted(mount: &VolumeMount, item: &KeyToPath) -> bool {
+    mount.sub_path.as_ref().is_none_or(|sub| *sub == item.path)
+}
+
+fn target(mount: &VolumeMount, item: &KeyToPath) -> String {
+    match &mount.sub_path {
+        Some(_) => mount.mount_path.clone(),
+        None => format!("{}/{}", mount.mount_path.trim_end_matches('/'), item.path),
+    }
+}
+
+fn reference(key: &str, target: &str, usual: bool, mode: Option<i32>) -> Value {
+    if usual && mode.is_none() {
+        return key.into();
+    }
+    let mut reference = json!({"source": key, "target": target});
+    if let Some(mode) = mode {
+        reference["mode"] = mode.into();
+    }
+    reference
+}
+
+/// A named volume, in short where that says all.
+fn with_options(source: &str, mount: &VolumeMount) -> Value {
+    match &mount.sub_path {
+        None => short(source, mount),
+        Some(sub) => {
+            let mut long = json!({"type": "volume", "source": source, "target": mount.mount_path});
+            if mount.read_only == Some(true) {
+                long["read_only"] = true.into();
+            }
+            long["volume"] = json!({"subpath": sub});
+            long
+        }
+    }
+}
+
+fn short(source: &str, mount: &VolumeMount) -> Value {
+    let mut options: Vec<&str> = Vec::new();
+    if mount.read_only == Some(true) {
+        options.push("ro");
+    }
+    match mount.mount_propagation.as_deref() {
+        Some("Bidirectional") => options.push("rshared"),
+        Some("HostToContainer") => options.push("rslave"),
+        _ => {}
+    }
+    let options = if options.is_empty() { String::new() } else { format!(":{}", options.join(",")) };
+    escaped(&format!("{source}:{}{options}", mount.mount_path)).into()
+}
+
+fn bind(path: &str, type_: Option<&str>, mount: &VolumeMount) -> Value {
+    let source = match &mount.sub_path {
+        Some(sub) => format!("{}/{sub}", path.trim_end_matches('/')),
+        None => path.into(),
+    };
+    // The short form makes a directory where there is nothing.
+    if type_ == Some("Directory") || source.contains(':') {
+        let mut long = json!({"type": "bind", "source": escaped(&source), "target": mount.mount_path});
+        if mount.read_only == Some(true) {
+            long["read_only"] = true.into();
+        }
+        long["bind"] = json!({"create_host_path": false});
+        return long;
+    }
+    short(&source, mount)
+}
