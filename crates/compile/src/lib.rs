@@ -277,17 +277,21 @@ impl Compiled {
 /// Compiles what `path` names: a directory with an `Appfile`, a `Procfile` or manifests (looked for in that order),
 /// or one such file.
 ///
+/// The user's own edits, in [`output::overlay::FILE`] beside the description, are laid over the objects.
+///
 /// # Errors
 ///
 /// Every mistake found, not only the first, each with its place.
 pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
-    match describe(path)? {
+    let mut compiled = match describe(path)? {
         Description::Application(file) => appfile::compile(&file, options),
         Description::Units(files, name) => fleet::compile(&files, &name, options),
         Description::Compose(path) => compose::compile(&path, options),
         Description::Manifests(files, name) => manifest::compile(&files, &name),
         Description::Rendered(renderer, name) => manifest::compile_rendered(&renderer, &name),
-    }
+    }?;
+    output::overlay::apply(&mut compiled)?;
+    Ok(compiled)
 }
 
 enum Description {

@@ -122,13 +122,15 @@ impl<'a> Writer<'a> {
         for (service, _) in &self.named {
             let Some(spec) = &service.spec else { continue };
             let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-            let (Some(target), Some(network)) = (&spec.external_name, namespace.strip_prefix("network-")) else {
+            let (Some(target), Some(network)) = (&spec.external_name, namespace.strip_prefix("network-"))
+            else {
                 continue;
             };
             if target.starts_with(&start) {
                 let names = all.entry(network.into()).or_default();
                 names.extend(service.metadata.name.clone().filter(|n| n != object));
-                self.used.insert(format!("{namespace}/{}", service.metadata.name.as_deref().unwrap_or_default()));
+                self.used
+                    .insert(format!("{namespace}/{}", service.metadata.name.as_deref().unwrap_or_default()));
             }
         }
         all
@@ -139,8 +141,17 @@ impl<'a> Writer<'a> {
         for object in &self.compiled.objects {
             let ours = object.value["metadata"]["labels"][labels::APP_MANAGED_BY] == labels::MANAGED_BY_YADO;
             let said = match object.kind() {
-                "Deployment" | "DaemonSet" | "Job" | "StatefulSet" | "Pod" | "ReplicaSet" | "ReplicationController"
-                | "Namespace" | "ConfigMap" | "Secret" | "PersistentVolumeClaim" => true,
+                "Deployment"
+                | "DaemonSet"
+                | "Job"
+                | "StatefulSet"
+                | "Pod"
+                | "ReplicaSet"
+                | "ReplicationController"
+                | "Namespace"
+                | "ConfigMap"
+                | "Secret"
+                | "PersistentVolumeClaim" => true,
                 "Service" => {
                     let key = format!("{}/{}", object.namespace().unwrap_or_default(), object.name());
                     self.used.contains(&key)
@@ -150,7 +161,8 @@ impl<'a> Writer<'a> {
                 _ => false,
             };
             if !said {
-                let sentence = format!("{} {} is left out, as compose has no word for it", object.kind(), object.name());
+                let sentence =
+                    format!("{} {} is left out, as compose has no word for it", object.kind(), object.name());
                 self.warnings.push(Diagnostic::of_file(&object.source, sentence));
             }
         }

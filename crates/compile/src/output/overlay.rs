@@ -90,7 +90,10 @@ fn apply_file(compiled: &mut Compiled, path: &Path) -> Result<(), Diagnostics> {
 fn lay(objects: &mut [Object], patch: &Value, at: &Position, found: &mut Findings) {
     let (kind, name) = (patch["kind"].as_str(), patch["metadata"]["name"].as_str());
     let (Some(kind), Some(name)) = (kind, name) else {
-        return found.error(at, "a document of an overlay has a kind and a metadata.name: those of the object it changes");
+        return found.error(
+            at,
+            "a document of an overlay has a kind and a metadata.name: those of the object it changes",
+        );
     };
     let wanted = |object: &&mut Object| {
         let version = patch["apiVersion"].as_str();
@@ -107,8 +110,15 @@ fn lay(objects: &mut [Object], patch: &Value, at: &Position, found: &mut Finding
     }
     if !any {
         let known: Vec<&str> = objects.iter().filter(|o| o.kind() == kind).map(Object::name).collect();
-        let known = if known.is_empty() { format!("there is no {kind}") } else { format!("there are {}", known.join(", ")) };
-        found.warnings.push(Diagnostic::new(at, format!("{kind} {name} is not there, so this changes nothing: {known}")));
+        let known = if known.is_empty() {
+            format!("there is no {kind}")
+        } else {
+            format!("there are {}", known.join(", "))
+        };
+        found.warnings.push(Diagnostic::new(
+            at,
+            format!("{kind} {name} is not there, so this changes nothing: {known}"),
+        ));
     }
 }
 
@@ -141,7 +151,8 @@ fn merge_map(value: &mut Map<String, Value>, patch: Map<String, Value>) {
 
 /// Entries that are named go into those of the same name; a list of anything else is taken as a whole.
 fn merge_list(value: &mut Vec<Value>, patch: Vec<Value>, field: &str) {
-    let named = |list: &[Value], key: &str| list.iter().all(|e| e.get(key).is_some() || e.get("$patch").is_some());
+    let named =
+        |list: &[Value], key: &str| list.iter().all(|e| e.get(key).is_some() || e.get("$patch").is_some());
     let keys = LIST_KEYS.iter().find(|(known, _)| *known == field).map_or(&[][..], |(_, keys)| keys);
     let Some(key) = keys.iter().find(|key| named(value, key) && named(&patch, key)) else {
         *value = patch.into_iter().map(without_words).collect();
@@ -205,7 +216,7 @@ mod tests {
                   - name: B
                     value: '3'
                 - name: b
-                  image: y
+                  image: 'y'
                   args:
                   - '1'
                   - '2'

@@ -15,7 +15,13 @@ use super::{
 };
 
 impl Writer<'_> {
-    pub(super) fn deploy(&mut self, shape: &Shape, pod: &PodSpec, container: &Container, first: bool) -> Map<String, Value> {
+    pub(super) fn deploy(
+        &mut self,
+        shape: &Shape,
+        pod: &PodSpec,
+        container: &Container,
+        first: bool,
+    ) -> Map<String, Value> {
         let mut deploy = Map::new();
         if first {
             self.mode(shape, &mut deploy);
@@ -54,14 +60,17 @@ impl Writer<'_> {
         }
         let update = match &shape.update {
             Some(Rolling::By { surge, unavailable, watch }) => {
-                let (order, at_once) = if *surge > 0 { ("start-first", surge) } else { ("stop-first", unavailable) };
+                let (order, at_once) =
+                    if *surge > 0 { ("start-first", surge) } else { ("stop-first", unavailable) };
                 let mut update = json!({"parallelism": at_once, "order": order});
                 if *watch > 0 {
                     update["monitor"] = format!("{watch}s").into();
                 }
                 update
             }
-            Some(Rolling::Recreate) if !mounts_claim(shape) => json!({"parallelism": 0, "order": "stop-first"}),
+            Some(Rolling::Recreate) if !mounts_claim(shape) => {
+                json!({"parallelism": 0, "order": "stop-first"})
+            }
             _ => return,
         };
         deploy.insert("update_config".into(), update);
@@ -112,7 +121,9 @@ impl Writer<'_> {
         }
         let wished = node.preferred_during_scheduling_ignored_during_execution.unwrap_or_default();
         let requirements = terms.into_iter().take(1).flat_map(|t| t.match_expressions.unwrap_or_default());
-        for one in requirements.chain(wished.into_iter().flat_map(|w| w.preference.match_expressions.unwrap_or_default())) {
+        for one in requirements
+            .chain(wished.into_iter().flat_map(|w| w.preference.match_expressions.unwrap_or_default()))
+        {
             match constraint(&one) {
                 Some(text) => constraints.push(text),
                 None => self.warn(shape, format!("its node affinity on {} is left out", one.key)),
@@ -131,7 +142,10 @@ impl Writer<'_> {
         if !spread.is_empty() {
             placement.insert("preferences".into(), spread.into());
         }
-        if affinity.pod_anti_affinity.is_some_and(|a| a.required_during_scheduling_ignored_during_execution.is_some()) {
+        if affinity
+            .pod_anti_affinity
+            .is_some_and(|a| a.required_during_scheduling_ignored_during_execution.is_some())
+        {
             placement.insert("max_replicas_per_node".into(), 1.into());
         }
         if affinity.pod_affinity.is_some() {
@@ -146,7 +160,8 @@ impl Writer<'_> {
 fn mounts_claim(shape: &Shape) -> bool {
     let pod = shape.template.spec.as_ref();
     pod.is_some_and(|p| {
-        p.host_network == Some(true) || p.volumes.iter().flatten().any(|v| v.persistent_volume_claim.is_some())
+        p.host_network == Some(true)
+            || p.volumes.iter().flatten().any(|v| v.persistent_volume_claim.is_some())
     })
 }
 

@@ -17,7 +17,9 @@ impl Writer<'_> {
                 all.extend(map.data.iter().flatten().map(|(k, v)| (format!("{prefix}{k}"), v.clone())));
             } else if let Some(secret) = from.secret_ref.as_ref().and_then(|r| self.keys.get(&r.name)) {
                 let data = secret.data.iter().flatten();
-                all.extend(data.map(|(k, v)| (format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned())));
+                all.extend(
+                    data.map(|(k, v)| (format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned())),
+                );
             } else {
                 self.warn(shape, "an envFrom is left out, as what it names is not here");
             }
@@ -28,7 +30,10 @@ impl Writer<'_> {
                 Some(source) => match self.referred(source) {
                     Some(value) => value,
                     None => {
-                        self.warn(shape, format!("variable {name} is left out, as its value is known only to Kubernetes"));
+                        self.warn(
+                            shape,
+                            format!("variable {name} is left out, as its value is known only to Kubernetes"),
+                        );
                         continue;
                     }
                 },
@@ -45,7 +50,11 @@ impl Writer<'_> {
         }
         let reference = source.secret_key_ref.as_ref()?;
         let secret = self.keys.get(&reference.name)?;
-        let data = secret.data.as_ref().and_then(|d| d.get(&reference.key)).map(|b| String::from_utf8_lossy(&b.0).into_owned());
+        let data = secret
+            .data
+            .as_ref()
+            .and_then(|d| d.get(&reference.key))
+            .map(|b| String::from_utf8_lossy(&b.0).into_owned());
         data.or_else(|| secret.string_data.as_ref()?.get(&reference.key).cloned())
     }
 }

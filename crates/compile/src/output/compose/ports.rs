@@ -52,7 +52,13 @@ impl Writer<'_> {
                     };
                     published.push((target, protocol.clone(), short(outside, target, &protocol, local)));
                 } else if i32::from(target) != port.port {
-                    self.warn(shape, format!("port {} of {name} leads to {target}: others have to connect to {target}", port.port));
+                    self.warn(
+                        shape,
+                        format!(
+                            "port {} of {name} leads to {target}: others have to connect to {target}",
+                            port.port
+                        ),
+                    );
                 }
             }
         }
@@ -74,7 +80,10 @@ impl Writer<'_> {
             .iter()
             .flat_map(|c| c.ports.iter().flatten())
             .filter_map(|p| {
-                Some((u16::try_from(p.container_port).ok()?, p.protocol.clone().unwrap_or_else(|| "TCP".into())))
+                Some((
+                    u16::try_from(p.container_port).ok()?,
+                    p.protocol.clone().unwrap_or_else(|| "TCP".into()),
+                ))
             })
             .collect();
         let place = |port: &(u16, String, Value)| {
@@ -87,11 +96,13 @@ impl Writer<'_> {
             let there = published.iter().any(|(p, pr, _)| p == port && pr == protocol);
             // What the image is known for need not be said.
             if !there && !(protocol == "TCP" && known.contains(port)) {
-                let suffix = if protocol == "TCP" { String::new() } else { format!("/{}", protocol.to_lowercase()) };
+                let suffix =
+                    if protocol == "TCP" { String::new() } else { format!("/{}", protocol.to_lowercase()) };
                 reach.expose.push(format!("{port}{suffix}").into());
             }
         }
-        for host in container.iter().flat_map(|c| c.ports.iter().flatten()).filter(|p| p.host_port.is_some()) {
+        for host in container.iter().flat_map(|c| c.ports.iter().flatten()).filter(|p| p.host_port.is_some())
+        {
             let protocol = host.protocol.clone().unwrap_or_else(|| "TCP".into());
             let target = u16::try_from(host.container_port).unwrap_or_default();
             published.push((target, protocol.clone(), short(host.host_port, target, &protocol, false)));
@@ -107,7 +118,9 @@ fn selects(service: &Service, pod: &BTreeMap<String, String>) -> bool {
     let Some(spec) = &service.spec else { return false };
     // A name that several services share is a label of its own.
     let shared = |key: &String| key.starts_with("alias.yado.dev/");
-    spec.selector.as_ref().is_some_and(|s| !s.is_empty() && s.iter().all(|(k, v)| pod.get(k) == Some(v) && !shared(k)))
+    spec.selector
+        .as_ref()
+        .is_some_and(|s| !s.is_empty() && s.iter().all(|(k, v)| pod.get(k) == Some(v) && !shared(k)))
 }
 
 fn target(target: &Option<IntOrString>, port: i32, container: Option<&Container>) -> u16 {

@@ -22,11 +22,13 @@ impl Writer<'_> {
     /// Adds the services of one thing that runs Pods.
     pub(super) fn services_of(&mut self, shape: &Shape, services: &mut Map<String, Value>) {
         let Some(pod) = shape.template.spec.clone() else { return };
-        let annotations = shape.template.metadata.as_ref().and_then(|m| m.annotations.clone()).unwrap_or_default();
+        let annotations =
+            shape.template.metadata.as_ref().and_then(|m| m.annotations.clone()).unwrap_or_default();
         let users: BTreeMap<String, String> = annotation(&annotations, labels::USERS);
         for (place, container) in pod.containers.iter().enumerate() {
             let first = place == 0;
-            let name = if first { shape.service.clone() } else { self.further_name(shape, container, services) };
+            let name =
+                if first { shape.service.clone() } else { self.further_name(shape, container, services) };
             let mut service = self.container(shape, &pod, container, first);
             if let Some(user) = users.get(&container.name) {
                 service.insert("user".into(), escaped(user).into());
@@ -42,7 +44,8 @@ impl Writer<'_> {
     }
 
     fn further_name(&self, shape: &Shape, container: &Container, services: &Map<String, Value>) -> String {
-        let taken = services.contains_key(&container.name) || self.shapes.iter().any(|s| s.service == container.name);
+        let taken =
+            services.contains_key(&container.name) || self.shapes.iter().any(|s| s.service == container.name);
         if taken || self.compiled.namespace.is_none() {
             format!("{}-{}", shape.service, container.name)
         } else {
@@ -50,7 +53,13 @@ impl Writer<'_> {
         }
     }
 
-    fn container(&mut self, shape: &Shape, pod: &PodSpec, container: &Container, first: bool) -> Map<String, Value> {
+    fn container(
+        &mut self,
+        shape: &Shape,
+        pod: &PodSpec,
+        container: &Container,
+        first: bool,
+    ) -> Map<String, Value> {
         let mut service = Map::new();
         let image = container.image.clone().unwrap_or_default();
         let build = self.compiled.builds.iter().find(|b| b.image == image).cloned();
@@ -110,11 +119,15 @@ impl Writer<'_> {
                     section["target"] = escaped(target).into();
                 }
                 if !args.is_empty() {
-                    section["args"] = args.iter().map(|(k, v)| (k.clone(), Value::from(escaped(v)))).collect();
+                    section["args"] =
+                        args.iter().map(|(k, v)| (k.clone(), Value::from(escaped(v)))).collect();
                 }
             }
             BuildHow::Source { .. } => {
-                self.warn(shape, "its image is built from sources, which docker compose cannot: build and push it first");
+                self.warn(
+                    shape,
+                    "its image is built from sources, which docker compose cannot: build and push it first",
+                );
             }
         }
         section
@@ -123,14 +136,17 @@ impl Writer<'_> {
     fn security(&mut self, container: &Container, pod: &PodSpec, service: &mut Map<String, Value>) {
         let context = container.security_context.clone().unwrap_or_default();
         let whole = pod.security_context.clone().unwrap_or_default();
-        for (key, on) in [("privileged", context.privileged), ("read_only", context.read_only_root_filesystem)] {
+        for (key, on) in
+            [("privileged", context.privileged), ("read_only", context.read_only_root_filesystem)]
+        {
             if on == Some(true) {
                 service.insert(key.into(), true.into());
             }
         }
         let user = context.run_as_user.or(whole.run_as_user);
         if let Some(user) = user {
-            let group = context.run_as_group.or(whole.run_as_group).map_or(String::new(), |g| format!(":{g}"));
+            let group =
+                context.run_as_group.or(whole.run_as_group).map_or(String::new(), |g| format!(":{g}"));
             service.insert("user".into(), format!("{user}{group}").into());
         }
         let capabilities = context.capabilities.unwrap_or_default();
@@ -154,9 +170,12 @@ impl Writer<'_> {
             None => {}
         }
         if let Some(selinux) = context.se_linux_options {
-            for (key, value) in
-                [("user", selinux.user), ("role", selinux.role), ("type", selinux.type_), ("level", selinux.level)]
-            {
+            for (key, value) in [
+                ("user", selinux.user),
+                ("role", selinux.role),
+                ("type", selinux.type_),
+                ("level", selinux.level),
+            ] {
                 options.extend(value.map(|v| format!("label:{key}:{v}")));
             }
         }
@@ -168,7 +187,13 @@ impl Writer<'_> {
         }
     }
 
-    fn health(&mut self, shape: &Shape, container: &Container, env: &[(String, String)], service: &mut Map<String, Value>) {
+    fn health(
+        &mut self,
+        shape: &Shape,
+        container: &Container,
+        env: &[(String, String)],
+        service: &mut Map<String, Value>,
+    ) {
         if container.liveness_probe.is_some() {
             self.warn(shape, "its liveness probe is left out, as compose restarts nothing that is unwell");
         }
@@ -196,7 +221,10 @@ impl Writer<'_> {
                 };
                 let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
                 let url = format!("{scheme}://127.0.0.1:{port}{}", get.path.as_deref().unwrap_or("/"));
-                json!(["CMD-SHELL", escaped(&format!("curl -fsko /dev/null {url} || wget -qO /dev/null {url}"))])
+                json!([
+                    "CMD-SHELL",
+                    escaped(&format!("curl -fsko /dev/null {url} || wget -qO /dev/null {url}"))
+                ])
             }
             // A port that is listened on is what ports and expose say.
             _ => return,
@@ -262,7 +290,13 @@ impl Writer<'_> {
     }
 
     /// What the Pod says for its first container.
-    fn of_pod(&mut self, shape: &Shape, pod: &PodSpec, annotations: &BTreeMap<String, String>, service: &mut Map<String, Value>) {
+    fn of_pod(
+        &mut self,
+        shape: &Shape,
+        pod: &PodSpec,
+        annotations: &BTreeMap<String, String>,
+        service: &mut Map<String, Value>,
+    ) {
         match shape.runs {
             Runs::Always => drop(service.insert("restart".into(), "unless-stopped".into())),
             Runs::Once(0) => drop(service.insert("restart".into(), "no".into())),
@@ -290,12 +324,17 @@ impl Writer<'_> {
         }
         names(pod, service);
         if let Some(context) = &pod.security_context {
-            let sysctls: Map<String, Value> =
-                context.sysctls.iter().flatten().map(|s| (s.name.clone(), escaped(&s.value).into())).collect();
+            let sysctls: Map<String, Value> = context
+                .sysctls
+                .iter()
+                .flatten()
+                .map(|s| (s.name.clone(), escaped(&s.value).into()))
+                .collect();
             if !sysctls.is_empty() {
                 service.insert("sysctls".into(), sysctls.into());
             }
-            let mut groups: Vec<String> = context.supplemental_groups.iter().flatten().map(ToString::to_string).collect();
+            let mut groups: Vec<String> =
+                context.supplemental_groups.iter().flatten().map(ToString::to_string).collect();
             groups.extend(context.fs_group.map(|g| g.to_string()));
             if !groups.is_empty() {
                 service.insert("group_add".into(), groups.into());
@@ -304,15 +343,26 @@ impl Writer<'_> {
         self.annotated(shape, annotations, service);
     }
 
-    fn annotated(&mut self, shape: &Shape, annotations: &BTreeMap<String, String>, service: &mut Map<String, Value>) {
+    fn annotated(
+        &mut self,
+        shape: &Shape,
+        annotations: &BTreeMap<String, String>,
+        service: &mut Map<String, Value>,
+    ) {
         let ulimits: BTreeMap<String, Value> = annotation(annotations, labels::ULIMITS);
         if !ulimits.is_empty() {
             service.insert("ulimits".into(), json!(ulimits));
         }
         let mut all: BTreeMap<String, String> = annotation(annotations, pod::LABELS);
-        all.extend(annotations.iter().filter(|(k, _)| pod::is_annotation_key(k)).map(|(k, v)| (k.clone(), v.clone())));
+        all.extend(
+            annotations
+                .iter()
+                .filter(|(k, _)| pod::is_annotation_key(k))
+                .map(|(k, v)| (k.clone(), v.clone())),
+        );
         if !all.is_empty() {
-            let all: Map<String, Value> = all.into_iter().map(|(k, v)| (escaped(&k), escaped(&v).into())).collect();
+            let all: Map<String, Value> =
+                all.into_iter().map(|(k, v)| (escaped(&k), escaped(&v).into())).collect();
             service.insert("labels".into(), all.into());
         }
         let needed: BTreeMap<String, String> = annotation(annotations, labels::DEPENDS_ON);
@@ -336,12 +386,21 @@ impl Writer<'_> {
     }
 
     /// Init containers: hooks of this service where they came from such, else services that have to end well first.
-    fn before(&mut self, shape: &Shape, pod: &PodSpec, service: &mut Map<String, Value>, services: &mut Map<String, Value>) {
+    fn before(
+        &mut self,
+        shape: &Shape,
+        pod: &PodSpec,
+        service: &mut Map<String, Value>,
+        services: &mut Map<String, Value>,
+    ) {
         let mut hooks = Vec::new();
         for init in pod.init_containers.iter().flatten() {
             if init.name.starts_with("pre-start-") {
-                let mut hook = json!({"command": init.command.iter().flatten().map(|w| escaped(w)).collect::<Vec<_>>()});
-                if let Some(image) = init.image.as_ref().filter(|i| Some(i.as_str()) != service["image"].as_str()) {
+                let mut hook =
+                    json!({"command": init.command.iter().flatten().map(|w| escaped(w)).collect::<Vec<_>>()});
+                if let Some(image) =
+                    init.image.as_ref().filter(|i| Some(i.as_str()) != service["image"].as_str())
+                {
                     hook["image"] = escaped(image).into();
                 }
                 if let Some(directory) = &init.working_dir {
@@ -447,6 +506,9 @@ fn component_of(shape: &Shape) -> Option<&String> {
 }
 
 /// A JSON annotation; nothing where it is not there or not as expected.
-fn annotation<T: serde::de::DeserializeOwned + Default>(annotations: &BTreeMap<String, String>, key: &str) -> T {
+fn annotation<T: serde::de::DeserializeOwned + Default>(
+    annotations: &BTreeMap<String, String>,
+    key: &str,
+) -> T {
     annotations.get(key).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
 }

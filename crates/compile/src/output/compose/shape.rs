@@ -93,11 +93,12 @@ fn shape(object: &Object) -> Option<Shape> {
         "DaemonSet" => {
             let all: DaemonSet = typed(object)?;
             let spec = all.spec?;
-            let update = spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref()).map(|r| Rolling::By {
-                surge: number(&r.max_surge),
-                unavailable: number(&r.max_unavailable),
-                watch: spec.min_ready_seconds.unwrap_or(0),
-            });
+            let update =
+                spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref()).map(|r| Rolling::By {
+                    surge: number(&r.max_surge),
+                    unavailable: number(&r.max_unavailable),
+                    watch: spec.min_ready_seconds.unwrap_or(0),
+                });
             base(all.metadata, spec.template, None, Runs::Everywhere, update)
         }
         "Job" => {

@@ -2,7 +2,9 @@
 
 use k8s_openapi::{
     ByteString,
-    api::core::v1::{ConfigMapVolumeSource, Container, KeyToPath, PodSpec, SecretVolumeSource, Volume, VolumeMount},
+    api::core::v1::{
+        ConfigMapVolumeSource, Container, KeyToPath, PodSpec, SecretVolumeSource, Volume, VolumeMount,
+    },
 };
 use serde_json::{Map, Value, json};
 
@@ -35,7 +37,14 @@ impl Writer<'_> {
         all
     }
 
-    fn mount(&mut self, shape: &Shape, pod: &PodSpec, volume: &Volume, mount: &VolumeMount, all: &mut Mounts) {
+    fn mount(
+        &mut self,
+        shape: &Shape,
+        pod: &PodSpec,
+        volume: &Volume,
+        mount: &VolumeMount,
+        all: &mut Mounts,
+    ) {
         if let Some(claim) = &volume.persistent_volume_claim {
             self.claim(&claim.claim_name);
             all.volumes.push(with_options(&claim.claim_name, mount));
@@ -45,7 +54,9 @@ impl Writer<'_> {
             let size = empty.size_limit.as_ref().map(|q| memory(&q.0));
             let in_memory = empty.medium.as_deref() == Some("Memory");
             let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
-            let users = containers.filter(|c| c.volume_mounts.iter().flatten().any(|m| m.name == volume.name)).count();
+            let users = containers
+                .filter(|c| c.volume_mounts.iter().flatten().any(|m| m.name == volume.name))
+                .count();
             match (in_memory, size) {
                 (true, Some(size)) if mount.mount_path == "/dev/shm" => all.shm_size = Some(size),
                 (true, size) => {
@@ -58,7 +69,8 @@ impl Writer<'_> {
                     all.volumes.push(with_options(&name, mount));
                 }
                 (false, _) if mount.read_only == Some(true) => {
-                    all.volumes.push(json!({"type": "volume", "target": mount.mount_path, "read_only": true}));
+                    all.volumes
+                        .push(json!({"type": "volume", "target": mount.mount_path, "read_only": true}));
                 }
                 (false, _) => all.volumes.push(mount.mount_path.clone().into()),
             }
@@ -87,14 +99,18 @@ impl Writer<'_> {
                 }
             }
         } else if let Some(nfs) = &volume.nfs {
-            let options = format!("addr={}{}", nfs.server, if nfs.read_only == Some(true) { ",ro" } else { "" });
+            let options =
+                format!("addr={}{}", nfs.server, if nfs.read_only == Some(true) { ",ro" } else { "" });
             let options = json!({"type": "nfs", "o": options, "device": format!(":{}", nfs.path)});
             self.volumes.insert(volume.name.clone(), json!({"driver_opts": options}));
             all.volumes.push(with_options(&volume.name, mount));
         } else if let Some(image) = volume.image.as_ref().and_then(|i| i.reference.as_ref()) {
             all.volumes.push(json!({"type": "image", "source": image, "target": mount.mount_path}));
         } else {
-            self.warn(shape, format!("volume {} is left out, as compose has no word for its kind", volume.name));
+            self.warn(
+                shape,
+                format!("volume {} is left out, as compose has no word for its kind", volume.name),
+            );
         }
     }
 
@@ -105,7 +121,8 @@ impl Writer<'_> {
         };
         let mut section = Map::new();
         let spec = claim.spec.clone().unwrap_or_default();
-        let size = spec.resources.and_then(|r| r.requests).and_then(|r| r.get("storage").map(|q| q.0.clone()));
+        let size =
+            spec.resources.and_then(|r| r.requests).and_then(|r| r.get("storage").map(|q| q.0.clone()));
         if let Some(size) = size.filter(|s| s != "1Gi") {
             section.insert("driver_opts".into(), json!({"size": memory(&size)}));
         }
@@ -127,12 +144,17 @@ impl Writer<'_> {
     fn secret_volume(&mut self, volume: &SecretVolumeSource, mount: &VolumeMount, all: &mut Mounts) {
         let name = volume.secret_name.clone().unwrap_or_default();
         let data: Vec<(String, ByteString)> = self.keys.get(&name).map_or_else(Vec::new, |s| {
-            let text = s.string_data.iter().flatten().map(|(k, v)| (k.clone(), ByteString(v.clone().into_bytes())));
+            let text =
+                s.string_data.iter().flatten().map(|(k, v)| (k.clone(), ByteString(v.clone().into_bytes())));
             s.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone())).chain(text).collect()
         });
         let items = items(volume.items.as_deref(), data.iter().map(|(k, _)| k));
         for item in items.iter().filter(|i| wanted(mount, i)) {
-            let key = if name == crate::workload::name::sanitised(&item.key, 63) { item.key.clone() } else { format!("{name}-{}", item.key) };
+            let key = if name == crate::workload::name::sanitised(&item.key, 63) {
+                item.key.clone()
+            } else {
+                format!("{name}-{}", item.key)
+            };
             let section = match data.iter().find(|(k, _)| *k == item.key) {
                 Some((_, ByteString(bytes))) => {
                     let file = format!("secrets/{key}");
@@ -141,7 +163,8 @@ impl Writer<'_> {
                 }
                 None => json!({"external": true, "name": name}),
             };
-            let labels = self.keys.get(&name).and_then(|s| s.metadata.annotations.clone()).unwrap_or_default();
+            let labels =
+                self.keys.get(&name).and_then(|s| s.metadata.annotations.clone()).unwrap_or_default();
             self.secrets.insert(key.clone(), with_labels(section, labels));
             let target = target(mount, item);
             let target = target.strip_prefix("/run/secrets/").unwrap_or(&target);
@@ -155,7 +178,11 @@ impl Writer<'_> {
         let (text, binary) = (map.data.unwrap_or_default(), map.binary_data.unwrap_or_default());
         let items = items(volume.items.as_deref(), text.keys().chain(binary.keys()));
         for item in items.iter().filter(|i| wanted(mount, i)) {
-            let key = if *name == crate::workload::name::sanitised(&item.key, 63) { item.key.clone() } else { format!("{name}-{}", item.key) };
+            let key = if *name == crate::workload::name::sanitised(&item.key, 63) {
+                item.key.clone()
+            } else {
+                format!("{name}-{}", item.key)
+            };
             let section = match (text.get(&item.key), binary.get(&item.key)) {
                 (Some(text), _) => json!({"content": escaped(text)}),
                 (None, Some(ByteString(bytes))) => {
@@ -165,7 +192,10 @@ impl Writer<'_> {
                 }
                 (None, None) => json!({"external": true, "name": name}),
             };
-            self.configs.insert(key.clone(), with_labels(section, map.metadata.annotations.clone().unwrap_or_default()));
+            self.configs.insert(
+                key.clone(),
+                with_labels(section, map.metadata.annotations.clone().unwrap_or_default()),
+            );
             let target = target(mount, item);
             let usual = target == format!("/{key}");
             all.configs.push(reference(&key, &target, usual, item.mode));
