@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use yado_oci::image::Image;
-use yado_oci::spec::{BindMount, ContainerSpec, LogSpec};
+use yado_oci::spec::{BindMount, ContainerSpec, HostRoot, Limit, LogSpec};
 
 use crate::environment::{ConfigError, expand};
 use crate::lifecycle::ContainerRecord;
@@ -86,6 +86,9 @@ pub(crate) struct Ingredients<'a> {
     pub node_name: &'a str,
     pub domain: &'a str,
     pub machine_memory: i64,
+    /// What stays hidden of the machine where the image is its own root.
+    pub host: Option<HostRoot>,
+    pub limits: BTreeMap<String, Limit>,
 }
 
 /// What the runtime is told.
@@ -97,13 +100,15 @@ pub(crate) fn specify(from: Ingredients) -> Result<ContainerSpec, ConfigError> {
         (LABEL_NAME.to_owned(), container.name.clone()),
         (LABEL_ATTEMPT.to_owned(), from.attempt.to_string()),
         (LABEL_IMAGE.to_owned(), from.image.id.clone()),
-        (LABEL_STOP_SIGNAL.to_owned(), stop_signal(from.image).to_string()),
+        (LABEL_STOP_SIGNAL.to_owned(), stop_signal(container, from.image).to_string()),
     ]);
     let cwd = container.working_dir.as_deref().filter(|d| !d.is_empty());
     let cwd = cwd.unwrap_or(&from.image.config.working_dir);
     Ok(ContainerSpec {
         id: ContainerRecord::id(&container.name, from.attempt),
         layers: from.image.layers.clone(),
+        host: from.host.clone(),
+        limits: from.limits.clone(),
         read_only_root: from.identity.read_only_root,
         args,
         env: environment(&from),
@@ -191,14 +196,29 @@ fn with_own_files(from: &Ingredients) -> Vec<BindMount> {
     all
 }
 
-/// The number of the image's stop signal, SIGTERM by default.
-pub(crate) fn stop_signal(image: &Image) -> i32 {
-    let name = image.config.stop_signal.trim();
-    if let Ok(number) = name.parse() {
-        return number;
-    }
-    let full = if name.starts_with("SIG") { name.to_owned() } else { format!("SIG{name}") };
-    full.parse::<nix::sys::signal::Signal>().map_or(libc::SIGTERM, |s| s as i32)
+/// The number of the signal that asks a container to end: its own, else its image's, else SIGTERM.
+pub(crate) fn stop_signal(container: &Container, image: &Image) -> i32 {
+    let own = container.lifecycle.as_ref().and_then(|l| l.stop_signal.as_deref());
+    let name = own.unwrap_or(&image.config.stop_signal).trim().to_ascii_uppercase();
+    signal_number(name.strip_prefix("SIG").unwrap_or(&name)).unwrap_or(libc::SIGTERM)
+}
+
+/// A number, or a name without `SIG`, real-time ones counted as Kubernetes and Docker do: `RTMIN+3`, `RTMAX-1`.
+fn signal_number(name: &str) -> Option<i32> {
+    /// The C library keeps the first two real-time signals to itself.
+    const REAL_TIME: std::ops::RangeInclusive<i32> = 34..=64;
+    let offset = |text: &str, sign| {
+        if text.is_empty() { Some(0) } else { text.strip_prefix(sign)?.parse::<i32>().ok() }
+    };
+    let number = if let Some(rest) = name.strip_prefix("RTMIN") {
+        REAL_TIME.start().checked_add(offset(rest, '+')?)?
+    } else if let Some(rest) = name.strip_prefix("RTMAX") {
+        REAL_TIME.end().checked_sub(offset(rest, '-')?)?
+    } else {
+        let known = || format!("SIG{name}").parse::<nix::sys::signal::Signal>().map(|s| s as i32).ok();
+        return name.parse().ok().filter(|n| (1..=64).contains(n)).or_else(known);
+    };
+    REAL_TIME.contains(&number).then_some(number)
 }
 
 #[cfg(test)]
@@ -242,12 +262,20 @@ mod tests {
             image: &image,
             env: vec![("WHO".into(), "me".into())],
             binds: crate::volumes::binds(&dir.volumes(), &spec, &spec.containers[0], &[]).expect("no mounts"),
-            identity: crate::security::of(&spec, &spec.containers[0], &image.config.user, "/p".as_ref())
-                .expect("plain"),
+            identity: crate::security::of(
+                &spec,
+                &spec.containers[0],
+                &image.config.user,
+                None,
+                "/p".as_ref(),
+            )
+            .expect("plain"),
             dir: &dir,
             node_name: "n",
             domain: "cluster.local",
             machine_memory: 1 << 30,
+            host: None,
+            limits: BTreeMap::new(),
         })
         .map_or_else(
             |e| e.to_string(),
@@ -277,10 +305,37 @@ mod tests {
             ]],
         );
         check(
+            json!({"command": ["sh"], "lifecycle": {"stopSignal": "SIGRTMIN+3"}, "workingDir": "/", "args": ["x"]}),
+            expect![[
+                r#"c-2 ["sh", "x"] ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "A=image", "HOSTNAME=web-1", "WHO=me"] "/" "app" ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log"] "37""#
+            ]],
+        );
+        check(
             json!({"command": ["sh"]}),
             expect![[
                 r#"c-2 ["sh"] ["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "A=image", "HOSTNAME=web-1", "WHO=me"] "/srv" "app" ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf", "/dev/termination-log"] "3""#
             ]],
         );
+    }
+
+    #[test]
+    fn signals_have_many_names() {
+        let rows = [
+            ("QUIT", Some(3)),
+            ("15", Some(15)),
+            ("RTMIN", Some(34)),
+            ("RTMIN+3", Some(37)),
+            ("RTMAX-1", Some(63)),
+            ("RTMAX", Some(64)),
+            ("RTMIN-1", None),
+            ("RTMIN+99", None),
+            ("0", None),
+            ("65", None),
+            ("", None),
+            ("NOSUCH", None),
+        ];
+        for (name, expect) in rows {
+            assert_eq!(signal_number(name), expect, "{name}");
+        }
     }
 }

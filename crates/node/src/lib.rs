@@ -11,13 +11,14 @@
 //! - [`lifecycle`](self): what is known of a Pod and what is to be done next; pure.
 //! - `pod`: the thin loop that does it, and the tasks it starts.
 //! - `container`, `environment`, `security`, `resources`, `hostfiles`: from a Pod's specification to a container's; pure.
+//! - `annotations`: what Pods say beyond their fields.
 //! - `volumes`: directories, tmpfs, projected files with atomic refresh.
 //! - `probes`, `images`, `logs`: what their names say.
 //! - `api`: the HTTP API that the API server proxies `logs`, `exec`, `attach` and `port-forward` to.
-//! - `reclaim`: the files of volumes whose time is over.
 //! - `registration`: the Node object and its lease.
 #![allow(unsafe_code)] // entering a network namespace and inotify are system calls; each use says why it is sound
 
+mod annotations;
 mod api;
 mod container;
 mod environment;
@@ -31,7 +32,6 @@ mod network;
 mod node;
 mod pod;
 mod probes;
-mod reclaim;
 mod registration;
 mod resources;
 mod security;

@@ -11,6 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use yado_oci::image::ImageStore;
 use yado_oci::runtime::Runtime;
+use yado_oci::spec::HostRoot;
 use yado_reconcile::events::Recorder;
 use yado_reconcile::{Change, Clock, ObjectKey, Queue, Tasks, Watches, run};
 
@@ -19,7 +20,7 @@ use crate::images::Images;
 use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
 use crate::pod::{self, Shared};
-use crate::{api, container, reclaim, registration};
+use crate::{api, container, registration};
 
 /// Pods worked on at the same time. A turn is short: whatever takes time runs as a task of its own.
 const WORKERS: usize = 8;
@@ -43,9 +44,8 @@ pub struct Config {
     pub address: Option<IpAddr>,
     /// Amounts that replace what the machine has, by resource name (`cpu`, `memory`, `pods`).
     pub capacity: BTreeMap<String, String>,
-    /// Where the files of provisioned volumes lie: those of a volume whose time is over are removed there, and nowhere
-    /// else. Nothing is removed where absent.
-    pub volumes_dir: Option<PathBuf>,
+    /// Pods may run on this machine's own root, with this hidden of it; `None` refuses them.
+    pub host_image: Option<HostRoot>,
     /// The most Pods that run here at once; Kubernetes' default is 110.
     pub most_pods: u32,
 }
@@ -61,7 +61,7 @@ impl Config {
             labels: BTreeMap::new(),
             address: None,
             capacity: BTreeMap::new(),
-            volumes_dir: None,
+            host_image: None,
             most_pods: 110,
         }
     }
@@ -260,5 +260,4 @@ fn feed(shared: &Arc<Shared>) {
             changed.claim_changed(&namespace, &name);
         }
     });
-    reclaim::start(shared);
 }

@@ -14,7 +14,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
 use kube::api::{Api, Patch, PatchParams, PostParams};
-use serde_json::json;
+use serde_json::{Value, json};
 use yado_types::labels;
 
 use crate::machine;
@@ -99,6 +99,11 @@ async fn register(shared: &Shared) -> Result<String, kube::Error> {
     let node = match api.create(&PostParams::default(), &node).await {
         Ok(node) => node,
         Err(kube::Error::Api(status)) if status.code == 409 => {
+            let mut labels = json!(labels);
+            if shared.config.host_image.is_none() {
+                // It may have been allowed at an earlier start.
+                labels[labels::HOST_IMAGE_ALLOWED] = Value::Null;
+            }
             let patch = Patch::Merge(json!({"metadata": {"labels": labels}}));
             api.patch(name, &PatchParams::default(), &patch).await?
         }
@@ -115,6 +120,9 @@ fn node_labels(shared: &Shared) -> BTreeMap<String, String> {
         (labels::ARCH.to_owned(), shared.machine.architecture.to_owned()),
     ]);
     all.extend(shared.config.labels.clone());
+    if shared.config.host_image.is_some() {
+        all.insert(labels::HOST_IMAGE_ALLOWED.to_owned(), "true".to_owned());
+    }
     all
 }
 

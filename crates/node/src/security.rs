@@ -82,18 +82,22 @@ pub(crate) struct Identity {
     pub seccomp: Seccomp,
 }
 
-/// Merges a Pod's and a container's securityContext with the image's user. `profiles` is where Localhost seccomp
-/// profiles lie.
+/// Merges a Pod's and a container's securityContext with the image's user. `named` is the user that the Pod gives the
+/// container by name: it counts more than what is said for the whole Pod, and less than the container's own number.
+/// `profiles` is where Localhost seccomp profiles lie.
 pub(crate) fn of(
     spec: &PodSpec,
     container: &Container,
     image_user: &str,
+    named: Option<&str>,
     profiles: &std::path::Path,
 ) -> Result<Identity, ConfigError> {
     let pod = spec.security_context.clone().unwrap_or_default();
     let own = container.security_context.clone().unwrap_or_default();
-    let user = own.run_as_user.or(pod.run_as_user);
-    let group = own.run_as_group.or(pod.run_as_group);
+    let image_user = named.unwrap_or(image_user);
+    let of_pod = |number: Option<i64>| number.filter(|_| named.is_none());
+    let user = own.run_as_user.or(of_pod(pod.run_as_user));
+    let group = own.run_as_group.or(of_pod(pod.run_as_group));
     let non_root = own.run_as_non_root.or(pod.run_as_non_root).unwrap_or(false);
     let user = match (user, group) {
         (Some(u), Some(g)) => format!("{u}:{g}"),
@@ -197,11 +201,15 @@ mod tests {
     use super::*;
 
     fn check(pod: Value, container: Value, image_user: &str, expect: Expect) {
+        check_named(pod, container, image_user, None, expect);
+    }
+
+    fn check_named(pod: Value, container: Value, image_user: &str, named: Option<&str>, expect: Expect) {
         let spec: PodSpec = serde_json::from_value(json!({
             "securityContext": pod, "containers": [{"name": "c", "securityContext": container}],
         }))
         .expect("a Pod specification");
-        let said = match of(&spec, &spec.containers[0], image_user, "/profiles".as_ref()) {
+        let said = match of(&spec, &spec.containers[0], image_user, named, "/profiles".as_ref()) {
             Ok(i) => format!(
                 "{:?} {:?} caps={} privileged={} nnp={} ro={} {:?}",
                 i.user,
@@ -224,6 +232,20 @@ mod tests {
             json!({}),
             "redis",
             expect![[r#""redis" [] caps=14 privileged=false nnp=false ro=false Unconfined"#]],
+        );
+        check_named(
+            json!({"runAsUser": 5}),
+            json!({}),
+            "redis",
+            Some("www-data:adm"),
+            expect![[r#""www-data:adm" [] caps=14 privileged=false nnp=false ro=false Unconfined"#]],
+        );
+        check_named(
+            json!({}),
+            json!({"runAsUser": 5}),
+            "redis",
+            Some("www-data"),
+            expect![[r#""5" [] caps=14 privileged=false nnp=false ro=false Unconfined"#]],
         );
         check(
             json!({"runAsUser": 5, "fsGroup": 7, "supplementalGroups": [7, 8]}),

@@ -33,8 +33,12 @@ pub struct SandboxSpec {
 pub struct ContainerSpec {
     /// Unique within the sandbox, `[a-z0-9-]`, at most 80 characters.
     pub id: String,
-    /// The overlay's lower directories, topmost first, as [`crate::image::Image::layers`] gives them.
+    /// The overlay's lower directories, topmost first, as [`crate::image::Image::layers`] gives them. Not used with
+    /// [`ContainerSpec::host`].
     pub layers: Vec<PathBuf>,
+    /// The root is this machine's own, read-only under a layer of the container's own.
+    #[serde(default)]
+    pub host: Option<HostRoot>,
     /// No write reaches the root file system.
     pub read_only_root: bool,
     /// The program and its arguments; never empty.
@@ -60,6 +64,9 @@ pub struct ContainerSpec {
     pub seccomp: Seccomp,
     /// Limits of this container.
     pub resources: Resources,
+    /// Limits of each of its processes, by the names of [`RLIMITS`].
+    #[serde(default)]
+    pub limits: BTreeMap<String, Limit>,
     /// How willingly the kernel's memory killer takes it, -1000 (never) to 1000 (first); usually 0.
     pub oom_score_adj: i32,
     /// A pseudo-terminal as standard input, output and error.
@@ -71,6 +78,45 @@ pub struct ContainerSpec {
     /// Given back unchanged with the container's status.
     pub labels: BTreeMap<String, String>,
 }
+
+/// What a container that runs on the machine's own root does not get to see of it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct HostRoot {
+    /// Absolute paths without symbolic links, of directories and files that are empty in the container.
+    pub hidden: Vec<PathBuf>,
+}
+
+/// A process limit as setrlimit(2) has it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limit {
+    /// What holds.
+    pub soft: u64,
+    /// How far the process may raise it.
+    pub hard: u64,
+}
+
+/// No limit, in either half of a [`Limit`].
+pub const UNLIMITED: u64 = u64::MAX;
+
+/// Names of process limits, each at its number in the kernel.
+pub const RLIMITS: [&str; 16] = [
+    "cpu",
+    "fsize",
+    "data",
+    "stack",
+    "core",
+    "rss",
+    "nproc",
+    "nofile",
+    "memlock",
+    "as",
+    "locks",
+    "sigpending",
+    "msgqueue",
+    "nice",
+    "rtprio",
+    "rttime",
+];
 
 /// A directory or file of the host seen in a container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

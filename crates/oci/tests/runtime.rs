@@ -6,7 +6,7 @@ mod rig;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rig::{Rig, exit, with_rig};
@@ -17,10 +17,10 @@ use yado_oci::spec::*;
 /// One row: what is changed in a shell container, how it ends, what its log says.
 struct Row {
     name: &'static str,
-    script: &'static str,
-    change: fn(&Rig, &mut ContainerSpec),
+    script: String,
+    change: Box<dyn Fn(&Rig, &mut ContainerSpec)>,
     code: i32,
-    log: &'static str,
+    log: String,
 }
 
 const SAME: fn(&Rig, &mut ContainerSpec) = |_, _| {};
@@ -29,23 +29,28 @@ fn check(rows: Vec<Row>) {
     with_rig(|rig| async move {
         let sandbox = rig.sandbox("rows").await;
         for (number, row) in rows.into_iter().enumerate() {
-            let mut spec = rig.shell(&format!("row-{number}"), row.script);
+            let mut spec = rig.shell(&format!("row-{number}"), &row.script);
             (row.change)(&rig, &mut spec);
             let (code, _, message) = rig.run(&sandbox, spec).await;
             let log = rig.log(&format!("row-{number}"));
-            assert_eq!((code, log.as_str(), message.as_str()), (row.code, row.log, ""), "{}", row.name);
+            assert_eq!(
+                (code, log.as_str(), message.as_str()),
+                (row.code, row.log.as_str(), ""),
+                "{}",
+                row.name
+            );
         }
     });
 }
 
 fn row(
     name: &'static str,
-    script: &'static str,
-    change: fn(&Rig, &mut ContainerSpec),
+    script: impl Into<String>,
+    change: impl Fn(&Rig, &mut ContainerSpec) + 'static,
     code: i32,
-    log: &'static str,
+    log: impl Into<String>,
 ) -> Row {
-    Row { name, script, change, code, log }
+    Row { name, script: script.into(), change: Box::new(change), code, log: log.into() }
 }
 
 #[test]
@@ -155,6 +160,20 @@ fn file_systems() {
             "stdout F y\nstderr F touch: /v/h: Read-only file system\nstderr F touch: /v/sub/h: No such file or directory\n",
         ),
         row(
+            "a file where the image has a link that leads nowhere yet",
+            "cat /etc/resolv.conf; ls /run",
+            |rig, spec| {
+                let layer = rig.dir.join("links");
+                fs::create_dir_all(layer.join("etc")).unwrap();
+                std::os::unix::fs::symlink("../run/made/for/it", layer.join("etc/resolv.conf")).unwrap();
+                spec.layers.insert(0, layer);
+                let source = rig.dir.join("volume/f");
+                spec.mounts = vec![BindMount { source, target: "/etc/resolv.conf".into(), read_only: false }];
+            },
+            1,
+            "stdout F f\nstderr F ls: /run: No such file or directory\n",
+        ),
+        row(
             "devices",
             "ls /dev | tr '\\n' ' '; echo; head -c 2 /dev/zero | wc -c; echo x > /dev/null",
             SAME,
@@ -188,8 +207,55 @@ fn file_systems() {
 }
 
 #[test]
+fn the_machines_own_root() {
+    let host = |hidden: &[&str]| Some(HostRoot { hidden: hidden.iter().map(PathBuf::from).collect() });
+    let name = fs::read_to_string("/etc/passwd").unwrap().lines().next().unwrap().to_owned();
+    let kept = tempfile::Builder::new().prefix("yado-host-").tempdir_in("/var").unwrap();
+    fs::write(kept.path().join("secret"), "secret").unwrap();
+    let hidden = kept.path().to_string_lossy().into_owned();
+    let script = format!(
+        "head -n 1 /etc/passwd; ls -A /tmp /run | tr '\\n' ' '; ls -A {hidden}; cat {hidden}/secret 2>&1 | grep -c 'No such'; \
+         echo mine > /etc/of-the-container && cat /etc/of-the-container; touch {hidden}/x 2>/dev/null || echo closed"
+    );
+    check(vec![
+        row(
+            "programs and files of the machine, written to without a trace, and nothing hidden",
+            script,
+            move |_, spec| spec.host = host(&[hidden.as_str(), "/nowhere"]),
+            0,
+            format!("stdout F {name}\nstdout F /run:  /tmp: 1\nstdout F mine\nstdout F closed\n"),
+        ),
+        row(
+            "a user that the machine knows",
+            "id -un; touch /etc/x",
+            |_, spec| {
+                spec.host = Some(HostRoot::default());
+                spec.user = "daemon".into();
+            },
+            1,
+            "stdout F daemon\nstderr F touch: cannot touch '/etc/x': Permission denied\n",
+        ),
+    ]);
+    assert!(!Path::new("/etc/of-the-container").exists());
+}
+
+#[test]
 fn rights() {
     check(vec![
+        row(
+            "limits of its processes",
+            "ulimit -Sn; ulimit -Hn; ulimit -c; ulimit -Hl",
+            |_, spec| {
+                let limit = |soft, hard| Limit { soft, hard };
+                spec.limits =
+                    [("nofile", limit(100, 2000)), ("core", limit(0, 0)), ("memlock", limit(0, 1024))]
+                        .map(|(name, limit)| (name.to_owned(), limit))
+                        .into();
+                spec.user = "app".into();
+            },
+            0,
+            "stdout F 100\nstdout F 2000\nstdout F 0\nstdout F 1\n",
+        ),
         row(
             "the default filter refuses",
             "unshare -U true",

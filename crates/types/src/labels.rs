@@ -99,9 +99,6 @@ pub const HOST_IMAGE: &str = "host";
 pub const HOST_IMAGE_ALLOWED: &str = "yado.dev/host-image";
 
 /// On a PersistentVolumeClaim, `true`: what the image has at the place where the claim is mounted is copied into its
-/// volume when that is empty, with owners and modes, as Docker does for named volumes.
+/// volume when that is empty, with owners and modes, as Docker does for named volumes. On a Pod, names of its emptyDir
+/// volumes for which the same holds, separated by commas.
 pub const COPY_UP: &str = "yado.dev/copy-up";
-/// Finalizer of a PersistentVolume whose files lie in a directory that the node made for it (a `hostPath` beneath
-/// the node's own directory of volumes): once the object is being deleted, the node removes the directory and then
-/// the finalizer. Whoever provisions such volumes puts it on those that are to go with their claims.
-pub const FINALIZER_LOCAL_VOLUME: &str = "yado.dev/local-volume";

@@ -26,6 +26,7 @@ use yado_net::{Listeners, Net};
 use yado_node::Node;
 use yado_oci::image::{ImageStore, Progress};
 use yado_oci::runtime::{self, Runtime};
+use yado_oci::spec::HostRoot;
 use yado_reconcile::{Clock, ObjectKey, SystemClock, Tasks, Watches};
 use yado_store::{Embedded, Store};
 
@@ -51,6 +52,8 @@ pub struct Settings {
     pub http_port: u16,
     /// The node's name; `None` is the host name.
     pub node_name: Option<String>,
+    /// Pods may run on this machine's own root.
+    pub allow_host_image: bool,
     /// A further file to write the kubeconfig to.
     pub kubeconfig: Option<PathBuf>,
 }
@@ -132,8 +135,9 @@ impl Engine {
         let net = Arc::new(Net::start(slot, listeners, &net_config, &net_watches, &clock, &tasks).await?);
         let node_watches =
             watches.acting_as(api.client(Identity::new(format!("system:node:{node_name}"), [NODES])));
-        let node = start_node(&data, &node_name, gateway, images.clone(), &net, node_watches, &clock, &tasks)
-            .await?;
+        let mut node_config = yado_node::Config::new(&node_name, data.dir("pods")?, gateway);
+        node_config.host_image = settings.allow_host_image.then(|| hidden(&data, settings));
+        let node = start_node(&data, node_config, images.clone(), &net, node_watches, &clock, &tasks).await?;
         dialer.lead_to(node.clone());
         control::serve(data.path(), images, node.clone(), &tasks)?;
         let config =
@@ -273,11 +277,15 @@ async fn api_server(
     server.map_err(|failure| anyhow::anyhow!("the API cannot be served: {failure}"))
 }
 
-#[allow(clippy::too_many_arguments)] // each is a part that the node is made of
+/// What a container on the machine's own root must not see: keys and certificates above all.
+fn hidden(data: &DataDir, settings: &Settings) -> HostRoot {
+    let kubeconfig = settings.kubeconfig.iter().filter_map(|path| path.canonicalize().ok());
+    HostRoot { hidden: [data.path().to_owned()].into_iter().chain(kubeconfig).collect() }
+}
+
 async fn start_node(
     data: &DataDir,
-    name: &str,
-    dns: IpAddr,
+    config: yado_node::Config,
     images: ImageStore,
     net: &Arc<Net>,
     watches: Watches,
@@ -285,10 +293,6 @@ async fn start_node(
     tasks: &Tasks,
 ) -> Result<Node> {
     let runtime = open_runtime(data)?;
-    let config = yado_node::Config {
-        volumes_dir: Some(data.dir("volumes")?),
-        ..yado_node::Config::new(name, data.dir("pods")?, dns)
-    };
     let network = Arc::new(NodeNetwork(net.clone()));
     let (clock, tasks) = (clock.clone(), tasks.clone());
     let node = Node::new(config, watches, images, runtime, network.clone(), network, clock, tasks)?;

@@ -20,6 +20,7 @@ pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {
         api_port: args.api_port,
         http_port: args.http_port,
         node_name: args.name.clone(),
+        allow_host_image: args.allow_host_image,
         kubeconfig: global.kubeconfig.clone(),
     };
     let ports = Ports::bind(&settings).await?;

@@ -21,6 +21,9 @@ pub struct UpArgs {
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NODE")]
     pub name: Option<String>,
+    /// Let Pods run programs of this machine: the image `host` is its own root, read-only under a layer of theirs
+    #[arg(long)]
+    pub allow_host_image: bool,
 }
 
 impl UpArgs {
@@ -31,6 +34,9 @@ impl UpArgs {
         words.extend(["--http-port".into(), self.http_port.to_string().into()]);
         if let Some(name) = &self.name {
             words.extend(["--name".into(), name.into()]);
+        }
+        if self.allow_host_image {
+            words.push("--allow-host-image".into());
         }
         words
     }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Secret};
-use yado_oci::image::Image;
+use yado_oci::image::{Image, ImageConfig};
 use yado_oci::spec::ContainerSpec;
 use yado_reconcile::ObjectKey;
 use yado_reconcile::events::EventType;
+use yado_types::labels;
 
 use super::{Entry, Shared};
 use crate::container::{self, Ingredients};
@@ -16,10 +17,12 @@ use crate::environment::{self, ConfigError};
 use crate::images::{self, Step, Unavailable};
 use crate::lifecycle::{ContainerRecord, Waiting, find_container};
 use crate::volumes::copy_up;
-use crate::{hooks, security, volumes};
+use crate::{annotations, hooks, security, volumes};
 
 /// The waiting reason of what a change of a ConfigMap or Secret may mend.
 pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";
+/// The waiting reason where a node does not allow its own root as an image.
+const HOST_REFUSED: &str = "ErrHostImageNotAllowed";
 /// First delay before a container that could not be configured or created is tried again.
 const RETRY_FIRST: Duration = Duration::from_secs(2);
 /// The longest such delay.
@@ -94,18 +97,21 @@ async fn configure(
     let attempt = entry.with_container(&container.name, |record| {
         record.image = container.image.clone().unwrap_or_default();
         record.image_id = shown_image_id(&image);
-        record.stop_signal = Some(container::stop_signal(&image));
+        record.stop_signal = Some(container::stop_signal(container, &image));
         record.attempt
     });
     let invalid = |ConfigError(message)| Failure { reason: CONFIG_ERROR, message };
     let env = shared.with_scope(entry, pod, |scope| environment::of(container, scope)).map_err(invalid)?;
     let binds = volumes::binds(&entry.dir.volumes(), spec, container, &env).map_err(invalid)?;
     let empty = shared.with_scope(entry, pod, |scope| {
-        copy_up::wanted(&entry.dir.volumes(), spec, container, scope.sources)
+        copy_up::wanted(&entry.dir.volumes(), pod, spec, container, scope.sources)
     });
     fill(shared, entry, empty, &image).await?;
+    let user = annotations::user(pod, &container.name).map_err(invalid)?;
+    let limits = annotations::limits(pod).map_err(invalid)?;
     let profiles = shared.config.data_dir.join("seccomp");
-    let identity = security::of(spec, container, &image.config.user, &profiles).map_err(invalid)?;
+    let identity =
+        security::of(spec, container, &image.config.user, user.as_deref(), &profiles).map_err(invalid)?;
     let specified = container::specify(Ingredients {
         pod,
         spec,
@@ -119,6 +125,8 @@ async fn configure(
         node_name: &shared.config.name,
         domain: &shared.dns.domain,
         machine_memory: shared.machine.memory.units(),
+        host: shared.config.host_image.clone().filter(|_| is_host(container)),
+        limits,
     });
     specified.map_err(invalid)
 }
@@ -130,7 +138,8 @@ async fn fill(
     empty: Vec<copy_up::Wanted>,
     image: &Image,
 ) -> Result<(), Failure> {
-    if empty.is_empty() {
+    // The machine's own files are no template for a volume.
+    if empty.is_empty() || image.layers.is_empty() {
         return Ok(());
     }
     let _filling = shared.filling.lock().await;
@@ -149,6 +158,20 @@ async fn image(shared: &Shared, pod: &Pod, spec: &PodSpec, container: &Container
     let name = container.image.as_deref().unwrap_or_default();
     let event =
         |kind, reason, message: String| shared.event(pod, Some(&container.name), kind, reason, message);
+    if is_host(container) {
+        return match shared.config.host_image {
+            Some(_) => Ok(host_image()),
+            None => {
+                let message = format!(
+                    "the image \"{name}\" is the node's own root, which node {} does not allow; start it with \
+                     --allow-host-image",
+                    shared.config.name
+                );
+                event(EventType::Warning, "Failed", format!("Error: {message}"));
+                Err(Failure { reason: HOST_REFUSED, message })
+            }
+        };
+    }
     let here = shared
         .images
         .get(name)
@@ -190,6 +213,24 @@ async fn image(shared: &Shared, pod: &Pod, spec: &PodSpec, container: &Container
                 }
             }
         }
+    }
+}
+
+/// Whether a container runs on the node's own root. That is the name as it stands: with a tag or a registry it is an
+/// image like any other.
+fn is_host(container: &Container) -> bool {
+    container.image.as_deref() == Some(labels::HOST_IMAGE)
+}
+
+/// The node's own root as an image: it says nothing of what to run.
+fn host_image() -> Image {
+    Image {
+        id: labels::HOST_IMAGE.into(),
+        names: vec![labels::HOST_IMAGE.into()],
+        repo_digests: Vec::new(),
+        size: 0,
+        config: ImageConfig::default(),
+        layers: Vec::new(),
     }
 }
 
@@ -285,7 +326,9 @@ fn fail(shared: &Shared, entry: &Entry, pod: &Pod, container: &Container, failur
     entry.with_container(&container.name, |record| {
         let failures = record.waiting.as_ref().map_or(0, |w| w.failures + 1);
         let delay = match failure.reason {
-            "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" => images::retry_delay(failures),
+            "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" | HOST_REFUSED => {
+                images::retry_delay(failures)
+            }
             _ => RETRY_FIRST.saturating_mul(1 << failures.min(8)).min(RETRY_LONGEST),
         };
         record.not_started(Waiting {

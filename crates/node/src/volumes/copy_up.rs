@@ -6,7 +6,7 @@ use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
 use nix::sys::stat::{Mode, SFlag, mknod};
 use yado_oci::image::Merged;
 use yado_types::labels;
@@ -26,23 +26,30 @@ pub(crate) struct Wanted {
     from: PathBuf,
 }
 
-/// The volumes of a container that are empty and whose claims ask for it.
+/// The volumes of a container that are empty and want it: those whose claims say so, and those that are as old as their
+/// Pod and that the Pod names.
 pub(crate) fn wanted(
     dir: &Path,
+    pod: &Pod,
     spec: &PodSpec,
     container: &Container,
     sources: &dyn Sources,
 ) -> Vec<Wanted> {
     let mut all: Vec<Wanted> = Vec::new();
+    let of_pod = pod.metadata.annotations.as_ref().and_then(|a| a.get(labels::COPY_UP));
+    let named = |volume: &Volume| {
+        volume.empty_dir.is_some() && of_pod.is_some_and(|n| n.split(',').any(|n| n.trim() == volume.name))
+    };
     for mount in container.volume_mounts.iter().flatten() {
         if [&mount.sub_path, &mount.sub_path_expr].into_iter().flatten().any(|path| !path.is_empty()) {
             continue;
         }
         let volume = spec.volumes.iter().flatten().find(|v| v.name == mount.name);
         let claim = volume.and_then(|v| sources.claim(&v.persistent_volume_claim.as_ref()?.claim_name));
-        let asked = claim.and_then(|c| c.metadata.annotations.as_ref()?.get(labels::COPY_UP).cloned());
+        let of_claim = claim.and_then(|c| c.metadata.annotations.as_ref()?.get(labels::COPY_UP).cloned());
+        let asked = of_claim.as_deref() == Some("true") || volume.is_some_and(named);
         let volume = dir.join(&mount.name);
-        if asked.as_deref() == Some("true") && !all.iter().any(|w| w.volume == volume) && is_empty(&volume) {
+        if asked && !all.iter().any(|w| w.volume == volume) && is_empty(&volume) {
             all.push(Wanted { volume, from: PathBuf::from(&mount.mount_path) });
         }
     }

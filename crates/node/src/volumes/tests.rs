@@ -378,7 +378,7 @@ fn an_empty_volume_is_filled_from_the_image() {
         {"name": "away", "persistentVolumeClaim": {"claimName": "data"}}]);
     let pod = pod(volumes, mounts);
     let spec = pod.spec.as_ref().expect("a specification");
-    let wanted = |given: &Given| copy_up::wanted(&at("volumes"), spec, &spec.containers[0], given);
+    let wanted = |given: &Given| copy_up::wanted(&at("volumes"), &pod, spec, &spec.containers[0], given);
     let all = wanted(&given);
     assert_eq!(all.len(), 2);
     let layers = [upper.clone(), lower.clone()];
@@ -400,4 +400,15 @@ fn an_empty_volume_is_filled_from_the_image() {
     assert_eq!(fs::read_to_string(at("volumes/v/old")).expect("text"), "mine", "this image has no /real");
     given.claims.clear();
     assert!(wanted(&given).is_empty());
+
+    // A volume as old as its Pod, which the Pod names.
+    let mut young = pod.clone();
+    let spec = young.spec.as_mut().expect("a specification");
+    spec.volumes =
+        serde_json::from_value(json!([{"name": "v", "emptyDir": {}}, {"name": "away", "emptyDir": {}}]))
+            .expect("volumes");
+    young.metadata.annotations =
+        Some([(yado_types::labels::COPY_UP.to_owned(), "x, away".to_owned())].into());
+    let spec = young.spec.as_ref().expect("a specification");
+    assert_eq!(copy_up::wanted(&at("volumes"), &young, spec, &spec.containers[0], &given).len(), 1);
 }

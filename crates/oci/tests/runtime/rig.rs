@@ -136,6 +136,7 @@ impl Rig {
         ContainerSpec {
             id: id.to_owned(),
             layers: vec![self.dir.join("layer")],
+            host: None,
             read_only_root: false,
             args,
             env: vec![],
@@ -148,6 +149,7 @@ impl Rig {
             no_new_privileges: false,
             seccomp: Seccomp::Default,
             resources: Resources::default(),
+            limits: BTreeMap::new(),
             oom_score_adj: 0,
             terminal: false,
             stdin: false,

@@ -5,6 +5,7 @@ use std::io;
 use anyhow::Result;
 use yado_cli::args::{DevStart, Global};
 use yado_compile::Compiled;
+use yado_types::labels;
 
 use crate::engine::{Ports, Settings};
 
@@ -17,13 +18,13 @@ const TRIED: u16 = 100;
 /// publish itself.
 pub async fn take(global: &Global, args: &DevStart, compiled: &Compiled) -> Result<(Ports, Settings)> {
     if let Some(port) = args.http_port {
-        let settings = settings(global, args, port);
+        let settings = settings(global, args, compiled, port);
         return Ok((Ports::bind(&settings).await?, settings));
     }
     let published: Vec<u16> = compiled.published.iter().filter_map(|p| p.port).collect();
     let mut candidates = candidates(&published);
     loop {
-        let settings = settings(global, args, candidates.next().unwrap_or(0));
+        let settings = settings(global, args, compiled, candidates.next().unwrap_or(0));
         match Ports::bind(&settings).await {
             Err(error) if settings.http_port != 0 && is_taken(&error) => {}
             bound => return Ok((bound?, settings)),
@@ -43,8 +44,25 @@ fn is_taken(error: &anyhow::Error) -> bool {
     )
 }
 
-fn settings(global: &Global, args: &DevStart, http_port: u16) -> Settings {
-    Settings { api_port: args.api_port, http_port, node_name: None, kubeconfig: global.kubeconfig.clone() }
+fn settings(global: &Global, args: &DevStart, compiled: &Compiled, http_port: u16) -> Settings {
+    Settings {
+        api_port: args.api_port,
+        http_port,
+        node_name: None,
+        allow_host_image: compiled.objects.iter().any(|object| asks_for_host(&object.value)),
+        kubeconfig: global.kubeconfig.clone(),
+    }
+}
+
+/// Whether a Pod in it runs programs of this machine: whoever starts that here, on this machine, allows it.
+fn asks_for_host(object: &serde_json::Value) -> bool {
+    match object {
+        serde_json::Value::Object(fields) => {
+            fields.contains_key(labels::HOST_IMAGE_ALLOWED) || fields.values().any(asks_for_host)
+        }
+        serde_json::Value::Array(all) => all.iter().any(asks_for_host),
+        _ => false,
+    }
 }
 
 #[cfg(test)]

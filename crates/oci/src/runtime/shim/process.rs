@@ -1,6 +1,7 @@
 //! From a cloned process to the container's program: streams, terminal, capabilities, user, filter, execve. The same
 //! for a container's first process and for an exec; they differ only in how they get into the namespaces.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::ffi::CString;
 use std::fs;
@@ -17,6 +18,7 @@ use super::step;
 use crate::runtime::protocol;
 use crate::runtime::seccomp::{self, Filters};
 use crate::runtime::users::{self, User};
+use crate::spec::{Limit, RLIMITS, UNLIMITED};
 
 /// What is run and as whom.
 pub struct Launch<'a> {
@@ -29,6 +31,7 @@ pub struct Launch<'a> {
     pub no_new_privileges: bool,
     pub filters: &'a Filters,
     pub oom_score_adj: i32,
+    pub limits: &'a BTreeMap<String, Limit>,
     pub terminal: bool,
     /// Standard input, output and error; not used with a terminal.
     pub streams: [Option<OwnedFd>; 3],
@@ -140,6 +143,10 @@ impl Launch<'_> {
             // Needs CAP_SYS_ADMIN, which is about to go.
             step(|| "apply the seccomp filter", seccomp::install(self.filters))?;
         }
+        // While raising one is still allowed.
+        for (name, limit) in self.limits {
+            limit_processes(name, *limit)?;
+        }
         self.become_user(user)?;
         step(|| format!("enter the working directory {}", cwd.display()), nix::unistd::chdir(cwd))?;
         let env = environment(std::mem::take(&mut self.env), &user.home);
@@ -190,6 +197,20 @@ impl Launch<'_> {
 
 fn check(result: i32) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+fn limit_processes(name: &str, limit: Limit) -> Result<(), String> {
+    let number = RLIMITS.iter().position(|known| *known == name);
+    let number = number.ok_or_else(|| format!("{name} is no process limit; see setrlimit(2)"))?;
+    let values = [limit.soft, limit.hard];
+    // SAFETY: two words of 64 bits are what the call takes as the new limit; they live until it returns.
+    let set =
+        unsafe { libc::syscall(libc::SYS_prlimit64, 0, number, values.as_ptr(), std::ptr::null::<u64>()) };
+    let shown = |n: u64| if n == UNLIMITED { "unlimited".to_owned() } else { n.to_string() };
+    step(
+        || format!("set the limit {name} to {} (at most {})", shown(limit.soft), shown(limit.hard)),
+        check(set as i32),
+    )
 }
 
 /// Beyond the three streams only the line to the shim stays, and execve closes that.

@@ -12,7 +12,7 @@ use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use super::process::Join;
-use super::step;
+use super::{host, step};
 use crate::spec::{BindMount, ContainerSpec};
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
@@ -60,7 +60,10 @@ pub fn enter(spec: &ContainerSpec, around: &Surroundings, join: Join<'_>) -> Res
     let shm = BindMount { source: around.shm.to_owned(), target: "/dev/shm".into(), read_only: false };
     let shm = detach(&shm)?;
     let binds = spec.mounts.iter().map(detach).collect::<Result<Vec<_>, _>>()?;
-    overlay(spec, around.dir)?;
+    match &spec.host {
+        Some(host) => host::mount_root(host, around.dir)?,
+        None => overlay(&spec.layers, around.dir, Path::new("root"))?,
+    }
     switch_root(&around.dir.join("root"))?;
     kernel_file_systems(spec.privileged)?;
     devices(spec.privileged)?;
@@ -118,13 +121,14 @@ fn detach(bind: &BindMount) -> Result<Detached, String> {
     Ok(Detached { tree, directory, target: bind.target.clone() })
 }
 
-/// Attaches it, making the place where it is absent.
+/// Attaches it, making the place where it is absent. A symbolic link is a place like any other: it is covered, wherever
+/// it leads. An image's `/etc/resolv.conf` often is one into `/run`, which is empty in a container.
 fn attach(bind: &Detached) -> Result<(), String> {
     let shown = || format!("mount a volume at {}", bind.target.display());
     let target = Path::new("/").join(&bind.target);
     if bind.directory {
         step(shown, fs::create_dir_all(&target))?;
-    } else if !target.exists() {
+    } else if fs::symlink_metadata(&target).is_err() {
         if let Some(parent) = target.parent() {
             step(shown, fs::create_dir_all(parent))?;
         }
@@ -140,27 +144,25 @@ fn attach(bind: &Detached) -> Result<(), String> {
     step(shown, check(moved)).map(|_| ())
 }
 
-/// Layers are named by descriptor: their paths are long, and all options must fit into one page.
-fn overlay(spec: &ContainerSpec, dir: &Path) -> Result<(), String> {
-    let mut layers = Vec::new();
-    for layer in &spec.layers {
+/// Mounts layers at `target` with `upper` and `work` of `dir` above them. Layers are named by descriptor: their paths are
+/// long, and all options must fit into one page.
+pub fn overlay(layers: &[PathBuf], dir: &Path, target: &Path) -> Result<(), String> {
+    let mut held = Vec::new();
+    for layer in layers {
         let open =
             nix::fcntl::open(layer, nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_CLOEXEC, Mode::empty());
-        layers.push(step(|| format!("open the image layer {}", layer.display()), open)?);
+        held.push(step(|| format!("open the image layer {}", layer.display()), open)?);
     }
     let lower: Vec<String> =
-        layers.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_fd().as_raw_fd())).collect();
+        held.iter().map(|layer| format!("/proc/self/fd/{}", layer.as_fd().as_raw_fd())).collect();
     step(|| format!("enter {}", dir.display()), nix::unistd::chdir(dir))?;
     let options = format!("lowerdir={},upperdir=upper,workdir=work", lower.join(":"));
     // A container's writable layer does not survive the machine, so syncing it is waste.
     let volatile = format!("{options},volatile");
     let attempt =
-        |options: &str| mount(Some("overlay"), "root", Some("overlay"), MsFlags::empty(), Some(options));
+        |options: &str| mount(Some("overlay"), target, Some("overlay"), MsFlags::empty(), Some(options));
     let result = attempt(&volatile).or_else(|_| attempt(&options));
-    step(
-        || format!("mount the image's {} layers as an overlay below {}", layers.len(), dir.display()),
-        result,
-    )
+    step(|| format!("mount the image's {} layers as an overlay below {}", held.len(), dir.display()), result)
 }
 
 fn switch_root(root: &Path) -> Result<(), String> {

@@ -1,0 +1,139 @@
+//! What Pods say beyond the API's fields: users by name and process limits; pure.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::Pod;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use yado_oci::spec::{Limit, RLIMITS, UNLIMITED};
+use yado_types::labels;
+
+use crate::environment::ConfigError;
+
+/// As written: one number for both, or each; -1 is no limit.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Both(i64),
+    Each { soft: i64, hard: i64 },
+}
+
+/// The user that a container runs as by name ([`labels::USERS`]).
+pub(crate) fn user(pod: &Pod, container: &str) -> Result<Option<String>, ConfigError> {
+    let mut users: BTreeMap<String, String> =
+        read(pod, labels::USERS, "an object of containers and their users")?;
+    Ok(users.remove(container).filter(|user| !user.is_empty()))
+}
+
+/// Limits of every process of the Pod ([`labels::ULIMITS`]).
+pub(crate) fn limits(pod: &Pod) -> Result<BTreeMap<String, Limit>, ConfigError> {
+    let written: BTreeMap<String, Written> = read(
+        pod,
+        labels::ULIMITS,
+        "an object of limits, such as {\"nofile\": {\"soft\": 1024, \"hard\": 2048}}",
+    )?;
+    let wrong = |what: String| ConfigError(format!("annotation {}: {what}", labels::ULIMITS));
+    let limit = |(name, written): (String, Written)| {
+        if !RLIMITS.contains(&name.as_str()) {
+            return Err(wrong(format!("{name} is no limit; there are {}", RLIMITS.join(", "))));
+        }
+        let (soft, hard) = match written {
+            Written::Both(both) => (both, both),
+            Written::Each { soft, hard } => (soft, hard),
+        };
+        let number = |n: i64| match n {
+            -1 => Ok(UNLIMITED),
+            n => u64::try_from(n).map_err(|_| wrong(format!("{name}: {n} is no amount; no limit is -1"))),
+        };
+        let limit = Limit { soft: number(soft)?, hard: number(hard)? };
+        if limit.soft > limit.hard {
+            return Err(wrong(format!("{name}: the soft limit {soft} is above the hard one, {hard}")));
+        }
+        Ok((name, limit))
+    };
+    written.into_iter().map(limit).collect()
+}
+
+fn read<T: DeserializeOwned + Default>(pod: &Pod, name: &str, what: &str) -> Result<T, ConfigError> {
+    let text = pod.metadata.annotations.as_ref().and_then(|all| all.get(name));
+    let parsed = text.map(|text| serde_json::from_str(text));
+    parsed
+        .transpose()
+        .map(Option::unwrap_or_default)
+        .map_err(|error| ConfigError(format!("annotation {name} is not {what}: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::{Expect, expect};
+    use serde_json::json;
+
+    use super::*;
+
+    fn check(name: &str, text: &str, expect: Expect) {
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {"annotations": {name: text}}})).expect("a Pod");
+        let said = match (limits(&pod), user(&pod, "web")) {
+            (Ok(limits), Ok(user)) => {
+                let limits = limits.iter().map(|(n, l)| format!("{n} {} {}", l.soft, l.hard));
+                format!("{user:?} {:?}", limits.collect::<Vec<_>>())
+            }
+            (Err(error), _) | (_, Err(error)) => error.to_string(),
+        };
+        expect.assert_eq(&said);
+    }
+
+    #[test]
+    fn annotations_are_read_or_refused_with_a_sentence() {
+        check("other", "{", expect!["None []"]);
+        check(
+            labels::USERS,
+            r#"{"web": "www-data:adm", "db": "x"}"#,
+            expect![[r#"Some("www-data:adm") []"#]],
+        );
+        check(labels::USERS, r#"{"db": "x"}"#, expect!["None []"]);
+        check(
+            labels::USERS,
+            "www-data",
+            expect![
+                "annotation yado.dev/users is not an object of containers and their users: expected value at line 1 column 1"
+            ],
+        );
+        check(
+            labels::ULIMITS,
+            r#"{"nofile": {"soft": 1024, "hard": 2048}, "nproc": 65535, "memlock": -1, "core": {"soft": 0, "hard": -1}}"#,
+            expect![[
+                r#"None ["core 0 18446744073709551615", "memlock 18446744073709551615 18446744073709551615", "nofile 1024 2048", "nproc 65535 65535"]"#
+            ]],
+        );
+        check(
+            labels::ULIMITS,
+            r#"{"files": 1}"#,
+            expect![
+                "annotation yado.dev/ulimits: files is no limit; there are cpu, fsize, data, stack, core, rss, nproc, nofile, memlock, as, locks, sigpending, msgqueue, nice, rtprio, rttime"
+            ],
+        );
+        check(
+            labels::ULIMITS,
+            r#"{"nofile": {"soft": 2, "hard": 1}}"#,
+            expect!["annotation yado.dev/ulimits: nofile: the soft limit 2 is above the hard one, 1"],
+        );
+        check(
+            labels::ULIMITS,
+            r#"{"nofile": {"soft": -1, "hard": 1}}"#,
+            expect!["annotation yado.dev/ulimits: nofile: the soft limit -1 is above the hard one, 1"],
+        );
+        check(
+            labels::ULIMITS,
+            r#"{"nofile": -2}"#,
+            expect!["annotation yado.dev/ulimits: nofile: -2 is no amount; no limit is -1"],
+        );
+        check(
+            labels::ULIMITS,
+            r#"{"nofile": "many"}"#,
+            expect![[
+                r#"annotation yado.dev/ulimits is not an object of limits, such as {"nofile": {"soft": 1024, "hard": 2048}}: data did not match any variant of untagged enum Written at line 1 column 18"#
+            ]],
+        );
+    }
+}
