@@ -111,7 +111,9 @@ pub enum Event {
 
 /// Who is told of stages; by default nobody.
 #[derive(Clone, Default)]
-pub struct Events(Option<Arc<dyn Fn(&Event) + Send + Sync>>);
+pub struct Events(Option<Arc<Listener>>);
+
+type Listener = dyn Fn(&Event) + Send + Sync;
 
 impl Events {
     /// Tells `listener`.

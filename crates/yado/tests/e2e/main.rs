@@ -4,6 +4,7 @@
 mod bad_input;
 mod client;
 mod cluster;
+mod corpus;
 mod dev;
 mod kubectl;
 mod lives;

@@ -24,6 +24,11 @@ small{{color:#777}}</style>
 def database(role):
     """A connection to the `master` or a `replica`."""
     host = "redis-" + role
+    if role == "replica":
+        try:
+            socket.getaddrinfo(host, 6379)
+        except OSError:
+            host = "redis-slave"  # what the example of 2016 calls it
     if os.environ.get("GET_HOSTS_FROM") == "env":
         host = os.environ["REDIS_%s_SERVICE_HOST" % role.upper()]
     return redis.Redis(host=host, port=6379, decode_responses=True, socket_timeout=5)
