@@ -4,10 +4,19 @@
 //! the content of all that goes into it and is made only when its key is new; the same inputs give the same digests.
 //!
 //! ```text
-//! base       a minimal Debian: the essential packages of the machine's own package sources, and the user `app` (1000)
-//! packages   what the Aptfile names, with what that depends on, set up by the packages' own scripts
-//! app        the directory as /app, owned by `app`
+//! base           a minimal Debian: the essential packages of the machine's own sources, and the user `app` (1000)
+//! packages       the language's runtime, what the Aptfile names, and what that depends on, set up by its own scripts
+//! [tools]        what the next steps need of Debian: compilers, headers, package managers
+//! dependencies   by the language's own tool, of its manifest and lock file alone
+//! app            the directory as /app, owned by `app`
+//! compile        what the language's tool makes of the sources
 //! ```
+//!
+//! The tools are no part of the image, nor is what compiled languages (Go, Rust, Java) need to compile: their images
+//! have what was compiled and the runtime. [`language`] says what is done for each language, and where that puts
+//! things; dependencies are outside of `/app`, so that sources which are laid over it do not hide them. Tools of
+//! languages run as the user `app`, over the machine's network, with the machine's own settings for registries and
+//! proxies, of which nothing stays ([`machine`]).
 //!
 //! **Process types.** The Procfile's `web: python3 app.py` becomes the label `dev.yado.process.web`, whose value is
 //! the command as written. A process type is run as [`process_command`] says: by `/bin/sh -c "exec …"`, as user `app`
@@ -24,7 +33,13 @@ mod chroot;
 mod ignore;
 mod language;
 mod layers;
+mod machine;
+mod native;
+mod plan;
 mod procfile;
+mod source;
+mod trouble;
+mod workshop;
 
 use std::path::PathBuf;
 
@@ -35,6 +50,10 @@ pub use procfile::{ProcessType, parse_aptfile, parse_procfile, process_command};
 
 /// The label of a process type is this and its name; the value is its command.
 pub const PROCESS_LABEL: &str = "dev.yado.process.";
+
+/// The label that says what of `/app` lies elsewhere in the image, as `PATH=DIRECTORY` with commas between: who lays
+/// the sources themselves over `/app` has to put those directories there again.
+pub const LIVE_LABEL: &str = "dev.yado.live";
 
 /// What to build, and what to call it.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,7 +117,9 @@ pub fn build(spec: &BuildSpec, store: &ImageStore, progress: &Progress) -> Resul
     progress.report(|| Event::Started { name: spec.name.clone() });
     let build = layers::Build::new(&spec.name, store, progress)?;
     let built = match &spec.recipe {
-        Recipe::Source { context, language, processes } => app::build(build, context, *language, processes),
+        Recipe::Source { context, language, processes } => {
+            source::build(build, context, *language, processes)
+        }
         Recipe::Packages(packages) => base::build_packages(build, packages),
     };
     built.map_err(|error| if is_full(store) { full(store, error) } else { error })

@@ -1,82 +1,12 @@
-//! The `app` step, and images of directories with a Procfile.
+//! Directories as layers: the `app` step and the files of images made of packages.
 
 use std::fs;
-use std::io;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 
 use super::ignore::Ignore;
 use super::layers::{Build, Key, MADE, set_time};
-use super::procfile::{ProcessType, parse_aptfile, parse_procfile, process_command};
-use super::{Base, Language, PROCESS_LABEL, base};
-use crate::image::{Image, ImageConfig, ImageError, IoContext as _, Result};
-
-/// A Procfile or Aptfile is some lines; a larger one is something else.
-const MAX_FILE: u64 = 1 << 20;
-
-/// Builds a directory of sources.
-pub(super) fn build(
-    mut build: Build<'_>,
-    context: &Path,
-    _language: Option<Language>,
-    processes: &[(String, String)],
-) -> Result<Image> {
-    let context = &fs::canonicalize(context).at("open the directory", context)?;
-    let (procfile, aptfile) = (context.join("Procfile"), context.join("Aptfile"));
-    let types = match read(&procfile)? {
-        Some(text) => parse_procfile(&procfile.display().to_string(), &text)?,
-        None => processes
-            .iter()
-            .map(|(name, command)| ProcessType { name: name.clone(), command: command.clone() })
-            .collect(),
-    };
-    if types.is_empty() {
-        let reason = "there is no `Procfile`; add one with a line such as `web: python3 app.py`";
-        return Err(build.failed(format!("in {} {reason}", context.display())));
-    }
-    let packages = match read(&aptfile)? {
-        Some(text) => parse_aptfile(&aptfile.display().to_string(), &text)?,
-        None => Vec::new(),
-    };
-    base::base(&mut build)?;
-    if !packages.is_empty() {
-        base::packages(&mut build, &packages, Base::Debian, &[])?;
-    }
-    directory(&mut build, "app", context, Path::new("app"), base::APP_ID)?;
-    build.finish(config(&types))
-}
-
-/// How an image of these process types is run.
-fn config(types: &[ProcessType]) -> ImageConfig {
-    let main = types.iter().find(|t| t.name == "web").or(types.first());
-    ImageConfig {
-        cmd: main.map(|t| process_command(&t.command)).unwrap_or_default(),
-        env: [
-            "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
-            "HOME=/app",
-            "LANG=C.UTF-8",
-            // What a program prints is a log line at once, as on Heroku.
-            "PYTHONUNBUFFERED=1",
-        ]
-        .map(str::to_owned)
-        .into(),
-        working_dir: "/app".to_owned(),
-        user: "app".to_owned(),
-        labels: types.iter().map(|t| (format!("{PROCESS_LABEL}{}", t.name), t.command.clone())).collect(),
-        ..ImageConfig::default()
-    }
-}
-
-fn read(path: &Path) -> Result<Option<String>> {
-    match fs::metadata(path) {
-        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        meta if meta.as_ref().is_ok_and(|m| m.len() > MAX_FILE) => {
-            return Err(ImageError::TooLarge { what: path.display().to_string(), limit: MAX_FILE });
-        }
-        _ => {}
-    }
-    fs::read_to_string(path).at("read", path).map(Some)
-}
+use crate::image::{ImageError, IoContext as _, Result};
 
 /// A file of the directory.
 struct Found {
@@ -85,16 +15,17 @@ struct Found {
     meta: fs::Metadata,
 }
 
-/// Makes a layer of a directory: at `target`, owned by `owner`, with one time and two modes, as version control has
-/// no others.
+/// Makes a layer of a directory: at `target`, owned by `owner`, without what the directory's own files and `ignored`
+/// leave out, with one time and two modes, as version control has no others.
 pub(super) fn directory(
     build: &mut Build<'_>,
     step: &'static str,
     source: &Path,
     target: &Path,
     owner: u32,
+    ignored: &[&str],
 ) -> Result<()> {
-    let ignore = Ignore::read(source)?;
+    let ignore = Ignore::read(source)?.and(ignored);
     let mut files = Vec::new();
     walk(build, source, Path::new(""), &ignore, &mut files)?;
     // What the file system says of the files stands for their content, so that nothing is read when nothing changed.

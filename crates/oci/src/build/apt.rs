@@ -1,6 +1,7 @@
 //! Packages from the machine's own sources, by its own `apt-get`, with state kept in the store: nothing of the
 //! machine's package management is changed.
 
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -73,10 +74,18 @@ impl Apt {
 
     fn command(&self, status: &Path) -> Command {
         let mut command = Command::new("apt-get");
+        command.args(self.options(status)).arg("-qq");
+        command.env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
+        command
+    }
+
+    /// Keep everything that `apt` reads and writes in the store.
+    fn options(&self, status: &Path) -> Vec<OsString> {
+        let mut options: Vec<OsString> = Vec::new();
         let mut option = |name: &str, value: &Path| {
-            let mut text = std::ffi::OsString::from(format!("{name}="));
+            let mut text = OsString::from(format!("{name}="));
             text.push(value);
-            command.arg("-o").arg(text);
+            options.extend(["-o".into(), text]);
         };
         option("Dir::State", &self.dir.join("state"));
         option("Dir::State::status", status);
@@ -101,10 +110,9 @@ impl Apt {
             // What the machine wants done after its own installations does not concern these.
             "Dir::Etc::aptlisten=/dev/null",
         ] {
-            command.args(["-o", setting]);
+            options.extend(["-o".into(), setting.into()]);
         }
-        command.arg("-qq").env("LC_ALL", "C").env("DEBIAN_FRONTEND", "noninteractive");
-        command
+        options
     }
 
     /// Fetches the package lists into the store.
@@ -137,6 +145,7 @@ impl Apt {
         }
         build.running(step, "choosing package versions");
         let log = self.dir.join("log");
+        let names = self.choose(build, names)?;
         let mut command = self.command(status);
         command.args(["--print-uris", "install", "--"]).args(names);
         let (status, tail) = run(command, Stdio::null(), &log, build.progress)?;
@@ -145,6 +154,26 @@ impl Apt {
         }
         let text = fs::read_to_string(&log).at("read", &log)?;
         Ok(text.lines().filter_map(parse_uri).collect())
+    }
+
+    /// Of `a|b`, which stands for whichever is there, the first that is.
+    fn choose(&self, build: &Build<'_>, names: &[String]) -> Result<Vec<String>> {
+        names.iter().map(|name| self.choose_one(build, name)).collect()
+    }
+
+    fn choose_one(&self, build: &Build<'_>, name: &str) -> Result<String> {
+        // A pattern of `apt` such as `?essential` is no choice.
+        let Some((first, mut others)) = name.split_once('|') else { return Ok(name.to_owned()) };
+        let mut candidate = first;
+        loop {
+            let mut command = Command::new("apt-cache");
+            command.args(self.options(Path::new("/dev/null"))).args(["show", "--quiet", "--", candidate]);
+            let (status, _) = run(command, Stdio::null(), &self.dir.join("log"), build.progress)?;
+            if status.success() || others.is_empty() {
+                return Ok(candidate.to_owned());
+            }
+            (candidate, others) = others.split_once('|').unwrap_or((others, ""));
+        }
     }
 
     /// Downloads what [`Apt::resolve`] gave, verified by `apt-get` against the signed lists.
@@ -165,7 +194,7 @@ impl Apt {
             build.running(step, format!("downloading {} packages ({megabytes} MB)", missing.len()));
         }
         let mut command = self.command(status);
-        command.args(["--download-only", "install", "--"]).args(names);
+        command.args(["--download-only", "install", "--"]).args(self.choose(build, names)?);
         let (status, tail) = run(command, Stdio::null(), &self.dir.join("log"), build.progress)?;
         if !status.success() {
             return Err(build.failed(explain(&tail)));

@@ -34,7 +34,7 @@ pub(super) fn build_packages(mut build: Build<'_>, spec: &Packages) -> Result<Im
         packages(&mut build, &spec.packages, spec.base, &spec.run)?;
     }
     if let Some(overlay) = &spec.overlay {
-        app::directory(&mut build, "files", overlay, Path::new(""), 0)?;
+        app::directory(&mut build, "files", overlay, Path::new(""), 0, &[])?;
     }
     build.finish(spec.config.clone())
 }
@@ -58,17 +58,7 @@ pub(super) fn packages(
     base: Base,
     commands: &[Vec<String>],
 ) -> Result<()> {
-    let below: Vec<String> = build.layers().map(str::to_owned).collect();
-    let mut key = Key::new("packages").with(below.join(" ")).with(names.join(" "));
-    for word in commands.iter().flat_map(|command| command.iter().chain([const { &String::new() }])) {
-        key = key.with(word);
-    }
-    let status = match below.last() {
-        Some(diff_id) => build.store.inner.layer_dir(diff_id).join("var/lib/dpkg/status"),
-        None => PathBuf::from("/dev/null"),
-    };
-    let step = Step { name: "packages", key, names: names.to_vec(), status };
-    step.make(build, |root, apt, packages| {
+    Step::packages("packages", build, names, commands).make(build, |root, apt, packages| {
         match base {
             Base::Debian if packages.is_empty() => {}
             Base::Debian => install(root, apt, &packages.iter().collect::<Vec<_>>(), false)?,
@@ -86,6 +76,17 @@ pub(super) fn packages(
     })
 }
 
+/// The `tools` step: what later steps need and the image does not.
+pub(super) fn tools(build: &mut Build<'_>, names: &[String]) -> Result<()> {
+    Step::packages("tools", build, names, &[])
+        .make(build, |root, apt, packages| install(root, apt, &packages.iter().collect::<Vec<_>>(), false))
+}
+
+/// What stands for the layer that [`tools`] would make, without making it.
+pub(super) fn tools_key(build: &Build<'_>, names: &[String]) -> Result<String> {
+    Step::packages("tools", build, names, &[]).exact(build)
+}
+
 /// A step that installs packages.
 struct Step {
     name: &'static str,
@@ -97,6 +98,37 @@ struct Step {
 }
 
 impl Step {
+    /// Packages over the layers so far, the last of which was made of packages too.
+    fn packages(name: &'static str, build: &Build<'_>, names: &[String], commands: &[Vec<String>]) -> Self {
+        let below: Vec<String> = build.layers().map(str::to_owned).collect();
+        let mut key = Key::new("packages").with(below.join(" ")).with(names.join(" "));
+        for word in commands.iter().flat_map(|command| command.iter().chain([const { &String::new() }])) {
+            key = key.with(word);
+        }
+        let status = match below.last() {
+            Some(diff_id) => build.store.inner.layer_dir(diff_id).join("var/lib/dpkg/status"),
+            None => PathBuf::from("/dev/null"),
+        };
+        Self { name, key, names: names.to_vec(), status }
+    }
+
+    fn quick(&self, apt: &Apt) -> Result<String> {
+        Ok(self.key.clone().with("sources").with(apt.fingerprint()?).finish())
+    }
+
+    /// The key of the layer.
+    fn exact(&self, build: &Build<'_>) -> Result<String> {
+        let mut apt = Apt::new(build)?;
+        if let Some(exact) = self.recalled(build, &self.quick(&apt)?) {
+            return Ok(exact);
+        }
+        let _one_at_a_time = build.store.inner.building.lock();
+        let (_, exact) = self.resolve(build, &mut apt)?;
+        let remembered = (self.quick(&apt)?, format!("list:{exact}"));
+        build.store.inner.remember(vec![remembered])?;
+        Ok(exact)
+    }
+
     /// Two keys: the sources as they are now stand for a list of packages, that list stands for the layer. So a
     /// refreshed list of unchanged packages costs a look and no rebuild.
     fn make(
@@ -105,19 +137,18 @@ impl Step {
         work: impl FnOnce(&Root<'_>, &Apt, &[Package]) -> Result<()> + Send,
     ) -> Result<()> {
         let mut apt = Apt::new(build)?;
-        let quick = |apt: &Apt| Ok(self.key.clone().with("sources").with(apt.fingerprint()?).finish());
-        if self.cached(build, &quick(&apt)?) {
+        if self.cached(build, &self.quick(&apt)?) {
             return Ok(());
         }
         let store = build.store.clone();
         let _one_at_a_time = store.inner.building.lock();
         // Another build may have made it meanwhile.
-        if self.cached(build, &quick(&apt)?) {
+        if self.cached(build, &self.quick(&apt)?) {
             return Ok(());
         }
         let (packages, exact) = self.download(build, &mut apt)?;
         // Taken after the lists were perhaps fetched anew.
-        let remembered = (quick(&apt)?, format!("list:{exact}"));
+        let remembered = (self.quick(&apt)?, format!("list:{exact}"));
         if !build.cached(self.name, &exact) {
             build.running(self.name, format!("setting up {} packages", packages.len()));
             let apt = &apt;
@@ -131,23 +162,28 @@ impl Step {
         apt.forget(&packages)
     }
 
-    fn cached(&self, build: &mut Build<'_>, quick: &str) -> bool {
-        let list = build.store.inner.recall(quick);
-        let exact = list.as_deref().and_then(|list| list.strip_prefix("list:"));
-        exact.is_some_and(|exact| build.cached(self.name, exact))
+    fn recalled(&self, build: &Build<'_>, quick: &str) -> Option<String> {
+        build.store.inner.recall(quick)?.strip_prefix("list:").map(str::to_owned)
     }
 
-    /// Chooses and downloads the packages; the key is that of the layer they make.
+    fn cached(&self, build: &mut Build<'_>, quick: &str) -> bool {
+        self.recalled(build, quick).is_some_and(|exact| build.cached(self.name, &exact))
+    }
+
+    /// Chooses the packages; the key is that of the layer they make.
+    fn resolve(&self, build: &Build<'_>, apt: &mut Apt) -> Result<(Vec<Package>, String)> {
+        let packages = apt.resolve(build, self.name, &self.status, &self.names)?;
+        let add = |key: Key, p: &Package| key.with(&p.file).with(&p.hash);
+        let exact = packages.iter().fold(self.key.clone(), add).finish();
+        Ok((packages, exact))
+    }
+
+    /// [`Step::resolve`], and downloads them.
     fn download(&self, build: &Build<'_>, apt: &mut Apt) -> Result<(Vec<Package>, String)> {
         if self.names.is_empty() {
             return Ok((Vec::new(), self.key.clone().finish()));
         }
-        let exact = |packages: &[Package]| {
-            let add = |key: Key, p: &Package| key.with(&p.file).with(&p.hash);
-            packages.iter().fold(self.key.clone(), add).finish()
-        };
-        let packages = apt.resolve(build, self.name, &self.status, &self.names)?;
-        let key = exact(&packages);
+        let (packages, key) = self.resolve(build, apt)?;
         if build.store.inner.recall(&key).is_some() {
             return Ok((packages, key));
         }
@@ -157,9 +193,8 @@ impl Step {
         // A package that was replaced at its source since the lists were fetched cannot be downloaded any more.
         tracing::info!(%error, "fetching the package lists anew");
         apt.update(build, self.name)?;
-        let packages = apt.resolve(build, self.name, &self.status, &self.names)?;
+        let (packages, key) = self.resolve(build, apt)?;
         apt.download(build, self.name, &self.status, &self.names, &packages)?;
-        let key = exact(&packages);
         Ok((packages, key))
     }
 }

@@ -1,8 +1,9 @@
 //! A root file system put together from layers, in which programs are run.
 //!
 //! The overlay is mounted in a mount namespace that only one thread of this process has, so it goes away with that
-//! thread, however it ends. Programs run there in process, network, IPC and host-name namespaces of their own, and are
-//! killed when that thread ends: no package script can leave a process, or reach the network.
+//! thread, however it ends. Programs run there in process, IPC and host-name namespaces of their own, and are killed
+//! when that thread ends: nothing can leave a process. Package scripts have a network namespace of their own too and
+//! reach nobody; a language's tool, which fetches dependencies, has the machine's network, and is no root.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -17,12 +18,20 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
 
 use super::layers::{Build, normalise};
-use crate::image::{ImageError, IoContext as _, Progress, Result, Staging, tidy_reason};
+use crate::image::{ImageError, IoContext as _, Progress, Result, Staging, StepState, tidy_reason};
 
 /// How often a wait for a program looks whether the caller has cancelled.
 const LOOK_UP: Duration = Duration::from_millis(20);
 /// What is read of a program's output: the end, which says why it failed. Room for a line about each of 500 packages.
 const TAIL: u64 = 64 << 10;
+/// What is read of it for a line of progress.
+const LINE: u64 = 2 << 10;
+/// Five lines of progress in a second are as many as one can read.
+const LOOKS_PER_LINE: u32 = 10;
+/// A program's output is emptied when it has this many bytes: only its end is ever read.
+const LOG_LIMIT: u64 = 64 << 20;
+/// A tool that fetches and compiles a large application's dependencies on a small machine takes less.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(3600);
 
 /// A mounted root, valid in the closure that [`in_root`] calls.
 pub(super) struct Root<'a> {
@@ -38,6 +47,16 @@ pub(super) fn in_root(
     build: &Build<'_>,
     work: impl FnOnce(&Root<'_>) -> Result<()> + Send,
 ) -> Result<Staging> {
+    let (upper, started) = mounted(build, work)?;
+    normalise(upper.path(), started)?;
+    Ok(upper)
+}
+
+/// [`in_root`], with the new layer as it was left and the time when that began.
+pub(super) fn mounted(
+    build: &Build<'_>,
+    work: impl FnOnce(&Root<'_>) -> Result<()> + Send,
+) -> Result<(Staging, i64)> {
     let inner = &build.store.inner;
     let staging = inner.stage_dir("root")?;
     let upper = inner.stage_dir("upper")?;
@@ -66,8 +85,7 @@ pub(super) fn in_root(
         worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     result?;
-    normalise(upper.path(), started)?;
-    Ok(upper)
+    Ok((upper, started))
 }
 
 /// Now, by the clock that stamps files.
@@ -118,6 +136,9 @@ fn mount_system(root: &Path) -> Result<()> {
         mknod(&path, SFlag::S_IFCHR, mode, libc::makedev(1, minor)).at("make the device", &path)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o666)).at("change", &path)?;
     }
+    let shared = root.join("dev/shm");
+    fs::create_dir(&shared).at("make the directory", &shared)?;
+    fs::set_permissions(&shared, fs::Permissions::from_mode(0o1777)).at("change", &shared)?;
     for (name, to) in [("fd", "/proc/self/fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")] {
         std::os::unix::fs::symlink(to, root.join("dev").join(name)).at("make the link", name)?;
     }
@@ -142,18 +163,45 @@ impl Root<'_> {
         }
     }
 
-    /// Runs a program inside; whether it succeeded, and what it printed last.
-    pub(super) fn attempt(&self, words: &[impl AsRef<OsStr>]) -> Result<(bool, String)> {
+    fn inside(&self, namespaces: &[&str]) -> Command {
         let mut proc = std::ffi::OsString::from("--mount-proc=");
         proc.push(self.path.join("proc"));
         let mut command = Command::new("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--ipc", "--uts"]).args(namespaces);
+        command.arg(proc).arg("chroot").arg(&self.path).env_clear();
         command
-            .args(["--pid", "--fork", "--kill-child", "--net", "--ipc", "--uts"])
-            .arg(proc)
-            .arg("chroot")
-            .arg(&self.path)
-            .args(words);
-        command.env_clear().envs([
+    }
+
+    /// Runs a script inside, as `user` and with the machine's network, for which the machine's settings are there
+    /// too. What it prints is reported as what `step` does. Whether it succeeded, and what it printed last.
+    pub(super) fn script(
+        &self,
+        step: &'static str,
+        user: u32,
+        script: &str,
+        env: &[(String, String)],
+    ) -> Result<(bool, String)> {
+        let mut command = self.inside(&[]);
+        command.arg("setpriv").args(["--reuid", &user.to_string(), "--regid", &user.to_string()]);
+        command.args(["--clear-groups", "--no-new-privs", "--", "/bin/sh", "-e", "-c", script]);
+        command.envs(env.iter().map(|(name, value)| (name, value)));
+        let watch = Watch { step: Some(step), limit: Some(SCRIPT_LIMIT) };
+        let (status, log) = run_watched(command, Stdio::null(), &self.log, self.progress, &watch)?;
+        match status {
+            Some(status) => Ok((status.success(), log)),
+            None => Err(self.failed(format!(
+                "the step `{step}` was not done after {} minutes and was stopped: {}",
+                SCRIPT_LIMIT.as_secs() / 60,
+                end_of(&log)
+            ))),
+        }
+    }
+
+    /// Runs a program inside; whether it succeeded, and what it printed last.
+    pub(super) fn attempt(&self, words: &[impl AsRef<OsStr>]) -> Result<(bool, String)> {
+        let mut command = self.inside(&["--net"]);
+        command.args(words);
+        command.envs([
             ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
             ("HOME", "/root"),
             ("LC_ALL", "C.UTF-8"),
@@ -194,30 +242,86 @@ impl Root<'_> {
 /// Runs a program of the host with its output in a file, and gives the end of that output. The program is killed when
 /// this thread ends, or when the caller cancels.
 pub(super) fn run(
-    mut command: Command,
+    command: Command,
     input: Stdio,
     log: &Path,
     progress: &Progress,
 ) -> Result<(ExitStatus, String)> {
     let program = Path::new(command.get_program()).to_owned();
-    let output = File::create(log).at("create", log)?;
-    let errors = output.try_clone().at("create", log)?;
+    match run_watched(command, input, log, progress, &Watch { step: None, limit: None })? {
+        (Some(status), log) => Ok((status, log)),
+        (None, log) => Err(missing_end(&program, &log)),
+    }
+}
+
+/// What to do while a program runs.
+struct Watch {
+    /// Its last line is reported as what this step does.
+    step: Option<&'static str>,
+    /// After this long it is killed.
+    limit: Option<Duration>,
+}
+
+/// [`run`] with a [`Watch`]; no status where the program's time was up.
+fn run_watched(
+    mut command: Command,
+    input: Stdio,
+    log: &Path,
+    progress: &Progress,
+    watch: &Watch,
+) -> Result<(Option<ExitStatus>, String)> {
+    let program = Path::new(command.get_program()).to_owned();
+    let mut options = File::options();
+    let output = options.create(true).write(true).truncate(true).open(log).at("create", log)?;
+    drop(output);
+    // Appended to, so that it can be emptied under the program's hands.
+    let output = File::options().append(true).open(log).at("open", log)?;
+    let errors = output.try_clone().at("open", log)?;
     command.stdin(input).stdout(output).stderr(errors);
     die_with_parent(&mut command);
     let mut child = command.spawn().map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => missing(&program),
         _ => ImageError::io("start", &program, e),
     })?;
+    let (mut looks, mut seen) = (0, 0);
     loop {
         if let Some(status) = child.try_wait().at("wait for", &program)? {
-            return Ok((status, tail(log)?));
+            return Ok((Some(status), tail(log, TAIL)?));
         }
-        if let Err(cancelled) = progress.check() {
+        let late = watch.limit.is_some_and(|limit| LOOK_UP * looks > limit);
+        let cancelled = progress.check();
+        if late || cancelled.is_err() {
             child.kill().and_then(|()| child.wait()).at("stop", &program)?;
-            return Err(cancelled);
+            cancelled?;
+            return Ok((None, tail(log, TAIL)?));
+        }
+        looks += 1;
+        if looks % LOOKS_PER_LINE == 0 {
+            let length = fs::metadata(log).at("look at", log)?.len();
+            if let Some(step) = watch.step.filter(|_| length != seen)
+                && let Some(line) = last_line(&tail(log, LINE)?)
+            {
+                progress.step(step, StepState::Running(line));
+            }
+            seen = length;
+            if length > LOG_LIMIT {
+                File::options().write(true).open(log).and_then(|f| f.set_len(0)).at("empty", log)?;
+            }
         }
         std::thread::sleep(LOOK_UP);
     }
+}
+
+/// The last line that says something, without a terminal's control sequences.
+fn last_line(text: &str) -> Option<String> {
+    let line = text.rsplit(['\n', '\r']).find(|line| line.chars().any(char::is_alphanumeric))?;
+    let printable: String = line.chars().filter(|c| !c.is_control()).take(100).collect();
+    Some(printable.trim().to_owned())
+}
+
+fn missing_end(program: &Path, log: &str) -> ImageError {
+    let name = program.display().to_string();
+    ImageError::Build { reason: format!("`{name}` gave no result: {}", end_of(log)), name }
 }
 
 pub(super) fn missing(program: &Path) -> ImageError {
@@ -239,10 +343,10 @@ pub(super) fn die_with_parent(command: &mut Command) {
     }
 }
 
-fn tail(log: &Path) -> Result<String> {
+fn tail(log: &Path, most: u64) -> Result<String> {
     let mut file = File::open(log).at("open", log)?;
     let length = file.metadata().at("look at", log)?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL))).at("read", log)?;
+    file.seek(SeekFrom::Start(length.saturating_sub(most))).at("read", log)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).at("read", log)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())

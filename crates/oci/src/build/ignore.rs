@@ -42,6 +42,12 @@ impl Ignore {
         Ok(ignore)
     }
 
+    /// Leaves out further paths, whatever the files of the directory keep.
+    pub(super) fn and(mut self, paths: &[&str]) -> Self {
+        paths.iter().for_each(|path| self.add(path, false));
+        self
+    }
+
     /// Adds lines. `anywhere`: as in a `.slugignore`, a pattern without a leading `/` matches at any depth; in a
     /// `.dockerignore` every pattern starts at the top.
     fn add(&mut self, text: &str, anywhere: bool) {

@@ -1,7 +1,39 @@
-//! The languages that sources can be built from.
+//! The languages that sources can be built from, and how each is.
+
+mod go;
+mod java;
+mod node;
+mod php;
+mod python;
+mod ruby;
+mod rust;
+mod site;
 
 use std::fmt;
 use std::str::FromStr;
+
+use super::plan::{Plan, Sources};
+use crate::image::{ImageError, Result};
+
+/// How the sources become an image.
+pub(super) fn plan(language: Language, sources: &Sources) -> Result<Plan> {
+    match language {
+        Language::Ruby => ruby::plan(sources, false),
+        Language::Rails => ruby::plan(sources, true),
+        Language::Node => node::plan(sources),
+        Language::Python => python::plan(sources),
+        Language::Go => go::plan(sources),
+        Language::Php => php::plan(sources),
+        Language::Java => java::plan(sources),
+        Language::Rust => rust::plan(sources),
+        Language::Static => site::plan(sources),
+    }
+}
+
+/// A file of the sources is not what it should be.
+fn wrong(sources: &Sources, file: &str, reason: impl fmt::Display) -> ImageError {
+    ImageError::Build { name: sources.title(), reason: format!("{}: {reason}", sources.name(file)) }
+}
 
 /// What sources are written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

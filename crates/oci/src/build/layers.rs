@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
+use std::slice::SliceIndex;
 
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
@@ -25,8 +26,18 @@ pub(super) struct Build<'a> {
     pub(super) name: Reference,
     pub(super) store: &'a ImageStore,
     pub(super) progress: &'a Progress,
-    /// Finished layers, bottom first, kept from being collected.
-    layers: Vec<(String, Pin)>,
+    /// Finished layers, bottom first.
+    layers: Vec<Layer>,
+    /// What is finished from now on serves later steps and is no part of the image.
+    staging: bool,
+}
+
+/// A finished layer of a build under way.
+struct Layer {
+    diff_id: String,
+    /// Keeps it from being collected.
+    _pin: Pin,
+    staged: bool,
 }
 
 /// The digest of everything a step depends on.
@@ -54,7 +65,42 @@ impl Key {
 
 impl<'a> Build<'a> {
     pub(super) fn new(name: &str, store: &'a ImageStore, progress: &'a Progress) -> Result<Self> {
-        Ok(Self { name: name.parse()?, store, progress, layers: Vec::new() })
+        Ok(Self { name: name.parse()?, store, progress, layers: Vec::new(), staging: false })
+    }
+
+    /// The first `count` layers of this one, as a build of its own.
+    pub(super) fn branch(&self, count: usize) -> Self {
+        let layers = self.pinned(..count.min(self.layers.len()));
+        Self { name: self.name.clone(), store: self.store, progress: self.progress, layers, staging: false }
+    }
+
+    /// This one with what `make` makes over its first `count` layers, below the others.
+    pub(super) fn inserted(&self, count: usize, make: impl FnOnce(&mut Self) -> Result<()>) -> Result<Self> {
+        let mut whole = self.branch(count);
+        make(&mut whole)?;
+        whole.layers.extend(self.pinned(count.min(self.layers.len())..));
+        Ok(whole)
+    }
+
+    fn pinned(&self, range: impl SliceIndex<[Layer], Output = [Layer]>) -> Vec<Layer> {
+        let pinned = |layer: &Layer| Layer {
+            diff_id: layer.diff_id.clone(),
+            _pin: self.store.inner.pin(&layer.diff_id).0,
+            staged: layer.staged,
+        };
+        self.layers[range].iter().map(pinned).collect()
+    }
+
+    /// Does `work`, whose layers serve later steps only where `staging` is set.
+    pub(super) fn staged<T>(&mut self, staging: bool, work: impl FnOnce(&mut Self) -> T) -> T {
+        self.staging = staging;
+        let done = work(self);
+        self.staging = false;
+        done
+    }
+
+    fn push(&mut self, diff_id: String, pin: Pin) {
+        self.layers.push(Layer { diff_id, _pin: pin, staged: self.staging });
     }
 
     pub(super) fn failed(&self, reason: impl Into<String>) -> ImageError {
@@ -65,9 +111,9 @@ impl<'a> Build<'a> {
         self.progress.step(step, StepState::Running(what.into()));
     }
 
-    /// The layers so far, bottom first.
+    /// The layers so far, bottom first, those of the building stage among them.
     pub(super) fn layers(&self) -> impl Iterator<Item = &str> {
-        self.layers.iter().map(|(diff_id, _)| diff_id.as_str())
+        self.layers.iter().map(|layer| layer.diff_id.as_str())
     }
 
     /// Takes the layer that was made under this key before, if it is still here.
@@ -76,7 +122,7 @@ impl<'a> Build<'a> {
         let (pin, present) = self.store.inner.pin(&diff_id);
         if present {
             self.progress.step(step, StepState::Cached);
-            self.layers.push((diff_id, pin));
+            self.push(diff_id, pin);
         }
         present
     }
@@ -88,14 +134,15 @@ impl<'a> Build<'a> {
         let record = LayerRecord { size: packed.content, packed: Some(packed.size), blob: None };
         self.store.inner.place_layer(&packed.digest, staged, record, None)?;
         self.store.inner.remember(keys.into_iter().map(|key| (key, packed.digest.clone())).collect())?;
-        self.layers.push((packed.digest, pin));
+        self.push(packed.digest, pin);
         self.progress.step(step, StepState::Done);
         Ok(())
     }
 
     /// The image of the layers so far.
     pub(super) fn finish(self, config: ImageConfig) -> Result<Image> {
-        let diff_ids: Vec<String> = self.layers().map(str::to_owned).collect();
+        let in_image = self.layers.iter().filter(|layer| !layer.staged);
+        let diff_ids: Vec<String> = in_image.map(|layer| layer.diff_id.clone()).collect();
         let mut blob = ConfigBlob {
             created: "2000-01-01T00:00:00Z".to_owned(),
             architecture: architecture().to_owned(),
@@ -135,6 +182,11 @@ pub(super) fn normalise(dir: &Path, started: i64) -> Result<()> {
     let meta = fs::symlink_metadata(dir).at("look at", dir)?;
     set_time(dir, clamp(meta.mtime(), started))?;
     strip(dir)
+}
+
+/// Gives all that a tool made one time, so that nothing in it depends on when it was made.
+pub(super) fn settle(dir: &Path) -> Result<()> {
+    normalise(dir, i64::MIN)
 }
 
 fn clamp(modified: i64, started: i64) -> i64 {

@@ -23,10 +23,15 @@ pub enum Event {
     },
     /// A step of a build went on.
     Step {
-        /// What the step makes: `base`, `packages`, `app`.
+        /// What the step makes: `base`, `packages`, `tools`, `dependencies`, `app`, `compile`.
         step: &'static str,
         /// How far it is.
         state: StepState,
+    },
+    /// Something is not as it was asked for, and the operation goes on without it.
+    Warning {
+        /// A sentence.
+        text: String,
     },
 }
 

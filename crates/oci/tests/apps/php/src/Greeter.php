@@ -1,0 +1,10 @@
+<?php
+namespace Shop;
+
+class Greeter
+{
+    public static function word(): string
+    {
+        return 'greets';
+    }
+}

@@ -1,0 +1,5 @@
+require "sinatra"
+
+get("/") { "ruby #{Sinatra.name}\n" }
+
+run Sinatra::Application
