@@ -111,6 +111,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
         if loader.found.errors.is_empty() {
             loader.found.errors.push(Diagnostic::of_file(&files[0], "is empty: a compose file has services"));
         }
+        loader.explain();
         loader.found.finish()?;
         return Ok(Project::default());
     };
@@ -124,6 +125,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
         check::check(&mut project, &profiles(&environment, options), &mut loader.found);
     }
     project.directory = directory;
+    loader.explain();
     project.files = loader.files;
     project.warnings = loader.found.finish()?;
     Ok(project)

@@ -3,7 +3,7 @@
 use std::{fmt, path::Path, sync::Arc};
 
 /// A place in a file. Lines and columns count from 1, columns in characters.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
     /// The file, as the user named it or as found from there.
     pub file: Arc<Path>,

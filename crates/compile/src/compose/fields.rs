@@ -174,7 +174,9 @@ impl<'n> Fields<'n> {
 
 /// `a`, `b` or `c`.
 fn any_of(words: &[&str]) -> String {
-    match words {
+    // An empty word is taken but not offered.
+    let words: Vec<&str> = words.iter().copied().filter(|w| !w.is_empty()).collect();
+    match words.as_slice() {
         [] => String::new(),
         [one] => (*one).into(),
         [rest @ .., last] => format!("{} or {last}", rest.join(", ")),

@@ -1,7 +1,7 @@
 //! From files to one tree: variables replaced, included files brought in, extended services filled, override files laid
 //! over.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -37,7 +37,8 @@ pub(super) struct Loader {
     /// told apart by the identity of the path that its places carry.
     bases: Vec<(Arc<Path>, PathBuf)>,
     reads: usize,
-    missing: HashSet<String>,
+    /// Variables that are not set, and where they are used.
+    missing: Vec<(String, Position)>,
 }
 
 /// A file's services while extends are followed.
@@ -63,6 +64,20 @@ impl Loader {
     pub fn base(&self, at: &Position) -> PathBuf {
         let found = self.bases.iter().rev().find(|(file, _)| Arc::ptr_eq(file, &at.file));
         found.map(|(_, base)| base.clone()).unwrap_or_default()
+    }
+
+    /// Says with each mistake whether a variable that is not set is behind it.
+    pub fn explain(&mut self) {
+        let mut names: HashMap<&Position, Vec<&str>> = HashMap::new();
+        for (name, at) in &self.missing {
+            names.entry(at).or_default().push(name);
+        }
+        for mistake in &mut self.found.errors {
+            if let Some(names) = names.get(&mistake.at) {
+                let are = if names.len() == 1 { "is" } else { "are" };
+                mistake.message.push_str(&format!(" ({} {are} not set)", names.join(" and ")));
+            }
+        }
     }
 
     /// The tree of `files` together, the later over the earlier.
@@ -120,13 +135,15 @@ impl Loader {
             }
         };
         documents.retain(|d| !d.is_null());
+        let mut warned = HashSet::new();
         for document in &mut documents {
             let mut variables = Table { environment, missing: Vec::new() };
             interpolate(document, &mut variables, &mut self.found);
             for (name, at) in variables.missing {
-                if self.missing.insert(name.clone()) {
+                if warned.insert(name.clone()) && !self.missing.iter().any(|(n, _)| *n == name) {
                     self.found.warn(&at, format!("the variable {name} is not set, so it becomes nothing"));
                 }
+                self.missing.push((name, at));
             }
         }
         documents

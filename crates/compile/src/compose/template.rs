@@ -43,10 +43,9 @@ fn expand(text: &str, variables: &mut dyn Variables, depth: usize) -> Result<Str
             &inside[end + 1..]
         } else {
             let end = name_end(after);
-            if end == 0 {
-                return Err(invalid(&rest[dollar..]));
-            }
-            out.push_str(&value_or_nothing(&after[..end], variables));
+            // Before anything else a dollar sign is itself, as in `$(date)`.
+            let value = if end == 0 { "$".into() } else { value_or_nothing(&after[..end], variables) };
+            out.push_str(&value);
             &after[end..]
         };
     }
@@ -199,9 +198,8 @@ mod tests {
         check("${}", "error: has \"${}\", which is no variable: write $$ for a dollar sign");
         check("${SET:x}", "error: has \"${SET:x}\", which is no variable: write $$ for a dollar sign");
         check("${a b}", "error: has \"${a b}\", which is no variable: write $$ for a dollar sign");
-        check("$1", "error: has \"$1\", which is no variable: write $$ for a dollar sign");
-        check("a $", "error: has \"$\", which is no variable: write $$ for a dollar sign");
-        check("é${NO:-ü}$", "error: has \"$\", which is no variable: write $$ for a dollar sign");
+        check("$1 $(date) $", "$1 $(date) $");
+        check("é${NO:-ü}$", "éü$");
     }
 
     #[test]

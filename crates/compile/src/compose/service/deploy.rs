@@ -18,7 +18,9 @@ pub(super) fn read(node: &Node, path: String, loader: &mut Loader) -> Option<Dep
     }
     let mut f = Fields::open(node, path, loader)?;
     let mut deploy = Deploy {
-        mode: f.word("mode", &["replicated", "global", "replicated-job", "global-job"], loader),
+        mode: f
+            .word("mode", &["replicated", "global", "replicated-job", "global-job", ""], loader)
+            .filter(|m| !m.is_empty()),
         endpoint_mode: f.text("endpoint_mode", loader),
         replicas: f.count("replicas", loader),
         labels: f.labels("labels", loader),
