@@ -97,6 +97,14 @@ pub struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// Reads the program's own command line. What stands behind `fleet` may have long options with one hyphen, as
+    /// fleetctl's scripts have them.
+    pub fn of_program() -> Self {
+        Self::parse_from(crate::fleet::args::with_two_hyphens(std::env::args_os()))
+    }
+}
+
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Global {
@@ -184,6 +192,9 @@ pub enum ClientCommand {
     /// Remove an app, or what manifests describe
     #[command(display_order = 12)]
     Down(DownArgs),
+    /// Work with fleet units, by fleetctl's verbs
+    #[command(display_order = 9, after_help = crate::fleet::args::HELP)]
+    Fleet(crate::fleet::args::FleetArgs),
     /// Print the version
     #[command(display_order = 16)]
     Version,

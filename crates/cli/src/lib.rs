@@ -13,6 +13,7 @@ pub mod describe;
 pub mod diff;
 pub mod down;
 pub mod exec;
+mod fleet;
 pub mod local;
 pub mod logs;
 pub mod process;
@@ -62,6 +63,7 @@ pub async fn run(global: &Global, command: ClientCommand) -> anyhow::Result<u8> 
         ClientCommand::Ps(args) => ps::run(global, &args).await?,
         ClientCommand::Logs(args) => logs::run(global, &args).await?,
         ClientCommand::Exec(args) => return exec::run(global, &args).await,
+        ClientCommand::Fleet(args) => return fleet::run(global, &args).await,
         ClientCommand::Down(args) => down::run(global, &args).await?,
         ClientCommand::Status(args) => status::run(global, &args).await?,
         ClientCommand::Version => writeln!(io::stdout(), "yado {}", env!("CARGO_PKG_VERSION"))?,

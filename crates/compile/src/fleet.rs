@@ -9,6 +9,7 @@
 //! understood and needs nothing. Any other program runs in the image `host`, which is the machine's own root, with the
 //! command as systemd would start it. What only the machine knows (`%H`, `EnvironmentFile=`) is asked for there.
 
+mod canonical;
 mod container;
 mod docker;
 mod host;
@@ -30,8 +31,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use canonical::canonical;
 pub use lower::Lowered;
-pub use name::UnitName;
+pub use name::{UnitName, glob};
 
 use crate::{
     Compiled, Object, Options,

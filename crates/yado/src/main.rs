@@ -21,7 +21,6 @@ mod wiring;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use clap::Parser;
 use yado_cli::args::{Cli, Command, DeployCommand};
 use yado_cli::progress::use_colour;
 
@@ -36,7 +35,7 @@ fn main() -> ExitCode {
     if args.next().is_some_and(|first| first == yado_oci::runtime::SHIM_ARGUMENT) {
         yado_oci::runtime::shim_main(&args.collect::<Vec<_>>());
     }
-    let cli = Cli::parse();
+    let cli = Cli::of_program();
     log_to_stderr(use_colour(cli.global.color, std::io::stderr().is_terminal()));
     end_on_panic();
     // It fails only where another provider is there already, which is as good.
