@@ -29,7 +29,9 @@ use crate::{
 /// `yado fleet`.
 pub(crate) async fn run(global: &Global, args: &FleetArgs) -> anyhow::Result<u8> {
     if args.reach.asks() {
-        say_error("WARNING: the cluster is the kubeconfig's; --tunnel, --endpoint and the like have no effect");
+        say_error(
+            "WARNING: the cluster is the kubeconfig's; --tunnel, --endpoint and the like have no effect",
+        );
     }
     match &args.command {
         FleetCommand::Version => {
@@ -154,7 +156,10 @@ async fn ssh(global: &Global, registry: &Registry, cluster: &Cluster, ssh: &Ssh)
         words.remove(0);
     }
     let machine = |m: &&state::Machine| m.id.starts_with(&wanted) || m.node == wanted;
-    let unit = UnitName::new(&wanted).ok().and_then(|n| registry.units.get(n.full())).filter(|_| ssh.machine.is_none());
+    let unit = UnitName::new(&wanted)
+        .ok()
+        .and_then(|n| registry.units.get(n.full()))
+        .filter(|_| ssh.machine.is_none());
     let Some(unit) = unit else {
         let machine = cluster.machines.iter().find(machine).filter(|_| ssh.unit.is_none());
         let machine = machine.context("Unable to proceed: could not find matching unit or machine")?;

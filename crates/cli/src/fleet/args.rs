@@ -67,7 +67,10 @@ pub struct Reach {
 impl Reach {
     /// Whether one is there that asks for another cluster than the kubeconfig's.
     pub fn asks(&self) -> bool {
-        self.tunnel.is_some() || self.endpoint.is_some() || self.driver.is_some() || self.etcd_key_prefix.is_some()
+        self.tunnel.is_some()
+            || self.endpoint.is_some()
+            || self.driver.is_some()
+            || self.etcd_key_prefix.is_some()
     }
 }
 

@@ -93,7 +93,11 @@ impl Change {
         };
         let wanted = fresh.iter().filter(changed).map(|(name, _)| name.full().to_string()).collect();
         let units: Vec<UnitFile> = units.into_values().collect();
-        let (_, warnings) = fleet::lower(&units, &wanted, &self.settings(&Cluster { machines: Vec::new(), pods: BTreeMap::new() }))?;
+        let (_, warnings) = fleet::lower(
+            &units,
+            &wanted,
+            &self.settings(&Cluster { machines: Vec::new(), pods: BTreeMap::new() }),
+        )?;
         let mut told = BTreeSet::new();
         for warning in warnings.iter().map(ToString::to_string) {
             // Instances of one template have the same to be told.
@@ -104,7 +108,12 @@ impl Change {
         Ok(())
     }
 
-    async fn put(&mut self, name: UnitName, file: UnitFile, replaced: &mut Vec<UnitName>) -> anyhow::Result<()> {
+    async fn put(
+        &mut self,
+        name: UnitName,
+        file: UnitFile,
+        replaced: &mut Vec<UnitName>,
+    ) -> anyhow::Result<()> {
         let Some(known) = self.registry.units.get(name.full()).cloned() else {
             self.registry.write(Unit::new(name.clone(), file.text)).await?;
             say(&format!("Unit {name} inactive"))?;
@@ -162,11 +171,15 @@ impl Change {
             let global = unit.global();
             if !global {
                 let machine = eligible(&unit, &cluster, &self.registry);
-                anyhow::ensure!(machine.is_some(), "no machine in the cluster is one that unit {name} may be on");
+                anyhow::ensure!(
+                    machine.is_some(),
+                    "no machine in the cluster is one that unit {name} may be on"
+                );
                 unit.machine = unit.machine.or(machine);
             }
             unit.desired = Desired::Loaded;
-            let legend = cluster.machine(unit.machine.as_deref()).map(|m| m.legend(false)).unwrap_or_default();
+            let legend =
+                cluster.machine(unit.machine.as_deref()).map(|m| m.legend(false)).unwrap_or_default();
             self.registry.write(unit).await?;
             match (global, blocking.no_block) {
                 (true, _) => say(&format!("Triggered global unit {name} load"))?,
@@ -196,7 +209,11 @@ impl Change {
             }
         }
         // The others that have been replaced while they run.
-        wanted.extend(replaced.into_iter().filter(|r| !blocking.units.iter().any(|u| UnitName::new(u).as_ref() == Ok(r))));
+        wanted.extend(
+            replaced
+                .into_iter()
+                .filter(|r| !blocking.units.iter().any(|u| UnitName::new(u).as_ref() == Ok(r))),
+        );
         self.launch(&wanted, blocking).await
     }
 
@@ -260,7 +277,10 @@ impl Change {
                 continue;
             }
             let applied = api.patch(&name.name, &params, &Patch::Apply(object)).await;
-            applied.map_err(failed(format!("{} {} of unit {} cannot be applied", name.kind, name.name, unit.name)))?;
+            applied.map_err(failed(format!(
+                "{} {} of unit {} cannot be applied",
+                name.kind, name.name, unit.name
+            )))?;
             if !lasting {
                 names.insert(name);
             }
@@ -279,19 +299,25 @@ impl Change {
 
     /// Whether another unit that runs has become this object, too.
     fn in_use(&self, object: &ObjectName, but: &UnitName) -> bool {
-        let others = self.registry.units.values().filter(|u| u.name != *but && u.desired == Desired::Launched);
+        let others =
+            self.registry.units.values().filter(|u| u.name != *but && u.desired == Desired::Launched);
         others.into_iter().any(|u| u.objects.contains(object))
     }
 
     async fn delete(&self, kinds: &mut Kinds, object: &ObjectName, wait: bool) -> anyhow::Result<()> {
-        let value = json!({"apiVersion": object.api_version, "kind": object.kind, "metadata": {"name": object.name}});
+        let value =
+            json!({"apiVersion": object.api_version, "kind": object.kind, "metadata": {"name": object.name}});
         let api = kinds.api(&value).await?;
-        let params =
-            DeleteParams { propagation_policy: Some(PropagationPolicy::Background), ..DeleteParams::default() };
+        let params = DeleteParams {
+            propagation_policy: Some(PropagationPolicy::Background),
+            ..DeleteParams::default()
+        };
         match api.delete(&object.name, &params).await {
             Ok(_) => {}
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
-            Err(error) => return Err(failed(format!("{} {} cannot be deleted", object.kind, object.name))(error)),
+            Err(error) => {
+                return Err(failed(format!("{} {} cannot be deleted", object.kind, object.name))(error));
+            }
         }
         while wait && api.get_opt(&object.name).await.ok().flatten().is_some() {
             tokio::time::sleep(LOOK_AGAIN).await;
@@ -302,7 +328,8 @@ impl Change {
     /// Deletes what a unit has become, and waits until its processes have ended.
     async fn take_away(&self, unit: &mut Unit) -> anyhow::Result<()> {
         let pods = state::pods(&self.client, &self.namespace).await?;
-        let before: BTreeSet<String> = pods.get(unit.name.full()).into_iter().flatten().filter_map(|p| p.metadata.uid.clone()).collect();
+        let before: BTreeSet<String> =
+            pods.get(unit.name.full()).into_iter().flatten().filter_map(|p| p.metadata.uid.clone()).collect();
         if let Some(node) = pods.get(unit.name.full()).and_then(|p| p.iter().find_map(node)) {
             unit.machine = Some(node);
         }
@@ -339,7 +366,9 @@ impl Change {
                     told = true;
                 }
                 let pods = now.of(name.full());
-                let ended = pods.iter().any(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Succeeded"));
+                let ended = pods
+                    .iter()
+                    .any(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Succeeded"));
                 let state = states(unit, &now).into_iter().next();
                 if told && (ended || state.as_ref().is_some_and(|s| s.active == "active")) {
                     return Ok(());
@@ -383,7 +412,11 @@ impl Change {
     }
 
     fn known(&self, name: &UnitName) -> anyhow::Result<Unit> {
-        self.registry.units.get(name.full()).cloned().ok_or_else(|| anyhow::anyhow!("unable to find unit {name}"))
+        self.registry
+            .units
+            .get(name.full())
+            .cloned()
+            .ok_or_else(|| anyhow::anyhow!("unable to find unit {name}"))
     }
 
     /// `stop`.
@@ -428,7 +461,8 @@ impl Change {
         while let Some(name) = names.get(at).cloned() {
             at += 1;
             for unit in self.registry.units.values().filter(|u| u.desired == Desired::Launched) {
-                let bound = fleet::summary(&unit.file()).is_ok_and(|s| s.bound_to.iter().any(|b| b == name.full()));
+                let bound =
+                    fleet::summary(&unit.file()).is_ok_and(|s| s.bound_to.iter().any(|b| b == name.full()));
                 if bound && !names.contains(&unit.name) {
                     say_error(&format!("Unit {} stops with {name}", unit.name));
                     names.push(unit.name.clone());
@@ -507,9 +541,8 @@ fn eligible(unit: &Unit, cluster: &Cluster, registry: &Registry) -> Option<Strin
             && summary.metadata.iter().all(|(k, v)| m.metadata.get(k).is_some_and(|own| v.contains(own)))
             && beside.as_ref().is_none_or(|node| *node == m.node)
     };
-    let load = |m: &&state::Machine| {
-        registry.units.values().filter(|u| u.machine.as_ref() == Some(&m.node)).count()
-    };
+    let load =
+        |m: &&state::Machine| registry.units.values().filter(|u| u.machine.as_ref() == Some(&m.node)).count();
     cluster.machines.iter().filter(fits).min_by_key(load).map(|m| m.node.clone())
 }
 

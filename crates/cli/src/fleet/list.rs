@@ -9,7 +9,8 @@ use crate::Usage;
 
 /// `list-units`.
 pub fn units(list: &List, registry: &Registry, cluster: &Cluster) -> anyhow::Result<String> {
-    let fields = fields(list, "unit,machine,active,sub", &["active", "hash", "load", "machine", "sub", "unit"])?;
+    let fields =
+        fields(list, "unit,machine,active,sub", &["active", "hash", "load", "machine", "sub", "unit"])?;
     let mut rows = Vec::new();
     for unit in registry.units.values().filter(|u| u.desired != Desired::Inactive && !u.name.is_template()) {
         for state in states(unit, cluster) {
@@ -110,7 +111,8 @@ fn fields(list: &List, default: &str, known: &[&str]) -> anyhow::Result<Vec<Stri
         list.fields.as_deref().unwrap_or(default).split(',').map(str::to_string).collect();
     match fields.iter().find(|f| !known.contains(&f.as_str())) {
         Some(unknown) => {
-            let sentence = format!("Invalid key in output format: {unknown:?} (there are {})", known.join(","));
+            let sentence =
+                format!("Invalid key in output format: {unknown:?} (there are {})", known.join(","));
             Err(Usage(sentence).into())
         }
         None => Ok(fields),

@@ -93,7 +93,11 @@ impl Unit {
 
     /// As the compiler takes it.
     pub fn file(&self) -> UnitFile {
-        UnitFile { name: self.name.clone(), file: Path::new(self.name.full()).into(), text: self.text.clone() }
+        UnitFile {
+            name: self.name.clone(),
+            file: Path::new(self.name.full()).into(),
+            text: self.text.clone(),
+        }
     }
 
     /// Whether it runs on every machine.

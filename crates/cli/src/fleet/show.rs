@@ -70,11 +70,17 @@ fn processes(pod: &Pod) -> Vec<String> {
     for init in status.init_container_statuses.iter().flatten() {
         let ended = init.state.as_ref().and_then(|s| s.terminated.as_ref());
         if let Some(ended) = ended {
-            lines.push(format!("  Process: ExecStartPre {} ({})", init.name, exit(ended.exit_code, ended.signal)));
+            lines.push(format!(
+                "  Process: ExecStartPre {} ({})",
+                init.name,
+                exit(ended.exit_code, ended.signal)
+            ));
         }
     }
     if let Some(main) = main(pod) {
-        let ended = |s: &Option<k8s_openapi::api::core::v1::ContainerState>| s.as_ref().and_then(|s| s.terminated.clone());
+        let ended = |s: &Option<k8s_openapi::api::core::v1::ContainerState>| {
+            s.as_ref().and_then(|s| s.terminated.clone())
+        };
         let last = ended(&main.state).or_else(|| ended(&main.last_state));
         if let Some(last) = last {
             lines.push(format!("  Process: ExecStart {} ({})", main.name, exit(last.exit_code, last.signal)));

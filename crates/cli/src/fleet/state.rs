@@ -38,7 +38,11 @@ impl Machine {
 
     /// `85c0c595...`
     pub fn id_legend(&self, full: bool) -> String {
-        if full { self.id.clone() } else { format!("{}...", self.id.chars().take(SHORT_ID).collect::<String>()) }
+        if full {
+            self.id.clone()
+        } else {
+            format!("{}...", self.id.chars().take(SHORT_ID).collect::<String>())
+        }
     }
 
     /// `85c0c595.../172.17.8.102`
@@ -129,7 +133,9 @@ pub fn of_pod(pod: &Pod, remains: bool) -> UnitState {
     if node(pod).is_none() {
         return state("inactive", "dead");
     }
-    let Some(container) = main(pod).and_then(|c| c.state.clone()) else { return state("activating", "start-pre") };
+    let Some(container) = main(pod).and_then(|c| c.state.clone()) else {
+        return state("activating", "start-pre");
+    };
     if container.running.is_some() {
         return state("active", "running");
     }
@@ -165,7 +171,13 @@ mod tests {
         check("Pending", json!("n"), waiting("PodInitializing"), false, "activating start-pre");
         check("Pending", json!("n"), waiting("ImagePullBackOff"), false, "activating start-pre");
         check("Running", json!("n"), waiting("CrashLoopBackOff"), false, "activating auto-restart");
-        check("Running", json!("n"), json!({"terminated": {"exitCode": 1}}), false, "activating auto-restart");
+        check(
+            "Running",
+            json!("n"),
+            json!({"terminated": {"exitCode": 1}}),
+            false,
+            "activating auto-restart",
+        );
         check("Pending", json!(null), json!({}), false, "inactive dead");
         check("Failed", json!("n"), json!({"terminated": {"exitCode": 1}}), false, "failed failed");
         check("Succeeded", json!("n"), json!({"terminated": {"exitCode": 0}}), false, "inactive dead");

@@ -97,20 +97,22 @@ fn prepared(
             continue;
         }
         let file = match text.strip_prefix("--env-file") {
-            Some("") => rest.next().map(Word::lossy),
+            Some("") => rest.peek().map(|w| w.lossy()),
             Some(value) => value.strip_prefix('=').map(str::to_string),
             None => None,
         };
-        if let Some(file) = file {
-            if file.starts_with('/') || !directory.join(&file).is_file() {
-                let name = host::config_map(&file);
-                found.warn(
-                    &line.at,
-                    format!("--env-file {file} is a file of the machine: its variables come from the ConfigMap {name}, if there is one (kubectl create configmap {name} --from-env-file={file})"),
-                );
-                files.push(name);
-                continue;
+        // One that is beside the unit is read now.
+        if let Some(file) = file.filter(|f| f.starts_with('/') || !directory.join(f).is_file()) {
+            if text == "--env-file" {
+                rest.next();
             }
+            let name = host::config_map(&file);
+            found.warn(
+                &line.at,
+                format!("--env-file {file} is a file of the machine: its variables come from the ConfigMap {name}, if there is one (kubectl create configmap {name} --from-env-file={file})"),
+            );
+            files.push(name);
+            continue;
         }
         if let [Piece::Node(Fact::Words(name))] = word.0.as_slice() {
             let sentence = format!("${name} is known on the machine only, so it is left out");

@@ -149,7 +149,7 @@ impl Reader<'_> {
 /// The line with a blank for its backslash, if it ends in one that no other backslash escapes.
 fn continued(line: &str) -> (std::borrow::Cow<'_, str>, bool) {
     let slashes = line.len() - line.trim_end_matches('\\').len();
-    if slashes % 2 == 0 {
+    if slashes.is_multiple_of(2) {
         return (line.into(), false);
     }
     (format!("{} ", &line[..line.len() - 1]).into(), true)
