@@ -29,6 +29,8 @@ use yado_types::selector::LabelSelector;
 
 use crate::owners::{self, Claim};
 
+pub(crate) use history::template_hash;
+
 /// What a decision rests on.
 pub struct Observed<'a> {
     /// The Deployment.
@@ -170,7 +172,7 @@ impl<'a> Sets<'a> {
 }
 
 /// A number, or a percentage of `total`.
-fn share(value: &IntOrString, total: i32, round_up: bool) -> i32 {
+pub(crate) fn share(value: &IntOrString, total: i32, round_up: bool) -> i32 {
     match value {
         IntOrString::Int(n) => (*n).max(0),
         IntOrString::String(text) => {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! [Deployment] -> [ReplicaSet] -> [Pod] <- scheduler <- [Node] <- node lifecycle <- [Lease]
-//!                                   |
+//!   [ReplicationController], [DaemonSet], [Job] -^  |  ^- [PersistentVolumeClaim] <-> [PersistentVolume]
 //!                     [Service] -> [EndpointSlice]
 //!
 //! garbage collection, namespace deletion: over every kind the server has
@@ -11,18 +11,22 @@
 //! Each module decides purely (`reconcile(observed) -> actions`) and applies what it decided in a thin loop over the
 //! shared watches. [`start`] starts them all.
 
+pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
 mod garbage;
+pub mod job;
 mod kinds;
 pub mod namespace;
 pub mod node;
 mod owners;
 mod pod_gc;
+mod pods;
 pub mod replicaset;
 pub mod scheduler;
 mod service_account;
 mod taints;
+pub mod volume;
 mod writes;
 
 use std::fmt::Debug;
@@ -51,6 +55,9 @@ pub struct Config {
     pub ended_pods_kept: usize,
     /// The API server's CA certificate in PEM, published in every namespace as ConfigMap `kube-root-ca.crt`.
     pub root_ca: Option<String>,
+    /// Where volumes are made for claims of the class `local`; without it, they are only bound to volumes that are
+    /// there.
+    pub directories: Option<Arc<dyn volume::Directories>>,
 }
 
 impl Default for Config {
@@ -62,6 +69,7 @@ impl Default for Config {
             lost_node_grace: Duration::from_secs(40),
             ended_pods_kept: 12_500,
             root_ca: None,
+            directories: None,
         }
     }
 }
@@ -76,6 +84,8 @@ pub(crate) struct Context {
     config: Arc<Config>,
     /// Pods by their controller's uid.
     pods_of: Arc<Index<String, Pod>>,
+    /// Pods that nobody controls, by namespace.
+    orphans: Arc<Index<String, Pod>>,
     /// ReplicaSets by their controller's uid.
     sets_of: Arc<Index<String, ReplicaSet>>,
 }
@@ -111,6 +121,10 @@ pub fn start(watches: &Watches, clock: Arc<dyn Clock>, tasks: &Tasks, config: Co
         |meta: &ObjectMeta| owners::controller_uid(meta).map(str::to_owned).into_iter().collect();
     let context = Context {
         pods_of: watches.all::<Pod>().index(move |p| by_controller(&p.metadata)),
+        orphans: watches.all::<Pod>().index(|p: &Pod| match owners::controller_of(&p.metadata) {
+            None => p.metadata.namespace.iter().cloned().collect(),
+            Some(_) => Vec::new(),
+        }),
         sets_of: watches.all::<ReplicaSet>().index(move |s| by_controller(&s.metadata)),
         client: watches.client().clone(),
         watches: watches.clone(),
@@ -120,6 +134,9 @@ pub fn start(watches: &Watches, clock: Arc<dyn Clock>, tasks: &Tasks, config: Co
     };
     deployment::start(&context);
     replicaset::start(&context);
+    daemonset::start(&context);
+    job::start(&context);
+    volume::start(&context);
     scheduler::start(&context);
     endpoints::start(&context);
     service_account::start(&context);

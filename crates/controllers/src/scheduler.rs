@@ -5,25 +5,30 @@
 //!                             ^---- assumed ----'  or why not --> [Pod] condition, event
 //! ```
 //!
-//! Watches Pods, Nodes and Namespaces. Writes bindings, and on Pods that fit nowhere the condition `PodScheduled`.
+//! Watches Pods, Nodes, Namespaces, claims, volumes and classes. Writes bindings, on claims that wait for it the name of
+//! the node, and on Pods that fit nowhere, or wait for another component of their app, the condition `PodScheduled`.
 //!
 //! [`schedule`] is pure over an immutable [`Snapshot`]. Between two decisions the loop adds the first to the
 //! snapshot as assumed, so that a whole burst is placed without waiting for the API server. A binding that loses a
 //! race is taken back and tried again.
 
 mod affinity;
+mod dependencies;
 mod filter;
 mod pod;
 mod resources;
 mod run;
 mod score;
 mod snapshot;
+mod volumes;
 
 pub use filter::{Reason, Unschedulable};
+pub(crate) use pod::NodeTerm;
 pub use pod::PodInfo;
 pub use resources::Resources;
 pub(crate) use run::start;
 pub use snapshot::{NodeInfo, Snapshot};
+pub use volumes::Volumes;
 
 use affinity::Constraints;
 
@@ -38,13 +43,17 @@ pub fn schedule<'a>(
     turn: usize,
 ) -> Result<&'a NodeInfo, Unschedulable> {
     let nodes = snapshot.nodes();
+    let needs = snapshot.volumes.needs(pod, |name| snapshot.node(name).is_some());
+    let needs = needs.map_err(|why| Unschedulable::anywhere(nodes.len(), why))?;
     let constraints = Constraints::of(snapshot, pod);
     let enough = enough_feasible(nodes.len());
     let mut refused = Unschedulable::of(nodes.len());
     let mut feasible = Vec::with_capacity(enough.min(nodes.len()));
     for i in 0..nodes.len() {
         let node = &nodes[(turn + i) % nodes.len()];
-        match filter::filter(pod, node, &constraints) {
+        let fits = filter::filter(pod, node, &constraints)
+            .and_then(|()| snapshot.volumes.check(&needs, node).map_err(|reason| vec![reason]));
+        match fits {
             Ok(()) => {
                 feasible.push(node);
                 if feasible.len() >= enough {

@@ -6,7 +6,8 @@
 //! pki/           the CA and what it signed
 //! oci/           images, by content
 //! images/        archives that are imported at each start
-//! pods/          sandboxes and volumes
+//! pods/          sandboxes and their volumes
+//! volumes/       persistent volumes: NAMESPACE_CLAIM_UID
 //! kubeconfig     how clients reach the API
 //! control.sock   how `yado image`, `build` and `deploy` reach the engine
 //! engine.json    what it says of itself once it is ready

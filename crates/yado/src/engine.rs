@@ -33,6 +33,7 @@ use yado_store::{Embedded, Store};
 use crate::control;
 use crate::data_dir::DataDir;
 use crate::reset;
+use crate::volumes::LocalVolumes;
 use crate::wiring::{Dialer, NodeNetwork};
 
 /// State that lasts until a reboot: network namespaces and claims.
@@ -140,8 +141,11 @@ impl Engine {
         let node = start_node(&data, node_config, images.clone(), &net, node_watches, &clock, &tasks).await?;
         dialer.lead_to(node.clone());
         control::serve(data.path(), images, node.clone(), &tasks)?;
-        let config =
-            yado_controllers::Config { root_ca: Some(pki.authority().to_owned()), ..Default::default() };
+        let config = yado_controllers::Config {
+            root_ca: Some(pki.authority().to_owned()),
+            directories: Some(Arc::new(LocalVolumes::new(&node_name, data.file("volumes")))),
+            ..Default::default()
+        };
         yado_controllers::start(&watches, clock, &controllers, config);
         Ok(Self {
             data,

@@ -16,6 +16,7 @@ mod infra;
 mod reset;
 mod signals;
 mod up;
+mod volumes;
 mod wiring;
 
 use std::io::IsTerminal;

@@ -37,7 +37,7 @@ pub async fn run(args: &ResetArgs) -> Result<()> {
 pub fn files(data: &DataDir, kubeconfigs: &[PathBuf]) -> Result<()> {
     let unmounted = unmount_below(&data.file("pods")).context("a volume is still in use");
     let mut removed = unmounted;
-    for name in ["store", "pods", "pki"] {
+    for name in ["store", "pods", "pki", "volumes"] {
         removed = removed.and(data.remove(name));
     }
     for path in kubeconfigs.iter().cloned().chain(["control.sock", "engine.json"].map(|name| data.file(name)))

@@ -149,7 +149,7 @@ pub fn new_set(sets: &Sets<'_>, replicas: i32) -> Vec<Action> {
 }
 
 /// Ten letters that stand for a template. A collision count makes another ten, for when they are taken.
-fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
+pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
     let mut hasher = Sha256::new();
     // Plain data with string keys always serialises; were it not so, the name would collide and be counted up.
     hasher.update(serde_json::to_vec(template).unwrap_or_default());

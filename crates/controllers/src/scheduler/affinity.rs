@@ -117,7 +117,7 @@ impl<'a> Domains<'a> {
         for node in snapshot.nodes() {
             // Nodes where the Pod cannot go by its own choice do not count as empty places.
             if let Some(v) = value(node, &constraint.topology_key)
-                && super::filter::suits_node_choice(pod, node)
+                && pod.chooses(&node.name, &node.labels)
             {
                 let here = node.pods.values().filter(|p| constraint.counts(p, pod)).count() as i64;
                 *counts.entry(v).or_default() += here;

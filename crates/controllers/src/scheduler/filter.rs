@@ -34,6 +34,10 @@ pub enum Reason {
     PodAntiAffinity,
     /// A Pod that is near does not want this one.
     ExistingPodsAntiAffinity,
+    /// A claim's volume is elsewhere.
+    VolumeNodeAffinity,
+    /// A claim can have no volume there.
+    NoVolume,
 }
 
 impl fmt::Display for Reason {
@@ -53,6 +57,8 @@ impl fmt::Display for Reason {
             Self::PodAffinity => "node(s) didn't match pod affinity rules",
             Self::PodAntiAffinity => "node(s) didn't match pod anti-affinity rules",
             Self::ExistingPodsAntiAffinity => "node(s) didn't satisfy existing pods anti-affinity rules",
+            Self::VolumeNodeAffinity => "node(s) didn't match PersistentVolume's node affinity",
+            Self::NoVolume => "node(s) didn't find available persistent volumes to bind",
         })
     }
 }
@@ -63,11 +69,17 @@ impl fmt::Display for Reason {
 pub struct Unschedulable {
     nodes: usize,
     reasons: BTreeMap<Reason, usize>,
+    /// What keeps the Pod from every node.
+    anywhere: Option<String>,
 }
 
 impl Unschedulable {
     pub(super) fn of(nodes: usize) -> Self {
-        Self { nodes, reasons: BTreeMap::new() }
+        Self { nodes, reasons: BTreeMap::new(), anywhere: None }
+    }
+
+    pub(super) fn anywhere(nodes: usize, why: String) -> Self {
+        Self { nodes, reasons: BTreeMap::new(), anywhere: Some(why) }
     }
 
     pub(super) fn add(&mut self, reasons: Vec<Reason>) {
@@ -80,19 +92,13 @@ impl Unschedulable {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".into();
         }
+        if let Some(why) = &self.anywhere {
+            return format!("0/{} nodes are available: {why}.", self.nodes);
+        }
         let mut counted: Vec<_> = self.reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
         counted.sort();
         format!("0/{} nodes are available: {}.", self.nodes, counted.join(", "))
     }
-}
-
-/// The Pod's own choice of nodes: by name, by labels, by required affinity.
-pub(super) fn suits_node_choice(pod: &PodInfo, node: &NodeInfo) -> bool {
-    pod.node_labels.matches(&node.labels)
-        && pod
-            .node_terms
-            .as_ref()
-            .is_none_or(|terms| terms.iter().any(|t| t.matches(&node.name, &node.labels)))
 }
 
 /// Checks in Kubernetes' order; the first kind of obstacle counts, with every resource that is short.
@@ -113,7 +119,7 @@ pub(super) fn filter(
     if let Some(taint) = taints.find(|t| !pod.tolerates(&t.key, &t.value, &t.effect)) {
         return refuse(Reason::Taint(taint.key.clone(), taint.value.clone()));
     }
-    if !suits_node_choice(pod, node) {
+    if !pod.chooses(&node.name, &node.labels) {
         return refuse(Reason::NodeAffinity);
     }
     if pod.host_ports.iter().any(|p| node.host_ports.iter().any(|taken| taken.collides(p))) {

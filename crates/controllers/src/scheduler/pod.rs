@@ -7,10 +7,12 @@ use k8s_openapi::api::core::v1::{
     Affinity, NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector;
+use yado_reconcile::ObjectKey;
 use yado_types::selector::LabelSelector;
 
 use super::Resources;
-use crate::owners;
+use super::dependencies::Dependencies;
+use crate::{owners, volume};
 
 /// A Pod as the scheduler sees it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,6 +31,11 @@ pub struct PodInfo {
     pub(super) anti_affinity: Vec<PodTerm>,
     pub(super) preferred_pods: Vec<(i64, PodTerm)>,
     pub(super) spread: Vec<Spread>,
+    /// Claims that it mounts.
+    pub(super) claims: Vec<ObjectKey>,
+    pub(super) dependencies: Dependencies,
+    /// It is being deleted.
+    pub(super) terminating: bool,
 }
 
 /// Requirements on a node's labels and name.
@@ -41,7 +48,7 @@ pub struct NodeTerm {
 }
 
 impl NodeTerm {
-    fn of(term: &NodeSelectorTerm) -> Self {
+    pub(crate) fn of(term: &NodeSelectorTerm) -> Self {
         let mut all = Self::default();
         let mut readable = true;
         for (to, from) in [(&mut all.labels, &term.match_expressions), (&mut all.fields, &term.match_fields)]
@@ -54,7 +61,7 @@ impl NodeTerm {
         all
     }
 
-    pub(super) fn matches(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+    pub(crate) fn matches(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         let field = |key: &str| (key == "metadata.name").then_some(name);
         !self.empty && self.labels.matches(labels) && self.fields.matches_with(field)
     }
@@ -80,21 +87,21 @@ impl HostPort {
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodTerm {
     pub(super) topology_key: String,
-    selector: LabelSelector,
+    /// No selector means no Pods, an empty one means all.
+    selector: Option<LabelSelector>,
     namespaces: Vec<String>,
     namespace_selector: Option<LabelSelector>,
 }
 
 impl PodTerm {
-    fn of(term: &PodAffinityTerm, own_namespace: &str) -> Option<Self> {
-        // No selector means no Pods, an empty one means all.
-        let selector = selector(term.label_selector.as_ref()?)?;
+    fn of(term: &PodAffinityTerm, own_namespace: &str) -> Self {
+        let selector = term.label_selector.as_ref().and_then(selector);
         let mut namespaces = term.namespaces.clone().unwrap_or_default();
         if namespaces.is_empty() && term.namespace_selector.is_none() {
             namespaces.push(own_namespace.to_owned());
         }
         let namespace_selector = term.namespace_selector.as_ref().and_then(self::selector);
-        Some(Self { topology_key: term.topology_key.clone(), selector, namespaces, namespace_selector })
+        Self { topology_key: term.topology_key.clone(), selector, namespaces, namespace_selector }
     }
 
     /// `namespaces` gives a namespace's labels.
@@ -109,7 +116,7 @@ impl PodTerm {
                 .namespace_selector
                 .as_ref()
                 .is_some_and(|s| s.matches(namespaces.get(&pod.namespace).unwrap_or(&empty)));
-        here && self.selector.matches(&pod.labels)
+        here && self.selector.as_ref().is_some_and(|s| s.matches(&pod.labels))
     }
 }
 
@@ -120,22 +127,26 @@ pub struct Spread {
     pub(super) max_skew: i64,
     pub(super) required: bool,
     pub(super) min_domains: usize,
-    selector: LabelSelector,
+    /// No selector means no Pods, an empty one means all.
+    selector: Option<LabelSelector>,
 }
 
 impl Spread {
-    fn of(constraint: &TopologySpreadConstraint) -> Option<Self> {
-        Some(Self {
+    fn of(constraint: &TopologySpreadConstraint) -> Self {
+        Self {
             topology_key: constraint.topology_key.clone(),
             max_skew: constraint.max_skew.into(),
             required: constraint.when_unsatisfiable == "DoNotSchedule",
             min_domains: usize::try_from(constraint.min_domains.unwrap_or(1)).unwrap_or(1),
-            selector: selector(constraint.label_selector.as_ref()?)?,
-        })
+            selector: constraint.label_selector.as_ref().and_then(selector),
+        }
     }
 
     pub(super) fn counts(&self, pod: &PodInfo, own: &PodInfo) -> bool {
-        pod.namespace == own.namespace && self.selector.matches(&pod.labels)
+        // A Pod that goes makes room already.
+        !pod.terminating
+            && pod.namespace == own.namespace
+            && self.selector.as_ref().is_some_and(|s| s.matches(&pod.labels))
     }
 }
 
@@ -150,6 +161,9 @@ impl PodInfo {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             labels: pod.metadata.labels.clone().unwrap_or_default(),
             controller: owners::controller_uid(&pod.metadata).map(Arc::from),
+            claims: volume::claims_of(pod),
+            dependencies: Dependencies::of(pod),
+            terminating: yado_types::pod::is_terminating(pod),
             ..Self::default()
         };
         if let Some(spec) = &pod.spec {
@@ -163,7 +177,7 @@ impl PodInfo {
         self.node_name = spec.node_name.clone().filter(|n| !n.is_empty());
         self.node_labels = spec.node_selector.as_ref().map(LabelSelector::from_map).unwrap_or_default();
         self.tolerations = spec.tolerations.clone().unwrap_or_default();
-        self.spread = spec.topology_spread_constraints.iter().flatten().filter_map(Spread::of).collect();
+        self.spread = spec.topology_spread_constraints.iter().flatten().map(Spread::of).collect();
         let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
         for port in containers.flat_map(|c| c.ports.iter().flatten()) {
             let host = port
@@ -197,24 +211,30 @@ impl PodInfo {
         let own = self.namespace.clone();
         if let Some(pods) = &affinity.pod_affinity {
             let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
-            self.affinity = required.filter_map(|t| PodTerm::of(t, &own)).collect();
+            self.affinity = required.map(|t| PodTerm::of(t, &own)).collect();
             for p in pods.preferred_during_scheduling_ignored_during_execution.iter().flatten() {
                 let term = PodTerm::of(&p.pod_affinity_term, &own);
-                self.preferred_pods.extend(term.map(|t| (p.weight.into(), t)));
+                self.preferred_pods.push((p.weight.into(), term));
             }
         }
         if let Some(pods) = &affinity.pod_anti_affinity {
             let required = pods.required_during_scheduling_ignored_during_execution.iter().flatten();
-            self.anti_affinity = required.filter_map(|t| PodTerm::of(t, &own)).collect();
+            self.anti_affinity = required.map(|t| PodTerm::of(t, &own)).collect();
             for p in pods.preferred_during_scheduling_ignored_during_execution.iter().flatten() {
                 let term = PodTerm::of(&p.pod_affinity_term, &own);
-                self.preferred_pods.extend(term.map(|t| (-i64::from(p.weight), t)));
+                self.preferred_pods.push((-i64::from(p.weight), term));
             }
         }
     }
 
+    /// The Pod's own choice of nodes, by labels and by required affinity.
+    pub(crate) fn chooses(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
+        let terms = self.node_terms.as_ref();
+        self.node_labels.matches(labels) && terms.is_none_or(|t| t.iter().any(|t| t.matches(name, labels)))
+    }
+
     /// Whether some toleration bears the taint.
-    pub(super) fn tolerates(&self, key: &str, value: &str, effect: &str) -> bool {
+    pub(crate) fn tolerates(&self, key: &str, value: &str, effect: &str) -> bool {
         self.tolerations.iter().any(|t| crate::taints::tolerates(t, key, value, effect))
     }
 }

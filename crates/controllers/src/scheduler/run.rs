@@ -9,7 +9,10 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Binding, Namespace, Node, ObjectReference, Pod};
+use k8s_openapi::api::core::v1::{
+    Binding, Namespace, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod,
+};
+use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, Patch, PostParams};
 use kube::{Client, Error, Resource, ResourceExt};
@@ -17,12 +20,16 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use yado_reconcile::events::{EventType, Recorder};
 use yado_reconcile::{Change, Clock, ObjectKey};
+use yado_types::labels::{DEPENDS_ON, SELECTED_NODE};
 use yado_types::pod::{condition, is_ended, is_terminating, node_name};
 
-use super::{PodInfo, Snapshot, Unschedulable, schedule};
+use super::dependencies::Components;
+use super::{PodInfo, Snapshot, Unschedulable, Volumes, schedule};
 use crate::{Context, writes};
 
 const COMPONENT: &str = "default-scheduler";
+/// Reason and event of a Pod that waits for another component.
+const WAITING: &str = "WaitingForDependencies";
 /// Writes in flight: enough to keep the API server's group commit full, few enough that a slow server is not flooded.
 const IN_FLIGHT: usize = 64;
 /// Pods decided on before the watches may update the snapshot again.
@@ -53,6 +60,10 @@ pub(crate) fn start(context: &Context) {
         let labels = change.new.as_ref().map(|n| n.metadata.labels.clone().unwrap_or_default());
         to.state.lock().snapshot.set_namespace(&change.key.name, labels);
     });
+    feed_volumes(context, &shared);
+    let (claims, volumes) =
+        (context.watches.all::<PersistentVolumeClaim>(), context.watches.all::<PersistentVolume>());
+    let classes = context.watches.all::<StorageClass>();
     let run = Loop {
         shared,
         client: context.client.clone(),
@@ -62,7 +73,28 @@ pub(crate) fn start(context: &Context) {
     context.tasks.spawn("scheduler", async move {
         nodes.synced().await;
         pods.synced().await;
+        claims.synced().await;
+        volumes.synced().await;
+        classes.synced().await;
         run.forever().await;
+    });
+}
+
+fn feed_volumes(context: &Context, shared: &Arc<Shared>) {
+    let to = shared.clone();
+    context.watches.all::<PersistentVolumeClaim>().feed(move |change| {
+        to.state.lock().storage_changed(|volumes| volumes.claim_changed(change));
+        to.wake.notify_one();
+    });
+    let to = shared.clone();
+    context.watches.all::<PersistentVolume>().feed(move |change| {
+        to.state.lock().storage_changed(|volumes| volumes.volume_changed(change));
+        to.wake.notify_one();
+    });
+    let to = shared.clone();
+    context.watches.all::<StorageClass>().feed(move |change| {
+        to.state.lock().storage_changed(|volumes| volumes.class_changed(change));
+        to.wake.notify_one();
     });
 }
 
@@ -78,6 +110,7 @@ type Rank = (Reverse<i32>, Option<Timestamp>, ObjectKey);
 #[derive(Default)]
 struct State {
     snapshot: Snapshot,
+    components: Components,
     pending: BTreeSet<Rank>,
     known: HashMap<ObjectKey, Candidate>,
     /// Something changed by which a Pod may fit now that did not.
@@ -93,6 +126,8 @@ struct Candidate {
     /// It fitted nowhere, and waits for the cluster to change.
     parked: bool,
     failures: u32,
+    /// The user has been told that an annotation on it is not followed.
+    complained: bool,
 }
 
 fn rank(pod: &Pod) -> Rank {
@@ -112,6 +147,12 @@ fn wants_a_node(pod: &Pod) -> bool {
 impl State {
     /// Says whether there may be something to decide.
     fn pod_changed(&mut self, change: &Change<Pod>) -> bool {
+        for component in self.components.changed(change) {
+            self.hope |= self.known.values().any(|c| c.parked && c.info.dependencies.name(&component));
+        }
+        let goes = |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|p| is_terminating(p));
+        // What goes does not count against an even spread any more.
+        self.hope |= goes(&change.new) && !goes(&change.old);
         if let Some(old) = &change.old
             && change.new.as_ref().is_none_or(|new| new.metadata.uid != old.metadata.uid)
         {
@@ -151,9 +192,15 @@ impl State {
             self.pending.remove(&rank(&known.pod));
         }
         self.pending.insert(rank(pod));
-        let candidate = Candidate { pod: pod.clone(), info, parked: false, failures: 0 };
+        let complained = self.known.get(&change.key).is_some_and(|known| known.complained);
+        let candidate = Candidate { pod: pod.clone(), info, parked: false, failures: 0, complained };
         self.known.insert(change.key.clone(), candidate);
         true
+    }
+
+    fn storage_changed<T>(&mut self, change: impl FnOnce(&mut Volumes) -> T) {
+        change(&mut self.snapshot.volumes);
+        self.hope |= self.known.values().any(|c| c.parked && !c.info.claims.is_empty());
     }
 
     fn node_changed(&mut self, change: &Change<Node>) {
@@ -175,10 +222,28 @@ impl State {
         while decisions.len() < limit {
             let Some((.., key)) = self.pending.pop_first() else { break };
             let Some(candidate) = self.known.get_mut(&key) else { continue };
+            if let Some(why) = candidate.info.dependencies.malformed.clone().filter(|_| !candidate.complained)
+            {
+                candidate.complained = true;
+                decisions.push(Decision::Complain { pod: candidate.pod.clone(), why });
+            }
+            if let Some(why) = self.components.missing(&candidate.info.dependencies) {
+                candidate.parked = true;
+                decisions.push(Decision::Wait { pod: candidate.pod.clone(), why });
+                continue;
+            }
             self.turn = self.turn.wrapping_add(1);
             match schedule(&self.snapshot, &candidate.info, self.turn) {
                 Ok(node) => {
                     let node = node.name().to_owned();
+                    if let Some(claims) = open_claims(&self.snapshot, &candidate.info) {
+                        // Its claims are bound first; their change brings it back.
+                        candidate.parked = true;
+                        if !claims.is_empty() {
+                            decisions.push(Decision::Name { candidate: candidate.clone(), node, claims });
+                        }
+                        continue;
+                    }
                     let uid = candidate.pod.uid().unwrap_or_default();
                     self.snapshot.assume(&uid, &node, candidate.info.clone());
                     decisions.push(Decision::Bind { candidate: candidate.clone(), node });
@@ -200,14 +265,43 @@ impl State {
             && known.pod.metadata.uid == candidate.pod.metadata.uid
         {
             known.failures = candidate.failures + 1;
+            known.parked = false;
             self.pending.insert(rank(&known.pod));
         }
     }
 }
 
 enum Decision {
-    Bind { candidate: Candidate, node: String },
-    Refuse { pod: Arc<Pod>, why: Unschedulable },
+    Bind {
+        candidate: Candidate,
+        node: String,
+    },
+    Refuse {
+        pod: Arc<Pod>,
+        why: Unschedulable,
+    },
+    /// Name the node on claims that are to be bound there.
+    Name {
+        candidate: Candidate,
+        node: String,
+        claims: Vec<ObjectKey>,
+    },
+    /// Another component has to come first.
+    Wait {
+        pod: Arc<Pod>,
+        why: String,
+    },
+    /// An annotation is not followed.
+    Complain {
+        pod: Arc<Pod>,
+        why: String,
+    },
+}
+
+/// Claims of a Pod on which its node is still to be named; `None` where all of them are bound.
+fn open_claims(snapshot: &Snapshot, pod: &PodInfo) -> Option<Vec<ObjectKey>> {
+    let needs = snapshot.volumes.needs(pod, |name| snapshot.node(name).is_some()).ok()?;
+    (!needs.are_met()).then(|| needs.unnamed())
 }
 
 struct Loop {
@@ -246,12 +340,47 @@ impl Loop {
                     return;
                 };
                 tracing::debug!(pod = %ObjectKey::of(&candidate.pod.metadata), node, %error, "not bound, will try again");
-                let delay = RETRY_FIRST.saturating_mul(1 << candidate.failures.min(10)).min(RETRY_LONGEST);
-                self.clock.sleep(delay).await;
-                self.shared.state.lock().unbound(&candidate);
+                self.try_again(&candidate).await;
             }
-            Decision::Refuse { pod, why } => self.refuse(&pod, &why.to_string()).await,
+            Decision::Name { candidate, node, claims } => {
+                for key in claims {
+                    if let Err(error) = self.name_node(&key, &node).await {
+                        tracing::debug!(claim = %key, node, %error, "the node could not be named on a claim");
+                        self.try_again(&candidate).await;
+                        return;
+                    }
+                }
+            }
+            Decision::Refuse { pod, why } => {
+                let why = why.to_string();
+                self.recorder.event(&pod.object_ref(&()), EventType::Warning, "FailedScheduling", &why);
+                self.refuse(&pod, "Unschedulable", &why).await;
+            }
+            Decision::Wait { pod, why } => {
+                let before = condition(&pod, "PodScheduled").and_then(|c| c.message.as_deref());
+                if before != Some(why.as_str()) {
+                    self.recorder.event(&pod.object_ref(&()), EventType::Normal, WAITING, &why);
+                }
+                self.refuse(&pod, WAITING, &why).await;
+            }
+            Decision::Complain { pod, why } => {
+                let message = format!("annotation {DEPENDS_ON} is not followed: {why}");
+                self.recorder.event(&pod.object_ref(&()), EventType::Warning, "InvalidDependencies", message);
+            }
         }
+    }
+
+    async fn try_again(&self, candidate: &Candidate) {
+        let delay = RETRY_FIRST.saturating_mul(1 << candidate.failures.min(10)).min(RETRY_LONGEST);
+        self.clock.sleep(delay).await;
+        self.shared.state.lock().unbound(candidate);
+        self.shared.wake.notify_one();
+    }
+
+    async fn name_node(&self, claim: &ObjectKey, node: &str) -> Result<(), Error> {
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), &claim.namespace);
+        let patch = serde_json::json!({ "metadata": { "annotations": { SELECTED_NODE: node } } });
+        api.patch(&claim.name, &writes::params(COMPONENT), &Patch::Merge(patch)).await.map(drop)
     }
 
     async fn bind(&self, pod: &Pod, node: &str) -> Result<(), Error> {
@@ -275,9 +404,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Tells the user, and writes the condition if it says something else than before.
-    async fn refuse(&self, pod: &Pod, why: &str) {
-        self.recorder.event(&pod.object_ref(&()), EventType::Warning, "FailedScheduling", why);
+    /// Writes the condition if it says something else than before.
+    async fn refuse(&self, pod: &Pod, reason: &str, why: &str) {
         let before = condition(pod, "PodScheduled").filter(|c| c.status == "False");
         if before.is_some_and(|c| c.message.as_deref() == Some(why)) {
             return;
@@ -288,7 +416,7 @@ impl Loop {
         let patch = serde_json::json!({ "metadata": { "uid": pod.uid() }, "status": { "conditions": [{
             "type": "PodScheduled",
             "status": "False",
-            "reason": "Unschedulable",
+            "reason": reason,
             "message": why,
             "lastTransitionTime": since,
         }] } });

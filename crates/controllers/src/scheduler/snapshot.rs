@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Node;
 use yado_types::labels::{HOSTNAME, TAINT_NOT_READY, TAINT_UNREACHABLE, TAINT_UNSCHEDULABLE};
 
 use super::pod::HostPort;
-use super::{PodInfo, Resources};
+use super::{PodInfo, Resources, Volumes};
 use crate::taints;
 
 /// A node and what its Pods take of it.
@@ -129,6 +129,8 @@ pub struct Snapshot {
     /// Placed Pods that keep others away.
     repelling: HashMap<Arc<str>, Arc<str>>,
     pub(super) namespaces: BTreeMap<String, BTreeMap<String, String>>,
+    /// Claims, volumes and classes.
+    pub volumes: Volumes,
 }
 
 impl Snapshot {

@@ -1,0 +1,151 @@
+//! What a claim needs.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use yado_types::labels::{FINALIZER_CLAIM_IN_USE, LOCAL_PROVISIONER, SELECTED_NODE};
+
+use super::matching::{capacity, class_of, find_match, fits_node, is_free, is_reserved_for, request};
+use super::{Action, BIND_COMPLETED, Observed};
+
+/// Decides what a claim needs.
+pub fn reconcile(observed: &Observed<'_>) -> Vec<Action> {
+    let claim = observed.claim;
+    if claim.metadata.deletion_timestamp.is_some() {
+        let held = claim.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER_CLAIM_IN_USE);
+        return if held && observed.users.is_empty() { vec![Action::LetGo] } else { Vec::new() };
+    }
+    let name = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
+    if name.is_empty() { choose(observed) } else { hold(observed, name) }
+}
+
+fn phase(claim: &PersistentVolumeClaim) -> &str {
+    claim.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default()
+}
+
+fn set_phase(claim: &PersistentVolumeClaim, wanted: &'static str) -> Option<Action> {
+    (phase(claim) != wanted).then_some(Action::Phase(wanted))
+}
+
+fn annotation<'a>(claim: &'a PersistentVolumeClaim, key: &str) -> Option<&'a str> {
+    claim.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// A claim that names its volume: the user's choice, or what was bound before.
+fn hold(observed: &Observed<'_>, name: &str) -> Vec<Action> {
+    let claim = observed.claim;
+    let was_bound = annotation(claim, BIND_COMPLETED).is_some();
+    let volume = observed.volumes.iter().find(|v| v.metadata.name.as_deref() == Some(name));
+    let Some(volume) = volume else {
+        if !was_bound {
+            return set_phase(claim, "Pending").into_iter().collect();
+        }
+        let lost = "Bound claim has lost its PersistentVolume. Data on the volume is lost!";
+        let told = Action::Tell(true, "ClaimLost", lost.into());
+        return set_phase(claim, "Lost").map(|action| vec![action, told]).unwrap_or_default();
+    };
+    if is_reserved_for(volume, claim) {
+        if was_bound && phase(claim) == "Bound" {
+            return grow(observed, volume);
+        }
+        return vec![Action::Reserve(volume.clone()), Action::Bind(volume.clone())];
+    }
+    if is_free(volume) {
+        return vec![Action::Reserve(volume.clone()), Action::Bind(volume.clone())];
+    }
+    if was_bound {
+        let lost = "Bound claim has lost reference to its PersistentVolume. Data on the volume is lost!";
+        let told = Action::Tell(true, "ClaimMisbound", lost.into());
+        return set_phase(claim, "Lost").map(|action| vec![action, told]).unwrap_or_default();
+    }
+    let message = format!("volume \"{name}\" already bound to a different claim.");
+    set_phase(claim, "Pending").into_iter().chain([Action::Tell(true, "FailedBinding", message)]).collect()
+}
+
+/// A directory has no size: it is as large as was last asked for.
+fn grow(observed: &Observed<'_>, volume: &std::sync::Arc<PersistentVolume>) -> Vec<Action> {
+    let claim = observed.claim;
+    if !super::provision::is_ours(volume) {
+        return Vec::new();
+    }
+    let wanted = claim.spec.as_ref().and_then(|s| s.resources.as_ref()?.requests.as_ref()?.get("storage"));
+    let told = claim.status.as_ref().and_then(|s| s.capacity.as_ref()?.get("storage"));
+    match wanted {
+        Some(size) if request(claim) > capacity(volume) => vec![Action::Grow(volume.clone(), size.0.clone())],
+        // The volume has grown, and the claim does not say so yet.
+        Some(_) if told.and_then(|t| t.0.parse().ok()) < capacity(volume) => {
+            vec![Action::Bind(volume.clone())]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// A claim without a volume.
+fn choose(observed: &Observed<'_>) -> Vec<Action> {
+    let claim = observed.claim;
+    let class = observed.class.as_deref();
+    let waits = class.and_then(|c| c.volume_binding_mode.as_deref()) == Some("WaitForFirstConsumer");
+    let selected = annotation(claim, SELECTED_NODE);
+    let empty = BTreeMap::new();
+    let may_be_on = |volume: &PersistentVolume| match &observed.node {
+        Some(node) => {
+            let labels = node.metadata.labels.as_ref().unwrap_or(&empty);
+            fits_node(volume, node.metadata.name.as_deref().unwrap_or_default(), labels)
+        }
+        None => !waits,
+    };
+    if let Some(volume) = find_match(claim, &observed.volumes, may_be_on) {
+        return vec![Action::Reserve(volume.clone()), Action::Bind(volume.clone())];
+    }
+    let mut actions: Vec<_> = set_phase(claim, "Pending").into_iter().collect();
+    let Some(class) = class else {
+        actions.push(match class_of(claim) {
+            "" => {
+                let text = "no persistent volumes available for this claim and no storage class is set";
+                Action::Tell(false, "FailedBinding", text.into())
+            }
+            name => {
+                let text = format!("storageclass.storage.k8s.io \"{name}\" not found");
+                Action::Tell(true, "ProvisioningFailed", text)
+            }
+        });
+        return actions;
+    };
+    let Some(selected) = selected.or((!waits).then_some("")) else {
+        let text = "waiting for first consumer to be created before binding";
+        actions.push(Action::Tell(false, "WaitForFirstConsumer", text.into()));
+        return actions;
+    };
+    actions.extend(match (class.provisioner.as_str(), &observed.provider) {
+        (LOCAL_PROVISIONER, Some(provider)) if selected.is_empty() || selected == provider => {
+            let block = claim.spec.as_ref().and_then(|s| s.volume_mode.as_deref()) == Some("Block");
+            if block {
+                let text = "directories are no block devices; ask for volumeMode Filesystem";
+                vec![Action::Tell(true, "ProvisioningFailed", text.into())]
+            } else {
+                vec![Action::Provision { node: provider.clone() }]
+            }
+        }
+        (LOCAL_PROVISIONER, provider) => {
+            let text = match provider {
+                Some(provider) => format!("volumes are made on node {provider} alone, not on {selected}"),
+                None => "this cluster makes no volumes".into(),
+            };
+            let forget = (!selected.is_empty()).then_some(Action::ForgetNode);
+            [Action::Tell(true, "ProvisioningFailed", text)].into_iter().chain(forget).collect()
+        }
+        ("kubernetes.io/no-provisioner", _) => {
+            let text = "no persistent volume suits this claim, and its class makes none";
+            vec![Action::Tell(false, "FailedBinding", text.into())]
+        }
+        (other, _) => {
+            let text = format!(
+                "Waiting for a volume to be created either by the external provisioner '{other}' or manually by the \
+                 system administrator. If volume creation is delayed, please verify that the provisioner is running \
+                 and correctly registered."
+            );
+            vec![Action::Tell(false, "ExternalProvisioning", text)]
+        }
+    });
+    actions
+}
