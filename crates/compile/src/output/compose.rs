@@ -37,7 +37,7 @@ pub struct Composed {
 pub fn compose(compiled: &Compiled) -> Composed {
     let mut writer = Writer::new(compiled);
     let mut services = Map::new();
-    for shape in writer.shapes.clone() {
+    for shape in writer.first_page_first() {
         writer.services_of(&shape, &mut services);
     }
     writer.others();
@@ -101,6 +101,21 @@ impl<'a> Writer<'a> {
         writer
     }
 
+    /// The shapes, beginning with the one that has the project's own host name: the first with a web page gets it.
+    fn first_page_first(&self) -> Vec<Shape> {
+        let mut shapes = self.shapes.clone();
+        let ingress = self.compiled.objects.iter().find(|o| {
+            o.kind() == "Ingress" && o.value["spec"]["rules"].as_array().is_some_and(|r| r.len() > 1)
+        });
+        let page =
+            ingress.and_then(|i| shapes.iter().position(|s| s.metadata.name.as_deref() == Some(i.name())));
+        if let Some(place) = page {
+            let first = shapes.remove(place);
+            shapes.insert(0, first);
+        }
+        shapes
+    }
+
     /// A project's name: the namespace's or the app's.
     fn project(&self) -> String {
         self.compiled.namespace.clone().unwrap_or_else(|| self.compiled.app.clone())
@@ -109,7 +124,9 @@ impl<'a> Writer<'a> {
     /// Networks that other projects are in, too: Namespaces of names that lead here.
     fn shared_networks(&mut self) {
         for object in self.compiled.objects.iter().filter(|o| o.kind() == "Namespace") {
-            if let Some(network) = object.name().strip_prefix("network-") {
+            // A project's own Namespace has labels.
+            let shared = object.value["metadata"]["labels"].is_null();
+            if let Some(network) = object.name().strip_prefix("network-").filter(|_| shared) {
                 self.networks.insert(network.into(), json!({"name": network, "external": true}));
             }
         }

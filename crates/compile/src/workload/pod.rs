@@ -196,8 +196,13 @@ impl Part {
     /// Mounts a volume that the Pod has.
     pub fn mount_volume(&mut self, mount: VolumeMount) {
         let mounts = self.container.volume_mounts.get_or_insert_default();
-        mounts.retain(|m| m.mount_path != mount.mount_path);
+        let replaced =
+            mounts.iter().position(|m| m.mount_path == mount.mount_path).map(|p| mounts.remove(p).name);
         mounts.push(mount);
+        // A volume that nothing mounts any more goes, too.
+        if let Some(name) = replaced.filter(|name| mounts.iter().all(|m| m.name != *name)) {
+            self.pod.volumes.iter_mut().for_each(|v| v.retain(|v| v.name != name));
+        }
     }
 
     /// Gives the Pod a volume and returns its name, which is another where the wanted one is taken. The very same

@@ -19,8 +19,8 @@ pub(super) struct Dockerfile {
 
 /// The image a service runs: as written, else one that is made here under a name of its own.
 pub(super) fn image(service: &Service, app: &str) -> String {
-    match &service.image {
-        Some(image) => image.clone(),
+    match service.image.as_deref().map(str::trim).filter(|i| !i.is_empty()) {
+        Some(image) => image.into(),
         None => {
             let name = sanitised(&names::component(&service.name), 63);
             format!("yado.local/{app}-{name}:latest")

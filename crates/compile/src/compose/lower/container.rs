@@ -203,7 +203,7 @@ fn network(service: &Service, part: &mut Part, found: &mut Findings) {
     }
     if let Some(hostname) = &service.hostname {
         let label = hostname.split('.').next().unwrap_or(hostname);
-        let name = sanitise_host(label);
+        let name = host_name(label);
         if name != *hostname && !name.is_empty() {
             let sentence = format!("hostname {hostname} is {name}, as host names of Pods are one DNS label");
             found.warn(service.place("hostname"), sentence);
@@ -222,8 +222,8 @@ fn network(service: &Service, part: &mut Part, found: &mut Findings) {
     service.dns_opt.iter().for_each(|o| part.dns_option(o));
 }
 
-/// A host name may begin with a digit, unlike the names of objects.
-fn sanitise_host(label: &str) -> String {
+/// A label of a host name as Pods may have it. It may begin with a digit, unlike the names of objects.
+pub(super) fn host_name(label: &str) -> String {
     let lower = label.to_ascii_lowercase();
     if yado_types::names::dns_label(&lower).is_ok() { lower } else { sanitised(label, 63) }
 }

@@ -226,8 +226,11 @@ fn wanted<'a>(project: &'a Project, service: &'a Service) -> Vec<Alias<'a>> {
         all.extend(places.map(|a| alias(a, &attachment.at, Some(network.as_str()), false)));
     }
     // Docker answers to it, but whoever writes it seldom means that.
-    if let Some(host) = service.hostname.as_deref().filter(|h| !h.contains('.')) {
-        all.push(alias(host, service.place("hostname"), None, true));
+    if let Some(host) = &service.hostname {
+        let first = super::container::host_name(host.split('.').next().unwrap_or(host));
+        for name in [host.as_str(), &first].into_iter().filter(|n| !n.is_empty()) {
+            all.push(alias(name, service.place("hostname"), None, true));
+        }
     }
     for link in &service.links {
         if let Some((target, _)) = project.services.get_key_value(&link.target) {

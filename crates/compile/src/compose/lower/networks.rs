@@ -22,7 +22,7 @@ impl Lowering<'_> {
         if !apart(self.project) {
             return BTreeMap::new();
         }
-        service.networks.keys().map(|key| (label(key), "true".to_string())).collect()
+        service.networks.keys().map(|key| (label(&own_name(self.project, key)), "true".to_string())).collect()
     }
 
     /// Policies, aliases that several services share, and names in shared networks.
@@ -78,6 +78,7 @@ impl Lowering<'_> {
             if !project.services.values().any(|s| s.networks.contains_key(key)) {
                 continue;
             }
+            let key = &own_name(project, key);
             let members = json!({"matchLabels": {labels::APP_NAME: self.names.app, label(key): "true"}});
             let spec = json!({
                 "podSelector": members.clone(),
@@ -152,6 +153,14 @@ impl Lowering<'_> {
             "metadata": {"labels": self.labels(), "name": name, "namespace": self.names.namespace},
             "spec": spec,
         })
+    }
+}
+
+/// What a network is called here: by its key, and one that others share by its name.
+fn own_name(project: &Project, key: &str) -> String {
+    match project.networks.get(key) {
+        Some(network) if is_shared(project, key, network) => sanitised(&network.name, 50),
+        _ => key.into(),
     }
 }
 

@@ -45,6 +45,10 @@ pub(super) fn inside(project: &Project, _found: &mut Findings) -> IndexMap<Strin
     for service in project.services.values() {
         for (target, port) in asked_for(project, service) {
             if let Some(inside) = all.get_mut(&target).filter(|i| !i.ports.is_empty()) {
+                // An address such as udp://dns:53 says no more than is known.
+                if inside.ports.iter().any(|p| p.container == port) {
+                    continue;
+                }
                 add(&mut inside.ports, port, "tcp");
             }
         }
@@ -85,7 +89,10 @@ pub(super) fn ready(service: &Service, inside: &Inside) -> Ready {
     }
     let mut written: Vec<u16> =
         service.ports.iter().filter(|p| p.protocol == "tcp").map(|p| p.target).collect();
-    written.extend(service.expose.iter().filter(|p| p.protocol == "tcp").map(|p| p.port));
+    if written.is_empty() {
+        written.extend(service.expose.iter().filter(|p| p.protocol == "tcp").map(|p| p.port));
+    }
+    written.sort_unstable();
     written.dedup();
     match written[..] {
         [port] => Ready::ListeningOn(port),

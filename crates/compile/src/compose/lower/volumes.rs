@@ -44,7 +44,7 @@ impl Volumes {
     pub(super) fn new(project: &Project, names: &Names, found: &mut Findings) -> Self {
         let mut taken = BTreeSet::new();
         let mut named = BTreeMap::new();
-        for (key, volume) in &project.volumes {
+        for (key, volume) in project.volumes.iter().filter(|(key, _)| users(project, key).next().is_some()) {
             let mut name = claim_name(key);
             if !taken.insert(name.clone()) {
                 name = sanitised(&format!("{name}-{}", key.escape_unicode()), 63);
@@ -103,12 +103,17 @@ fn claim_name(key: &str) -> String {
     }
 }
 
+/// Services that mount a named volume.
+fn users<'a>(project: &'a Project, key: &str) -> impl Iterator<Item = &'a Service> {
+    let uses = move |s: &&Service| {
+        s.volumes.iter().any(|m| m.kind != MountKind::Bind && m.source.as_deref() == Some(key))
+    };
+    project.services.values().filter(uses)
+}
+
 /// Whether Pods on several nodes may use the volume at once.
 fn shared(project: &Project, key: &str) -> bool {
-    let uses = |s: &&Service| {
-        s.volumes.iter().any(|m| m.kind == MountKind::Volume && m.source.as_deref() == Some(key))
-    };
-    let mut users = project.services.values().filter(uses);
+    let mut users = users(project, key);
     let many = |s: &Service| {
         s.replicas() > 1
             || s.deploy.as_ref().and_then(|d| d.mode.as_deref()).is_some_and(|m| m.starts_with("global"))
@@ -251,6 +256,11 @@ impl Lowering<'_> {
     fn mount(&mut self, owner: &Service, mount: &Mount, read_only: bool, part: &mut Part) {
         let source = mount.source.as_deref().filter(|s| !s.is_empty());
         let path = normal(&mount.target);
+        if !path.starts_with('/') || path.contains(':') {
+            let sentence =
+                format!("{} is no absolute path of a container: write one that begins with /", mount.target);
+            return self.found.error(&mount.at, sentence);
+        }
         let from = match (&mount.kind, source) {
             (MountKind::Bind, Some(source)) => self.bind(mount, source),
             (MountKind::Volume | MountKind::Cluster, Some(source)) => match self.volumes.named.get(source) {

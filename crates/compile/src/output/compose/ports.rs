@@ -92,10 +92,17 @@ impl Writer<'_> {
         published.sort_by_key(place);
         let image = container.and_then(|c| c.image.as_deref()).unwrap_or_default();
         let known = if built { &[] } else { known_ports::of_image(image) };
-        for (port, protocol) in &own {
-            let there = published.iter().any(|(p, pr, _)| p == port && pr == protocol);
-            // What the image is known for need not be said.
-            if !there && !(protocol == "TCP" && known.contains(port)) {
+        let unpublished: Vec<&(u16, String)> = own
+            .iter()
+            .filter(|(port, protocol)| !published.iter().any(|(p, pr, _)| p == port && pr == protocol))
+            .collect();
+        // What the image is known for need not be said, unless that it is listened on is asked for.
+        let told = container.is_some_and(|c| c.command.is_some() || c.args.is_some());
+        let asked =
+            container.and_then(|c| c.readiness_probe.as_ref()).is_some_and(|p| p.tcp_socket.is_some());
+        let implied = unpublished.iter().all(|(port, protocol)| protocol == "TCP" && known.contains(port));
+        if !implied || told && asked && published.is_empty() {
+            for (port, protocol) in unpublished {
                 let suffix =
                     if protocol == "TCP" { String::new() } else { format!("/{}", protocol.to_lowercase()) };
                 reach.expose.push(format!("{port}{suffix}").into());

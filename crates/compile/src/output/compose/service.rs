@@ -284,6 +284,10 @@ impl Writer<'_> {
         let host = shape.template.spec.as_ref().is_some_and(|s| s.host_network == Some(true));
         if host {
             service.insert("network_mode".into(), "host".into());
+            // On the node's network there are no aliases, but a container has one name.
+            if let Some(alias) = aliases.first() {
+                service.insert("container_name".into(), alias.clone().into());
+            }
         } else if !plain {
             service.insert("networks".into(), attachments.into());
         }

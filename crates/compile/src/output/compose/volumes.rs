@@ -105,7 +105,11 @@ impl Writer<'_> {
             self.volumes.insert(volume.name.clone(), json!({"driver_opts": options}));
             all.volumes.push(with_options(&volume.name, mount));
         } else if let Some(image) = volume.image.as_ref().and_then(|i| i.reference.as_ref()) {
-            all.volumes.push(json!({"type": "image", "source": image, "target": mount.mount_path}));
+            let mut long = json!({"type": "image", "source": image, "target": mount.mount_path});
+            if let Some(sub) = &mount.sub_path {
+                long["image"] = json!({"subpath": sub});
+            }
+            all.volumes.push(long);
         } else {
             self.warn(
                 shape,
