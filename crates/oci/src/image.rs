@@ -39,7 +39,7 @@ pub use import::Imported;
 pub use merged::{Directory, Merged};
 pub use progress::{Event, LayerState, Progress, StepState};
 pub use reference::Reference;
-pub use store::{Freed, ImageStore, Limits, StoreConfig};
+pub use store::{Bounds, Freed, ImageStore, Keep, Limits, StoreConfig};
 
 pub(crate) use error::{IoContext, tidy_reason};
 pub(crate) use import::plain_manifest;

@@ -6,9 +6,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
 use archives::{Sample, docker_archive, layer, oci_archive, root};
-use yado_oci::image::{ImageError, ImageStore, Limits, Progress, StoreConfig};
+use yado_oci::image::{Bounds, Freed, Image, ImageError, ImageStore, Keep, Limits, Progress, StoreConfig};
 
 fn two_layers(name: &str) -> Sample {
     let base = layer(&[("etc/", ""), ("etc/os", "base"), ("etc/gone", "x")]);
@@ -162,4 +163,51 @@ fn child() {
         store.collect_garbage(&BTreeSet::new()).unwrap();
         eprintln!("left: {images} {} {}", leftovers(&store), layers(&store));
     }
+}
+
+/// An image of one layer of its own, with so many bytes.
+fn image_of(store: &ImageStore, name: &str, bytes: usize) -> Image {
+    let layer = layer(&[("f", &name.chars().cycle().take(bytes).collect::<String>())]);
+    let sample = Sample { names: vec![name.to_owned()], layers: vec![layer], ..Sample::default() };
+    let archive = docker_archive(&[sample]);
+    store.import_reader(&archive[..], &Progress::none()).unwrap().remove(0)
+}
+
+#[test]
+fn what_is_used_or_named_outlives_a_full_disk() {
+    if !root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = ImageStore::open(dir.path().join("store")).unwrap();
+    let names = |store: &ImageStore| {
+        store.list().unwrap().into_iter().flat_map(|i| i.names).collect::<Vec<_>>().join(" ")
+    };
+    let running = image_of(&store, "running:1", 1000);
+    image_of(&store, "named:1", 1000);
+    image_of(&store, "idle:1", 1000);
+    let watched = dir.path().join("images");
+    fs::create_dir(&watched).unwrap();
+    let sample = Sample { names: vec!["archived:1".to_owned()], ..two_layers("archived:1") };
+    fs::write(watched.join("archived.tar"), docker_archive(&[sample])).unwrap();
+    store.import_dir(&watched, &Progress::none()).unwrap();
+    store.remove("running:1").unwrap();
+    let keep =
+        Keep { in_use: BTreeSet::from([running.id.clone()]), named: BTreeSet::from(["named:1".to_owned()]) };
+
+    // There is room: all stays.
+    let room = Bounds { high: 101, recent: Duration::ZERO, ..Bounds::default() };
+    assert_eq!(store.tidy(&keep, &room).unwrap(), Freed::default());
+    // There is none, and all was used just now.
+    let full = Bounds { high: 0, low: 0, cache: 0, recent: Duration::from_secs(3600) };
+    assert_eq!(store.tidy(&keep, &full).unwrap(), Freed::default());
+    // There is none, and nothing was: what runs, what a Pod names and what an archive would bring again stay.
+    let freed = store.tidy(&keep, &Bounds::prune(true)).unwrap();
+    assert_eq!(freed, Freed { images: 1, layers: 1, bytes: 1000 });
+    assert_eq!(names(&store), "docker.io/library/archived:1 docker.io/library/named:1");
+    assert!(store.get(&running.id).unwrap().is_some_and(|image| image.layers[0].join("f").exists()));
+    // It ran, and it has no name.
+    let freed = store.tidy(&Keep::default(), &Bounds::prune(false)).unwrap();
+    assert_eq!((freed.images, leftovers(&store)), (1, 0));
+    assert_eq!(store.tidy(&Keep::default(), &Bounds::prune(false)).unwrap(), Freed::default());
 }

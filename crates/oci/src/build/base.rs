@@ -244,8 +244,25 @@ fn install(root: &Root<'_>, apt: &Apt, packages: &[&Package], empty: bool) -> Re
     } else {
         unpack(root, files, &dpkg)?;
     }
+    let manuals = manual_folders(root)?;
     root.run(&dpkg(&["--configure", "-a"], &[]))?;
+    // Those with something in them stay.
+    manuals.iter().rev().for_each(|dir| drop(fs::remove_dir(dir)));
     root.remove("usr/sbin/policy-rc.d")
+}
+
+/// The folders of manual pages, which some packages' scripts (Java's) make links in and take for granted. Gives those
+/// that were made, outer ones first.
+fn manual_folders(root: &Root<'_>) -> Result<Vec<PathBuf>> {
+    let top = root.path.join("usr/share/man");
+    let mut made = Vec::new();
+    for dir in [top.clone()].into_iter().chain((1..=8).map(|section| top.join(format!("man{section}")))) {
+        if !dir.is_dir() {
+            fs::create_dir_all(&dir).at("make the directory", &dir)?;
+            made.push(dir);
+        }
+    }
+    Ok(made)
 }
 
 /// Makes a call of `dpkg` from what it is to do and the packages to do it with.

@@ -131,7 +131,12 @@ impl<'a> Build<'a> {
     pub(super) fn add(&mut self, step: &'static str, staged: Staging, keys: Vec<String>) -> Result<()> {
         let packed = pack(staged.path(), io::sink(), self.progress)?;
         let (pin, _) = self.store.inner.pin(&packed.digest);
-        let record = LayerRecord { size: packed.content, packed: Some(packed.size), blob: None };
+        let record = LayerRecord {
+            size: packed.content,
+            packed: Some(packed.size),
+            blob: None,
+            ..LayerRecord::default()
+        };
         self.store.inner.place_layer(&packed.digest, staged, record, None)?;
         self.store.inner.remember(keys.into_iter().map(|key| (key, packed.digest.clone())).collect())?;
         self.push(packed.digest, pin);

@@ -71,7 +71,7 @@ pub(crate) fn add(
     check(&expected.origin, "once unpacked", &expected.diff_id, &diff_id)?;
     let blob = keep.map(|(staging, _)| staging);
     let kept = blob.as_ref().and(expected.blob.clone());
-    let record = LayerRecord { size: written.bytes, packed: None, blob: kept };
+    let record = LayerRecord { size: written.bytes, packed: None, blob: kept, ..LayerRecord::default() };
     store.place_layer(&expected.diff_id, staged, record, blob)?;
     progress.layer(&expected.diff_id, LayerState::Done);
     Ok(())

@@ -1,5 +1,6 @@
 //! The store itself: what is here, under which names, and what may go.
 
+mod collect;
 mod index;
 mod staging;
 
@@ -13,6 +14,7 @@ use std::sync::atomic::AtomicU64;
 
 use parking_lot::Mutex;
 
+pub use self::collect::{Bounds, Keep};
 pub(crate) use self::index::{ArchiveRecord, LayerRecord};
 use self::index::{ImageRecord, Index};
 pub(crate) use self::staging::{Pin, Staging};
@@ -69,6 +71,9 @@ struct State {
     index: Index,
     /// Layers that an operation under way counts on, though no image names them yet.
     pins: BTreeMap<String, usize>,
+    /// When images and layers were last used, in seconds since the Unix epoch, as far as this process knows. Bounded
+    /// by what is in the index, as only that is used.
+    used: BTreeMap<String, u64>,
 }
 
 /// What a clean-up removed.
@@ -115,7 +120,7 @@ impl ImageStore {
         let inner = Inner {
             dir,
             config,
-            state: Mutex::new(State { index, pins: BTreeMap::new() }),
+            state: Mutex::new(State { index, ..State::default() }),
             serial: AtomicU64::new(0),
             building: Mutex::new(()),
             _lock: lock,
@@ -134,8 +139,9 @@ impl ImageStore {
     /// # Errors
     /// Where `reference` is malformed or a document of the store cannot be read. An unknown name is `None`.
     pub fn get(&self, reference: &str) -> Result<Option<Image>> {
-        let state = self.inner.state.lock();
+        let mut state = self.inner.state.lock();
         let Some(id) = state.index.find(reference)? else { return Ok(None) };
+        Inner::note_use(&mut state, &id);
         self.inner.image(&state.index, &id).map(Some)
     }
 
@@ -186,29 +192,46 @@ impl ImageStore {
     /// # Errors
     /// Of the file system; what was forgotten but could not be deleted goes at the next open.
     pub fn collect_garbage(&self, in_use: &BTreeSet<String>) -> Result<Freed> {
+        self.inner.remove_where(|index, _, pinned| {
+            let images = index.drop_images(in_use);
+            (images, index.drop_layers(pinned))
+        })
+    }
+}
+
+impl Inner {
+    /// Forgets what `choose` takes out of the index, and deletes its files. `choose` learns what was used when, and
+    /// what is pinned, and gives the number of images and the layers that went.
+    fn remove_where(
+        &self,
+        choose: impl FnOnce(
+            &mut Index,
+            &BTreeMap<String, u64>,
+            &dyn Fn(&str) -> bool,
+        ) -> (usize, Vec<(String, LayerRecord)>),
+    ) -> Result<Freed> {
         let (freed, doomed) = {
-            let mut state = self.inner.state.lock();
-            let State { index, pins } = &mut *state;
-            let mut freed = Freed::default();
-            let mut layers = Vec::new();
-            self.inner.update(index, |index| {
-                freed.images = index.drop_images(in_use);
-                layers = index.drop_layers(|id| pins.contains_key(id));
+            let mut state = self.state.lock();
+            let State { index, pins, used } = &mut *state;
+            let (mut freed, mut layers) = (Freed::default(), Vec::new());
+            self.update(index, |index| {
+                (freed.images, layers) = choose(index, used, &|id| pins.contains_key(id));
             })?;
+            used.retain(|id, _| index.images.contains_key(id) || index.layers.contains_key(id));
             freed.layers = layers.len();
             freed.bytes = layers.iter().map(|(_, record)| record.size).sum();
             // Renamed under the lock, so that nobody counts on a layer that is being deleted.
             let mut doomed = Vec::new();
             for (id, _) in &layers {
-                let trash = self.inner.temporary("gone");
-                let path = self.inner.layer_dir(id);
+                let trash = self.temporary("gone");
+                let path = self.layer_dir(id);
                 match fs::rename(&path, &trash) {
                     Ok(()) => doomed.push(trash),
                     Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
                     Err(e) => return Err(ImageError::io("remove the layer", &path, e)),
                 }
             }
-            self.inner.sweep_blobs(&state.index)?;
+            self.sweep_blobs(&state.index)?;
             (freed, doomed)
         };
         for path in doomed {
@@ -216,9 +239,7 @@ impl ImageStore {
         }
         Ok(freed)
     }
-}
 
-impl Inner {
     pub(crate) fn layer_dir(&self, diff_id: &str) -> PathBuf {
         self.dir.join("layers").join(diff_id.trim_start_matches("sha256:"))
     }
@@ -288,6 +309,7 @@ impl Inner {
                 config: ImageConfig::from(parsed.config),
                 names: BTreeSet::new(),
                 repo_digests: BTreeSet::new(),
+                used: collect::made(),
             });
             record.repo_digests.extend(new.repo_digests);
             for name in &new.names {

@@ -47,6 +47,9 @@ pub(crate) struct ImageRecord {
     pub(crate) config: ImageConfig,
     pub(crate) names: BTreeSet<String>,
     pub(crate) repo_digests: BTreeSet<String>,
+    /// When it was last used, to the hour, in seconds since the Unix epoch.
+    #[serde(default)]
+    pub(crate) used: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -59,6 +62,9 @@ pub(crate) struct LayerRecord {
     /// Digest of the blob it came in, where that is kept.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) blob: Option<String>,
+    /// When it was last used, to the hour, in seconds since the Unix epoch.
+    #[serde(default)]
+    pub(crate) used: u64,
 }
 
 /// An archive file as it was when it was imported.
@@ -146,6 +152,12 @@ impl Index {
         let layers = &self.layers;
         self.steps.retain(|_, result| !result.starts_with("sha256:") || layers.contains_key(result));
         gone
+    }
+
+    /// Forgets layers that no image has and no build step remembers.
+    pub(crate) fn drop_unused(&mut self, pinned: impl Fn(&str) -> bool) -> Vec<(String, LayerRecord)> {
+        let remembered: BTreeSet<String> = self.steps.values().cloned().collect();
+        self.drop_layers(|id| pinned(id) || remembered.contains(id))
     }
 
     pub(crate) fn remember(&mut self, steps: Vec<(String, String)>) {

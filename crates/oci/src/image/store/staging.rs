@@ -83,6 +83,9 @@ impl Inner {
         let mut state = self.state.lock();
         *state.pins.entry(diff_id.to_owned()).or_default() += 1;
         let present = state.index.layers.contains_key(diff_id);
+        if present {
+            Self::note_use(&mut state, diff_id);
+        }
         (Pin { store: Arc::clone(self), diff_id: diff_id.to_owned() }, present)
     }
 
@@ -111,7 +114,8 @@ impl Inner {
         // Should the index not take it, it is removed from its new place.
         staged.path = path;
         self.update(&mut state.index, |index| {
-            index.layers.insert(diff_id.to_owned(), record);
+            let used = super::collect::made();
+            index.layers.insert(diff_id.to_owned(), LayerRecord { used, ..record });
         })?;
         staged.armed = false;
         Ok(())
