@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
-use yado_node::Node;
-use yado_oci::image::{Event, Image, ImageStore, Progress, StepState};
+use yado_oci::image::{Bounds, Event, Freed, Image, ImageStore, Keep, Progress, StepState};
 use yado_reconcile::Tasks;
 
 use crate::build::{self, Order};
+use crate::collect::Keeper;
 
 /// The socket's name in a data directory.
 const SOCKET: &str = "control.sock";
@@ -39,6 +39,11 @@ pub enum Request {
         /// The file, absolute.
         file: PathBuf,
     },
+    /// Remove what nothing uses.
+    Prune {
+        /// Images with a name too.
+        all: bool,
+    },
 }
 
 impl Request {
@@ -55,12 +60,14 @@ enum Answer {
     At(String),
     /// What came of it; the last line.
     Done(Vec<Image>),
+    /// What was removed; the last line.
+    Freed(Freed),
     /// Why nothing came of it; the last line.
     Failed(String),
 }
 
 /// Answers requests until the tasks are stopped.
-pub fn serve(data: &Path, images: ImageStore, node: Node, tasks: &Tasks) -> Result<()> {
+pub fn serve(data: &Path, keeper: Keeper, tasks: &Tasks) -> Result<()> {
     let path = data.join(SOCKET);
     // A socket that an earlier run left; the data directory's lock says that nobody listens on it.
     let _ = std::fs::remove_file(&path);
@@ -73,20 +80,26 @@ pub fn serve(data: &Path, images: ImageStore, node: Node, tasks: &Tasks) -> Resu
     let owner = tasks.clone();
     tasks.spawn("control", async move {
         while let Ok((stream, _)) = listener.accept().await {
-            let (images, node) = (images.clone(), node.clone());
+            let keeper = keeper.clone();
             // A client that goes away is no matter of ours.
-            owner.spawn("control request", async move { drop(answer(stream, images, &node).await) });
+            owner.spawn("control request", async move { drop(answer(stream, &keeper).await) });
         }
     });
     Ok(())
 }
 
-async fn answer(mut stream: UnixStream, images: ImageStore, node: &Node) -> Result<()> {
+async fn answer(mut stream: UnixStream, keeper: &Keeper) -> Result<()> {
     let (read, mut write) = stream.split();
     let mut read = BufReader::new(read.take(LONGEST_REQUEST));
     let mut line = String::new();
     read.read_line(&mut line).await?;
     let request: Request = serde_json::from_str(&line)?;
+    if let Request::Prune { all } = request {
+        let pruned = keeper.tidy(Bounds::prune(all)).await;
+        let answer = pruned.map_or_else(|error| Answer::Failed(crate::sentence(&error)), Answer::Freed);
+        return send(&mut write, &answer).await;
+    }
+    let images = keeper.images().clone();
     let brings_images = request.brings_images();
     let (say, mut said) = mpsc::channel(WORDS);
     let progress = words(move |word| drop(say.try_send(word)));
@@ -102,7 +115,7 @@ async fn answer(mut stream: UnixStream, images: ImageStore, node: &Node) -> Resu
         }
     };
     if brings_images {
-        node.images_changed();
+        keeper.node().images_changed();
     }
     send(&mut write, &done.map_or_else(Answer::Failed, Answer::Done)).await
 }
@@ -115,10 +128,13 @@ async fn send(write: &mut (impl AsyncWriteExt + Unpin), answer: &Answer) -> Resu
 
 /// A progress that says in words what a build is at.
 fn words(say: impl Fn(String) + Send + Sync + 'static) -> Progress {
-    Progress::new(move |event| {
-        if let Event::Step { step, state: StepState::Running(what) } = event {
-            say(format!("{step}: {what}"));
+    Progress::new(move |event| match event {
+        Event::Step { step, state: StepState::Running(what) } => say(format!("{step}: {what}")),
+        Event::Warning { text } => {
+            tracing::warn!("{text}");
+            say(text);
         }
+        _ => {}
     })
 }
 
@@ -140,8 +156,14 @@ fn carry_out(
         Request::List => images.list().map_err(anyhow::Error::from),
         Request::Build(order) => build::carry_out(order, images, progress).map(|image| vec![image]),
         Request::Save { image, file } => build::save(image, file, images, progress).map(|()| Vec::new()),
+        Request::Prune { all } => prune_here(images, *all).map(|_| Vec::new()),
     };
     done.map_err(|error| crate::sentence(&error))
+}
+
+/// Where no engine runs, and no container either: the caller sees to that.
+fn prune_here(images: &ImageStore, all: bool) -> Result<Freed> {
+    Ok(images.tidy(&Keep::default(), &Bounds::prune(all))?)
 }
 
 /// Who has the images of a data directory.
@@ -169,7 +191,10 @@ impl Images {
         say: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<Vec<Image>> {
         let store = match self {
-            Images::Engine(data) => return ask_engine(data, &request, say).await,
+            Images::Engine(data) => match ask_engine(data, &request, say).await? {
+                Answer::Done(images) => return Ok(images),
+                _ => return Ok(Vec::new()),
+            },
             Images::Here(store) => store.clone(),
         };
         let progress = words(say);
@@ -180,7 +205,27 @@ impl Images {
     }
 }
 
-async fn ask_engine(data: &Path, request: &Request, say: impl Fn(String)) -> Result<Vec<Image>> {
+impl Images {
+    /// Removes what nothing uses; images with a name only where `all` is set.
+    ///
+    /// # Errors
+    /// The reason, in one sentence.
+    pub async fn prune(&self, all: bool) -> Result<Freed> {
+        match self {
+            Images::Engine(data) => match ask_engine(data, &Request::Prune { all }, |_| ()).await? {
+                Answer::Freed(freed) => Ok(freed),
+                _ => bail!("the running engine gave no answer"),
+            },
+            Images::Here(store) => {
+                let store = store.clone();
+                let pruned = tokio::task::spawn_blocking(move || prune_here(&store, all));
+                pruned.await.context("it ended early")?
+            }
+        }
+    }
+}
+
+async fn ask_engine(data: &Path, request: &Request, say: impl Fn(String)) -> Result<Answer> {
     let no_answer = "the running engine gave no answer";
     let stream = UnixStream::connect(data.join(SOCKET)).await;
     let mut stream = stream.context("the running engine cannot be asked")?;
@@ -191,8 +236,8 @@ async fn ask_engine(data: &Path, request: &Request, say: impl Fn(String)) -> Res
     while let Some(line) = lines.next_line().await.context(no_answer)? {
         match serde_json::from_str(&line).context(no_answer)? {
             Answer::At(word) => say(word),
-            Answer::Done(images) => return Ok(images),
             Answer::Failed(reason) => bail!("{reason}"),
+            done => return Ok(done),
         }
     }
     bail!("{no_answer}")

@@ -30,6 +30,7 @@ use yado_oci::spec::HostRoot;
 use yado_reconcile::{Clock, ObjectKey, SystemClock, Tasks, Watches};
 use yado_store::{Embedded, Store};
 
+use crate::collect::Keeper;
 use crate::control;
 use crate::data_dir::DataDir;
 use crate::reset;
@@ -140,7 +141,9 @@ impl Engine {
         node_config.host_image = settings.allow_host_image.then(|| hidden(&data, settings));
         let node = start_node(&data, node_config, images.clone(), &net, node_watches, &clock, &tasks).await?;
         dialer.lead_to(node.clone());
-        control::serve(data.path(), images, node.clone(), &tasks)?;
+        let keeper = Keeper::new(images, node.clone(), &watches);
+        keeper.start(clock.clone(), &tasks);
+        control::serve(data.path(), keeper, &tasks)?;
         let config = yado_controllers::Config {
             root_ca: Some(pki.authority().to_owned()),
             directories: Some(Arc::new(LocalVolumes::new(&node_name, data.file("volumes")))),

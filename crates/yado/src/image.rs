@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 use yado_cli::args::{Format, ImageCommand};
-use yado_oci::image::Image;
+use yado_oci::image::{Freed, Image};
 
 use crate::build::images_of;
-use crate::control::Request;
+use crate::control::{Images, Request};
 
 /// Where a data directory keeps its images.
 pub const IMAGES: &str = "oci";
@@ -29,8 +29,24 @@ pub async fn run(command: &ImageCommand) -> Result<()> {
             }
             Ok(())
         }
+        ImageCommand::Prune { all, data_dir } => prune(*all, data_dir).await,
         ImageCommand::Ls { data_dir, output } => list(&request(data_dir, Request::List).await?, *output),
     }
+}
+
+async fn prune(all: bool, data_dir: &Path) -> Result<()> {
+    let (images, _held) = images_of(data_dir).await?;
+    let left =
+        std::fs::read_dir(data_dir.join("pods/sandboxes")).is_ok_and(|mut found| found.next().is_some());
+    if left && matches!(images, Images::Here(_)) {
+        bail!(
+            "containers that a stopped engine has left may run from the images; start it with `yado up`, or remove \
+             them with `yado reset`"
+        );
+    }
+    let Freed { images, layers, bytes } = images.prune(all).await?;
+    writeln!(io::stdout(), "removed {images} images and {layers} layers, {:.1} MB", bytes as f64 / 1e6)?;
+    Ok(())
 }
 
 async fn request(data_dir: &Path, request: Request) -> Result<Vec<Image>> {

@@ -6,6 +6,7 @@
 
 mod background;
 mod build;
+mod collect;
 mod control;
 mod data_dir;
 mod deploy;

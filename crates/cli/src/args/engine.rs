@@ -120,6 +120,15 @@ pub enum ImageCommand {
         #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
         data_dir: PathBuf,
     },
+    /// Remove images without a name that nothing runs, and what only later builds could use
+    Prune {
+        /// Also images with a name that no Pod asks for
+        #[arg(long, short)]
+        all: bool,
+        /// Where images are kept
+        #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
+        data_dir: PathBuf,
+    },
     /// List images
     #[command(alias = "list")]
     Ls {

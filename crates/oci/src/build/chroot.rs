@@ -18,6 +18,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, mknod};
 
 use super::layers::{Build, normalise};
+use super::trouble::relevant;
 use crate::image::{ImageError, IoContext as _, Progress, Result, Staging, StepState, tidy_reason};
 
 /// How often a wait for a program looks whether the caller has cancelled.
@@ -159,7 +160,7 @@ impl Root<'_> {
         let what = words.first().map(|w| w.as_ref().to_string_lossy().into_owned()).unwrap_or_default();
         match self.attempt(words)? {
             (true, _) => Ok(()),
-            (false, log) => Err(self.failed(format!("`{what}` failed: {}", end_of(&log)))),
+            (false, log) => Err(self.failed(format!("`{what}` failed: {}", tidy_reason(&relevant(&log))))),
         }
     }
 

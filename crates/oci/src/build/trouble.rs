@@ -114,7 +114,7 @@ pub(super) fn explain(log: &str) -> String {
 }
 
 /// The last lines that speak of an error, or else the last ones.
-fn relevant(log: &str) -> String {
+pub(super) fn relevant(log: &str) -> String {
     let clean = |line: &str| -> String {
         let line: String = line.chars().filter(|c| !c.is_control()).collect();
         line.trim().to_owned()

@@ -77,9 +77,9 @@ struct State {
 }
 
 /// What a clean-up removed.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Freed {
-    /// Images without a name.
+    /// Images, which were not used by anything.
     pub images: usize,
     /// Layers that no image uses.
     pub layers: usize,
