@@ -11,6 +11,7 @@ use yado_types::key::ObjectKey;
 use yado_types::labels;
 
 use crate::balancer;
+use crate::policy::Isolation;
 use crate::slot::Cidr;
 
 /// A state of all routes. Cheap to clone in parts: entries are shared between generations.
@@ -26,6 +27,8 @@ pub struct Snapshot {
     pub withdrawn: BTreeSet<IpAddr>,
     /// Further names of Services, each with the Service that has it.
     pub aliases: BTreeMap<ObjectKey, ObjectKey>,
+    /// What NetworkPolicies keep from whom.
+    pub isolation: Arc<Isolation>,
     /// How often the published Services have changed: see [`crate::routing::Routing::publish`].
     pub publications: u64,
 }

@@ -1,6 +1,7 @@
 //! How a request finds a Pod.
 //!
 //! ```text
+//! NetworkPolicies, Pods ------------------policy-------\
 //! Services, EndpointSlices, Ingresses --> index --snapshot--> nft     ClusterIP, NodePort, LoadBalancer, in the kernel
 //!                                                \---------> dns     names
 //!                                                \---------> router  HTTP by Host and path
@@ -16,6 +17,7 @@ pub mod index;
 mod ingress_status;
 pub mod nft;
 pub mod pods;
+pub mod policy;
 pub mod router;
 pub mod routing;
 pub mod slot;

@@ -6,20 +6,24 @@
 //!                      (local daddr) proto . dport --published--> the same, by way of a gate for some callers only
 //! chain of a port:     random or by client address --endpoints--> DNAT to address . port
 //! postrouting:         SNAT what comes back to its own sender, what leaves the Pod network, and host loopback
+//! forward:             (isolated Pods only) saddr --egress--> what it may make; daddr --ingress--> what it may take
 //! forward, output:     refuse what still has a Service address: it has no endpoint
 //! ```
 
+mod isolation;
 mod message;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 pub use message::Error;
 use message::{Batch, Element, Expression as E, Hook, Reg};
 use yado_types::key::ObjectKey;
 
 use crate::index::{PortEntry, Published, Snapshot};
+use crate::policy::Isolation;
 use crate::slot::{Cidr, Slot};
 
 /// A fixed seed keeps a client's endpoint the same over rule changes and restarts.
@@ -31,6 +35,7 @@ mod key_type {
     pub const PROTOCOL_PORT: u32 = (12 << 6) | 13;
     pub const ADDRESS_PORT: u32 = (7 << 6) | 13;
     pub const ADDRESS_ADDRESS: u32 = (7 << 6) | 7;
+    pub const ADDRESS: u32 = 7;
     pub const INTEGER: u32 = 4;
 }
 
@@ -49,6 +54,8 @@ pub struct Rules {
     gates: BTreeMap<String, Gate>,
     /// Every endpoint: a connection from it to itself needs another source address.
     hairpins: BTreeSet<Ipv4Addr>,
+    /// What NetworkPolicies keep from whom.
+    isolation: Arc<Isolation>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +73,7 @@ struct Gate {
 impl Rules {
     /// The rules for a state of the index. Services without endpoints have none: the table refuses their addresses.
     pub fn of(snapshot: &Snapshot) -> Self {
-        let mut rules = Self::default();
+        let mut rules = Self { isolation: snapshot.isolation.clone(), ..Self::default() };
         for (key, service) in &snapshot.services {
             for port in &service.ports {
                 let endpoints = endpoints(port);
@@ -197,6 +204,7 @@ impl Frame {
         batch.add_map("services", key_type::ADDRESS_PROTOCOL_PORT, 12, None);
         batch.add_map("nodeports", key_type::PROTOCOL_PORT, 8, None);
         batch.add_map("published", key_type::PROTOCOL_PORT, 8, None);
+        isolation::add_to(batch);
         batch.add_set("hairpins", key_type::ADDRESS_ADDRESS, 8);
         batch.add_chain("loopback", Some(Hook::filter_prerouting_before_conntrack()));
         batch.add_chain("prerouting", Some(Hook::nat_prerouting()));
@@ -300,6 +308,7 @@ fn difference(batch: &mut Batch, old: &Rules, new: &Rules) {
         batch.delete_rules(name);
         batch.delete_chain(name);
     }
+    isolation::difference(batch, &old.isolation, &new.isolation);
     batch.delete_elements("hairpins", old.hairpins.difference(&new.hairpins).map(hairpin_key));
     for name in old.chains.keys().filter(|name| !new.chains.contains_key(*name)) {
         batch.delete_rules(name);

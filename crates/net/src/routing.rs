@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::networking::v1::Ingress;
+use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use kube::Resource;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
@@ -14,6 +15,7 @@ use yado_reconcile::{Index, ObjectKey, Watch, Watches};
 use yado_types::labels;
 
 use crate::index::{ServiceEntry, Snapshot, service_entry};
+use crate::policy::{self, Isolation, isolate};
 
 /// The index, shared by the tables.
 pub struct Routing {
@@ -21,6 +23,9 @@ pub struct Routing {
     slices: Arc<Watch<EndpointSlice>>,
     slices_of: Arc<Index<ObjectKey, EndpointSlice>>,
     ingresses: Arc<Watch<Ingress>>,
+    policies: Arc<Watch<NetworkPolicy>>,
+    pods: Arc<Watch<Pod>>,
+    namespaces: Arc<Watch<Namespace>>,
     changes: Arc<Changes>,
     current: watch::Sender<Arc<Snapshot>>,
     tables: Mutex<Vec<watch::Receiver<u64>>>,
@@ -33,6 +38,8 @@ struct Changes {
     ingresses: Mutex<BTreeSet<ObjectKey>>,
     withdrawn: Mutex<Withdrawn>,
     published: Mutex<Publications>,
+    /// Something that policies look at.
+    isolation: AtomicBool,
     any: Notify,
 }
 
@@ -147,8 +154,21 @@ impl Routing {
             noted.ingresses.lock().insert(change.key.clone());
             noted.any.notify_one();
         });
+        let (policies, pods, namespaces) = (watches.all(), watches.all(), watches.all());
+        changes.feed_isolation(&policies, &pods, &namespaces);
         let current = watch::Sender::new(Arc::default());
-        Arc::new(Self { services, slices, slices_of, ingresses, changes, current, tables: Mutex::default() })
+        Arc::new(Self {
+            services,
+            slices,
+            slices_of,
+            ingresses,
+            policies,
+            pods,
+            namespaces,
+            changes,
+            current,
+            tables: Mutex::default(),
+        })
     }
 
     /// The latest state, and every later one.
@@ -219,6 +239,9 @@ impl Routing {
         self.services.synced().await;
         self.slices.synced().await;
         self.ingresses.synced().await;
+        self.policies.synced().await;
+        self.pods.synced().await;
+        self.namespaces.synced().await;
         loop {
             self.update();
             self.changes.any.notified().await;
@@ -248,6 +271,17 @@ impl Routing {
         let ingresses = ingresses.map(|key| (key.clone(), self.ingresses.get(&key))).collect();
         let mut next = next(&last, services, ingresses, withdrawn);
         next.publications = published.count;
+        if self.changes.isolation.swap(false, Ordering::SeqCst) {
+            let policies = self.policies.list();
+            // Pods come and go all the time, and mostly there is no policy.
+            let isolation = match policies.is_empty() {
+                true => Isolation::default(),
+                false => isolate(&policies, &self.pods.list(), &self.namespaces.list()),
+            };
+            if isolation != *next.isolation {
+                next.isolation = Arc::new(isolation);
+            }
+        }
         self.current.send_replace(Arc::new(next));
     }
 
@@ -276,6 +310,40 @@ async fn all_applied(tables: Vec<watch::Receiver<u64>>, generation: u64) {
 }
 
 impl Changes {
+    /// Whether any policy is there is not asked here: feeds of several watches would have to agree on the time. A look
+    /// without policies costs nothing.
+    fn feed_isolation(
+        self: &Arc<Self>,
+        policies: &Watch<NetworkPolicy>,
+        pods: &Watch<Pod>,
+        namespaces: &Watch<Namespace>,
+    ) {
+        let noted = self.clone();
+        policies.feed(move |_| noted.isolation());
+        let noted = self.clone();
+        pods.feed(move |change| {
+            let aspects = |pod: &Option<Arc<Pod>>| {
+                pod.as_deref().and_then(policy::aspects).map(|(address, labels)| (address, labels.clone()))
+            };
+            if aspects(&change.old) != aspects(&change.new) {
+                noted.isolation();
+            }
+        });
+        let noted = self.clone();
+        namespaces.feed(move |change| {
+            let labels =
+                |ns: &Option<Arc<Namespace>>| ns.as_deref().and_then(|ns| ns.metadata.labels.clone());
+            if labels(&change.old) != labels(&change.new) {
+                noted.isolation();
+            }
+        });
+    }
+
+    fn isolation(&self) {
+        self.isolation.store(true, Ordering::SeqCst);
+        self.any.notify_one();
+    }
+
     fn service(&self, key: ObjectKey) {
         self.services.lock().insert(key);
         self.any.notify_one();

@@ -10,13 +10,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::Pod;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use serde_json::json;
 use yado_net::index::{Endpoint, PortEntry, Protocol, Published, ServiceEntry, Snapshot};
 use yado_net::nft::{Rules, Table};
 use yado_net::pods::{Attachment, PodNetwork};
+use yado_net::policy::isolate;
 use yado_net::slot::Slot;
 use yado_types::key::ObjectKey;
 
@@ -449,6 +452,84 @@ fn what_broke_off_in_the_middle_is_cleared_away_and_the_rest_kept() {
         serve(&again);
         let to = SocketAddr::from((again.address, 8080));
         assert_eq!(inside(&whole.netns, || ask(to)), format!("{} {}", again.address, whole.address));
+        network.tear_down().await.expect("to tear down");
+    });
+}
+
+#[test]
+fn policies_keep_pods_apart() {
+    isolated(|| async {
+        let (data, run) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+        let slot = Slot::claim(data.path(), run.path(), &[]).expect("a slot");
+        let network = PodNetwork::start(&slot).await.expect("the Pod network");
+        let mut table = Table::create(&slot).expect("the table");
+        let mut pods = Vec::new();
+        for name in ["web", "db", "other"] {
+            pods.push(network.attach(name).await.expect("a Pod"));
+        }
+        let outside = Attachment { netns: run.path().join("outside"), address: OUTSIDE.into() };
+        neighbour(&outside.netns).await;
+        pods.iter().chain([&outside]).for_each(serve);
+        pods.iter().for_each(serve_udp);
+        let [web, db, other] = &pods[..] else { unreachable!("three Pods") };
+        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let vip = Ipv4Addr::new(o1, o2, 0, 50);
+        let objects: Vec<Arc<Pod>> = [("web", web), ("db", db), ("other", other)]
+            .map(|(name, pod)| {
+                let object = json!({"metadata": {"namespace": "n", "name": name, "labels": {"app": name}},
+                    "status": {"podIP": pod.address.to_string()}});
+                Arc::new(serde_json::from_value(object).expect("a Pod"))
+            })
+            .into();
+        let mut apply = |specs: &[serde_json::Value]| {
+            let policies = specs.iter().map(|spec| {
+                let object = json!({"metadata": {"namespace": "n", "name": "p"}, "spec": spec});
+                Arc::new(serde_json::from_value(object).expect("a NetworkPolicy"))
+            });
+            let mut all = snapshot(vip, &[db], false);
+            all.isolation = Arc::new(isolate(&policies.collect::<Vec<_>>(), &objects, &[]));
+            table.apply(Rules::of(&all)).expect("to apply");
+        };
+        let direct = SocketAddr::from((db.address, 8080));
+        let service = SocketAddr::from((vip, PORT));
+        let node_port = SocketAddr::from((NODE, NODE_PORT));
+        let reaches =
+            |from: &Attachment, to: SocketAddr| inside(&from.netns, || ask(to) != "connection refused");
+        let may = |from: &Attachment| [reaches(from, direct), reaches(from, service)];
+        let to_db =
+            |from: serde_json::Value| json!({"podSelector": {"matchLabels": {"app": "db"}}, "ingress": from});
+        let from_web = json!([{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}],
+            "ports": [{"port": 8000, "endPort": 8080}]}]);
+
+        apply(&[]);
+        assert_eq!([may(web), may(other)], [[true; 2]; 2]);
+        // The database is there for the web and for the node, by TCP and at these ports; others are untouched.
+        apply(&[to_db(from_web.clone())]);
+        assert_eq!([may(web), may(other)], [[true; 2], [false; 2]]);
+        assert!(!inside(&outside.netns, || ask(node_port)).starts_with(&db.address.to_string()));
+        assert!(ask(direct).starts_with(&db.address.to_string()), "the node itself");
+        assert_eq!(inside(&web.netns, || ask_udp(direct)), "connection refused");
+        assert_eq!(may(db), [true; 2], "itself");
+        assert!(reaches(db, (other.address, 8080).into()) && reaches(other, (web.address, 8080).into()));
+        // An answer passes even where nothing may come; a second policy adds to the first; ranges have holes.
+        let range = json!([{"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.64/26"]}}]}]);
+        apply(&[to_db(from_web), to_db(range), json!({"podSelector": {"matchLabels": {"app": "web"}}})]);
+        assert_eq!([may(web), may(other)], [[true; 2], [false; 2]]);
+        assert!(!reaches(db, (web.address, 8080).into()));
+        assert!(inside(&outside.netns, || ask(node_port)).starts_with(&db.address.to_string()));
+        let hole = json!([{"from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": ["192.0.2.0/30"]}}]}]);
+        apply(&[to_db(hole)]);
+        assert!(!inside(&outside.netns, || ask(node_port)).starts_with(&db.address.to_string()));
+        // What goes out: to the database only.
+        let out = json!([{"to": [{"podSelector": {"matchLabels": {"app": "db"}}}]}]);
+        apply(&[
+            json!({"podSelector": {"matchLabels": {"app": "other"}}, "policyTypes": ["Egress"], "egress": out}),
+        ]);
+        assert_eq!(may(other), [true; 2]);
+        assert!(!reaches(other, (web.address, 8080).into()) && !reaches(other, (OUTSIDE, 8080).into()));
+        assert!(reaches(web, (other.address, 8080).into()) && reaches(web, (OUTSIDE, 8080).into()));
+        apply(&[]);
+        assert_eq!([may(web), may(other)], [[true; 2]; 2]);
         network.tear_down().await.expect("to tear down");
     });
 }

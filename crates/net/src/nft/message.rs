@@ -48,9 +48,11 @@ pub enum Expression {
     DestinationIsLocal(Reg),
     Compare {
         reg: Reg,
-        equal: bool,
+        how: Comparison,
         value: Vec<u8>,
     },
+    /// The state bits of the packet's connection.
+    ConnectionState(Reg),
     Mask {
         reg: Reg,
         mask: [u8; 4],
@@ -88,16 +90,40 @@ pub enum Expression {
     RejectWithReset,
     RejectAsUnreachable,
     Drop,
+    /// Nothing more of this chain: the packet goes on.
+    Accept,
+    /// Back to where a jump came from.
+    Return,
     Goto(String),
 }
 
+/// How a register is compared with a value, by the bytes in order.
+#[derive(Clone, Copy, Debug)]
+pub enum Comparison {
+    Equal = 0,
+    Different = 1,
+    AtMost = 3,
+    AtLeast = 5,
+}
+
+/// State bits of connections that have been let through before, and of errors about them.
+pub const KNOWN_CONNECTION: u32 = 2 | 4;
+
 impl Expression {
     pub fn equals(reg: Reg, value: &[u8]) -> Self {
-        Self::Compare { reg, equal: true, value: value.to_vec() }
+        Self::Compare { reg, how: Comparison::Equal, value: value.to_vec() }
     }
 
     pub fn differs(reg: Reg, value: &[u8]) -> Self {
-        Self::Compare { reg, equal: false, value: value.to_vec() }
+        Self::Compare { reg, how: Comparison::Different, value: value.to_vec() }
+    }
+
+    pub fn at_least(reg: Reg, value: &[u8]) -> Self {
+        Self::Compare { reg, how: Comparison::AtLeast, value: value.to_vec() }
+    }
+
+    pub fn at_most(reg: Reg, value: &[u8]) -> Self {
+        Self::Compare { reg, how: Comparison::AtMost, value: value.to_vec() }
     }
 
     pub fn mask(reg: Reg, mask: [u8; 4]) -> Self {
@@ -115,6 +141,7 @@ impl Expression {
         let payload = |r, base, offset, length| {
             named("payload", &[reg(1, r), number(2, base), number(3, offset), number(4, length)])
         };
+        let verdict = |code| named("immediate", &[number(1, 0), nest(2, &[nest(2, &[number(1, code)])])]);
         match self {
             Self::SourceAddress(r) => payload(r, 1, 12, 4),
             Self::DestinationAddress(r) => payload(r, 1, 16, 4),
@@ -123,8 +150,10 @@ impl Expression {
             Self::InputDevice(r) => named("meta", &[number(2, 6), reg(1, r)]),
             // Result 3 is the address type; flag 2 looks at the destination.
             Self::DestinationIsLocal(r) => named("fib", &[reg(1, r), number(2, 3), number(3, 2)]),
-            Self::Compare { reg: r, equal, value: v } => {
-                named("cmp", &[reg(1, r), number(2, u32::from(!equal)), value(3, v)])
+            // Key 0 is the state.
+            Self::ConnectionState(r) => named("ct", &[reg(1, r), number(2, 0)]),
+            Self::Compare { reg: r, how, value: v } => {
+                named("cmp", &[reg(1, r), number(2, *how as u32), value(3, v)])
             }
             Self::Mask { reg: r, mask } => {
                 named("bitwise", &[reg(1, r), reg(2, r), number(3, 4), value(4, mask), value(5, &[0; 4])])
@@ -162,7 +191,9 @@ impl Expression {
                 let verdict = nest(2, &[be32(1, GOTO), string(2, chain)]);
                 named("immediate", &[number(1, 0), nest(2, &[verdict])])
             }
-            Self::Drop => named("immediate", &[number(1, 0), nest(2, &[nest(2, &[number(1, 0)])])]),
+            Self::Drop => verdict(0),
+            Self::Accept => verdict(1),
+            Self::Return => verdict(RETURN),
         }
     }
 }
@@ -173,6 +204,7 @@ pub enum Element {
     Member,
     Data(Vec<u8>),
     Goto(String),
+    Jump(String),
 }
 
 /// Where a base chain hooks into the kernel.
@@ -233,7 +265,9 @@ const APPEND: u16 = 0x800;
 const FAMILY_IPV4: u8 = 2;
 const SET_IS_MAP: u32 = 8;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
+const JUMP: u32 = -3i32 as u32;
 const GOTO: u32 = -4i32 as u32;
+const RETURN: u32 = -5i32 as u32;
 
 /// Changes to one table that the kernel applies together or not at all.
 pub struct Batch {
@@ -301,12 +335,14 @@ impl Batch {
     }
 
     pub fn add_elements(&mut self, set: &str, elements: impl Iterator<Item = (Vec<u8>, Element)>) {
+        let to_chain = |verdict, chain: &str| nest(2, &[nest(2, &[be32(1, verdict), string(2, chain)])]);
         let encoded = elements.map(|(key, element)| {
             let mut parts = vec![value(1, &key)];
             match element {
                 Element::Member => {}
                 Element::Data(data) => parts.push(value(2, &data)),
-                Element::Goto(chain) => parts.push(nest(2, &[nest(2, &[be32(1, GOTO), string(2, &chain)])])),
+                Element::Goto(chain) => parts.push(to_chain(GOTO, &chain)),
+                Element::Jump(chain) => parts.push(to_chain(JUMP, &chain)),
             }
             nest(1, &parts)
         });

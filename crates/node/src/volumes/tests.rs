@@ -250,9 +250,9 @@ fn with_claim(change: impl FnOnce(&mut Value, &mut Value)) -> Given {
     given
 }
 
-/// C10: a claim leads to its volume's directory, or says why it does not.
+/// A claim leads to its volume's directory, or says why it does not.
 #[test]
-fn c10_a_claim_leads_to_its_volume() {
+fn a_claim_leads_to_its_volume() {
     let check = |change: fn(&mut Value, &mut Value), expect: Expect| {
         let pod = pod(json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]), json!([]));
         let said = match planned(&pod, &with_claim(change)) {
@@ -314,9 +314,9 @@ fn c10_a_claim_leads_to_its_volume() {
     );
 }
 
-/// C10: the directory is mounted, read-only where asked for, by part where asked for, and outlives the Pod.
+/// The directory is mounted, read-only where asked for, by part where asked for, and outlives the Pod.
 #[test]
-fn c10_a_claims_volume_is_mounted_and_stays() {
+fn a_claims_volume_is_mounted_and_stays() {
     let place = tempfile::tempdir().expect("a directory");
     let path = place.path().join("pv");
     let mut given = with_claim(|_, _| {});

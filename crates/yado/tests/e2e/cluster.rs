@@ -33,6 +33,8 @@ pub fn missing() -> Option<&'static str> {
 pub struct Cluster {
     child: Child,
     holder: Child,
+    /// What `yado up` is told besides.
+    options: Vec<String>,
     /// Its data directory.
     pub data: tempfile::TempDir,
 }
@@ -45,7 +47,17 @@ impl Cluster {
             return None;
         }
         let data = tempfile::Builder::new().prefix("yado-e2e-").tempdir().expect("a folder");
-        Some(Self::start_in(data, images))
+        Some(Self::start_in(data, images, &[]))
+    }
+
+    /// Starts one with further options of `yado up`.
+    pub fn start_with(images: &[&str], options: &[&str]) -> Option<Self> {
+        if let Some(reason) = missing() {
+            eprintln!("skipped: {reason}");
+            return None;
+        }
+        let data = tempfile::Builder::new().prefix("yado-e2e-").tempdir().expect("a folder");
+        Some(Self::start_in(data, images, options))
     }
 
     /// Starts one whose data directory is a disk of its own of so many MiB.
@@ -59,10 +71,10 @@ impl Cluster {
         let mounted =
             Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(data.path()).status();
         assert!(mounted.expect("mount").success());
-        Some(Self::start_in(data, images))
+        Some(Self::start_in(data, images, &[]))
     }
 
-    fn start_in(data: tempfile::TempDir, images: &[&str]) -> Self {
+    fn start_in(data: tempfile::TempDir, images: &[&str], options: &[&str]) -> Self {
         let archives = data.path().join("images");
         std::fs::create_dir(&archives).expect("a folder");
         for image in images {
@@ -79,8 +91,9 @@ impl Cluster {
         let mut line = String::new();
         let stdout = holder.stdout.as_mut().expect("its output");
         BufReader::new(stdout).read_line(&mut line).expect("a word");
-        let child = up(holder.id(), data.path());
-        Self { child, holder, data }
+        let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
+        let child = up(holder.id(), data.path(), &options);
+        Self { child, holder, options, data }
     }
 
     /// Ends yado as a crash would.
@@ -92,7 +105,7 @@ impl Cluster {
     /// Ends yado as a crash would, and starts it again.
     pub fn crash_and_restart(&mut self) {
         self.kill();
-        self.child = up(self.holder.id(), self.data.path());
+        self.child = up(self.holder.id(), self.data.path(), &self.options);
     }
 
     /// Ends yado as a service manager would, and waits.
@@ -103,7 +116,7 @@ impl Cluster {
 
     /// Starts yado again after [`Cluster::stop`] or [`Cluster::kill`].
     pub fn restart(&mut self) {
-        self.child = up(self.holder.id(), self.data.path());
+        self.child = up(self.holder.id(), self.data.path(), &self.options);
     }
 
     /// A command in the cluster's network namespace.
@@ -179,7 +192,7 @@ impl Drop for Cluster {
 }
 
 /// Starts `yado up` and waits for its word.
-fn up(namespace: u32, data: &Path) -> Child {
+fn up(namespace: u32, data: &Path, options: &[String]) -> Child {
     let mut child = Command::new("nsenter")
         .arg(format!("--net=/proc/{namespace}/ns/net"))
         .args([
@@ -195,6 +208,7 @@ fn up(namespace: u32, data: &Path) -> Child {
             "--data-dir",
         ])
         .arg(data)
+        .args(options)
         .stdout(Stdio::piped())
         .spawn()
         .expect("yado");

@@ -5,6 +5,7 @@ mod bad_input;
 mod client;
 mod cluster;
 mod corpus;
+mod described;
 mod dev;
 mod kubectl;
 mod lives;

@@ -41,9 +41,9 @@ fn events(cluster: &Cluster, service: &str) -> String {
     cluster.ok(&["get", "events", "--field-selector", &selector, "-o", "jsonpath={.items[*].message}"])
 }
 
-/// C11: what is published answers on the node's own port, and a port has one owner.
+/// P04: only what is published is reachable outside; it answers on the node's own port, and a port has one owner.
 #[test]
-fn c11_published_ports_answer_on_the_node() {
+fn p04_published_ports_answer_on_the_node() {
     let Some(mut cluster) = Cluster::start(&["busybox.tar"]) else { return };
     cluster.apply(WEB);
     cluster.apply(&public("first", 7080, ""));
@@ -98,7 +98,7 @@ fn c11_published_ports_answer_on_the_node() {
     assert_eq!(curl(&cluster, 7080), "");
 }
 
-/// C04, O22: names that are no DNS labels, names without ports, and the port of a name.
+/// O22: names that are no DNS labels, names without ports, and the port of a name.
 #[test]
 fn o22_names_and_their_ports_are_found() {
     let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
