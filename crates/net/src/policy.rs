@@ -334,11 +334,14 @@ mod tests {
         let web = json!({"matchLabels": {"app": "web"}});
         let db = json!({"matchLabels": {"app": "db"}});
         // Nobody reaches anything in the namespace.
-        check(&[json!({"podSelector": {}})], expect![[r#"
+        check(
+            &[json!({"podSelector": {}})],
+            expect![[r#"
             in 10.0.0.1: 
             in 10.0.0.2: 
             in 10.0.0.3: 
-        "#]]);
+        "#]],
+        );
         // The database is there for the web only, by the name of its port; the other direction stays open.
         check(
             &[json!({"podSelector": db, "ingress": [
