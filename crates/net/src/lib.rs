@@ -44,6 +44,11 @@ use crate::slot::Slot;
 /// How long a packet filter that refused a change is left alone before the same change is tried again.
 const FILTER_RETRY: Duration = Duration::from_millis(500);
 
+/// How often the packet filter is looked at: a firewall that loads its rules may have flushed ours, and nothing says so.
+const FILTER_LOOK: Duration = Duration::from_secs(5);
+/// Every so many looks a new firewall is looked for as well, which takes a list of all chains.
+const FIREWALL_LOOKS: u32 = 12;
+
 /// What a network is started with.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -211,7 +216,19 @@ async fn keep_filtered(
 ) {
     // The state it starts with is one to apply, too.
     snapshots.mark_changed();
-    while snapshots.changed().await.is_ok() {
+    let mut looks = 0u32;
+    loop {
+        tokio::select! {
+            changed = snapshots.changed() => match changed {
+                Ok(()) => {}
+                Err(_) => return,
+            },
+            () = clock.sleep(FILTER_LOOK) => {
+                looks = looks.wrapping_add(1);
+                look_after(&mut table, looks);
+                continue;
+            }
+        }
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
             match table.apply(Rules::of(&snapshot)) {
@@ -225,5 +242,15 @@ async fn keep_filtered(
             }
             clock.sleep(FILTER_RETRY).await;
         }
+    }
+}
+
+/// Heals what others have broken.
+fn look_after(table: &mut Table, looks: u32) {
+    match table.heal() {
+        Ok(true) => tracing::warn!("somebody flushed the packet filter; Services were set up anew"),
+        Ok(false) if looks.is_multiple_of(FIREWALL_LOOKS) => table.open_firewall(),
+        Ok(false) => {}
+        Err(error) => tracing::error!(%error, "the packet filter cannot be looked after"),
     }
 }

@@ -10,6 +10,8 @@
 //! forward, output:     refuse what still has a Service address: it has no endpoint
 //! ```
 
+mod firewall;
+mod inspect;
 mod isolation;
 mod message;
 
@@ -134,6 +136,8 @@ fn chain_name(service: &ObjectKey, port: &PortEntry) -> String {
 pub struct Table {
     frame: Frame,
     applied: Rules,
+    /// How much was in the table after the last change.
+    uses: Option<u32>,
 }
 
 /// What is the same whatever Services there are.
@@ -156,8 +160,9 @@ impl Table {
             pods: slot.pod_cidr(),
             services: slot.service_cidr(),
         };
-        let mut table = Self { frame, applied: Rules::default() };
+        let mut table = Self { frame, applied: Rules::default(), uses: None };
         table.replace(Rules::default())?;
+        table.open_firewall();
         Ok(table)
     }
 
@@ -166,7 +171,33 @@ impl Table {
         let mut batch = Batch::new(slot.table());
         batch.add_table();
         batch.delete_table();
-        batch.commit()
+        batch.commit()?;
+        firewall::close(slot.device())
+    }
+
+    /// Makes the table anew where somebody has flushed it, as a firewall does when it loads its rules. Says whether that
+    /// was so. A firewall that has come since is opened for Pods, too.
+    pub fn heal(&mut self) -> Result<bool, Error> {
+        if firewall::uses(&self.frame.table)? == self.uses {
+            return Ok(false);
+        }
+        self.replace(self.applied.clone())?;
+        self.open_firewall();
+        Ok(true)
+    }
+
+    /// Pods without a firewall that lets them through are lonely, but they run.
+    pub fn open_firewall(&self) {
+        match firewall::open(&self.frame.device) {
+            Ok(opened) if opened.is_empty() => {}
+            Ok(opened) => tracing::info!(
+                chains = opened.join(", "),
+                "a firewall drops what this machine forwards; rules that let Pods through were added to it"
+            ),
+            Err(error) => {
+                tracing::warn!(%error, "whether a firewall keeps Pods from each other is not known")
+            }
+        }
     }
 
     /// Brings the kernel to `rules` in one transaction. On an error nothing has changed.
@@ -177,7 +208,10 @@ impl Table {
         let mut batch = Batch::new(&self.frame.table);
         difference(&mut batch, &self.applied, &rules);
         match batch.commit() {
-            Ok(()) => self.applied = rules,
+            Ok(()) => {
+                self.applied = rules;
+                self.uses = firewall::uses(&self.frame.table)?;
+            }
             // Somebody flushed or changed what is ours, as a firewall does when it loads its rules.
             Err(Error::Refused { .. }) => self.replace(rules)?,
             Err(error) => return Err(error),
@@ -195,6 +229,7 @@ impl Table {
         difference(&mut batch, &Rules::default(), &rules);
         batch.commit()?;
         self.applied = rules;
+        self.uses = firewall::uses(&self.frame.table)?;
         Ok(())
     }
 }

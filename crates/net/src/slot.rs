@@ -116,7 +116,12 @@ impl Slot {
             (0..SLOTS).filter(|i| !routed.iter().any(|r| pods(*i).overlaps(*r) || services(*i).overlaps(*r)));
         for index in before.chain(owned).chain(free) {
             let path = run_dir.join(format!("slot-{index}.lock"));
-            let file = File::options().create(true).truncate(false).write(true).open(&path);
+            let open = || File::options().create(true).truncate(false).write(true).open(&path);
+            let file = open().or_else(|_| {
+                // The last of the others may just have taken the directory with it.
+                fs::create_dir_all(run_dir)?;
+                open()
+            });
             let file = file.map_err(file_error(&path))?;
             let Ok(lock) = Flock::lock(file, FlockArg::LockExclusiveNonblock) else { continue };
             // Its last holder may have removed the file after it was opened here: then others lock another one.
@@ -168,7 +173,11 @@ impl Slot {
         let path = self.run_dir.with_file_name(format!("slot-{}.lock", self.index));
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::File { path, source }),
-            _ => Ok(()),
+            _ => {
+                // The last one of the machine leaves nothing; with others about it is not empty, and stays.
+                let _ = path.parent().map(fs::remove_dir);
+                Ok(())
+            }
         }
     }
 

@@ -416,6 +416,13 @@ fn a_thousand_services_change_one_by_one_and_a_flushed_table_comes_back() {
         expect(7, &b_says);
         expect(0, &a_says);
         expect(500, &b_says);
+        // Without a change it is seen at the next look.
+        assert!(!table.heal().expect("to look"));
+        Table::remove(&slot).expect("to remove");
+        assert!(table.heal().expect("to heal"));
+        expect(0, &a_says);
+        expect(7, &b_says);
+        assert!(!table.heal().expect("to look"));
         network.tear_down().await.expect("to tear down");
     });
 }

@@ -44,6 +44,7 @@ pub enum Expression {
     DestinationPort(Reg),
     TransportProtocol(Reg),
     InputDevice(Reg),
+    OutputDevice(Reg),
     /// Puts the address type of the destination into the register: 2 is local.
     DestinationIsLocal(Reg),
     Compare {
@@ -148,6 +149,7 @@ impl Expression {
             Self::DestinationPort(r) => payload(r, 2, 2, 2),
             Self::TransportProtocol(r) => named("meta", &[number(2, 16), reg(1, r)]),
             Self::InputDevice(r) => named("meta", &[number(2, 6), reg(1, r)]),
+            Self::OutputDevice(r) => named("meta", &[number(2, 7), reg(1, r)]),
             // Result 3 is the address type; flag 2 looks at the destination.
             Self::DestinationIsLocal(r) => named("fib", &[reg(1, r), number(2, 3), number(3, 2)]),
             // Key 0 is the state.
@@ -257,12 +259,12 @@ mod command {
     pub const BATCH_END: u16 = 0x11;
 }
 
-const SUBSYSTEM: u16 = 10;
-const REQUEST: u16 = 1;
+pub(super) const SUBSYSTEM: u16 = 10;
+pub(super) const REQUEST: u16 = 1;
 const ACKNOWLEDGE: u16 = 4;
 const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
-const FAMILY_IPV4: u8 = 2;
+pub(super) const FAMILY_IPV4: u8 = 2;
 const SET_IS_MAP: u32 = 8;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
 const JUMP: u32 = -3i32 as u32;
@@ -271,6 +273,7 @@ const RETURN: u32 = -5i32 as u32;
 
 /// Changes to one table that the kernel applies together or not at all.
 pub struct Batch {
+    family: u8,
     table: String,
     bytes: Vec<u8>,
     last: usize,
@@ -280,7 +283,13 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(table: &str) -> Self {
-        let mut batch = Self { table: table.to_owned(), bytes: Vec::new(), last: 0, count: 0, sets: 0 };
+        Self::of_family(FAMILY_IPV4, table)
+    }
+
+    /// For a table of somebody else.
+    pub fn of_family(family: u8, table: &str) -> Self {
+        let mut batch =
+            Self { family, table: table.to_owned(), bytes: Vec::new(), last: 0, count: 0, sets: 0 };
         batch.push(command::BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, &[]);
         batch
     }
@@ -300,6 +309,13 @@ impl Batch {
             attributes.push(string(7, hook.kind));
         }
         self.send(command::NEW_CHAIN, CREATE, &attributes);
+    }
+
+    /// A base chain that drops what none of its rules accepts, as firewalls have.
+    #[cfg(test)]
+    pub fn add_closed_chain(&mut self, name: &str, hook: Hook) {
+        let place = nest(4, &[be32(1, hook.number), be32(2, hook.priority as u32)]);
+        self.send(command::NEW_CHAIN, CREATE, &[string(3, name), place, be32(5, 0), string(7, hook.kind)]);
     }
 
     pub fn delete_chain(&mut self, name: &str) {
@@ -365,6 +381,18 @@ impl Batch {
         self.send(command::NEW_RULE, CREATE | APPEND, &[string(2, chain), nest(4, &expressions)]);
     }
 
+    /// A rule that can be told from others by `mark`.
+    pub fn add_marked_rule(&mut self, chain: &str, mark: &[u8], rule: impl IntoIterator<Item = Expression>) {
+        let expressions: Vec<_> = rule.into_iter().map(|e| e.encode()).collect();
+        let attributes = [string(2, chain), nest(4, &expressions), attribute(7, mark)];
+        self.send(command::NEW_RULE, CREATE | APPEND, &attributes);
+    }
+
+    /// Removes one rule.
+    pub fn delete_rule(&mut self, chain: &str, handle: &[u8]) {
+        self.send(command::DELETE_RULE, 0, &[string(2, chain), attribute(3, handle)]);
+    }
+
     /// Removes every rule of a chain.
     pub fn delete_rules(&mut self, chain: &str) {
         self.send(command::DELETE_RULE, 0, &[string(2, chain)]);
@@ -372,7 +400,7 @@ impl Batch {
 
     fn send(&mut self, kind: u16, flags: u16, attributes: &[Vec<u8>]) {
         let body = [&[string(1, &self.table)], attributes].concat().concat();
-        self.push((SUBSYSTEM << 8) | kind, REQUEST | flags, FAMILY_IPV4, 0, &body);
+        self.push((SUBSYSTEM << 8) | kind, REQUEST | flags, self.family, 0, &body);
     }
 
     fn push(&mut self, kind: u16, flags: u16, family: u8, resource: u16, body: &[u8]) {
@@ -419,7 +447,7 @@ impl Batch {
     }
 }
 
-fn open() -> io::Result<OwnedFd> {
+pub(super) fn open() -> io::Result<OwnedFd> {
     // SAFETY: a plain system call; the result is checked before it becomes an owned descriptor.
     let fd = unsafe {
         libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_NETFILTER)
@@ -452,7 +480,7 @@ fn set<T>(socket: &OwnedFd, option: i32, value: &T) -> io::Result<()> {
 }
 
 /// An attribute: length, number, content, padding to four bytes.
-fn attribute(number: u16, content: &[u8]) -> Vec<u8> {
+pub(super) fn attribute(number: u16, content: &[u8]) -> Vec<u8> {
     let length = 4 + content.len();
     let mut bytes = Vec::with_capacity(length.next_multiple_of(4));
     bytes.extend((length as u16).to_ne_bytes());
@@ -466,7 +494,7 @@ fn nest(number: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
     attribute(number | 0x8000, &attributes.concat())
 }
 
-fn string(number: u16, text: &str) -> Vec<u8> {
+pub(super) fn string(number: u16, text: &str) -> Vec<u8> {
     attribute(number, &[text.as_bytes(), &[0]].concat())
 }
 

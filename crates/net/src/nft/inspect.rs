@@ -1,0 +1,116 @@
+//! What is in the kernel's packet filter, read over netlink.
+
+use std::io;
+use std::os::fd::AsRawFd;
+
+use super::message::{Error, REQUEST, SUBSYSTEM, open};
+
+/// `NFT_MSG_GET*`.
+pub mod kind {
+    pub const TABLE: u16 = 1;
+    pub const CHAIN: u16 = 4;
+    pub const RULE: u16 = 7;
+}
+
+const DUMP: u16 = 0x300;
+const MESSAGE_ERROR: u16 = 2;
+const MESSAGE_DONE: u16 = 3;
+/// The kernel fills at most so much at once.
+const BUFFER: usize = 64 << 10;
+
+/// A table, chain or rule.
+pub struct Object {
+    pub family: u8,
+    attributes: Vec<u8>,
+}
+
+impl Object {
+    pub fn attribute(&self, number: u16) -> Option<&[u8]> {
+        find(&self.attributes, number)
+    }
+
+    pub fn text(&self, number: u16) -> Option<&str> {
+        std::str::from_utf8(self.attribute(number)?.strip_suffix(&[0])?).ok()
+    }
+
+    pub fn number(&self, number: u16) -> Option<u32> {
+        self.attribute(number)?.try_into().ok().map(u32::from_be_bytes)
+    }
+}
+
+/// The content of one attribute among others.
+pub fn find(mut attributes: &[u8], number: u16) -> Option<&[u8]> {
+    loop {
+        let length = usize::from(u16::from_ne_bytes(attributes.get(..2)?.try_into().ok()?));
+        let kind = u16::from_ne_bytes(attributes.get(2..4)?.try_into().ok()?);
+        let content = attributes.get(4..length)?;
+        // The two highest bits say how it is written.
+        if kind & 0x3fff == number {
+            return Some(content);
+        }
+        attributes = attributes.get(length.next_multiple_of(4)..)?;
+    }
+}
+
+/// One object; `None` where it is not there.
+pub fn get(kind: u16, family: u8, attributes: &[u8]) -> Result<Option<Object>, Error> {
+    match ask(kind, family, 0, attributes) {
+        Ok(found) => Ok(found.into_iter().next()),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(Error::Socket(error)),
+    }
+}
+
+/// All objects of a kind; of family 0 those of every family.
+pub fn list(kind: u16, family: u8, attributes: &[u8]) -> Result<Vec<Object>, Error> {
+    ask(kind, family, DUMP, attributes).map_err(Error::Socket)
+}
+
+fn ask(kind: u16, family: u8, flags: u16, attributes: &[u8]) -> io::Result<Vec<Object>> {
+    let socket = open()?;
+    let length = 20 + attributes.len() as u32;
+    let mut request = Vec::with_capacity(length as usize);
+    request.extend(length.to_ne_bytes());
+    request.extend(((SUBSYSTEM << 8) | kind).to_ne_bytes());
+    request.extend((REQUEST | flags).to_ne_bytes());
+    request.extend([0; 8]);
+    request.extend([family, 0, 0, 0]);
+    request.extend(attributes);
+    // SAFETY: the pointer and length are those of a live vector.
+    if unsafe { libc::send(socket.as_raw_fd(), request.as_ptr().cast(), request.len(), 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut found = Vec::new();
+    let mut buffer = vec![0u8; BUFFER];
+    loop {
+        // SAFETY: the pointer and length are those of a live vector.
+        let received = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
+        let received = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
+        if take(&buffer[..received], &mut found)? || flags & DUMP == 0 {
+            return Ok(found);
+        }
+    }
+}
+
+/// Takes the objects out of one packet. Says whether it was the last.
+fn take(mut packet: &[u8], found: &mut Vec<Object>) -> io::Result<bool> {
+    let word = |bytes: &[u8], at: usize| {
+        bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map(u32::from_ne_bytes)
+    };
+    while let Some(length) = word(packet, 0).map(|l| l as usize).filter(|l| *l >= 16 && *l <= packet.len()) {
+        let message = &packet[..length];
+        match u16::from_ne_bytes([message[4], message[5]]) {
+            MESSAGE_DONE => return Ok(true),
+            MESSAGE_ERROR => {
+                let code = word(message, 16).unwrap_or_default() as i32;
+                return if code == 0 { Ok(true) } else { Err(io::Error::from_raw_os_error(-code)) };
+            }
+            _ if length >= 20 => {
+                found.push(Object { family: message[16], attributes: message[20..].to_vec() });
+            }
+            _ => {}
+        }
+        packet = packet.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Ok(false)
+}
