@@ -259,10 +259,10 @@ fn fetch_whole(remote: &Remote, into: &Path, scratch: &Path) -> Result<(PathBuf,
     for _ in 0..MAX_HOPS {
         if remote.tool != Tool::Http {
             let revision = program::fetch(&remote, into, scratch)?;
-            return Ok((part(into, &remote)?, revision));
+            return Ok((named_part(into, &remote)?, revision));
         }
         match http::fetch(&remote, into, scratch)? {
-            http::Answer::Unpacked(sum) => return Ok((part(into, &remote)?, sum)),
+            http::Answer::Unpacked(sum) => return Ok((named_part(into, &remote)?, sum)),
             http::Answer::Elsewhere(named) => match source::locate(&named) {
                 Ok(Located::Remote(next)) => remote = next,
                 Ok(Located::Local { .. }) => {
@@ -273,6 +273,11 @@ fn fetch_whole(remote: &Remote, into: &Path, scratch: &Path) -> Result<(PathBuf,
         }
     }
     Err(format!("the pages name one another, {MAX_HOPS} in a row and no end"))
+}
+
+/// What a page's address means of what it names; all of it where the address names no directory.
+fn named_part(whole: &Path, remote: &Remote) -> Result<PathBuf, String> {
+    if remote.subdir.is_some() { part(whole, remote) } else { Ok(whole.into()) }
 }
 
 /// The directory in `whole` that `remote` means. A `*` stands for the one directory that fits; an archive that is one

@@ -126,6 +126,36 @@ fn directories_load_or_fail_as_they_are_named() {
     }
 }
 
+/// What each of Otto's fixtures and examples becomes: a line an object, its warnings, or its mistakes.
+#[test]
+fn otto_fixtures_become_objects() {
+    let Some(otto) = corpus("otto") else { return };
+    let mut text = String::new();
+    for set in ["examples-0.1", "examples", "appfile-fixtures"] {
+        let mut paths: Vec<PathBuf> =
+            fs::read_dir(otto.join(set)).unwrap().map(|e| e.unwrap().path()).collect();
+        paths.retain(|p| p.join("Appfile").is_file() || p.extension().is_some_and(|e| e == "hcl"));
+        paths.sort();
+        for path in paths {
+            text.push_str(&format!("{}\n", path.strip_prefix(&otto).unwrap().display()));
+            let lines: Vec<String> = match compile(&path, &Options::default()) {
+                Ok(compiled) => {
+                    let shown = |o: &yado_compile::Object| format!("{} {}", o.kind(), o.name());
+                    let head = format!("{} ({})", compiled.app, compiled.app_type);
+                    let objects = compiled.objects.iter().map(shown);
+                    let warnings = compiled.warnings.iter().map(|w| format!("warning: {w}"));
+                    std::iter::once(head).chain(objects).chain(warnings).collect()
+                }
+                Err(mistakes) => mistakes.0.iter().map(|m| format!("mistake: {m}")).collect(),
+            };
+            text.extend(
+                lines.iter().map(|l| format!("  {}\n", l.replace(&format!("{}/", otto.display()), ""))),
+            );
+        }
+    }
+    expect_test::expect_file!["corpus/otto.txt"].assert_eq(&text);
+}
+
 /// All files below `directory`, by name.
 fn files_below(directory: &Path) -> Vec<PathBuf> {
     let mut entries: Vec<PathBuf> = fs::read_dir(directory).unwrap().map(|e| e.unwrap().path()).collect();

@@ -3,13 +3,21 @@
 use yado_compile::{Options, compile, output};
 
 /// Descriptions that between them use every part of the grammars.
-const SEEDS: [(&str, &str); 4] = [
+const SEEDS: [(&str, &str); 6] = [
     (
         "Appfile",
         "application {\n  name = \"a\"\n  type = \"docker-external\"\n  dependency { source = \"./b\" }\n}\n\
          project {\n  name = \"a\"\n  infrastructure = \"x\"\n}\ninfrastructure \"x\" {\n  foundation \"consul\" { a = [1, -2.5] }\n}\n\
          customization \"docker\" {\n  image = \"i\"\n  run_args = \"-p 1:2/udp -e 'A=b' -v /x:/y:ro -m 5m\"\n}\n\
          customization \"scale\" { app = 2 }\ncustomization \"env\" { K = <<E\nx\nE\n}\n",
+    ),
+    (
+        "Appfile",
+        "{\"application\": {\"name\": \"a\", \"type\": \"docker-external\", \"dependency\": [{\"source\": \"git::./b//c?ref=v\"}]}, \"customization\": {\"docker\": {\"image\": \"i\", \"run_args\": \"--link b:c -v /vagrant/x:/y\"}}}",
+    ),
+    (
+        "app.json",
+        "{\"env\": {\"A\": \"b\", \"C\": {\"value\": \"d\", \"required\": true}}, \"formation\": {\"web\": {\"quantity\": 2, \"size\": \"x\"}}, \"addons\": [\"heroku-redis\"], \"buildpacks\": [{\"url\": \"heroku/go\"}], \"scripts\": {\"postdeploy\": \"x\"}}",
     ),
     ("Procfile", "web: run --it\n# note\nworker: a && b\n"),
     (
@@ -28,8 +36,10 @@ const PIECES: [&str; 20] = [
 #[test]
 fn damaged_descriptions_never_panic() {
     let directory = tempfile::tempdir().unwrap();
-    for (name, seed) in SEEDS {
-        let path = directory.path().join(name);
+    for (i, (name, seed)) in SEEDS.into_iter().enumerate() {
+        let directory = directory.path().join(i.to_string());
+        std::fs::create_dir(&directory).unwrap();
+        let path = directory.join(name);
         let mut random = 0x9e37_79b9_7f4a_7c15_u64;
         let mut next = |below: usize| {
             // xorshift: the same damage on every run.
@@ -49,7 +59,12 @@ fn damaged_descriptions_never_panic() {
                 }
             }
             std::fs::write(&path, &bytes).unwrap();
-            match compile(&path, &Options::default()) {
+            // An app.json is read with the Procfile beside it.
+            let described = if name == "app.json" { directory.join("Procfile") } else { path.clone() };
+            if name == "app.json" {
+                std::fs::write(&described, "web: run\n").unwrap();
+            }
+            match compile(&described, &Options::default()) {
                 Ok(compiled) => drop(output::files(&compiled)),
                 Err(mistakes) => assert!(!mistakes.0.is_empty()),
             }

@@ -70,6 +70,9 @@ fn ruby(directory: &Path, hints: &Hints) -> Start {
 }
 
 fn node(directory: &Path) -> Start {
+    if !directory.join("package.json").is_file() {
+        return Start::Unknown("it has no package.json");
+    }
     let package: serde_json::Value =
         serde_json::from_str(&read(directory, "package.json")).unwrap_or_default();
     if package["scripts"]["start"].as_str().is_some_and(|s| !s.trim().is_empty()) {
@@ -85,7 +88,9 @@ fn node(directory: &Path) -> Start {
     let file = candidates.into_iter().flatten().find(|f| safe(f) && directory.join(f).is_file());
     match file {
         Some(file) => Start::Command(format!("node {file}")),
-        None => Start::Unknown("its package.json has no script named start, and there is no server.js"),
+        None => {
+            Start::Unknown("its package.json names no start script and no file, nor is there a server.js")
+        }
     }
 }
 

@@ -9,7 +9,8 @@ use crate::{
     Published,
     diagnostic::Findings,
     docker_run::{self, Restart, Run},
-    workload::{Port, Workload, known_ports, pod::Part},
+    links,
+    workload::{Port, Workload, known_ports, name::is_service_name, pod::Part},
 };
 
 /// Container ports that a published image serves web pages on, by convention of the images themselves.
@@ -177,7 +178,7 @@ fn beyond_one_pod(run: &Run) -> Vec<String> {
 pub(super) fn link(made: &mut [Made], found: &mut Findings) {
     for place in 0..made.len() {
         for (target, alias) in std::mem::take(&mut made[place].links) {
-            let at = made[place].at.clone();
+            let (own, at) = (made[place].workload.name.clone(), made[place].at.clone());
             let name = dns_name(&target);
             let Some(other) = made.iter_mut().find(|m| m.workload.service.as_deref() == Some(&name)) else {
                 let sentence = format!(
@@ -189,6 +190,21 @@ pub(super) fn link(made: &mut [Made], found: &mut Findings) {
             if alias != name && !other.workload.aliases.contains(&alias) {
                 other.workload.aliases.push(alias.clone());
             }
+            let env = other.workload.container.env.clone().unwrap_or_default();
+            let plain = env.iter().filter_map(|e| Some((e.name.as_str(), e.value.as_deref()?)));
+            let address = if is_service_name(&alias) { &alias } else { &name };
+            let variables = links::variables(&own, address, &other.workload.ports, plain);
+            let env = made[place].workload.container.env.get_or_insert_default();
+            for (name, value) in variables {
+                if !env.iter().any(|e| e.name == name) {
+                    env.push(k8s_openapi::api::core::v1::EnvVar {
+                        name,
+                        value: Some(value),
+                        value_from: None,
+                    });
+                }
+            }
+            env.sort_by(|a, b| a.name.cmp(&b.name));
         }
     }
 }

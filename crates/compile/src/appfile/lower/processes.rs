@@ -113,14 +113,16 @@ impl Lowering<'_> {
             }
         }
         let primary = names.iter().find(|n| **n == "web").or(names.first()).copied();
-        for process in types {
+        let (once, always): (Vec<&Type>, Vec<&Type>) = types.iter().partition(|t| t.name == RELEASE);
+        for process in once.into_iter().chain(always) {
             let is_primary = primary == Some(process.name.as_str());
             let ports = self.ports_of(process, is_primary, settings);
             let waits = types.iter().any(|t| t.name == RELEASE) && process.name != RELEASE;
             self.process(process, is_primary, ports, settings, waits);
         }
         let reachable = names.contains(&"web") || settings.port.is_some();
-        if let (Some(first), false, None) = (types.first(), reachable, &self.host) {
+        if let (Some(first), false, None) = (types.iter().find(|t| t.name != RELEASE), reachable, &self.host)
+        {
             let sentence = format!(
                 "nothing can connect to {}: write customization {{ port = ... }} in its Appfile, or name the process web",
                 self.name
