@@ -288,10 +288,9 @@ fn part(whole: &Path, remote: &Remote) -> Result<PathBuf, String> {
         let appfile = ["Appfile", "Procfile"].iter().any(|name| path.join(name).is_file());
         if remote.tool == Tool::Http && !appfile {
             let mut entries = fs::read_dir(&path).map_err(|e| format!("cannot be read: {e}"))?.flatten();
-            if let (Some(only), None) = (entries.next(), entries.next()) {
-                if only.path().is_dir() && !only.path().is_symlink() {
-                    return Ok(only.path());
-                }
+            let only = entries.next().map(|e| e.path()).filter(|p| p.is_dir() && !p.is_symlink());
+            if let (Some(only), None) = (only, entries.next()) {
+                return Ok(only);
             }
         }
         return Ok(path);

@@ -163,43 +163,11 @@ impl<'a> Scanner<'a> {
                     text.push(c);
                 }
                 '\\' if braces == 0 => {
-                    let Some((_, escaped)) = chars.next() else { return Err(unclosed()) };
-                    let digits = match escaped {
-                        'n' => text.push('\n'),
-                        't' => text.push('\t'),
-                        'r' => text.push('\r'),
-                        'a' => text.push('\u{7}'),
-                        'b' => text.push('\u{8}'),
-                        'f' => text.push('\u{c}'),
-                        'v' => text.push('\u{b}'),
-                        '"' | '\\' | '\'' | '$' => text.push(escaped),
-                        'x' | 'u' | 'U' | '0'..='7' => {
-                            let (radix, count) = match escaped {
-                                'x' => (16, 2),
-                                'u' => (16, 4),
-                                'U' => (16, 8),
-                                _ => (8, 2),
-                            };
-                            let mut code = if radix == 8 { escaped.to_digit(8).unwrap_or(0) } else { 0 };
-                            for _ in 0..count {
-                                let Some(digit) = chars.peek().and_then(|(_, c)| c.to_digit(radix)) else {
-                                    break;
-                                };
-                                code = code.wrapping_mul(radix).wrapping_add(digit);
-                                chars.next();
-                            }
-                            let Some(c) = char::from_u32(code) else {
-                                return Err(Mistake::new(start + offset, "this escape is no character"));
-                            };
-                            text.push(c);
-                        }
-                        _ => {
-                            let sentence =
-                                format!("\\{escaped} is no escape: write \\\\{escaped} for a backslash");
-                            return Err(Mistake::new(start + offset, sentence));
-                        }
-                    };
-                    digits
+                    let Some((_, escape)) = chars.next() else { return Err(unclosed()) };
+                    let digits = || chars.next_if(|(_, c)| c.is_ascii_hexdigit()).map(|(_, c)| c);
+                    let c =
+                        escaped(escape, digits).map_err(|sentence| Mistake::new(start + offset, sentence))?;
+                    text.push(c);
                 }
                 c => text.push(c),
             }
@@ -238,6 +206,31 @@ impl<'a> Scanner<'a> {
             format!("the text from here on is not ended: write {anchor} alone in a line"),
         ))
     }
+}
+
+/// The character that a backslash and `escape` stand for, with the `digits` that follow.
+fn escaped(escape: char, mut digits: impl FnMut() -> Option<char>) -> Result<char, String> {
+    let (radix, count, mut code) = match escape {
+        'n' => return Ok('\n'),
+        't' => return Ok('\t'),
+        'r' => return Ok('\r'),
+        'a' => return Ok('\u{7}'),
+        'b' => return Ok('\u{8}'),
+        'f' => return Ok('\u{c}'),
+        'v' => return Ok('\u{b}'),
+        '"' | '\\' | '\'' | '$' => return Ok(escape),
+        'x' => (16, 2, 0),
+        'u' => (16, 4, 0),
+        'U' => (16, 8, 0),
+        '0'..='7' => (8, 2, escape.to_digit(8).unwrap_or(0)),
+        other => return Err(format!("\\{other} is no escape: write \\\\{other} for a backslash")),
+    };
+    let wrong = || format!("\\{escape} is followed by no number of a character");
+    for _ in 0..count {
+        let digit = digits().and_then(|c| c.to_digit(radix)).ok_or_else(wrong)?;
+        code = u32::wrapping_add(u32::wrapping_mul(code, radix), digit);
+    }
+    char::from_u32(code).ok_or_else(wrong)
 }
 
 fn unindented(lines: &[&str]) -> String {
