@@ -13,9 +13,9 @@ mod tests;
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag as ParsedTag};
 use indexmap::IndexMap;
 use indexmap::map::Entry as Slot;
-use saphyr_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag as ParsedTag};
 
 use crate::{
     diagnostic::{Diagnostic, Diagnostics, Position},
@@ -215,7 +215,7 @@ impl<'s> Builder<'s> {
         Builder { source, open, documents, anchors: HashMap::new(), copied: 0, mistakes }
     }
 
-    fn run(&mut self, parser: &mut Parser<'_, StrInput<'_>>) -> Result<(), Diagnostic> {
+    fn run<'t>(&mut self, parser: &mut Parser<'t, StrInput<'t>>) -> Result<(), Diagnostic> {
         while let Some(event) = parser.next_event() {
             let (event, span) = event.map_err(|e| self.broken(&e))?;
             let at = self.at(&span);
@@ -223,13 +223,16 @@ impl<'s> Builder<'s> {
                 Event::Scalar(text, style, anchor, tag) => {
                     let weight = 1 + text.len() / 64;
                     let plain = style == ScalarStyle::Plain;
-                    let value = Value::Scalar(Scalar { text: text.into_owned(), plain });
+                    // The parser shows an absent value as `~`.
+                    let absent = plain && span.start.index() == span.end.index();
+                    let text = if absent { String::new() } else { text.into_owned() };
+                    let value = Value::Scalar(Scalar { text, plain });
                     self.add(Node { at, value, tag: tag.as_deref().map(tag_of) }, anchor, weight)?;
                 }
-                Event::SequenceStart(anchor, tag) => {
+                Event::SequenceStart(_, anchor, tag) => {
                     self.begin(at, Value::Sequence(Vec::new()), tag.as_deref(), anchor)?;
                 }
-                Event::MappingStart(anchor, tag) => {
+                Event::MappingStart(_, anchor, tag) => {
                     self.begin(at, Value::Mapping(Mapping::new()), tag.as_deref(), anchor)?;
                 }
                 Event::SequenceEnd | Event::MappingEnd => self.end()?,
@@ -243,8 +246,9 @@ impl<'s> Builder<'s> {
                     self.spend(&at, weight)?;
                     self.add(node, 0, weight)?;
                 }
-                Event::DocumentStart(_) => self.anchors.clear(),
-                Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+                Event::DocumentStart(..) => self.anchors.clear(),
+                // Starts and ends, and what only options that are off would bring.
+                _ => {}
             }
         }
         Ok(())
@@ -380,7 +384,7 @@ fn merges_of(node: Node, merges: &mut Vec<Mapping>) -> bool {
 }
 
 fn tag_of(tag: &ParsedTag) -> Tag {
-    match (tag.handle.as_str(), tag.suffix.as_str()) {
+    match (tag.handle(), tag.suffix()) {
         ("tag:yaml.org,2002:" | "!!", "str") => Tag::Text,
         ("tag:yaml.org,2002:" | "!!", "int" | "float" | "bool" | "null" | "map" | "seq") => Tag::Core,
         ("tag:yaml.org,2002:" | "!!", "binary") => Tag::Binary,

@@ -111,7 +111,7 @@ fn documents_are_objects_or_mistakes_with_a_place() {
             "a.yaml",
             "a: \u{0}".into(),
             expect![[r#"
-                a.yaml:1:4: is not YAML: found unprintable character
+                a.yaml:1:4: is not YAML: unexpected character: `\u{0}'
             "#]],
         ),
         (
