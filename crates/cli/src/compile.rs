@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use yado_compile::{BuildHow, Compiled, output};
 
 use crate::{
-    args::{CompileArgs, Format, Global},
+    args::{BackEnd, CompileArgs, Format, Global},
     describe::{Described, Telling, describe},
     progress::Progress,
     table,
@@ -33,11 +33,24 @@ fn write(described: &Described, args: &CompileArgs, progress: &Progress) -> anyh
         output::write_id(path)?;
         progress.say(format!("    Made {}: keep it under version control", path.display()));
     }
-    let directory = args.out.clone().unwrap_or_else(|| described.directory.join(output::DEFAULT_DIRECTORY));
-    let files = output::write(compiled, &directory)?;
+    let place = |usual: &str| args.out.clone().unwrap_or_else(|| described.directory.join(usual));
+    let last = match args.format {
+        BackEnd::Kubernetes => {
+            let directory = place(output::DEFAULT_DIRECTORY);
+            let files = output::write(compiled, &directory)?;
+            written(compiled.objects.len(), files.len(), &directory)
+        }
+        BackEnd::Compose => {
+            let directory = place(output::COMPOSE_DIRECTORY);
+            let composed = output::compose::compose(compiled);
+            composed.warnings.iter().for_each(|w| progress.warn(w.to_string()));
+            let files = output::write_compose(&composed, &directory)?;
+            format!("{} in {}", counted(files.len(), "file"), directory.display())
+        }
+    };
     progress.say("==> Compilation success!");
     summary(compiled).iter().for_each(|line| progress.say(line));
-    progress.say(format!("    {}", written(compiled.objects.len(), files.len(), &directory)));
+    progress.say(format!("    {last}"));
     Ok(())
 }
 

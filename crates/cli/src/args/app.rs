@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::{DEFAULT_DATA_DIR, Format};
 
@@ -29,13 +29,33 @@ pub struct SourceArgs {
     pub update: bool,
 }
 
+/// What a description is written as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum BackEnd {
+    /// YAML that kubectl takes
+    #[default]
+    Kubernetes,
+    /// A compose.yaml
+    Compose,
+}
+
+/// Where the user's own edits belong.
+const OVERLAY: &str = "\
+Files that are written here are written anew by the next run. Edits of your own belong in yado-overlay.yaml beside the
+description: parts of objects (kind, metadata.name and what is to be otherwise), laid over the generated ones each time
+as kubectl patch would. Yado never writes that file.";
+
 /// `yado compile`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = OVERLAY)]
 pub struct CompileArgs {
     /// Which description.
     #[command(flatten)]
     pub source: SourceArgs,
-    /// Where to write the objects [default: .yado/compiled below the app's directory]
+    /// What to write: Kubernetes objects, or a compose file of the same meaning
+    #[arg(long, value_enum, default_value_t)]
+    pub format: BackEnd,
+    /// Where to write it [default: .yado/compiled or .yado/compose below the app's directory]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// Print the objects as well: as JSON (a List) or YAML

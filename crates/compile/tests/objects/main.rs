@@ -1,5 +1,6 @@
 //! Compose files to objects and back.
 
+mod table;
 mod valid;
 
 use std::{

@@ -252,6 +252,17 @@ impl Writer<'_> {
     /// Names, ports and networks.
     fn reached(&mut self, shape: &Shape, built: bool, service: &mut Map<String, Value>) {
         let reach = self.reach(shape, built);
+        let container = shape.template.spec.as_ref().and_then(|s| s.containers.first());
+        let probed = container.is_some_and(|c| c.readiness_probe.is_some());
+        let udp = |port: &&Value| port.as_str().is_some_and(|p| p.contains("/udp") || p.contains("/sctp"));
+        let tcp = |ports: &[Value]| ports.iter().filter(|p| !udp(p)).count();
+        // Without a word, a service is ready when its port is listened on.
+        if !probed
+            && !matches!(shape.runs, Runs::Once(_))
+            && (tcp(&reach.ports) > 0 || tcp(&reach.expose) == 1)
+        {
+            service.insert("healthcheck".into(), json!({"disable": true}));
+        }
         if !reach.ports.is_empty() {
             service.insert("ports".into(), reach.ports.into());
         }
@@ -469,13 +480,8 @@ fn names(pod: &PodSpec, service: &mut Map<String, Value>) {
 }
 
 fn of_mounts(mounts: Mounts, service: &mut Map<String, Value>) {
-    for (key, list) in [
-        ("volumes", mounts.volumes),
-        ("tmpfs", mounts.tmpfs),
-        ("configs", mounts.configs),
-        ("secrets", mounts.secrets),
-        ("devices", mounts.devices),
-    ] {
+    for (key, list) in [("volumes", mounts.volumes), ("configs", mounts.configs), ("secrets", mounts.secrets)]
+    {
         if !list.is_empty() {
             service.insert(key.into(), list.into());
         }

@@ -14,11 +14,9 @@ use super::{Writer, deploy::memory, escaped, shape::Shape};
 #[derive(Default)]
 pub(super) struct Mounts {
     pub volumes: Vec<Value>,
-    pub tmpfs: Vec<Value>,
     pub configs: Vec<Value>,
     pub secrets: Vec<Value>,
     pub shm_size: Option<String>,
-    pub devices: Vec<Value>,
 }
 
 impl Writer<'_> {
@@ -60,8 +58,14 @@ impl Writer<'_> {
             match (in_memory, size) {
                 (true, Some(size)) if mount.mount_path == "/dev/shm" => all.shm_size = Some(size),
                 (true, size) => {
-                    let options = size.map_or(String::new(), |s| format!(":size={s}"));
-                    all.tmpfs.push(format!("{}{options}", mount.mount_path).into());
+                    let mut long = json!({"type": "tmpfs", "target": mount.mount_path});
+                    if mount.read_only == Some(true) {
+                        long["read_only"] = true.into();
+                    }
+                    if let Some(size) = size {
+                        long["tmpfs"] = json!({"size": size});
+                    }
+                    all.volumes.push(long);
                 }
                 (false, _) if users > 1 => {
                     let name = format!("{}-{}", shape.service, volume.name);
@@ -154,11 +158,8 @@ impl Writer<'_> {
         });
         let items = items(volume.items.as_deref(), data.iter().map(|(k, _)| k));
         for item in items.iter().filter(|i| wanted(mount, i)) {
-            let key = if name == crate::workload::name::sanitised(&item.key, 63) {
-                item.key.clone()
-            } else {
-                format!("{name}-{}", item.key)
-            };
+            let here = data.iter().any(|(k, _)| *k == item.key);
+            let key = section_key(&self.secrets, &name, &item.key, here);
             let section = match data.iter().find(|(k, _)| *k == item.key) {
                 Some((_, ByteString(bytes))) => {
                     let file = format!("secrets/{key}");
@@ -182,11 +183,8 @@ impl Writer<'_> {
         let (text, binary) = (map.data.unwrap_or_default(), map.binary_data.unwrap_or_default());
         let items = items(volume.items.as_deref(), text.keys().chain(binary.keys()));
         for item in items.iter().filter(|i| wanted(mount, i)) {
-            let key = if *name == crate::workload::name::sanitised(&item.key, 63) {
-                item.key.clone()
-            } else {
-                format!("{name}-{}", item.key)
-            };
+            let here = text.contains_key(&item.key) || binary.contains_key(&item.key);
+            let key = section_key(&self.configs, name, &item.key, here);
             let section = match (text.get(&item.key), binary.get(&item.key)) {
                 (Some(text), _) => json!({"content": escaped(text)}),
                 (None, Some(ByteString(bytes))) => {
@@ -211,6 +209,16 @@ impl Writer<'_> {
             self.files.push((name.into(), content));
         }
     }
+}
+
+/// The key of a section for one key of an object: its own where that leads to the same object again.
+fn section_key(sections: &Map<String, Value>, object: &str, key: &str, here: bool) -> String {
+    let same = match here {
+        true => object == crate::workload::name::sanitised(key, 63),
+        // What others make is named by name.
+        false => sections.get(key).is_none_or(|s| s["name"] == object),
+    };
+    if same { key.into() } else { format!("{object}-{key}") }
 }
 
 fn with_labels(mut section: Value, labels: std::collections::BTreeMap<String, String>) -> Value {
@@ -296,7 +304,12 @@ fn bind(path: &str, type_: Option<&str>, mount: &VolumeMount) -> Value {
         if mount.read_only == Some(true) {
             long["read_only"] = true.into();
         }
-        long["bind"] = json!({"create_host_path": false});
+        long["bind"] = json!({"create_host_path": type_ != Some("Directory")});
+        match mount.mount_propagation.as_deref() {
+            Some("Bidirectional") => long["bind"]["propagation"] = "rshared".into(),
+            Some("HostToContainer") => long["bind"]["propagation"] = "rslave".into(),
+            _ => {}
+        }
         return long;
     }
     short(&source, mount)
