@@ -118,6 +118,8 @@ fn node_labels(shared: &Shared) -> BTreeMap<String, String> {
         (labels::HOSTNAME.to_owned(), shared.config.name.clone()),
         (labels::OS.to_owned(), "linux".to_owned()),
         (labels::ARCH.to_owned(), shared.machine.architecture.to_owned()),
+        // The node runs the cluster itself; Swarm's word for that is manager.
+        (labels::CONTROL_PLANE.to_owned(), String::new()),
     ]);
     all.extend(shared.config.labels.clone());
     if shared.config.host_image.is_some() {

@@ -34,6 +34,9 @@ pub const OS: &str = "kubernetes.io/os";
 /// A node's architecture in Go's words (`amd64`, `arm64`).
 pub const ARCH: &str = "kubernetes.io/arch";
 
+/// Label of nodes that run the cluster itself; its value is empty.
+pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+
 /// Taint of a node whose Ready condition is False.
 pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";
 /// Taint of a node whose Ready condition is Unknown.

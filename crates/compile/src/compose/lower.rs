@@ -201,7 +201,7 @@ impl<'a> Lowering<'a> {
                     self.found.warn(&dependency.at, sentence);
                     continue;
                 }
-                if dependency.restart {
+                if dependency.restart && dependency.implied_by.is_none() {
                     let sentence =
                         format!("restart has no effect: {} goes on when {target} is replaced", member.name);
                     self.found.warn(&dependency.at, sentence);

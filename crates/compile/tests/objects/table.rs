@@ -108,8 +108,6 @@ services:
               pod {"yado.dev/depends-on":"{\"app\":\"started\"}"} {"containers":[{"env":[{"name":"REST_NAME","value":"/web/rest"},{"name":"REST_PORT","value":"tcp://rest:5555"},{"name":"REST_PORT_5555_TCP","value":"tcp://rest:5555"},{"name":"REST_PORT_5555_TCP_ADDR","value":"rest"},{"name":"REST_PORT_5555_TCP_PORT","value":"5555"},{"name":"REST_PORT_5555_TCP_PROTO","value":"tcp"}],"image":"nginx","name":"web","ports":[{"containerPort":80,"name":"tcp-80","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":80}}}]}
             Service web-public {"ports":[{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80}],"type":"LoadBalancer"}
             Ingress web {"rules":[{"host":"shop.localhost","http":{"paths":[{"backend":{"service":{"name":"web","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}},{"host":"web.shop.localhost","http":{"paths":[{"backend":{"service":{"name":"web","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}}]}
-            warning: /shop/compose.yaml:4:48: restart has no effect: app goes on when dbs is replaced
-            warning: /shop/compose.yaml:3:49: restart has no effect: web goes on when app is replaced
         "#]],
     );
 }
@@ -487,7 +485,7 @@ services:
               pod {"containers":[{"image":"me/worker","name":"worker"}]}
             Service plain {"clusterIP":"None","publishNotReadyAddresses":true}
             Deployment plain {"replicas":1}
-              pod {"containers":[{"image":"yado.local/shop-plain:latest","name":"plain"}]}
+              pod {"containers":[{"command":["/bin/sh","-c","exec run"],"env":[{"name":"PORT","value":"8080"}],"image":"yado.local/shop-plain:latest","name":"plain"}]}
             build yado.local/shop-web:latest Dockerfile { file: None, inline: None, target: Some("prod"), args: {"A": "b"} }
             build me/worker Dockerfile { file: None, inline: None, target: None, args: {} }
             build yado.local/shop-plain:latest Source { language: None, processes: [] }

@@ -6,7 +6,12 @@ use super::{
     super::model::{Build, Service},
     Lowering, names,
 };
-use crate::{BuildHow, BuildRequest, docker_run, source::Source, workload::name::sanitised};
+use crate::{
+    BuildHow, BuildRequest, WEB_PORT, detect, docker_run,
+    procfile::{self, Process},
+    source::Source,
+    workload::name::sanitised,
+};
 
 /// What a Dockerfile's last stage says of its container.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -69,6 +74,56 @@ fn read(text: &str) -> Dockerfile {
     all
 }
 
+/// A context that has no Dockerfile but sources whose language shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Sources {
+    /// The language.
+    pub language: Option<String>,
+    /// Process types and commands that no Procfile says.
+    pub processes: Vec<(String, String)>,
+    /// What the service runs, where it does not say so itself.
+    pub start: Option<Vec<String>>,
+}
+
+/// The sources that a service is built from without a Dockerfile.
+pub(super) fn sources(service: &Service) -> Option<Sources> {
+    let build = service.build.as_ref()?;
+    let context = Path::new(&build.context);
+    let written = build.dockerfile.is_some() || build.dockerfile_inline.is_some();
+    if written || !context.is_dir() || path(build).exists() {
+        return None;
+    }
+    let language = detect::app_type(context).and_then(detect::language);
+    let procfile = context.join("Procfile");
+    if procfile.is_file() {
+        let processes = procfile::parse_file(&procfile).ok()?;
+        let web = processes.iter().find(|p| p.name == "web").or(processes.first());
+        let start = web.map(Process::argv);
+        return Some(Sources { language: language.map(Into::into), processes: Vec::new(), start });
+    }
+    let language = language?;
+    let hints = detect::Hints { name: service.name.clone(), ..detect::Hints::default() };
+    let (processes, start) = match detect::start(context, language, &hints) {
+        detect::Start::Command(command) => {
+            let process = Process { at: build.at.clone(), name: "web".into(), command: command.clone() };
+            (vec![("web".into(), command)], Some(process.argv()))
+        }
+        detect::Start::Image => (Vec::new(), None),
+        detect::Start::Unknown(_) if service.command.is_some() || service.entrypoint.is_some() => {
+            (Vec::new(), None)
+        }
+        detect::Start::Unknown(_) => return None,
+    };
+    Some(Sources { language: Some(language.into()), processes, start })
+}
+
+/// The port that a service built from sources is told to listen on, in `PORT`, unless it says so itself.
+pub(super) fn told_port(service: &Service) -> Option<u16> {
+    let tcp = service.ports.iter().filter(|p| p.protocol == "tcp").map(|p| p.target);
+    let port = tcp.chain(service.expose.iter().map(|p| p.port)).next().unwrap_or(WEB_PORT);
+    (!service.environment.contains_key("PORT") && sources(service).is_some()).then_some(port)
+}
+
 impl Lowering<'_> {
     /// Asks for the service's image, once for all services that share it.
     pub(super) fn build(&mut self, service: &Service) {
@@ -85,15 +140,9 @@ impl Lowering<'_> {
                 format!("there is no directory {} to build {} from", context.display(), service.name);
             self.found.warn(&build.at, sentence);
         }
-        let written = build.dockerfile.is_some() || build.dockerfile_inline.is_some();
-        let how = if !written && !remote && context.is_dir() && !path(build).exists() {
-            if context.join("Procfile").is_file() {
-                BuildHow::Source { language: None, processes: Vec::new() }
-            } else {
-                self.by_dockerfile(build)
-            }
-        } else {
-            self.by_dockerfile(build)
+        let how = match sources(service) {
+            Some(sources) => BuildHow::Source { language: sources.language, processes: sources.processes },
+            None => self.by_dockerfile(build),
         };
         self.compiled.builds.push(BuildRequest { name: service.name.clone(), context, image, how });
     }

@@ -68,6 +68,9 @@ impl Lowering<'_> {
                 set(&name, &value);
             }
         }
+        if let Some(port) = build::told_port(service) {
+            set("PORT", &port.to_string());
+        }
         // What is written wins over what follows from links.
         for (name, value) in &service.environment {
             set(name, value);
@@ -108,6 +111,8 @@ fn command(service: &Service, container: &mut Container, found: &mut Findings) {
                     .warn(service.place("command"), "an empty command has no effect: the image's own is run");
             }
             container.args = args;
+            let sources = build::sources(service).filter(|_| container.args.is_none());
+            container.command = sources.and_then(|s| s.start);
         }
     }
 }

@@ -23,9 +23,6 @@ use crate::{
     },
 };
 
-/// Label of nodes that run the cluster itself, which Swarm calls managers.
-const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
-
 /// How often a Job is tried where its description sets no bound: Kubernetes' own number.
 const RETRIES: i32 = 6;
 
@@ -297,7 +294,7 @@ fn requirement(constraint: &str) -> Result<Requirement, String> {
         "node.role" => {
             let operator = if (value == "manager") == equal { "Exists" } else { "DoesNotExist" };
             let one = NodeSelectorRequirement {
-                key: CONTROL_PLANE.into(),
+                key: labels::CONTROL_PLANE.into(),
                 operator: operator.into(),
                 values: None,
             };

@@ -78,14 +78,13 @@ impl Lowering<'_> {
             if !project.services.values().any(|s| s.networks.contains_key(key)) {
                 continue;
             }
-            let key = &own_name(project, key);
-            let members = json!({"matchLabels": {labels::APP_NAME: self.names.app, label(key): "true"}});
-            let spec = json!({
-                "podSelector": members.clone(),
-                "policyTypes": ["Ingress"],
-                "ingress": [{"from": [{"podSelector": members}]}],
-            });
-            let name = format!("network-{}", sanitised(key, 50));
+            let name = own_name(project, key);
+            let members = json!({"matchLabels": {labels::APP_NAME: self.names.app, label(&name): "true"}});
+            // Who else is in a network that projects share is not known here.
+            let shared = project.networks.get(key).is_some_and(|network| is_shared(project, key, network));
+            let from = if shared { json!({}) } else { json!({"from": [{"podSelector": members.clone()}]}) };
+            let spec = json!({"podSelector": members, "policyTypes": ["Ingress"], "ingress": [from]});
+            let name = format!("network-{}", sanitised(&name, 50));
             let policy = self.object("networking.k8s.io/v1", "NetworkPolicy", &name, spec);
             self.push(&self.names.app.clone(), policy);
         }

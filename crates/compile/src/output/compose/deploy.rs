@@ -167,7 +167,7 @@ fn mounts_claim(shape: &Shape) -> bool {
 
 fn constraint(one: &NodeSelectorRequirement) -> Option<String> {
     let values = one.values.clone().unwrap_or_default();
-    if one.key == "node-role.kubernetes.io/control-plane" {
+    if one.key == labels::CONTROL_PLANE {
         return Some(format!("node.role == {}", if one.operator == "Exists" { "manager" } else { "worker" }));
     }
     let key = match one.key.as_str() {
