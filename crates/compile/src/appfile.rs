@@ -22,6 +22,28 @@
 //! }
 //! ```
 //!
+//! Everything may be left out: the name is the directory's, and the type is what its files show. Otto's other settings
+//! are understood, too: `python_entrypoint = "site:app"` and `run_command` say how a `web` process is started, and what
+//! has no meaning here (`vagrantfile`, `packer`, `terraform`, versions that Debian has not) draws a warning. A block's
+//! name but for `env` and `scale` says nothing, as in Otto 0.2.
+//!
+//! # Sources
+//!
+//! A dependency's or import's source is a directory (`./db`, `../db`, `/srv//db`), `github.com/OWNER/REPOSITORY/DIRECTORY`
+//! (and `bitbucket.org`, `gitlab.com`), any git or Mercurial repository (`git::https://...//DIRECTORY?ref=v1`,
+//! `hg::...?rev=tip`, `git@host:...`), an archive (`https://.../a.tar.gz?checksum=sha256:...`), or a page that names one
+//! of these (`X-Otto-Get`, `<meta name="otto-get">`). What is fetched lies in `.yado/deps/NAME`, where NAME is the
+//! application's own, is kept until its address changes or a renewal is asked for, and reaches other directories of its
+//! own repository (`../other`) but nothing else of this machine. git and hg are the user's own programs.
+//! `github.com/hashicorp/otto/examples/...` is built in, as Otto's repository no longer holds them.
+//!
+//! A dependency needs its `.ottoid`; one that was fetched may do without, and then goes by its name.
+//!
+//! # Consul
+//!
+//! The foundation `consul` needs no setting up: the engine's name server answers `NAME.service.consul` for every
+//! application.
+//!
 //! [`parse`] reads one file, [`load`] follows imports and dependencies, [`check`] holds the rules of a whole file,
 //! `settings` reads the customizations, `lower` makes objects.
 

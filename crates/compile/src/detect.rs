@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `rails` | `config/application.rb`, or a Gemfile that names rails | `rails server` |
 //! | `ruby` | `Gemfile`, `config.ru`, `*.rb` | `rackup`, or `app.rb` |
-//! | `wordpress`, `php` | `wp-config.php`, `composer.json`, `*.php` | `php -S` in the public directory |
+//! | `wordpress`, `php` | `wp-config.php`, `composer.json`, `*.php` | as the build decides |
 //! | `java` | `pom.xml`, `build.gradle` | as the build decides |
 //! | `python` | `requirements.txt`, `setup.py`, `manage.py`, `*.py`, ... | gunicorn, uvicorn, flask or the file itself |
 //! | `go` | `go.mod`, `*.go` | as the build decides |
@@ -20,7 +20,7 @@ mod version;
 
 use std::path::Path;
 
-pub(crate) use process::{Hints, Start, start};
+pub(crate) use process::{Hints, Start, go_program, python_needs, start};
 pub(crate) use version::{difference, differences};
 
 /// More of a file than is needed to see what it names; manifests of dependencies are far smaller.

@@ -654,12 +654,13 @@ fn types_are_detected_and_started() {
         Cargo.toml: rust, rust []
         pom.xml: java, java []
         build.gradle: java, java []
-        composer.json public/index.php: php, php [("web", "php -S 0.0.0.0:$PORT -t public")]
-        wp-config-sample.php index.php: wordpress, php [("web", "php -S 0.0.0.0:$PORT -t .")]
+        composer.json public/index.php: php, php []
+        wp-config-sample.php index.php: wordpress, php []
             depends on mysql, as it is of type wordpress: write dependency { source = "github.com/hashicorp/otto/examples/mysql" } to say so, another source to choose another, or detect = false to have none
         index.html: static, static []
         Gemfile package.json Procfile: ruby, ruby []
         Appfile: python, python [("web", "gunicorn site:wsgi --bind 0.0.0.0:$PORT")]
+            is served by gunicorn, which no list of requirements names: add it to requirements.txt
         Appfile m.go: go, go [("web", "bin/x -serve")]
     "#]].assert_eq(&shown);
 }

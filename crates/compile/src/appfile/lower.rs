@@ -57,6 +57,10 @@ const NAME_RULE: &str = "letters a to z, digits and hyphens, at most 63, with a 
 /// what the engine is; its `aws` would be untrue.
 const INFRASTRUCTURE: &str = "yado (simple)";
 
+/// Infrastructures at which Otto, or what was planned for it, would have set machines up. Any other word is a name that
+/// its owner chose.
+const CLOUDS: [&str; 7] = ["aws", "azure", "digitalocean", "gce", "google", "openstack", "vsphere"];
+
 pub(super) fn compile(tree: Tree, options: &Options) -> Result<Compiled, Diagnostics> {
     let mut found = Findings { warnings: tree.warnings, ..Findings::default() };
     let mut compiled = Compiled::default();
@@ -131,7 +135,7 @@ fn tell_of(root: &App, options: &Options, found: &mut Findings) {
     options.events.tell(&Event::CompilingPart { part: "infra".into() });
     let mut foundations = vec!["consul"];
     if let Some(infrastructure) = infrastructure {
-        if infrastructure.infra_type != "yado" {
+        if CLOUDS.contains(&infrastructure.infra_type.as_str()) {
             let sentence = format!(
                 "nothing is set up at {}: the app runs where its objects are applied, on this machine's engine or on a cluster of yours",
                 infrastructure.infra_type

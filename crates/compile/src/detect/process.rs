@@ -95,9 +95,7 @@ fn node(directory: &Path) -> Start {
 }
 
 fn python(directory: &Path, hints: &Hints) -> Start {
-    let requirements = ["requirements.txt", "Pipfile", "pyproject.toml", "setup.py"]
-        .map(|f| read(directory, f).to_lowercase());
-    let needs = |package: &str| requirements.iter().any(|text| names_package(text, package));
+    let needs = |package: &str| python_needs(directory, package);
     if let Some(entry) = &hints.python_entrypoint {
         return Start::Command(serve(entry, &needs));
     }
@@ -164,11 +162,37 @@ fn django_wsgi(directory: &Path) -> Option<String> {
     modules.into_iter().next()
 }
 
+/// Which directory is the web's, and which server, is the build's to know.
 fn php(directory: &Path) -> Start {
     let roots = ["public", "web", "webroot", "www", "htdocs", "."];
-    let root = roots.into_iter().find(|root| directory.join(root).join("index.php").is_file());
-    match root.or_else(|| super::extensions(directory).iter().any(|e| e == "php").then_some(".")) {
-        Some(root) => Start::Command(format!("php -S 0.0.0.0:$PORT -t {root}")),
-        None => Start::Unknown("it has no index.php"),
+    let there = roots.iter().any(|root| directory.join(root).join("index.php").is_file());
+    if there
+        || directory.join("composer.json").is_file()
+        || super::extensions(directory).iter().any(|e| e == "php")
+    {
+        Start::Image
+    } else {
+        Start::Unknown("it has no index.php")
     }
+}
+
+/// The name of the program that Go's sources in `directory` become: the last part of their module's path, or the
+/// directory's name.
+pub(crate) fn go_program(directory: &Path) -> String {
+    let module = read(directory, "go.mod")
+        .lines()
+        .find_map(|l| l.trim().strip_prefix("module ").map(|m| m.trim().trim_matches('"').to_string()));
+    let own = || directory.canonicalize().ok()?.file_name().map(|n| n.to_string_lossy().into_owned());
+    let path = module.or_else(own).unwrap_or_default();
+    // `/v2` is a version of the module and no name.
+    let version = |part: &&str| {
+        part.strip_prefix('v').is_some_and(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()))
+    };
+    path.rsplit('/').find(|part| !part.is_empty() && !version(part)).unwrap_or("app").to_string()
+}
+
+/// Whether a Python application's lists of requirements name a package.
+pub(crate) fn python_needs(directory: &Path, package: &str) -> bool {
+    let lists = ["requirements.txt", "Pipfile", "pyproject.toml", "setup.py"];
+    lists.iter().any(|file| names_package(&read(directory, file).to_lowercase(), package))
 }

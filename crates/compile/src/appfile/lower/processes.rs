@@ -72,16 +72,25 @@ impl Lowering<'_> {
     fn started(&mut self, language: Option<&str>, settings: &Settings) -> Option<(Type, Option<String>)> {
         let at = self.type_at().clone();
         let app_type = &self.app.app_type;
+        let program = || detect::go_program(&self.app.directory);
+        // Otto's template for the program that it had compiled.
         let command = |value: &crate::appfile::Text| {
-            Some(value.value.replace("{{ dep_binary_path }}", "").trim().to_string())
+            ["{{ dep_binary_path }}", "{{dep_binary_path}}"]
+                .iter()
+                .fold(value.value.clone(), |text, template| text.replace(template, &program()))
         };
         let hints = Hints {
             name: self.app.name.value.clone(),
-            run_command: settings.run_command.as_ref().and_then(command).filter(|c| !c.is_empty()),
+            run_command: settings.run_command.as_ref().map(command).filter(|c| !c.trim().is_empty()),
             python_entrypoint: settings.python_entrypoint.as_ref().map(|t| t.value.clone()),
         };
         let reason = match language.map(|language| detect::start(&self.app.directory, language, &hints)) {
             Some(Start::Command(command)) => {
+                if command.starts_with("gunicorn ") && !detect::python_needs(&self.app.directory, "gunicorn")
+                {
+                    let sentence = "is served by gunicorn, which no list of requirements names: add it to requirements.txt";
+                    self.found.warn(settings.python_entrypoint.as_ref().map_or(&at, |t| &t.at), sentence);
+                }
                 let process = Process { at, name: "web".into(), command: command.clone() };
                 return Some((Type::of(&process), Some(command)));
             }
