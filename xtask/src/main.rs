@@ -15,7 +15,8 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  test [FILTER...]   install what the tests need, check format, lints and tidiness, run every test
+  test [FILTER...]   install what the tests need, check format, lints and tidiness, run every test;
+                     YADO_TEST_LANGUAGES=all (or ruby,node,php,go,rust,java) builds those languages' samples too
   bench [PART...]    measure the release binary: daemon, workloads, api, dev; all of them by default
   demo-images        build the images that example manifests ask for, as archives in target/images/
   tidy               check the rules that the compiler does not: dependencies between crates, file sizes, bans

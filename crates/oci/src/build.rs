@@ -122,7 +122,19 @@ pub fn build(spec: &BuildSpec, store: &ImageStore, progress: &Progress) -> Resul
         }
         Recipe::Packages(packages) => base::build_packages(build, packages),
     };
-    built.map_err(|error| if is_full(store) { full(store, error) } else { error })
+    let built = built.map_err(|error| or_full(store, error));
+    if matches!(built, Err(ImageError::NoSpace { .. })) {
+        let _one_at_a_time = store.inner.building.lock();
+        apt::forget_downloads(store);
+    }
+    built
+}
+
+/// The error, or that the disk is full where that is most likely why.
+fn or_full(store: &ImageStore, error: ImageError) -> ImageError {
+    let told =
+        matches!(&error, ImageError::Build { reason, .. } if reason.contains("No space left on device"));
+    if told || is_full(store) { full(store, error) } else { error }
 }
 
 /// With less than this left, a step that failed most likely failed for it.

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use super::chroot::{end_of, run};
 use super::layers::{Build, Key};
-use crate::image::{ImageError, IoContext as _, Result};
+use crate::image::{ImageError, ImageStore, IoContext as _, Result};
 
 /// Where a Debian system says where its packages come from.
 const SOURCES: &[&str] = &["sources.list", "sources.list.d", "preferences", "preferences.d"];
@@ -36,7 +36,7 @@ pub(super) struct Package {
 impl Apt {
     pub(super) fn new(build: &Build<'_>) -> Result<Self> {
         let dir = build.store.dir().join("build/apt");
-        for part in ["lists/partial", "cache/archives/partial", "state"] {
+        for part in ["lists/partial", "cache/archives/partial", "cache/none/partial", "state"] {
             fs::create_dir_all(dir.join(part)).at("make the directory", dir.join(part))?;
         }
         let ours = dir.join("lists");
@@ -106,7 +106,11 @@ impl Apt {
             "Acquire::Languages=none",
             // Of two caches the one without the installed packages serves every step.
             "Dir::Cache::pkgcache=",
-            "Acquire::Retries=3",
+            // Short of what `apt-get` would wait: without a network, each of some dozen files would take its time.
+            "Acquire::Retries=1",
+            "Acquire::Retries::Delay::Maximum=1",
+            "Acquire::http::Timeout=20",
+            "Acquire::https::Timeout=20",
             // What the machine wants done after its own installations does not concern these.
             "Dir::Etc::aptlisten=/dev/null",
         ] {
@@ -125,10 +129,10 @@ impl Apt {
         // One source of several that cannot be reached must not stop the others.
         match newest(&self.lists) {
             Some(_) => Ok(()),
-            None => Err(build.failed(format!(
-                "no package list could be fetched from the sources in /etc/apt; check the network ({})",
-                end_of(&tail)
-            ))),
+            None => Err(build.failed(unreachable(&tail).unwrap_or_else(|| {
+                let story = end_of(&tail);
+                format!("no package list could be fetched from the sources in /etc/apt; check the network ({story})")
+            }))),
         }
     }
 
@@ -147,6 +151,10 @@ impl Apt {
         let log = self.dir.join("log");
         let names = self.choose(build, names)?;
         let mut command = self.command(status);
+        // What an earlier build has downloaded and could not set up is left out of the list otherwise.
+        let mut none = OsString::from("Dir::Cache::archives=");
+        none.push(self.dir.join("cache/none"));
+        command.arg("-o").arg(none);
         command.args(["--print-uris", "install", "--"]).args(names);
         let (status, tail) = run(command, Stdio::null(), &log, build.progress)?;
         if !status.success() {
@@ -176,7 +184,8 @@ impl Apt {
         }
     }
 
-    /// Downloads what [`Apt::resolve`] gave, verified by `apt-get` against the signed lists.
+    /// Downloads what [`Apt::resolve`] gave, verified by `apt-get` against the signed lists. Where a newer list could
+    /// help it is no failure yet: the reason is given.
     pub(super) fn download(
         &self,
         build: &Build<'_>,
@@ -184,7 +193,7 @@ impl Apt {
         status: &Path,
         names: &[String],
         packages: &[Package],
-    ) -> Result<()> {
+    ) -> Result<Option<ImageError>> {
         let here =
             |p: &&Package| fs::metadata(self.archives().join(&p.file)).is_ok_and(|meta| meta.len() == p.size);
         let missing: Vec<&Package> = packages.iter().filter(|p| !here(p)).collect();
@@ -197,12 +206,13 @@ impl Apt {
         command.args(["--download-only", "install", "--"]).args(self.choose(build, names)?);
         let (status, tail) = run(command, Stdio::null(), &self.dir.join("log"), build.progress)?;
         if !status.success() {
-            return Err(build.failed(explain(&tail)));
+            return match unreachable(&tail) {
+                Some(reason) => Err(build.failed(reason)),
+                None => Ok(Some(build.failed(explain(&tail)))),
+            };
         }
-        match packages.iter().find(|p| !here(p)) {
-            Some(p) => Err(build.failed(format!("`apt-get` did not download {}", p.file))),
-            None => Ok(()),
-        }
+        let missed = packages.iter().find(|p| !here(p));
+        Ok(missed.map(|p| build.failed(format!("`apt-get` did not download {}", p.file))))
     }
 
     /// Removes downloaded packages: once they are in a layer they are not needed again.
@@ -217,6 +227,19 @@ impl Apt {
             }
         }
         Ok(())
+    }
+}
+
+/// Removes every downloaded package and what `apt` has worked out: a full disk needs the room.
+pub(super) fn forget_downloads(store: &ImageStore) {
+    let cache = store.dir().join("build/apt/cache");
+    for file in files(&cache)
+        .into_iter()
+        .chain(files(&cache.join("archives")))
+        .chain(files(&cache.join("archives/partial")))
+    {
+        // What cannot be removed now is overwritten by the next build.
+        let _ = fs::remove_file(file);
     }
 }
 
@@ -239,6 +262,27 @@ fn explain(tail: &str) -> String {
         ),
         None => format!("`apt-get` could not provide the packages: {}", end_of(tail)),
     }
+}
+
+/// Where there is no network, one source tells as much as all of them.
+fn unreachable(tail: &str) -> Option<String> {
+    let signs = [
+        "Temporary failure resolving",
+        "Could not resolve",
+        "Could not connect to",
+        "Cannot initiate the connection",
+        "Network is unreachable",
+        "Unable to connect to",
+        "Connection failed",
+        "Connection timed out",
+    ];
+    let at = signs.iter().filter_map(|sign| tail.find(sign)).min()?;
+    let said = tail[at..].lines().next().unwrap_or_default();
+    let said: String = said.split(" - ").next().unwrap_or(said).chars().take(100).collect();
+    Some(format!(
+        "Debian's packages cannot be fetched from the sources in /etc/apt ({}); check the network and the proxy settings",
+        said.trim()
+    ))
 }
 
 /// When the newest of the package lists was made, in seconds since the Unix epoch.
@@ -275,6 +319,15 @@ mod tests {
         assert_eq!((package.file.as_str(), package.size), ("zlib1g_1%3a1.2.13_amd64.deb", 86684));
         assert_eq!(parse_uri("Reading package lists..."), None);
         assert!(explain("E: Unable to locate package no-such; E: x").contains("no package `no-such` is in"));
+        assert_eq!(
+            unreachable(
+                "Err:1 http://d.example/debian x\n  Temporary failure resolving 'd.example'\nE: more"
+            )
+            .unwrap(),
+            "Debian's packages cannot be fetched from the sources in /etc/apt (Temporary failure resolving \
+             'd.example'); check the network and the proxy settings"
+        );
+        assert_eq!(unreachable("E: Failed to fetch x  404  Not Found"), None);
         assert!(explain("E: Failed to fetch http://x").contains("Failed to fetch"));
     }
 }

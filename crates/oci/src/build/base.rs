@@ -187,15 +187,17 @@ impl Step {
         if build.store.inner.recall(&key).is_some() {
             return Ok((packages, key));
         }
-        let first = apt.download(build, self.name, &self.status, &self.names, &packages);
-        let Err(error) = first else { return Ok((packages, key)) };
+        let first = apt.download(build, self.name, &self.status, &self.names, &packages)?;
+        let Some(error) = first else { return Ok((packages, key)) };
         build.progress.check()?;
         // A package that was replaced at its source since the lists were fetched cannot be downloaded any more.
         tracing::info!(%error, "fetching the package lists anew");
         apt.update(build, self.name)?;
         let (packages, key) = self.resolve(build, apt)?;
-        apt.download(build, self.name, &self.status, &self.names, &packages)?;
-        Ok((packages, key))
+        match apt.download(build, self.name, &self.status, &self.names, &packages)? {
+            Some(error) => Err(error),
+            None => Ok((packages, key)),
+        }
     }
 }
 

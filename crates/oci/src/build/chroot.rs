@@ -85,7 +85,8 @@ pub(super) fn mounted(
         });
         worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
-    result?;
+    // Asked while what was half made is still there: once it is gone, there is room again.
+    result.map_err(|error| super::or_full(build.store, error))?;
     Ok((upper, started))
 }
 

@@ -1,13 +1,13 @@
 //! Go: the commands of the sources become programs in `/app/bin`; neither Go nor the modules are in the image.
 
-use crate::build::plan::{Plan, Sources, Step, Wanted, words};
+use crate::build::plan::{Plan, Sources, Step, words};
 use crate::build::procfile::ProcessType;
 use crate::image::Result;
 
 /// Programs are named after the last part of their package's path; one at the top after the module.
 const COMPILE: &str = "\
 mkdir -p bin
-go build -trimpath -o bin/ $GO_INSTALL_PACKAGES
+go build -trimpath -o bin/ ./...
 [ -n \"$(ls bin)\" ] || { echo 'error: no package main is in the sources; a program needs one' >&2; exit 1; }
 ";
 
@@ -17,20 +17,15 @@ pub(super) fn plan(sources: &Sources) -> Result<Plan> {
     let mut plan = Plan {
         tools: words(&["golang-go", "gcc", "libc6-dev"]),
         compilers: words(&["build-essential", "git", "pkg-config"]),
-        path: vec!["/app/bin", "/usr/lib/go/bin"],
+        path: vec!["/app/bin"],
         processes: vec![ProcessType { name: "web".to_owned(), command: name.clone() }],
         ..Plan::default()
     };
-    plan.path.truncate(1);
     if let Some(text) = &module {
-        let line = |word: &str| {
-            text.lines().find_map(|line| line.trim().strip_prefix(word)).map(|v| v.trim().to_owned())
-        };
-        plan.wanted = None::<Wanted>;
-        if text.contains("require")
-            && !sources.has_dir("vendor")
-            && line("replace").is_none_or(|r| !r.contains("./"))
-        {
+        // A module that is replaced by a directory of the sources cannot be had without these.
+        let local =
+            text.lines().any(|line| line.split("=>").nth(1).is_some_and(|to| to.trim().starts_with('.')));
+        if text.contains("require") && !sources.has_dir("vendor") && !local {
             plan.before.push(Step {
                 name: "dependencies",
                 doing: "fetching the Go modules",
@@ -58,15 +53,13 @@ pub(super) fn plan(sources: &Sources) -> Result<Plan> {
         true => format!("mkdir -p bin\nout=$PWD/bin\ncd /var/tmp/go/src/{name}\ngo build -o $out/ ./...\n"),
         false => COMPILE.to_owned(),
     };
-    let mut env = environment();
-    env.push(("GO_INSTALL_PACKAGES", "./...".to_owned()));
     plan.after.push(Step {
         name: "compile",
         doing: "compiling the Go programs",
         dir: "/app",
         script: beginning + &compile,
         outputs: vec!["app/bin/"],
-        env,
+        env: environment(),
         ..Step::default()
     });
     Ok(plan)
