@@ -36,10 +36,10 @@ pub(super) fn check(project: &mut Project, profiles: &[String], found: &mut Find
 /// What a service says without writing it.
 fn complete(service: &mut Service, names: &[String]) {
     // Version 1 has no `service:`; `container:` names a service there.
-    if let Some(NetworkMode::Container(name)) = &service.network_mode {
-        if names.contains(name) {
-            service.network_mode = Some(NetworkMode::Service(name.clone()));
-        }
+    if let Some(NetworkMode::Container(name)) = &service.network_mode
+        && names.contains(name)
+    {
+        service.network_mode = Some(NetworkMode::Service(name.clone()));
     }
     if service.networks.is_empty() && service.network_mode.is_none() && service.provider.is_none() {
         let attachment = Attachment { at: service.at.clone(), ..Attachment::default() };
@@ -175,10 +175,11 @@ fn limits(service: &Service, found: &mut Findings) {
             differ("pids_limit", "deploy.resources.limits.pids");
         }
     }
-    if let Some(reservations) = &deploy.reservations {
-        if service.mem_reservation.is_some() && reservations.memory != service.mem_reservation {
-            differ("mem_reservation", "deploy.resources.reservations.memory");
-        }
+    if let Some(reservations) = &deploy.reservations
+        && service.mem_reservation.is_some()
+        && reservations.memory != service.mem_reservation
+    {
+        differ("mem_reservation", "deploy.resources.reservations.memory");
     }
     unique_name(service, found);
 }

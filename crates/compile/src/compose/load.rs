@@ -52,10 +52,10 @@ impl Loader {
     /// The absolute path of what `at` names, without `.` and `..`.
     pub fn resolve(&self, at: &Position, path: &str) -> PathBuf {
         let home = self.environment.get("HOME");
-        if let (Some(rest), Some(home)) = (path.strip_prefix('~'), home) {
-            if rest.is_empty() || rest.starts_with('/') {
-                return clean(&Path::new(home).join(rest.trim_start_matches('/')));
-            }
+        if let (Some(rest), Some(home)) = (path.strip_prefix('~'), home)
+            && (rest.is_empty() || rest.starts_with('/'))
+        {
+            return clean(&Path::new(home).join(rest.trim_start_matches('/')));
         }
         clean(&self.base(at).join(path))
     }

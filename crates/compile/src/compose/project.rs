@@ -106,13 +106,13 @@ fn external(f: &mut Fields<'_>, loader: &mut Loader) -> External {
     };
     let old = inner.text("name", loader);
     inner.close(loader);
-    if let (Some(name), Some(old)) = (&name, &old) {
-        if name != old {
-            loader.found.error(
-                &node.at,
-                format!("{path}.name is {old}, but the name is {name} already: write only name"),
-            );
-        }
+    if let (Some(name), Some(old)) = (&name, &old)
+        && name != old
+    {
+        loader.found.error(
+            &node.at,
+            format!("{path}.name is {old}, but the name is {name} already: write only name"),
+        );
     }
     External { external: true, name: name.or(old) }
 }

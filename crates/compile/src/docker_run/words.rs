@@ -68,8 +68,8 @@ mod tests {
         ] {
             let words = split(text);
             assert_eq!(
-                words.as_ref().map(|w| w.iter().map(String::as_str).collect()),
-                expect.as_ref().map(Clone::clone),
+                words.as_ref().map(|w| w.iter().map(String::as_str).collect()).map_err(|e| *e),
+                expect,
                 "{text}"
             );
         }

@@ -73,10 +73,10 @@ pub fn plain(text: &str) -> Meaning {
     if let Some(int) = integer(&digits) {
         return Meaning::Int(int);
     }
-    if is_float(&digits) {
-        if let Ok(float) = digits.parse() {
-            return Meaning::Float(float);
-        }
+    if is_float(&digits)
+        && let Ok(float) = digits.parse()
+    {
+        return Meaning::Float(float);
     }
     Meaning::Text
 }

@@ -77,7 +77,7 @@ fn find(directory: &Path, files: &mut Vec<PathBuf>) {
 #[test]
 fn files_from_elsewhere_become_valid_objects() {
     let Ok(directory) = std::env::var("YADO_COMPOSE_FILES") else {
-        println!("skipped: YADO_COMPOSE_FILES names no directory");
+        eprintln!("skipped: YADO_COMPOSE_FILES names no directory");
         return;
     };
     let mut files = Vec::new();
@@ -88,7 +88,7 @@ fn files_from_elsewhere_become_valid_objects() {
             Ok(compiled) => compiled,
             Err(mistakes) => {
                 refused += 1;
-                println!("REFUSED {}: {mistakes}", file.display());
+                eprintln!("REFUSED {}: {mistakes}", file.display());
                 continue;
             }
         };
@@ -97,14 +97,14 @@ fn files_from_elsewhere_become_valid_objects() {
             fine += 1;
         } else {
             wrong += 1;
-            println!("WRONG {}: {}", file.display(), problems.join("; "));
+            eprintln!("WRONG {}: {}", file.display(), problems.join("; "));
         }
         if let Some(difference) = compiled.has_workloads().then(|| round_trip(&compiled).err()).flatten() {
             trips += 1;
-            println!("TRIP {}: {difference}", file.display());
+            eprintln!("TRIP {}: {difference}", file.display());
         }
     }
-    println!(
+    eprintln!(
         "{} files: {fine} fine, {refused} refused, {wrong} wrong; {trips} differ after a round trip",
         files.len()
     );

@@ -362,8 +362,8 @@ fn anonymous(path: String, read_only: bool, part: &mut Part) {
         sub_path: None,
         propagation: None,
     });
-    let mounts = part.container.volume_mounts.iter().flatten();
-    if let Some(mount) = mounts.filter(|m| m.mount_path == path).next_back() {
+    let mut mounts = part.container.volume_mounts.iter().flatten();
+    if let Some(mount) = mounts.rfind(|m| m.mount_path == path) {
         let list = part.annotations.entry(COPY_UP.into()).or_default();
         if !list.is_empty() {
             list.push(',');
