@@ -193,6 +193,12 @@ impl Net {
         self.routing.withdraw(address).await;
     }
 
+    /// The same for a Pod that has the node's own address: ready once no EndpointSlice sends anything to it, and every
+    /// table knows.
+    pub async fn left(&self, uid: &str) {
+        self.routing.left(uid).await;
+    }
+
     /// Removes devices, namespaces, rules and records: nothing is left.
     pub async fn tear_down(&self) -> Result<(), Error> {
         Table::remove(&self.slot)?;

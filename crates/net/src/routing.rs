@@ -201,6 +201,34 @@ impl Routing {
         self.applied(without.unwrap_or_default()).await;
     }
 
+    /// Ready once no EndpointSlice names a Pod as ready and every table has applied that: for a Pod with the node's own
+    /// address, which others have as well.
+    pub async fn left(&self, uid: &str) {
+        let mut current = self.current.subscribe();
+        let names = |slice: &Arc<EndpointSlice>| {
+            slice.endpoints.iter().flatten().any(|endpoint| {
+                let of_pod = endpoint.target_ref.as_ref().and_then(|r| r.uid.as_deref()) == Some(uid);
+                of_pod && endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)
+            })
+        };
+        // Every change of a slice makes a new state, after the slice is known.
+        while self.slices.list().iter().any(names) {
+            if current.changed().await.is_err() {
+                return;
+            }
+        }
+        let mut without = current.borrow_and_update().generation;
+        // The next state may have been begun before the slice was known; the one after it was not.
+        for _ in 0..2 {
+            self.changes.any.notify_one();
+            match current.wait_for(|s| s.generation > without).await {
+                Ok(state) => without = state.generation,
+                Err(_) => return,
+            }
+        }
+        self.applied(without).await;
+    }
+
     /// The Pod of an address is gone: the address may serve another one once no EndpointSlice names it.
     pub fn release(&self, address: IpAddr) {
         self.changes.withdrawn.lock().release(address);

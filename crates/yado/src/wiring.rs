@@ -36,6 +36,10 @@ impl Traffic for NodeNetwork {
     async fn withdrawn(&self, address: IpAddr) {
         self.0.withdraw(address).await;
     }
+
+    async fn left(&self, uid: &str) {
+        self.0.left(uid).await;
+    }
 }
 
 /// Opens streams to the node of this process. The API server is there before the node is.

@@ -117,4 +117,61 @@ mod tests {
         });
         thread.join().expect("the test");
     }
+
+    /// Whether a Pod reaches another's port.
+    fn reaches(from: &std::path::Path, to: &crate::pods::Attachment) -> bool {
+        use std::os::fd::AsFd;
+        let inside = |netns: &std::path::Path| {
+            let file = std::fs::File::open(netns).expect("the namespace");
+            nix::sched::setns(file.as_fd(), nix::sched::CloneFlags::CLONE_NEWNET).expect("to enter");
+        };
+        let (from, there) = (from.to_owned(), to.netns.clone());
+        let address = std::net::SocketAddr::new(to.address, 7000);
+        let bound = std::thread::spawn(move || {
+            inside(&there);
+            std::net::TcpListener::bind("0.0.0.0:7000").expect("to listen")
+        });
+        let _listener = bound.join().expect("a listener");
+        let asked = std::thread::spawn(move || {
+            inside(&from);
+            std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(700)).is_ok()
+        });
+        asked.join().expect("an answer")
+    }
+
+    #[test]
+    fn pods_reach_each_other_behind_a_closed_firewall() {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("skipped: network namespaces need root");
+            return;
+        }
+        let thread = std::thread::spawn(|| {
+            let flags = nix::sched::CloneFlags::CLONE_NEWNET | nix::sched::CloneFlags::CLONE_NEWNS;
+            nix::sched::unshare(flags).expect("namespaces");
+            let (none, private) =
+                (None::<&str>, nix::mount::MsFlags::MS_REC | nix::mount::MsFlags::MS_PRIVATE);
+            nix::mount::mount(none, "/", none, private, none).expect("mounts");
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async {
+                let (data, run) =
+                    (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+                let slot = crate::slot::Slot::claim(data.path(), run.path(), &[]).expect("a slot");
+                let network = crate::pods::PodNetwork::start(&slot).await.expect("the Pod network");
+                let a = network.attach("a").await.expect("a Pod");
+                let b = network.attach("b").await.expect("a Pod");
+                let mut batch = Batch::of_family(FAMILY_IPV4, "filter");
+                batch.add_table();
+                batch.add_closed_chain("FORWARD", Hook::filter_forward());
+                batch.commit().expect("a firewall");
+                assert!(!reaches(&a.netns, &b), "the firewall is closed");
+                let _table = super::super::Table::create(&slot).expect("the table");
+                assert!(reaches(&a.netns, &b));
+                super::super::Table::remove(&slot).expect("to remove");
+                assert!(!reaches(&a.netns, &b), "it is as it was");
+                network.tear_down().await.expect("to tear down");
+            });
+        });
+        thread.join().expect("the test");
+    }
 }

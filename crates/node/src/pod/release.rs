@@ -23,12 +23,16 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Waits until no traffic is sent to the Pod any more, but no longer than its grace period.
 pub(super) async fn withdraw(shared: Arc<Shared>, entry: Arc<Entry>, grace: Duration) {
     let address = entry.record.lock().address;
-    if let Some(address) = address {
-        tokio::select! {
-            () = shared.traffic.withdrawn(address) => {}
-            () = shared.clock.sleep(grace) => {
-                tracing::warn!(pod = %entry.key, %address, "traffic was not withdrawn within the grace period");
-            }
+    let withdrawn = async {
+        match address {
+            Some(address) => shared.traffic.withdrawn(address).await,
+            None => shared.traffic.left(&entry.uid).await,
+        }
+    };
+    tokio::select! {
+        () = withdrawn => {}
+        () = shared.clock.sleep(grace) => {
+            tracing::warn!(pod = %entry.key, ?address, "traffic was not withdrawn within the grace period");
         }
     }
     if let Some(termination) = &mut entry.record.lock().termination {
