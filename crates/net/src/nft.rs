@@ -24,7 +24,7 @@ pub use message::Error;
 use message::{Batch, Element, Expression as E, Hook, Reg};
 use yado_types::key::ObjectKey;
 
-use crate::index::{PortEntry, Published, Snapshot};
+use crate::index::{PortEntry, Protocol, Published, Snapshot};
 use crate::policy::Isolation;
 use crate::slot::{Cidr, Slot};
 
@@ -100,6 +100,15 @@ impl Rules {
             }
         }
         rules
+    }
+
+    fn udp_endpoints(&self) -> BTreeSet<(Ipv4Addr, u16)> {
+        let udp = |protocol: &u8| *protocol == Protocol::Udp.number();
+        let services = self.services.iter().filter(|((_, protocol, _), _)| udp(protocol)).map(|(_, c)| c);
+        let ports = self.node_ports.iter().chain(&self.published).filter(|((protocol, _), _)| udp(protocol));
+        // A gate stands before a chain that is found under the Service's own address as well.
+        let chains = services.chain(ports.map(|(_, chain)| chain)).filter_map(|name| self.chains.get(name));
+        chains.flat_map(|chain| chain.endpoints.iter().copied()).collect()
     }
 
     fn publish(&mut self, port: (u8, u16), published: &Published, chain: &str) {
@@ -207,6 +216,7 @@ impl Table {
         }
         let mut batch = Batch::new(&self.frame.table);
         difference(&mut batch, &self.applied, &rules);
+        let gone = &self.applied.udp_endpoints() - &rules.udp_endpoints();
         match batch.commit() {
             Ok(()) => {
                 self.applied = rules;
@@ -215,6 +225,12 @@ impl Table {
             // Somebody flushed or changed what is ours, as a firewall does when it loads its rules.
             Err(Error::Refused { .. }) => self.replace(rules)?,
             Err(error) => return Err(error),
+        }
+        if !gone.is_empty()
+            && let Err(error) = inspect::forget_connections(&gone)
+        {
+            // What is left of them ends when their senders pause.
+            tracing::debug!(%error, "connections to endpoints that went are not forgotten");
         }
         Ok(())
     }

@@ -288,6 +288,21 @@ fn packets_find_their_way_outside_and_in() {
         assert_eq!(inside(&b.netns, || ask_udp(service)), format!("{} {}", a.address, b.address));
         assert_eq!(inside(&a.netns, || ask_udp(service)), format!("{} {}", a.address, slot.gateway()));
         assert_eq!(ask_udp(service), format!("{} {}", a.address, slot.gateway()));
+        // One that goes on asking from the same port gets its answers from who is there.
+        let ask_again = inside(&outside.netns, || {
+            let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
+            socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+            socket.connect(node_port).expect("a route");
+            move || {
+                let mut answer = [0; 64];
+                let length = socket.send(b"?").and_then(|_| socket.recv(&mut answer)).expect("an answer");
+                let answer = String::from_utf8_lossy(&answer[..length]).into_owned();
+                answer.split(' ').next().map(str::to_owned)
+            }
+        });
+        assert_eq!(ask_again(), Some(a.address.to_string()));
+        table.apply(Rules::of(&snapshot(vip, &[&b], false))).expect("to apply");
+        assert_eq!(ask_again(), Some(b.address.to_string()));
         // Without an endpoint it is refused.
         table.apply(Rules::of(&snapshot(vip, &[], false))).expect("to apply");
         assert_eq!(inside(&b.netns, || ask_udp(service)), "connection refused");

@@ -1,9 +1,11 @@
-//! What is in the kernel's packet filter, read over netlink.
+//! What is in the kernel's packet filter and its table of connections, read over netlink.
 
+use std::collections::BTreeSet;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 
-use super::message::{Error, REQUEST, SUBSYSTEM, open};
+use super::message::{Error, FAMILY_IPV4, REQUEST, SUBSYSTEM, open};
 
 /// `NFT_MSG_GET*`.
 pub mod kind {
@@ -12,6 +14,11 @@ pub mod kind {
     pub const RULE: u16 = 7;
 }
 
+/// The kernel's table of connections.
+const CONNECTIONS: u16 = 1;
+const CONNECTION_GET: u16 = 1;
+const CONNECTION_DELETE: u16 = 2;
+const ACKNOWLEDGE: u16 = 4;
 const DUMP: u16 = 0x300;
 const MESSAGE_ERROR: u16 = 2;
 const MESSAGE_DONE: u16 = 3;
@@ -54,7 +61,7 @@ pub fn find(mut attributes: &[u8], number: u16) -> Option<&[u8]> {
 
 /// One object; `None` where it is not there.
 pub fn get(kind: u16, family: u8, attributes: &[u8]) -> Result<Option<Object>, Error> {
-    match ask(kind, family, 0, attributes) {
+    match ask(SUBSYSTEM, kind, family, 0, attributes) {
         Ok(found) => Ok(found.into_iter().next()),
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(error) => Err(Error::Socket(error)),
@@ -63,15 +70,52 @@ pub fn get(kind: u16, family: u8, attributes: &[u8]) -> Result<Option<Object>, E
 
 /// All objects of a kind; of family 0 those of every family.
 pub fn list(kind: u16, family: u8, attributes: &[u8]) -> Result<Vec<Object>, Error> {
-    ask(kind, family, DUMP, attributes).map_err(Error::Socket)
+    ask(SUBSYSTEM, kind, family, DUMP, attributes).map_err(Error::Socket)
 }
 
-fn ask(kind: u16, family: u8, flags: u16, attributes: &[u8]) -> io::Result<Vec<Object>> {
+/// Forgets the UDP connections that were translated to one of these addresses and ports: their next packet is led anew.
+/// A TCP connection ends by itself; one of UDP lasts as long as its sender goes on.
+pub fn forget_connections(to: &BTreeSet<(Ipv4Addr, u16)>) -> Result<usize, Error> {
+    let all = ask(CONNECTIONS, CONNECTION_GET, FAMILY_IPV4, DUMP, &[]).map_err(Error::Socket)?;
+    let mut forgotten = 0;
+    for connection in all {
+        let Some(original) = connection.attribute(1) else { continue };
+        let (called, answers) = (end(original, 2, 3), connection.attribute(2).and_then(|t| end(t, 1, 2)));
+        let translated = answers.is_some_and(|answers| to.contains(&answers) && Some(answers) != called);
+        if !translated {
+            continue;
+        }
+        let mut tuple = Vec::with_capacity(original.len() + 4);
+        tuple.extend((original.len() as u16 + 4).to_ne_bytes());
+        tuple.extend((1u16 | 0x8000).to_ne_bytes());
+        tuple.extend(original);
+        match ask(CONNECTIONS, CONNECTION_DELETE, FAMILY_IPV4, ACKNOWLEDGE, &tuple) {
+            Ok(_) => forgotten += 1,
+            // It has ended by itself.
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => {}
+            Err(error) => return Err(Error::Socket(error)),
+        }
+    }
+    Ok(forgotten)
+}
+
+/// One end of a UDP connection, out of a tuple: the attributes of its address and of its port.
+fn end(tuple: &[u8], address: u16, port: u16) -> Option<(Ipv4Addr, u16)> {
+    let (addresses, transport) = (find(tuple, 1)?, find(tuple, 2)?);
+    if find(transport, 1)?.first() != Some(&17) {
+        return None;
+    }
+    let address: [u8; 4] = find(addresses, address)?.try_into().ok()?;
+    let port: [u8; 2] = find(transport, port)?.try_into().ok()?;
+    Some((address.into(), u16::from_be_bytes(port)))
+}
+
+fn ask(subsystem: u16, kind: u16, family: u8, flags: u16, attributes: &[u8]) -> io::Result<Vec<Object>> {
     let socket = open()?;
     let length = 20 + attributes.len() as u32;
     let mut request = Vec::with_capacity(length as usize);
     request.extend(length.to_ne_bytes());
-    request.extend(((SUBSYSTEM << 8) | kind).to_ne_bytes());
+    request.extend(((subsystem << 8) | kind).to_ne_bytes());
     request.extend((REQUEST | flags).to_ne_bytes());
     request.extend([0; 8]);
     request.extend([family, 0, 0, 0]);
