@@ -21,6 +21,8 @@ pub use words::split;
 mod flags;
 mod ports;
 mod resources;
+#[cfg(test)]
+mod tests;
 mod volumes;
 mod words;
 

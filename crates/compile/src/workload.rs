@@ -33,7 +33,7 @@ use serde::Serialize;
 use serde_json::Value;
 use yado_types::labels;
 
-pub use claim::{COPY_UP, Claim};
+pub use claim::Claim;
 pub use service::{Port, PublishedPort};
 
 pub mod amount;

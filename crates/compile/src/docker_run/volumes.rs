@@ -25,7 +25,14 @@ impl Reader<'_> {
         let options: Vec<&str> = options.unwrap_or_default().split(',').collect();
         let propagation = options.iter().find_map(|o| propagation(o));
         let read_only = options.contains(&"ro") || options.contains(&"readonly") || second == Some("ro");
+        let own = matches!(from, From::Nowhere);
         self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path: None, propagation });
+        if let Some(mount) =
+            self.run.part.container.volume_mounts.iter().flatten().next_back().filter(|_| own)
+        {
+            let name = mount.name.clone();
+            self.run.part.fill(&name);
+        }
     }
 
     /// A path of the node, a named volume or, where there is none, a volume without a name.

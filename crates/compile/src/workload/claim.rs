@@ -7,10 +7,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, apis::meta::v1::ObjectMeta},
 };
 use serde_json::Value;
-
-/// Annotation of a claim: an empty volume first gets what the image has at the place where it is mounted, as Docker's
-/// named volumes do.
-pub const COPY_UP: &str = "yado.dev/copy-up";
+use yado_types::labels;
 
 /// What a volume asks for where its description does not say. Local volumes take what the disk has; a cloud's smallest
 /// volumes are of about this size.
@@ -40,7 +37,7 @@ impl Claim {
     /// The object, with the labels and namespace of `metadata`.
     pub fn object(&self, metadata: &ObjectMeta) -> Value {
         let size = self.size.clone().unwrap_or_else(|| DEFAULT_SIZE.into());
-        let mut annotations = BTreeMap::from([(COPY_UP.to_string(), "true".to_string())]);
+        let mut annotations = BTreeMap::from([(labels::COPY_UP.to_string(), "true".to_string())]);
         annotations.extend(self.annotations.clone());
         let mode = if self.shared { "ReadWriteMany" } else { "ReadWriteOnce" };
         super::value(PersistentVolumeClaim {

@@ -116,10 +116,13 @@ impl Part {
 
     /// Puts `other`'s container into this Pod, with its volumes and what else it asks of a Pod.
     pub fn join(&mut self, other: Part) {
-        let Part { mut container, pod, annotations, ulimits, users, odd_labels } = other;
+        let Part { mut container, pod, mut annotations, ulimits, users, odd_labels } = other;
+        let mut filled: Vec<String> =
+            annotations.remove(labels::COPY_UP).iter().flat_map(|l| l.split(',')).map(Into::into).collect();
         for volume in pod.volumes.into_iter().flatten() {
             let old = volume.name.clone();
             let new = self.volume(volume);
+            filled.iter_mut().filter(|name| **name == old).for_each(|name| name.clone_from(&new));
             for mount in container.volume_mounts.iter_mut().flatten().filter(|m| m.name == old) {
                 mount.name.clone_from(&new);
             }
@@ -147,9 +150,19 @@ impl Part {
         for (key, value) in annotations {
             self.annotations.entry(key).or_insert(value);
         }
+        filled.iter().for_each(|name| self.fill(name));
         self.ulimits.extend(ulimits);
         self.users.extend(users);
         self.odd_labels.extend(odd_labels);
+    }
+
+    /// Has a volume that is as old as its Pod filled with what the image has in its place.
+    pub fn fill(&mut self, volume: &str) {
+        let list = self.annotations.entry(labels::COPY_UP.into()).or_default();
+        if !list.is_empty() {
+            list.push(',');
+        }
+        list.push_str(volume);
     }
 
     /// Mounts a volume. What is mounted at the same path before is replaced, as the later word counts.
@@ -324,6 +337,15 @@ impl Part {
     /// At least this much of a resource.
     pub fn request(&mut self, resource: &str, quantity: String) {
         self.resources().requests.get_or_insert_default().insert(resource.into(), Quantity(quantity));
+    }
+
+    /// A limit of Docker's reserves nothing, while Kubernetes reserves what is limited unless told.
+    pub fn reserve_what_is_asked(&mut self) {
+        let limits = self.container.resources.as_ref().and_then(|r| r.limits.clone()).unwrap_or_default();
+        for resource in limits.keys().filter(|r| !r.contains('.')) {
+            let requests = self.resources().requests.get_or_insert_default();
+            requests.entry(resource.clone()).or_insert_with(|| Quantity("0".into()));
+        }
     }
 
     fn resources(&mut self) -> &mut ResourceRequirements {

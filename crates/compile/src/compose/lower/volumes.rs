@@ -17,7 +17,7 @@ use super::{
 use crate::{
     diagnostic::Findings,
     workload::{
-        COPY_UP, Claim, amount,
+        Claim, amount,
         name::sanitised,
         pod::{self, From, Part, is_annotation_key},
     },
@@ -363,12 +363,8 @@ fn anonymous(path: String, read_only: bool, part: &mut Part) {
         propagation: None,
     });
     let mut mounts = part.container.volume_mounts.iter().flatten();
-    if let Some(mount) = mounts.rfind(|m| m.mount_path == path) {
-        let list = part.annotations.entry(COPY_UP.into()).or_default();
-        if !list.is_empty() {
-            list.push(',');
-        }
-        list.push_str(&mount.name);
+    if let Some(volume) = mounts.rfind(|m| m.mount_path == path).map(|m| m.name.clone()) {
+        part.fill(&volume);
     }
 }
 
