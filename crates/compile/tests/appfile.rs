@@ -829,6 +829,9 @@ fn run_args_become_parts_of_a_pod() {
                     limits:
                       cpu: 1500m
                       memory: 512Mi
+                    requests:
+                      cpu: '0'
+                      memory: '0'
                   securityContext:
                     capabilities:
                       add:
