@@ -116,12 +116,13 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
         return Ok(Project::default());
     };
     merge::strip_resets(&mut tree);
+    let whole = loader.found.errors.is_empty();
     let mut project = project::read(&tree, name, &environment, &mut loader);
     if project.services.is_empty() && loader.found.errors.is_empty() {
         loader.found.error(&tree.at, "has no services, so there is nothing to run");
     }
-    // Where a service could not be read, what names it would only be a mistake that follows from the first.
-    if loader.found.errors.is_empty() {
+    // Where a file or a service could not be read, what names it would only be a mistake that follows from the first.
+    if whole && !loader.dropped {
         check::check(&mut project, &profiles(&environment, options), &mut loader.found);
     }
     project.directory = directory;

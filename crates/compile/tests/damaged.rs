@@ -3,7 +3,19 @@
 use yado_compile::{Options, compile, output};
 
 /// Descriptions that between them use every part of the grammars.
-const SEEDS: [(&str, &str); 6] = [
+const SEEDS: [(&str, &str); 8] = [
+    (
+        "compose.yaml",
+        "name: p\nx-c: &c {restart: on-failure:3, environment: [A=${A:-b}, B]}\nservices:\n  a:\n    <<: *c\n    image: a:$T\n\
+         \x20   ports: ['1-2:3-4/udp', {target: 5, published: \"6-7\"}]\n    volumes: ['./x:/y:ro', 'C:\\a:/b', {type: tmpfs, target: /t}]\n\
+         \x20   depends_on: {b: {condition: service_healthy}}\n    deploy: {replicas: 2, resources: {limits: {memory: 1.5g}}}\n\
+         \x20   healthcheck: {test: [CMD, a], interval: 1m30s}\n  b:\n    extends: {service: a}\n    build: {context: ., args: [A]}\n\
+         \x20   command: sh -c \"a 'b'\"\n    networks: {n: {aliases: [q]}}\nnetworks: {n: }\nsecrets: {s: {environment: S}}\n",
+    ),
+    (
+        "m.dab",
+        "{\"Version\": \"0.1\", \"Services\": {\"a\": {\"Image\": \"i\", \"Env\": [\"A=1\"], \"Ports\": [{\"Port\": 80}]}}}",
+    ),
     (
         "Appfile",
         "application {\n  name = \"a\"\n  type = \"docker-external\"\n  dependency { source = \"./b\" }\n}\n\

@@ -75,7 +75,7 @@ fn complete(service: &mut Service, names: &[String]) {
 }
 
 fn image(service: &Service, found: &mut Findings) {
-    if service.image.is_none() && service.build.is_none() && service.provider.is_none() {
+    if !["image", "build", "provider"].iter().any(|field| service.has(field)) {
         found.error(
             &service.at,
             format!("services.{} has neither image nor build: say what it runs", service.name),

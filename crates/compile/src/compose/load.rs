@@ -39,6 +39,10 @@ pub(super) struct Loader {
     reads: usize,
     /// Variables that are not set, and where they are used.
     missing: Vec<(String, Position)>,
+    /// Something that others may name could not be read at all.
+    pub dropped: bool,
+    /// Values whose variables could not be replaced.
+    broken: Vec<Position>,
 }
 
 /// A file's services while extends are followed.
@@ -72,6 +76,10 @@ impl Loader {
         for (name, at) in &self.missing {
             names.entry(at).or_default().push(name);
         }
+        // A value that could not be made is no mistake of its own a second time.
+        let broken: HashSet<Position> = self.broken.drain(..).collect();
+        let mut first = broken.clone();
+        self.found.errors.retain(|e| !broken.contains(&e.at) || first.remove(&e.at));
         for mistake in &mut self.found.errors {
             if let Some(names) = names.get(&mistake.at) {
                 let are = if names.len() == 1 { "is" } else { "are" };
@@ -138,7 +146,9 @@ impl Loader {
         let mut warned = HashSet::new();
         for document in &mut documents {
             let mut variables = Table { environment, missing: Vec::new() };
+            let before = self.found.errors.len();
             interpolate(document, &mut variables, &mut self.found);
+            self.broken.extend(self.found.errors[before..].iter().map(|e| e.at.clone()));
             for (name, at) in variables.missing {
                 if warned.insert(name.clone()) && !self.missing.iter().any(|(n, _)| *n == name) {
                     self.found.warn(&at, format!("the variable {name} is not set, so it becomes nothing"));

@@ -64,7 +64,10 @@ fn each<T>(
     mut read: impl FnMut(&str, &Entry, &mut Loader) -> Option<T>,
 ) -> IndexMap<String, T> {
     let Some(entry) = f.entry(section) else { return IndexMap::new() };
-    let Some(mapping) = fields::mapping(&entry.value, section, loader) else { return IndexMap::new() };
+    let Some(mapping) = fields::mapping(&entry.value, section, loader) else {
+        loader.dropped = true;
+        return IndexMap::new();
+    };
     let mut all = IndexMap::new();
     for (key, entry) in mapping {
         if key.starts_with("x-") && entry.value.as_mapping().is_none() {
@@ -76,14 +79,17 @@ fn each<T>(
             let sentence =
                 format!("{key:?} is no name in {section}: it has letters, digits, '.', '_' and '-'");
             loader.found.error(&entry.at, sentence);
+            loader.dropped = true;
             continue;
         }
         if entry.value.is_null() && !may_be_empty {
             fields::wrong(&entry.value, &format!("{section}.{key}"), "a mapping", loader);
+            loader.dropped = true;
             continue;
         }
-        if let Some(value) = read(key, entry, loader) {
-            all.insert(key.clone(), value);
+        match read(key, entry, loader) {
+            Some(value) => drop(all.insert(key.clone(), value)),
+            None => loader.dropped = true,
         }
     }
     all
