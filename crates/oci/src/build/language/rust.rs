@@ -7,12 +7,6 @@ use crate::image::Result;
 /// Crates and what was compiled of them, kept apart from the sources.
 const SETUP: &str = "mkdir -p /opt/cargo/registry /opt/cargo/git $HOME/.cargo\n\
                      ln -s /opt/cargo/registry /opt/cargo/git $HOME/.cargo/\n";
-/// Whatever compiled the stand-ins must not be taken for the program itself.
-const FORGET: &str = "\
-cargo clean --release --offline -p \"$(cargo pkgid --offline)\" 2> /dev/null || rm -rf /opt/cargo/target/release/.fingerprint
-rm -rf /opt/cargo/target/release/incremental
-";
-
 pub(super) fn plan(sources: &Sources) -> Result<Plan> {
     let manifest = sources.text_or_empty("Cargo.toml")?;
     let name = package_name(&manifest);
@@ -52,19 +46,21 @@ pub(super) fn plan(sources: &Sources) -> Result<Plan> {
 fn dependencies(sources: &Sources, manifest: &str) -> Result<Step> {
     let files =
         sources.files(&["Cargo.toml", "Cargo.lock", ".cargo/config.toml", "rust-toolchain.toml"], "/app")?;
-    let simple = !manifest.contains("[workspace")
+    // An empty table only says that there is no workspace around it.
+    let local = manifest.contains("members") || manifest.contains("path =");
+    let simple = !local
         && !manifest.contains("[[")
         && !manifest.contains("[lib]")
         && !manifest.contains("build =")
-        && !manifest.contains("path =")
         && !sources.has("build.rs");
-    let local = manifest.contains("[workspace") || manifest.contains("path =");
     let mut script = SETUP.to_owned();
     if simple {
         let stand_in = if sources.has("src/lib.rs") { "mkdir src\n: > src/lib.rs\n" } else { "mkdir src\n" };
         script += stand_in;
         script += "echo 'fn main() {}' > src/main.rs\ncargo build --release --locked\n";
-        script += FORGET;
+        // Whatever compiled the stand-ins must not be taken for the program itself.
+        let name = package_name(manifest).unwrap_or_else(|| "*".to_owned());
+        script += &format!("rm -rf /opt/cargo/target/release/.fingerprint/{name}-*\n");
     } else if !local {
         script += "mkdir src\necho 'fn main() {}' > src/main.rs\n: > src/lib.rs\n: > build.rs\ncargo fetch --locked || true\n";
     }
@@ -86,7 +82,9 @@ fn package_name(manifest: &str) -> Option<String> {
     let table = manifest.split("[package]").nth(1)?.split("\n[").next()?;
     let line =
         table.lines().find_map(|line| line.trim().strip_prefix("name")?.trim_start().strip_prefix('='))?;
-    Some(line.split('#').next()?.trim().trim_matches(['"', '\'']).to_owned())
+    let name = line.split('#').next()?.trim().trim_matches(['"', '\'']);
+    // It goes into scripts.
+    name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_')).then(|| name.to_owned())
 }
 
 fn environment() -> Vec<(&'static str, String)> {
