@@ -66,8 +66,15 @@ pub(crate) fn after_defaults(
     }
 }
 
-/// What a writer should know of an object that is taken as it is.
-pub(crate) fn warnings(resource: &Resource) -> Option<&'static str> {
-    (resource.kind == "NetworkPolicy")
-        .then_some("this cluster stores network policies but does not enforce them yet")
+/// Fields of a Job that are kept and that its controller does not follow.
+const UNFOLLOWED: [&str; 4] =
+    ["backoffLimitPerIndex", "maxFailedIndexes", "podFailurePolicy", "successPolicy"];
+
+/// What a writer should know of an object that is taken as it is: nothing that is asked for is dropped in silence.
+pub(crate) fn warnings(resource: &Resource, object: &Value) -> Vec<String> {
+    if resource.kind != "Job" {
+        return Vec::new();
+    }
+    let given = UNFOLLOWED.iter().filter(|key| !object["spec"][**key].is_null());
+    given.map(|key| format!("spec.{key}: this cluster's Job controller does not act on it")).collect()
 }

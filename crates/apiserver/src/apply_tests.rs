@@ -65,7 +65,7 @@ fn an_apply_owns_what_it_mentions_and_removes_what_it_no_longer_does() {
             ("me", "apply", "{kind: ConfigMap, apiVersion: v1, metadata: {name: c}, data: {x: '3'}}"),
         ],
         expect![[r#"
-            {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"x":"3"}}
+            {"apiVersion":"v1","kind":"ConfigMap","data":{"x":"3"},"metadata":{}}
             me Apply 1970-01-01T00:01:00Z .data.x
         "#]],
     );
@@ -118,7 +118,7 @@ fn others_fields_stay_and_conflict() {
             ("me", "apply", "{kind: ConfigMap, metadata: {name: c}, data: {y: '2'}}"),
         ],
         expect![[r#"
-            {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"x":"1","y":"2"}}
+            {"apiVersion":"v1","kind":"ConfigMap","data":{"x":"1","y":"2"},"metadata":{}}
             you Apply 1970-01-01T00:01:00Z .data.x
             me Apply 1970-01-01T00:02:00Z .data.y
         "#]],
@@ -148,6 +148,34 @@ fn lists_are_owned_by_item() {
             me Apply 1970-01-01T00:02:00Z .spec.selector .spec.template.spec.containers[name="a"] .spec.template.spec.containers[name="a"].name .spec.template.spec.containers[name="a"].image
         "#]],
     );
+}
+
+#[test]
+fn defaults_go_with_the_field_they_were_filled_into() {
+    let with = |probe: &str| {
+        format!(
+            "{{kind: Pod, apiVersion: v1, metadata: {{name: p}}, spec: {{containers: [{{name: c, image: 'i:1'{probe}}}]}}}}"
+        )
+    };
+    let probed = with(", readinessProbe: {httpGet: {path: /, port: 80}}");
+    let probe_after = |steps: &[(&str, &str)]| {
+        let mut live = None;
+        for (minute, (manager, object)) in steps.iter().enumerate() {
+            let object = yaml(object);
+            let writer = writer(manager, minute as i64);
+            let mut new =
+                apply(kind_of(&object), live.as_ref(), &object, writer, false).expect("no conflict");
+            default_object(kind_of(&object), &mut new);
+            live = Some(new);
+        }
+        live.expect("an object")["spec"]["containers"][0]["readinessProbe"].take()
+    };
+    assert_eq!(probe_after(&[("me", &probed)])["periodSeconds"], 10);
+    assert_eq!(probe_after(&[("me", &probed), ("me", &with(""))]), Value::Null);
+    // What somebody else owns within stays, and what it stands in.
+    let period = with(", readinessProbe: {periodSeconds: 10}");
+    let left = probe_after(&[("me", &probed), ("you", &period), ("me", &with(""))]);
+    assert_eq!((&left["periodSeconds"], &left["httpGet"]), (&json!(10), &Value::Null));
 }
 
 #[test]

@@ -67,6 +67,37 @@ fn workloads_and_services() {
         "r | 0 | 2 | 0 | <unknown> |  |  | <none>",
     );
     check(
+        "{kind: ReplicationController, metadata: {name: r}, spec: {replicas: 3, selector: {b: c, a: b}, template: {spec: {containers: [{name: x, image: i}]}}},
+          status: {replicas: 2, readyReplicas: 1}}",
+        "r | 3 | 2 | 1 | <unknown> | x | i | a=b,b=c",
+    );
+    check(
+        "{kind: DaemonSet, metadata: {name: d}, spec: {selector: {matchLabels: {a: b}}, template: {spec: {nodeSelector: {disk: ssd}, containers: [{name: x, image: i}]}}},
+          status: {desiredNumberScheduled: 5, currentNumberScheduled: 4, numberReady: 3, updatedNumberScheduled: 2, numberAvailable: 1}}",
+        "d | 5 | 4 | 3 | 2 | 1 | disk=ssd | <unknown> | x | i | a=b",
+    );
+    check(
+        "{kind: ControllerRevision, metadata: {name: c, ownerReferences: [{apiVersion: apps/v1, kind: DaemonSet, name: d, controller: true}]}, revision: 3}",
+        "c | daemonset.apps/d | 3 | <unknown>",
+    );
+    let job = |status: &str, shown: &str| {
+        let spec = "selector: {matchLabels: {a: b}}, template: {spec: {containers: [{name: x, image: i}]}}";
+        check(
+            &format!(
+                "{{kind: Job, metadata: {{name: j}}, spec: {{completions: 3, {spec}}}, status: {status}}}"
+            ),
+            &format!("j | {shown} | <unknown> | x | i | a=b"),
+        );
+    };
+    job("{}", "Running | 0/3 | ");
+    job("{startTime: '2020-01-02T11:59:00Z', succeeded: 1}", "Running | 1/3 | 60s");
+    job(
+        "{startTime: '2020-01-02T11:00:00Z', completionTime: '2020-01-02T11:00:05Z', succeeded: 3, conditions: [{type: SuccessCriteriaMet, status: 'True'}, {type: Complete, status: 'True'}]}",
+        "Complete | 3/3 | 5s",
+    );
+    job("{conditions: [{type: FailureTarget, status: 'True'}]}", "FailureTarget | 0/3 | ");
+    job("{conditions: [{type: Suspended, status: 'True'}]}", "Suspended | 0/3 | ");
+    check(
         "{kind: Service, metadata: {name: s}, spec: {type: NodePort, clusterIP: 10.96.0.1, ports: [{port: 80, nodePort: 30080, protocol: TCP}, {port: 53, protocol: UDP}], selector: {a: b}}}",
         "s | NodePort | 10.96.0.1 | <none> | 80:30080/TCP,53/UDP | <unknown> | a=b",
     );
@@ -103,6 +134,25 @@ fn other_kinds() {
         "{kind: EndpointSlice, metadata: {name: e}, addressType: IPv4, ports: [{port: 80}, {}], endpoints: [{addresses: [10.0.0.1]}]}",
         "e | IPv4 | 80,* | 10.0.0.1 | <unknown>",
     );
+    check(
+        "{kind: PersistentVolume, metadata: {name: v}, spec: {capacity: {storage: 1Gi}, accessModes: [ReadWriteMany, ReadWriteOnce], persistentVolumeReclaimPolicy: Retain,
+          storageClassName: local, claimRef: {namespace: n, name: c}, volumeMode: Filesystem}, status: {phase: Bound}}",
+        "v | 1Gi | RWO,RWX | Retain | Bound | n/c | local | <unset> |  | <unknown> | Filesystem",
+    );
+    check(
+        "{kind: PersistentVolumeClaim, metadata: {name: c, deletionTimestamp: '2020-01-02T12:00:00Z'}, spec: {volumeName: v, storageClassName: local},
+          status: {phase: Bound, capacity: {storage: 1Gi}, accessModes: [ReadOnlyMany]}}",
+        "c | Terminating | v | 1Gi | ROX | local | <unset> | <unknown> | <unset>",
+    );
+    check(
+        "{kind: PersistentVolumeClaim, metadata: {name: c}, spec: {accessModes: [ReadWriteOnce]}, status: {phase: Pending}}",
+        "c | Pending |  |  |  |  | <unset> | <unknown> | <unset>",
+    );
+    check(
+        "{kind: StorageClass, metadata: {name: s, annotations: {storageclass.kubernetes.io/is-default-class: 'true'}}, provisioner: p}",
+        "s (default) | p | Delete | Immediate | false | <unknown>",
+    );
+    check("{kind: NetworkPolicy, metadata: {name: n}, spec: {podSelector: {}}}", "n | <none> | <unknown>");
     check("{kind: Lease, metadata: {name: l}, spec: {holderIdentity: me}}", "l | me | <unknown>");
     check(
         "{kind: IngressClass, metadata: {name: c}, spec: {controller: x.io/c, parameters: {apiGroup: x.io, kind: P, name: p}}}",

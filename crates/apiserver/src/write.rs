@@ -220,7 +220,7 @@ impl Inner {
         content::expect_kind(resource.schema, &mut parsed.value)?;
         let (object, mut warnings) = schema::decode(resource.schema, parsed, options.field_validation)
             .map_err(|e| Failure::bad_request(e.to_string()))?;
-        warnings.extend(admission::warnings(resource).map(str::to_owned));
+        warnings.extend(admission::warnings(resource, &object));
         Ok((object, warnings))
     }
 

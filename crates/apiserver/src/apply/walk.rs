@@ -277,7 +277,8 @@ fn merge_items(live: &mut Vec<Value>, config: &[Value], view: View, same: impl F
     live.extend(others.map(|(_, other)| other));
 }
 
-/// Removes what `gone` names, unless something that `kept` names is within.
+/// Removes what `gone` names, unless something that `kept` names is within. A field of a type goes with what was below
+/// it: defaults that were filled in beside that belong to nobody, and make no sense without it.
 pub fn prune(view: View, value: &mut Value, gone: &FieldSet, kept: &FieldSet) {
     prune_below(view, value, &gone.0, &kept.0);
 }
@@ -288,7 +289,8 @@ fn prune_below(view: View, value: &mut Value, gone: &Map<String, Value>, kept: &
         let Value::Object(below) = below else { continue };
         let kept = kept.get(step).and_then(Value::as_object);
         // With `kept` below it, only what is gone within goes.
-        let whole = is_member(below) && kept.is_none();
+        let is_field = matches!(view, View::Object(_));
+        let whole = (is_field || is_member(below)) && kept.is_none();
         let inside = |view: View, value: &mut Value| {
             let was_empty = is_empty(value);
             prune_below(view, value, below, kept.unwrap_or(&nothing));

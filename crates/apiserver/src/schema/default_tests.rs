@@ -273,6 +273,147 @@ fn small_kinds() {
 }
 
 #[test]
+fn what_makes_pods_besides_deployments() {
+    check(
+        "{kind: ReplicationController, metadata: {name: r}, spec: {template: {metadata: {labels: {a: b}}}}}",
+        expect![[r#"
+            kind: ReplicationController
+            metadata:
+              name: r
+              labels:
+                a: b
+            spec:
+              template:
+                metadata:
+                  labels:
+                    a: b
+                spec:
+                  restartPolicy: Always
+                  terminationGracePeriodSeconds: 30
+                  dnsPolicy: ClusterFirst
+                  securityContext: {}
+                  schedulerName: default-scheduler
+              replicas: 1
+              selector:
+                a: b
+        "#]],
+    );
+    check(
+        "{kind: DaemonSet, spec: {updateStrategy: {rollingUpdate: {maxUnavailable: 10%}}, template: {spec: {restartPolicy: Always}}}}",
+        expect![[r#"
+            kind: DaemonSet
+            spec:
+              updateStrategy:
+                rollingUpdate:
+                  maxUnavailable: 10%
+                  maxSurge: 0
+                type: RollingUpdate
+              template:
+                spec:
+                  restartPolicy: Always
+                  terminationGracePeriodSeconds: 30
+                  dnsPolicy: ClusterFirst
+                  securityContext: {}
+                  schedulerName: default-scheduler
+              revisionHistoryLimit: 10
+        "#]],
+    );
+    check(
+        "{kind: Job, metadata: {name: j}, spec: {parallelism: 3, template: {metadata: {labels: {a: b}}}}}",
+        expect![[r#"
+            kind: Job
+            metadata:
+              name: j
+              labels:
+                a: b
+            spec:
+              parallelism: 3
+              template:
+                metadata:
+                  labels:
+                    a: b
+                spec:
+                  restartPolicy: Always
+                  terminationGracePeriodSeconds: 30
+                  dnsPolicy: ClusterFirst
+                  securityContext: {}
+                  schedulerName: default-scheduler
+              backoffLimit: 6
+              completionMode: NonIndexed
+              suspend: false
+              manualSelector: false
+              podReplacementPolicy: TerminatingOrFailed
+        "#]],
+    );
+    check(
+        "{kind: Job, spec: {}}",
+        expect![[r#"
+        kind: Job
+        spec:
+          completions: 1
+          parallelism: 1
+          backoffLimit: 6
+          completionMode: NonIndexed
+          suspend: false
+          manualSelector: false
+          podReplacementPolicy: TerminatingOrFailed
+        metadata: {}
+    "#]],
+    );
+}
+
+#[test]
+fn volumes_and_network_policies() {
+    check(
+        "{kind: PersistentVolume, spec: {hostPath: {path: /x}}}",
+        expect![[r#"
+        kind: PersistentVolume
+        spec:
+          hostPath:
+            path: /x
+            type: ''
+          persistentVolumeReclaimPolicy: Retain
+          volumeMode: Filesystem
+        status:
+          phase: Pending
+    "#]],
+    );
+    check(
+        "{kind: PersistentVolumeClaim, spec: {}}",
+        expect![[r#"
+        kind: PersistentVolumeClaim
+        spec:
+          volumeMode: Filesystem
+        status:
+          phase: Pending
+    "#]],
+    );
+    check(
+        "{kind: StorageClass, provisioner: p}",
+        expect![[r#"
+        kind: StorageClass
+        provisioner: p
+        reclaimPolicy: Delete
+        volumeBindingMode: Immediate
+    "#]],
+    );
+    check(
+        "{kind: NetworkPolicy, spec: {egress: [{ports: [{port: 53}]}]}}",
+        expect![[r#"
+        kind: NetworkPolicy
+        spec:
+          egress:
+          - ports:
+            - port: 53
+              protocol: TCP
+          policyTypes:
+          - Ingress
+          - Egress
+    "#]],
+    );
+}
+
+#[test]
 fn pull_policies_follow_the_tag() {
     for (image, expect) in [
         ("a", "Always"),

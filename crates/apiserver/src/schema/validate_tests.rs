@@ -439,3 +439,205 @@ fn a_status_tells_all_causes() {
         json!({"reason": "FieldValueRequired", "message": "Required value", "field": "spec.template.spec.containers[0].image"})
     );
 }
+
+#[test]
+fn jobs_and_daemon_sets() {
+    let job = |spec: &str| {
+        format!(
+            "{{kind: Job, metadata: {{name: j, namespace: n, uid: u}}, spec: {{selector: {{matchLabels: {{batch.kubernetes.io/controller-uid: u}}}}, {spec},
+              template: {{metadata: {{labels: {{batch.kubernetes.io/controller-uid: u}}}}, spec: {{restartPolicy: Never, containers: [{{name: c, image: i}}]}}}}}}}}"
+        )
+    };
+    check(&job("completions: 2"), expect![""]);
+    check(
+        &job("completions: -1, backoffLimit: -1, completionMode: Often"),
+        expect![[r#"
+        spec.completions: Invalid value: -1: must be greater than or equal to 0
+        spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0
+        spec.completionMode: Unsupported value: "Often": supported values: "NonIndexed", "Indexed"
+    "#]],
+    );
+    check(
+        &job("parallelism: 2, completionMode: Indexed"),
+        expect![[r#"
+        spec.completions: Required value: when completion mode is Indexed, completions must be set
+    "#]],
+    );
+    check(
+        &job(
+            "podFailurePolicy: {rules: [{action: Ignore}, {action: Run, onExitCodes: {operator: In, values: []}}]}",
+        ),
+        expect![[r#"
+            spec.podFailurePolicy.rules[0]: Invalid value: {"action":"Ignore"}: specifying one of OnExitCodes and OnPodConditions is required
+            spec.podFailurePolicy.rules[1].action: Unsupported value: "Run": supported values: "Count", "FailIndex", "FailJob", "Ignore"
+            spec.podFailurePolicy.rules[1].onExitCodes.values: Invalid value: []: at least one value is required
+        "#]],
+    );
+    check_update(
+        &job("completions: 2, suspend: true"),
+        &job("completions: 3, suspend: false"),
+        expect![[r#"
+            spec.completions: Invalid value: 3: field is immutable
+        "#]],
+    );
+    check_update(
+        &job("completions: 2, completionMode: Indexed"),
+        &job("completions: 3, parallelism: 3, completionMode: Indexed"),
+        expect![""],
+    );
+    check(
+        "{kind: Job, metadata: {name: j, namespace: n, uid: u}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, spec: {restartPolicy: Sometimes}}}}",
+        expect![[r#"
+            spec.selector: Invalid value: {"matchLabels":{"a":"b"}}: `selector` not auto-generated
+            spec.template.metadata.labels: Invalid value: {"a":"c"}: `selector` does not match template `labels`
+            spec.template.spec.containers: Required value
+            spec.template.spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"
+        "#]],
+    );
+    let set = |strategy: &str| {
+        format!(
+            "{{kind: DaemonSet, metadata: {{name: d, namespace: n}}, spec: {{selector: {{matchLabels: {{a: b}}}}, updateStrategy: {strategy},
+              template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}}}}}"
+        )
+    };
+    check(&set("{type: OnDelete}"), expect![""]);
+    check(
+        &set("{rollingUpdate: {maxSurge: 1, maxUnavailable: 1}}"),
+        expect![[r#"
+        spec.updateStrategy.rollingUpdate.maxSurge: Invalid value: 1: may not be set when maxUnavailable is non-zero
+    "#]],
+    );
+    check(
+        &set("{type: Sometimes}"),
+        expect![[r#"
+        spec.updateStrategy.type: Unsupported value: "Sometimes": supported values: "RollingUpdate", "OnDelete"
+    "#]],
+    );
+    check(
+        "{kind: ReplicationController, metadata: {name: r, namespace: n}, spec: {replicas: -1, selector: {a: b}, template: {metadata: {labels: {a: c}}, spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}}",
+        expect![[r#"
+            spec.replicas: Invalid value: -1: must be greater than or equal to 0
+            spec.template.metadata.labels: Invalid value: {"a":"c"}: `selector` does not match template `labels`
+            spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"
+        "#]],
+    );
+    check(
+        "{kind: ReplicationController, metadata: {name: r, namespace: n}, spec: {}}",
+        expect![[r#"
+        spec.selector: Required value
+        spec.template: Required value
+    "#]],
+    );
+}
+
+#[test]
+fn volumes_claims_and_classes() {
+    let volume = |spec: &str| {
+        format!(
+            "{{kind: PersistentVolume, metadata: {{name: v}}, spec: {{capacity: {{storage: 1Gi}}, accessModes: [ReadWriteOnce], {spec}}}}}"
+        )
+    };
+    check(&volume("hostPath: {path: /x}"), expect![""]);
+    check(
+        "{kind: PersistentVolume, metadata: {name: v}, spec: {}}",
+        expect![[r#"
+        spec.accessModes: Required value: at least 1 access mode is required
+        spec.capacity: Required value
+        spec: Required value: must specify a volume type
+    "#]],
+    );
+    check(
+        &volume("local: {path: /x/../y}, nfs: {server: s, path: /}"),
+        expect![[r#"
+        spec.nfs: Forbidden: may not specify more than 1 volume type
+        spec.local.path: Invalid value: "/x/../y": must not contain '..'
+        spec.nodeAffinity: Required value: Local volume requires node affinity
+    "#]],
+    );
+    check_update(
+        &volume("hostPath: {path: /x}"),
+        &volume("hostPath: {path: /y}, volumeMode: Block"),
+        expect![[r#"
+            spec.persistentvolumesource: Forbidden: spec.persistentvolumesource is immutable after creation
+            spec.volumeMode: Invalid value: "Block": field is immutable
+        "#]],
+    );
+    let claim = |spec: &str, status: &str| {
+        format!(
+            "{{kind: PersistentVolumeClaim, metadata: {{name: c, namespace: n}}, spec: {{accessModes: [ReadWriteOnce], {spec}}}, status: {status}}}"
+        )
+    };
+    let size = |size: &str| format!("resources: {{requests: {{storage: {size}}}}}");
+    let bound = "{phase: Bound, capacity: {storage: 2Gi}}";
+    check(&claim(&size("1Gi"), "{}"), expect![""]);
+    check(
+        &claim(&size("'0'"), "{}"),
+        expect![[r#"
+        spec.resources.requests[storage]: Invalid value: "0": must be greater than zero
+    "#]],
+    );
+    check_update(
+        &claim(&size("1Gi"), "{}"),
+        &claim(&size("2Gi"), "{}"),
+        expect![[r#"
+        spec: Forbidden: spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims
+    "#]],
+    );
+    check_update(&claim(&size("2Gi"), bound), &claim(&size("3Gi"), bound), expect![""]);
+    check_update(
+        &claim(&size("2Gi"), bound),
+        &claim(&size("1Gi"), bound),
+        expect![[r#"
+        spec.resources.requests.storage: Forbidden: field can not be less than status.capacity
+    "#]],
+    );
+    check_update(
+        &claim(&size("1Gi"), "{}"),
+        &claim(&format!("volumeName: v, {}", size("1Gi")), "{}"),
+        expect![""],
+    );
+    check(
+        "{kind: PersistentVolumeClaim, metadata: {name: c, namespace: n}, spec: {accessModes: [ReadWriteOncePod, Often], resources: {requests: {storage: 1Gi}}}}",
+        expect![[r#"
+            spec.accessModes: Unsupported value: "Often": supported values: "ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"
+            spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes
+        "#]],
+    );
+    let class = |more: &str| format!("{{kind: StorageClass, metadata: {{name: s}}, provisioner: p{more}}}");
+    check_update(
+        &class(""),
+        &class(", reclaimPolicy: Retain, volumeBindingMode: WaitForFirstConsumer"),
+        expect![[r#"
+            reclaimPolicy: Forbidden: updates to reclaimPolicy are forbidden.
+            volumeBindingMode: Invalid value: "WaitForFirstConsumer": field is immutable
+        "#]],
+    );
+}
+
+#[test]
+fn network_policies() {
+    let policy = |spec: &str| {
+        format!(
+            "{{kind: NetworkPolicy, metadata: {{name: p, namespace: n}}, spec: {{podSelector: {{}}, {spec}}}}}"
+        )
+    };
+    check(
+        &policy(
+            "ingress: [{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.1.0.0/16]}}], ports: [{port: 80, endPort: 90}]}]",
+        ),
+        expect![""],
+    );
+    check(
+        &policy(
+            "policyTypes: [Sideways], ingress: [{from: [{}, {ipBlock: {cidr: 10.0.0.0/40}, podSelector: {}}], ports: [{port: web, endPort: 90}, {endPort: 3}, {port: 9, endPort: 8}]}]",
+        ),
+        expect![[r#"
+            spec.ingress[0].ports[0].endPort: Invalid value: 90: may not be specified when `port` is non-numeric
+            spec.ingress[0].ports[1].port: Required value: must be specified when `endPort` is specified
+            spec.ingress[0].ports[2].endPort: Invalid value: 8: must be greater than or equal to `port`
+            spec.ingress[0].from[0]: Required value: must specify a peer
+            spec.ingress[0].from[1].ipBlock: Forbidden: may not specify both ipBlock and another peer
+            spec.policyTypes[0]: Unsupported value: "Sideways": supported values: "Egress", "Ingress"
+        "#]],
+    );
+}

@@ -217,6 +217,43 @@ fn pods_are_kept_near_apart_and_spread() {
             "0/2 nodes are available: 1 Too many pods, 1 node(s) didn't match pod topology spread constraints."
         ],
     );
+    // One that goes has made room already: with it the zones are even.
+    let going = PodInfo { terminating: true, ..(*x()).clone() };
+    check(
+        &snapshot(&nodes, &[("a1", x()), ("b1", x()), ("b1", Arc::new(going))]),
+        &pod(
+            json!({"app": "x"}),
+            json!({"nodeName": "b1", "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone",
+            "whenUnsatisfiable": "DoNotSchedule", "labelSelector": {"matchLabels": {"app": "x"}}}]}),
+        ),
+        expect!["b1"],
+    );
+    // A term without a selector means no Pods at all, so that nothing can be near them.
+    let no_selector = json!([{"topologyKey": "zone"}]);
+    let rule = |kind: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": no_selector}}});
+    let lonely = pod(json!({"app": "x"}), rule("podAffinity"));
+    check(
+        &snapshot(&nodes, &[("a1", x())]),
+        &lonely,
+        expect!["0/3 nodes are available: 3 node(s) didn't match pod affinity rules."],
+    );
+    let bold = pod(json!({"app": "x"}), rule("podAntiAffinity"));
+    check(&snapshot(&nodes[..1], &[("a1", x())]), &bold, expect!["a1"]);
+}
+
+#[test]
+fn a_pod_may_name_its_node_by_a_field() {
+    let nodes = ["a1", "b1"].map(|n| node(n, json!({})));
+    let on = |name: &str| {
+        pod(
+            json!({}),
+            json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
+                {"matchFields": [{"key": "metadata.name", "operator": "In", "values": [name]}]}]}}}}),
+        )
+    };
+    check(&snapshot(&nodes, &[]), &on("b1"), expect!["b1"]);
+    let refused = expect!["0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."];
+    check(&snapshot(&nodes, &[]), &on("c1"), refused);
 }
 
 #[test]

@@ -41,7 +41,7 @@ struct Loop {
     users: Arc<Index<ObjectKey, Pod>>,
 }
 
-/// Claims that a Pod uses, those of its ephemeral volumes included.
+/// Claims that a Pod uses.
 pub(crate) fn claims_of(pod: &Pod) -> Vec<ObjectKey> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());

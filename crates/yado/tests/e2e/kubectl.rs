@@ -266,7 +266,10 @@ fn commands_of_kubectl_that_operators_know() {
             ("^run Wrong --image=busybox", &["metadata.name: Invalid value"]),
             ("^create configmap x -n absent", &["namespaces \"absent\" not found"]),
             ("^top nodes", &["Metrics API not available"]),
-            ("^create job j --image=busybox", &["could not find the requested resource"]),
+            (
+                "^create cronjob j --image=busybox --schedule='* * * * *'",
+                &["could not find the requested resource"],
+            ),
             ("delete pods --all --force --grace-period=0", &["force deleted"]),
         ],
     );
