@@ -14,11 +14,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use yado_oci::runtime::{Error, FdStream, Refusal, Runtime};
 use yado_oci::spec::*;
 
+type Change = Box<dyn Fn(&Rig, &mut ContainerSpec)>;
+
 /// One row: what is changed in a shell container, how it ends, what its log says.
 struct Row {
     name: &'static str,
     script: String,
-    change: Box<dyn Fn(&Rig, &mut ContainerSpec)>,
+    change: Change,
     code: i32,
     log: String,
 }
