@@ -5,8 +5,9 @@ use std::fs::{self, File};
 use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use yado_oci::build::{Base, BuildSpec, Packages, Recipe, build, packages};
+use anyhow::{Context, Result, bail};
+use yado_compile::BuildHow;
+use yado_oci::build::{Base, BuildSpec, Language, Packages, Recipe, build, packages};
 use yado_oci::image::{ImageConfig, ImageStore, Progress};
 
 use crate::root;
@@ -65,14 +66,9 @@ const DEMOS: &[Demo] = &[
     },
 ];
 
-/// Directories that the end-to-end tests build, in network namespaces without a way to Debian's packages: what they
-/// need of those is made here, into the same store.
-const EXAMPLES: &[&str] = &[
-    "examples/hello",
-    "examples/guestbook",
-    "examples/guestbook/redis-leader",
-    "examples/guestbook/redis-follower",
-];
+/// Apps that the end-to-end tests build, in network namespaces without a way to Debian's packages: what they and their
+/// dependencies need of those is made here, into the same store.
+const EXAMPLES: &[&str] = &["examples/hello", "examples/guestbook"];
 
 /// Builds what is missing; what has not changed is found in the store at once.
 pub fn run() -> Result<()> {
@@ -81,10 +77,16 @@ pub fn run() -> Result<()> {
     let store = ImageStore::open(root().join("target/image-store"))?;
     DEMOS.iter().try_for_each(|demo| make(demo, &store, &images))?;
     for example in EXAMPLES {
-        let name = example.rsplit('/').next().unwrap_or(example);
-        let recipe = Recipe::Source { context: root().join(example), language: None, processes: Vec::new() };
-        build(&BuildSpec { name: format!("yado.local/{name}:latest"), recipe }, &store, &Progress::none())?;
-        println!("{example}");
+        let compiled = yado_compile::compile(&root().join(example), &yado_compile::Options::default())?;
+        for request in compiled.builds {
+            let BuildHow::Source { language, processes } = request.how else {
+                bail!("{example} has a Dockerfile, which is not built here");
+            };
+            let language: Option<Language> = language.as_deref().map(str::parse).transpose()?;
+            let recipe = Recipe::Source { context: request.context, language, processes };
+            build(&BuildSpec { name: request.image, recipe }, &store, &Progress::none())?;
+            println!("{example}: {}", request.name);
+        }
     }
     Ok(())
 }
