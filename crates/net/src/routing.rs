@@ -208,7 +208,10 @@ impl Routing {
         let names = |slice: &Arc<EndpointSlice>| {
             slice.endpoints.iter().flatten().any(|endpoint| {
                 let of_pod = endpoint.target_ref.as_ref().and_then(|r| r.uid.as_deref()) == Some(uid);
-                of_pod && endpoint.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true)
+                let conditions = endpoint.conditions.as_ref();
+                // A Service that publishes Pods whatever becomes of them wants this one to the last.
+                let kept = conditions.and_then(|c| c.terminating) == Some(true);
+                of_pod && !kept && conditions.and_then(|c| c.ready).unwrap_or(true)
             })
         };
         // Every change of a slice makes a new state, after the slice is known.
