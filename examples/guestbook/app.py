@@ -2,7 +2,9 @@
 
 import json
 import os
+import signal
 import socket
+import sys
 import time
 
 import redis
@@ -89,5 +91,7 @@ def when(seconds):
 
 
 if __name__ == "__main__":
+    # A container's first process ends at SIGTERM only if it says so.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     print(f"front end {FRONT_END} listens on port {PORT}", flush=True)
     waitress.serve(app, host="0.0.0.0", port=PORT, threads=8, ident=None)

@@ -1,7 +1,9 @@
 """Says hello, and which of the app's processes says it."""
 
 import os
+import signal
 import socketserver
+import sys
 from http.server import BaseHTTPRequestHandler
 
 
@@ -23,5 +25,7 @@ class Server(socketserver.ThreadingTCPServer):
 
 
 if __name__ == "__main__":
+    # A container's first process ends at SIGTERM only if it says so.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())
     with Server(("", int(os.environ.get("PORT", "8080"))), Hello) as server:
         server.serve_forever()

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::Context;
 use kube::{
-    Api, Client, ResourceExt,
+    Api, Client,
     api::{DeleteParams, DynamicObject, Patch, PatchParams},
     core::GroupVersionKind,
     discovery::{self, ApiResource, Scope},
@@ -229,10 +229,9 @@ async fn apply_one(api: &Api<DynamicObject>, object: &Value, how: How) -> anyhow
         (applied, _) => applied.map_err(refused())?,
     };
     let Some(before) = before else { return Ok(outcome(Verb::Created, Vec::new())) };
-    // A dry run writes no new version: only the fields tell.
+    // A new version alone may only say who set a field, or what its status is.
     let fields = crate::diff::changes(&serde_json::to_value(&before)?, &serde_json::to_value(&after)?);
-    let same =
-        if how.dry_run { fields.is_empty() } else { before.resource_version() == after.resource_version() };
+    let same = fields.is_empty();
     Ok(outcome(if same { Verb::Unchanged } else { Verb::Configured }, fields))
 }
 

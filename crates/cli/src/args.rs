@@ -76,9 +76,20 @@ Understood are, in a directory, the first of these that is there:
                  run_args = \"-p 6379:6379\"
                }
              A dependency needs its .ottoid, which `compile` makes.
+  compose.yaml, docker-compose.yml (of any version), *.dab
+             a compose project, in a namespace of its name; -f FILE names
+             another, and again files that are laid over it
   Procfile   process types, one a line, as web: COMMAND; the Debian
              packages that they need go into an Aptfile
-  *.yaml     Kubernetes manifests (also .yml, .json), passed through
+  Chart.yaml, kustomization.yaml
+             rendered by your own helm or kustomize
+  *.service  fleet units (see `yado fleet` too)
+  sources    in Ruby, Node, Python, PHP, Go, Java, Rust, or pages: an
+             application with the name of its directory
+  *.yaml     Kubernetes manifests of any age (also .yml, .json)
+
+A path of - is standard input, and an http(s) URL is fetched. What is in a
+file yado-overlay.yaml beside the description is laid over its objects.
 
 An application with a Procfile becomes an image yado.local/NAME and, for
 each process type, a Deployment NAME-TYPE. Its web process listens on
@@ -248,7 +259,10 @@ mod tests {
             ("dev halt", "Destroy(DevRun"),
             ("compile -f a.yaml -f b.yaml --profile p", "files: [\"a.yaml\", \"b.yaml\"], profiles: [\"p\"]"),
             ("deploy - -p shop --dry-run", "path: \"-\""),
-            ("deploy destroy shop -v", "Destroy(DownArgs { app: Some(\"shop\"), files: [], volumes: true"),
+            (
+                "deploy destroy shop -v",
+                "Destroy(DownArgs { app: Some(\"shop\"), files: [], all: false, volumes: true",
+            ),
             ("infra --http-port 1", "command: None, up: InfraUp { engine: UpArgs"),
             ("infra destroy --force", "Destroy { of: InfraOf"),
             ("exec web -- ls -l", "command: [\"ls\", \"-l\"]"),

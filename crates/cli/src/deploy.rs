@@ -74,7 +74,8 @@ pub async fn deploy(
     let records = record::all(client, namespace).await?;
     let plan = plan::plan(plan::units(compiled), &records)?;
     plan.notes.iter().for_each(|note| progress.say(format!("            {note}")));
-    if !options.dry_run {
+    let described = plan.units.iter().any(|unit| unit.makes_namespace(namespace));
+    if !options.dry_run && !described {
         ensure_namespace(client, namespace).await?;
     }
     let how = How { dry_run: options.dry_run, replace: true };
@@ -84,11 +85,20 @@ pub async fn deploy(
     for unit in plan.units {
         // Objects of before and of now, until it is known that the former are gone.
         let known = records.iter().find(|r| r.app == unit.record.app);
+        let mut first = Vec::new();
+        if unit.makes_namespace(namespace) && !unit.objects.is_empty() {
+            // What is remembered lies in it.
+            let made =
+                apply_objects(client, namespace, &unit.objects[..1], how, "", &Progress::none()).await?;
+            first.extend(made);
+        }
         if !options.dry_run && unit.is_new_to(known) {
             record::write(client, namespace, &unit.beginning(known)).await?;
         }
         let of_unit = format!("{}: ", unit.record.app);
-        let mut of_it = apply_objects(client, namespace, &unit.objects, how, &of_unit, progress).await?;
+        let rest = &unit.objects[first.len()..];
+        let mut of_it = first;
+        of_it.extend(apply_objects(client, namespace, rest, how, &of_unit, progress).await?);
         of_it.extend(
             remove::objects(client, namespace, &unit.destroy, options.dry_run, &of_unit, progress).await?,
         );

@@ -104,7 +104,10 @@ fn stages(telling: Telling, progress: &Progress) -> Events {
 /// A stage's lines.
 fn stage(event: &Event) -> Vec<String> {
     match event {
-        Event::Loading { .. } => vec!["==> Loading Appfile...".into()],
+        Event::Loading { path } => {
+            let name = path.file_name().unwrap_or("Appfile".as_ref()).to_string_lossy();
+            vec![format!("==> Loading {name}...")]
+        }
         Event::FetchingDependencies => vec!["==> Fetching all Appfile dependencies...".into()],
         Event::Fetching { url } => vec![format!("    Fetching dependency: {url}")],
         Event::Compiling { application, app_type, project, infrastructure } => {
@@ -132,7 +135,7 @@ mod tests {
     fn o07_stages_are_said_in_ottos_words() {
         let part = |part: &str| Event::CompilingPart { part: part.into() };
         let events = [
-            Event::Loading { path: "Appfile".into() },
+            Event::Loading { path: "blog/Appfile".into() },
             Event::FetchingDependencies,
             Event::Fetching { url: "git::https://github.com/o/r.git//sub".into() },
             Event::Compiling {

@@ -1,7 +1,11 @@
 //! What is different between two states of an object, as a person would say it.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
+/// What no description says of an object, or what says which object it is.
+const ASIDE: [&str; 3] = ["apiVersion", "kind", "status"];
 /// Fields shown of one object: more is no overview.
 const SHOWN: usize = 8;
 /// Characters shown of one value.
@@ -11,8 +15,10 @@ const LONGEST: usize = 40;
 pub fn changes(before: &Value, after: &Value) -> Vec<String> {
     let secret = after["kind"] == "Secret";
     let mut found = Vec::new();
-    for part in ["metadata", "spec", "data", "stringData", "rules", "subjects", "roleRef", "webhooks"] {
-        walk(part.into(), &before[part], &after[part], &mut found);
+    let parts = before.as_object().into_iter().chain(after.as_object()).flat_map(|o| o.keys());
+    let parts: BTreeSet<&String> = parts.filter(|part| !ASIDE.contains(&part.as_str())).collect();
+    for part in parts {
+        walk(part.clone(), &before[part], &after[part], &mut found);
     }
     let left = found.len().saturating_sub(SHOWN);
     found.truncate(SHOWN);

@@ -79,7 +79,11 @@ where
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
     let kind = K::kind(&()).into_owned();
     let found = api.list(&ListParams::default().labels(selector)).await;
-    let found = found.map_err(failed(format!("{kind}s cannot be listed")))?.items;
+    let found = match found {
+        // A cluster without this kind has none of them.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(0),
+        found => found.map_err(failed(format!("{kind}s cannot be listed")))?.items,
+    };
     for object in &found {
         delete(&api, &object.name_any(), &format!("{kind} {}", object.name_any())).await?;
     }
@@ -150,19 +154,41 @@ pub async fn run(global: &Global, args: &DownArgs) -> anyhow::Result<()> {
         outcomes.iter().try_for_each(|outcome| writeln!(out, "{outcome}"))?;
         return Ok(writeln!(out, "{}", Summary::of(&outcomes))?);
     }
-    let apps = apps(&scope, args.volumes).await?;
-    let app = choose(args.app.as_deref(), &apps, &scope)?;
     let progress = Progress::stderr(global.color);
-    let (namespace, records) = &apps[&app];
+    let mut apps = apps(&scope, args.volumes).await?;
+    if !args.all {
+        let app = choose(args.app.as_deref(), &apps, &scope)?;
+        return take_down(&scope, &app, &apps, args, &progress).await;
+    }
+    // Each takes its dependencies along, so what there is left is asked for anew.
+    while let Some(app) = own(&apps).into_iter().next() {
+        writeln!(out, "{app}")?;
+        take_down(&scope, &app, &apps, args, &progress).await?;
+        let before = own(&apps).len();
+        apps = self::apps(&scope, args.volumes).await?;
+        anyhow::ensure!(own(&apps).len() < before, "{app} is still there after it was removed");
+    }
+    Ok(())
+}
+
+async fn take_down(
+    scope: &Scope,
+    app: &str,
+    apps: &Apps,
+    args: &DownArgs,
+    progress: &Progress,
+) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    let (namespace, records) = &apps[app];
     let Some(record) = records.iter().find(|record| record.app == app) else {
-        let summary = delete_app(&scope.client, namespace, &app, args.volumes, &progress).await?;
+        let summary = delete_app(&scope.client, namespace, app, args.volumes, progress).await?;
         return Ok(writeln!(out, "{summary}")?);
     };
     if !record.asked && !record.needed_by.is_empty() {
         let users = record.needed_by.iter().cloned().collect::<Vec<_>>().join(", ");
         anyhow::bail!("{app} is needed by {users}: take that down instead, and {app} goes with it");
     }
-    let removed = deploy::remove(&scope.client, namespace, record, records, args.volumes, &progress).await?;
+    let removed = deploy::remove(&scope.client, namespace, record, records, args.volumes, progress).await?;
     for line in removed.outcomes.iter().filter_map(Outcome::diff).chain(removed.kept) {
         writeln!(out, "{line}")?;
     }
@@ -192,16 +218,19 @@ async fn apps(scope: &Scope, volumes: bool) -> anyhow::Result<Apps> {
     Ok(apps)
 }
 
-fn choose(wanted: Option<&str>, apps: &Apps, scope: &Scope) -> anyhow::Result<String> {
-    // An app that only others need is not what is meant where none is named.
+/// Those that are meant where none is named: not what only others need.
+fn own(apps: &Apps) -> Vec<String> {
     let own = |(name, (_, records)): (&String, &(String, Vec<Record>))| {
         let record = records.iter().find(|r| r.app == *name);
         record.is_none_or(|r| r.asked || !r.is_wanted()).then(|| name.clone())
     };
-    let names: Vec<String> = apps.iter().filter_map(own).collect();
+    apps.iter().filter_map(own).collect()
+}
+
+fn choose(wanted: Option<&str>, apps: &Apps, scope: &Scope) -> anyhow::Result<String> {
     match wanted {
         Some(app) if apps.contains_key(app) => Ok(app.into()),
-        _ => chosen(wanted, &names, &scope.shown()),
+        _ => chosen(wanted, &own(apps), &scope.shown()),
     }
 }
 

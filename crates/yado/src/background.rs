@@ -60,12 +60,11 @@ impl Started {
         loop {
             if let Some(status) = self.child.try_wait().context("the engine cannot be waited for")? {
                 let words = self.words(from);
-                let words = words
-                    .lines()
-                    .rev()
-                    .find_map(|line| line.strip_prefix("yado: "))
-                    .unwrap_or(&words)
-                    .to_owned();
+                // The error that ended it, with all its lines.
+                let words = match words.rfind("yado: ") {
+                    Some(at) => &words[at + "yado: ".len()..],
+                    None => &words,
+                };
                 bail!("{} (it {}; its log is {})", words.trim(), end(status), self.log.display());
             }
             let running = Running::find(data_dir).filter(|r| r.pid == self.child.id());

@@ -131,7 +131,13 @@ impl<'a> App<'a> {
         let selection = Selection::of(&self.described.compiled);
         let namespaces = [self.namespace().to_owned()];
         let printer = Printer::new(stdout, colour, true);
-        let logs = print_followed(&client, &namespaces, &selection, printer);
+        let logs = async {
+            // In the background nobody reads them here, and a file of them would grow without end: `yado dev logs`.
+            if self.args.attached {
+                return std::future::pending().await;
+            }
+            print_followed(&client, &namespaces, &selection, printer).await
+        };
         tokio::select! {
             printed = logs => Ok(printed?),
             followed = self.follow_files(&client, images), if !self.args.no_live => followed,

@@ -73,6 +73,9 @@ pub struct DownArgs {
     /// Remove what this manifest, directory of manifests or http(s) address describes
     #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "app")]
     pub files: Vec<PathBuf>,
+    /// Remove all apps, naming each
+    #[arg(long, conflicts_with_all = ["app", "files"])]
+    pub all: bool,
     /// Remove its volumes too, with all that is in them
     #[arg(long, short = 'v')]
     pub volumes: bool,

@@ -197,6 +197,12 @@ fn merge(unit: &mut Unit, known: &Record, app: &str, plan: &mut Plan) {
 }
 
 impl Unit {
+    /// Whether its first object is this namespace.
+    pub(super) fn makes_namespace(&self, namespace: &str) -> bool {
+        let first = self.objects.first();
+        first.is_some_and(|o| o["kind"] == "Namespace" && o["metadata"]["name"] == namespace)
+    }
+
     /// Whether anything is to be remembered before the first object is touched.
     pub(super) fn is_new_to(&self, known: Option<&Record>) -> bool {
         let remembered = |key: &Key| known.is_some_and(|k| k.objects.iter().any(|old| old.is(key)));

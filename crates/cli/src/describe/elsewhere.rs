@@ -143,7 +143,12 @@ pub async fn get(url: &str) -> anyhow::Result<String> {
 /// Standard input's text as a file of the working directory, hidden and with a name of its own.
 fn keep_here(text: &str) -> anyhow::Result<Found> {
     let here = PathBuf::from(".");
-    let name = format!(".stdin-{}-{}-{}", std::process::id(), random()?, format_of(text));
+    // An Appfile of another name than `Appfile` says by its extension that it is one.
+    let format = match format_of(text) {
+        "Appfile" => "Appfile.hcl",
+        format => format,
+    };
+    let name = format!(".stdin-{}-{}-{format}", std::process::id(), random()?);
     let mut path = PathBuf::from(&name);
     if std::fs::write(&path, text).is_err() {
         // A directory that may not be written to holds nothing that the text could mean, or it is read all the same.

@@ -11,14 +11,16 @@ use nix::unistd::Pid;
 
 use crate::cluster::{YADO, demo_image, missing};
 
-/// `yado dev` in a network namespace of its own.
-struct Dev {
+/// A place for `yado dev` and the like: a network namespace and a data directory with what was built before.
+pub struct Dev {
     holder: Child,
-    data: tempfile::TempDir,
+    /// The data directory.
+    pub data: tempfile::TempDir,
 }
 
 impl Dev {
-    fn new() -> Option<Self> {
+    /// One of its own; `None`, with a word on standard error, where it cannot be had.
+    pub fn new() -> Option<Self> {
         if let Some(reason) = missing() {
             eprintln!("skipped: {reason}");
             return None;
@@ -38,7 +40,8 @@ impl Dev {
         Some(Self { holder, data })
     }
 
-    fn inside(&self, program: &str) -> Command {
+    /// A command in the namespace.
+    pub fn inside(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net=/proc/{}/ns/net", self.holder.id())).arg("--").arg(program);
         command
@@ -61,13 +64,15 @@ impl Dev {
         (child, output, line.trim().to_owned())
     }
 
-    fn curl(&self, args: &[&str]) -> String {
+    /// What `curl` prints; empty where nobody answers.
+    pub fn curl(&self, args: &[&str]) -> String {
         let output =
             self.inside("curl").args(["-sSL", "--max-time", "10"]).args(args).output().expect("curl");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    fn until<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    /// Waits until `probe` gives something.
+    pub fn until<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         let started = Instant::now();
         loop {
             if let Some(found) = probe() {
@@ -89,7 +94,7 @@ impl Drop for Dev {
 }
 
 /// A copy of an example, so that what `compile` writes stays out of the project.
-fn example(name: &str) -> tempfile::TempDir {
+pub fn example(name: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().expect("a folder");
     let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples").join(name);
     let copied = Command::new("cp").arg("-r").arg(format!("{}/.", from.display())).arg(copy.path()).status();

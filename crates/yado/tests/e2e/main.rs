@@ -4,9 +4,11 @@
 mod bad_input;
 mod client;
 mod cluster;
+mod compose;
 mod corpus;
 mod described;
 mod dev;
+mod flow;
 mod kubectl;
 mod lives;
 mod network;
