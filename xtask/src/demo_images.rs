@@ -68,7 +68,7 @@ const DEMOS: &[Demo] = &[
 
 /// Apps that the end-to-end tests build, in network namespaces without a way to Debian's packages: what they and their
 /// dependencies need of those is made here, into the same store.
-const EXAMPLES: &[&str] = &["examples/hello", "examples/guestbook"];
+const EXAMPLES: &[&str] = &["examples/hello", "examples/guestbook", "examples/compose"];
 
 /// Builds what is missing; what has not changed is found in the store at once.
 pub fn run() -> Result<()> {
