@@ -50,7 +50,7 @@ pub fn lower(project: &Project, options: &Options) -> Result<Compiled, Diagnosti
         project,
         options,
         volumes: volumes::Volumes::new(project, &names, &mut found),
-        ports: ports::inside(project, &mut found),
+        ports: ports::inside(project),
         joins: joins(project, &mut found),
         names,
         found,

@@ -9,7 +9,6 @@ use super::{
 };
 use crate::{
     Published,
-    diagnostic::Findings,
     workload::{Port, PublishedPort, Ready, Workload, known_ports},
 };
 
@@ -23,7 +22,7 @@ pub(super) struct Inside {
 }
 
 /// What each service of the project listens on.
-pub(super) fn inside(project: &Project, _found: &mut Findings) -> IndexMap<String, Inside> {
+pub(super) fn inside(project: &Project) -> IndexMap<String, Inside> {
     let mut all: IndexMap<String, Inside> = IndexMap::new();
     for service in project.services.values() {
         let mut ports = Vec::new();
