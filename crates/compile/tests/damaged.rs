@@ -3,7 +3,7 @@
 use yado_compile::{Options, compile, output};
 
 /// Descriptions that between them use every part of the grammars.
-const SEEDS: [(&str, &str); 8] = [
+const SEEDS: [(&str, &str); 9] = [
     (
         "compose.yaml",
         "name: p\nx-c: &c {restart: on-failure:3, environment: [A=${A:-b}, B]}\nservices:\n  a:\n    <<: *c\n    image: a:$T\n\
@@ -30,6 +30,14 @@ const SEEDS: [(&str, &str); 8] = [
     (
         "app.json",
         "{\"env\": {\"A\": \"b\", \"C\": {\"value\": \"d\", \"required\": true}}, \"formation\": {\"web\": {\"quantity\": 2, \"size\": \"x\"}}, \"addons\": [\"heroku-redis\"], \"buildpacks\": [{\"url\": \"heroku/go\"}], \"scripts\": {\"postdeploy\": \"x\"}}",
+    ),
+    (
+        "u@1.service",
+        "# c\n[Unit]\nDescription=d %i\nAfter=a.service\n[Service]\nType=forking\nEnvironment=\"A=b c\" D=%H\n\
+         EnvironmentFile=-/etc/x\nExecStartPre=-/bin/sh -c 'docker rm ${A}; echo $(docker ps | grep x)'\n\
+         ExecStart=/usr/bin/docker run --name x-%i -p ${IP}:80:80 \\\n  -v /d -e K=\\x41 img $D\nTimeoutStopSec=1min 5s\n\
+         LimitNOFILE=1:2\nExecStop=/bin/kill $MAINPID\n[X-Fleet]\nConflicts=u@[1-9]*.service\n\
+         MachineMetadata=\"a=b\" \"c=d\"\nMachineOf=o.service\n",
     ),
     ("Procfile", "web: run --it\n# note\nworker: a && b\n"),
     (

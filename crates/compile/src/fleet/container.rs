@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{ConfigMapEnvSource, EnvFromSource, EnvVar};
 use super::{
     host,
     plan::Docker,
-    text::{Fact, Part as Piece, Word, is_name},
+    text::{CLOSE, Fact, OPEN, Part as Piece, Word, is_name},
     unit::Service,
 };
 use crate::{
@@ -30,8 +30,8 @@ pub enum Outcome {
 pub fn read(line: &Docker, service: &Service, directory: &Path, name: &str, found: &mut Findings) -> Outcome {
     let (words, files) = prepared(line, service, directory, found);
     let env: BTreeMap<String, String> =
-        service.variables.known.iter().map(|(k, v)| (k.clone(), v.kubernetes())).collect();
-    let texts: Vec<String> = words.iter().map(Word::kubernetes).collect();
+        service.variables.known.iter().map(|(k, v)| (k.clone(), v.docker())).collect();
+    let texts: Vec<String> = words.iter().map(Word::docker).collect();
     let unknown = words.iter().any(|w| w.facts().next().is_some());
     let mut run = match docker_run::parse(&texts, Context { directory, env: &env }) {
         Ok(run) => run,
@@ -43,7 +43,7 @@ pub fn read(line: &Docker, service: &Service, directory: &Path, name: &str, foun
             return Outcome::Wrong;
         }
     };
-    if run.image.contains("$(") || run.part.container.command.iter().flatten().any(|c| c.starts_with("$(")) {
+    if run.image.contains(OPEN) || run.part.container.command.iter().flatten().any(|c| c.starts_with(OPEN)) {
         return Outcome::Machine;
     }
     for warning in std::mem::take(&mut run.warnings) {
@@ -53,6 +53,7 @@ pub fn read(line: &Docker, service: &Service, directory: &Path, name: &str, foun
     run.part.container.name = name.into();
     host_paths(&mut run, line, found);
     run.finish_container();
+    named(&mut run);
     facts(&mut run, &words, line, found);
     if !files.is_empty() {
         let source = |name: &String| EnvFromSource {
@@ -139,13 +140,13 @@ fn without_address(word: &Word) -> Word {
     word.clone()
 }
 
-/// `web-$(UNIT_HOST_NAME)` without what is not known.
+/// A text without what only the machine knows.
 fn without_facts(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
-    while let Some((before, after)) = rest.split_once("$(") {
+    while let Some((before, after)) = rest.split_once(OPEN) {
         out.push_str(before);
-        rest = after.split_once(')').map_or("", |(_, rest)| rest);
+        rest = after.split_once(CLOSE).map_or("", |(_, rest)| rest);
     }
     out + rest
 }
@@ -153,11 +154,21 @@ fn without_facts(text: &str) -> String {
 /// A path of the machine cannot hold what only the machine knows.
 fn host_paths(run: &mut Run, line: &Docker, found: &mut Findings) {
     for volume in run.part.pod.volumes.iter_mut().flatten() {
-        if let Some(host) = volume.host_path.as_mut().filter(|h| h.path.contains("$(")) {
+        if let Some(host) = volume.host_path.as_mut().filter(|h| h.path.contains(OPEN)) {
             let path = without_facts(&host.path);
-            found.warn(&line.at, format!("the mounted path {} is {path} on every machine", host.path));
+            found.warn(&line.at, format!("the mounted path is {path} on every machine"));
             host.path = path;
         }
+    }
+}
+
+/// Writes what only the node knows as Kubernetes does.
+fn named(run: &mut Run) {
+    let container = &mut run.part.container;
+    let texts = container.command.iter_mut().chain(&mut container.args).flatten();
+    let values = container.env.iter_mut().flatten().filter_map(|e| e.value.as_mut());
+    for text in texts.chain(values) {
+        *text = text.replace(OPEN, "$(").replace(CLOSE, ")");
     }
 }
 

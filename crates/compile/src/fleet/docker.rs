@@ -116,6 +116,7 @@ fn unwrapped(words: &[Word]) -> &[Word] {
             "nice" => skip(&["-n"], false),
             "ionice" => skip(&["-c", "-n"], false),
             "timeout" => skip(&["-s", "-k"], false) + 1,
+            "flock" => skip(&["-w", "--timeout", "-E"], false) + 1,
             _ => return rest,
         };
         match rest.get(at..).filter(|r| !r.is_empty()) {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use k8s_openapi::api::core::v1::{ExecAction, LifecycleHandler};
+use k8s_openapi::api::core::v1::{EnvVar, ExecAction, LifecycleHandler};
 use serde_json::Value;
 use yado_types::labels;
 
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     diagnostic::Findings,
     docker_run::Run,
-    workload::{Kind, Update, Workload, known_ports, name::sanitised, pod::Part},
+    workload::{Kind, Port, Update, Workload, known_ports, name::sanitised, pod::Part},
 };
 
 /// A unit, and what its lines come to.
@@ -154,6 +154,7 @@ impl Set<'_> {
         claims.sort_by(|a, b| a.name.cmp(&b.name));
         claims.dedup_by(|a, b| a.name == b.name);
         pull_policy(one, &mut part);
+        self.linked(one, &mut part, found);
         self.before(one, &mut part, found);
         around(one, &mut part, found);
         part.pod.affinity = self.affinity(one, found);
@@ -191,11 +192,7 @@ impl Set<'_> {
         let Settings { app, .. } = self.settings;
         let mut ports = Vec::new();
         if let Process::Container(run) = &one.main {
-            ports.clone_from(&run.ports);
-            if ports.is_empty() {
-                let known = known_ports::of_image(&run.image).iter();
-                ports.extend(known.map(|p| crate::workload::Port::new(*p, *p, "TCP")));
-            }
+            ports = listened(run);
         }
         let on_host = part.pod.host_network == Some(true);
         let unit = BTreeMap::from([(labels::UNIT.to_string(), one.unit.name.full().to_string())]);
@@ -256,6 +253,34 @@ impl Set<'_> {
             claims: run.claims.clone(),
             ..Workload::default()
         }
+    }
+
+    /// The variables of `--link`, which a variable of the container's own replaces.
+    fn linked(&self, one: &Read, part: &mut Part, found: &mut Findings) {
+        let Process::Container(run) = &one.main else { return };
+        let own = run.name.as_deref().unwrap_or(&one.object);
+        let mut variables = Vec::new();
+        for (container, alias) in &run.links {
+            let target = self.units.iter().flat_map(Read::runs_of).find(|r| r.name.as_ref() == Some(container));
+            let Some(target) = target else {
+                let sentence = format!("no unit here runs a container {container}, so nothing answers as {alias}");
+                found.warn(&one.unit.at, sentence);
+                continue;
+            };
+            let ports = listened(target);
+            // What only the node knows of the other container, nobody knows here.
+            let env = target.env.iter().filter(|(_, v)| !v.contains(super::text::OPEN));
+            let env = env.map(|(k, v)| (k.as_str(), v.as_str()));
+            variables.extend(crate::links::variables(own, alias, &ports, env));
+        }
+        let env = part.container.env.get_or_insert_default();
+        variables.retain(|(name, _)| env.iter().all(|e| e.name != *name));
+        env.extend(variables.into_iter().map(|(name, value)| EnvVar {
+            name,
+            value: Some(super::text::literal(&value)),
+            value_from: None,
+        }));
+        part.container.env = part.container.env.take().filter(|e| !e.is_empty());
     }
 
     /// What has to end before the main process starts.
@@ -388,6 +413,14 @@ impl Set<'_> {
         };
         place::affinity(fleet, &placement)
     }
+}
+
+/// What a container listens on, as far as its flags or its image's name say.
+fn listened(run: &Run) -> Vec<Port> {
+    if !run.ports.is_empty() {
+        return run.ports.clone();
+    }
+    known_ports::of_image(&run.image).iter().map(|p| Port::new(*p, *p, "TCP")).collect()
 }
 
 /// The images of a unit are pulled where they are missing; those that a line pulls, at each start.

@@ -115,7 +115,7 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
         for action in docker::actions(&command.words, &service.variables) {
             match action {
                 Action::Run(words) => runs.push(Docker::new(command, words)),
-                Action::Host(_) => plan.before.push(Step::Program(told(command, found))),
+                Action::Host(_) => plan.before.push(Step::Program(command.clone())),
                 other => plan.note(other, command),
             }
         }
@@ -140,7 +140,7 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
         for action in docker::actions(&command.words, &service.variables) {
             match action {
                 Action::Exec(_, words) => plan.inside.push(words),
-                Action::Host(_) => plan.after.push(told(command, found)),
+                Action::Host(_) => plan.after.push(command.clone()),
                 Action::Run(words) => plan.beside.push(Docker::new(command, words)),
                 other => plan.note(other, command),
             }
@@ -151,13 +151,14 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
         for action in docker::actions(&command.words, &service.variables) {
             match action {
                 Action::Host(_) if is_kill(command) => {}
-                Action::Host(_) if late => plan.cleanup.push(told(command, found)),
-                Action::Host(_) => plan.stop.push(told(command, found)),
+                Action::Host(_) if late => plan.cleanup.push(command.clone()),
+                Action::Host(_) => plan.stop.push(command.clone()),
                 Action::Stop(seconds) => plan.patience = Some(seconds),
                 other => plan.note(other, command),
             }
         }
     }
+    tell(&mut plan, found);
     plan
 }
 
@@ -174,7 +175,7 @@ impl Plan {
                     self.main = Main::Container(Docker::new(command, words));
                 }
                 Action::Start(name) => attached = Some(name),
-                Action::Host(_) => self.main = Main::Program(told(command, found)),
+                Action::Host(_) => self.main = Main::Program(command.clone()),
                 other => self.note(other, command),
             }
         }
@@ -213,13 +214,31 @@ impl Plan {
     }
 }
 
-/// A program of the machine; one that calls Docker there is told of.
-fn told(command: &Command, found: &mut Findings) -> Command {
-    if docker::calls_docker(&command.words) {
-        let sentence = "this is more than a plain docker command, so it runs on the machine as it is, where Docker has to be";
-        found.warn(&command.at, sentence);
+/// Tells of programs of the machine that call Docker there. Beside a container they are left out: Docker does not know
+/// the containers of Pods.
+fn tell(plan: &mut Plan, found: &mut Findings) {
+    let calls = |command: &Command| docker::calls_docker(&command.words);
+    if !matches!(plan.main, Main::Container(_)) {
+        let before = plan.before.iter().filter_map(|s| if let Step::Program(c) = s { Some(c) } else { None });
+        let main = if let Main::Program(command) = &plan.main { Some(command) } else { None };
+        let all = before.chain(main).chain(&plan.after).chain(&plan.stop).chain(&plan.cleanup);
+        for command in all.filter(|c| calls(c)) {
+            let sentence = "this is more than a plain docker command, so it runs on the machine as it is, where Docker has to be";
+            found.warn(&command.at, sentence);
+        }
+        return;
     }
-    command.clone()
+    let mut left_out = |command: &Command| {
+        if calls(command) {
+            let sentence = "this is more than a plain docker command and is left out: Docker does not know the containers here";
+            found.warn(&command.at, sentence);
+        }
+        !calls(command)
+    };
+    plan.before.retain(|step| if let Step::Program(command) = step { left_out(command) } else { true });
+    plan.after.retain(&mut left_out);
+    plan.stop.retain(&mut left_out);
+    plan.cleanup.retain(&mut left_out);
 }
 
 /// `kill $MAINPID`, which is how Pods are stopped anyway.

@@ -4,6 +4,11 @@ use std::collections::BTreeMap;
 
 use super::name::UnitName;
 
+/// Before the name of what only the node knows: a character that no text has.
+pub const OPEN: &str = "\u{e000}";
+/// Behind it.
+pub const CLOSE: &str = "\u{e001}";
+
 /// What only the node can say.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fact {
@@ -68,6 +73,19 @@ impl Word {
             match part {
                 Part::Known(known) => text.push_str(&literal(known)),
                 Part::Node(fact) => text.push_str(&format!("$({})", fact.variable())),
+            }
+        }
+        text
+    }
+
+    /// The word for the reader of Docker's commands, which knows of no variables: what only the node knows stands
+    /// between [`OPEN`] and [`CLOSE`].
+    pub fn docker(&self) -> String {
+        let mut text = String::new();
+        for part in &self.0 {
+            match part {
+                Part::Known(known) => text.push_str(known),
+                Part::Node(fact) => text.extend([OPEN, fact.variable(), CLOSE]),
             }
         }
         text

@@ -8,6 +8,7 @@ mod compose;
 mod corpus;
 mod described;
 mod dev;
+mod fleet;
 mod flow;
 mod kubectl;
 mod lives;
