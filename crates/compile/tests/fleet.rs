@@ -225,7 +225,7 @@ fn c14_ports_and_names() {
             Service web-public: "LoadBalancer" [{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":8000}]
             Ingress web: "p.localhost"
             Service web: [{"name":"tcp-8000","port":8000,"protocol":"TCP","targetPort":8000},{"name":"tcp-9000","port":9000,"protocol":"TCP","targetPort":9000}]
-            Deployment web: "{\"db\":\"started\"}"
+            Deployment web: "{\"db\":\"started\"}" [{"name":"DATABASE_NAME","value":"/web/database"},{"name":"DATABASE_PORT","value":"tcp://database:3306"},{"name":"DATABASE_PORT_3306_TCP","value":"tcp://database:3306"},{"name":"DATABASE_PORT_3306_TCP_ADDR","value":"database"},{"name":"DATABASE_PORT_3306_TCP_PORT","value":"3306"},{"name":"DATABASE_PORT_3306_TCP_PROTO","value":"tcp"}]
         "#]],
     );
 }

@@ -261,9 +261,11 @@ impl Set<'_> {
         let own = run.name.as_deref().unwrap_or(&one.object);
         let mut variables = Vec::new();
         for (container, alias) in &run.links {
-            let target = self.units.iter().flat_map(Read::runs_of).find(|r| r.name.as_ref() == Some(container));
+            let target =
+                self.units.iter().flat_map(Read::runs_of).find(|r| r.name.as_ref() == Some(container));
             let Some(target) = target else {
-                let sentence = format!("no unit here runs a container {container}, so nothing answers as {alias}");
+                let sentence =
+                    format!("no unit here runs a container {container}, so nothing answers as {alias}");
                 found.warn(&one.unit.at, sentence);
                 continue;
             };
