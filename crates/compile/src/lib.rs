@@ -1,13 +1,14 @@
 //! Descriptions in, Kubernetes objects out.
 //!
 //! A front end reads one format and its mistakes: [`appfile`] (HCL, with the applications it depends on), [`compose`],
-//! [`procfile`], [`manifest`] (Kubernetes' own YAML and JSON). What an application becomes is written once, in
-//! [`workload`]. A back end writes the objects out: [`output`] as YAML files that a reader and `kubectl` understand.
-//! The objects are the only model of an app that is passed on; nobody downstream sees an Appfile.
+//! [`fleet`] (systemd's units), [`procfile`], [`manifest`] (Kubernetes' own YAML and JSON). What an application becomes
+//! is written once, in [`workload`]. A back end writes the objects out: [`output`] as YAML files that a reader and
+//! `kubectl` understand. The objects are the only model of an app that is passed on; nobody downstream sees an Appfile.
 //!
 //! ```text
 //! Appfile ──┐
 //! compose ──┤
+//! units ────┤
 //! Procfile ─┼─> workload ──> objects ──> .yado/compiled/*.yaml
 //! YAML ─────┘  (passes by)
 //! ```

@@ -97,7 +97,10 @@ impl Word {
         for part in &self.0 {
             match part {
                 Part::Known(known) => text.push_str(&quoted(known)),
-                Part::Node(Fact::HostName) => text.push_str("\"$(cat /proc/sys/kernel/hostname)\""),
+                // A Pod may have a host name of its own.
+                Part::Node(Fact::HostName) => {
+                    text.push_str("\"${UNIT_HOST_NAME:-$(cat /proc/sys/kernel/hostname)}\"");
+                }
                 Part::Node(Fact::MachineId) => text.push_str("\"$(cat /etc/machine-id)\""),
                 Part::Node(Fact::BootId) => text.push_str("\"$(tr -d - </proc/sys/kernel/random/boot_id)\""),
                 Part::Node(Fact::Kernel) => text.push_str("\"$(cat /proc/sys/kernel/osrelease)\""),
