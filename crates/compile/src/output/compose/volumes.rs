@@ -48,60 +48,14 @@ impl Writer<'_> {
             all.volumes.push(with_options(&claim.claim_name, mount));
         } else if let Some(host) = &volume.host_path {
             all.volumes.push(bind(&host.path, host.type_.as_deref(), mount));
-        } else if let Some(empty) = &volume.empty_dir {
-            let size = empty.size_limit.as_ref().map(|q| memory(&q.0));
-            let in_memory = empty.medium.as_deref() == Some("Memory");
-            let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
-            let users = containers
-                .filter(|c| c.volume_mounts.iter().flatten().any(|m| m.name == volume.name))
-                .count();
-            match (in_memory, size) {
-                (true, Some(size)) if mount.mount_path == "/dev/shm" => all.shm_size = Some(size),
-                (true, size) => {
-                    let mut long = json!({"type": "tmpfs", "target": mount.mount_path});
-                    if mount.read_only == Some(true) {
-                        long["read_only"] = true.into();
-                    }
-                    if let Some(size) = size {
-                        long["tmpfs"] = json!({"size": size});
-                    }
-                    all.volumes.push(long);
-                }
-                (false, _) if users > 1 => {
-                    let name = format!("{}-{}", shape.service, volume.name);
-                    self.volumes.insert(name.clone(), Value::Null);
-                    all.volumes.push(with_options(&name, mount));
-                }
-                (false, _) if mount.read_only == Some(true) => {
-                    all.volumes
-                        .push(json!({"type": "volume", "target": mount.mount_path, "read_only": true}));
-                }
-                (false, _) => all.volumes.push(mount.mount_path.clone().into()),
-            }
+        } else if volume.empty_dir.is_some() {
+            self.empty_dir(shape, pod, volume, mount, all);
         } else if let Some(secret) = &volume.secret {
             self.secret_volume(secret, mount, all);
         } else if let Some(map) = &volume.config_map {
             self.config_volume(map, mount, all);
-        } else if let Some(projected) = &volume.projected {
-            for source in projected.sources.iter().flatten() {
-                if let Some(secret) = &source.secret {
-                    let whole = SecretVolumeSource {
-                        secret_name: Some(secret.name.clone()),
-                        items: secret.items.clone(),
-                        ..SecretVolumeSource::default()
-                    };
-                    self.secret_volume(&whole, mount, all);
-                } else if let Some(map) = &source.config_map {
-                    let whole = ConfigMapVolumeSource {
-                        name: map.name.clone(),
-                        items: map.items.clone(),
-                        ..ConfigMapVolumeSource::default()
-                    };
-                    self.config_volume(&whole, mount, all);
-                } else {
-                    self.warn(shape, format!("a source of volume {} is left out", volume.name));
-                }
-            }
+        } else if volume.projected.is_some() {
+            self.projected(shape, volume, mount, all);
         } else if let Some(nfs) = &volume.nfs {
             let options =
                 format!("addr={}{}", nfs.server, if nfs.read_only == Some(true) { ",ro" } else { "" });
@@ -119,6 +73,67 @@ impl Writer<'_> {
                 shape,
                 format!("volume {} is left out, as compose has no word for its kind", volume.name),
             );
+        }
+    }
+
+    fn empty_dir(
+        &mut self,
+        shape: &Shape,
+        pod: &PodSpec,
+        volume: &Volume,
+        mount: &VolumeMount,
+        all: &mut Mounts,
+    ) {
+        let Some(empty) = &volume.empty_dir else { return };
+        let size = empty.size_limit.as_ref().map(|q| memory(&q.0));
+        let in_memory = empty.medium.as_deref() == Some("Memory");
+        let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
+        let users =
+            containers.filter(|c| c.volume_mounts.iter().flatten().any(|m| m.name == volume.name)).count();
+        match (in_memory, size) {
+            (true, Some(size)) if mount.mount_path == "/dev/shm" => all.shm_size = Some(size),
+            (true, size) => {
+                let mut long = json!({"type": "tmpfs", "target": mount.mount_path});
+                if mount.read_only == Some(true) {
+                    long["read_only"] = true.into();
+                }
+                if let Some(size) = size {
+                    long["tmpfs"] = json!({"size": size});
+                }
+                all.volumes.push(long);
+            }
+            (false, _) if users > 1 => {
+                let name = format!("{}-{}", shape.service, volume.name);
+                self.volumes.insert(name.clone(), Value::Null);
+                all.volumes.push(with_options(&name, mount));
+            }
+            (false, _) if mount.read_only == Some(true) => {
+                all.volumes.push(json!({"type": "volume", "target": mount.mount_path, "read_only": true}));
+            }
+            (false, _) => all.volumes.push(mount.mount_path.clone().into()),
+        }
+    }
+
+    fn projected(&mut self, shape: &Shape, volume: &Volume, mount: &VolumeMount, all: &mut Mounts) {
+        let Some(projected) = &volume.projected else { return };
+        for source in projected.sources.iter().flatten() {
+            if let Some(secret) = &source.secret {
+                let whole = SecretVolumeSource {
+                    secret_name: Some(secret.name.clone()),
+                    items: secret.items.clone(),
+                    ..SecretVolumeSource::default()
+                };
+                self.secret_volume(&whole, mount, all);
+            } else if let Some(map) = &source.config_map {
+                let whole = ConfigMapVolumeSource {
+                    name: map.name.clone(),
+                    items: map.items.clone(),
+                    ..ConfigMapVolumeSource::default()
+                };
+                self.config_volume(&whole, mount, all);
+            } else {
+                self.warn(shape, format!("a source of volume {} is left out", volume.name));
+            }
         }
     }
 
