@@ -307,5 +307,5 @@ pub(crate) async fn run(global: &Global, args: &ApplyArgs) -> anyhow::Result<()>
     }
     let mut text = String::new();
     outcomes.iter().for_each(|outcome| text.push_str(&format!("{outcome}\n")));
-    Ok(write!(std::io::stdout(), "{text}{}\n", Summary::of(&outcomes))?)
+    Ok(writeln!(std::io::stdout(), "{text}{}", Summary::of(&outcomes))?)
 }
