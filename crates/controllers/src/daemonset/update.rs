@@ -58,8 +58,11 @@ pub fn surplus(set: &DaemonSet, alive: &[Arc<Pod>], hash: &str, now: Timestamp) 
     surplus
 }
 
-/// One node's Pod of today's template and one of an earlier; `None` where there are more, which is mended first.
-fn pair<'a>(pods: &'a [Arc<Pod>], hash: &str) -> Option<(Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>)> {
+/// A Pod of today's template and one of an earlier, as far as they are there.
+type Pair<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
+
+/// The Pods of one node; `None` where there are more of a kind than one, which is mended first.
+fn pair<'a>(pods: &'a [Arc<Pod>], hash: &str) -> Option<Pair<'a>> {
     let (mut new, mut old) = (None, None);
     for pod in pods.iter().filter(|p| !is_terminating(p)) {
         let place = if is_updated(pod, hash) { &mut new } else { &mut old };

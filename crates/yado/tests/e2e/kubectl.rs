@@ -7,7 +7,7 @@ use crate::cluster::Cluster;
 
 /// What is run and what its output must hold. `!` before an expectation means it must not; `^` before a command
 /// means it must fail.
-type Row = (&'static str, &'static [&'static str]);
+pub type Row = (&'static str, &'static [&'static str]);
 
 /// Words, with `'…'` kept together.
 fn words(line: &str) -> Vec<String> {
@@ -23,7 +23,7 @@ fn words(line: &str) -> Vec<String> {
     words
 }
 
-fn check(cluster: &Cluster, rows: &[Row]) {
+pub fn check(cluster: &Cluster, rows: &[Row]) {
     let mut failures = Vec::new();
     for (line, expect) in rows {
         let (fails, line) = line.strip_prefix('^').map_or((false, *line), |l| (true, l));

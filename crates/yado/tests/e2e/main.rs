@@ -10,6 +10,7 @@ mod described;
 mod dev;
 mod fleet;
 mod flow;
+mod kinds;
 mod kubectl;
 mod lives;
 mod network;

@@ -1,0 +1,281 @@
+//! What runs Pods besides Deployments, persistent volumes, and waiting for other components, with `kubectl`.
+
+use crate::cluster::Cluster;
+use crate::kubectl::check;
+
+const CONTROLLER: &str = r#"
+apiVersion: v1
+kind: ReplicationController
+metadata: {name: old}
+spec:
+  replicas: 2
+  template:
+    metadata: {labels: {app: old}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sleep, "1000"]}]
+"#;
+const DAEMON_SET: &str = r#"
+apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: agent}
+spec:
+  selector: {matchLabels: {app: agent}}
+  template:
+    metadata: {labels: {app: agent}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sleep, "1000"]}]
+"#;
+const JOBS: &str = r#"
+apiVersion: batch/v1
+kind: Job
+metadata: {name: three}
+spec:
+  completions: 3
+  parallelism: 2
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [echo, counted]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: indexed}
+spec:
+  completions: 2
+  completionMode: Indexed
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sh, -c, "echo index $JOB_COMPLETION_INDEX"]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: broken}
+spec:
+  backoffLimit: 0
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: ["false"]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: brief}
+spec:
+  ttlSecondsAfterFinished: 0
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: ["true"]}]
+"#;
+
+#[test]
+fn k42_replication_controllers_daemon_sets_and_jobs_run() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    cluster.apply(CONTROLLER);
+    cluster.apply(DAEMON_SET);
+    cluster.apply(JOBS);
+    check(
+        &cluster,
+        &[
+            ("wait --for=jsonpath={.status.readyReplicas}=2 rc/old --timeout=60s", &["condition met"]),
+            ("get rc old", &["DESIRED", "CURRENT", "READY", "2"]),
+            (
+                "describe rc old",
+                &["2 current / 2 desired", "2 Running", "SuccessfulCreate", "Created pod: old-"],
+            ),
+            ("scale rc old --replicas=1", &["scaled"]),
+            ("wait --for=jsonpath={.status.replicas}=1 rc/old --timeout=60s", &["condition met"]),
+            ("delete rc old --timeout=60s", &["\"old\" deleted"]),
+            ("wait --for=delete pod -l app=old --timeout=60s", &[]),
+            ("rollout status daemonset/agent --timeout=60s", &["successfully rolled out"]),
+            ("get ds agent", &["DESIRED", "NODE SELECTOR", "<none>"]),
+            ("describe ds agent", &["Desired Number of Nodes Scheduled: 1", "Created pod: agent-"]),
+            ("get pods -l app=agent -o wide", &["1/1", "Running", "node-1"]),
+            ("set env ds/agent A=b", &["env updated"]),
+            ("rollout status daemonset/agent --timeout=60s", &["successfully rolled out"]),
+            ("rollout history daemonset/agent", &["REVISION", "1", "2"]),
+            ("get controllerrevisions", &["CONTROLLER", "REVISION", "daemonset.apps/agent"]),
+            ("rollout undo daemonset/agent", &["rolled back"]),
+            ("rollout status daemonset/agent --timeout=60s", &["successfully rolled out"]),
+            ("rollout history daemonset/agent", &["2", "3"]),
+            ("set env ds/agent --list", &["!A=b"]),
+            ("rollout restart daemonset/agent", &["restarted"]),
+            ("rollout status daemonset/agent --timeout=60s", &["successfully rolled out"]),
+            ("label node node-1 busy=yes", &["labeled"]),
+            (
+                "patch ds agent -p '{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":{\"busy\":\"no\"}}}}}'",
+                &["patched"],
+            ),
+            ("wait --for=delete pod -l app=agent --timeout=60s", &[]),
+            ("label node node-1 busy=no --overwrite", &["labeled"]),
+            ("wait --for=jsonpath={.status.numberReady}=1 ds/agent --timeout=60s", &["condition met"]),
+            ("delete ds agent --timeout=60s", &["\"agent\" deleted"]),
+        ],
+    );
+    check(
+        &cluster,
+        &[
+            (
+                "wait --for=condition=complete job/three job/indexed --timeout=60s",
+                &["job.batch/three condition met"],
+            ),
+            ("get jobs", &["STATUS", "COMPLETIONS", "DURATION", "Complete", "3/3"]),
+            ("describe job three", &["3 Succeeded", "Created pod: three-", "Completed", "Job completed"]),
+            ("logs job/three", &["counted"]),
+            ("get pods -l job-name=three", &["Completed"]),
+            ("logs -l batch.kubernetes.io/job-completion-index=1", &["index 1"]),
+            ("get job indexed -o jsonpath={.status.completedIndexes}", &["0,1"]),
+            ("wait --for=condition=failed job/broken --timeout=60s", &["condition met"]),
+            ("describe job broken", &["1 Failed", "BackoffLimitExceeded"]),
+            ("wait --for=delete job/brief --timeout=60s", &[]),
+            ("create job once --image=busybox -- sh -c 'echo once'", &["job.batch/once created"]),
+            ("wait --for=condition=complete job/once --timeout=60s", &["condition met"]),
+            ("logs job/once", &["once"]),
+            ("delete jobs --all --timeout=60s", &["\"three\" deleted"]),
+            ("wait --for=delete pod --all --timeout=60s", &[]),
+            ("get pods", &["No resources found"]),
+        ],
+    );
+}
+
+const CLAIM: &str = r#"
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: data}
+spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 100Mi}}}
+"#;
+const WRITER: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: busybox
+    imagePullPolicy: Never
+    command: [sh, -c, "COMMAND; exec sleep 1000"]
+    volumeMounts: [{name: data, mountPath: /data}]
+  volumes: [{name: data, persistentVolumeClaim: {claimName: data}}]
+"#;
+
+#[test]
+fn claims_get_a_directory_that_outlives_pods_and_goes_with_them() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    let pod = |name: &str, command: &str| {
+        cluster.apply(&WRITER.replace("NAME", name).replace("COMMAND", command));
+    };
+    cluster.apply(CLAIM);
+    check(
+        &cluster,
+        &[
+            ("get pvc data", &["Pending", "local"]),
+            ("describe pvc data", &["waiting for first consumer to be created before binding"]),
+        ],
+    );
+    pod("writer", "echo kept > /data/file");
+    check(
+        &cluster,
+        &[
+            ("wait --for=condition=Ready pod/writer --timeout=60s", &["condition met"]),
+            ("get pvc data", &["Bound", "pvc-", "100Mi", "RWO", "local"]),
+            ("get pv", &["pvc-", "100Mi", "RWO", "Delete", "Bound", "default/data", "local"]),
+            ("describe pvc data", &["ProvisioningSucceeded", "Used By:       writer"]),
+            ("delete pvc data --wait=false", &["deleted"]),
+            ("get pvc data", &["Terminating"]),
+            ("exec writer -- cat /data/file", &["kept"]),
+            ("delete pod writer --timeout=60s", &["deleted"]),
+            ("wait --for=delete pvc/data --timeout=60s", &[]),
+            ("wait --for=delete pv --all --timeout=60s", &[]),
+            ("get pv", &["No resources found"]),
+        ],
+    );
+    let volumes = || std::fs::read_dir(cluster.data.path().join("volumes")).map(Iterator::count).unwrap_or(0);
+    assert_eq!(volumes(), 0, "the directory went with the volume");
+    cluster.apply(CLAIM);
+    pod("first", "echo again > /data/file");
+    check(
+        &cluster,
+        &[
+            ("wait --for=condition=Ready pod/first --timeout=60s", &["condition met"]),
+            ("delete pod first --timeout=60s", &["deleted"]),
+            (
+                "patch pvc data -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}}'",
+                &["patched"],
+            ),
+            ("wait --for=jsonpath={.status.capacity.storage}=1Gi pvc/data --timeout=60s", &["condition met"]),
+        ],
+    );
+    pod("second", "true");
+    check(
+        &cluster,
+        &[
+            ("wait --for=condition=Ready pod/second --timeout=60s", &["condition met"]),
+            ("exec second -- cat /data/file", &["again"]),
+        ],
+    );
+    assert_eq!(volumes(), 1);
+}
+
+const SHOP: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+  labels: {app.kubernetes.io/name: shop, app.kubernetes.io/component: web}
+  annotations: {yado.dev/depends-on: '{"db":"healthy","migrate":"completed"}'}
+spec:
+  containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sleep, "1000"]}]
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: db
+  labels: {app.kubernetes.io/name: shop, app.kubernetes.io/component: db}
+spec:
+  containers:
+  - name: c
+    image: busybox
+    imagePullPolicy: Never
+    command: [sleep, "1000"]
+    readinessProbe: {exec: {command: [test, -e, /tmp/ready]}, periodSeconds: 1}
+"#;
+const MIGRATE: &str = r#"
+apiVersion: batch/v1
+kind: Job
+metadata: {name: migrate}
+spec:
+  template:
+    metadata: {labels: {app.kubernetes.io/name: shop, app.kubernetes.io/component: migrate}}
+    spec:
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: ["true"]}]
+"#;
+
+#[test]
+fn pods_start_after_what_they_depend_on() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    cluster.apply(SHOP);
+    check(
+        &cluster,
+        &[
+            ("wait --for=jsonpath={.status.phase}=Running pod/db --timeout=60s", &["condition met"]),
+            ("wait --for=condition=PodScheduled=False pod/web --timeout=60s", &["condition met"]),
+            (
+                "describe pod web",
+                &[
+                    "Pending",
+                    "waits for db to be healthy and for migrate to complete (there is no Pod of it)",
+                ],
+            ),
+            ("exec db -- touch /tmp/ready", &[]),
+            ("wait --for=condition=Ready pod/db --timeout=60s", &["condition met"]),
+            ("get pod web", &["Pending"]),
+        ],
+    );
+    cluster.apply(MIGRATE);
+    check(&cluster, &[("wait --for=condition=Ready pod/web --timeout=60s", &["condition met"])]);
+}
