@@ -85,7 +85,8 @@ pub fn is_compose(path: &Path) -> bool {
 ///
 /// As [`load`], and what cannot be carried out.
 pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
-    options.events.tell(&Event::Loading { path: path.into() });
+    let file = if path.is_dir() { find(path) } else { None };
+    options.events.tell(&Event::Loading { path: file.unwrap_or_else(|| path.into()) });
     lower::lower(&load(path, options)?, options)
 }
 

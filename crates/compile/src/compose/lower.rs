@@ -66,6 +66,9 @@ pub fn lower(project: &Project, options: &Options) -> Result<Compiled, Diagnosti
     Ok(compiled)
 }
 
+/// The group of Namespaces in the output: the first file by name, since `kubectl apply -f DIR` goes by names.
+const NAMESPACES_GROUP: &str = "00-namespaces";
+
 struct Lowering<'a> {
     project: &'a Project,
     options: &'a Options,
@@ -87,7 +90,7 @@ impl<'a> Lowering<'a> {
             "kind": "Namespace",
             "metadata": {"name": self.names.namespace, "labels": self.labels()},
         });
-        self.push(&self.names.app.clone(), namespace);
+        self.push(NAMESPACES_GROUP, namespace);
         self.files();
         for claim in self.volumes.claims(self.labels(), &self.names.namespace) {
             self.push(&self.names.app.clone(), claim);

@@ -114,7 +114,7 @@ impl Lowering<'_> {
         let namespace = shared_namespace(network);
         let project = self.project;
         let place = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
-        self.push(&self.names.app.clone(), place);
+        self.push(super::NAMESPACES_GROUP, place);
         for service in project.services.values() {
             let Some(attachment) = service.networks.get(key) else { continue };
             let own = self.names.of(&service.name).clone();
