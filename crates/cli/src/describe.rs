@@ -5,12 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
 use yado_compile::{Compiled, Diagnostics, Event, Events, Options};
 
 use crate::{args::SourceArgs, progress::Progress};
 
-mod dotenv;
 pub(crate) mod elsewhere;
 
 /// A compiled description, and where files made from it belong.
@@ -42,7 +40,8 @@ pub async fn describe(args: &SourceArgs, telling: Telling, progress: &Progress) 
     let (path, overrides) = chosen(args)?;
     let found = elsewhere::find(&path).await?;
     let options = Options {
-        env: environment(&args.env_files)?,
+        env: yado_compile::compose::variables(environment(), &args.env_files)?,
+        dot_env: args.env_files.is_empty(),
         overrides,
         profiles: args.profiles.clone(),
         project: args.project.clone(),
@@ -76,19 +75,10 @@ fn chosen(args: &SourceArgs) -> anyhow::Result<(PathBuf, Vec<PathBuf>)> {
     Ok((first.clone(), rest.to_vec()))
 }
 
-/// The variables a description is filled in with: the environment, and beneath it the files.
-fn environment(files: &[PathBuf]) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut variables = BTreeMap::new();
-    for file in files {
-        let text = std::fs::read_to_string(file)
-            .with_context(|| format!("--env-file {} cannot be read", file.display()))?;
-        let read = dotenv::read(&text);
-        let at = |line: usize| crate::Usage(format!("{}:{line}: is not NAME=VALUE", file.display()));
-        variables.extend(read.map_err(at)?);
-    }
+/// The variables that are text, as all that a description can name are.
+fn environment() -> BTreeMap<String, String> {
     let text = |text: std::ffi::OsString| text.into_string().ok();
-    variables.extend(std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))));
-    Ok(variables)
+    std::env::vars_os().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
 }
 
 /// Says the stages in Otto's words.

@@ -25,11 +25,14 @@ mod service;
 mod template;
 mod units;
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     Compiled, Event, Options,
-    diagnostic::{Diagnostic, Diagnostics},
+    diagnostic::{Diagnostic, Diagnostics, Findings},
     source::Source,
     yaml,
 };
@@ -135,11 +138,30 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
 
 /// The caller's variables over those in `.env`.
 fn environment(directory: &Path, options: &Options, loader: &mut Loader) -> Environment {
-    let mut all: Environment = options.env.clone();
     let file = directory.join(".env");
-    if file.is_file() {
-        let lookup = |name: &str| options.env.get(name).cloned();
-        for (name, value) in dotenv::read_file(&file, &lookup, &mut loader.found) {
+    let files = if options.dot_env && file.is_file() { vec![file] } else { Vec::new() };
+    laid_over(&options.env, &files, &mut loader.found)
+}
+
+/// `env` over the variables in `files`, of which a later one wins over those before it.
+///
+/// # Errors
+///
+/// [`Diagnostics`] where a file cannot be read, or has lines that are no `NAME=VALUE`.
+pub fn variables(
+    env: BTreeMap<String, String>,
+    files: &[PathBuf],
+) -> Result<BTreeMap<String, String>, Diagnostics> {
+    let mut found = Findings::default();
+    let all = laid_over(&env, files, &mut found);
+    found.finish()?;
+    Ok(all)
+}
+
+fn laid_over(env: &Environment, files: &[PathBuf], found: &mut Findings) -> Environment {
+    let mut all = env.clone();
+    for file in files.iter().rev() {
+        for (name, value) in dotenv::read_file(file, &|name| env.get(name).cloned(), found) {
             all.entry(name).or_insert(value);
         }
     }

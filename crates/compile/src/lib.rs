@@ -50,6 +50,8 @@ pub struct Options {
     pub domain: String,
     /// The caller's environment, for `${NAME}` in compose files and `-e NAME`.
     pub env: BTreeMap<String, String>,
+    /// Compose: whether `.env` is read beneath `env`, as it is unless the caller named other files.
+    pub dot_env: bool,
     /// Compose: files laid over the first one, in this order.
     pub overrides: Vec<PathBuf>,
     /// Compose: profiles that are on, beside those in `COMPOSE_PROFILES`.
@@ -68,6 +70,7 @@ impl Default for Options {
         Options {
             domain: "localhost".into(),
             env: BTreeMap::new(),
+            dot_env: true,
             overrides: Vec::new(),
             profiles: Vec::new(),
             project: None,

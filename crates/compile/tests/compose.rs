@@ -612,3 +612,27 @@ fn bounds_are_kept() {
     .unwrap();
     assert!(compose::load(directory.path(), &Options::default()).is_err());
 }
+
+/// As with `docker compose --env-file`: the named files stand for `.env`, the last of them wins, the caller over all.
+#[test]
+fn y18_named_files_of_variables_are_read_instead_of_dot_env() {
+    let directory = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(directory.path().join(name), text).unwrap();
+    write("compose.yaml", "services: {web: {image: 'a:${A:-none}-${B:-none}-${C:-none}'}}");
+    write(".env", "A=dot\n");
+    write("one", "B=one\nC=one\n");
+    write("two", "C=two${B:-}\n");
+    let image = |files: &[&str], env: &[(&str, &str)]| {
+        let files: Vec<_> = files.iter().map(|f| directory.path().join(f)).collect();
+        let env = env.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let env = compose::variables(env, &files).map_err(|mistakes| mistakes.to_string())?;
+        let options = Options { env, dot_env: files.is_empty(), ..Options::default() };
+        let project = compose::load(directory.path(), &options).map_err(|mistakes| mistakes.to_string())?;
+        Ok::<_, String>(project.services[0].image.clone().unwrap())
+    };
+    assert_eq!(image(&[], &[]).unwrap(), "a:dot-none-none");
+    assert_eq!(image(&["one"], &[]).unwrap(), "a:none-one-one");
+    assert_eq!(image(&["one", "two"], &[]).unwrap(), "a:none-one-two");
+    assert_eq!(image(&["one"], &[("B", "caller")]).unwrap(), "a:none-caller-one");
+    assert!(image(&["absent"], &[]).unwrap_err().contains("absent"), "a named file has to be there");
+}

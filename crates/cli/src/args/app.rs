@@ -21,7 +21,7 @@ pub struct SourceArgs {
     /// Compose and units: the project's name [default: the directory's]
     #[arg(short = 'p', long, value_name = "NAME")]
     pub project: Option<String>,
-    /// Compose: a file of NAME=VALUE lines to fill in with, instead of .env; the environment wins
+    /// A file of NAME=VALUE lines to fill in with, in compose instead of .env; the environment wins
     #[arg(long = "env-file", value_name = "FILE")]
     pub env_files: Vec<PathBuf>,
     /// Fetch dependencies that are elsewhere once more
