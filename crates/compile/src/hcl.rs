@@ -125,7 +125,11 @@ impl Mistake {
 pub(crate) fn parse(source: &Source) -> Result<Vec<Item>, Diagnostic> {
     let text = source.text.as_str();
     let json = text.trim_start_matches('\u{feff}').trim_start().starts_with('{');
-    let parsed = if json { json::parse(text) } else { parse_text(text) };
+    let parsed = match text.find('\0') {
+        Some(at) => Err(Mistake::new(at, "a character with the number 0 stands here: remove it")),
+        None if json => json::parse(text),
+        None => parse_text(text),
+    };
     parsed.map_err(|mistake| {
         let language = if json { "JSON" } else { "HCL" };
         Diagnostic::new(&source.at(mistake.at), format!("is not {language}: {}", mistake.message))
@@ -189,7 +193,8 @@ impl Parser<'_> {
         loop {
             let (at, token) = self.take()?;
             match token {
-                Token::Word(text) | Token::Text(text) => keys.push(Key { at, text }),
+                Token::Word(text) if text != "true" && text != "false" => keys.push(Key { at, text }),
+                Token::Text(text) => keys.push(Key { at, text }),
                 Token::Assign if keys.len() == 1 => {
                     let value = self.value(&keys)?;
                     return Ok(Item { keys, value, assigned: true });
@@ -208,7 +213,7 @@ impl Parser<'_> {
     fn value(&mut self, keys: &[Key]) -> Result<Node, Mistake> {
         let (at, token) = self.take()?;
         let kind = match token {
-            Token::Text(s) => Kind::String(s),
+            Token::Text(s) | Token::Heredoc(s) => Kind::String(s),
             Token::Number(n) => Kind::Number(n),
             Token::Word(word) if word == "true" || word == "false" => Kind::Bool(word == "true"),
             Token::Open => return self.object(at),
@@ -240,6 +245,11 @@ impl Parser<'_> {
         loop {
             match self.peek()?.1 {
                 Token::CloseList => break,
+                // `[1,,2]` is `[1, 2]`.
+                Token::Comma => {
+                    self.take()?;
+                    continue;
+                }
                 Token::End => return Err(Mistake::new(at, "this [ is never closed: add a ]")),
                 _ => nodes.push(self.value(keys)?),
             }
@@ -321,6 +331,19 @@ mod tests {
                 "a = <<EOF\nx\n  y\nEOF\nb = <<-E\n    one\n      two\n    E\nc = 1",
                 expect![[r#"{"a":"x\n  y\n","b":"one\n  two\n","c":1}"#]],
             ),
+            // The line that ends a text says how much indentation goes; with less of it somewhere, none does.
+            ("a = <<-E\n    x\n   y\n  E\n", expect![[r#"{"a":"  x\n y\n"}"#]]),
+            ("a = <<-E\n\tx\n\t\ty\n\t\tE\n", expect![[r#"{"a":"\tx\n\t\ty\n"}"#]]),
+            (
+                "a = <<E\r\nx\r\n\r\nE\r\nb = \"${c\r\nd}\\r\\n\"",
+                expect![[r#"{"a":"x\n\n","b":"${c\nd}\r\n"}"#]],
+            ),
+            ("a = \"${b(\"${c}\")} {d}\"", expect![[r#"{"a":"${b(\"${c}\")} {d}"}"#]]),
+            (
+                "a = [,1,,2,] b = .5 c = -.5 d = [[1],]",
+                expect![[r#"{"a":[1,2],"b":0.5,"c":-0.5,"d":[[1]]}"#]],
+            ),
+            ("/*/ a */ b = 1 /**/ c = 2", expect![[r#"{"b":1,"c":2}"#]]),
             ("\u{feff}a = 1\r\nb \"c\" = {}\r\n", expect![[r#"{"a":1,"b":{"c":{}}}"#]]),
             ("", expect!["{}"]),
             ("{\"a\": {\"b\": [1, null, -2.5, \"\\u00e9\"]}}", expect![[r#"{"a":{"b":[1,null,-2.5,"é"]}}"#]]),
@@ -364,6 +387,22 @@ mod tests {
                 expect![[r#"A:1:5: is not HCL: ' has no meaning here: strings stand in double quotes"#]],
             ),
             ("a = 0x", expect![[r#"A:1:5: is not HCL: 0x is no number"#]]),
+            ("a = 08", expect!["A:1:5: is not HCL: 08 is no number"]),
+            ("a = .", expect!["A:1:5: is not HCL: . is no number"]),
+            (
+                "a <<E\nb\nE\n {}",
+                expect![
+                    "A:1:1: is not HCL: a is followed by a text over several lines: write NAME = VALUE or NAME { ... }"
+                ],
+            ),
+            (
+                "a true {}",
+                expect!["A:1:1: is not HCL: a is followed by true: write NAME = VALUE or NAME { ... }"],
+            ),
+            (
+                "a = \"\0\"",
+                expect!["A:1:6: is not HCL: a character with the number 0 stands here: remove it"],
+            ),
             ("{\"a\": }", expect![[r#"A:1:7: is not JSON: a value has to stand here"#]]),
         ] {
             check(text, expect);

@@ -67,7 +67,8 @@ struct Reader<'a> {
     open: Option<Entry>,
 }
 
-const BLANKS: [char; 4] = [' ', '\t', '\n', '\r'];
+/// systemd's blanks, and those that come along when a line is copied from a web page: fleet trimmed them too.
+const BLANKS: fn(char) -> bool = char::is_whitespace;
 
 impl Reader<'_> {
     fn line(&mut self, number: usize, line: &str) {
@@ -109,7 +110,13 @@ impl Reader<'_> {
     }
 
     fn assignment(&mut self, at: &Position, text: &str) {
-        let Some((key, value)) = text.split_once('=') else {
+        let assigned = text.split_once('=').filter(|(key, _)| !key.trim_matches(BLANKS).is_empty());
+        let Some((key, value)) = assigned.filter(|_| self.section.is_some()) else {
+            if self.section.is_none() {
+                let shown: String =
+                    text.split('=').next().unwrap_or_default().trim_end_matches(BLANKS).into();
+                return self.found.warn(at, format!("{shown} stands before any [Section] and has no effect"));
+            }
             let shown: String = text.trim_end_matches(BLANKS).chars().take(40).collect();
             let mut sentence = format!(
                 "\"{shown}\" is no Key=Value, no [Section] and no # comment: correct or remove the line"
@@ -122,15 +129,11 @@ impl Reader<'_> {
             }
             return self.found.error(at, sentence);
         };
-        let Some(section) = &self.section else {
-            let sentence =
-                format!("{} stands before any [Section] and has no effect", key.trim_end_matches(BLANKS));
-            return self.found.warn(at, sentence);
-        };
+        let section = self.section.clone().unwrap_or_default();
         let trimmed = value.trim_start_matches(BLANKS);
         let column = at.column + text[..text.len() - trimmed.len()].chars().count();
         self.open = Some(Entry {
-            section: section.clone(),
+            section,
             key: key.trim_end_matches(BLANKS).into(),
             at: at.clone(),
             value: Value { text: trimmed.into(), parts: vec![(0, Position { column, ..at.clone() })] },
@@ -199,6 +202,53 @@ mod tests {
     }
 
     #[test]
+    fn c04_as_fleet_itself_read_them() {
+        for (text, expect) in [
+            // Blanks of a web page around keys, values and headers.
+            (
+                "\u{feff}[Unit]\u{a0}\n\u{a0}After\u{a0}=\u{a0}a.service\u{a0}\n\u{b}[Service]\u{2028}\nA=b\n",
+                expect![[r#"
+                    Unit.After 2:2 = "a.service" 2:10 to 2:19
+                    Service.A 4:1 = "b" 4:3 to 4:4
+                "#]],
+            ),
+            // An empty line ends a value that would go on, as does the end of the file.
+            (
+                "[Service]\nA=b \\\n\nB=c\nC=d \\",
+                expect![[r#"
+                Service.A 2:1 = "b" 2:3 to 2:4
+                Service.B 4:1 = "c" 4:3 to 4:4
+                Service.C 5:1 = "d" 5:3 to 5:4
+            "#]],
+            ),
+            (
+                "[Service]\r\nA=b \\\r\n  c\r\n\r\n",
+                expect![[r#"
+                Service.A 2:1 = "b  c" 2:3 to 3:4
+            "#]],
+            ),
+            (
+                "[Service]\nA='b\\\n#c'\n;d=e\nf\\\\\n",
+                expect![[r#"
+                Service.A 2:1 = "'b f\\\\" 2:3 to 5:4
+            "#]],
+            ),
+            // What is not about a section is passed over.
+            (
+                "see below:\nA=b\n[Service]\n=c\nA==c\n",
+                expect![[r#"
+                Service.A 5:1 = "=c" 5:3 to 5:5
+                u.service:4:1: "=c" is no Key=Value, no [Section] and no # comment: correct or remove the line
+                u.service:1:1: see below: stands before any [Section] and has no effect
+                u.service:2:1: A stands before any [Section] and has no effect
+            "#]],
+            ),
+        ] {
+            check(text, &expect);
+        }
+    }
+
+    #[test]
     fn c04_lines_go_on() {
         check(
             "[Service]\nExecStart=/bin/sh -c \\\n  # between\n    \"true\" \\\n    -x\nA=\\\\\nB=b \\",
@@ -213,15 +263,16 @@ mod tests {
     #[test]
     fn c23_mistakes_have_their_place() {
         check(
-            "Key=early\n[Unit\n[Service] x\n  ExecStart /bin/true\nExecStart=/bin/sh \\ \n  -c true\n[]\n",
+            "Key=early\ntext of a page\n[Unit\n[Service] x\n  ExecStart /bin/true\nExecStart=/bin/sh \\ \n  -c true\n[]\n",
             &expect![[r#"
-                Service.ExecStart 5:1 = "/bin/sh \\" 5:11 to 5:20
-                u.service:2:1: "[Unit" has no closing bracket: write it as [Service]
-                u.service:3:1: " x" stands behind [Service]: put it on a line of its own
-                u.service:4:3: "ExecStart /bin/true" is no Key=Value, no [Section] and no # comment: correct or remove the line
-                u.service:6:3: "-c true" is no Key=Value, no [Section] and no # comment: correct or remove the line; the line above ends in a blank, so its backslash does not continue it
-                u.service:7:1: the section has no name: write it as [Service]
+                Service.ExecStart 6:1 = "/bin/sh \\" 6:11 to 6:20
+                u.service:3:1: "[Unit" has no closing bracket: write it as [Service]
+                u.service:4:1: " x" stands behind [Service]: put it on a line of its own
+                u.service:5:3: "ExecStart /bin/true" is no Key=Value, no [Section] and no # comment: correct or remove the line
+                u.service:7:3: "-c true" is no Key=Value, no [Section] and no # comment: correct or remove the line; the line above ends in a blank, so its backslash does not continue it
+                u.service:8:1: the section has no name: write it as [Service]
                 u.service:1:1: Key stands before any [Section] and has no effect
+                u.service:2:1: text of a page stands before any [Section] and has no effect
             "#]],
         );
     }

@@ -7,8 +7,9 @@ use super::Mistake;
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token {
     Word(String),
-    /// A string or a heredoc.
     Text(String),
+    /// A text over several lines, which cannot be a name.
+    Heredoc(String),
     Number(Number),
     Assign,
     Comma,
@@ -25,6 +26,7 @@ impl Token {
         match self {
             Token::Word(word) => word.clone(),
             Token::Text(text) => format!("{text:?}"),
+            Token::Heredoc(_) => "a text over several lines".into(),
             Token::Number(n) => n.to_string(),
             Token::Assign => "=".into(),
             Token::Comma => "a comma".into(),
@@ -36,6 +38,8 @@ impl Token {
         }
     }
 }
+
+const BLANKS: [char; 2] = [' ', '\t'];
 
 pub(super) struct Scanner<'a> {
     text: &'a str,
@@ -73,7 +77,7 @@ impl<'a> Scanner<'a> {
         let token = match first {
             '"' => self.string()?,
             '<' => self.heredoc()?,
-            '-' | '0'..='9' => self.number()?,
+            '-' | '.' | '0'..='9' => self.number()?,
             c if c.is_alphabetic() || c == '_' => self.word(),
             '\'' => return Err(Mistake::new(at, "' has no meaning here: strings stand in double quotes")),
             c => return Err(Mistake::new(at, format!("{c} has no meaning here"))),
@@ -90,10 +94,10 @@ impl<'a> Scanner<'a> {
             if trimmed.starts_with('#') || trimmed.starts_with("//") {
                 self.at += trimmed.find('\n').unwrap_or(trimmed.len());
             } else if trimmed.starts_with("/*") {
-                let Some(end) = trimmed.find("*/") else {
+                let Some(end) = trimmed[2..].find("*/") else {
                     return Err(Mistake::new(self.at, "this comment is not closed: add */"));
                 };
-                self.at += end + 2;
+                self.at += end + 4;
             } else {
                 return Ok(());
             }
@@ -129,7 +133,8 @@ impl<'a> Scanner<'a> {
         let whole = i64::from_str_radix(body, radix).ok().filter(|_| !body.starts_with(['+', '-']));
         let number = match whole {
             Some(n) => Some(Number::from(if negative { -n } else { n })),
-            None if radix == 16 || !digits.starts_with(|c: char| c.is_ascii_digit()) => None,
+            None if radix == 16 || radix == 8 && !digits.contains(['.', 'e', 'E']) => None,
+            None if !digits.starts_with(|c: char| c == '.' || c.is_ascii_digit()) => None,
             None => text.parse::<f64>().ok().and_then(Number::from_f64),
         };
         number.map(Token::Number).ok_or_else(|| Mistake::new(at, format!("{text} is no number")))
@@ -150,7 +155,7 @@ impl<'a> Scanner<'a> {
                 }
                 '\n' if braces == 0 => return Err(unclosed()),
                 '$' if chars.peek().is_some_and(|(_, next)| *next == '{') => {
-                    braces += usize::from(braces == 0);
+                    braces += 1;
                     text.push_str("${");
                     chars.next();
                 }
@@ -169,13 +174,14 @@ impl<'a> Scanner<'a> {
                         escaped(escape, digits).map_err(|sentence| Mistake::new(start + offset, sentence))?;
                     text.push(c);
                 }
+                '\r' if chars.peek().is_some_and(|(_, next)| *next == '\n') => {}
                 c => text.push(c),
             }
         }
         Err(unclosed())
     }
 
-    /// `<<EOF` up to a line that is `EOF`; of `<<-EOF` the lines lose the indentation that they share.
+    /// `<<EOF` up to a line that is `EOF`; of `<<-EOF` the lines lose the indentation of that last one.
     fn heredoc(&mut self) -> Result<Token, Mistake> {
         let start = self.at;
         let rest = self.rest();
@@ -196,7 +202,9 @@ impl<'a> Scanner<'a> {
         for line in rest[offset..].split_inclusive('\n') {
             if line.trim() == anchor {
                 self.at = start + offset + line.trim_end().len();
-                return Ok(Token::Text(if indented { unindented(&lines) } else { lines.concat() }));
+                let indentation = &line[..line.len() - line.trim_start_matches(BLANKS).len()];
+                let text = if indented { unindented(&lines, indentation) } else { lines.concat() };
+                return Ok(Token::Heredoc(text.replace("\r\n", "\n")));
             }
             offset += line.len();
             lines.push(line);
@@ -233,8 +241,8 @@ fn escaped(escape: char, mut digits: impl FnMut() -> Option<char>) -> Result<cha
     char::from_u32(code).ok_or_else(wrong)
 }
 
-fn unindented(lines: &[&str]) -> String {
-    let width = |line: &&str| line.len() - line.trim_start_matches([' ', '\t']).len();
-    let shared = lines.iter().filter(|l| !l.trim().is_empty()).map(width).min().unwrap_or(0);
-    lines.iter().map(|line| line.get(shared.min(width(line))..).unwrap_or_default()).collect()
+/// The lines without the indentation of the line that ends them, unless one of them has less of it.
+fn unindented(lines: &[&str], indentation: &str) -> String {
+    let without: Option<String> = lines.iter().map(|line| line.strip_prefix(indentation)).collect();
+    without.unwrap_or_else(|| lines.concat())
 }
