@@ -36,6 +36,15 @@ pub struct Change {
     pub registry: Registry,
 }
 
+/// What has been done to a unit's objects.
+#[derive(Default)]
+struct Applied {
+    /// There was at least one to apply.
+    any: bool,
+    /// What they run is new, or other than before.
+    replaced: bool,
+}
+
 impl Change {
     /// Brings the units that `args` name into the registry: from files, which replace what is there, or as instances of
     /// templates. The names, in order, and those that have been replaced while they run.
@@ -232,16 +241,18 @@ impl Change {
             let name = one.name.full().to_string();
             let Some(mut unit) = self.registry.units.get(&name).cloned() else { continue };
             if wanted.contains(&name) {
-                self.apply(&mut unit, one, true).await?;
+                let applied = self.apply(&mut unit, one, true).await?;
                 self.registry.write(unit.clone()).await?;
                 if unit.global() {
                     say(&format!("Triggered global unit {name} start"))?;
                 } else if blocking.no_block {
                     say(&format!("Triggered unit {name} start"))?;
                 } else {
-                    waiting.push(unit);
+                    // What ran of the text before does not count as the unit's being launched.
+                    let old = if applied.replaced { uids(&cluster, &unit) } else { BTreeSet::new() };
+                    waiting.push((unit, old));
                 }
-            } else if self.apply(&mut unit, one, false).await? {
+            } else if self.apply(&mut unit, one, false).await?.any {
                 // A name by which one of the new units knows it.
                 self.registry.write(unit).await?;
             }
@@ -250,37 +261,41 @@ impl Change {
             say(&format!("Unit {name} launched, and runs nothing itself"))?;
         }
         let cluster = Cluster::read(&self.client, &self.namespace).await?;
-        for unit in waiting {
-            self.wait_active(&unit, &cluster, blocking).await?;
+        for (unit, old) in waiting {
+            self.wait_active(&unit, &old, &cluster, blocking).await?;
         }
         Ok(())
     }
 
-    /// Applies a unit's objects, or only the names of it that are missing; whether there were any.
-    async fn apply(&self, unit: &mut Unit, lowered: &Lowered, all: bool) -> anyhow::Result<bool> {
+    /// Applies a unit's objects, or only the names of it that are missing.
+    async fn apply(&self, unit: &mut Unit, lowered: &Lowered, all: bool) -> anyhow::Result<Applied> {
         let mut kinds = Kinds::new(self.client.clone(), &self.namespace);
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        let (mut names, mut any) = (BTreeSet::new(), false);
+        let (mut names, mut done) = (BTreeSet::new(), Applied::default());
         for object in lowered.shared.iter().chain(&lowered.objects) {
             let name = object_name(object);
             let lasting = name.kind == "PersistentVolumeClaim";
             if !all && (name.kind != "Service" || unit.objects.contains(&name)) {
                 continue;
             }
-            any = true;
+            done.any = true;
             let api = kinds.api(object).await?;
             if name.kind == "Job" {
                 // What a Job runs cannot be changed; one that has ended does not run again.
                 self.delete(&mut kinds, &name, true).await?;
             }
-            if lasting && api.get_opt(&name.name).await.ok().flatten().is_some() {
+            let before = api.get_opt(&name.name).await.ok().flatten();
+            if lasting && before.is_some() {
                 continue;
             }
             let applied = api.patch(&name.name, &params, &Patch::Apply(object)).await;
-            applied.map_err(failed(format!(
+            let applied = applied.map_err(failed(format!(
                 "{} {} of unit {} cannot be applied",
                 name.kind, name.name, unit.name
             )))?;
+            // Also where there was none: what is left of an earlier one is on its way out.
+            done.replaced |= name.kind != "Service"
+                && before.is_none_or(|b| b.data["spec"]["template"] != applied.data["spec"]["template"]);
             if !lasting {
                 names.insert(name);
             }
@@ -294,7 +309,7 @@ impl Change {
         } else {
             unit.objects.extend(names);
         }
-        Ok(any)
+        Ok(done)
     }
 
     /// Whether another unit that runs has become this object, too.
@@ -328,35 +343,42 @@ impl Change {
     /// Deletes what a unit has become, and waits until its processes have ended.
     async fn take_away(&self, unit: &mut Unit) -> anyhow::Result<()> {
         let pods = state::pods(&self.client, &self.namespace).await?;
-        let before: BTreeSet<String> =
-            pods.get(unit.name.full()).into_iter().flatten().filter_map(|p| p.metadata.uid.clone()).collect();
         if let Some(node) = pods.get(unit.name.full()).and_then(|p| p.iter().find_map(node)) {
             unit.machine = Some(node);
         }
         let mut kinds = Kinds::new(self.client.clone(), &self.namespace);
+        let mut stays = false;
         for object in std::mem::take(&mut unit.objects) {
-            if !self.in_use(&object, &unit.name) {
+            if self.in_use(&object, &unit.name) {
+                stays |= object.kind != "Service";
+            } else {
                 self.delete(&mut kinds, &object, false).await?;
             }
         }
-        loop {
-            let pods = state::pods(&self.client, &self.namespace).await?;
-            let left = pods.get(unit.name.full()).into_iter().flatten();
-            if !left.filter_map(|p| p.metadata.uid.as_ref()).any(|uid| before.contains(uid)) {
-                return Ok(());
-            }
+        // Also those that a controller has made just before its object went.
+        while !stays && state::pods(&self.client, &self.namespace).await?.contains_key(unit.name.full()) {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
+        Ok(())
     }
 
-    /// Waits until a unit runs, telling where.
-    async fn wait_active(&self, unit: &Unit, cluster: &Cluster, blocking: &Blocking) -> anyhow::Result<()> {
+    /// Waits until a unit runs, in another Pod than these `old` ones, telling where.
+    async fn wait_active(
+        &self,
+        unit: &Unit,
+        old: &BTreeSet<String>,
+        cluster: &Cluster,
+        blocking: &Blocking,
+    ) -> anyhow::Result<()> {
         let name = &unit.name;
         let patience = (blocking.block_attempts > 0).then(|| ATTEMPT * blocking.block_attempts);
         let mut told = false;
         let wait = async {
             loop {
-                let pods = state::pods(&self.client, &self.namespace).await?;
+                let mut pods = state::pods(&self.client, &self.namespace).await?;
+                for pods in pods.values_mut() {
+                    pods.retain(|p| p.metadata.uid.as_ref().is_none_or(|uid| !old.contains(uid)));
+                }
                 let now = Cluster { machines: cluster.machines.clone(), pods };
                 if let (Desired::Launched, Some(node)) = current(unit, &now)
                     && !told
@@ -544,6 +566,11 @@ fn eligible(unit: &Unit, cluster: &Cluster, registry: &Registry) -> Option<Strin
     let load =
         |m: &&state::Machine| registry.units.values().filter(|u| u.machine.as_ref() == Some(&m.node)).count();
     cluster.machines.iter().filter(fits).min_by_key(load).map(|m| m.node.clone())
+}
+
+/// The Pods of a unit.
+fn uids(cluster: &Cluster, unit: &Unit) -> BTreeSet<String> {
+    cluster.of(unit.name.full()).iter().filter_map(|p| p.metadata.uid.clone()).collect()
 }
 
 /// `[a.service b.service]`

@@ -84,7 +84,7 @@ impl Cluster {
         self.machines.iter().find(|m| Some(m.node.as_str()) == node)
     }
 
-    /// The Pods of a unit, the newest first.
+    /// The Pods of a unit, the newest first, and those that are on their way out last.
     pub fn of(&self, unit: &str) -> &[Pod] {
         self.pods.get(unit).map_or(&[], Vec::as_slice)
     }
@@ -95,7 +95,9 @@ pub async fn pods(client: &Client, namespace: &str) -> anyhow::Result<BTreeMap<S
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
     let found = api.list(&ListParams::default().labels(&format!("{}={APP}", labels::APP_NAME))).await;
     let mut all = found.map_err(failed("Error retrieving the states of units"))?.items;
-    all.sort_by_key(|p| std::cmp::Reverse((p.creation_timestamp(), p.name_any())));
+    // Of two of the same second, which is as fine as these times are, the one that goes is the older.
+    let stays = |p: &Pod| p.metadata.deletion_timestamp.is_none();
+    all.sort_by_key(|p| std::cmp::Reverse((stays(p), p.creation_timestamp(), p.name_any())));
     let mut pods: BTreeMap<String, Vec<Pod>> = BTreeMap::new();
     for pod in all {
         if let Some(unit) = pod.annotations().get(labels::UNIT).cloned() {

@@ -159,17 +159,22 @@ impl Cluster {
 
     /// Waits until `probe` gives something.
     pub fn until<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-        let started = Instant::now();
-        loop {
-            if let Some(found) = probe() {
-                return found;
-            }
-            if started.elapsed() > PATIENCE {
-                let state = self.kubectl(&["get", "pods,events", "-A", "-o", "wide"]);
-                panic!("{what}: not within {PATIENCE:?}\n{}", String::from_utf8_lossy(&state.stdout));
-            }
-            std::thread::sleep(Duration::from_millis(20));
+        patiently(|| probe().ok_or(())).unwrap_or_else(|()| {
+            let state = self.kubectl(&["get", "pods,events", "-A", "-o", "wide"]);
+            panic!("{what}: not within {PATIENCE:?}\n{}", String::from_utf8_lossy(&state.stdout));
+        })
+    }
+}
+
+/// Asks until it is answered well, as long as is reasonable; the last bad answer otherwise.
+pub fn patiently<T, E>(mut probe: impl FnMut() -> Result<T, E>) -> Result<T, E> {
+    let started = Instant::now();
+    loop {
+        let answer = probe();
+        if answer.is_ok() || started.elapsed() > PATIENCE {
+            return answer;
         }
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
