@@ -38,5 +38,6 @@ pub use admission::service::Cidr;
 pub use auth::{Identity, Tokens};
 pub use content::Body;
 pub use node_proxy::{NodeDialer, NodeStream};
+pub use resource::secret_prefixes;
 pub use server::{ApiServer, Config};
 pub use status::Failure;

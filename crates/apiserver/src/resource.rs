@@ -191,6 +191,11 @@ pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resourc
     RESOURCES.iter().find(|r| r.plural == plural && r.group == group && r.version == version)
 }
 
+/// Beginnings of the keys in the store whose values must not lie on a disk in plain.
+pub fn secret_prefixes() -> Vec<String> {
+    RESOURCES.iter().filter(|r| r.group.is_empty() && r.kind == "Secret").map(Resource::prefix).collect()
+}
+
 /// Groups in the order in which discovery shows them, with their only version; the core group is not among them.
 pub fn groups() -> Vec<(&'static str, &'static str)> {
     let mut groups: Vec<_> = Vec::new();

@@ -25,7 +25,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::debug;
 
-use crate::{Error, KeyValue, Range, RangeResult, Result, Revision, Store, Txn, TxnOutcome, Watch};
+use crate::{Error, KeyValue, Range, RangeResult, Result, Revision, Sealing, Store, Txn, TxnOutcome, Watch};
 pub use disk::damage_behind_panic;
 use disk::{Directory, Disk, Medium};
 use group::Group;
@@ -55,6 +55,8 @@ pub struct Config {
     pub watch_revisions: usize,
     /// How many bytes of keys and values may wait at a watch before it is ended.
     pub watch_bytes: usize,
+    /// Which values are encrypted on the disk; none by default.
+    pub sealing: Option<Sealing>,
 }
 
 impl Config {
@@ -69,6 +71,7 @@ impl Config {
             queue: 1024,
             watch_revisions: 16_384,
             watch_bytes: 64 << 20,
+            sealing: None,
         }
     }
 }
@@ -114,15 +117,15 @@ impl Embedded {
     /// Opens the store in its directory, or creates it, and reads all of it into memory. It blocks, so
     /// call it at start-up.
     ///
-    /// Fails with [`Error::InUse`], [`Error::Unusable`], [`Error::Damaged`], [`Error::NewerFormat`] or
-    /// [`Error::DiskFull`].
+    /// Fails with [`Error::InUse`], [`Error::Unusable`], [`Error::Damaged`], [`Error::NewerFormat`],
+    /// [`Error::DiskFull`], [`Error::KeyFile`] or [`Error::KeyMissing`].
     pub fn open(config: Config) -> Result<Embedded> {
         let medium = Directory::lock(&config.directory)?;
         Embedded::open_medium(&config, medium)
     }
 
     fn open_medium(config: &Config, medium: impl Medium) -> Result<Embedded> {
-        let (disk, state) = Disk::open(medium)?;
+        let (disk, state) = Disk::open(medium, config.sealing.as_ref())?;
         let path = disk.path().to_owned();
         let mailbox_limits = MailboxLimits { revisions: config.watch_revisions, bytes: config.watch_bytes };
         let shared = Arc::new(Shared {

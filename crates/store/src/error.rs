@@ -106,6 +106,30 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// The file of keys cannot be read or made, or holds something else.
+    #[error("cannot use the key file {}: {reason}", path.display())]
+    KeyFile {
+        /// The file of keys.
+        path: PathBuf,
+        /// What is wrong with it, and what helps.
+        reason: String,
+    },
+    /// Values are sealed with a key that is not there. They are as they were.
+    #[error(
+        "{} holds {values} encrypted values whose key {key} is not in {}: put that key's line back, from a backup or \
+         from wherever the key file went; nothing was changed",
+        path.display(), file.as_deref().map_or("any key file that is named".into(), |file| file.display().to_string())
+    )]
+    KeyMissing {
+        /// The database file.
+        path: PathBuf,
+        /// How many values.
+        values: usize,
+        /// The name of the key, or of the first of several.
+        key: String,
+        /// The file of keys, if one is named.
+        file: Option<PathBuf>,
+    },
     /// The database file was written by a later version.
     #[error("{} has format {found}, this version knows {known}: use a newer version", path.display())]
     NewerFormat {

@@ -29,6 +29,7 @@
 mod embedded;
 mod error;
 mod range;
+mod seal;
 mod transaction;
 mod watch;
 
@@ -40,6 +41,7 @@ use bytes::Bytes;
 pub use embedded::{Config, Embedded, damage_behind_panic};
 pub use error::{Error, Result};
 pub use range::{Range, RangeResult, key_after, prefix_end};
+pub use seal::Sealing;
 pub use transaction::{Compare, MAX_OPS, MAX_TXN_BYTES, Op, Txn, TxnOutcome};
 pub use watch::{Watch, WatchEvent, WatchSource};
 

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use bytes::Bytes;
 use tokio::task::JoinSet;
-use yado_store::{Config, Embedded, KeyValue, Op, Range, Revision, Store, Txn, TxnOutcome};
+use yado_store::{Config, Embedded, KeyValue, Op, Range, Revision, Sealing, Store, Txn, TxnOutcome};
 
 const DIRECTORY: &str = "YADO_STORE_CRASH_DIRECTORY";
 const ROUND: &str = "YADO_STORE_CRASH_ROUND";
@@ -25,6 +25,12 @@ fn value(seed: u64) -> Bytes {
         (state >> 56) as u8
     };
     std::iter::repeat_with(next).take(size).collect()
+}
+
+/// Half of the keys are sealed.
+fn config(directory: &std::path::Path) -> Config {
+    let sealing = Sealing { prefixes: vec!["right/".into()], keys: directory.join("keys"), create: true };
+    Config { sealing: Some(sealing), ..Config::new(directory.join("store")) }
 }
 
 /// Each transaction creates two keys, replaces a third and deletes an old one.
@@ -50,7 +56,7 @@ fn child_that_writes() {
     let round: u64 = std::env::var(ROUND).unwrap().parse().unwrap();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
     runtime.block_on(async {
-        let store = std::sync::Arc::new(Embedded::open(Config::new(directory)).unwrap());
+        let store = std::sync::Arc::new(Embedded::open(config(directory.as_ref())).unwrap());
         let mut writers = JoinSet::new();
         for writer in 0..WRITERS {
             let store = store.clone();
@@ -106,7 +112,7 @@ fn every_acknowledged_write_survives_a_kill_and_none_is_torn() {
         let lines = (round * round * 37 % 600) as usize;
         let acknowledged = write_and_kill(directory.path(), round, lines);
         assert!(acknowledged.len() >= lines);
-        let store = Embedded::open(Config::new(directory.path())).unwrap();
+        let store = Embedded::open(config(directory.path())).unwrap();
         assert!(store.revision() >= revision, "the revision fell");
         revision = store.revision();
         let all = runtime.block_on(store.range(Range::default())).unwrap().items;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use futures::{FutureExt, StreamExt};
 use proptest::prelude::*;
 use yado_store::{
-    Compare, Config, Embedded, Error, KeyValue, Op, Range, Revision, Store, Txn, TxnOutcome, Watch,
+    Compare, Config, Embedded, Error, KeyValue, Op, Range, Revision, Sealing, Store, Txn, TxnOutcome, Watch,
     WatchEvent, key_after,
 };
 
@@ -312,8 +312,12 @@ impl Run {
     }
 }
 
+/// Some keys are sealed, some are prefixes of those.
 fn open(directory: &tempfile::TempDir) -> Embedded {
-    Embedded::open(Config::new(directory.path())).unwrap()
+    let prefixes = vec!["a/".to_owned(), "b".to_owned()];
+    let sealing = Sealing { prefixes, keys: directory.path().join("keys"), create: true };
+    let config = Config { sealing: Some(sealing), ..Config::new(directory.path().join("store")) };
+    Embedded::open(config).unwrap()
 }
 
 proptest! {

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! lock           held while a yado runs; its content is that yado's process id
-//! store/         the API's objects
+//! store/         the API's objects; Secrets are encrypted
+//! secrets.key    with these keys, unless `yado up --secrets-key` names others
 //! pki/           the CA and what it signed
 //! oci/           images, by content
 //! images/        archives that are imported at each start
@@ -22,6 +23,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
+
+/// The file of the keys that encrypt Secrets.
+pub const SECRETS_KEY: &str = "secrets.key";
 
 /// A data directory, claimed.
 pub struct DataDir {

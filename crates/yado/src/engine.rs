@@ -28,11 +28,11 @@ use yado_oci::image::{ImageStore, Progress};
 use yado_oci::runtime::{self, Runtime};
 use yado_oci::spec::HostRoot;
 use yado_reconcile::{Clock, ObjectKey, SystemClock, Tasks, Watches};
-use yado_store::{Embedded, Store};
+use yado_store::{Embedded, Sealing, Store};
 
 use crate::collect::Keeper;
 use crate::control;
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, SECRETS_KEY};
 use crate::reset;
 use crate::volumes::LocalVolumes;
 use crate::wiring::{Dialer, NodeNetwork};
@@ -56,6 +56,8 @@ pub struct Settings {
     pub node_name: Option<String>,
     /// Pods may run on this machine's own root.
     pub allow_host_image: bool,
+    /// The file of the keys that encrypt Secrets; `None` is one in the data directory.
+    pub secrets_key: Option<PathBuf>,
     /// A further file to write the kubeconfig to.
     pub kubeconfig: Option<PathBuf>,
 }
@@ -105,7 +107,7 @@ impl Engine {
         let http = listeners.addresses().first().copied().context("the router listens nowhere")?;
         let api_address = api_listener.local_addr().context("the API's port is unknown")?;
 
-        let store = open_store(&data).await?;
+        let store = open_store(&data, settings).await?;
         let routed = yado_net::pods::routed().await?;
         let slot = Slot::claim(data.path(), Path::new(RUN_DIR), &routed)?;
         let node_name = settings.node_name.clone().map_or_else(host_name, Ok)?;
@@ -252,10 +254,25 @@ fn host_name() -> Result<String> {
     Ok(name)
 }
 
-async fn open_store(data: &DataDir) -> Result<Arc<Embedded>> {
-    let dir = data.dir("store")?;
-    let opened = tokio::task::spawn_blocking(move || Embedded::open(yado_store::Config::new(dir))).await;
-    Ok(Arc::new(opened.context("the store could not be opened")??))
+/// The store, with Secrets encrypted on the disk. A file of keys that is named must be there: one made in the wrong
+/// place, or where it does not last, would be lost, and every Secret with it.
+async fn open_store(data: &DataDir, settings: &Settings) -> Result<Arc<Embedded>> {
+    let sealing = Sealing {
+        prefixes: yado_apiserver::secret_prefixes(),
+        keys: settings.secrets_key.clone().unwrap_or_else(|| data.file(SECRETS_KEY)),
+        create: settings.secrets_key.is_none(),
+    };
+    let config = yado_store::Config { sealing: Some(sealing), ..yado_store::Config::new(data.dir("store")?) };
+    let opened = tokio::task::spawn_blocking(move || Embedded::open(config)).await;
+    let opened = opened.context("the store could not be opened")?;
+    let of_keys = |error: &yado_store::Error| {
+        matches!(error, yado_store::Error::KeyMissing { .. } | yado_store::Error::KeyFile { .. })
+    };
+    match opened {
+        Err(error) if of_keys(&error) => Err(error)
+            .context("Secrets cannot be decrypted with the keys of --secrets-key or of the data directory"),
+        opened => Ok(Arc::new(opened?)),
+    }
 }
 
 /// Certificates for the names and addresses under which clients reach the API.
@@ -287,7 +304,8 @@ async fn api_server(
 /// What a container on the machine's own root must not see: keys and certificates above all.
 fn hidden(data: &DataDir, settings: &Settings) -> HostRoot {
     let kubeconfig = settings.kubeconfig.iter().filter_map(|path| path.canonicalize().ok());
-    HostRoot { hidden: [data.path().to_owned()].into_iter().chain(kubeconfig).collect() }
+    let keys = settings.secrets_key.iter().filter_map(|path| path.canonicalize().ok());
+    HostRoot { hidden: [data.path().to_owned()].into_iter().chain(kubeconfig).chain(keys).collect() }
 }
 
 async fn start_node(

@@ -255,14 +255,25 @@ mod tests {
 
     #[test]
     fn a_unit_starts_the_engine_with_the_same_words() {
-        let line = ["yado", "up", "--data-dir", "/var/lib/a b", "--api-port", "1", "--name", "n"];
+        let line = [
+            "yado",
+            "up",
+            "--data-dir",
+            "/var/lib/a b",
+            "--api-port",
+            "1",
+            "--name",
+            "n",
+            "--secrets-key",
+            "/k",
+        ];
         let Word::Up(args) = Cli::parse_from(line).command else { panic!("no up") };
         let text = unit(Path::new("/usr/bin/yado"), &args);
         let start = text.lines().find(|l| l.starts_with("ExecStart=")).expect("a line");
         assert_eq!(
             start,
             "ExecStart=\"/usr/bin/yado\" \"up\" \"--data-dir\" \"/var/lib/a b\" \"--api-port\" \"1\" \"--http-port\" \
-             \"8080\" \"--name\" \"n\""
+             \"8080\" \"--name\" \"n\" \"--secrets-key\" \"/k\""
         );
     }
 }

@@ -11,7 +11,7 @@ use yado_net::nft::Table;
 use yado_net::pods::PodNetwork;
 use yado_net::slot::Slot;
 
-use crate::data_dir::{DataDir, require_root};
+use crate::data_dir::{DataDir, SECRETS_KEY, require_root};
 use crate::engine::{RUN_DIR, open_runtime};
 
 /// Removes containers, networks and state; images stay.
@@ -40,8 +40,9 @@ pub fn files(data: &DataDir, kubeconfigs: &[PathBuf]) -> Result<()> {
     for name in ["store", "pods", "pki", "volumes"] {
         removed = removed.and(data.remove(name));
     }
-    for path in kubeconfigs.iter().cloned().chain(["control.sock", "engine.json"].map(|name| data.file(name)))
-    {
+    // The key after what it opens.
+    let files = ["control.sock", "engine.json", SECRETS_KEY].map(|name| data.file(name));
+    for path in kubeconfigs.iter().cloned().chain(files) {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 removed =

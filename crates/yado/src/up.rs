@@ -21,6 +21,7 @@ pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {
         http_port: args.http_port,
         node_name: args.name.clone(),
         allow_host_image: args.allow_host_image,
+        secrets_key: args.secrets_key.clone(),
         kubeconfig: global.kubeconfig.clone(),
     };
     let ports = Ports::bind(&settings).await?;

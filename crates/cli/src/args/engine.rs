@@ -24,6 +24,10 @@ pub struct UpArgs {
     /// Let Pods run programs of this machine: the image `host` is its own root, read-only under a layer of theirs
     #[arg(long)]
     pub allow_host_image: bool,
+    /// The keys that encrypt Secrets on the disk: lines of 32 bytes in base64. The first encrypts, all decrypt; what is
+    /// under another than the first is encrypted anew at each start [default: DIR/secrets.key, made at the first start]
+    #[arg(long, value_name = "FILE")]
+    pub secrets_key: Option<PathBuf>,
 }
 
 impl UpArgs {
@@ -37,6 +41,10 @@ impl UpArgs {
         }
         if self.allow_host_image {
             words.push("--allow-host-image".into());
+        }
+        if let Some(file) = &self.secrets_key {
+            let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
+            words.extend(["--secrets-key".into(), file.into()]);
         }
         words
     }

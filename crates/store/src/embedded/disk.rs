@@ -1,104 +1,30 @@
 //! The database file beneath: the live keys and the revision, nothing of history.
 
+mod medium;
+mod records;
+
 use std::cell::RefCell;
-use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use bytes::Bytes;
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::Database;
+use tracing::info;
 
 use super::group::Group;
 use super::state::State;
+use crate::seal::{KeyRing, Sealer, Sealing, missing_key_file};
 use crate::{Error, KeyValue, Result, Revision};
-
-/// Key to header and value; see [`encode_header`].
-const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
-const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
-const META_FORMAT: &str = "format";
-const META_REVISION: &str = "revision";
-const FORMAT: u64 = 1;
+#[cfg(test)]
+pub(crate) use medium::Fill;
+pub(crate) use medium::{Directory, Medium};
+use records::{FORMAT, Loaded};
 
 /// redb's own page cache. Reads never reach it and a group writes a few hundred pages, so what matters
 /// is the upper part of the tree.
 const PAGE_CACHE_BYTES: usize = 16 << 20;
-
-const DATABASE_FILE: &str = "state.redb";
-const LOCK_FILE: &str = "lock";
-
-/// Where the database is, so that it can be opened again after the disk failed.
-pub(crate) trait Medium: Send + 'static {
-    /// Names it in errors.
-    fn path(&self) -> &Path;
-    /// Opens the database, creating it if it is absent.
-    fn open(&self, builder: &mut redb::Builder) -> Result<Database, DatabaseError>;
-}
-
-/// A file in a directory that no other process uses.
-pub(crate) struct Directory {
-    path: PathBuf,
-    /// Locked as long as it is open. The database file has a lock too, but not while it is being
-    /// created under another name or opened again.
-    _lock: File,
-}
-
-impl Directory {
-    pub(crate) fn lock(directory: &Path) -> Result<Directory> {
-        let unusable = |path: &Path, error: io::Error| Error::Unusable {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        };
-        create_private(directory).map_err(|error| unusable(directory, error))?;
-        let lock_path = directory.join(LOCK_FILE);
-        let lock = private_file().create(true).truncate(false).open(&lock_path);
-        let lock = lock.map_err(|error| unusable(&lock_path, error))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Directory { path: directory.join(DATABASE_FILE), _lock: lock }),
-            Err(TryLockError::WouldBlock) => Err(Error::InUse { path: directory.to_owned() }),
-            Err(TryLockError::Error(error)) => Err(unusable(&lock_path, error)),
-        }
-    }
-
-    /// Creates the database under another name first: a crash in between leaves no half-made file
-    /// that would look damaged.
-    fn create(&self, builder: &mut redb::Builder) -> Result<(), DatabaseError> {
-        let new = self.path.with_extension("new");
-        let file = private_file().create(true).truncate(true).open(&new)?;
-        drop(builder.create_file(file)?);
-        std::fs::rename(&new, &self.path)?;
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        Ok(File::open(directory)?.sync_all()?)
-    }
-}
-
-impl Medium for Directory {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn open(&self, builder: &mut redb::Builder) -> Result<Database, DatabaseError> {
-        if !self.path.try_exists()? {
-            self.create(builder)?;
-        }
-        builder.open(&self.path)
-    }
-}
-
-/// Values can be secret: nobody but the owner reads the directory.
-fn create_private(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::DirBuilderExt;
-    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)
-}
-
-fn private_file() -> OpenOptions {
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).mode(0o600);
-    options
-}
 
 /// What failed, as far as it matters to the one who waits.
 #[derive(Clone, Debug)]
@@ -175,26 +101,56 @@ pub(crate) enum CommitFault {
 pub(crate) struct Disk {
     medium: Box<dyn Medium>,
     database: Option<Database>,
+    sealer: Option<Sealer>,
 }
 
 impl Disk {
-    /// Opens the database and reads everything in it.
-    pub(crate) fn open(medium: impl Medium) -> Result<(Disk, State)> {
-        let mut disk = Disk { medium: Box::new(medium), database: None };
+    /// Opens the database and reads everything in it. What is not sealed as it should be is, before this returns.
+    pub(crate) fn open(medium: impl Medium, sealing: Option<&Sealing>) -> Result<(Disk, State)> {
+        let mut disk = Disk { medium: Box::new(medium), database: None, sealer: None };
         let loaded = disk.guarded(|disk| {
             let database = disk.open_checked()?;
-            create_tables(&database)?;
-            let loaded = load(&database)?;
+            records::create_tables(&database)?;
+            let loaded = records::load(&database)?;
             disk.database = Some(database);
             Ok(loaded)
         });
-        match loaded {
-            Ok(Loaded { format, .. }) if format > FORMAT => {
-                Err(Error::NewerFormat { path: disk.path().to_owned(), found: format, known: FORMAT })
-            }
-            Ok(Loaded { revision, keys, .. }) => Ok((disk, State::new(revision, keys))),
-            Err(Fault::Other(reason)) => Err(Error::Unusable { path: disk.path().to_owned(), reason }),
-            Err(fault) => Err(fault.not_applied(disk.path())),
+        let Loaded { format, revision, mut keys, sealed } = loaded.map_err(|fault| disk.unusable(fault))?;
+        if format > FORMAT {
+            let path = disk.path().to_owned();
+            return Err(Error::NewerFormat { path, found: format, known: FORMAT });
+        }
+        disk.sealer = sealing.map(|sealing| sealer(sealing, sealed.is_empty())).transpose()?.flatten();
+        let sealer = disk.sealer.as_ref();
+        let stale = keys.iter().any(|kv| sealer.is_some_and(|sealer| sealer.covers(&kv.key)))
+            || sealed.iter().any(|record| !sealer.is_some_and(|sealer| record.is_current(sealer)));
+        let file = sealing.map(|sealing| sealing.keys.as_path());
+        keys.extend(records::open_all(&sealed, sealer, disk.path(), file)?);
+        if stale {
+            disk.rewrite(revision, &keys)?;
+        }
+        Ok((disk, State::new(revision, keys)))
+    }
+
+    /// Writes all of it anew, sealed as it should be, so that what it was before is nowhere in the file.
+    fn rewrite(&mut self, revision: Revision, keys: &[KeyValue]) -> Result<()> {
+        self.database = None;
+        let rewritten = self.guarded(|disk| {
+            let sealer = disk.sealer.as_ref();
+            let mut fill = |database: &Database| records::fill(database, revision, keys, sealer);
+            disk.medium.replace(&mut builder(), &mut fill)?;
+            disk.database = Some(disk.medium.open(&mut builder())?);
+            Ok(())
+        });
+        rewritten.map_err(|fault| self.unusable(fault))?;
+        info!(path = %self.path().display(), "everything secret is sealed with the first key now");
+        Ok(())
+    }
+
+    fn unusable(&self, fault: Fault) -> Error {
+        match fault {
+            Fault::Other(reason) => Error::Unusable { path: self.path().to_owned(), reason },
+            fault => fault.not_applied(self.path()),
         }
     }
 
@@ -213,7 +169,7 @@ impl Disk {
         self.database = None;
         self.guarded(|disk| {
             let database = disk.medium.open(builder().set_repair_callback(|_| {}))?;
-            let revision = read_revision(&database)?;
+            let revision = records::read_revision(&database)?;
             disk.database = Some(database);
             Ok(revision)
         })
@@ -229,7 +185,8 @@ impl Disk {
         let Some(database) = &self.database else {
             return Err(CommitFault::Before(Fault::Other("the database is not open".to_owned())));
         };
-        let transaction = prepare(database, group).map_err(|error| CommitFault::Before(Fault::new(error)))?;
+        let prepared = records::prepare(database, group, self.sealer.as_ref());
+        let transaction = prepared.map_err(|error| CommitFault::Before(Fault::new(error)))?;
         transaction.commit().map_err(|error| CommitFault::During(Fault::new(error)))
     }
 
@@ -266,99 +223,14 @@ fn builder() -> redb::Builder {
     builder
 }
 
-fn create_tables(database: &Database) -> Result<(), redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        transaction.open_table(KEYS)?;
-        let mut meta = transaction.open_table(META)?;
-        if meta.get(META_REVISION)?.is_some() {
-            return Ok(());
-        }
-        meta.insert(META_FORMAT, FORMAT)?;
-        meta.insert(META_REVISION, 1)?;
-    }
-    Ok(transaction.commit()?)
-}
-
-fn prepare(database: &Database, group: &Group) -> Result<redb::WriteTransaction, redb::Error> {
-    let transaction = database.begin_write()?;
-    {
-        let mut keys = transaction.open_table(KEYS)?;
-        for (key, change) in &group.changes {
-            match change {
-                Some(kv) => {
-                    let mut slot = keys.insert_reserve(&**key, HEADER + kv.value.len())?;
-                    let (header, value) = slot.as_mut().split_at_mut(HEADER);
-                    header.copy_from_slice(&encode_header(kv));
-                    value.copy_from_slice(&kv.value);
-                }
-                None => {
-                    keys.remove(&**key)?;
-                }
-            }
-        }
-        transaction.open_table(META)?.insert(META_REVISION, group.revision())?;
-    }
-    Ok(transaction)
-}
-
-struct Loaded {
-    format: u64,
-    revision: Revision,
-    keys: Vec<KeyValue>,
-}
-
-fn corrupted(reason: String) -> redb::Error {
-    StorageError::Corrupted(reason).into()
-}
-
-fn read_meta(database: &Database, name: &str) -> Result<u64, redb::Error> {
-    let meta = database.begin_read()?.open_table(META)?;
-    let value = meta.get(name)?;
-    value.map(|value| value.value()).ok_or_else(|| corrupted(format!("it has no {name}")))
-}
-
-fn read_revision(database: &Database) -> Result<Revision, redb::Error> {
-    read_meta(database, META_REVISION)
-}
-
-fn load(database: &Database) -> Result<Loaded, redb::Error> {
-    let format = read_meta(database, META_FORMAT)?;
-    let revision = read_revision(database)?;
-    let mut loaded = Loaded { format, revision, keys: Vec::new() };
-    if format > FORMAT {
-        return Ok(loaded);
-    }
-    for record in database.begin_read()?.open_table(KEYS)?.iter()? {
-        let (key, record) = record?;
-        let key = key.value();
-        let kv = decode(key, record.value()).filter(|kv| kv.mod_revision <= revision);
-        loaded.keys.push(kv.ok_or_else(|| corrupted(format!("the record of {key:?} makes no sense")))?);
-    }
-    Ok(loaded)
-}
-
-/// Create revision, mod revision and version, each as 8 bytes with the lowest first.
-const HEADER: usize = 24;
-
-fn encode_header(kv: &KeyValue) -> [u8; HEADER] {
-    let mut header = [0; HEADER];
-    let numbers = [kv.create_revision, kv.mod_revision, kv.version];
-    for (bytes, number) in header.chunks_exact_mut(8).zip(numbers) {
-        bytes.copy_from_slice(&number.to_le_bytes());
-    }
-    header
-}
-
-fn decode(key: &str, record: &[u8]) -> Option<KeyValue> {
-    let (header, value) = record.split_at_checked(HEADER)?;
-    let mut numbers =
-        header.chunks_exact(8).filter_map(|bytes| bytes.try_into().ok()).map(u64::from_le_bytes);
-    Some(KeyValue {
-        key: key.into(),
-        value: Bytes::copy_from_slice(value),
-        create_revision: numbers.next()?,
-        mod_revision: numbers.next()?,
-        version: numbers.next()?,
-    })
+/// Keys from the file, which is made where that is wanted and nothing can be sealed with keys that are lost. `None`
+/// where they are.
+fn sealer(sealing: &Sealing, nothing_sealed: bool) -> Result<Option<Sealer>> {
+    let ring = match KeyRing::read(&sealing.keys)? {
+        None if !nothing_sealed => return Ok(None),
+        None if !sealing.create => return Err(missing_key_file(&sealing.keys)),
+        None => KeyRing::create(&sealing.keys)?,
+        Some(ring) => ring,
+    };
+    Ok(Some(Sealer::new(sealing.prefixes.clone(), ring)))
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use futures::{FutureExt, StreamExt};
 use redb::{Database, DatabaseError, StorageBackend};
 
+use super::disk::Fill;
 use super::*;
 use crate::{Compare, Op, WatchEvent};
 
@@ -108,6 +109,14 @@ impl Medium for Disc {
 
     fn open(&self, builder: &mut redb::Builder) -> Result<Database, DatabaseError> {
         builder.create_with_backend(self.clone())
+    }
+
+    fn replace(&self, builder: &mut redb::Builder, fill: &mut Fill) -> Result<(), redb::Error> {
+        let new = Disc::default();
+        fill(&builder.create_with_backend(new.clone())?)?;
+        let bytes = std::mem::take(&mut new.0.lock().bytes);
+        self.call(Kind::Write)?.bytes = bytes;
+        Ok(())
     }
 }
 
@@ -276,11 +285,11 @@ fn a_file_of_a_later_version_is_left_alone() {
     let database = disc.open(&mut Database::builder()).unwrap();
     let transaction = database.begin_write().unwrap();
     let meta = redb::TableDefinition::<&str, u64>::new("meta");
-    transaction.open_table(meta).unwrap().insert("format", 2).unwrap();
+    transaction.open_table(meta).unwrap().insert("format", 3).unwrap();
     transaction.commit().unwrap();
     drop(database);
     let error = Embedded::open_medium(&config(), disc).err();
-    assert_eq!(error, Some(Error::NewerFormat { path: "/disc".into(), found: 2, known: 1 }));
+    assert_eq!(error, Some(Error::NewerFormat { path: "/disc".into(), found: 3, known: 2 }));
 }
 
 #[test]
