@@ -14,6 +14,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),                     // the loopback device of such a namespace
     ("curl", "curl"),                       // what users call pages with
     ("python3", "python3"),                 // unpacks an archive
+    ("hg", "mercurial"),                    // dependencies in Mercurial's repositories
     ("cc", "gcc"),                          // the linker, and C in a few crates
 ];
 

@@ -386,6 +386,7 @@ mod tests {
                 "a = 'x'",
                 expect![[r#"A:1:5: is not HCL: ' has no meaning here: strings stand in double quotes"#]],
             ),
+            ("a {\n  b: 1\n}", expect![[r#"A:2:4: is not HCL: : has no meaning here: write NAME = VALUE"#]]),
             ("a = 0x", expect![[r#"A:1:5: is not HCL: 0x is no number"#]]),
             ("a = 08", expect!["A:1:5: is not HCL: 08 is no number"]),
             ("a = .", expect!["A:1:5: is not HCL: . is no number"]),

@@ -128,7 +128,11 @@ pub(crate) fn locate(source: &str) -> Result<Located, String> {
         let subdir = subdir.map(str::to_string);
         return Ok(Located::Local { path, subdir, tool, revision: repository.revision });
     }
-    let mut remote = hosted(main, query).unwrap_or_else(|| Remote::new(Tool::Http, main.to_string()));
+    let hosted = hosted(main, query);
+    if forced == Some(Tool::Hg) && hosted.is_some() {
+        return Err("is at a host that has git repositories only: leave out hg::".into());
+    }
+    let mut remote = hosted.unwrap_or_else(|| Remote::new(Tool::Http, main.to_string()));
     remote = addressed(remote, forced)?;
     if let Some(subdir) = subdir {
         let joined = remote.subdir.take().map_or_else(|| subdir.to_string(), |s| format!("{s}/{subdir}"));
@@ -235,7 +239,8 @@ impl Remote {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = decoded(value);
             match (key, self.tool) {
-                ("ref", Tool::Git) | ("rev" | "ref", Tool::Hg) => {
+                // Bitbucket's repositories were Mercurial's once, and `?rev=` has stayed in their addresses.
+                ("rev" | "ref", Tool::Git | Tool::Hg) => {
                     if value.is_empty() || value.starts_with('-') {
                         return Err(format!("?{pair} names no branch, tag or commit"));
                     }
@@ -299,6 +304,12 @@ mod tests {
             "https://github.com/a/b/tree/main/c/d",
             "https://github.com/a/b/archive/v1.tar.gz//b-1",
             "bitbucket.org/a/b",
+            "bitbucket.org/a/b/c//d?rev=1.0",
+            "https://bitbucket.org/a/b/src/master/c",
+            "http://bitbucket.org/a/b",
+            "bitbucket.org/a",
+            "hg::https://bitbucket.org/a/b",
+            "git@bitbucket.org:a/b.git//c",
             "gitlab.com/a/b/c",
             "git::https://example.com/b.git//sub?ref=feature%2Fx",
             "https://example.com/b.git",
@@ -307,6 +318,9 @@ mod tests {
             "git@github.com:a/b.git",
             "git::git@example.com:/a/b.git//c",
             "hg::http://example.com/a?rev=tip",
+            "hg::ssh://me@example.com/a//b?ref=1.0",
+            "hg::../a//b?rev=1.0",
+            "hg::http://example.com/a?rev=--config=x",
             "https://me:secret@example.com/a.tgz?checksum=sha256:00&x=1",
             "https://example.com/a?archive=zip",
             "https://example.com/a",
@@ -359,6 +373,18 @@ mod tests {
                 https://github.com/a/b/archive/v1.tar.gz//b-1 (b-1)
             bitbucket.org/a/b
                 git::https://bitbucket.org/a/b.git (b)
+            bitbucket.org/a/b/c//d?rev=1.0
+                git::https://bitbucket.org/a/b.git//c/d?ref=1.0 (d)
+            https://bitbucket.org/a/b/src/master/c
+                git::https://bitbucket.org/a/b.git//c?ref=master (c)
+            http://bitbucket.org/a/b
+                git::https://bitbucket.org/a/b.git (b)
+            bitbucket.org/a
+                error: is no address: write SCHEME://HOST/PATH, or HOST/OWNER/REPOSITORY for github.com
+            hg::https://bitbucket.org/a/b
+                error: is at a host that has git repositories only: leave out hg::
+            git@bitbucket.org:a/b.git//c
+                git::ssh://git@bitbucket.org/a/b.git//c (c)
             gitlab.com/a/b/c
                 git::https://gitlab.com/a/b.git//c (c)
             git::https://example.com/b.git//sub?ref=feature%2Fx
@@ -375,6 +401,12 @@ mod tests {
                 git::ssh://git@example.com/a/b.git//c (c)
             hg::http://example.com/a?rev=tip
                 hg::http://example.com/a?rev=tip (a)
+            hg::ssh://me@example.com/a//b?ref=1.0
+                hg::ssh://me@example.com/a//b?rev=1.0 (b)
+            hg::../a//b?rev=1.0
+                local ../a Some("b") Some(Hg) Some("1.0")
+            hg::http://example.com/a?rev=--config=x
+                error: ?rev=--config=x names no branch, tag or commit
             https://me:secret@example.com/a.tgz?checksum=sha256:00&x=1
                 https://me:***@example.com/a.tgz?x=1&checksum=sha256:00 (a)
             https://example.com/a?archive=zip

@@ -80,6 +80,8 @@ impl<'a> Scanner<'a> {
             '-' | '.' | '0'..='9' => self.number()?,
             c if c.is_alphabetic() || c == '_' => self.word(),
             '\'' => return Err(Mistake::new(at, "' has no meaning here: strings stand in double quotes")),
+            ':' => return Err(Mistake::new(at, ": has no meaning here: write NAME = VALUE")),
+            ';' => return Err(Mistake::new(at, "; has no meaning here: part by lines or commas")),
             c => return Err(Mistake::new(at, format!("{c} has no meaning here"))),
         };
         Ok((at, token))
