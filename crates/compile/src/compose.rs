@@ -138,9 +138,14 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
 
 /// The caller's variables over those in `.env`.
 fn environment(directory: &Path, options: &Options, loader: &mut Loader) -> Environment {
+    let mut env = options.env.clone();
+    // Every shell sets it, so compose files use it; docker compose sets it where no shell has.
+    if let (false, Ok(current)) = (env.contains_key("PWD"), std::env::current_dir()) {
+        env.insert("PWD".into(), current.to_string_lossy().into_owned());
+    }
     let file = directory.join(".env");
     let files = if options.dot_env && file.is_file() { vec![file] } else { Vec::new() };
-    laid_over(&options.env, &files, &mut loader.found)
+    laid_over(&env, &files, &mut loader.found)
 }
 
 /// `env` over the variables in `files`, of which a later one wins over those before it.

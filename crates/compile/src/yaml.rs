@@ -10,10 +10,13 @@ pub mod scalar;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use granit_parser::{Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag as ParsedTag};
+use granit_parser::{
+    ErrorKind, Event, Marker, Parser, ScalarStyle, ScanError, Span, StrInput, Tag as ParsedTag,
+};
 use indexmap::IndexMap;
 use indexmap::map::Entry as Slot;
 
@@ -29,6 +32,13 @@ const MAX_DEPTH: usize = 200;
 /// How much anchors may be copied, in nodes of at most 64 bytes of text. A file that repeats a block for each of a
 /// hundred services copies some thousands; a "billion laughs" stops here after some megabytes.
 const MAX_COPIED: usize = 200_000;
+
+/// How much may be read anew for lines between quotes that begin too far left. Some such lines cost the whole text once;
+/// no file has more than a few.
+const MAX_REREAD: usize = 4 << 20;
+
+/// As deep as lines may be indented for that, which keeps the text small: [`MAX_DEPTH`] levels of five columns.
+const MAX_INDENT: usize = 1000;
 
 /// A value and where it is.
 #[derive(Debug, Clone, PartialEq)]
@@ -169,17 +179,93 @@ impl Node {
 /// that grow without measure.
 pub fn read(source: &Source) -> Result<Vec<Node>, Diagnostics> {
     // A byte order mark is no content.
-    let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
-    let mut builder = Builder::new(source);
-    let mut parser = Parser::new_from_str(text);
-    if let Err(mistake) = builder.run(&mut parser) {
-        builder.mistakes.push(mistake);
-    }
+    let mut text = Cow::Borrowed(source.text.strip_prefix('\u{feff}').unwrap_or(&source.text));
+    let mut indented = Indented::default();
+    let mut builder = loop {
+        let mut builder = Builder::new(source, &indented);
+        match builder.run(&mut Parser::new_from_str(&text)) {
+            Ok(()) => break builder,
+            Err(Stop::Mistake(mistake)) => {
+                builder.mistakes.push(mistake);
+                break builder;
+            }
+            Err(Stop::Quoted(error)) => {
+                let at = builder.place(*error.marker());
+                match indented.deeper(error.marker().line(), &text) {
+                    Some(deeper) => text = Cow::Owned(deeper),
+                    // Nearly always it is the end of the text that was reached.
+                    None => {
+                        let sentence =
+                            "is not YAML: it is between quotes that are opened above and never closed";
+                        let line = indented.lines.keys().min().copied().unwrap_or(at.line);
+                        return Err(Diagnostic::new(&source.at_line(line, 1), sentence).into());
+                    }
+                }
+            }
+        }
+    };
     if builder.mistakes.is_empty() {
         return Ok(builder.documents);
     }
     builder.mistakes.sort_by(|a, b| a.at.cmp(&b.at));
     Err(Diagnostics(builder.mistakes))
+}
+
+/// Lines that were indented more than they are written.
+///
+/// What is between quotes may go on in any column for Go's libraries, while the parser wants it deeper than what it
+/// belongs to. Spaces at the start of such a line mean nothing, so they are put there, and taken off again in places.
+#[derive(Default)]
+struct Indented {
+    /// Lines, from 1, and the spaces put before them.
+    lines: HashMap<usize, usize>,
+    /// Bytes read anew so far.
+    read: usize,
+}
+
+impl Indented {
+    /// `text` with line `number` deeper than any line, and those after it up to one with a quote, which are between
+    /// the same quotes; nothing where that was done already, is too much, or a document begins there.
+    fn deeper(&mut self, number: usize, text: &str) -> Option<String> {
+        self.read += text.len();
+        if self.read > MAX_REREAD || self.lines.contains_key(&number) {
+            return None;
+        }
+        let depth = |line: &str| line.len() - line.trim_start_matches([' ', '-', '?']).len();
+        // A line that was made deeper is none of those that show how deep lines are.
+        let written = text.lines().enumerate().filter(|(i, _)| !self.lines.contains_key(&(i + 1)));
+        let spaces = written.map(|(_, line)| depth(line)).max().unwrap_or_default() + 1;
+        if spaces > MAX_INDENT {
+            return None;
+        }
+        let mut out = String::with_capacity(text.len() + 64 * spaces);
+        let mut inside = false;
+        for (number_here, line) in (1..).zip(text.split_inclusive('\n')) {
+            inside |= number_here == number;
+            let ends = line.strip_prefix("---").or(line.strip_prefix("..."));
+            inside &= !ends.is_some_and(|rest| rest.is_empty() || rest.starts_with(char::is_whitespace));
+            if inside {
+                out.extend(std::iter::repeat_n(' ', spaces));
+                self.lines.insert(number_here, spaces);
+                inside = !line.contains(['\'', '"']);
+            }
+            out.push_str(line);
+        }
+        self.lines.contains_key(&number).then_some(out)
+    }
+}
+
+/// Why reading stopped.
+enum Stop {
+    Mistake(Diagnostic),
+    /// A line between quotes that is not as deep as the parser wants it.
+    Quoted(ScanError),
+}
+
+impl From<Diagnostic> for Stop {
+    fn from(mistake: Diagnostic) -> Self {
+        Stop::Mistake(mistake)
+    }
 }
 
 /// A collection that is not closed yet.
@@ -201,6 +287,7 @@ struct Key {
 
 struct Builder<'s> {
     source: &'s Source,
+    indented: &'s Indented,
     open: Vec<Open>,
     documents: Vec<Node>,
     /// Nodes that an alias may name, with their weight.
@@ -210,14 +297,17 @@ struct Builder<'s> {
 }
 
 impl<'s> Builder<'s> {
-    fn new(source: &'s Source) -> Self {
+    fn new(source: &'s Source, indented: &'s Indented) -> Self {
         let (open, documents, mistakes) = (Vec::new(), Vec::new(), Vec::new());
-        Builder { source, open, documents, anchors: HashMap::new(), copied: 0, mistakes }
+        Builder { source, indented, open, documents, anchors: HashMap::new(), copied: 0, mistakes }
     }
 
-    fn run<'t>(&mut self, parser: &mut Parser<'t, StrInput<'t>>) -> Result<(), Diagnostic> {
+    fn run<'t>(&mut self, parser: &mut Parser<'t, StrInput<'t>>) -> Result<(), Stop> {
         while let Some(event) = parser.next_event() {
-            let (event, span) = event.map_err(|e| self.broken(&e))?;
+            let (event, span) = event.map_err(|e| match e.kind() {
+                ErrorKind::InvalidQuotedScalarIndent | ErrorKind::TabInIndentation => Stop::Quoted(e),
+                _ => Stop::Mistake(self.broken(&e)),
+            })?;
             let at = self.at(&span);
             match event {
                 Event::Scalar(text, style, anchor, tag) => {
@@ -238,10 +328,8 @@ impl<'s> Builder<'s> {
                 Event::SequenceEnd | Event::MappingEnd => self.end()?,
                 Event::Alias(id) => {
                     let Some((node, weight)) = self.anchors.get(&id).cloned() else {
-                        return Err(Diagnostic::new(
-                            &at,
-                            "is an alias within its own anchor, which never ends",
-                        ));
+                        let sentence = "is an alias within its own anchor, which never ends";
+                        return Err(Diagnostic::new(&at, sentence).into());
                     };
                     self.spend(&at, weight)?;
                     self.add(node, 0, weight)?;
@@ -255,11 +343,16 @@ impl<'s> Builder<'s> {
     }
 
     fn at(&self, span: &Span) -> Position {
-        self.source.at_line(span.start.line(), span.start.col() + 1)
+        self.place(span.start)
+    }
+
+    fn place(&self, marker: Marker) -> Position {
+        let spaces = self.indented.lines.get(&marker.line()).copied().unwrap_or_default();
+        self.source.at_line(marker.line(), marker.col().saturating_sub(spaces) + 1)
     }
 
     fn broken(&self, error: &ScanError) -> Diagnostic {
-        let at = self.source.at_line(error.marker().line(), error.marker().col() + 1);
+        let at = self.place(*error.marker());
         if error.info().contains("recursion limit") {
             return too_deep(&at);
         }

@@ -103,9 +103,16 @@ pub(super) fn words(node: &Node, path: &str, loader: &mut Loader) -> Option<Vec<
         Value::Scalar(_) if node.is_null() => None,
         _ => {
             let text = fields::text(node, path, loader)?;
-            units::shell_words(&text)
+            let split = units::shell_words(&text)
                 .map_err(|reason| loader.found.error(&node.at, format!("{path} {reason}")))
-                .ok()
+                .ok()?;
+            if let Some(rest) = split.left_out.filter(|rest| rest != ";") {
+                let start: String = rest.chars().take(30).collect();
+                let sentence =
+                    format!("{path} ends before {start:?}, as no shell reads it: write sh -c \"...\"");
+                loader.found.warn(&node.at, sentence);
+            }
+            Some(split.words)
         }
     }
 }
@@ -231,7 +238,8 @@ fn network(f: &mut Fields<'_>, service: &mut Service, loader: &mut Loader) {
     service.dns = f.text_or_list("dns", loader);
     service.dns_opt = f.texts("dns_opt", loader);
     service.dns_search = f.text_or_list("dns_search", loader);
-    service.expose = f.list("expose", loader, short::exposed).into_iter().flatten().collect();
+    let exposed = f.list("expose", loader, short::exposed).into_iter().flatten().collect();
+    service.expose = unique(exposed, |e: &Exposed| (e.port, e.protocol.clone()));
     service.external_links = f.list("external_links", loader, short::link);
     service.links = f.list("links", loader, short::link);
     if let Some((node, path)) = f.node("extra_hosts") {

@@ -60,47 +60,72 @@ pub(super) fn bytes(text: &str) -> Option<i64> {
     (size.is_finite() && (0.0..9e18).contains(&size)).then_some(size as i64)
 }
 
-/// The words of a command line, as a shell splits them: quotes and backslashes join, `#` has no meaning.
-pub(super) fn shell_words(text: &str) -> Result<Vec<String>, &'static str> {
+/// A command line in its words.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Words {
+    pub words: Vec<String>,
+    /// What only a shell would carry out, such as `&& next`, with all that comes after it.
+    pub left_out: Option<String>,
+}
+
+/// The words of a command line, as docker compose splits them: quotes and backslashes join, `$(...)` and backquotes
+/// hold together what is in them, `#` has no meaning, and what needs a shell ends the command.
+pub(super) fn shell_words(text: &str) -> Result<Words, &'static str> {
     let mut words = Vec::new();
     let mut word: Option<String> = None;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
         match c {
             ' ' | '\t' | '\r' | '\n' => words.extend(word.take()),
-            '\'' => {
+            '\'' => within(&mut chars, word.get_or_insert_default(), '\'', "has a ' that is not closed")?,
+            '"' => within(&mut chars, word.get_or_insert_default(), '"', "has a \" that is not closed")?,
+            '`' => {
                 let word = word.get_or_insert_default();
-                loop {
-                    match chars.next() {
-                        Some('\'') => break,
-                        Some(c) => word.push(c),
-                        None => return Err("has a ' that is not closed"),
-                    }
-                }
+                word.push('`');
+                within(&mut chars, word, '`', "has a ` that is not closed")?;
+                word.push('`');
             }
-            '"' => quoted(&mut chars, word.get_or_insert_default())?,
+            '(' => {
+                let Some(word) = word.as_mut().filter(|w| w.ends_with('$')) else {
+                    return Err("has a ( that no shell reads: put it in quotes");
+                };
+                word.push('(');
+                within(&mut chars, word, ')', "has a $( that is not closed")?;
+                word.push(')');
+            }
+            ')' => return Err("has a ) that closes nothing: put it in quotes"),
+            ';' | '&' | '|' | '<' | '>' => {
+                // The number before it, as in `2>`, is a part of it.
+                let numbered = word.as_ref().is_some_and(|w| w.bytes().all(|b| b.is_ascii_digit()));
+                let number = if c == '>' && numbered { word.take().unwrap_or_default() } else { String::new() };
+                words.extend(word.take());
+                return Ok(Words { words, left_out: Some(format!("{number}{}", text[at..].trim_end())) });
+            }
             '\\' => match chars.next() {
-                Some('\n') => {}
-                Some(c) => word.get_or_insert_default().push(c),
+                Some((_, '\n')) => {}
+                Some((_, c)) => word.get_or_insert_default().push(c),
                 None => return Err("ends with a backslash"),
             },
             c => word.get_or_insert_default().push(c),
         }
     }
     words.extend(word);
-    Ok(words)
+    Ok(Words { words, left_out: None })
 }
 
-/// What stands between double quotes, where a backslash is special only before some characters.
-fn quoted(chars: &mut std::str::Chars<'_>, word: &mut String) -> Result<(), &'static str> {
-    const OPEN: &str = "has a \" that is not closed";
+/// What stands before `close`. A backslash takes its meaning from the next character, but not between `'`.
+fn within(
+    chars: &mut std::str::CharIndices<'_>,
+    word: &mut String,
+    close: char,
+    open: &'static str,
+) -> Result<(), &'static str> {
     loop {
-        match chars.next().ok_or(OPEN)? {
-            '"' => return Ok(()),
-            '\\' => match chars.next().ok_or(OPEN)? {
-                c @ ('"' | '\\' | '$' | '`') => word.push(c),
+        match chars.next().ok_or(open)?.1 {
+            c if c == close => return Ok(()),
+            '\\' if close != '\'' => match chars.next().ok_or(open)?.1 {
                 '\n' => {}
-                c => word.extend(['\\', c]),
+                c => word.push(c),
             },
             c => word.push(c),
         }
@@ -155,15 +180,28 @@ mod tests {
     #[test]
     fn words() {
         for (text, expected) in [
-            ("a 'b c' \"d\\\"e\" f\\ g", Ok(vec!["a", "b c", "d\"e", "f g"])),
-            ("", Ok(vec![])),
-            ("a '' b", Ok(vec!["a", "", "b"])),
-            ("sh -c \"echo $HOME #x\"\n", Ok(vec!["sh", "-c", "echo $HOME #x"])),
-            ("a\\\nb \"c\\\nd\\x\"", Ok(vec!["ab", "cd\\x"])),
+            ("a 'b c' \"d\\\"e\" f\\ g", Ok((vec!["a", "b c", "d\"e", "f g"], None))),
+            ("", Ok((vec![], None))),
+            ("a '' b", Ok((vec!["a", "", "b"], None))),
+            ("sh -c \"echo $HOME #x; ls\"\n", Ok((vec!["sh", "-c", "echo $HOME #x; ls"], None))),
+            ("a\\\nb \"c\\\nd\\x\" 'c\\x'", Ok((vec!["ab", "cdx", "c\\x"], None))),
+            ("a $(b c) `d e`f", Ok((vec!["a", "$(b c)", "`d e`f"], None))),
+            ("a && b", Ok((vec!["a"], Some("&& b")))),
+            ("a 'b c';", Ok((vec!["a", "b c"], Some(";")))),
+            ("a 2> /dev/null", Ok((vec!["a"], Some("2> /dev/null")))),
+            ("a x2>b \n", Ok((vec!["a", "x2"], Some(">b")))),
+            ("a http://x/?a=1&b=2", Ok((vec!["a", "http://x/?a=1"], Some("&b=2")))),
+            ("a (b)", Err("has a ( that no shell reads: put it in quotes")),
+            ("a b)", Err("has a ) that closes nothing: put it in quotes")),
+            ("a $(b", Err("has a $( that is not closed")),
+            ("a `b", Err("has a ` that is not closed")),
             ("a 'b", Err("has a ' that is not closed")),
             ("a \\", Err("ends with a backslash")),
         ] {
-            let expected = expected.map(|w| w.into_iter().map(String::from).collect::<Vec<_>>());
+            let expected = expected.map(|(words, left_out)| Words {
+                words: words.into_iter().map(String::from).collect(),
+                left_out: left_out.map(String::from),
+            });
             assert_eq!(shell_words(text), expected, "{text}");
         }
     }

@@ -158,7 +158,10 @@ fn mistakes() {
         expect!["f:2:2: is not YAML: tabs disallowed within this context (block indentation)"],
     );
     check("a: [1, 2\nb: 3\n", expect!["f:2:2: is not YAML: illegal placement of ':' indicator"]);
-    check("a: \"b\n", expect!["f:2:1: is not YAML: invalid indentation in multiline quoted scalar"]);
+    check(
+        "a: \"b\n",
+        expect!["f:2:1: is not YAML: it is between quotes that are opened above and never closed"],
+    );
     check("a: b\n c: d\n", expect!["f:2:3: is not YAML: mapping values are not allowed in this context"]);
     check(
         "- a\nb: c\n",
@@ -234,4 +237,33 @@ fn bounds() {
     // Large but plain files are read.
     let long: String = (0..100_000).map(|i| format!("k{i}: [a, b]\n")).collect();
     assert_eq!(read(&source(&long)).unwrap()[0].as_mapping().unwrap().len(), 100_000);
+}
+
+/// Between quotes, lines may begin anywhere, as for Go's libraries.
+#[test]
+fn quoted_lines() {
+    check(
+        "a:\n  - b: \"c\nd\n\n - e\n---f\"\n    g: 'h\n# i\n  j: k' # l\nm: [\"n\no\", 'p\n\tq']\n",
+        expect![[r#"
+            mapping @1:1
+              "a" @1:1: list @2:3
+                - mapping @2:5
+                  "b" @2:5: "c d\n- e ---f" = Text @2:8
+                  "g" @7:5: "h # i j: k" = Text @7:8
+              "m" @10:1: list @10:4
+                - "n o" = Text @10:5
+                - "p q" = Text @11:5
+        "#]],
+    );
+    check(
+        "a: \"b\nc\" d: [\n",
+        expect!["f:2:4: is not YAML: invalid trailing content after double-quoted scalar"],
+    );
+    check("a: 'b\nc'\na: 1\n", expect![[r#"f:3:1: "a" is here a second time; it is in line 1 already"#]]);
+    check(
+        "a: \"b\n---\nc\"\n",
+        expect!["f:2:1: is not YAML: it is between quotes that are opened above and never closed"],
+    );
+    let open = format!("a: \"{}", "b\n".repeat(20_000));
+    assert!(read(&source(&open)).is_err());
 }
