@@ -21,6 +21,7 @@ mod merge;
 pub mod model;
 mod old;
 mod project;
+mod remote;
 mod service;
 mod template;
 mod units;
@@ -33,6 +34,7 @@ use std::{
 use crate::{
     Compiled, Event, Options,
     diagnostic::{Diagnostic, Diagnostics, Findings},
+    fetch::Fetcher,
     source::Source,
     yaml,
 };
@@ -111,6 +113,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
     let mut environment = environment;
     environment.insert("COMPOSE_PROJECT_NAME".into(), name.clone());
     loader.environment = environment.clone();
+    loader.fetcher = Some(Fetcher::new(&directory, options.update, &options.events));
     let Some(mut tree) = loader.model(&files, &directory, &environment, &[]) else {
         if loader.found.errors.is_empty() {
             loader.found.errors.push(Diagnostic::of_file(&files[0], "is empty: a compose file has services"));

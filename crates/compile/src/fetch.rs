@@ -42,11 +42,11 @@ pub(crate) enum Purpose {
 }
 
 /// Fetches for one compilation, each source once.
-pub(crate) struct Fetcher<'a> {
+pub(crate) struct Fetcher {
     /// `.yado`, below the application that was asked for.
     home: PathBuf,
     update: bool,
-    events: &'a Events,
+    events: Events,
     index: Option<Index>,
     /// Sources that this compilation has asked for already.
     asked: HashMap<String, Result<PathBuf, String>>,
@@ -82,18 +82,23 @@ impl Drop for Scratch {
     }
 }
 
-impl<'a> Fetcher<'a> {
+impl Fetcher {
     /// A fetcher for the application in `directory`.
-    pub fn new(directory: &Path, update: bool, events: &'a Events) -> Self {
+    pub fn new(directory: &Path, update: bool, events: &Events) -> Self {
         Fetcher {
             home: directory.join(".yado"),
             update,
-            events,
+            events: events.clone(),
             index: None,
             asked: HashMap::new(),
             checkouts: HashMap::new(),
             scratch: None,
         }
+    }
+
+    /// The directory below which everything that is fetched lies.
+    pub fn home(&self) -> &Path {
+        &self.home
     }
 
     /// The directory in which `remote` is, after fetching it where it is not here yet. The sentence of an error

@@ -364,9 +364,9 @@ fn files_include_others() {
             ("b.yaml", "include: [compose.yaml]\n"),
         ],
         expect![[r#"
-        /d/b.yaml:1:11: includes /d/compose.yaml, which includes this file
-        /d/compose.yaml:1:30: oci://x is not on this machine: fetch it and name the file
-        /d/gone.yaml: cannot be read: No such file or directory (os error 2)"#]],
+            /d/b.yaml:1:11: includes /d/compose.yaml, which includes this file
+            /d/compose.yaml:1:30: oci://x is in an image registry, which is not asked for compose files: name a git repository or a file
+            /d/gone.yaml: cannot be read: No such file or directory (os error 2)"#]],
     );
 }
 
@@ -591,6 +591,32 @@ fn corpus_is_read() {
         let project = compose::load(&path, &Options::default()).unwrap();
         assert!(!project.services.is_empty(), "{}", path.display());
     }
+}
+
+/// What needs a shell ends a command, as docker compose has it, and that is said.
+#[test]
+fn commands_without_a_shell() {
+    check(
+        &[(
+            "compose.yaml",
+            "services:\n  a: {image: a, command: 'run && echo done'}\n  b: {image: b, command: 'run;'}\n  c: {image: c, entrypoint: 'sh -c \"a && b\"'}\n",
+        )],
+        expect![[r#"
+            a
+              image a
+              command Some(["run"])
+            b
+              image b
+              command Some(["run"])
+            c
+              image c
+            /d/compose.yaml:2:26: services.a.command ends before "&& echo done", as no shell reads it: write sh -c "..."
+        "#]],
+    );
+    check(
+        &[("compose.yaml", "services: {d: {image: d, command: 'run (x)'}}\n")],
+        expect!["/d/compose.yaml:1:35: services.d.command has a ( that no shell reads: put it in quotes"],
+    );
 }
 
 /// Fifty services, each with its own copy of a block and a chain of extends behind it, are no more work than their text.

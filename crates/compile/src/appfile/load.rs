@@ -93,7 +93,7 @@ pub fn load(file: &Path, options: &Options) -> Result<Tree, Diagnostics> {
 
 struct Loader<'a> {
     options: &'a Options,
-    resolver: Resolver<'a>,
+    resolver: Resolver,
     apps: Vec<App>,
     /// Canonical directory to place in `apps`; none while it is being loaded.
     seen: HashMap<PathBuf, Option<usize>>,

@@ -12,14 +12,14 @@ use crate::{
 };
 
 /// Finds directories for one compilation.
-pub(super) struct Resolver<'a> {
-    fetcher: Fetcher<'a>,
+pub(super) struct Resolver {
+    fetcher: Fetcher,
     /// Directories that were fetched, and what each one is.
     fetched: Vec<(PathBuf, Remote)>,
 }
 
-impl<'a> Resolver<'a> {
-    pub fn new(fetcher: Fetcher<'a>) -> Self {
+impl Resolver {
+    pub fn new(fetcher: Fetcher) -> Self {
         Resolver { fetcher, fetched: Vec::new() }
     }
 

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{
-    dotenv, merge, old,
+    dotenv, merge, old, remote,
     template::{self, Variables},
 };
 use crate::{
     diagnostic::{Findings, Position},
+    fetch::{Fetcher, source::without_password},
     source::Source,
     yaml::{self, Entry, Mapping, Node, Value},
 };
@@ -43,6 +44,8 @@ pub(super) struct Loader {
     pub dropped: bool,
     /// Values whose variables could not be replaced.
     broken: Vec<Position>,
+    /// Brings what is elsewhere, for files that may name such.
+    pub fetcher: Option<Fetcher>,
 }
 
 /// A file's services while extends are followed.
@@ -258,11 +261,8 @@ impl Loader {
             self.found.error(&item.at, "include needs the path of a file");
             return None;
         }
-        if let Some((at, remote)) = paths.iter().find(|(_, p)| is_remote(p)) {
-            self.found.error(at, format!("{remote} is not on this machine: fetch it and name the file"));
-            return None;
-        }
-        let files: Vec<PathBuf> = paths.iter().map(|(_, p)| shown(base, p)).collect();
+        let files: Vec<PathBuf> =
+            paths.iter().map(|(at, path)| self.named_file(at, base, path)).collect::<Option<_>>()?;
         let directory = match item.get("project_directory").and_then(Node::printed) {
             Some(directory) => clean(&base.join(directory)),
             None => files[0].parent().map(Path::to_path_buf).unwrap_or_default(),
@@ -281,6 +281,24 @@ impl Loader {
             }
         }
         Some((files, directory, all))
+    }
+
+    /// A file that `include` or `extends` names from `base`, fetched where it is elsewhere.
+    fn named_file(&mut self, at: &Position, base: &Path, path: &str) -> Option<PathBuf> {
+        if !remote::is_remote(path) {
+            return Some(shown(base, path));
+        }
+        let fetched = match &mut self.fetcher {
+            Some(fetcher) => remote::file(path, fetcher),
+            None => Err("is not on this machine: fetch it and name the file".into()),
+        };
+        match fetched {
+            Ok(file) => Some(shown(base, &file.to_string_lossy())),
+            Err(sentence) => {
+                self.found.error(at, format!("{} {sentence}", without_password(path)));
+                None
+            }
+        }
     }
 
     /// The service `name` of `scope` with all that it extends; `None` where it extends nothing or that is a mistake.
@@ -344,11 +362,7 @@ impl Loader {
         chain: &mut Vec<(PathBuf, String)>,
     ) -> Option<Node> {
         let text = file.printed()?;
-        if is_remote(&text) {
-            self.found.error(&file.at, format!("{text} is not on this machine: fetch it and name the file"));
-            return None;
-        }
-        let path = shown(&self.base(&file.at), &text);
+        let path = self.named_file(&file.at, &self.base(&file.at), &text)?;
         if !path.is_file() {
             self.found.error(&file.at, format!("extends a service of {}, which is no file", path.display()));
             return None;
@@ -439,12 +453,6 @@ fn name_environment(services: &mut Node, environment: &Environment) {
 fn texts(node: &Node) -> Vec<(Position, String)> {
     let items = node.as_sequence().unwrap_or(std::slice::from_ref(node));
     items.iter().filter_map(|n| Some((n.at.clone(), n.printed()?))).collect()
-}
-
-/// Whether a compose file is named by an address.
-fn is_remote(path: &str) -> bool {
-    let schemes = ["oci://", "http://", "https://", "git://", "ssh://", "git@", "github.com/"];
-    schemes.iter().any(|s| path.starts_with(s))
 }
 
 /// The path of a file that a person sees: from the current directory where that is shorter.

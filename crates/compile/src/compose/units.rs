@@ -97,7 +97,8 @@ pub(super) fn shell_words(text: &str) -> Result<Words, &'static str> {
             ';' | '&' | '|' | '<' | '>' => {
                 // The number before it, as in `2>`, is a part of it.
                 let numbered = word.as_ref().is_some_and(|w| w.bytes().all(|b| b.is_ascii_digit()));
-                let number = if c == '>' && numbered { word.take().unwrap_or_default() } else { String::new() };
+                let number =
+                    if c == '>' && numbered { word.take().unwrap_or_default() } else { String::new() };
                 words.extend(word.take());
                 return Ok(Words { words, left_out: Some(format!("{number}{}", text[at..].trim_end())) });
             }

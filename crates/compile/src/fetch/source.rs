@@ -58,7 +58,8 @@ pub(crate) const ARCHIVES: [&str; 9] =
 const HOSTS: [&str; 3] = ["github.com", "bitbucket.org", "gitlab.com"];
 
 impl Remote {
-    fn new(tool: Tool, address: String) -> Self {
+    /// All of what is at `address`.
+    pub fn new(tool: Tool, address: String) -> Self {
         Remote { tool, address, subdir: None, revision: None, archive: None, checksum: None }
     }
 
