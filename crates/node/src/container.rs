@@ -1,13 +1,14 @@
 //! From a Pod's container and an image to what the runtime is told; pure.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 use yado_oci::image::Image;
 use yado_oci::spec::{BindMount, ContainerSpec, HostRoot, Limit, LogSpec};
 
-use crate::environment::{ConfigError, expand};
+use crate::environment::{ConfigError, expand_text};
 use crate::lifecycle::ContainerRecord;
 use crate::security::Identity;
 use crate::{hostfiles, resources};
@@ -79,7 +80,7 @@ pub(crate) struct Ingredients<'a> {
     pub container: &'a Container,
     pub attempt: u32,
     pub image: &'a Image,
-    pub env: Vec<(String, String)>,
+    pub env: Vec<(String, OsString)>,
     pub binds: Vec<BindMount>,
     pub identity: Identity,
     pub dir: &'a PodDir,
@@ -137,15 +138,15 @@ pub(crate) fn specify(from: Ingredients) -> Result<ContainerSpec, ConfigError> {
 fn command_line(
     container: &Container,
     image: &Image,
-    env: &[(String, String)],
+    env: &[(String, OsString)],
 ) -> Result<Vec<String>, ConfigError> {
-    let lookup = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
-    let expanded = |words: &[String]| words.iter().map(|w| expand(w, lookup)).collect::<Vec<_>>();
+    let expanded =
+        |words: &[String]| words.iter().map(|w| expand_text(w, env)).collect::<Result<Vec<_>, _>>();
     let command = container.command.as_deref().filter(|c| !c.is_empty());
     let arguments = container.args.as_deref().filter(|a| !a.is_empty());
-    let mut line = command.map_or_else(|| image.config.entrypoint.clone(), expanded);
+    let mut line = command.map_or_else(|| Ok(image.config.entrypoint.clone()), expanded)?;
     match (command, arguments) {
-        (_, Some(arguments)) => line.extend(expanded(arguments)),
+        (_, Some(arguments)) => line.extend(expanded(arguments)?),
         (None, None) => line.extend(image.config.cmd.iter().cloned()),
         (Some(_), None) => {}
     }
@@ -158,7 +159,7 @@ fn command_line(
     Ok(line)
 }
 
-fn environment(from: &Ingredients) -> Vec<String> {
+fn environment(from: &Ingredients) -> Vec<OsString> {
     let mut env = from.image.config.env.clone();
     if !env.iter().any(|e| e.starts_with("PATH=")) {
         env.insert(0, format!("PATH={DEFAULT_PATH}"));
@@ -167,8 +168,12 @@ fn environment(from: &Ingredients) -> Vec<String> {
     if from.container.tty == Some(true) {
         env.push("TERM=xterm".into());
     }
-    env.extend(from.env.iter().map(|(name, value)| format!("{name}={value}")));
-    env
+    let own = from.env.iter().map(|(name, value)| {
+        let mut entry = OsString::from(format!("{name}="));
+        entry.push(value);
+        entry
+    });
+    env.into_iter().map(OsString::from).chain(own).collect()
 }
 
 /// The Pod's own files, unless it mounts something in their place.

@@ -3,6 +3,8 @@
 pub(crate) mod fields;
 
 use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStringExt;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
@@ -38,7 +40,7 @@ pub(crate) struct Scope<'a> {
 }
 
 /// The variables in order; a name occurs once, with its last value.
-pub(crate) fn of(container: &Container, scope: &Scope) -> Result<Vec<(String, String)>, ConfigError> {
+pub(crate) fn of(container: &Container, scope: &Scope) -> Result<Vec<(String, OsString)>, ConfigError> {
     let links = scope.pod.spec.as_ref().and_then(|s| s.enable_service_links).unwrap_or(true);
     let services = service_variables(scope.services, links);
     let mut variables = Variables { inherited: services, own: Vec::new() };
@@ -48,7 +50,7 @@ pub(crate) fn of(container: &Container, scope: &Scope) -> Result<Vec<(String, St
             match scope.sources.config_map(&r.name) {
                 Some(map) => {
                     for (k, v) in map.data.iter().flatten() {
-                        variables.set(format!("{prefix}{k}"), v.clone());
+                        variables.set(format!("{prefix}{k}"), v.into());
                     }
                 }
                 None if r.optional == Some(true) => {}
@@ -59,7 +61,7 @@ pub(crate) fn of(container: &Container, scope: &Scope) -> Result<Vec<(String, St
             match scope.sources.secret(&r.name) {
                 Some(secret) => {
                     for (k, v) in secret.data.iter().flatten() {
-                        variables.set(format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned());
+                        variables.set(format!("{prefix}{k}"), OsString::from_vec(v.0.clone()));
                     }
                 }
                 None if r.optional == Some(true) => {}
@@ -79,21 +81,21 @@ pub(crate) fn of(container: &Container, scope: &Scope) -> Result<Vec<(String, St
 }
 
 struct Variables {
-    inherited: Vec<(String, String)>,
-    own: Vec<(String, String)>,
+    inherited: Vec<(String, OsString)>,
+    own: Vec<(String, OsString)>,
 }
 
 impl Variables {
-    fn set(&mut self, name: String, value: String) {
+    fn set(&mut self, name: String, value: OsString) {
         match self.own.iter_mut().find(|(n, _)| *n == name) {
             Some((_, old)) => *old = value,
             None => self.own.push((name, value)),
         }
     }
 
-    fn get(&self, name: &str) -> Option<&str> {
+    fn get(&self, name: &str) -> Option<&OsStr> {
         let mut all = self.own.iter().chain(&self.inherited);
-        all.find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        all.find(|(n, _)| n == name).map(|(_, v)| v.as_os_str())
     }
 }
 
@@ -102,14 +104,14 @@ fn value_of(
     container: &Container,
     scope: &Scope,
     known: &Variables,
-) -> Result<Option<String>, ConfigError> {
+) -> Result<Option<OsString>, ConfigError> {
     let Some(from) = &variable.value_from else {
         let text = variable.value.as_deref().unwrap_or_default();
         return Ok(Some(expand(text, |name| known.get(name))));
     };
     let name = pod_namespace(scope.pod);
     if let Some(r) = &from.field_ref {
-        return fields::pod_field(scope.pod, &r.field_path, scope.facts).map(Some);
+        return fields::pod_field(scope.pod, &r.field_path, scope.facts).map(|text| Some(text.into()));
     }
     if let Some(r) = &from.resource_field_ref {
         let of = match &r.container_name {
@@ -122,13 +124,14 @@ fn value_of(
                 r.container_name.as_deref().unwrap_or_default()
             ))
         })?;
-        return fields::resource_field(of, &r.resource, r.divisor.as_ref(), scope.facts).map(Some);
+        return fields::resource_field(of, &r.resource, r.divisor.as_ref(), scope.facts)
+            .map(|text| Some(text.into()));
     }
     if let Some(r) = &from.config_map_key_ref {
         let optional = r.optional == Some(true);
         return match scope.sources.config_map(&r.name) {
             Some(map) => match map.data.as_ref().and_then(|d| d.get(&r.key)) {
-                Some(value) => Ok(Some(value.clone())),
+                Some(value) => Ok(Some(value.into())),
                 None if optional => Ok(None),
                 None => {
                     Err(ConfigError(format!("couldn't find key {} in ConfigMap {name}/{}", r.key, r.name)))
@@ -142,7 +145,7 @@ fn value_of(
         let optional = r.optional == Some(true);
         return match scope.sources.secret(&r.name) {
             Some(secret) => match secret.data.as_ref().and_then(|d| d.get(&r.key)) {
-                Some(value) => Ok(Some(String::from_utf8_lossy(&value.0).into_owned())),
+                Some(value) => Ok(Some(OsString::from_vec(value.0.clone()))),
                 None if optional => Ok(None),
                 None => Err(ConfigError(format!("couldn't find key {} in Secret {name}/{}", r.key, r.name))),
             },
@@ -161,36 +164,47 @@ fn pod_namespace(pod: &Pod) -> &str {
     pod.metadata.namespace.as_deref().unwrap_or_default()
 }
 
+/// Replaces `$(NAME)` in what must be text, of which variables need not be. The error does not repeat a value.
+pub(crate) fn expand_text(text: &str, env: &[(String, OsString)]) -> Result<String, ConfigError> {
+    let lookup = |name: &str| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_os_str());
+    expand(text, lookup).into_string().map_err(|_| {
+        ConfigError(format!(
+            "\"{text}\" refers to a variable whose value is not UTF-8; only other variables can have such values"
+        ))
+    })
+}
+
 /// Replaces `$(NAME)` where NAME is known; `$$` is a literal `$`, and what is unknown stays as it is written.
-pub(crate) fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a str>) -> String {
-    let mut out = String::with_capacity(text.len());
+fn expand<'a>(text: &str, lookup: impl Fn(&str) -> Option<&'a OsStr>) -> OsString {
+    let mut out = OsString::with_capacity(text.len());
     let mut rest = text;
     while let Some(at) = rest.find('$') {
-        out.push_str(&rest[..at]);
+        out.push(&rest[..at]);
         let after = &rest[at + 1..];
         if let Some(tail) = after.strip_prefix('$') {
-            out.push('$');
+            out.push("$");
             rest = tail;
         } else if let Some((name, tail)) = after.strip_prefix('(').and_then(|a| a.split_once(')')) {
             match lookup(name) {
-                Some(value) => out.push_str(value),
+                Some(value) => out.push(value),
                 None => {
-                    out.push_str("$(");
-                    out.push_str(name);
-                    out.push(')');
+                    out.push("$(");
+                    out.push(name);
+                    out.push(")");
                 }
             }
             rest = tail;
         } else {
-            out.push('$');
+            out.push("$");
             rest = after;
         }
     }
-    out + rest
+    out.push(rest);
+    out
 }
 
 /// `REDIS_SERVICE_HOST` and its kin, in the form that Docker's links had.
-fn service_variables(services: &[Arc<Service>], links: bool) -> Vec<(String, String)> {
+fn service_variables(services: &[Arc<Service>], links: bool) -> Vec<(String, OsString)> {
     let mut out = BTreeMap::new();
     for service in services {
         let name = service.metadata.name.as_deref().unwrap_or_default();
@@ -221,7 +235,7 @@ fn service_variables(services: &[Arc<Service>], links: bool) -> Vec<(String, Str
             out.insert(prefix, url);
         }
     }
-    out.into_iter().collect()
+    out.into_iter().map(|(name, value)| (name, value.into())).collect()
 }
 
 #[cfg(test)]

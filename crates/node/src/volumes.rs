@@ -15,6 +15,7 @@ mod mounts;
 mod payload;
 
 use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
@@ -24,7 +25,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
 use yado_oci::spec::BindMount;
 use yado_types::quantity::Quantity;
 
-use crate::environment::{ConfigError, Scope, expand};
+use crate::environment::{ConfigError, Scope, expand_text};
 pub(crate) use mounts::unmount_beneath;
 pub(crate) use payload::{Payload, Tokens};
 
@@ -158,10 +159,13 @@ pub(crate) fn make(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
 pub(crate) fn refresh(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
     for volume in planned {
         let path = dir.join(&volume.name);
-        if let Kind::Files { payload, .. } = &volume.kind
+        if let Kind::Files { payload, secret } = &volume.kind
             && path.exists()
         {
-            files::write(&path, payload, volume.group).map_err(|error| VolumeError::File {
+            // Whoever unmounted it has not made the disk beneath a place for secrets.
+            let ready = if *secret { mounts::tmpfs(&path, None, 0o755) } else { Ok(()) };
+            let written = ready.and_then(|()| files::write(&path, payload, volume.group));
+            written.map_err(|error| VolumeError::File {
                 volume: volume.name.clone(),
                 action: "refresh",
                 path,
@@ -202,7 +206,7 @@ pub(crate) fn binds(
     dir: &Path,
     spec: &PodSpec,
     container: &Container,
-    env: &[(String, String)],
+    env: &[(String, OsString)],
 ) -> Result<Vec<BindMount>, ConfigError> {
     let mut all = Vec::new();
     for mount in container.volume_mounts.iter().flatten() {
@@ -216,10 +220,8 @@ pub(crate) fn binds(
             Some(host) => PathBuf::from(&host.path),
             None => dir.join(&volume.name),
         };
-        let expanded =
-            mount.sub_path_expr.as_deref().filter(|s| !s.is_empty()).map(|text| {
-                expand(text, |name| env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str()))
-            });
+        let expanded = mount.sub_path_expr.as_deref().filter(|s| !s.is_empty());
+        let expanded = expanded.map(|text| expand_text(text, env)).transpose()?;
         let sub_path = expanded.as_deref().or(mount.sub_path.as_deref()).unwrap_or_default();
         let source = if sub_path.is_empty() { root } else { within(&root, Path::new(sub_path))? };
         let projected = volume.secret.is_some()

@@ -1,6 +1,7 @@
 //! What a caller says about a sandbox, a container and an exec. Plain data: it crosses the shim's socket as JSON.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -43,8 +44,9 @@ pub struct ContainerSpec {
     pub read_only_root: bool,
     /// The program and its arguments; never empty.
     pub args: Vec<String>,
-    /// `NAME=value`, later ones win.
-    pub env: Vec<String>,
+    /// `NAME=value`, later ones win. Values are bytes, whatever they mean.
+    #[serde(with = "words")]
+    pub env: Vec<OsString>,
     /// The working directory, made if absent.
     pub cwd: PathBuf,
     /// As an image writes it: `name`, `uid`, `name:group`, `uid:gid`; empty is root. Names are looked up in the
@@ -215,4 +217,46 @@ pub struct ContainerStatus {
     pub state: ContainerState,
     /// [`ContainerSpec::labels`].
     pub labels: BTreeMap<String, String>,
+}
+
+/// Words of any bytes, in JSON: as text where they are text.
+mod words {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum Word<Text, Bytes> {
+        Text(Text),
+        Bytes(Bytes),
+    }
+
+    pub(super) fn serialize<S: Serializer>(words: &[OsString], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(words.iter().map(|word| match word.to_str() {
+            Some(text) => Word::Text(text),
+            None => Word::Bytes(word.as_bytes()),
+        }))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<OsString>, D::Error> {
+        let words: Vec<Word<String, Vec<u8>>> = Deserialize::deserialize(deserializer)?;
+        let word = |word| match word {
+            Word::Text(text) => OsString::from(text),
+            Word::Bytes(bytes) => OsString::from_vec(bytes),
+        };
+        Ok(words.into_iter().map(word).collect())
+    }
+
+    #[cfg(test)]
+    #[test]
+    fn words_of_any_bytes_come_back() {
+        #[derive(Serialize, Deserialize)]
+        struct Of(#[serde(with = "super::words")] Vec<OsString>);
+        let words = vec!["A=ü".into(), OsString::from_vec(b"B=\xff".to_vec()), "".into()];
+        let text = serde_json::to_string(&Of(words.clone())).unwrap();
+        assert_eq!(text, r#"["A=ü",[66,61,255],""]"#);
+        assert_eq!(serde_json::from_str::<Of>(&text).unwrap().0, words);
+    }
 }

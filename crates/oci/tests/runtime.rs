@@ -75,7 +75,7 @@ fn processes() {
         row(
             "environment: defaults, order, the last wins",
             "echo $HOME $PATH $A",
-            |_, spec| spec.env = ["A=1", "A=2", "PATH=/bin"].map(str::to_owned).to_vec(),
+            |_, spec| spec.env = ["A=1", "A=2", "PATH=/bin"].map(Into::into).to_vec(),
             0,
             "stdout F /root /bin 2\n",
         ),

@@ -107,6 +107,8 @@ impl Engine {
         let http = listeners.addresses().first().copied().context("the router listens nowhere")?;
         let api_address = api_listener.local_addr().context("the API's port is unknown")?;
 
+        // A core dump would put every Secret on a disk.
+        nix::sys::prctl::set_dumpable(false).context("core dumps cannot be forbidden")?;
         let store = open_store(&data, settings).await?;
         let routed = yado_net::pods::routed().await?;
         let slot = Slot::claim(data.path(), Path::new(RUN_DIR), &routed)?;

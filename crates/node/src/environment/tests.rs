@@ -69,7 +69,7 @@ fn check(container: Value, expect: Expect) {
     let scope = Scope { pod: &pod, facts: &facts, sources: &given, services: &services };
     let container = &pod.spec.as_ref().expect("a specification").containers[0];
     let said = match of(container, &scope) {
-        Ok(all) => all.iter().map(|(n, v)| format!("{n}={v}\n")).collect(),
+        Ok(all) => all.iter().map(|(n, v)| format!("{n}={}\n", v.display())).collect(),
         Err(error) => format!("{error}\n"),
     };
     let said: String =
@@ -117,6 +117,29 @@ fn variables_come_from_everywhere() {
             MEMORY=2
         "#]],
     );
+}
+
+/// As in Kubernetes, a value that is no text reaches the program byte by byte; only a command line must be text.
+#[test]
+fn bytes_of_secrets_are_handed_on() {
+    let raw = json!({"metadata": {"name": "raw"}, "data": {"key": "/wB4gA=="}});
+    let given = Given { secrets: vec![serde_json::from_value(raw).expect("a Secret")], ..given() };
+    let pod: Pod = serde_json::from_value(json!({"spec": {"containers": [{"name": "c",
+        "envFrom": [{"secretRef": {"name": "raw"}}],
+        "env": [{"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "raw", "key": "key"}}},
+                {"name": "IN", "value": "<$(KEY)>"}]}]}}))
+    .expect("a Pod");
+    let scope = Scope { pod: &pod, facts: &facts(), sources: &given, services: &[] };
+    let env = of(&pod.spec.as_ref().expect("a specification").containers[0], &scope).expect("variables");
+    let bytes = |name: &str| {
+        let (_, value) = env.iter().find(|(n, _)| n == name).expect("a variable");
+        std::os::unix::ffi::OsStrExt::as_bytes(value.as_os_str())
+    };
+    assert_eq!([bytes("key"), bytes("KEY")], [b"\xff\0x\x80"; 2]);
+    assert_eq!(bytes("IN"), b"<\xff\0x\x80>");
+    assert_eq!(expand_text("$$(KEY) $(NONE)", &env), Ok("$(KEY) $(NONE)".into()));
+    let refused = "\"-k=$(KEY)\" refers to a variable whose value is not UTF-8; only other variables can have such values";
+    assert_eq!(expand_text("-k=$(KEY)", &env), Err(ConfigError(refused.into())));
 }
 
 #[test]

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-/// Mounts a tmpfs on `path` unless something is mounted there.
+/// Mounts a tmpfs on `path` unless something is mounted there. What lies on it is not swapped out to a disk; kernels
+/// before 6.3 do not know how.
 pub(super) fn tmpfs(path: &Path, size: Option<i64>, mode: u32) -> io::Result<()> {
     if mounted()?.iter().any(|m| m == path) {
         return Ok(());
@@ -14,7 +15,12 @@ pub(super) fn tmpfs(path: &Path, size: Option<i64>, mode: u32) -> io::Result<()>
     let size = size.map(|s| format!(",size={s}")).unwrap_or_default();
     let options = format!("mode={mode:o}{size}");
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    Ok(mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))?)
+    let mount_with =
+        |options: String| mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()));
+    match mount_with(format!("{options},noswap")) {
+        Err(nix::Error::EINVAL) => Ok(mount_with(options)?),
+        mounted => Ok(mounted?),
+    }
 }
 
 /// Unmounts everything at and beneath `dir`, deepest first. What is busy is detached: it goes with its last user.

@@ -189,7 +189,7 @@ fn mounts_lead_into_volumes_and_not_out_of_them() {
         let pod = pod(json!([{"name": "e", "emptyDir": {}}]), json!([mount]));
         let spec = pod.spec.expect("a specification");
         fs::create_dir_all(dir.path().join("e")).expect("made");
-        let env = [("WHO".to_owned(), "me".to_owned())];
+        let env = [("WHO".to_owned(), "me".into())];
         let said = match binds(dir.path(), &spec, &spec.containers[0], &env) {
             Ok(binds) => {
                 let source =

@@ -77,6 +77,8 @@ struct Prepared {
 
 /// Namespaces, cgroups and the socket. All of it is inherited by the fork.
 fn prepare(dir: &Path, root: &str) -> Result<Prepared, String> {
+    // What containers get as their environment passes through here. Programs that are run can be dumped again.
+    step(|| "forbid core dumps", nix::sys::prctl::set_dumpable(false))?;
     let dir = step(|| format!("find {}", dir.display()), fs::canonicalize(dir))?;
     step(|| format!("enter {}", dir.display()), std::env::set_current_dir(&dir))?;
     let text = step(|| format!("read {SPEC_FILE} in {}", dir.display()), fs::read(SPEC_FILE))?;

@@ -1,6 +1,7 @@
 //! One container as its shim holds it: made by [`Container::create`], run by [`Container::start`], and exited when
 //! the loop reaps its first process.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -509,7 +510,7 @@ impl Container {
             drop((ours, passed));
             let launch = Launch {
                 args: &spec.args,
-                env: self.spec.env.iter().chain(&spec.env).cloned().collect(),
+                env: self.spec.env.iter().cloned().chain(spec.env.iter().map(OsString::from)).collect(),
                 cwd: &self.spec.cwd,
                 user: &self.spec.user,
                 groups: &self.spec.groups,

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::ffi::CString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -23,7 +24,7 @@ use crate::spec::{Limit, RLIMITS, UNLIMITED};
 /// What is run and as whom.
 pub struct Launch<'a> {
     pub args: &'a [String],
-    pub env: Vec<String>,
+    pub env: Vec<OsString>,
     pub cwd: &'a Path,
     pub user: &'a str,
     pub groups: &'a [u32],
@@ -151,10 +152,10 @@ impl Launch<'_> {
         step(|| format!("enter the working directory {}", cwd.display()), nix::unistd::chdir(cwd))?;
         let env = environment(std::mem::take(&mut self.env), &user.home);
         let program = find(&self.args[0], &env)?;
-        let text = |word: &str| CString::new(word).map_err(|_| format!("{word:?} contains a NUL byte"));
-        let args = self.args.iter().map(|word| text(word)).collect::<Result<Vec<_>, _>>()?;
-        let env = env.iter().map(|word| text(word)).collect::<Result<Vec<_>, _>>()?;
-        let path = text(&program.to_string_lossy())?;
+        let args = self.args.iter().enumerate().map(argument).collect::<Result<Vec<_>, _>>()?;
+        let env = env.into_iter().map(variable).collect::<Result<Vec<_>, _>>()?;
+        let path = CString::new(program.into_os_string().into_vec())
+            .map_err(|_| "the program's path contains a NUL byte".to_owned())?;
         // SAFETY: system calls without pointers. It was cleared with the change of user. A shim that ended in
         // between is seen by the line: the process then stops here.
         unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
@@ -251,21 +252,40 @@ fn open_terminal(uid: u32) -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((master, slave))
 }
 
+/// What an argument says may be secret, so the error does not repeat it.
+fn argument((index, word): (usize, &String)) -> Result<CString, String> {
+    CString::new(word.as_str()).map_err(|_| format!("argument {index} of the command contains a NUL byte"))
+}
+
+/// The same of a variable's value.
+fn variable(entry: OsString) -> Result<CString, String> {
+    CString::new(entry.into_vec()).map_err(|error| {
+        let entry = error.into_vec();
+        let name = String::from_utf8_lossy(name_of(&entry));
+        format!("the environment variable {name:?} contains a NUL byte")
+    })
+}
+
+/// The name in `NAME=value`.
+fn name_of(entry: &[u8]) -> &[u8] {
+    entry.split(|byte| *byte == b'=').next().unwrap_or_default()
+}
+
 /// Later values win; `PATH` and `HOME` are never absent.
-fn environment(env: Vec<String>, home: &str) -> Vec<String> {
-    let mut result: Vec<String> = Vec::with_capacity(env.len() + 2);
-    let name = |entry: &str| entry.split('=').next().unwrap_or("").to_owned();
+fn environment(env: Vec<OsString>, home: &str) -> Vec<OsString> {
+    let mut result: Vec<OsString> = Vec::with_capacity(env.len() + 2);
+    let same = |a: &OsString, b: &OsString| name_of(a.as_bytes()) == name_of(b.as_bytes());
     let defaults = [
         format!("HOME={home}"),
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
     ];
-    for default in defaults {
-        if !env.iter().any(|entry| name(entry) == name(&default)) {
+    for default in defaults.map(OsString::from) {
+        if !env.iter().any(|entry| same(entry, &default)) {
             result.push(default);
         }
     }
     for (index, entry) in env.iter().enumerate() {
-        if !env[index + 1..].iter().any(|later| name(later) == name(entry)) {
+        if !env[index + 1..].iter().any(|later| same(later, entry)) {
             result.push(entry.clone());
         }
     }
@@ -273,7 +293,7 @@ fn environment(env: Vec<String>, home: &str) -> Vec<String> {
 }
 
 /// What a shell would run. The sentences are the ones that container users know.
-fn find(program: &str, env: &[String]) -> Result<PathBuf, String> {
+fn find(program: &str, env: &[OsString]) -> Result<PathBuf, String> {
     if program.is_empty() {
         return Err("exec: the command is empty".to_owned());
     }
@@ -292,10 +312,10 @@ fn find(program: &str, env: &[String]) -> Result<PathBuf, String> {
             Err(error) => Err(format!("exec: {program:?}: {}", describe(error))),
         };
     }
-    let path = env.iter().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or("");
+    let path = env.iter().find_map(|entry| entry.as_bytes().strip_prefix(b"PATH=")).unwrap_or_default();
     let mut denied = false;
-    for dir in path.split(':') {
-        let candidate = Path::new(if dir.is_empty() { "." } else { dir }).join(program);
+    for dir in path.split(|byte| *byte == b':') {
+        let candidate = Path::new(OsStr::from_bytes(if dir.is_empty() { b"." } else { dir })).join(program);
         match runnable(&candidate) {
             Ok(()) => return Ok(candidate),
             Err(nix::Error::EACCES) => denied = true,
@@ -402,9 +422,16 @@ mod tests {
             (&["HOME=/x", "PATH=", "A=b=c"], &["HOME=/x", "PATH=", "A=b=c"]),
         ];
         for (input, expect) in rows {
-            let input = input.iter().map(|entry| (*entry).to_owned()).collect();
+            let input = input.iter().map(OsString::from).collect();
             assert_eq!(environment(input, "/root"), expect);
         }
+        // Bytes are handed on as they are; what cannot be is told without its value.
+        let bytes = |entry: &[u8]| OsString::from_vec(entry.to_vec());
+        assert_eq!(variable(bytes(b"A=\xff\xfe")), Ok(CString::new(*b"A=\xff\xfe").unwrap()));
+        let refused = "the environment variable \"KEY\" contains a NUL byte".to_owned();
+        assert_eq!(variable(bytes(b"KEY=hunter2\0=x")), Err(refused));
+        let refused = "argument 1 of the command contains a NUL byte".to_owned();
+        assert_eq!(argument((1, &"hunter2\0".to_owned())), Err(refused));
     }
 
     #[test]
