@@ -24,11 +24,16 @@ mod volumes;
 /// The main file's name.
 pub const FILE: &str = "compose.yaml";
 
+/// How the names of files begin whose contents are secrets.
+const SECRETS: &str = "secrets/";
+
 /// What a compiled description becomes.
 #[derive(Debug, Clone, Default)]
 pub struct Composed {
     /// Names and contents: `compose.yaml` first, then what it refers to.
     pub files: Vec<(String, Vec<u8>)>,
+    /// Those that hold values of Secrets, by name.
+    pub secret: Vec<String>,
     /// What objects say that compose cannot.
     pub warnings: Vec<Diagnostic>,
 }
@@ -58,7 +63,11 @@ pub fn compose(compiled: &Compiled) -> Composed {
     let text = format!("{head}{}", super::yaml(&file.into()));
     let mut files = vec![(FILE.to_string(), text.into_bytes())];
     files.append(&mut writer.files);
-    Composed { files, warnings: writer.warnings }
+    // Compose has no reference to a secret where a variable's value is.
+    let itself = writer.tells_secrets.then(|| FILE.to_owned());
+    let others = files.iter().map(|(name, _)| name).filter(|name| name.starts_with(SECRETS)).cloned();
+    let secret = itself.into_iter().chain(others).collect();
+    Composed { files, secret, warnings: writer.warnings }
 }
 
 /// Gathers what the services need of the rest of the file.
@@ -76,6 +85,8 @@ struct Writer<'a> {
     files: Vec<(String, Vec<u8>)>,
     /// Services of objects that some compose service stands for.
     used: BTreeSet<String>,
+    /// A variable's value is that of a Secret.
+    tells_secrets: bool,
     warnings: Vec<Diagnostic>,
 }
 
@@ -95,6 +106,7 @@ impl<'a> Writer<'a> {
             secrets: Map::new(),
             files: Vec::new(),
             used: BTreeSet::new(),
+            tells_secrets: false,
             warnings: Vec::new(),
         };
         writer.shared_networks();

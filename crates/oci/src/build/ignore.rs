@@ -5,8 +5,8 @@ use std::path::Path;
 
 use crate::image::{ImageError, Result};
 
-/// Never part of an image: version control, our own output, and settings that may be secret.
-const ALWAYS: &[&str] = &[".git", ".yado", ".env"];
+/// Never part of an image: version control, and settings that may be secret.
+const ALWAYS: &[&str] = &[".git", ".env"];
 /// An ignore file is a few lines; a larger one is a mistake.
 const MAX_PATTERNS: usize = 10_000;
 
@@ -70,7 +70,8 @@ impl Ignore {
     /// [`Ignore::has_exceptions`].
     pub(super) fn excludes(&self, path: &Path) -> bool {
         let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
-        if parts.first().is_some_and(|first| ALWAYS.contains(first)) {
+        // Our own output may hold secrets, and each part of an app has its own.
+        if parts.first().is_some_and(|first| ALWAYS.contains(first)) || parts.contains(&".yado") {
             return true;
         }
         // A pattern covers what is beneath what it matches.
@@ -163,6 +164,8 @@ mod tests {
         };
         check("", "", ".git/config", true);
         check("", "", ".env", true);
+        check("", "", ".yado/secrets.json", true);
+        check("", "!api", "api/.yado", true);
         check("", "", ".github/x", false);
         check("", "", "a/.env", false);
         check("*.log", "", "a.log", true);

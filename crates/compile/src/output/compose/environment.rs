@@ -17,6 +17,7 @@ impl Writer<'_> {
                 all.extend(map.data.iter().flatten().map(|(k, v)| (format!("{prefix}{k}"), v.clone())));
             } else if let Some(secret) = from.secret_ref.as_ref().and_then(|r| self.keys.get(&r.name)) {
                 let data = secret.data.iter().flatten();
+                self.tells_secrets = true;
                 all.extend(
                     data.map(|(k, v)| (format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned())),
                 );
@@ -28,7 +29,10 @@ impl Writer<'_> {
             let value = match value_from {
                 None => expanded(value.as_deref().unwrap_or_default(), &all),
                 Some(source) => match self.referred(source) {
-                    Some(value) => value,
+                    Some(value) => {
+                        self.tells_secrets |= source.secret_key_ref.is_some();
+                        value
+                    }
                     None => {
                         self.warn(
                             shape,

@@ -177,7 +177,7 @@ impl Writer<'_> {
             let key = section_key(&self.secrets, &name, &item.key, here);
             let section = match data.iter().find(|(k, _)| *k == item.key) {
                 Some((_, ByteString(bytes))) => {
-                    let file = format!("secrets/{key}");
+                    let file = format!("{}{key}", super::SECRETS);
                     self.file(&file, bytes.clone());
                     json!({"file": format!("./{file}")})
                 }
