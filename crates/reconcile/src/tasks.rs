@@ -1,11 +1,12 @@
 //! Ownership of tasks.
 
+use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
+use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
@@ -18,7 +19,21 @@ pub struct Tasks {
 #[derive(Default)]
 struct Inner {
     stop: CancellationToken,
-    running: Mutex<JoinSet<()>>,
+    running: Mutex<Running>,
+}
+
+/// Tasks and what they are called.
+#[derive(Default)]
+struct Running {
+    tasks: JoinSet<()>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Running {
+    fn ended(&mut self, task: Result<(Id, ()), JoinError>) {
+        let id = task.map_or_else(|error| error.id(), |(id, ())| id);
+        self.names.remove(&id);
+    }
 }
 
 impl Tasks {
@@ -39,8 +54,11 @@ impl Tasks {
     pub fn spawn_until_stopped(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.inner.running.lock();
         // Ended tasks are let go here, so that the set is as large as what runs, not as what ever ran.
-        while running.try_join_next().is_some() {}
-        running.spawn(task.instrument(tracing::debug_span!("task", name)));
+        while let Some(task) = running.tasks.try_join_next_with_id() {
+            running.ended(task);
+        }
+        let id = running.tasks.spawn(task.instrument(tracing::debug_span!("task", name))).id();
+        running.names.insert(id, name);
     }
 
     /// Cancelled once the owner is being shut down.
@@ -48,15 +66,22 @@ impl Tasks {
         self.inner.stop.clone()
     }
 
-    /// Asks every task to end, waits for at most `grace`, then aborts those that have not.
-    pub async fn shutdown(&self, grace: Duration) {
+    /// Asks every task to end, waits for at most `grace`, then aborts those that have not: their names.
+    pub async fn shutdown(&self, grace: Duration) -> BTreeSet<&'static str> {
         self.inner.stop.cancel();
         let mut running = std::mem::take(&mut *self.inner.running.lock());
-        let all_ended = async { while running.join_next().await.is_some() {} };
+        let all_ended = async {
+            while let Some(task) = running.tasks.join_next_with_id().await {
+                running.ended(task);
+            }
+        };
         if tokio::time::timeout(grace, all_ended).await.is_err() {
-            tracing::warn!(tasks = running.len(), "tasks did not end within {grace:?} and were aborted");
-            running.shutdown().await;
+            let stubborn: BTreeSet<&str> = running.names.values().copied().collect();
+            tracing::warn!(?stubborn, "tasks did not end within {grace:?} and were aborted");
+            running.tasks.shutdown().await;
+            return stubborn;
         }
+        BTreeSet::new()
     }
 }
 
@@ -76,7 +101,9 @@ mod tests {
         });
         tasks.spawn_until_stopped("stubborn", std::future::pending());
         tasks.spawn("plain", std::future::pending());
-        tasks.shutdown(Duration::from_millis(20)).await;
+        tasks.spawn("over", async {});
+        let stubborn = tasks.shutdown(Duration::from_millis(20)).await;
+        assert_eq!(stubborn, BTreeSet::from(["stubborn"]));
         assert_eq!(was_tidied.await, Ok(()));
     }
 }

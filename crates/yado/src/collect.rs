@@ -40,7 +40,7 @@ impl Keeper {
     /// Looks now and then until the tasks are stopped.
     pub fn start(&self, clock: Arc<dyn Clock>, tasks: &Tasks) {
         let keeper = self.clone();
-        tasks.spawn_until_stopped("image collection", async move {
+        tasks.spawn("image collection", async move {
             loop {
                 clock.sleep(PERIOD).await;
                 match keeper.tidy(Bounds::default()).await {
