@@ -20,7 +20,7 @@ mod up;
 mod volumes;
 mod wiring;
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 use yado_cli::args::{Cli, Command, DeployCommand};
@@ -52,7 +52,8 @@ fn main() -> ExitCode {
         Err(error) => {
             let code = yado_cli::exit_code(&error);
             if code != yado_cli::EXIT_OK {
-                eprintln!("yado: {}", sentence(&error));
+                // Where nobody can be told, on a full disk for one, the exit code still tells.
+                let _ = writeln!(std::io::stderr(), "yado: {}", sentence(&error));
             }
             ExitCode::from(code)
         }
@@ -105,7 +106,7 @@ fn end_on_panic() {
     let tell = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if let Some(damage) = yado_store::damage_behind_panic() {
-            eprintln!("yado: {damage}");
+            let _ = writeln!(std::io::stderr(), "yado: {damage}");
             std::process::exit(i32::from(yado_cli::EXIT_FAILURE));
         }
         tell(panic);
@@ -119,5 +120,6 @@ fn log_to_stderr(colour: bool) {
     let filter = tracing_subscriber::EnvFilter::try_from_env("YADO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,kube_client=off"));
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.with_ansi(colour).with_target(false).init();
+    // A line that cannot be written, as on a full disk, is lost: telling of that on the same standard error would panic.
+    log.with_ansi(colour).with_target(false).log_internal_errors(false).init();
 }

@@ -36,8 +36,9 @@ pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {
         return Err(error);
     }
     engine.tell(None)?;
-    println!("ready in {:.0} ms", clock.monotonic().as_secs_f64() * 1000.0);
-    std::io::stdout().flush().context("standard output is closed")?;
+    let mut out = std::io::stdout();
+    let told = writeln!(out, "ready in {:.0} ms", clock.monotonic().as_secs_f64() * 1000.0);
+    told.and_then(|()| out.flush()).context("standard output is closed")?;
     stop.wanted().await;
     Running::remove(&args.data_dir);
     engine.stop().await
