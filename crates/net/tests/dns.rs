@@ -22,7 +22,7 @@ fn name(text: &str) -> Name {
 
 /// A test that waits for ever says nothing.
 async fn soon<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(Duration::from_secs(20), future).await.expect("something to happen")
+    tokio::time::timeout(Duration::from_secs(120), future).await.expect("something to happen")
 }
 
 /// Sockets over UDP and TCP on one port of the loopback address.
@@ -138,9 +138,14 @@ impl Stage {
             upstream: upstream.to_vec(),
             clock: Arc::new(clock.clone()),
         };
-        let (udp, tcp, address) = sockets().await;
-        drop((udp, tcp));
-        let sockets = Sockets::bind(address).await.expect("the port that was just free");
+        let (sockets, address) = loop {
+            let (udp, tcp, address) = sockets().await;
+            drop((udp, tcp));
+            // Another test may take the port that was just free.
+            if let Ok(sockets) = Sockets::bind(address).await {
+                break (sockets, address);
+            }
+        };
         server.start(sockets, tasks);
         Self { address, clock, _snapshots: snapshots, _tasks: tasks.clone() }
     }

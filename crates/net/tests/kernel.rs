@@ -51,6 +51,9 @@ fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> T {
     })
 }
 
+/// The kernel answers at once; a busy machine's programs do not.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Answers every packet to a Pod's port 8080 as [`serve`] does.
 fn serve_udp(pod: &Attachment) {
     let address = pod.address;
@@ -65,7 +68,7 @@ fn serve_udp(pod: &Attachment) {
 
 fn ask_udp(to: SocketAddr) -> String {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-    socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     socket.connect(to).expect("a route");
     let mut answer = [0; 64];
     match socket.send(b"?").and_then(|_| socket.recv(&mut answer)) {
@@ -131,7 +134,7 @@ fn serve(pod: &Attachment) {
 
 /// `SERVER CALLER` as the answering Pod saw it, or the kind of error.
 fn ask(to: SocketAddr) -> String {
-    match TcpStream::connect_timeout(&to, Duration::from_secs(5)) {
+    match TcpStream::connect_timeout(&to, PATIENCE) {
         Ok(mut stream) => {
             let mut answer = String::new();
             stream.read_to_string(&mut answer).map(|_| answer).unwrap_or_else(|e| e.kind().to_string())
@@ -291,7 +294,7 @@ fn packets_find_their_way_outside_and_in() {
         // One that goes on asking from the same port gets its answers from who is there.
         let ask_again = inside(&outside.netns, || {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-            socket.set_read_timeout(Some(Duration::from_secs(5))).expect("a timeout");
+            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
             socket.connect(node_port).expect("a route");
             move || {
                 let mut answer = [0; 64];

@@ -102,7 +102,7 @@ mod tests {
         tasks.spawn_until_stopped("stubborn", std::future::pending());
         tasks.spawn("plain", std::future::pending());
         tasks.spawn("over", async {});
-        let stubborn = tasks.shutdown(Duration::from_millis(20)).await;
+        let stubborn = tasks.shutdown(Duration::from_secs(2)).await;
         assert_eq!(stubborn, BTreeSet::from(["stubborn"]));
         assert_eq!(was_tidied.await, Ok(()));
     }

@@ -118,8 +118,8 @@ mod tests {
         thread.join().expect("the test");
     }
 
-    /// Whether a Pod reaches another's port.
-    fn reaches(from: &std::path::Path, to: &crate::pods::Attachment) -> bool {
+    /// Whether a Pod reaches another's port within so many seconds.
+    fn reaches(from: &std::path::Path, to: &crate::pods::Attachment, seconds: u64) -> bool {
         use std::os::fd::AsFd;
         let inside = |netns: &std::path::Path| {
             let file = std::fs::File::open(netns).expect("the namespace");
@@ -134,7 +134,7 @@ mod tests {
         let _listener = bound.join().expect("a listener");
         let asked = std::thread::spawn(move || {
             inside(&from);
-            std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_millis(700)).is_ok()
+            std::net::TcpStream::connect_timeout(&address, std::time::Duration::from_secs(seconds)).is_ok()
         });
         asked.join().expect("an answer")
     }
@@ -164,11 +164,11 @@ mod tests {
                 batch.add_table();
                 batch.add_closed_chain("FORWARD", Hook::filter_forward());
                 batch.commit().expect("a firewall");
-                assert!(!reaches(&a.netns, &b), "the firewall is closed");
+                assert!(!reaches(&a.netns, &b, 1), "the firewall is closed");
                 let _table = super::super::Table::create(&slot).expect("the table");
-                assert!(reaches(&a.netns, &b));
+                assert!(reaches(&a.netns, &b, 30));
                 super::super::Table::remove(&slot).expect("to remove");
-                assert!(!reaches(&a.netns, &b), "it is as it was");
+                assert!(!reaches(&a.netns, &b, 1), "it is as it was");
                 network.tear_down().await.expect("to tear down");
             });
         });

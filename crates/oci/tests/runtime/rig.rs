@@ -216,7 +216,7 @@ fn ends_soon(pid: &OsStr) -> bool {
         OwnedFd::from_raw_fd(fd as i32)
     };
     let mut handles = [PollFd::new(handle.as_fd(), PollFlags::POLLIN)];
-    poll(&mut handles, 10_000u16).unwrap() > 0
+    poll(&mut handles, 60_000u16).unwrap() > 0
 }
 
 pub async fn exit(sandbox: &Sandbox, id: &str) -> (i32, bool, String) {

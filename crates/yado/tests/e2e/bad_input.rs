@@ -142,7 +142,7 @@ fn a_full_disk() {
     let Some(mut cluster) = Cluster::start_on_disk_of(32, &["busybox.tar"]) else { return };
     cluster.ok(&["create", "configmap", "before"]);
     cluster.ok(&["run", "runs", "--image=busybox", "--image-pull-policy=Never", "--", "sleep", "1000"]);
-    cluster.ok(&["wait", "--for=condition=Ready", "pod/runs", "--timeout=60s"]);
+    cluster.ok(&["wait", "--for=condition=Ready", "pod/runs", "--timeout=180s"]);
     let filler = cluster.data.path().join("filler");
     let mut zeros = File::open("/dev/zero").expect("zeros");
     std::io::copy(&mut zeros, &mut File::create(&filler).expect("a file")).expect_err("the disk to be full");

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
-use crate::cluster::{Cluster, YADO, demo_image, missing};
+use crate::cluster::{Cluster, YADO, demo_image, missing, patiently};
 
 /// What is run, its exit code, and what its output and errors together must hold; `!` before an expectation means it
 /// must not be there.
@@ -32,20 +32,25 @@ fn check(cluster: &Cluster, rows: &[Row]) {
         let (line, command) = line.split_once(" -- sh -c ").map_or((&*line, None), |(l, c)| (l, Some(c)));
         let mut args: Vec<&str> = line.split(' ').collect();
         args.extend(command.into_iter().flat_map(|command| ["--", "sh", "-c", command]));
-        let output = yado(cluster, &args, input.as_bytes());
-        let text = [output.stdout, output.stderr].concat();
-        let text = String::from_utf8_lossy(&text);
-        let met =
-            |e: &&&str| e.strip_prefix('!').map_or_else(|| text.contains(**e), |not| !text.contains(not));
-        let unmet: Vec<_> = expect.iter().filter(|e| !met(e)).collect();
-        assert!(
-            output.status.code() == Some(*code) && unmet.is_empty(),
-            "yado {line}: {}, without {unmet:?}:\n{text}",
-            output.status
-        );
-        // No colours for what is no terminal, and errors in one line.
-        assert!(!text.contains('\u{1b}'), "yado {line}: {text:?}");
-        assert!(text.lines().filter(|l| l.starts_with("yado: ")).count() <= 1, "yado {line}: {text}");
+        let row = || {
+            let output = yado(cluster, &args, input.as_bytes());
+            let text = [output.stdout, output.stderr].concat();
+            let text = String::from_utf8_lossy(&text);
+            let met =
+                |e: &&&str| e.strip_prefix('!').map_or_else(|| text.contains(**e), |not| !text.contains(not));
+            let unmet: Vec<_> = expect.iter().filter(|e| !met(e)).collect();
+            // No colours for what is no terminal, and errors in one line.
+            assert!(!text.contains('\u{1b}'), "yado {line}: {text:?}");
+            assert!(text.lines().filter(|l| l.starts_with("yado: ")).count() <= 1, "yado {line}: {text}");
+            if output.status.code() == Some(*code) && unmet.is_empty() {
+                return Ok(());
+            }
+            Err(format!("yado {line}: {}, without {unmet:?}:\n{text}", output.status))
+        };
+        // A first word is logged, and a page served, a moment after its process runs.
+        let shows = ["ps", "logs"].contains(&args[0]);
+        let done = if shows { patiently(row) } else { row() };
+        done.unwrap_or_else(|wrong| panic!("{wrong}"));
     }
 }
 
@@ -161,7 +166,7 @@ fn images_come_by_any_way() {
     let imported = yado(&cluster, &["image", "import", "-"], &archive);
     assert_eq!(String::from_utf8_lossy(&imported.stdout).trim(), name, "{imported:?}");
     assert!(has(&cluster));
-    cluster.ok(&["wait", "--for=condition=Ready", "pod/waits", "--timeout=60s"]);
+    cluster.ok(&["wait", "--for=condition=Ready", "pod/waits", "--timeout=180s"]);
     cluster.ok(&["delete", "pod", "waits", "--force", "--grace-period=0"]);
 
     // While none runs; and a file that is none keeps nothing from starting.

@@ -1,5 +1,6 @@
 //! A running `yado up` for one test, and what tests ask of it.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -11,7 +12,9 @@ use nix::unistd::Pid;
 /// The binary under test.
 pub const YADO: &str = env!("CARGO_BIN_EXE_yado");
 /// What a test waits for happens within moments or is broken; a busy machine gets plenty.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub const PATIENCE: Duration = Duration::from_secs(180);
+/// What yado has to say beside its output, in the data directory.
+const LOG: &str = "up.log";
 
 /// Where `cargo xtask demo-images` leaves its archives.
 pub fn demo_image(archive: &str) -> PathBuf {
@@ -112,6 +115,11 @@ impl Cluster {
     pub fn stop(&mut self) {
         kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).expect("to signal");
         assert!(self.child.wait().expect("to end").success());
+        assert!(!self.log().contains("did not end within"), "a task is stubborn:\n{}", self.log());
+    }
+
+    fn log(&self) -> String {
+        std::fs::read_to_string(self.data.path().join(LOG)).unwrap_or_default()
     }
 
     /// Starts yado again after [`Cluster::stop`] or [`Cluster::kill`].
@@ -153,7 +161,7 @@ impl Cluster {
     /// What `curl` prints for an address within the cluster's network; empty where nobody answers.
     pub fn curl(&self, args: &[&str]) -> String {
         let output =
-            self.command("curl").args(["-sS", "--max-time", "10"]).args(args).output().expect("curl");
+            self.command("curl").args(["-sS", "--max-time", "60"]).args(args).output().expect("curl");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -182,6 +190,7 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let log = self.log();
         let data = self.data.path().to_string_lossy().into_owned();
         let reset = self.command(YADO).args(["reset", "--data-dir", &data]).output();
         let _ = self.holder.kill();
@@ -189,7 +198,9 @@ impl Drop for Cluster {
         // Of those that have a disk of their own.
         let _ =
             Command::new("umount").args(["-q", "-l"]).arg(self.data.path()).stderr(Stdio::null()).status();
-        if !std::thread::panicking() {
+        if std::thread::panicking() {
+            eprintln!("what yado said:\n{log}");
+        } else {
             let reset = reset.expect("yado reset");
             assert!(reset.status.success(), "{}", String::from_utf8_lossy(&reset.stderr));
         }
@@ -198,6 +209,7 @@ impl Drop for Cluster {
 
 /// Starts `yado up` and waits for its word.
 fn up(namespace: u32, data: &Path, options: &[String]) -> Child {
+    let log = File::options().append(true).create(true).open(data.join(LOG)).expect("a log");
     let mut child = Command::new("nsenter")
         .arg(format!("--net=/proc/{namespace}/ns/net"))
         .args([
@@ -215,11 +227,13 @@ fn up(namespace: u32, data: &Path, options: &[String]) -> Child {
         .arg(data)
         .args(options)
         .stdout(Stdio::piped())
+        .stderr(log)
         .spawn()
         .expect("yado");
     let mut line = String::new();
     let stdout = child.stdout.as_mut().expect("its output");
     BufReader::new(stdout).read_line(&mut line).expect("a line");
-    assert!(line.starts_with("ready in "), "yado up said {line:?}");
+    let log = || std::fs::read_to_string(data.join(LOG)).unwrap_or_default();
+    assert!(line.starts_with("ready in "), "yado up said {line:?}\n{}", log());
     child
 }

@@ -54,8 +54,8 @@ fn a_project_runs_with_its_ports_links_volumes_and_order() {
 
     // The router leaves the port that the project publishes to the project.
     run("dev -d DIR -p site", 0, &["http://site.localhost:8081", "http://localhost:8080"]);
-    assert_eq!(dev.curl(&["http://localhost:8080/"]), "hello from compose\n");
-    assert_eq!(dev.curl(&["http://site.localhost:8081/"]), "hello from compose\n");
+    dev.page("http://localhost:8080/", "hello from compose\n");
+    dev.page("http://site.localhost:8081/", "hello from compose\n");
     run("dev status", 0, &["site.web.1", "site.back.1"]);
     run("dev ssh web -- ls /data", 0, &["made"]);
     run("dev ssh web -- env", 0, &["STORE_PORT_7000_TCP_PORT=7000"]);
@@ -75,7 +75,7 @@ fn a_project_is_deployed_to_a_namespace_of_its_own() {
         0,
         &["0 changed, 0 destroyed", "url = http://site.localhost:8081", "+ Namespace site"],
     );
-    assert_eq!(dev.curl(&["http://localhost:8080/"]), "hello from compose\n");
+    dev.page("http://localhost:8080/", "hello from compose\n");
     run("deploy DIR -p site", 0, &["0 added, 0 changed, 0 destroyed"]);
     run("ps", 0, &["site.web.1", "site.back.1"]);
     run("logs site.back", 0, &[]);

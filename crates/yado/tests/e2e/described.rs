@@ -1,6 +1,8 @@
 //! What descriptions of other tools ask of the engine: volumes by claim, programs of the machine, users by name, limits,
 //! signals, namespaces.
 
+use std::io::{BufRead, BufReader, Read};
+
 use crate::cluster::Cluster;
 
 /// What a command says in a Pod's container.
@@ -9,7 +11,7 @@ fn exec(cluster: &Cluster, pod: &str, script: &str) -> String {
 }
 
 fn wait_ready(cluster: &Cluster, pod: &str) {
-    cluster.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]);
+    cluster.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=180s"]);
 }
 
 /// A Pod of busybox that waits for its end; `more` goes into its specification, `container` into its container.
@@ -118,8 +120,8 @@ fn users_limits_signals_and_namespaces() {
     cluster.apply(&pod("shared", "", "shareProcessNamespace: true\n  hostIPC: true", ""));
     cluster.apply(&pod("hosts", "", "hostPID: true\n  hostNetwork: true", ""));
     cluster.apply(&pod("wrong", r#"yado.dev/ulimits: '{"files": 1}'"#, "", ""));
-    let usr1 = "lifecycle: {stopSignal: SIGUSR1}\n    command: [sh, -c, \"trap 'echo by USR1; exit 3' USR1; while :; do \
-                sleep 0.1; done\"]";
+    let usr1 = "lifecycle: {stopSignal: SIGUSR1}\n    command: [sh, -c, \"trap 'echo by USR1; exit 3' USR1; echo up; while \
+                :; do sleep 0.1; done\"]";
     let signalled = pod("signalled", "", "os: {name: linux}", "")
         .replace("command: [sh, -c, \"trap 'exit 0' TERM; while :; do sleep 0.1; done\"]", usr1);
     cluster.apply(&signalled);
@@ -143,17 +145,17 @@ fn users_limits_signals_and_namespaces() {
     cluster.until("the mistake is told", || {
         cluster.ok(&["get", "events"]).contains("files is no limit").then_some(())
     });
-    let uid = cluster.ok(&["get", "pod", "signalled", "-o", "jsonpath={.metadata.uid}"]);
     let mut logs = cluster
         .command("kubectl")
         .args(["logs", "-f", "signalled"])
         .stdout(std::process::Stdio::piped())
         .spawn()
         .expect("kubectl");
-    cluster.until("logs are followed", || uid.len().gt(&0).then_some(()));
-    cluster.ok(&["delete", "pod", "signalled", "--timeout=30s"]);
+    let mut said = BufReader::new(logs.stdout.take().expect("its output"));
     let mut text = String::new();
-    std::io::Read::read_to_string(logs.stdout.as_mut().expect("its output"), &mut text).expect("text");
+    said.read_line(&mut text).expect("its first line");
+    cluster.ok(&["delete", "pod", "signalled", "--timeout=180s"]);
+    said.read_to_string(&mut text).expect("the rest");
     logs.wait().expect("its end");
     assert!(text.contains("by USR1"), "{text}");
 }

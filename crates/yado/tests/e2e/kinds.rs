@@ -80,46 +80,46 @@ fn k42_replication_controllers_daemon_sets_and_jobs_run() {
     check(
         &cluster,
         &[
-            ("wait --for=jsonpath={.status.readyReplicas}=2 rc/old --timeout=60s", &["condition met"]),
+            ("wait --for=jsonpath={.status.readyReplicas}=2 rc/old --timeout=180s", &["condition met"]),
             ("get rc old", &["DESIRED", "CURRENT", "READY", "2"]),
             (
                 "describe rc old",
                 &["2 current / 2 desired", "2 Running", "SuccessfulCreate", "Created pod: old-"],
             ),
             ("scale rc old --replicas=1", &["scaled"]),
-            ("wait --for=jsonpath={.status.replicas}=1 rc/old --timeout=60s", &["condition met"]),
-            ("delete rc old --timeout=60s", &["\"old\" deleted"]),
-            ("wait --for=delete pod -l app=old --timeout=60s", &[]),
-            ("rollout status daemonset/agent --timeout=60s", &["successfully rolled out"]),
+            ("wait --for=jsonpath={.status.replicas}=1 rc/old --timeout=180s", &["condition met"]),
+            ("delete rc old --timeout=180s", &["\"old\" deleted"]),
+            ("wait --for=delete pod -l app=old --timeout=180s", &[]),
+            ("rollout status daemonset/agent --timeout=180s", &["successfully rolled out"]),
             ("get ds agent", &["DESIRED", "NODE SELECTOR", "<none>"]),
             ("describe ds agent", &["Desired Number of Nodes Scheduled: 1", "Created pod: agent-"]),
             ("get pods -l app=agent -o wide", &["1/1", "Running", "node-1"]),
             ("set env ds/agent A=b", &["env updated"]),
-            ("rollout status daemonset/agent --timeout=60s", &["successfully rolled out"]),
+            ("rollout status daemonset/agent --timeout=180s", &["successfully rolled out"]),
             ("rollout history daemonset/agent", &["REVISION", "1", "2"]),
             ("get controllerrevisions", &["CONTROLLER", "REVISION", "daemonset.apps/agent"]),
             ("rollout undo daemonset/agent", &["rolled back"]),
-            ("rollout status daemonset/agent --timeout=60s", &["successfully rolled out"]),
+            ("rollout status daemonset/agent --timeout=180s", &["successfully rolled out"]),
             ("rollout history daemonset/agent", &["2", "3"]),
             ("set env ds/agent --list", &["!A=b"]),
             ("rollout restart daemonset/agent", &["restarted"]),
-            ("rollout status daemonset/agent --timeout=60s", &["successfully rolled out"]),
+            ("rollout status daemonset/agent --timeout=180s", &["successfully rolled out"]),
             ("label node node-1 busy=yes", &["labeled"]),
             (
                 "patch ds agent -p '{\"spec\":{\"template\":{\"spec\":{\"nodeSelector\":{\"busy\":\"no\"}}}}}'",
                 &["patched"],
             ),
-            ("wait --for=delete pod -l app=agent --timeout=60s", &[]),
+            ("wait --for=delete pod -l app=agent --timeout=180s", &[]),
             ("label node node-1 busy=no --overwrite", &["labeled"]),
-            ("wait --for=jsonpath={.status.numberReady}=1 ds/agent --timeout=60s", &["condition met"]),
-            ("delete ds agent --timeout=60s", &["\"agent\" deleted"]),
+            ("wait --for=jsonpath={.status.numberReady}=1 ds/agent --timeout=180s", &["condition met"]),
+            ("delete ds agent --timeout=180s", &["\"agent\" deleted"]),
         ],
     );
     check(
         &cluster,
         &[
             (
-                "wait --for=condition=complete job/three job/indexed --timeout=60s",
+                "wait --for=condition=complete job/three job/indexed --timeout=180s",
                 &["job.batch/three condition met"],
             ),
             ("get jobs", &["STATUS", "COMPLETIONS", "DURATION", "Complete", "3/3"]),
@@ -128,14 +128,14 @@ fn k42_replication_controllers_daemon_sets_and_jobs_run() {
             ("get pods -l job-name=three", &["Completed"]),
             ("logs -l batch.kubernetes.io/job-completion-index=1", &["index 1"]),
             ("get job indexed -o jsonpath={.status.completedIndexes}", &["0,1"]),
-            ("wait --for=condition=failed job/broken --timeout=60s", &["condition met"]),
+            ("wait --for=condition=failed job/broken --timeout=180s", &["condition met"]),
             ("describe job broken", &["1 Failed", "BackoffLimitExceeded"]),
-            ("wait --for=delete job/brief --timeout=60s", &[]),
+            ("wait --for=delete job/brief --timeout=180s", &[]),
             ("create job once --image=busybox -- sh -c 'echo once'", &["job.batch/once created"]),
-            ("wait --for=condition=complete job/once --timeout=60s", &["condition met"]),
+            ("wait --for=condition=complete job/once --timeout=180s", &["condition met"]),
             ("logs job/once", &["once"]),
-            ("delete jobs --all --timeout=60s", &["\"three\" deleted"]),
-            ("wait --for=delete pod --all --timeout=60s", &[]),
+            ("delete jobs --all --timeout=180s", &["\"three\" deleted"]),
+            ("wait --for=delete pod --all --timeout=180s", &[]),
             ("get pods", &["No resources found"]),
         ],
     );
@@ -180,40 +180,43 @@ fn claims_get_a_directory_that_outlives_pods_and_goes_with_them() {
     check(
         &cluster,
         &[
-            ("wait --for=condition=Ready pod/writer --timeout=60s", &["condition met"]),
+            ("wait --for=condition=Ready pod/writer --timeout=180s", &["condition met"]),
             ("get pvc data", &["Bound", "pvc-", "100Mi", "RWO", "local"]),
             ("get pv", &["pvc-", "100Mi", "RWO", "Delete", "Bound", "default/data", "local"]),
             ("describe pvc data", &["ProvisioningSucceeded", "Used By:       writer"]),
             ("delete pvc data --wait=false", &["deleted"]),
             ("get pvc data", &["Terminating"]),
             ("exec writer -- cat /data/file", &["kept"]),
-            ("delete pod writer --timeout=60s", &["deleted"]),
-            ("wait --for=delete pvc/data --timeout=60s", &[]),
-            ("wait --for=delete pv --all --timeout=60s", &[]),
+            ("delete pod writer --timeout=180s", &["deleted"]),
+            ("wait --for=delete pvc/data --timeout=180s", &[]),
+            ("wait --for=delete pv --all --timeout=180s", &[]),
             ("get pv", &["No resources found"]),
         ],
     );
     let volumes = || std::fs::read_dir(cluster.data.path().join("volumes")).map(Iterator::count).unwrap_or(0);
-    assert_eq!(volumes(), 0, "the directory went with the volume");
+    cluster.until("the directory goes with the volume", || (volumes() == 0).then_some(()));
     cluster.apply(CLAIM);
     pod("first", "echo again > /data/file");
     check(
         &cluster,
         &[
-            ("wait --for=condition=Ready pod/first --timeout=60s", &["condition met"]),
-            ("delete pod first --timeout=60s", &["deleted"]),
+            ("wait --for=condition=Ready pod/first --timeout=180s", &["condition met"]),
+            ("delete pod first --timeout=180s", &["deleted"]),
             (
                 "patch pvc data -p '{\"spec\":{\"resources\":{\"requests\":{\"storage\":\"1Gi\"}}}}'",
                 &["patched"],
             ),
-            ("wait --for=jsonpath={.status.capacity.storage}=1Gi pvc/data --timeout=60s", &["condition met"]),
+            (
+                "wait --for=jsonpath={.status.capacity.storage}=1Gi pvc/data --timeout=180s",
+                &["condition met"],
+            ),
         ],
     );
     pod("second", "true");
     check(
         &cluster,
         &[
-            ("wait --for=condition=Ready pod/second --timeout=60s", &["condition met"]),
+            ("wait --for=condition=Ready pod/second --timeout=180s", &["condition met"]),
             ("exec second -- cat /data/file", &["again"]),
         ],
     );
@@ -262,8 +265,8 @@ fn pods_start_after_what_they_depend_on() {
     check(
         &cluster,
         &[
-            ("wait --for=jsonpath={.status.phase}=Running pod/db --timeout=60s", &["condition met"]),
-            ("wait --for=condition=PodScheduled=False pod/web --timeout=60s", &["condition met"]),
+            ("wait --for=jsonpath={.status.phase}=Running pod/db --timeout=180s", &["condition met"]),
+            ("wait --for=condition=PodScheduled=False pod/web --timeout=180s", &["condition met"]),
             (
                 "describe pod web",
                 &[
@@ -272,10 +275,10 @@ fn pods_start_after_what_they_depend_on() {
                 ],
             ),
             ("exec db -- touch /tmp/ready", &[]),
-            ("wait --for=condition=Ready pod/db --timeout=60s", &["condition met"]),
+            ("wait --for=condition=Ready pod/db --timeout=180s", &["condition met"]),
             ("get pod web", &["Pending"]),
         ],
     );
     cluster.apply(MIGRATE);
-    check(&cluster, &[("wait --for=condition=Ready pod/web --timeout=60s", &["condition met"])]);
+    check(&cluster, &[("wait --for=condition=Ready pod/web --timeout=180s", &["condition met"])]);
 }

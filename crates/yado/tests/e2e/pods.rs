@@ -1,5 +1,6 @@
 //! Pods as their users know them: what a manifest asks for, what is said when it cannot be had, what outlives what.
 
+use std::io::{BufRead, BufReader, Read};
 use std::process::Stdio;
 
 use super::cluster::Cluster;
@@ -12,7 +13,7 @@ fn exec(cluster: &Cluster, pod: &str, script: &str) -> String {
 }
 
 fn wait_ready(cluster: &Cluster, pod: &str) {
-    cluster.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=60s"]);
+    cluster.ok(&["wait", "--for=condition=Ready", &format!("pod/{pod}"), "--timeout=180s"]);
 }
 
 const WEB: &str = r#"
@@ -36,7 +37,7 @@ spec:
   containers:
   - name: c
     image: busybox
-    command: [sh, -c, "cp /work/file /tmp/index.html; trap 'echo bye; exit 0' TERM; httpd -p 8080 -h /tmp; echo up $(WHO); while :; do sleep 0.1; done"]
+    command: [sh, -c, "trap 'echo bye; exit 0' TERM; cp /work/file /tmp/index.html; httpd -p 8080 -h /tmp; echo up $(WHO); while :; do sleep 0.1; done"]
     ports: [{containerPort: 8080, name: http}]
     env:
     - {name: WHO, value: "me-$(color)"}
@@ -87,10 +88,14 @@ fn a_pod_has_what_its_manifest_asks_for() {
         .until("the file is new", || (exec(&cluster, "web", "cat /etc/all/color") == "green").then_some(()));
 
     let follow = cluster.command("kubectl").args(["logs", "-f", "web"]).stdout(Stdio::piped()).spawn();
-    let follow = follow.expect("logs");
-    cluster.ok(&["delete", "pod", "web", "--timeout=20s"]);
-    let said = follow.wait_with_output().expect("its end");
-    assert_eq!(String::from_utf8_lossy(&said.stdout), "up me-red\nhooked\nbye\n");
+    let mut follow = follow.expect("logs");
+    let mut said = BufReader::new(follow.stdout.take().expect("its output"));
+    let mut text = String::new();
+    said.read_line(&mut text).expect("the first line");
+    cluster.ok(&["delete", "pod", "web", "--timeout=180s"]);
+    said.read_to_string(&mut text).expect("the rest");
+    follow.wait().expect("its end");
+    assert_eq!(text, "up me-red\nhooked\nbye\n");
     let left = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
     let data = cluster.data.path().display().to_string();
     assert!(!left.lines().any(|l| l.contains(&data) && l.contains("/volumes/")), "{left}");
@@ -193,7 +198,7 @@ fn containers_outlive_yado_and_volumes_outlive_sandboxes() {
     cluster.until("its exit code is known", || {
         (cluster.ok(&["get", "pod", "short", "-o", code]) == "Failed 3").then_some(())
     });
-    assert_eq!(cluster.ok(&["logs", "short"]), "over\n");
+    cluster.until("its log is there", || (cluster.ok(&["logs", "short"]) == "over\n").then_some(()));
 
     let uid = before.split(' ').next().expect("a uid");
     for pid in processes_of(uid) {
@@ -204,7 +209,9 @@ fn containers_outlive_yado_and_volumes_outlive_sandboxes() {
     cluster.until("it runs again", || {
         (cluster.ok(&["get", "pod", "keeper", "-o", restarts]) == "1/true").then_some(())
     });
-    assert_eq!(exec(&cluster, "keeper", "wc -l < /work/runs").trim(), "2");
+    cluster.until("it has run twice", || {
+        (exec(&cluster, "keeper", "wc -l < /work/runs").trim() == "2").then_some(())
+    });
     let address = cluster.ok(&["get", "pod", "keeper", "-o", "jsonpath={.status.podIP}"]);
     assert_eq!(Some(address.as_str()), before.split(' ').nth(1));
 }

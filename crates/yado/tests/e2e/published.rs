@@ -15,7 +15,7 @@ spec:
     image: busybox
     imagePullPolicy: Never
     command: [sh, -c, "mkdir /www; echo hello > /www/index.html; exec httpd -f -p 8000 -h /www"]
-    readinessProbe: {tcpSocket: {port: 8000}, periodSeconds: 1}
+    readinessProbe: {tcpSocket: {port: 8000}, periodSeconds: 1, timeoutSeconds: 30}
 ---
 apiVersion: v1
 kind: Service
@@ -63,7 +63,7 @@ fn p04_published_ports_answer_on_the_node() {
     assert_eq!(shown(&cluster, "second"), "");
     cluster.ok(&["delete", "service", "first"]);
     cluster.until("it takes over", || (shown(&cluster, "second") == "127.0.0.1").then_some(()));
-    assert_eq!(curl(&cluster, 7080), "hello\n");
+    cluster.until("it answers for it", || (curl(&cluster, 7080) == "hello\n").then_some(()));
 
     // The engine's own ports, and those of other programs.
     cluster.apply(&public("router", 8080, ""));
@@ -95,7 +95,7 @@ fn p04_published_ports_answer_on_the_node() {
         r#"{"spec":{"type":"ClusterIP","loadBalancerSourceRanges":null}}"#,
     ]);
     cluster.until("the status is cleared", || shown(&cluster, "second").is_empty().then_some(()));
-    assert_eq!(curl(&cluster, 7080), "");
+    cluster.until("nobody answers", || curl(&cluster, 7080).is_empty().then_some(()));
 }
 
 /// O22: names that are no DNS labels, names without ports, and the port of a name.
@@ -103,7 +103,7 @@ fn p04_published_ports_answer_on_the_node() {
 fn o22_names_and_their_ports_are_found() {
     let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
     cluster.apply(WEB);
-    cluster.ok(&["wait", "--for=condition=Ready", "pod/web", "--timeout=60s"]);
+    cluster.ok(&["wait", "--for=condition=Ready", "pod/web", "--timeout=180s"]);
     for url in [
         "http://my_web/",
         "http://My_Web.default/",
