@@ -31,6 +31,8 @@ const SYSTEM_FILES: &[&str] = &[
     "/etc/gemrc",
     "/etc/gitconfig",
     "/etc/maven/settings.xml",
+    // Java's own form of the certificates that the machine trusts.
+    "/etc/ssl/certs/java/cacerts",
 ];
 
 /// Settings of who builds, from the home directory.
@@ -53,6 +55,8 @@ const HOME_FILES: &[&str] = &[
     ".m2/settings.xml",
     ".m2/settings-security.xml",
     ".gradle/gradle.properties",
+    ".gradle/init.gradle",
+    ".gradle/init.gradle.kts",
     ".config/go/env",
     ".netrc",
     ".gitconfig",
@@ -96,6 +100,9 @@ const NAMES: &[&str] = &[
     "GOSUMDB",
     "GOINSECURE",
     "GONOSUMCHECK",
+    "MAVEN_ARGS",
+    "MAVEN_OPTS",
+    "GRADLE_OPTS",
     "COMPOSER_AUTH",
     "RUBYGEMS_HOST",
     "NPM_TOKEN",
@@ -111,7 +118,6 @@ const NOT_HERE: &[&str] = &[
     "PIP_SRC",
     "PIP_CACHE_DIR",
     "PIP_REQUIRE_VIRTUALENV",
-    "PIP_FIND_LINKS",
     "PIP_LOG",
     "PIP_REQUIREMENT",
     "PIP_CONSTRAINT",
@@ -177,6 +183,12 @@ impl Machine {
             self.env.iter().filter(|(name, _)| self.concerns_tools(name)).cloned().collect();
         let named = self.named_in_settings();
         env.extend(self.env.iter().filter(|(name, _)| named.contains(name)).cloned());
+        if let Some(proxy) = self.proxy_of_java() {
+            for name in ["MAVEN_OPTS", "GRADLE_OPTS"] {
+                let own = self.var(name).map(|own| format!(" {own}")).unwrap_or_default();
+                env.push((name.to_owned(), format!("{proxy}{own}")));
+            }
+        }
         if self.certificates().is_some() {
             env.extend(CERTIFICATE_NAMES.iter().map(|name| ((*name).to_owned(), CERTIFICATES.to_owned())));
         }
@@ -192,8 +204,66 @@ impl Machine {
             Some(setting) => {
                 NPM.contains(&setting) || setting.starts_with("//") || setting.ends_with(":registry")
             }
-            None => NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)),
+            None => {
+                // `BUNDLE_GEMS__EXAMPLE__COM` has the credentials of a host.
+                let of_host = name.starts_with("BUNDLE_") && name.contains("__");
+                of_host || NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+            }
         }
+    }
+
+    /// The proxy, for the tools that do not go by the variables of all others.
+    fn proxy_of_java(&self) -> Option<String> {
+        let mut options = Vec::new();
+        for scheme in ["http", "https"] {
+            let names = [format!("{scheme}_proxy"), format!("{}_PROXY", scheme.to_uppercase())];
+            let url = names.iter().find_map(|name| self.var(name)).filter(|url| !url.is_empty());
+            let Some(url) = url else { continue };
+            let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+            let rest = rest.rsplit('@').next().unwrap_or(rest).trim_end_matches('/');
+            let (host, port) = rest.rsplit_once(':').unwrap_or((rest, "80"));
+            options.push(format!("-D{scheme}.proxyHost={host} -D{scheme}.proxyPort={port}"));
+        }
+        let direct = ["no_proxy", "NO_PROXY"].into_iter().find_map(|name| self.var(name));
+        if let Some(direct) = direct.filter(|_| !options.is_empty()) {
+            let hosts = direct.split(',').map(str::trim).filter(|host| !host.is_empty());
+            let hosts: Vec<String> = hosts
+                .map(|host| host.strip_prefix('.').map_or_else(|| host.to_owned(), |h| format!("*.{h}")))
+                .collect();
+            options.push(format!("-Dhttp.nonProxyHosts={}", hosts.join("|")));
+        }
+        (!options.is_empty()).then(|| options.join(" "))
+    }
+
+    /// Directories of this machine that settings name as places to fetch from.
+    fn directories(&self) -> BTreeSet<PathBuf> {
+        let mut named = BTreeSet::new();
+        let files = self.files();
+        let texts = files.iter().map(|(_, content)| String::from_utf8_lossy(content).into_owned());
+        for text in self.env().into_iter().map(|(_, value)| value).chain(texts) {
+            let ends = |c: char| c.is_whitespace() || "\"'<>,|?#".contains(c);
+            let by_url = text.split("file://").skip(1);
+            named.extend(by_url.filter_map(|rest| rest.split(ends).next()).map(PathBuf::from));
+        }
+        named.extend(
+            self.var("PIP_FIND_LINKS").into_iter().flat_map(str::split_whitespace).map(PathBuf::from),
+        );
+        for (name, content) in &files {
+            let text = String::from_utf8_lossy(content);
+            let keys: &[&str] = match name.rsplit('/').next() {
+                Some("pip.conf") => &["find-links"],
+                Some("config.toml") => &["directory", "local-registry"],
+                _ => continue,
+            };
+            let values = text.lines().filter_map(|line| line.split_once('='));
+            let values = values.filter(|(key, _)| keys.contains(&key.trim()));
+            named.extend(values.map(|(_, value)| PathBuf::from(value.trim().trim_matches(['"', '\'']))));
+        }
+        // Nothing of the machine's system: only what is a directory beside it.
+        named
+            .into_iter()
+            .filter(|dir| dir.components().count() > 2 && dir.is_absolute() && dir.is_dir())
+            .collect()
     }
 
     /// `${NAME}` in npm's and yarn's settings.
@@ -230,7 +300,7 @@ impl Machine {
         files
     }
 
-    /// Lays the files out.
+    /// Lays the files out, and makes those directories visible, for reading, that they name.
     pub(super) fn install(&self, root: &Root<'_>) -> Result<()> {
         let home = root.path.join(HOME.trim_start_matches('/'));
         fs::create_dir(&home).at("make the directory", &home)?;
@@ -264,8 +334,21 @@ impl Machine {
                 chown(&path, Some(APP_ID), Some(APP_ID)).at("change the owner of", &path)?;
             }
         }
-        Ok(())
+        self.directories().iter().try_for_each(|dir| show(root, dir))
     }
+}
+
+/// Makes a directory of the machine visible at the same place, unless something of the root's own is there.
+fn show(root: &Root<'_>, dir: &Path) -> Result<()> {
+    let path = root.path.join(dir.strip_prefix("/").unwrap_or(dir));
+    if fs::symlink_metadata(&path).is_ok() {
+        return Ok(());
+    }
+    fs::create_dir_all(&path).at("make the directory", &path)?;
+    let none: Option<&str> = None;
+    mount(Some(dir), &path, none, MsFlags::MS_BIND, none).at("mount", &path)?;
+    let only_read = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none, &path, none, only_read, none).at("mount", &path)
 }
 
 /// A file of settings, if it is one.
@@ -333,6 +416,10 @@ mod tests {
                 ("OTHER_TOKEN", "no"),
                 ("CARGO_TARGET_DIR", "/z"),
                 ("GOPROXY", "https://g"),
+                ("BUNDLE_GEMS__EXAMPLE__COM", "u:p"),
+                ("BUNDLE_PATH", "/no"),
+                ("NO_PROXY", "localhost,.example.com"),
+                ("MAVEN_OPTS", "-Xmx1g"),
             ],
             &[
                 (".npmrc", "//n/:_authToken=${MY_TOKEN}\n"),
@@ -347,10 +434,41 @@ mod tests {
                 PIP_INDEX_URL=https://i/simple
                 NPM_CONFIG_REGISTRY=https://n
                 GOPROXY=https://g
+                BUNDLE_GEMS__EXAMPLE__COM=u:p
+                NO_PROXY=localhost,.example.com
+                MAVEN_OPTS=-Xmx1g
                 MY_TOKEN=t
+                MAVEN_OPTS=-Dhttps.proxyHost=proxy -Dhttps.proxyPort=1 -Dhttp.nonProxyHosts=localhost|*.example.com -Xmx1g
+                GRADLE_OPTS=-Dhttps.proxyHost=proxy -Dhttps.proxyPort=1 -Dhttp.nonProxyHosts=localhost|*.example.com
                 /run/home/.npmrc: //n/:_authToken=${MY_TOKEN}|
                 /run/home/.cargo/config.toml: [source.crates-io]|replace-with = "m"|
             "#]],
         );
+    }
+
+    #[test]
+    fn directories_that_packages_come_from_are_named_by_settings() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        for name in ["wheels", "proxy", "repository", "crates", "other"] {
+            fs::create_dir(path(name)).unwrap();
+        }
+        fs::create_dir_all(path("home/.m2")).unwrap();
+        fs::create_dir_all(path("home/.cargo")).unwrap();
+        let url = format!("<mirror><url>file://{}</url></mirror>", path("repository").display());
+        fs::write(path("home/.m2/settings.xml"), url).unwrap();
+        let vendored = format!("[source.vendored]\ndirectory = \"{}\"\n", path("crates").display());
+        fs::write(path("home/.cargo/config.toml"), vendored).unwrap();
+        let env = [
+            ("GOPROXY", format!("file://{},direct", path("proxy").display())),
+            ("PIP_FIND_LINKS", format!("{} https://x /no/such", path("wheels").display())),
+            ("OTHER", format!("file://{}", path("other").display())),
+            ("NPM_CONFIG_REGISTRY", "file:///".to_owned()),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value)).into();
+        let machine = Machine { home: Some(path("home")), env };
+        let found: Vec<_> = machine.directories().into_iter().filter(|d| d.starts_with(dir.path())).collect();
+        assert_eq!(found, ["crates", "proxy", "repository", "wheels"].map(path));
+        assert!(!machine.directories().contains(Path::new("/")));
     }
 }

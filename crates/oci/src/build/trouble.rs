@@ -2,6 +2,12 @@
 
 /// How many lines of a tool's output tell why it failed.
 const LINES: usize = 5;
+/// And how many of one that begins with the reason.
+const FIRST_LINES: usize = 3;
+
+/// What to do where nothing is reached.
+const UNREACHABLE: &str = "what it fetches from cannot be reached, check the network, the proxy settings and this \
+                           machine's settings for mirrors";
 
 /// The build reaches nobody: no second try would help.
 const NO_NETWORK: &[&str] = &[
@@ -46,6 +52,21 @@ const ADVICE: &[(&str, &str)] = &[
     ("ERR_PNPM_OUTDATED_LOCKFILE", "run `pnpm install` and keep the pnpm-lock.yaml that it writes"),
     ("requires rustc", "use versions of the crates that the Rust of this machine's package sources compiles"),
     ("lock file version", "write the Cargo.lock anew with an older cargo"),
+    ("missing go.sum entry", "run `go mod tidy` and keep the go.mod and go.sum that it writes"),
+    ("updates to go.mod needed", "run `go mod tidy` and keep the go.mod and go.sum that it writes"),
+    (
+        "checksum mismatch",
+        "a module is not the one that the go.sum was written with; see why before you write it anew",
+    ),
+    ("changed significantly since poetry.lock", "run `poetry lock` and keep the poetry.lock that it writes"),
+    (
+        "is no longer supported. Use",
+        "raise `maven.compiler.source` and `target`, or what sets them, in the build file",
+    ),
+    (
+        "release version",
+        "this machine's package sources have an older Java; lower the release in the build file",
+    ),
     (
         "invalid go version",
         "this machine's package sources have an older Go; lower the `go` line of the go.mod",
@@ -99,26 +120,54 @@ pub(super) fn may_be_a_compiler(log: &str) -> bool {
     !network && !NEVER.iter().any(|sign| log.contains(sign)) && SIGNS.iter().any(|sign| log.contains(sign))
 }
 
+/// So many characters of a tool's own words leave room for what to do about them.
+const STORY: usize = 270;
+
 /// A tool's output in a sentence.
 pub(super) fn explain(log: &str) -> String {
-    let story = relevant(log);
-    if let Some((_, advice)) = ADVICE.iter().find(|(sign, _)| log.contains(sign)) {
-        return format!("{story}; {advice}");
+    let mut story = relevant(log);
+    let network = NO_NETWORK.iter().any(|sign| log.contains(sign));
+    let advice = ADVICE.iter().find(|(sign, _)| log.contains(sign)).map(|(_, advice)| *advice);
+    let Some(advice) = advice.or(network.then_some(UNREACHABLE)) else { return story };
+    if let Some((at, _)) = story.char_indices().nth(STORY) {
+        story.truncate(at);
+        story.push('…');
     }
-    if NO_NETWORK.iter().any(|sign| log.contains(sign)) {
-        return format!(
-            "{story}; what it fetches from cannot be reached, check the network and the proxy settings"
-        );
-    }
-    story
+    format!("{story}; {advice}")
 }
 
-/// The last lines that speak of an error, or else the last ones.
+/// The lines that speak of an error, or else the last ones.
 pub(super) fn relevant(log: &str) -> String {
     let clean = |line: &str| -> String {
-        let line: String = line.chars().filter(|c| !c.is_control()).collect();
-        line.trim().to_owned()
+        let line = without_colours(line);
+        let line = line.trim().trim_start_matches("[ERROR]");
+        line.trim_matches(|c: char| c.is_whitespace() || "|│┃╭╰─".contains(c)).to_owned()
     };
+    // Maven and gradle say why at once, and then at length where to read more.
+    let plain = log.lines().map(without_colours).collect::<Vec<_>>().join("\n");
+    let maven = plain.contains("[ERROR]").then(|| plain.lines().filter(|l| l.contains("[ERROR]")).collect());
+    let gradle = log.split("* What went wrong:").nth(1).and_then(|rest| rest.split("* Try:").next());
+    let told: Option<Vec<&str>> = maven.or(gradle.map(|text| text.lines().collect()));
+    if let Some(told) = told {
+        let first: Vec<String> = told
+            .into_iter()
+            .map(clean)
+            .filter(|line| {
+                line.chars().any(char::is_alphanumeric)
+                    && ![
+                        "To see the full",
+                        "Re-run Maven",
+                        "For more information",
+                        "[Help ",
+                        "-> [Help",
+                        "After correcting",
+                    ]
+                    .iter()
+                    .any(|words| line.starts_with(words))
+            })
+            .collect();
+        return first.into_iter().take(FIRST_LINES).collect::<Vec<_>>().join("; ");
+    }
     let lines: Vec<String> =
         log.lines().map(clean).filter(|line| line.chars().any(char::is_alphanumeric)).collect();
     let speaks = |line: &&String| {
@@ -137,6 +186,18 @@ pub(super) fn relevant(log: &str) -> String {
         n => errors.into_iter().skip(n.saturating_sub(LINES)).collect(),
     };
     chosen.into_iter().map(String::as_str).collect::<Vec<_>>().join("; ")
+}
+
+/// A line as it is read, without the codes that colour it on a terminal.
+fn without_colours(line: &str) -> String {
+    let mut parts = line.split("\u{1b}[");
+    let mut text = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        text +=
+            part.trim_start_matches(|c: char| c.is_ascii_digit() || c == ';').get(1..).unwrap_or_default();
+    }
+    text.retain(|c| !c.is_control());
+    text
 }
 
 #[cfg(test)]
@@ -163,9 +224,23 @@ mod tests {
         check(
             "npm ERR! code EAI_AGAIN\nnpm ERR! A complete log of this run can be found in: x\n",
             false,
-            "npm ERR! code EAI_AGAIN; what it fetches from cannot be reached, check the network and the proxy settings",
+            "npm ERR! code EAI_AGAIN; what it fetches from cannot be reached, check the network, the proxy \
+             settings and this machine's settings for mirrors",
         );
         check("one\ntwo\n", false, "one; two");
         check("", false, "");
+        check(
+            "[INFO] x\n[\u{1b}[1;31mERROR\u{1b}[m] Plugin a:b:1 could not be resolved: Unknown host r.example\n[ERROR]\n\
+             [ERROR] To see the full stack trace, use -e\n[ERROR] Re-run Maven with -X\n[ERROR] [Help 1] http://x\n",
+            false,
+            "Plugin a:b:1 could not be resolved: Unknown host r.example; what it \
+             fetches from cannot be reached, check the network, the proxy settings and this machine's settings for mirrors",
+        );
+        check(
+            "FAILURE: Build failed with an exception.\n\n* What went wrong:\nCould not resolve all files.\n\
+             > Could not find x.\n\n* Try:\nRun with --stacktrace\n",
+            false,
+            "Could not resolve all files.; > Could not find x.",
+        );
     }
 }

@@ -173,8 +173,8 @@ fn command(sources: &Sources, package: &Package, all: bool) -> Result<String> {
     let npm = if all { "--include=dev" } else { "--omit=dev" };
     if let Some(lock) = sources.text("pnpm-lock.yaml")? {
         let version = named_version(package, "pnpm").unwrap_or_else(|| pnpm_of(&lock).to_owned());
-        let which = if all { "--dev=true" } else { "--prod" };
-        let which = if all && version.starts_with(['8', '9']) { "" } else { which };
+        // Else it goes by NODE_ENV, which is that of the image.
+        let which = if all { "--prod=false" } else { "--prod" };
         return Ok(format!("npx --yes pnpm@{version} install --frozen-lockfile {which}\n"));
     }
     if let Some(lock) = sources.text("yarn.lock")? {
