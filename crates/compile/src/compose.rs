@@ -73,7 +73,7 @@ pub fn is_compose(path: &Path) -> bool {
     if begins("apiVersion:") {
         return false;
     }
-    if named || begins("services:") {
+    if named || begins("services:") || begins("include:") {
         return true;
     }
     // Version 1 has no word of its own, and JSON no lines.

@@ -326,7 +326,7 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
     if meta.is_file() {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         return match path.extension().and_then(|e| e.to_str()) {
-            _ if name == "Procfile" || name == "Appfile" => Ok(Description::Application(path.into())),
+            _ if procfile::is_named(path) || name == "Appfile" => Ok(Description::Application(path.into())),
             Some("hcl") => Ok(Description::Application(path.into())),
             _ if manifest::Renderer::is_named(&name) => {
                 let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));

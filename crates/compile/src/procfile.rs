@@ -52,6 +52,12 @@ impl Process {
     }
 }
 
+/// Whether a file is a Procfile, by its name: `Procfile`, `Procfile.dev`, and what ends in `-Procfile`.
+pub(crate) fn is_named(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name == "Procfile" || name.starts_with("Procfile.") || name.ends_with("-Procfile")
+}
+
 /// Reads the Procfile at `path`.
 ///
 /// # Errors

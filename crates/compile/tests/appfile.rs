@@ -50,6 +50,44 @@ fn check(files: &[(&str, &str)], expect: Expect) {
     expect.assert_eq(&short(directory.path(), text));
 }
 
+/// A Procfile goes by other names, too, as foreman takes them, and as one of standard input is kept.
+#[test]
+fn c01_a_procfile_by_another_name_is_read_instead_of_the_directorys() {
+    let directory = lay_out(&[
+        ("shop/Procfile", "web: serve\n"),
+        ("shop/Procfile.dev", "web: serve --reload\nassets: watch\n"),
+        ("bare/.stdin-1-Procfile", "web: serve\n"),
+        ("broken/Procfile.dev", "web serve\n"),
+    ]);
+    let started = |name: &str| match compile(&directory.path().join(name), &Options::default()) {
+        Ok(compiled) => {
+            let deployments = compiled.objects.iter().filter(|o| o.kind() == "Deployment");
+            let words = |o: &yado_compile::Object| {
+                let container = &o.value["spec"]["template"]["spec"]["containers"][0];
+                format!(
+                    "{} {}",
+                    o.name(),
+                    container["args"].as_array().or(container["command"].as_array()).unwrap().last().unwrap()
+                )
+            };
+            let how = compiled.builds.iter().map(|b| format!("{:?}", b.how));
+            deployments.map(words).chain(how).collect::<Vec<_>>().join("\n")
+        }
+        Err(mistakes) => short(directory.path(), mistakes),
+    };
+    expect![[r#"
+        shop-web "exec serve --reload"
+        shop-assets "exec watch"
+        Source { language: None, processes: [] }"#]]
+    .assert_eq(&started("shop/Procfile.dev"));
+    expect![[r#"
+        bare-web "exec serve"
+        Source { language: None, processes: [("web", "serve")] }"#]]
+    .assert_eq(&started("bare/.stdin-1-Procfile"));
+    expect!["broken/Procfile.dev:1:1: is not a process type and its command: write TYPE: COMMAND"]
+        .assert_eq(&started("broken/Procfile.dev"));
+}
+
 /// One Appfile's mistakes or, where it has none, its warnings.
 fn check_appfile(appfile: &str, expect: Expect) {
     let (directory, compiled) = compile_files(&[("Appfile", appfile), ("Procfile", "web: run\nwork: run")]);

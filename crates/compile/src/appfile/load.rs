@@ -116,8 +116,8 @@ impl Loader<'_> {
         let (written, mut application) =
             (file.application.is_some(), file.application.take().unwrap_or(detected));
         let app_json = app_json::read(&directory, &self.options.env, &mut self.found);
-        let processes = self.processes(&directory);
-        let app_type = self.app_type(&application, &directory, written, &app_json);
+        let processes = self.processes(&path, &directory);
+        let app_type = self.app_type(&application, &directory, written, procfile::is_named(&path), &app_json);
         let named = application.name.clone();
         let name = named.unwrap_or_else(|| Text {
             at: application.at.clone(),
@@ -258,8 +258,10 @@ impl Loader<'_> {
         self.found.error(&source.at, sentence);
     }
 
-    fn processes(&mut self, directory: &Path) -> Option<Vec<Process>> {
-        let path = directory.join("Procfile");
+    /// The processes of a Procfile that was named itself, or of the directory's.
+    fn processes(&mut self, named: &Path, directory: &Path) -> Option<Vec<Process>> {
+        let path =
+            if is_appfile(named) || named.is_dir() { directory.join("Procfile") } else { named.into() };
         if !path.is_file() {
             return None;
         }
@@ -277,6 +279,7 @@ impl Loader<'_> {
         application: &Application,
         directory: &Path,
         has_block: bool,
+        of_procfile: bool,
         app_json: &AppJson,
     ) -> Option<String> {
         if let Some(written) = &application.app_type {
@@ -284,7 +287,7 @@ impl Loader<'_> {
         }
         let detected =
             application.detect.then(|| app_json.language.or_else(|| detect::app_type(directory))).flatten();
-        let procfile = directory.join("Procfile").is_file();
+        let procfile = of_procfile || directory.join("Procfile").is_file();
         if let Some(found) = detected.or(procfile.then_some("custom")) {
             return Some(found.into());
         }
@@ -341,5 +344,5 @@ impl Loader<'_> {
 
 /// Whether the description of an application is an Appfile, and not a Procfile or its directory.
 pub(super) fn is_appfile(path: &Path) -> bool {
-    path.is_file() && path.file_name().is_some_and(|n| n != "Procfile")
+    path.is_file() && !procfile::is_named(path)
 }

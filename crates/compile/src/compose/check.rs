@@ -75,11 +75,12 @@ fn complete(service: &mut Service, names: &[String]) {
 }
 
 fn image(service: &Service, found: &mut Findings) {
-    if !["image", "build", "provider"].iter().any(|field| service.has(field)) {
-        found.error(
-            &service.at,
-            format!("services.{} has neither image nor build: say what it runs", service.name),
-        );
+    // What is written and could not be read has drawn a mistake of its own.
+    let read = service.image.is_some() || !service.has("image") || service.empty_image.is_some();
+    if read && service.image.is_none() && !service.has("build") && !service.has("provider") {
+        let at = service.empty_image.as_ref().unwrap_or(&service.at);
+        let sentence = format!("services.{} has neither image nor build: say what it runs", service.name);
+        found.error(at, sentence);
     }
     if let Some(build) = &service.build {
         if build.dockerfile.is_some() && build.dockerfile_inline.is_some() {

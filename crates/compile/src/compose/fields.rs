@@ -50,9 +50,10 @@ impl<'n> Fields<'n> {
         self.mapping.iter().filter(|(key, _)| !key.starts_with("x-"))
     }
 
+    /// Text; nothing where it is empty, as variables that are not set make it.
     pub fn text(&mut self, key: &'static str, loader: &mut Loader) -> Option<String> {
         let (node, path) = self.node(key)?;
-        text(node, &path, loader)
+        text(node, &path, loader).filter(|text| !text.is_empty())
     }
 
     /// Text that is one of `words`.

@@ -101,6 +101,7 @@ impl<'a> Lowering<'a> {
             }
         }
         self.networks();
+        self.external_links();
         self.published();
     }
 
@@ -129,13 +130,16 @@ impl<'a> Lowering<'a> {
         };
         let mut part = Part::new(Default::default(), pod);
         self.container(service, &mut part);
+        let mut shared = service.init == Some(true);
         for member in &members {
             let mut other = Part::default();
             self.container(member, &mut other);
-            if member.pid.as_deref().is_some_and(|p| p.contains(':')) {
-                part.pod.share_process_namespace = Some(true);
-            }
+            shared |= member.pid.as_deref().is_some_and(|p| p.contains(':')) || member.init == Some(true);
             part.join(other);
+        }
+        // Processes that share a Pod's namespace have its own first process, which reaps what they leave.
+        if shared && part.pod.host_pid != Some(true) {
+            part.pod.share_process_namespace = Some(true);
         }
         for namespace in self.searches(service) {
             part.dns().searches.get_or_insert_default().push(namespace);

@@ -136,6 +136,8 @@ pub struct Service {
     pub hostname: Option<String>,
     /// `image`
     pub image: Option<String>,
+    /// Where `image` is, if there is nothing in it
+    pub empty_image: Option<Position>,
     /// `init`
     pub init: Option<bool>,
     /// `ipc`

@@ -216,7 +216,9 @@ fn file_object(
     let external = external(&mut f, loader);
     let file = f.path("file", loader);
     let variable = f.text("environment", loader);
-    let content = if kind == "configs" { f.text("content", loader) } else { None };
+    // An empty file may be meant.
+    let content = f.node("content").filter(|_| kind == "configs");
+    let content = content.and_then(|(node, path)| fields::text(node, &path, loader));
     let mut object = FileObject {
         at: entry.at.clone(),
         labels: f.labels("labels", loader),

@@ -65,6 +65,9 @@ fn places(node: &Node, service: &mut Service) {
 /// What runs, as whom, with which words.
 fn process(f: &mut Fields<'_>, service: &mut Service, loader: &mut Loader) {
     service.image = f.text("image", loader);
+    let empty =
+        |node: &&Node| matches!(&node.value, Value::Scalar(s) if s.text.is_empty() && !node.is_null());
+    service.empty_image = f.node("image").map(|(node, _)| node).filter(empty).map(|node| node.at.clone());
     service.command = command(f, "command", loader);
     service.entrypoint = command(f, "entrypoint", loader);
     service.working_dir = f.text("working_dir", loader);

@@ -83,6 +83,8 @@ struct Writer<'a> {
     configs: Map<String, Value>,
     secrets: Map<String, Value>,
     files: Vec<(String, Vec<u8>)>,
+    /// Containers of other projects and their names here.
+    external_links: Vec<Value>,
     /// Services of objects that some compose service stands for.
     used: BTreeSet<String>,
     /// A variable's value is that of a Secret.
@@ -105,11 +107,13 @@ impl<'a> Writer<'a> {
             configs: Map::new(),
             secrets: Map::new(),
             files: Vec::new(),
+            external_links: Vec::new(),
             used: BTreeSet::new(),
             tells_secrets: false,
             warnings: Vec::new(),
         };
         writer.shared_networks();
+        writer.external_links();
         writer
     }
 
@@ -141,6 +145,25 @@ impl<'a> Writer<'a> {
             if let Some(network) = object.name().strip_prefix("network-").filter(|_| shared) {
                 self.networks.insert(network.into(), json!({"name": network, "external": true}));
             }
+        }
+    }
+
+    /// Names that lead to services of other projects. Docker compose calls their containers `PROJECT-SERVICE-1`.
+    fn external_links(&mut self) {
+        for (service, object) in &self.named {
+            let target = service.spec.as_ref().and_then(|s| s.external_name.as_deref()).unwrap_or_default();
+            let words: Vec<&str> =
+                target.strip_suffix(".svc.cluster.local").unwrap_or_default().split('.').collect();
+            let ([name, project], None | Some(false)) =
+                (&words[..], object.namespace().map(|n| n.starts_with("network-")))
+            else {
+                continue;
+            };
+            let annotations = service.metadata.annotations.as_ref();
+            let alias =
+                annotations.and_then(|a| a.get(labels::ALIASES)).map_or(object.name(), String::as_str);
+            self.external_links.push(format!("{project}-{name}-1:{alias}").into());
+            self.used.insert(format!("{}/{}", object.namespace().unwrap_or_default(), object.name()));
         }
     }
 

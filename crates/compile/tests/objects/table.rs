@@ -166,6 +166,43 @@ networks: {router: {external: true}}
     );
 }
 
+/// Docker compose calls a container `PROJECT-SERVICE-1`, version 1 `PROJECT_SERVICE_1`.
+#[test]
+fn external_links_lead_to_other_projects() {
+    check(
+        "
+services:
+  web:
+    image: a
+    external_links: [crm_db_1, 'crm-db-1:database', shop-job-1, 'legacy:job', mysql, 'my_crm_db_1:x', 'ab_cd_1:worker']
+  worker: {image: b, container_name: legacy, external_links: ['other_db_1:database']}
+  job: {image: c}
+",
+        expect![[r#"
+            Service web {"clusterIP":"None","publishNotReadyAddresses":true}
+            Deployment web {"replicas":1}
+              pod {"containers":[{"image":"a","name":"web"}]}
+            Service worker {"clusterIP":"None","publishNotReadyAddresses":true}
+            Service legacy {"clusterIP":"None","publishNotReadyAddresses":true}
+            Deployment worker {"replicas":1}
+              pod {"containers":[{"image":"b","name":"worker"}]}
+            Service job {"clusterIP":"None","publishNotReadyAddresses":true}
+            Service shop-job-1 {"clusterIP":"None","publishNotReadyAddresses":true}
+            Deployment job {"replicas":1}
+              pod {"containers":[{"image":"c","name":"job"}]}
+            Service crm-db-1 {"yado.dev/aliases":"crm_db_1"} {"type":"ExternalName","externalName":"db.crm.svc.cluster.local"}
+            Service database {"type":"ExternalName","externalName":"db.crm.svc.cluster.local"}
+            warning: /shop/compose.yaml:5:65: worker is not found as job, which is job (at /shop/compose.yaml:7:3)
+            warning: /shop/compose.yaml:5:22: crm_db_1 is taken to be service db of project crm
+            warning: /shop/compose.yaml:5:32: crm-db-1 is taken to be service db of project crm
+            warning: /shop/compose.yaml:5:79: external_links has no effect: nothing shows which project mysql is of; reach it as SERVICE.PROJECT, or put both into one external network
+            warning: /shop/compose.yaml:5:86: external_links has no effect: nothing shows which project my_crm_db_1 is of; reach it as SERVICE.PROJECT, or put both into one external network
+            warning: /shop/compose.yaml:5:103: ab_cd_1 is not found as worker, which is something else here
+            warning: /shop/compose.yaml:6:63: other_db_1 is not found as database, which is something else here
+        "#]],
+    );
+}
+
 #[test]
 fn y13_placement_mode_mounts_and_entrypoint() {
     check(

@@ -45,7 +45,10 @@ impl Lowering<'_> {
                 for key in [&settings.run_command, &settings.python_entrypoint].into_iter().flatten() {
                     self.found.warn(&key.at, "has no effect: the Procfile says how it is started");
                 }
-                (processes.iter().map(Type::of).collect(), Vec::new())
+                // The builder reads the Procfile of the directory itself, and no other.
+                let others = if self.app.directory.join("Procfile").is_file() { &[][..] } else { processes };
+                let others = others.iter().map(|p| (p.name.clone(), p.command.clone())).collect();
+                (processes.iter().map(Type::of).collect(), others)
             }
             None => {
                 let Some((web, command)) = self.started(language, &settings) else { return };

@@ -157,20 +157,27 @@ impl Lowering<'_> {
     }
 
     fn build_remarks(&mut self, service: &Service, build: &Build) {
-        let without: [(&str, bool); 13] = [
+        let without: [(&str, bool); 20] = [
             ("additional_contexts", !build.additional_contexts.is_empty()),
             ("cache_from", !build.cache_from.is_empty()),
             ("cache_to", !build.cache_to.is_empty()),
             ("entitlements", !build.entitlements.is_empty()),
             ("extra_hosts", !build.extra_hosts.is_empty()),
+            ("isolation", build.isolation.is_some()),
             ("labels", !build.labels.is_empty()),
             ("network", build.network.is_some()),
+            ("no_cache", build.no_cache == Some(true)),
+            ("no_cache_filter", !build.no_cache_filter.is_empty()),
             ("platforms", !build.platforms.is_empty()),
             ("privileged", build.privileged == Some(true)),
+            ("provenance", build.provenance.is_some()),
+            ("pull", build.pull == Some(true)),
+            ("sbom", build.sbom.is_some()),
             ("secrets", !build.secrets.is_empty()),
             ("shm_size", build.shm_size.is_some()),
             ("ssh", !build.ssh.is_empty()),
             ("tags", !build.tags.is_empty()),
+            ("ulimits", !build.ulimits.is_empty()),
         ];
         let names: Vec<&str> = without.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
         if !names.is_empty() {

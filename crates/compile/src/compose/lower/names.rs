@@ -53,6 +53,13 @@ struct Alias<'a> {
     link: bool,
 }
 
+impl ServiceNames {
+    /// Whether `name` leads to the service.
+    pub(super) fn is_found_as(&self, name: &str) -> bool {
+        self.object == name || self.aliases.iter().chain(&self.shared).any(|a| a == name)
+    }
+}
+
 impl Names {
     pub(super) fn new(project: &Project, found: &mut Findings) -> Self {
         let namespace = namespace(project, found);
@@ -162,22 +169,28 @@ pub(super) fn alias_label(alias: &str) -> String {
 
 fn namespace(project: &Project, found: &mut Findings) -> String {
     let at = project.files.first().map_or(&project.directory, |f| f);
-    let mut name = project.name.replace(['_', '.'], "-").to_ascii_lowercase();
+    let name = namespace_of(&project.name);
+    if name != project.name {
+        let sentence =
+            format!("project {} is called {name}, as namespaces and host names have to be", project.name);
+        found.warn(&Position::of_file(at), sentence);
+    }
+    name
+}
+
+/// The Namespace of the project called `project`.
+fn namespace_of(project: &str) -> String {
+    let mut name = project.replace(['_', '.'], "-").to_ascii_lowercase();
     name = name.trim_matches('-').to_string();
     if RESERVED.contains(&name.as_str()) {
         name = format!("{name}-app");
     }
     // The first part of host names, too.
     if names::dns_label(&name).is_err() {
-        name = match sanitised(&project.name, 63) {
+        name = match sanitised(project, 63) {
             none if none.is_empty() => "compose".into(),
             name => name,
         };
-    }
-    if name != project.name {
-        let sentence =
-            format!("project {} is called {name}, as namespaces and host names have to be", project.name);
-        found.warn(&Position::of_file(at), sentence);
     }
     name
 }
@@ -238,7 +251,54 @@ fn wanted<'a>(project: &'a Project, service: &'a Service) -> Vec<Alias<'a>> {
             all.push(Alias { name, service: target, at, network: None, weak: false, link: true });
         }
     }
+    for link in &service.external_links {
+        if let Some(target) = own_container(project, &link.target) {
+            let (name, at) = (link.alias.clone(), &link.at);
+            all.push(Alias { name, service: target, at, network: None, weak: false, link: false });
+        }
+    }
     all
+}
+
+/// The service of this project whose container is called `name`, given or as docker compose calls it: `shop-db-1`.
+fn own_container<'a>(project: &'a Project, name: &str) -> Option<&'a str> {
+    let called = |service: &&Service| {
+        service.container_name.as_deref() == Some(name)
+            || numbered(name).is_some_and(|start| {
+                ['-', '_'].iter().any(|c| start == format!("{}{c}{}", project.name, service.name))
+            })
+    };
+    project.services.values().find(called).map(|s| s.name.as_str())
+}
+
+/// A container's name without the number that docker compose puts at its end.
+fn numbered(name: &str) -> Option<&str> {
+    let (start, number) = name.rsplit_once(['-', '_'])?;
+    (!number.is_empty() && number.bytes().all(|b| b.is_ascii_digit())).then_some(start)
+}
+
+/// Whose container an external link means.
+pub(super) enum Linked {
+    /// A service of this project, which has the link's name already.
+    Own,
+    /// A service of another project: where its Service is.
+    Other { service: String, project: String },
+    /// Nothing shows which project it is of.
+    Unknown,
+}
+
+/// Finds the container called `name`. Docker compose calls them `PROJECT-SERVICE-1`, version 1 `PROJECT_SERVICE_1`.
+pub(super) fn linked(project: &Project, name: &str) -> Linked {
+    if own_container(project, name).is_some() {
+        return Linked::Own;
+    }
+    let mut words = numbered(name).unwrap_or_default().split(['-', '_']);
+    match (words.next(), words.next(), words.next()) {
+        (Some(project), Some(service), None) => {
+            Linked::Other { service: sanitised(service, SERVICE_ROOM), project: namespace_of(project) }
+        }
+        _ => Linked::Unknown,
+    }
 }
 
 fn refuse(found: &mut Findings, alias: &Alias, holder: &str, at: &Position) {

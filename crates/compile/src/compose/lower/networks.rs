@@ -12,7 +12,7 @@ use yado_types::labels;
 use super::{
     super::model::{Network, NetworkMode, Project, Service},
     Lowering,
-    names::{alias_label, component},
+    names::{self, alias_label, component},
 };
 use crate::workload::name::sanitised;
 
@@ -57,18 +57,52 @@ impl Lowering<'_> {
                 );
                 self.found.warn(&network.at, sentence);
             }
-            if !network.ipam_config.is_empty()
-                || !network.driver_opts.is_empty()
-                || network.enable_ipv6 == Some(true)
-            {
-                let sentence = format!(
-                    "ipam, driver_opts and enable_ipv6 of network {key} have no effect: Pods' addresses are given to them"
-                );
-                self.found.warn(&network.at, sentence);
+            for (field, reason) in without_effect(network) {
+                self.found.warn(&network.at, format!("{field} of network {key} has no effect: {reason}"));
             }
             if is_shared(project, key, network) {
                 self.share(key, network);
             }
+        }
+    }
+
+    /// Names for containers of other projects, as Services that lead there.
+    pub(super) fn external_links(&mut self) {
+        let project = self.project;
+        let mut given: BTreeMap<String, String> = BTreeMap::new();
+        for link in project.services.values().flat_map(|s| &s.external_links) {
+            let (container, alias) = (&link.target, &link.alias);
+            let (service, other) = match names::linked(project, container) {
+                names::Linked::Own => continue,
+                names::Linked::Other { service, project } => (service, project),
+                names::Linked::Unknown => {
+                    let sentence = format!(
+                        "external_links has no effect: nothing shows which project {container} is of; reach it as SERVICE.PROJECT, or put both into one external network"
+                    );
+                    self.found.warn(&link.at, sentence);
+                    continue;
+                }
+            };
+            let target = format!("{service}.{other}.svc.cluster.local");
+            let name = sanitised(alias, 63);
+            let own = |name: &str| project.services.keys().any(|s| self.names.of(s).is_found_as(name));
+            let taken = name.is_empty() || own(&name) || own(alias);
+            if taken || given.get(alias).is_some_and(|t| *t != target) {
+                let sentence = format!("{container} is not found as {alias}, which is something else here");
+                self.found.warn(&link.at, sentence);
+                continue;
+            }
+            if given.insert(alias.clone(), target.clone()).is_some() {
+                continue;
+            }
+            let sentence = format!("{container} is taken to be service {service} of project {other}");
+            self.found.warn(&link.at, sentence);
+            let spec = json!({"type": "ExternalName", "externalName": target});
+            let mut object = self.object("v1", "Service", &name, spec);
+            if name != *alias {
+                object["metadata"]["annotations"] = json!({labels::ALIASES: alias});
+            }
+            self.push(&self.names.app.clone(), object);
         }
     }
 
@@ -153,6 +187,25 @@ impl Lowering<'_> {
             "spec": spec,
         })
     }
+}
+
+/// What a network says in vain, and why.
+fn without_effect(network: &Network) -> Vec<(&'static str, &'static str)> {
+    let addresses = "Pods' addresses are given to them";
+    let usual = |driver: &str, all: &[&str]| all.contains(&driver);
+    let driver = |d: &String| !usual(d, &["bridge", "overlay", "default"]);
+    let ipam = network.ipam_driver.as_ref().is_some_and(|d| d != "default")
+        || !network.ipam_config.is_empty()
+        || !network.ipam_options.is_empty();
+    let fields = [
+        ("driver", network.driver.as_ref().is_some_and(driver), "Pods have the cluster's network"),
+        ("driver_opts", !network.driver_opts.is_empty(), "Pods have the cluster's network"),
+        ("ipam", ipam, addresses),
+        ("enable_ipv4", network.enable_ipv4 == Some(false), addresses),
+        ("enable_ipv6", network.enable_ipv6 == Some(true), addresses),
+        ("labels", !network.labels.is_empty(), "nothing here is the network that could carry them"),
+    ];
+    fields.into_iter().filter(|(_, there, _)| *there).map(|(field, _, reason)| (field, reason)).collect()
 }
 
 /// What a network is called here: by its key, and one that others share by its name.

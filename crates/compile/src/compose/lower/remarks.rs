@@ -9,7 +9,7 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
     let usual = |d: &str| ["json-file", "local", "journald", ""].contains(&d);
     let logs =
         logging.is_some_and(|l| !l.options.is_empty() || l.driver.as_deref().is_some_and(|d| !usual(d)));
-    let fields: [(&str, bool, &str); 32] = [
+    let fields: [(&str, bool, &str); 31] = [
         ("blkio_config", service.blkio.is_some(), "Pods share a disk evenly"),
         ("cgroup", service.cgroup.is_some(), "a Pod has its own"),
         ("cgroup_parent", service.cgroup_parent.is_some(), "the node places Pods' groups"),
@@ -26,11 +26,6 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
         ("develop", service.develop.is_some(), "yado dev shows the sources of what it builds as they are"),
         ("device_cgroup_rules", !service.device_cgroup_rules.is_empty(), "write devices"),
         ("domainname", service.domainname.is_some(), "a Pod's domain is its namespace's"),
-        (
-            "external_links",
-            !service.external_links.is_empty(),
-            "reach another project's service as SERVICE.PROJECT, or put both into one external network",
-        ),
         ("ipc", odd_ipc(service), "containers of a Pod share their memory, others do not"),
         ("isolation", service.isolation.is_some(), "it is for Windows"),
         ("logging", logs, "a Pod's output is kept by its node, for yado logs"),
@@ -68,6 +63,11 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
     if restart.is_some_and(|r| r.delay.is_some() || r.window.is_some()) {
         let sentence =
             "delay and window of restart_policy have no effect: each restart waits longer than the last";
+        found.warn(service.place("deploy.restart_policy"), sentence);
+    }
+    let any = restart.is_some_and(|r| r.condition.as_deref().is_none_or(|c| c == "any"));
+    if any && restart.is_some_and(|r| r.max_attempts.is_some()) && service.restart.is_none() {
+        let sentence = "max_attempts of restart_policy has no effect: a Deployment never gives up";
         found.warn(service.place("deploy.restart_policy"), sentence);
     }
 }

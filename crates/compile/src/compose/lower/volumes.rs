@@ -44,13 +44,24 @@ impl Volumes {
     pub(super) fn new(project: &Project, names: &Names, found: &mut Findings) -> Self {
         let mut taken = BTreeSet::new();
         let mut named = BTreeMap::new();
-        for (key, volume) in project.volumes.iter().filter(|(key, _)| users(project, key).next().is_some()) {
-            let mut name = claim_name(key);
+        let used: Vec<(&String, &Volume)> =
+            project.volumes.iter().filter(|(key, _)| users(project, key).next().is_some()).collect();
+        for (key, volume) in &used {
+            let same: Vec<&String> =
+                used.iter().filter(|(_, other)| other.name == volume.name).map(|(key, _)| *key).collect();
+            // One volume by two keys.
+            if let Some(place) = named.get(same[0]).cloned() {
+                named.insert((*key).clone(), place);
+                continue;
+            }
+            let written = volume.name != format!("{}_{key}", project.name);
+            let mut name = claim_name(if written { &volume.name } else { key });
             if !taken.insert(name.clone()) {
                 name = sanitised(&format!("{name}-{}", key.escape_unicode()), 63);
                 taken.insert(name.clone());
             }
-            named.insert(key.clone(), place(key, volume, name, shared(project, key), found));
+            let shared = same.len() > 1 || shared(project, key);
+            named.insert((*key).clone(), place(key, volume, name, shared, found));
         }
         let mut lent = BTreeMap::new();
         for service in project.services.values() {
@@ -86,6 +97,7 @@ impl Volumes {
         });
         let mut all: Vec<&Claim> = named.chain(self.lent.values()).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
+        all.dedup_by(|a, b| a.name == b.name);
         all.into_iter().map(|c| c.object(&metadata)).collect()
     }
 }

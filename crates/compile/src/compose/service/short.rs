@@ -130,6 +130,10 @@ fn long_port(node: &Node, path: &str, loader: &mut Loader) -> Option<Port> {
 /// `80`, `80-90`, `53/udp`.
 pub(super) fn exposed(node: &Node, path: &str, loader: &mut Loader) -> Option<Vec<Exposed>> {
     let text = fields::text_or_number(node, path, loader)?;
+    if text.is_empty() {
+        loader.found.warn(&node.at, format!("{path} is empty, so it exposes nothing"));
+        return None;
+    }
     let (rest, protocol) = text.rsplit_once('/').unwrap_or((&text, "tcp"));
     // `8080:80` publishes nothing here, but is in many files.
     let target = rest.rsplit(':').next().unwrap_or(rest);

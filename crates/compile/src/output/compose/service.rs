@@ -269,6 +269,9 @@ impl Writer<'_> {
         if !reach.expose.is_empty() {
             service.insert("expose".into(), reach.expose.into());
         }
+        if !self.external_links.is_empty() {
+            service.insert("external_links".into(), self.external_links.clone().into());
+        }
         let pod = shape.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         let with = |prefix: &str| -> Vec<String> {
             pod.keys().filter_map(|k| k.strip_prefix(prefix)).map(Into::into).collect()
@@ -316,6 +319,9 @@ impl Writer<'_> {
             Runs::Always => drop(service.insert("restart".into(), "unless-stopped".into())),
             Runs::Once(0) => drop(service.insert("restart".into(), "no".into())),
             _ => {}
+        }
+        if pod.share_process_namespace == Some(true) {
+            service.insert("init".into(), true.into());
         }
         for (key, on) in [("pid", pod.host_pid), ("ipc", pod.host_ipc), ("userns_mode", pod.host_users)] {
             if on == Some(true) {
