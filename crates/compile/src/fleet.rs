@@ -310,6 +310,7 @@ fn all(
         }
         read.push(lower::read(unit, object, &settings.directory, findings));
     }
+    about_others(&mut read, is_wanted, found);
     let set = lower::Set { units: &read, others: &others, settings };
     let mut lowered = Vec::new();
     for one in read.iter().filter(|r| is_wanted(&r.unit.name)) {
@@ -317,29 +318,49 @@ fn all(
         if one.runs() {
             published.extend(reach::published_of(one, &set));
             lowered.push((set.lower(one, found), one.unit.at.file.clone()));
-        } else if found.errors.is_empty() {
-            found.warn(
-                &one.unit.at,
-                "only prepares images, so nothing runs: images are pulled when they are used",
-            );
         }
     }
     lowered
 }
 
+/// Units whose process is another's container, as of `docker exec`: Docker on the machine does not know it.
+fn about_others(read: &mut [lower::Read], is_wanted: impl Fn(&UnitName) -> bool, found: &mut Findings) {
+    for i in 0..read.len() {
+        let Some(container) = read[i].plan.of_other.clone() else { continue };
+        let owner = read.iter().find(|r| r.containers().any(|c| c == container));
+        let sentence = match owner.map(|r| r.unit.name.full()) {
+            Some(owner) => format!(
+                "the container {container} is in the Pod of {owner} here, where Docker does not reach it, so nothing runs: `yado fleet ssh {owner} COMMAND` runs a command in it"
+            ),
+            None => format!(
+                "no unit here runs a container {container}, so the line runs on the machine as it is, where Docker has to be"
+            ),
+        };
+        if is_wanted(&read[i].unit.name) {
+            let at = read[i].unit.service.start.last().map_or(&read[i].unit.at, |c| &c.at);
+            found.warn(at, sentence);
+        }
+        if owner.is_some() {
+            read[i].main = lower::Process::Nothing;
+        }
+    }
+}
+
 /// Says what becomes of a unit that is no service.
 fn other_kind(unit: &Unit, found: &mut Findings) {
     let starts = unit.starts.as_deref().unwrap_or_default();
+    let waits = format!("{starts} waits until somebody starts it, as `yado fleet start {starts}` does");
     let sentence = match unit.name.kind() {
-        "timer" => format!(
-            "timers start nothing yet: {starts} is compiled but waits; start it by hand when it is due"
+        "timer" => format!("timers start nothing yet: {waits}"),
+        "path" => format!("paths are not watched: {waits}"),
+        "socket" => format!(
+            "sockets are not listened on before their service: {starts} runs all the time, and has to listen by itself"
         ),
-        "path" => format!("paths are not watched: {starts} is compiled but waits; start it by hand"),
-        "socket" => format!("sockets are not listened on before their service: {starts} runs all the time"),
         "target" => "a target runs nothing itself: the units that it wants are started by themselves".into(),
-        kind => format!(
+        kind @ ("mount" | "automount") => format!(
             "a {kind} has no effect here: mount with -v in the docker run line of the unit that needs it"
         ),
+        kind => format!("a {kind} has no effect here"),
     };
     found.warn(&unit.at, sentence);
 }

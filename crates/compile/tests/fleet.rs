@@ -94,7 +94,7 @@ ExecStop=/usr/bin/announce --remove
         &[("announce.service", unit), ("plain.service", "[Service]\nExecStart=/bin/echo '$$x' ${NO}y\n")],
         &[POD, "/spec/template/metadata/annotations"],
         &expect![[r#"
-            Deployment announce: {"containers":[{"command":["/bin/sh","-c","set -a; [ ! -r /etc/environment ] || . /etc/environment; set +a\nexec /usr/bin/announce --host \"${UNIT_HOST_NAME:-$$(cat /proc/sys/kernel/hostname)}\" --name world --ip \"${IP}\""],"env":[{"name":"UNIT_HOST_NAME","valueFrom":{"fieldRef":{"fieldPath":"spec.nodeName"}}},{"name":"NAME","value":"world"}],"image":"host","lifecycle":{"preStop":{"exec":{"command":["/bin/sh","-c","set -a; [ ! -r /etc/environment ] || . /etc/environment; set +a\n/usr/bin/announce --remove\n"]}}},"name":"main"}],"hostNetwork":true,"initContainers":[{"command":["/bin/sh","-c","set -a; [ ! -r /etc/environment ] || . /etc/environment; set +a\n/bin/false || true\n"],"env":[{"name":"NAME","value":"world"}],"image":"host","name":"pre-1"}],"nodeSelector":{"yado.dev/host-image":"true"}} {"yado.dev/ulimits":"{\"nofile\":{\"soft\":1024,\"hard\":1024}}","yado.dev/unit":"announce.service","yado.dev/users":"{\"main\":\"core\"}"}
+            Deployment announce: {"containers":[{"command":["/bin/sh","-c","environment() {\n  while IFS= read -r _line || [ -n \"$_line\" ]; do\n    _key=${_line%%=*} _value=${_line#*=}\n    case $_key in \"$_line\"|''|[0-9]*|*[!A-Za-z0-9_]*) continue ;; esac\n    case $_value in \\\"*\\\"|\\'*\\') _value=${_value#?} _value=${_value%?} ;; esac\n    export \"$_key=$_value\"\n  done <\"$1\"\n}\n[ ! -r /etc/environment ] || environment /etc/environment\nexec /usr/bin/announce --host \"${UNIT_HOST_NAME:-$$(cat /proc/sys/kernel/hostname)}\" --name world --ip \"${IP}\""],"env":[{"name":"UNIT_HOST_NAME","valueFrom":{"fieldRef":{"fieldPath":"spec.nodeName"}}},{"name":"NAME","value":"world"}],"image":"host","lifecycle":{"preStop":{"exec":{"command":["/bin/sh","-c","environment() {\n  while IFS= read -r _line || [ -n \"$_line\" ]; do\n    _key=${_line%%=*} _value=${_line#*=}\n    case $_key in \"$_line\"|''|[0-9]*|*[!A-Za-z0-9_]*) continue ;; esac\n    case $_value in \\\"*\\\"|\\'*\\') _value=${_value#?} _value=${_value%?} ;; esac\n    export \"$_key=$_value\"\n  done <\"$1\"\n}\n[ ! -r /etc/environment ] || environment /etc/environment\n/usr/bin/announce --remove\n"]}}},"name":"main"}],"hostNetwork":true,"initContainers":[{"command":["/bin/sh","-c","environment() {\n  while IFS= read -r _line || [ -n \"$_line\" ]; do\n    _key=${_line%%=*} _value=${_line#*=}\n    case $_key in \"$_line\"|''|[0-9]*|*[!A-Za-z0-9_]*) continue ;; esac\n    case $_value in \\\"*\\\"|\\'*\\') _value=${_value#?} _value=${_value%?} ;; esac\n    export \"$_key=$_value\"\n  done <\"$1\"\n}\n[ ! -r /etc/environment ] || environment /etc/environment\n/bin/false || true\n"],"env":[{"name":"NAME","value":"world"}],"image":"host","name":"pre-1"}],"nodeSelector":{"yado.dev/host-image":"true"}} {"yado.dev/ulimits":"{\"nofile\":{\"soft\":1024,\"hard\":1024}}","yado.dev/unit":"announce.service","yado.dev/users":"{\"main\":\"core\"}"}
             Deployment plain: {"containers":[{"command":["/bin/echo","$x","y"],"image":"host","name":"main"}],"hostNetwork":true,"nodeSelector":{"yado.dev/host-image":"true"}} {"yado.dev/unit":"plain.service"}
         "#]],
     );
@@ -250,9 +250,171 @@ fn data_containers_and_sidekicks() {
             Deployment db: 1 {"containers":[{"image":"db","imagePullPolicy":"IfNotPresent","lifecycle":{"postStart":{"exec":{"command":["init"]}}},"name":"main","volumeMounts":[{"mountPath":"/var/lib/db","name":"db-data-var-lib-db"}]},{"command":["/bin/sh","-c","/usr/bin/etcdctl set /db \"${UNIT_HOST_NAME:-$$(cat /proc/sys/kernel/hostname)}\" || exit $?\ntrap 'exit 0' TERM INT\nwhile :; do sleep 3600 & wait; done"],"env":[{"name":"UNIT_HOST_NAME","valueFrom":{"fieldRef":{"fieldPath":"spec.nodeName"}}}],"image":"host","lifecycle":{"preStop":{"exec":{"command":["/usr/bin/etcdctl","rm","/db"]}}},"name":"unit"}],"nodeSelector":{"yado.dev/host-image":"true"},"volumes":[{"name":"db-data-var-lib-db","persistentVolumeClaim":{"claimName":"db-data-var-lib-db"}}]}
             Job once: 0 {"containers":[{"args":["two"],"image":"x","imagePullPolicy":"IfNotPresent","name":"main"}],"initContainers":[{"args":["one"],"image":"x","name":"pre-1"}],"restartPolicy":"Never"}
             Deployment timer: 0 {"containers":[{"image":"backup","imagePullPolicy":"IfNotPresent","name":"main"}]}
-            timer.timer: timers start nothing yet: timer.service is compiled but waits; start it by hand when it is due
+            timer.timer: timers start nothing yet: timer.service waits until somebody starts it, as `yado fleet start timer.service` does
         "#]],
     );
+}
+
+/// What each unit with these lines of `[Service]` runs, beside a unit `web` that runs a container of this name.
+#[test]
+fn c04_forms_of_docker_and_others() {
+    let mut shown = String::new();
+    for lines in [
+        // A command in a container: of this unit, of another, of none that is known.
+        "ExecStartPre=/usr/bin/docker run -d --name a nginx\nExecStart=/usr/bin/docker exec a tail -f /log",
+        "Type=oneshot\nExecStartPre=/usr/bin/docker run -d --name a nginx\nExecStart=/usr/bin/docker exec a setup",
+        "ExecStart=/usr/bin/docker run --name a nginx\nExecStop=-/usr/bin/docker exec -u root a flush\nExecStop=/usr/bin/docker exec a quit 1\nExecStartPost=/usr/bin/docker exec web touch x",
+        "Type=oneshot\nExecStart=/usr/bin/docker exec -i web mysqldump db",
+        "ExecStart=/bin/bash -c 'docker exec web sh -c \"tail -f x\"'",
+        "ExecStart=/usr/bin/docker exec none ls",
+        // A container that was there before.
+        "ExecStartPre=/usr/bin/docker create --name a nginx\nExecStart=/usr/bin/docker start -a a",
+        "ExecStartPre=/bin/bash -c 'docker inspect a >/dev/null 2>&1 || docker run -d --name a nginx'\nExecStart=/usr/bin/docker start -a a",
+        "ExecStart=/usr/bin/docker start -a web",
+        "ExecStart=/usr/bin/docker start -a none",
+        // What runs in the background.
+        "Type=forking\nExecStartPre=/bin/rm -f /run/a.cid\nExecStart=/usr/bin/docker run --cidfile=/run/a.cid -d --name a nginx\nExecStop=/bin/sh -c 'docker stop $(cat /run/a.cid)'\nExecStopPost=-/bin/rm /run/a.cid",
+        // Images by variables.
+        "Environment=IMAGE=nginx TAG=1\nExecStart=/usr/bin/docker run --name a ${IMAGE}:${TAG}",
+        "EnvironmentFile=/etc/a\nExecStart=/usr/bin/docker run --name a ${IMAGE}",
+        "ExecStart=/usr/bin/docker run --name a ${IMAGE}",
+        // A shell around it.
+        "ExecStart=/bin/bash -c \"/usr/bin/docker run --name a nginx\"",
+        "ExecStart=/bin/bash -c 'docker run --name a $(etcdctl get /image)'",
+        "ExecStart=/bin/sh -c \"docker run --name a --dns $(ip a | awk '{print $2}') -p `hostname -i`:80:80 -h=$(uname -a) nginx\"",
+        "ExecStartPre=/bin/sh -c 'docker inspect a >/dev/null 2>&1 && docker rm -f a || true'\nExecStart=/usr/bin/docker run --net=container:web --name a nginx",
+        // Several.
+        "Type=oneshot\nExecStart=/usr/bin/docker run x one\nExecStart=/bin/echo two\nExecStart=/usr/bin/docker run x three",
+        // Nothing but the end matters.
+        "Type=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/echo bye",
+        "Type=oneshot\nRemainAfterExit=yes\nExecStart=/usr/bin/etcdctl set a b\nExecStop=/usr/bin/etcdctl rm a",
+        "Type=oneshot\nRemainAfterExit=yes\nExecStop=/bin/echo bye",
+        "Type=oneshot\nExecStart=/usr/bin/docker pull nginx",
+        "ExecStart=/usr/bin/docker rm -f a",
+        "Type=oneshot\nExecStart=/bin/true",
+        // Other managers of containers.
+        "ExecStart=/usr/bin/rkt run --port=http:8080 docker://nginx",
+        "ExecStart=/usr/bin/rkt run --mount volume=d,target=/d nginx",
+        "WorkingDirectory=/srv\nExecStart=/usr/bin/docker-compose up",
+        "ExecStart=/usr/bin/systemd-nspawn -D /srv/a --boot",
+        "EnvironmentFile=/run/flannel/subnet.env\nExecStart=/usr/bin/flannel",
+        "ExecStart=/usr/bin/podman run --name a nginx",
+        // Images that are made on the machine.
+        "ExecStartPre=/usr/bin/docker build -t x /srv\nExecStart=/usr/bin/docker run x",
+        "ExecStartPre=/bin/sh -c 'docker load < /srv/x.tar'\nExecStart=/usr/bin/docker run x",
+    ] {
+        let unit = format!("[Service]\n{lines}\n");
+        let web = ("web.service", "[Service]\nExecStart=/usr/bin/docker run --name web nginx\n");
+        writeln!(shown, "{}", lines.replace('\n', " | ")).unwrap();
+        let compiled = match compiled_in(&[web, ("a.service", &unit)], "") {
+            Ok(compiled) => compiled,
+            Err(mistakes) => {
+                mistakes.0.iter().for_each(|m| writeln!(shown, "    error: {}", m.message).unwrap());
+                continue;
+            }
+        };
+        for object in compiled.objects.iter().filter(|o| o.name() != "web" && o.kind() != "Service") {
+            write!(shown, "    {}", object.kind()).unwrap();
+            for kind in ["initContainers", "containers"] {
+                let containers = object.value.pointer(&format!("{POD}/{kind}")).and_then(Value::as_array);
+                for container in containers.into_iter().flatten() {
+                    let words = |of: &str| container[of].as_array().cloned().unwrap_or_default();
+                    let words = [words("command"), words("args")].concat();
+                    write!(shown, " {}{}", container["image"].as_str().unwrap(), Value::Array(words))
+                        .unwrap();
+                    for (when, hook) in container["lifecycle"].as_object().into_iter().flatten() {
+                        write!(shown, " {when}{}", hook["exec"]["command"]).unwrap();
+                    }
+                }
+            }
+            writeln!(shown).unwrap();
+        }
+        compiled.warnings.iter().for_each(|w| writeln!(shown, "    {}: {}", w.at.line, w.message).unwrap());
+    }
+    expect![[r#"
+        ExecStartPre=/usr/bin/docker run -d --name a nginx | ExecStart=/usr/bin/docker exec a tail -f /log
+            Deployment nginx[]
+            3: what this runs in the container a is left out, as the container itself is the unit's process here: write it as ExecStartPost if it ends by itself
+        Type=oneshot | ExecStartPre=/usr/bin/docker run -d --name a nginx | ExecStart=/usr/bin/docker exec a setup
+            Job nginx[] postStart["setup"]
+        ExecStart=/usr/bin/docker run --name a nginx | ExecStop=-/usr/bin/docker exec -u root a flush | ExecStop=/usr/bin/docker exec a quit 1 | ExecStartPost=/usr/bin/docker exec web touch x
+            Deployment nginx[] preStop["/bin/sh","-c","flush\nquit 1"]
+            5: what this runs in the container web is left out, as that is in another Pod: write it into the unit that runs the container
+        Type=oneshot | ExecStart=/usr/bin/docker exec -i web mysqldump db
+            3: the container web is in the Pod of web.service here, where Docker does not reach it, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
+        ExecStart=/bin/bash -c 'docker exec web sh -c "tail -f x"'
+            2: the container web is in the Pod of web.service here, where Docker does not reach it, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
+        ExecStart=/usr/bin/docker exec none ls
+            Deployment host["/usr/bin/docker","exec","none","ls"]
+            2: no unit here runs a container none, so the line runs on the machine as it is, where Docker has to be
+        ExecStartPre=/usr/bin/docker create --name a nginx | ExecStart=/usr/bin/docker start -a a
+            Deployment nginx[]
+        ExecStartPre=/bin/bash -c 'docker inspect a >/dev/null 2>&1 || docker run -d --name a nginx' | ExecStart=/usr/bin/docker start -a a
+            Deployment nginx[]
+        ExecStart=/usr/bin/docker start -a web
+            2: the container web is in the Pod of web.service here, where Docker does not reach it, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
+        ExecStart=/usr/bin/docker start -a none
+            Deployment host["/usr/bin/docker","start","-a","none"]
+            2: no unit here runs a container none, so the line runs on the machine as it is, where Docker has to be
+        Type=forking | ExecStartPre=/bin/rm -f /run/a.cid | ExecStart=/usr/bin/docker run --cidfile=/run/a.cid -d --name a nginx | ExecStop=/bin/sh -c 'docker stop $(cat /run/a.cid)' | ExecStopPost=-/bin/rm /run/a.cid
+            Deployment nginx[]
+        Environment=IMAGE=nginx TAG=1 | ExecStart=/usr/bin/docker run --name a ${IMAGE}:${TAG}
+            Deployment nginx:1[]
+        EnvironmentFile=/etc/a | ExecStart=/usr/bin/docker run --name a ${IMAGE}
+            Deployment host["/bin/sh","-c","environment() {\n  while IFS= read -r _line || [ -n \"$_line\" ]; do\n    _key=${_line%%=*} _value=${_line#*=}\n    case $_key in \"$_line\"|''|[0-9]*|*[!A-Za-z0-9_]*) continue ;; esac\n    case $_value in \\\"*\\\"|\\'*\\') _value=${_value#?} _value=${_value%?} ;; esac\n    export \"$_key=$_value\"\n  done <\"$1\"\n}\nenvironment /etc/a || exit 1\nexec /usr/bin/docker run --name a \"${IMAGE}\""]
+            3: what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be
+        ExecStart=/usr/bin/docker run --name a ${IMAGE}
+            error: no image is named: nothing here sets the variable that stands for it
+        ExecStart=/bin/bash -c "/usr/bin/docker run --name a nginx"
+            Deployment nginx[]
+        ExecStart=/bin/bash -c 'docker run --name a $(etcdctl get /image)'
+            Deployment host["/bin/bash","-c","docker run --name a $$(etcdctl get /image)"]
+            2: what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be
+        ExecStart=/bin/sh -c "docker run --name a --dns $(ip a | awk '{print $2}') -p `hostname -i`:80:80 -h=$(uname -a) nginx"
+            Ingress
+            Deployment nginx[]
+            2: --dns is left out: the machine alone knows its value
+            2: the host name is the machine's, which a Pod cannot take: it keeps its own
+        ExecStartPre=/bin/sh -c 'docker inspect a >/dev/null 2>&1 && docker rm -f a || true' | ExecStart=/usr/bin/docker run --net=container:web --name a nginx
+            Deployment nginx[]
+            0: the network of the container web is its own Pod's here: what both reach at localhost is at web and a
+        Type=oneshot | ExecStart=/usr/bin/docker run x one | ExecStart=/bin/echo two | ExecStart=/usr/bin/docker run x three
+            Job x["one"] host["/bin/echo","two"] x["three"]
+        Type=oneshot | RemainAfterExit=yes | ExecStart=/bin/true | ExecStop=/bin/echo bye
+            Deployment host["/bin/sh","-c","/bin/true || exit $?\ntrap 'exit 0' TERM INT\nwhile :; do sleep 3600 & wait; done"] preStop["/bin/echo","bye"]
+        Type=oneshot | RemainAfterExit=yes | ExecStart=/usr/bin/etcdctl set a b | ExecStop=/usr/bin/etcdctl rm a
+            Deployment host["/bin/sh","-c","/usr/bin/etcdctl set a b || exit $?\ntrap 'exit 0' TERM INT\nwhile :; do sleep 3600 & wait; done"] preStop["/usr/bin/etcdctl","rm","a"]
+        Type=oneshot | RemainAfterExit=yes | ExecStop=/bin/echo bye
+            Deployment host["/bin/sh","-c","/bin/true || exit $?\ntrap 'exit 0' TERM INT\nwhile :; do sleep 3600 & wait; done"] preStop["/bin/echo","bye"]
+        Type=oneshot | ExecStart=/usr/bin/docker pull nginx
+            3: only prepares images, so nothing runs: images are pulled when they are used
+        ExecStart=/usr/bin/docker rm -f a
+            2: only looks after Docker's containers and images, so nothing runs: what is no longer used goes by itself here
+        Type=oneshot | ExecStart=/bin/true
+            3: does nothing, so nothing runs
+        ExecStart=/usr/bin/rkt run --port=http:8080 docker://nginx
+            Ingress
+            Deployment nginx[]
+        ExecStart=/usr/bin/rkt run --mount volume=d,target=/d nginx
+            Deployment host["/usr/bin/rkt","run","--mount","volume=d,target=/d","nginx"]
+            2: this is more than a plain rkt command, so it runs on the machine as it is, where rkt has to be
+        WorkingDirectory=/srv | ExecStart=/usr/bin/docker-compose up
+            Deployment host["/usr/bin/docker-compose","up"]
+            3: this runs on the machine as it is, where docker-compose and Docker have to be: `yado deploy` runs the compose file itself
+        ExecStart=/usr/bin/systemd-nspawn -D /srv/a --boot
+            Deployment host["/usr/bin/systemd-nspawn","-D","/srv/a","--boot"]
+        EnvironmentFile=/run/flannel/subnet.env | ExecStart=/usr/bin/flannel
+            Deployment host["/bin/sh","-c","environment() {\n  while IFS= read -r _line || [ -n \"$_line\" ]; do\n    _key=${_line%%=*} _value=${_line#*=}\n    case $_key in \"$_line\"|''|[0-9]*|*[!A-Za-z0-9_]*) continue ;; esac\n    case $_value in \\\"*\\\"|\\'*\\') _value=${_value#?} _value=${_value%?} ;; esac\n    export \"$_key=$_value\"\n  done <\"$1\"\n}\nenvironment /run/flannel/subnet.env || exit 1\nexec /usr/bin/flannel"]
+            0: EnvironmentFile=/run/flannel/subnet.env is not seen, as the program has a /run and a /tmp of its own here: put the file below /etc
+        ExecStart=/usr/bin/podman run --name a nginx
+            Deployment nginx[]
+        ExecStartPre=/usr/bin/docker build -t x /srv | ExecStart=/usr/bin/docker run x
+            Deployment x[]
+            2: the image is not built here: push it to a registry, or `yado image import` what `docker save` writes
+        ExecStartPre=/bin/sh -c 'docker load < /srv/x.tar' | ExecStart=/usr/bin/docker run x
+            Deployment x[]
+            2: docker load is left out: `yado image import FILE` on the machine takes its place
+    "#]].assert_eq(&shown);
 }
 
 #[test]

@@ -60,6 +60,18 @@ pub struct Reach {
     #[arg(long, global = true, hide = true, value_name = "FILE")]
     pub known_hosts_file: Option<String>,
     /// Without effect
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub ca_file: Option<String>,
+    /// Without effect
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub cert_file: Option<String>,
+    /// Without effect
+    #[arg(long, global = true, hide = true, value_name = "FILE")]
+    pub key_file: Option<String>,
+    /// Without effect
+    #[arg(long, global = true, hide = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    pub experimental_api: Option<Option<String>>,
+    /// Without effect
     #[arg(long, global = true, hide = true)]
     pub debug: bool,
 }
@@ -201,7 +213,7 @@ pub struct Ssh {
 }
 
 /// Long options that may be written with one hyphen.
-const LONG: [&str; 24] = [
+const LONG: [&str; 29] = [
     "full",
     "no-legend",
     "fields",
@@ -226,6 +238,11 @@ const LONG: [&str; 24] = [
     "ssh-port",
     "strict-host-key-checking",
     "known-hosts-file",
+    "ca-file",
+    "cert-file",
+    "key-file",
+    "experimental-api",
+    "debug",
 ];
 
 /// The command line with two hyphens before long options behind `fleet`, but for the command of `fleet ssh`.

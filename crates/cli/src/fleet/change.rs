@@ -26,6 +26,8 @@ use crate::{
 
 /// How often to look whether something is done.
 const LOOK_AGAIN: Duration = Duration::from_millis(150);
+/// So many looks, some seconds, before it is said why a unit is on no machine yet.
+const PATIENT_LOOKS: u32 = 20;
 /// How long one of fleetctl's attempts was.
 const ATTEMPT: Duration = Duration::from_secs(2);
 
@@ -373,8 +375,10 @@ impl Change {
         let name = &unit.name;
         let patience = (blocking.block_attempts > 0).then(|| ATTEMPT * blocking.block_attempts);
         let mut told = false;
+        let mut looks = 0_u32;
         let wait = async {
             loop {
+                looks = looks.saturating_add(1);
                 let mut pods = state::pods(&self.client, &self.namespace).await?;
                 for pods in pods.values_mut() {
                     pods.retain(|p| p.metadata.uid.as_ref().is_none_or(|uid| !old.contains(uid)));
@@ -388,6 +392,18 @@ impl Change {
                     told = true;
                 }
                 let pods = now.of(name.full());
+                let reason = pods.iter().find_map(state::unscheduled).filter(|_| !told);
+                if let Some(reason) = reason {
+                    let host = pods.iter().any(state::runs_on_host);
+                    if host && !cluster.machines.iter().any(|m| m.host) {
+                        anyhow::bail!(
+                            "unit {name} cannot run: it is a program of the machine itself, which no machine here allows; `yado up --allow-host-image` does"
+                        );
+                    }
+                    if looks == PATIENT_LOOKS {
+                        say_error(&format!("Unit {name} waits: {reason}"));
+                    }
+                }
                 let ended = pods
                     .iter()
                     .any(|p| p.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Succeeded"));

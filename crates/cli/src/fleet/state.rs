@@ -17,6 +17,8 @@ pub struct Machine {
     pub ip: String,
     pub metadata: BTreeMap<String, String>,
     pub ready: bool,
+    /// Whether units may run its own programs.
+    pub host: bool,
 }
 
 /// As many characters of a machine's ID as are shown unless all are asked for.
@@ -33,7 +35,8 @@ impl Machine {
         // What users put on nodes has no prefix; what has one is a program's.
         let own = node.labels().iter().filter(|(key, _)| !key.contains('/'));
         let metadata = own.map(|(k, v)| (k.clone(), v.clone())).collect();
-        Machine { node: node.name_any(), id, ip: ip.unwrap_or_default(), metadata, ready }
+        let host = node.labels().get(labels::HOST_IMAGE_ALLOWED).is_some_and(|v| v == "true");
+        Machine { node: node.name_any(), id, ip: ip.unwrap_or_default(), metadata, ready, host }
     }
 
     /// `85c0c595...`
@@ -110,6 +113,19 @@ pub async fn pods(client: &Client, namespace: &str) -> anyhow::Result<BTreeMap<S
 /// The node that a Pod is on.
 pub fn node(pod: &Pod) -> Option<String> {
     pod.spec.as_ref()?.node_name.clone()
+}
+
+/// Why a Pod is on no node yet.
+pub fn unscheduled(pod: &Pod) -> Option<String> {
+    let conditions = pod.status.as_ref()?.conditions.iter().flatten();
+    let scheduled = conditions.into_iter().find(|c| c.type_ == "PodScheduled" && c.status == "False")?;
+    scheduled.message.clone().filter(|m| !m.is_empty())
+}
+
+/// Whether a Pod runs a program of the machine itself.
+pub fn runs_on_host(pod: &Pod) -> bool {
+    let selector = pod.spec.as_ref().and_then(|s| s.node_selector.as_ref());
+    selector.is_some_and(|s| s.contains_key(labels::HOST_IMAGE_ALLOWED))
 }
 
 /// The main container's status.

@@ -29,6 +29,9 @@ pub enum Outcome {
 /// Reads a line. `name` is for the container where the line names none.
 pub fn read(line: &Docker, service: &Service, directory: &Path, name: &str, found: &mut Findings) -> Outcome {
     let (words, files) = prepared(line, service, directory, found);
+    if words.iter().any(|w| w.facts().any(|f| matches!(f, Fact::Output(_)))) {
+        return Outcome::Machine;
+    }
     let env: BTreeMap<String, String> =
         service.variables.known.iter().map(|(k, v)| (k.clone(), v.docker())).collect();
     let texts: Vec<String> = words.iter().map(Word::docker).collect();
@@ -43,6 +46,10 @@ pub fn read(line: &Docker, service: &Service, directory: &Path, name: &str, foun
             return Outcome::Wrong;
         }
     };
+    if run.image.is_empty() {
+        found.error(&line.at, "no image is named: nothing here sets the variable that stands for it");
+        return Outcome::Wrong;
+    }
     if run.image.contains(OPEN) || run.part.container.command.iter().flatten().any(|c| c.starts_with(OPEN)) {
         return Outcome::Machine;
     }
@@ -85,6 +92,18 @@ fn prepared(
             }
             let sentence = "the host name is the machine's, which a Pod cannot take: it keeps its own";
             found.warn(&line.at, sentence);
+            continue;
+        }
+        // Pods ask the cluster's name server, which knows what the machine's knows.
+        let names = ["--dns", "--dns=", "--dns-search", "--dns-search="].contains(&text.as_str());
+        if names && (own || rest.peek().is_some_and(|w| w.facts().next().is_some())) {
+            if !own {
+                rest.next();
+            }
+            found.warn(
+                &line.at,
+                format!("{} is left out: the machine alone knows its value", text.trim_end_matches('=')),
+            );
             continue;
         }
         let after_e = words.last().is_some_and(|w| ["-e", "--env"].contains(&w.lossy().as_str()));

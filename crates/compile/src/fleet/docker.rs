@@ -3,7 +3,7 @@
 
 use super::{
     shell,
-    text::{Variables, Word},
+    text::{Fact, Variables, Word},
 };
 
 /// What a command comes to.
@@ -70,25 +70,26 @@ pub fn actions(words: &[Word], variables: &Variables) -> Vec<Action> {
     let inner = unwrapped(words);
     let Some(program) = inner.first().and_then(Word::known) else { return host() };
     match program.rsplit('/').next().unwrap_or_default() {
-        "docker" | "docker.io" | "systemd-docker" | "podman" => {
+        "docker" | "docker.io" | "systemd-docker" | "podman" | "nerdctl" => {
             docker(&inner[1..]).map_or_else(host, |action| vec![action])
         }
         "rkt" => rkt(&inner[1..]).map_or_else(host, |action| vec![action]),
         "sh" | "bash" | "dash" | "ash" => script(&inner[1..], variables).unwrap_or_else(host),
-        // The directories of mounts are made where they are missing.
         "true" | "sleep" => vec![Action::Nothing],
         _ => host(),
     }
 }
 
-/// Whether a program of the machine would call Docker there.
-pub fn calls_docker(words: &[Word]) -> bool {
-    let text: Vec<String> = words.iter().map(Word::lossy).collect();
-    let named = |text: &str| {
-        text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_./".contains(c)))
-            .any(|w| w.rsplit('/').next() == Some("docker"))
+/// The program that manages containers on the machine itself, which these words would call there.
+pub fn called(words: &[Word]) -> Option<&'static str> {
+    const MANAGERS: [&str; 6] = ["docker-compose", "docker", "rkt", "podman", "nerdctl", "weave"];
+    let named = |manager: &str| {
+        words.iter().map(Word::lossy).any(|text| {
+            text.split(|c: char| !(c.is_ascii_alphanumeric() || "-_./".contains(c)))
+                .any(|w| w.rsplit('/').next() == Some(manager))
+        })
     };
-    text.iter().any(|t| named(t))
+    MANAGERS.into_iter().find(|m| named(m))
 }
 
 /// Without the programs that only run another one.
@@ -152,8 +153,13 @@ fn docker(words: &[Word]) -> Option<Action> {
             Some(Action::Pull(image))
         }
         "exec" => {
-            let container = rest.iter().position(|w| text(w).is_none_or(|w| !w.starts_with('-')))?;
-            Some(Action::Exec(text(&rest[container])?, rest[container + 1..].to_vec()))
+            let mut container = 0;
+            while let Some(flag) = rest.get(container).and_then(text).filter(|w| w.starts_with('-')) {
+                let takes_value =
+                    ["-u", "--user", "-e", "--env", "-w", "--workdir", "--env-file", "--detach-keys"];
+                container += if takes_value.contains(&flag.as_str()) { 2 } else { 1 };
+            }
+            Some(Action::Exec(text(rest.get(container)?)?, rest[container + 1..].to_vec()))
         }
         "stop" => {
             let seconds = rest.iter().filter_map(text).enumerate().find_map(|(i, word)| {
@@ -258,12 +264,13 @@ fn script(words: &[Word], variables: &Variables) -> Option<Vec<Action>> {
     let is_c = words.get(flags.checked_sub(1)?)?.known()?.ends_with('c');
     // Further words are the script's own arguments.
     let [text] = words.get(flags..).filter(|_| is_c)? else { return None };
-    if !calls_docker(words) {
-        return None;
-    }
+    called(words)?;
     let script = text.known()?;
+    // What a command prints may be an argument of a container; elsewhere that command counts, too.
+    let prints = |words: &[Word]| words.iter().any(|w| w.facts().any(|f| matches!(f, Fact::Output(_))));
+    let understood = |c: &Vec<Word>| plain(c).filter(|a| matches!(a, Action::Run(_)) || !prints(c));
     if let Some(commands) = shell::commands(&script, variables, false)
-        && let Some(actions) = commands.iter().map(|c| plain(c)).collect::<Option<Vec<_>>>()
+        && let Some(actions) = commands.iter().map(understood).collect::<Option<Vec<_>>>()
     {
         return Some(actions);
     }
@@ -329,7 +336,7 @@ mod tests {
         check("/bin/sh -c 'docker ps -aq | xargs docker rm'", &["nothing", "nothing"]);
         check("/bin/sh -c 'docker ps | grep x | xargs -r rm -rf /'", &["host 3"]);
         check("/bin/sh -c 'while true; do docker run x; done'", &["host 3"]);
-        check("/bin/sh -c 'docker run $(etcdctl get x)'", &["host 3"]);
+        check("/bin/sh -c 'docker run $(etcdctl get x)'", &["run $(UNIT_OUTPUT)"]);
         check("/bin/sh -c 'etcdctl set x y'", &["host 3"]);
         check("/usr/bin/docker kill web", &["nothing"]);
         check("docker volume create --name x", &["nothing"]);
@@ -341,6 +348,14 @@ mod tests {
         check("docker logs -f web", &["start web"]);
         check("docker create --name web nginx", &["run --name web nginx"]);
         check("docker exec -it web ls -l", &["exec web: ls -l"]);
+        check("docker exec -u root --env=A=b web ls", &["exec web: ls"]);
+        check("docker exec -u", &["host 3"]);
+        check("/bin/bash -c 'docker exec web sh -c \"a b\"'", &["exec web: sh -c a b"]);
+        check("/bin/sh -c 'docker stop $(cat /run/x.cid)'", &["nothing", "stop 10"]);
+        check("/bin/sh -c 'docker rm -v $(docker ps -aq --filter name=x)'", &["nothing", "nothing"]);
+        check("/bin/sh -c 'docker rm $(etcdctl get x)'", &["host 3"]);
+        check("/bin/sh -c 'docker pull $(cat x)'", &["host 3"]);
+        check("/usr/local/bin/nerdctl run nginx", &["run nginx"]);
         check("docker build -t x .", &["host 5"]);
         check("docker-compose up", &["host 2"]);
         check("/usr/bin/etcdctl set a b", &["host 4"]);

@@ -15,9 +15,10 @@ use super::{
 use crate::workload::{name::sanitised, pod::Part};
 
 /// A container that runs `command` as systemd would: without a shell, unless something has to be asked of the machine
-/// first.
-pub fn main(command: &Command, service: &Service) -> Part {
-    let mut part = part("main", program(command, service));
+/// first. One that `stays` waits for its end where `command` has ended.
+pub fn main(command: &Command, service: &Service, stays: bool) -> Part {
+    let stays = stays || service.kind == ServiceType::Forking;
+    let mut part = part("main", program(command, service, stays));
     part.pod.host_network = Some(true);
     part.container.working_dir = service.directory.clone();
     environment(&mut part, service, std::slice::from_ref(command));
@@ -46,7 +47,7 @@ pub fn before(command: &Command, service: &Service, number: usize) -> Part {
     let words = if command.may_fail {
         shell(&script(std::slice::from_ref(command), service, false))
     } else {
-        program(command, service)
+        program(command, service, false)
     };
     let mut part = part(&format!("pre-{number}"), words);
     part.container.working_dir = service.directory.clone();
@@ -105,9 +106,9 @@ fn part(name: &str, command: Vec<String>) -> Part {
 }
 
 /// The words to start `command` with.
-fn program(command: &Command, service: &Service) -> Vec<String> {
+fn program(command: &Command, service: &Service, stays: bool) -> Vec<String> {
     let direct = command.words.iter().all(|w| w.facts().all(|f| *f == Fact::HostName));
-    if service.kind == ServiceType::Forking {
+    if stays {
         // The process that is started ends; what it leaves behind lives as long as the container.
         let mut text = script(std::slice::from_ref(command), service, false);
         text.push_str("trap 'exit 0' TERM INT\nwhile :; do sleep 3600 & wait; done");
@@ -142,13 +143,28 @@ fn script(commands: &[Command], service: &Service, last_is_all: bool) -> String 
     text
 }
 
-/// Reads the machine's own files of variables.
+/// Reads the machine's own files of variables. They are no shell's: what is behind the `=` is the value, and may have
+/// blanks, `&` and dollars in it.
 fn files(files: &[EnvironmentFile]) -> String {
-    let mut text = String::new();
+    if files.is_empty() {
+        return String::new();
+    }
+    let mut text = r#"environment() {
+  while IFS= read -r _line || [ -n "$_line" ]; do
+    _key=${_line%%=*} _value=${_line#*=}
+    case $_key in "$_line"|''|[0-9]*|*[!A-Za-z0-9_]*) continue ;; esac
+    case $_value in \"*\"|\'*\') _value=${_value#?} _value=${_value%?} ;; esac
+    export "$_key=$_value"
+  done <"$1"
+}
+"#
+    .to_string();
     for file in files {
         let path = quoted(&file.path);
-        let test = if file.optional { format!("[ ! -r {path} ] || ") } else { String::new() };
-        text.push_str(&format!("set -a; {test}. {path}; set +a\n"));
+        text.push_str(&match file.optional {
+            true => format!("[ ! -r {path} ] || environment {path}\n"),
+            false => format!("environment {path} || exit 1\n"),
+        });
     }
     text
 }
@@ -179,7 +195,7 @@ pub fn fact(fact: &Fact) -> Option<EnvVar> {
     let value_from = match fact {
         Fact::HostName | Fact::MachineId => field("spec.nodeName"),
         Fact::BootId => field("metadata.uid"),
-        Fact::Kernel => return None,
+        Fact::Kernel | Fact::Output(_) => return None,
         Fact::Variable(name) | Fact::Words(name) if is_own_address(name) => field("status.hostIP"),
         Fact::Variable(name) | Fact::Words(name) => EnvVarSource {
             config_map_key_ref: Some(ConfigMapKeySelector {
@@ -215,5 +231,36 @@ pub fn config_map(path: &str) -> String {
     match sanitised(path, 63) {
         name if name.is_empty() => ENVIRONMENT.into(),
         name => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By this machine's shell, as systemd reads such a file.
+    #[test]
+    fn files_of_variables_are_no_scripts() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("own.env");
+        std::fs::write(
+            &path,
+            "# a comment\n; another\n\nA=one two\nB=http://h/?a=1&b=$C;d\nC=\"three  four\"\nD='it \"is\"'\nE=\nexport F=no\n1=no\nno\n_G=`end`",
+        )
+        .unwrap();
+        let file = |path: &std::path::Path, optional| EnvironmentFile {
+            path: path.to_string_lossy().into(),
+            optional,
+        };
+        let run = |all: &[EnvironmentFile]| {
+            let script = files(all) + "for v in A B C D E F _G; do eval \"echo \\\"$v=\\$$v\\\"\"; done";
+            let out =
+                std::process::Command::new("/bin/sh").args(["-c", &script]).env_clear().output().unwrap();
+            (out.status.success(), String::from_utf8(out.stdout).unwrap())
+        };
+        let expect = "A=one two\nB=http://h/?a=1&b=$C;d\nC=three  four\nD=it \"is\"\nE=\nF=\n_G=`end`\n";
+        let absent = directory.path().join("absent");
+        assert_eq!(run(&[file(&absent, true), file(&path, false)]), (true, expect.into()));
+        assert_eq!(run(&[file(&absent, false), file(&path, false)]), (false, String::new()));
     }
 }

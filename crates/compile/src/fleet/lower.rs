@@ -123,7 +123,18 @@ impl Read {
         main.into_iter().chain(&self.data).chain(&self.beside)
     }
 
+    /// Whether it stays, once its programs have ended, for the sake of those that stop it.
+    fn stays(&self) -> bool {
+        let service = &self.unit.service;
+        let program = matches!(self.main, Process::Program(_));
+        let stops = !(self.plan.stop.is_empty() && self.plan.cleanup.is_empty());
+        service.kind == ServiceType::Oneshot && service.remain_after_exit && program && stops
+    }
+
     fn is_once(&self) -> bool {
+        if self.stays() {
+            return false;
+        }
         let service = &self.unit.service;
         let restart = service.restart.as_deref();
         service.kind == ServiceType::Oneshot && !matches!(restart, Some("always")) || restart == Some("no")
@@ -145,7 +156,10 @@ impl Set<'_> {
         let mut part = match &one.main {
             Process::Nothing => Part::default(),
             Process::Container(run) => run.part.clone(),
-            Process::Program(command) => host::main(command, &one.unit.service),
+            Process::Program(command) => {
+                own_files(one, found);
+                host::main(command, &one.unit.service, one.stays())
+            }
         };
         for run in one.runs_of() {
             claims.extend(run.claims.iter().cloned());
@@ -154,6 +168,7 @@ impl Set<'_> {
         claims.sort_by(|a, b| a.name.cmp(&b.name));
         claims.dedup_by(|a, b| a.name == b.name);
         pull_policy(one, &mut part);
+        joined(one, found);
         self.linked(one, &mut part, found);
         self.before(one, &mut part, found);
         around(one, &mut part, found);
@@ -198,7 +213,9 @@ impl Set<'_> {
         let unit = BTreeMap::from([(labels::UNIT.to_string(), one.unit.name.full().to_string())]);
         let mut pod_annotations = part.annotations();
         pod_annotations.extend(unit.clone());
-        let started_by = self.others.iter().find(|u| u.starts.as_deref() == Some(one.unit.name.full()));
+        let by_hand = self.settings.started.as_ref().is_some_and(|s| s.contains(one.unit.name.full()));
+        let starts = |u: &&Unit| u.starts.as_deref() == Some(one.unit.name.full());
+        let started_by = self.others.iter().find(starts).filter(|_| !by_hand);
         let kind = if one.unit.fleet.global {
             Kind::DaemonSet
         } else if one.is_once() && started_by.is_none() {
@@ -417,6 +434,30 @@ impl Set<'_> {
     }
 }
 
+/// Files of variables where a program of the machine has directories of its own.
+fn own_files(one: &Read, found: &mut Findings) {
+    for file in &one.unit.service.files {
+        if ["/run/", "/var/run/", "/tmp/"].iter().any(|own| file.path.starts_with(own)) {
+            let sentence = format!(
+                "EnvironmentFile={} is not seen, as the program has a /run and a /tmp of its own here: put the file below /etc",
+                file.path
+            );
+            found.warn(&one.unit.at, sentence);
+        }
+    }
+}
+
+/// Containers whose network this one would share.
+fn joined(one: &Read, found: &mut Findings) {
+    for container in one.runs_of().flat_map(|run| &run.joins) {
+        let sentence = format!(
+            "the network of the container {container} is its own Pod's here: what both reach at localhost is at {container} and {}",
+            one.group
+        );
+        found.warn(&one.unit.at, sentence);
+    }
+}
+
 /// What a container listens on, as far as its flags or its image's name say.
 fn listened(run: &Run) -> Vec<Port> {
     if !run.ports.is_empty() {
@@ -444,20 +485,10 @@ fn around(one: &Read, part: &mut Part, found: &mut Findings) {
     let service = &one.unit.service;
     let stop: Vec<Command> = one.plan.stop.iter().chain(&one.plan.cleanup).cloned().collect();
     if !one.plan.inside.is_empty() {
-        let words = |words: &Vec<Word>| words.iter().map(Word::lossy).collect::<Vec<String>>();
-        let command = match one.plan.inside.as_slice() {
-            [one] => words(one),
-            several => {
-                let lines: Vec<String> =
-                    several.iter().map(|w| w.iter().map(Word::shell).collect::<Vec<_>>().join(" ")).collect();
-                vec!["/bin/sh".into(), "-c".into(), lines.join("\n")]
-            }
-        };
-        let handler = LifecycleHandler {
-            exec: Some(ExecAction { command: Some(command) }),
-            ..LifecycleHandler::default()
-        };
-        part.container.lifecycle.get_or_insert_default().post_start = Some(handler);
+        part.container.lifecycle.get_or_insert_default().post_start = Some(within(&one.plan.inside));
+    }
+    if !one.plan.inside_stop.is_empty() {
+        part.container.lifecycle.get_or_insert_default().pre_stop = Some(within(&one.plan.inside_stop));
     }
     if matches!(one.main, Process::Program(_)) {
         host::on_start(&mut part.container, &one.plan.after, service);
@@ -470,6 +501,19 @@ fn around(one: &Read, part: &mut Part, found: &mut Findings) {
     if let Some(command) = one.plan.cleanup.first() {
         found.warn(&command.at, "ExecStopPost runs when the unit is stopped, just before its process ends");
     }
+}
+
+/// Commands in the container itself.
+fn within(commands: &[Vec<Word>]) -> LifecycleHandler {
+    let command = match commands {
+        [one] => one.iter().map(Word::lossy).collect(),
+        several => {
+            let line = |words: &Vec<Word>| words.iter().map(Word::shell).collect::<Vec<_>>().join(" ");
+            let lines: Vec<String> = several.iter().map(line).collect();
+            vec!["/bin/sh".into(), "-c".into(), lines.join("\n")]
+        }
+    };
+    LifecycleHandler { exec: Some(ExecAction { command: Some(command) }), ..LifecycleHandler::default() }
 }
 
 /// A Pod with a container of the machine's own goes where that is allowed.

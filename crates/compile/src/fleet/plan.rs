@@ -21,6 +21,10 @@ pub struct Plan {
     pub data: Vec<Docker>,
     /// Commands within the main container, once it runs.
     pub inside: Vec<Vec<Word>>,
+    /// Commands within the main container, before it is stopped.
+    pub inside_stop: Vec<Vec<Word>>,
+    /// The container that the main process is about, where no line of this unit makes it.
+    pub of_other: Option<String>,
     /// Programs of the machine, once it runs.
     pub after: Vec<Command>,
     /// Programs of the machine that stop it.
@@ -43,6 +47,15 @@ pub enum Main {
     Container(Docker),
     /// A program of the machine.
     Program(Command),
+}
+
+/// `docker exec`.
+struct Exec {
+    container: String,
+    words: Vec<Word>,
+    at: Position,
+    /// When the container stops.
+    late: bool,
 }
 
 /// The words behind `docker run`.
@@ -107,6 +120,7 @@ impl Docker {
 pub fn plan(service: &Service, found: &mut Findings) -> Plan {
     let mut plan = Plan { patience: service.stop_seconds, ..Plan::default() };
     let mut runs: Vec<Docker> = Vec::new();
+    let mut execs: Vec<Exec> = Vec::new();
     let (last, firsts) = match service.start.split_last() {
         Some((last, firsts)) => (Some(last), firsts),
         None => (None, &[][..]),
@@ -116,6 +130,7 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
             match action {
                 Action::Run(words) => runs.push(Docker::new(command, words)),
                 Action::Host(_) => plan.before.push(Step::Program(command.clone())),
+                Action::Exec(container, words) => execs.push(Exec::new(command, container, words, false)),
                 other => plan.note(other, command),
             }
         }
@@ -125,7 +140,7 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
         }
     }
     if let Some(command) = last {
-        plan.start(command, service, &mut runs, found);
+        plan.start(command, service, &mut runs, &mut execs, found);
     }
     for run in runs {
         if run.detached() && !run.holds_data() {
@@ -139,7 +154,7 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
     for command in &service.start_post {
         for action in docker::actions(&command.words, &service.variables) {
             match action {
-                Action::Exec(_, words) => plan.inside.push(words),
+                Action::Exec(container, words) => execs.push(Exec::new(command, container, words, false)),
                 Action::Host(_) => plan.after.push(command.clone()),
                 Action::Run(words) => plan.beside.push(Docker::new(command, words)),
                 other => plan.note(other, command),
@@ -154,18 +169,35 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
                 Action::Host(_) if late => plan.cleanup.push(command.clone()),
                 Action::Host(_) => plan.stop.push(command.clone()),
                 Action::Stop(seconds) => plan.patience = Some(seconds),
+                Action::Exec(container, words) => execs.push(Exec::new(command, container, words, true)),
                 other => plan.note(other, command),
             }
         }
     }
+    plan.forget_cidfile();
+    plan.idle(service, found);
+    plan.inside(execs, found);
     tell(&mut plan, found);
     plan
 }
 
+impl Exec {
+    fn new(command: &Command, container: String, words: Vec<Word>, late: bool) -> Self {
+        Exec { container, words, at: command.at.clone(), late }
+    }
+}
+
 impl Plan {
     /// The main process, from the last `ExecStart`.
-    fn start(&mut self, command: &Command, service: &Service, runs: &mut Vec<Docker>, found: &mut Findings) {
-        let mut attached = None;
+    fn start(
+        &mut self,
+        command: &Command,
+        service: &Service,
+        runs: &mut Vec<Docker>,
+        execs: &mut Vec<Exec>,
+        found: &mut Findings,
+    ) {
+        let (mut attached, mut inside) = (None, None);
         for action in docker::actions(&command.words, &service.variables) {
             match action {
                 Action::Run(words) => {
@@ -175,30 +207,106 @@ impl Plan {
                     self.main = Main::Container(Docker::new(command, words));
                 }
                 Action::Start(name) => attached = Some(name),
+                Action::Exec(name, words) => inside = Some(Exec::new(command, name, words, false)),
                 Action::Host(_) => self.main = Main::Program(command.clone()),
                 other => self.note(other, command),
             }
         }
-        if let (Main::Nothing, Some(name)) = (&self.main, &attached) {
-            // `docker start`, `attach`, `logs` and `wait` keep the unit running as long as a container that an earlier
-            // line made.
+        let name = attached.as_ref().or(inside.as_ref().map(|e| &e.container));
+        if let (Main::Nothing, Some(name)) = (&self.main, name) {
+            // `docker start`, `attach`, `logs`, `wait` and `exec` keep the unit running as long as a container that an
+            // earlier line made.
             match runs.iter().position(|r| r.name().as_deref() == Some(name)) {
                 Some(at) => self.main = Main::Container(runs.remove(at)),
-                None if runs.len() == 1 => self.main = Main::Container(runs.remove(0)),
+                None if runs.len() == 1 && inside.is_none() => self.main = Main::Container(runs.remove(0)),
                 None => {
-                    let sentence =
-                        format!("no docker run or docker create here says what the container {name} is");
-                    found.warn(&command.at, format!("{sentence}; the line runs on the machine as it is"));
+                    self.of_other = Some(name.clone());
                     self.main = Main::Program(command.clone());
+                    return;
                 }
             }
         }
-        if matches!(self.main, Main::Nothing) {
-            // Docker's house-keeping alone, such as a pull: what there is to do has an end.
-            match runs.pop() {
-                Some(run) => self.main = Main::Container(run),
-                None if service.kind == ServiceType::Oneshot || !self.pulls.is_empty() => {}
-                None => self.main = Main::Program(command.clone()),
+        match inside {
+            Some(exec) if service.kind == ServiceType::Oneshot => execs.push(exec),
+            Some(exec) => {
+                let sentence = format!(
+                    "what this runs in the container {} is left out, as the container itself is the unit's process here: write it as ExecStartPost if it ends by itself",
+                    exec.container
+                );
+                found.warn(&command.at, sentence);
+            }
+            None => {}
+        }
+        // Docker's house-keeping alone, or `true`: what an earlier line started is what the unit is for.
+        if matches!(self.main, Main::Nothing)
+            && let Some(run) = runs.pop()
+        {
+            self.main = Main::Container(run);
+        }
+    }
+
+    /// Finds something to run where the last `ExecStart` is nothing but house-keeping, such as a pull, or `true`.
+    fn idle(&mut self, service: &Service, found: &mut Findings) {
+        if !matches!(self.main, Main::Nothing) {
+            return;
+        }
+        let Some(last) = service.start.last().or(service.stop.last()) else { return };
+        let waits = !self.before.is_empty()
+            || !self.after.is_empty()
+            || !self.stop.is_empty()
+            || !self.cleanup.is_empty();
+        if let Some(Step::Container(run)) = self.before.pop_if(|step| matches!(step, Step::Container(_))) {
+            self.main = Main::Container(run);
+        } else if service.start.is_empty() {
+            self.main = Main::Program(Command { words: vec![Word::of("/bin/true")], ..last.clone() });
+        } else if docker::called(&last.words).is_none() && (waits || service.kind != ServiceType::Oneshot) {
+            self.main = Main::Program(last.clone());
+        } else if waits && service.kind == ServiceType::Oneshot {
+            self.main = Main::Program(Command { words: vec![Word::of("/bin/true")], ..last.clone() });
+        } else if !self.pulls.is_empty() {
+            found.warn(
+                &last.at,
+                "only prepares images, so nothing runs: images are pulled when they are used",
+            );
+        } else if docker::called(&last.words).is_some() {
+            found.warn(
+                &last.at,
+                "only looks after Docker's containers and images, so nothing runs: what is no longer used goes by itself here",
+            );
+        } else {
+            found.warn(&last.at, "does nothing, so nothing runs");
+        }
+    }
+
+    /// Leaves out what removes the file of `--cidfile`, which nothing writes here.
+    fn forget_cidfile(&mut self) {
+        let Main::Container(run) = &self.main else { return };
+        let Some(file) = run.value_of("--cidfile") else { return };
+        let removes = |command: &Command| {
+            let words: Vec<String> = command.words.iter().map(Word::lossy).collect();
+            let rm = words.first().is_some_and(|w| w.rsplit('/').next() == Some("rm"));
+            rm && words.iter().skip(1).all(|w| w.starts_with('-') || *w == file)
+        };
+        self.before.retain(|step| !matches!(step, Step::Program(command) if removes(command)));
+        self.after.retain(|command| !removes(command));
+        self.stop.retain(|command| !removes(command));
+        self.cleanup.retain(|command| !removes(command));
+    }
+
+    /// Gives the main container the commands that are run within it.
+    fn inside(&mut self, execs: Vec<Exec>, found: &mut Findings) {
+        let main = if let Main::Container(run) = &self.main { run.name() } else { None };
+        for exec in execs {
+            if main.as_ref() != Some(&exec.container) {
+                let sentence = format!(
+                    "what this runs in the container {} is left out, as that is in another Pod: write it into the unit that runs the container",
+                    exec.container
+                );
+                found.warn(&exec.at, sentence);
+            } else if exec.late {
+                self.inside_stop.push(exec.words);
+            } else {
+                self.inside.push(exec.words);
             }
         }
     }
@@ -217,28 +325,57 @@ impl Plan {
 /// Tells of programs of the machine that call Docker there. Beside a container they are left out: Docker does not know
 /// the containers of Pods.
 fn tell(plan: &mut Plan, found: &mut Findings) {
-    let calls = |command: &Command| docker::calls_docker(&command.words);
     if !matches!(plan.main, Main::Container(_)) {
         let before = plan.before.iter().filter_map(|s| if let Step::Program(c) = s { Some(c) } else { None });
         let main = if let Main::Program(command) = &plan.main { Some(command) } else { None };
+        // What becomes of one that is about another unit's container is told when those are known.
+        let main = main.filter(|_| plan.of_other.is_none());
         let all = before.chain(main).chain(&plan.after).chain(&plan.stop).chain(&plan.cleanup);
-        for command in all.filter(|c| calls(c)) {
-            let sentence = "this is more than a plain docker command, so it runs on the machine as it is, where Docker has to be";
+        for command in all {
+            let sentence = match docker::called(&command.words) {
+                None => continue,
+                Some("docker-compose") => "this runs on the machine as it is, where docker-compose and Docker have to be: `yado deploy` runs the compose file itself".into(),
+                Some(manager) => {
+                    let shown = shown(manager);
+                    format!("this is more than a plain {manager} command, so it runs on the machine as it is, where {shown} has to be")
+                }
+            };
             found.warn(&command.at, sentence);
         }
         return;
     }
     let mut left_out = |command: &Command| {
-        if calls(command) {
-            let sentence = "this is more than a plain docker command and is left out: Docker does not know the containers here";
-            found.warn(&command.at, sentence);
-        }
-        !calls(command)
+        let Some(manager) = docker::called(&command.words) else { return true };
+        found.warn(&command.at, left_out(manager, &command.words));
+        false
     };
     plan.before.retain(|step| if let Step::Program(command) = step { left_out(command) } else { true });
     plan.after.retain(&mut left_out);
     plan.stop.retain(&mut left_out);
     plan.cleanup.retain(&mut left_out);
+}
+
+/// The name of a program that manages containers, as its users write it.
+fn shown(manager: &str) -> &str {
+    if manager == "docker" { "Docker" } else { manager }
+}
+
+/// Why a call of Docker beside a container is left out, and what takes its place.
+fn left_out(manager: &str, words: &[Word]) -> String {
+    let verb = words.iter().map(Word::lossy).find_map(|text| {
+        ["build", "load", "import"].into_iter().find(|v| text.split_whitespace().any(|w| w == *v))
+    });
+    match verb {
+        Some("build") => {
+            "the image is not built here: push it to a registry, or `yado image import` what `docker save` writes"
+                .into()
+        }
+        Some(verb) => format!("{manager} {verb} is left out: `yado image import FILE` on the machine takes its place"),
+        None => format!(
+            "this is more than a plain {manager} command and is left out: {} does not know the containers here",
+            shown(manager)
+        ),
+    }
 }
 
 /// `kill $MAINPID`, which is how Pods are stopped anyway.

@@ -154,7 +154,14 @@ impl Reader {
                 "hostname" | "/bin/hostname" | "/usr/bin/hostname" | "hostname -s" | "hostname -f"
                 | "uname -n" => Fact::HostName,
                 "cat /etc/machine-id" => Fact::MachineId,
-                _ => return None,
+                _ if inner.contains(['(', ')']) => return None,
+                // To tell what commands there are, those that print an argument count too.
+                command => {
+                    if self.pipes {
+                        self.commands.extend(commands(command, &self.variables, true)?);
+                    }
+                    Fact::Output(command.into())
+                }
             };
             self.at += length;
             self.word.get_or_insert_default().0.push(Part::Node(fact));
@@ -296,11 +303,15 @@ mod tests {
             Some("[docker][run][-e][IP=$(COREOS_IP)][x]"),
         );
         check("echo $(docker run x)", Some("[docker][run][x]"));
+        check(
+            "docker run --dns $(ip a | tail -n 1) `cat x`",
+            Some("[docker][run][--dns][$(UNIT_OUTPUT)][$(UNIT_OUTPUT)]"),
+        );
         check("docker run x # a comment\n true", Some("[docker][run][x] [true]"));
         check("", Some(""));
         for shell in [
             "while true; do echo hi; done",
-            "docker run $(cat x)",
+            "docker run $(cat $(ls))",
             "docker ps | xargs docker rm",
             "(docker run x)",
             "docker run x &",
@@ -308,7 +319,6 @@ mod tests {
             "docker run 'x",
             "if true; then docker run x; fi",
             "docker run $@",
-            "echo `etcdctl get x`",
             "docker run \"${A%%b}\"",
             "echo \\",
             "\"",

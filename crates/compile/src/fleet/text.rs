@@ -24,6 +24,8 @@ pub enum Fact {
     Variable(String),
     /// The same, standing for as many words as it has.
     Words(String),
+    /// What a command prints there: `$(COMMAND)`.
+    Output(String),
 }
 
 /// A piece of a word.
@@ -106,6 +108,7 @@ impl Word {
                 Part::Node(Fact::Kernel) => text.push_str("\"$(cat /proc/sys/kernel/osrelease)\""),
                 Part::Node(Fact::Variable(name)) => text.push_str(&format!("\"${{{name}}}\"")),
                 Part::Node(Fact::Words(name)) => text.push_str(&format!("${{{name}}}")),
+                Part::Node(Fact::Output(command)) => text.push_str(&format!("\"$({command})\"")),
             }
         }
         if text.is_empty() { "''".into() } else { text }
@@ -129,6 +132,7 @@ impl Fact {
             Fact::BootId => "UNIT_BOOT_ID",
             Fact::Kernel => "UNIT_KERNEL",
             Fact::Variable(name) | Fact::Words(name) => name,
+            Fact::Output(_) => "UNIT_OUTPUT",
         }
     }
 }

@@ -172,3 +172,111 @@ fn c08_templates_are_kept_in_the_cluster() {
         ],
     );
 }
+
+/// A unit that runs a program of the machine, with a file of variables there, and one that a container is told by it.
+#[test]
+fn c04_programs_of_the_machine() {
+    let Some(cluster) = Cluster::start_with(&["busybox.tar"], &["--allow-host-image"]) else { return };
+    // A program of the machine has a /tmp of its own.
+    let own = tempfile::tempdir_in("/var/tmp").expect("a folder");
+    std::fs::write(own.path().join("own.env"), "WORD=one -two\nPORT=7777\n").expect("a file");
+    let file = |name: &str, text: &str| std::fs::write(cluster.data.path().join(name), text).expect("a file");
+    file(
+        "ear.service",
+        "[Service]\nExecStart=/usr/bin/docker run --name ear -p 7777:7777 busybox sh -c \"trap 'exit 0' TERM; while true; do nc -l -p 7777; done\"\n",
+    );
+    file(
+        "host.service",
+        &format!(
+            "[Unit]\nDescription=Of the machine\nAfter=ear.service\n[Service]\nEnvironmentFile=-{own}/absent.env\nEnvironmentFile={own}/own.env\n\
+             Environment=NAME=host\nExecStartPre=/bin/sh -c \"echo prepared ${{NAME}}\"\n\
+             ExecStart=/bin/sh -c \"trap 'exit 0' TERM; echo it is ${{WORD}} of ${{NAME}} %p; while true; do sleep 0.1; done\"\n\
+             ExecStop=/bin/sh -c 'echo bye from $WORD | timeout 5 busybox nc 127.0.0.1 $PORT'\n",
+            own = own.path().display()
+        ),
+    );
+    // Its command has ended and it has not, so that its end can be told.
+    file(
+        "stays.service",
+        "[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/echo it is set\nExecStop=/bin/sh -c 'echo unset | timeout 5 busybox nc 127.0.0.1 7777'\n",
+    );
+    check(
+        &cluster,
+        &[
+            ("start ear.service host.service stays.service", 0, &["Unit host.service launched on "]),
+            ("list-units -no-legend", 0, &["host.service\t", "stays.service\t", "!dead"]),
+            ("status host", 0, &["● host.service - Of the machine", "Active: active (running)"]),
+            ("cat host", 0, &["EnvironmentFile="]),
+        ],
+    );
+    let heard = |unit: &str, word: &str| {
+        cluster.until(word, || {
+            let output = fleet(&cluster, &format!("journal -lines=50 {unit}"));
+            String::from_utf8_lossy(&output.stdout).contains(word).then_some(())
+        });
+    };
+    heard("host", "it is one -two of host host");
+    heard("stays", "it is set");
+    check(&cluster, &[("stop host stays", 0, &["Successfully stopped units [host.service stays.service]."])]);
+    heard("ear", "bye from one -two");
+    heard("ear", "unset");
+    check(&cluster, &[("destroy host stays ear", 0, &["Destroyed host.service"])]);
+}
+
+#[test]
+fn c04_programs_of_a_machine_that_does_not_allow_it() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    let file = |name: &str, text: &str| std::fs::write(cluster.data.path().join(name), text).expect("a file");
+    file("host.service", "[Service]\nExecStart=/bin/sleep infinity\n");
+    file("picky.service", &unit("picky", "one", "[X-Fleet]\nMachineMetadata=disk=ssd\n"));
+    file("x.timer", "[Timer]\nOnCalendar=daily\n");
+    file("x.service", "[Service]\nType=oneshot\nExecStart=/usr/bin/docker run busybox echo it is due\n");
+    check(
+        &cluster,
+        &[
+            (
+                "start host.service",
+                1,
+                &[
+                    "unit host.service cannot run: it is a program of the machine itself",
+                    "--allow-host-image",
+                ],
+            ),
+            ("list-units -no-legend", 0, &["inactive"]),
+            ("destroy host", 0, &["Destroyed host.service"]),
+            // C06: what no machine has is waited for, and told.
+            (
+                "--tunnel 10.0.0.1 start -block-attempts=3 picky.service",
+                1,
+                &["--tunnel", "Unit picky.service waits: ", "timed out waiting for unit picky.service"],
+            ),
+            ("destroy picky", 0, &["Destroyed picky.service"]),
+            ("load x.service", 0, &["Unit x.service loaded"]),
+            ("start x.timer", 0, &["timers start nothing yet: x.service waits until somebody starts it"]),
+            ("start x.service", 0, &["Unit x.service launched on "]),
+            ("journal x", 0, &["it is due"]),
+        ],
+    );
+}
+
+/// A link gives a container the other's name, and its address in variables, as Docker did.
+#[test]
+fn p03_links_between_units() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    let file = |name: &str, text: &str| std::fs::write(cluster.data.path().join(name), text).expect("a file");
+    file(
+        "db.service",
+        "[Service]\nExecStart=/usr/bin/docker run --name db -e USER=mio --expose 3306 busybox sh -c \"trap 'exit 0' TERM; while true; do echo a page | nc -l -p 3306; done\"\n",
+    );
+    file(
+        "web.service",
+        "[Unit]\nAfter=db.service\n[Service]\nExecStart=/usr/bin/docker run --name web --link db:mysql busybox sh -c \"trap 'exit 0' TERM; echo $$MYSQL_PORT $$MYSQL_ENV_USER; until nc $$MYSQL_PORT_3306_TCP_ADDR $$MYSQL_PORT_3306_TCP_PORT </dev/null; do sleep 0.1; done; while true; do sleep 0.1; done\"\n",
+    );
+    check(&cluster, &[("start db.service web.service", 0, &["Unit web.service launched on "])]);
+    for word in ["tcp://mysql:3306 mio", "a page"] {
+        cluster.until(word, || {
+            let output = fleet(&cluster, "journal -lines=50 web");
+            String::from_utf8_lossy(&output.stdout).contains(word).then_some(())
+        });
+    }
+}
