@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use yado_compile::{Options, appfile, compile};
+use yado_compile::{Options, appfile, compile, output};
 
 fn corpus(below: &str) -> Option<PathBuf> {
     let default = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/corpus");
@@ -132,9 +132,14 @@ fn otto_fixtures_become_objects() {
     let Some(otto) = corpus("otto") else { return };
     let mut text = String::new();
     for set in ["examples-0.1", "examples", "appfile-fixtures"] {
-        let mut paths: Vec<PathBuf> =
-            fs::read_dir(otto.join(set)).unwrap().map(|e| e.unwrap().path()).collect();
-        paths.retain(|p| p.join("Appfile").is_file() || p.extension().is_some_and(|e| e == "hcl"));
+        let files = files_below(&otto.join(set)).into_iter();
+        let mut paths: Vec<PathBuf> = files
+            .filter_map(|file| match file.file_name().unwrap().to_str().unwrap() {
+                "Appfile" => Some(file.parent().unwrap().to_path_buf()),
+                name if name.ends_with(".hcl") => Some(file),
+                _ => None,
+            })
+            .collect();
         paths.sort();
         for path in paths {
             text.push_str(&format!("{}\n", path.strip_prefix(&otto).unwrap().display()));
@@ -183,4 +188,66 @@ fn kubernetes_manifests_of_any_age_become_todays() {
     }
     let text = text.replace(&format!("{}/", manifests.display()), "");
     expect_test::expect_file!["corpus/kubernetes.txt"].assert_eq(&text);
+}
+
+/// What every compose file and bundle becomes, in full, with its warnings or its mistakes.
+#[test]
+fn compose_files_become_objects() {
+    let Some(files) = corpus("compose") else { return };
+    let files = files.canonicalize().unwrap();
+    let mut text = String::new();
+    for path in files_below(&files) {
+        text += &format!("# compose/{}\n", path.strip_prefix(&files).unwrap().display());
+        match compile(&path, &Options::default()) {
+            Ok(compiled) => {
+                compiled.warnings.iter().for_each(|w| text += &format!("# warning: {w}\n"));
+                for build in &compiled.builds {
+                    text += &format!("# builds {} from {}\n", build.image, build.context.display());
+                }
+                for object in &compiled.objects {
+                    text += &format!("---\n{}\n", output::yaml(&object.value).trim_end());
+                }
+            }
+            Err(mistakes) => mistakes.0.iter().for_each(|m| text += &format!("# error: {m}\n")),
+        }
+    }
+    let text = text.replace(&files.display().to_string(), "/compose");
+    expect_test::expect_file!["corpus/compose.yaml"].assert_eq(&text);
+}
+
+/// Files of the corpus that describe no application themselves.
+const NO_INPUT: [(&str, &str); 5] = [
+    ("README.md", "says where the others are from"),
+    (".ottoid", "is the identity of the application in its directory"),
+    ("appfile-fixtures/basic.golden", "is what Otto's parser made of basic.hcl"),
+    ("load-new/Appfile.compiled", "is what Otto kept of a compilation"),
+    ("load-new/version", "is the number of the form in which Otto kept it"),
+];
+
+#[test]
+fn every_input_has_its_snapshot() {
+    let Some(corpus) = corpus("") else { return };
+    let snapshots = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/corpus");
+    let snapshot = |name: &str| fs::read_to_string(snapshots.join(name)).unwrap();
+    let (compose, kubernetes, otto) =
+        (snapshot("compose.yaml"), snapshot("kubernetes.txt"), snapshot("otto.txt"));
+    let fleet = [snapshot("fleet-examples.yaml"), snapshot("fleet-simple-fleet.yaml")].concat();
+    let has = |text: &str, line: &str| text.lines().any(|l| l == line);
+    for path in files_below(&corpus) {
+        let name = path.strip_prefix(&corpus).unwrap().to_str().unwrap();
+        if NO_INPUT.iter().any(|(end, _)| name.ends_with(end)) {
+            continue;
+        }
+        let (folder, rest) = name.split_once('/').unwrap_or(("", name));
+        let there = match folder {
+            "compose" => has(&compose, &format!("# {name}")),
+            "kubernetes" => has(&kubernetes, rest),
+            "otto" => has(&otto, rest.strip_suffix("/Appfile").unwrap_or(rest)),
+            "fleet" => {
+                fleet.contains(&format!("yado.dev/unit: {}", path.file_name().unwrap().to_str().unwrap()))
+            }
+            _ => false,
+        };
+        assert!(there, "{name} is in no snapshot: cover it, or say in NO_INPUT why it is no input");
+    }
 }

@@ -486,8 +486,12 @@ fn names(pod: &PodSpec, service: &mut Map<String, Value>) {
 }
 
 fn of_mounts(mounts: Mounts, service: &mut Map<String, Value>) {
-    for (key, list) in [("volumes", mounts.volumes), ("configs", mounts.configs), ("secrets", mounts.secrets)]
-    {
+    for (key, list) in [
+        ("volumes", mounts.volumes),
+        ("devices", mounts.devices),
+        ("configs", mounts.configs),
+        ("secrets", mounts.secrets),
+    ] {
         if !list.is_empty() {
             service.insert(key.into(), list.into());
         }

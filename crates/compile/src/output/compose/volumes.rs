@@ -14,6 +14,7 @@ use super::{Writer, deploy::memory, escaped, shape::Shape};
 #[derive(Default)]
 pub(super) struct Mounts {
     pub volumes: Vec<Value>,
+    pub devices: Vec<Value>,
     pub configs: Vec<Value>,
     pub secrets: Vec<Value>,
     pub shm_size: Option<String>,
@@ -47,7 +48,11 @@ impl Writer<'_> {
             self.claim(&claim.claim_name);
             all.volumes.push(with_options(&claim.claim_name, mount));
         } else if let Some(host) = &volume.host_path {
-            all.volumes.push(bind(&host.path, host.type_.as_deref(), mount));
+            if is_device(&host.path, host.type_.as_deref(), mount) {
+                all.devices.push(escaped(&format!("{}:{}", host.path, mount.mount_path)).into());
+            } else {
+                all.volumes.push(bind(&host.path, host.type_.as_deref(), mount));
+            }
         } else if volume.empty_dir.is_some() {
             self.empty_dir(shape, pod, volume, mount, all);
         } else if let Some(secret) = &volume.secret {
@@ -306,6 +311,15 @@ fn short(source: &str, mount: &VolumeMount) -> Value {
     }
     let options = if options.is_empty() { String::new() } else { format!(":{}", options.join(",")) };
     escaped(&format!("{source}:{}{options}", mount.mount_path)).into()
+}
+
+/// Whether a mount is of something below `/dev` that has to be there and is no socket, as that of a log.
+fn is_device(path: &str, type_: Option<&str>, mount: &VolumeMount) -> bool {
+    use std::os::unix::fs::FileTypeExt;
+    let socket = std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket());
+    let plain =
+        mount.sub_path.is_none() && mount.read_only != Some(true) && mount.mount_propagation.is_none();
+    type_.is_none() && path.starts_with("/dev/") && plain && !socket
 }
 
 fn bind(path: &str, type_: Option<&str>, mount: &VolumeMount) -> Value {
