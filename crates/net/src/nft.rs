@@ -7,6 +7,8 @@
 //! chain of a port:     random or by client address --endpoints--> DNAT to address . port
 //! postrouting:         SNAT what comes back to its own sender, what leaves the Pod network, and host loopback
 //! forward:             (isolated Pods only) saddr --egress--> what it may make; daddr --ingress--> what it may take
+//! forward:             refuse what comes from outside for an address of a Pod or a Service: only what is published is
+//!                      reached from there
 //! forward, output:     refuse what still has a Service address: it has no endpoint
 //! ```
 
@@ -326,6 +328,7 @@ impl Frame {
         let is_loopback = [E::mask(Reg::R0, [255, 0, 0, 0]), E::equals(Reg::R0, &[127, 0, 0, 0]), E::Drop];
         batch.add_rule("loopback", from_pod_to_loopback.into_iter().chain(is_loopback));
 
+        self.add_refusals_outside(batch, &pod_device);
         let services = self.services;
         for chain in ["refuse-forward", "refuse-output"] {
             let unserved = || {
@@ -338,6 +341,29 @@ impl Frame {
             let tcp = [E::TransportProtocol(Reg::R0), E::equals(Reg::R0, &[6]), E::RejectWithReset];
             batch.add_rule(chain, unserved().into_iter().chain(tcp));
             batch.add_rule(chain, unserved().into_iter().chain([E::RejectAsUnreachable]));
+        }
+    }
+
+    /// Who knows the way to the Pods from outside, as every neighbour of the node may, comes no further for it.
+    fn add_refusals_outside(&self, batch: &mut Batch, pod_device: &str) {
+        for range in [self.pods, self.services] {
+            let from_outside = || {
+                [
+                    E::InputDevice(Reg::R0),
+                    E::differs(Reg::R0, pod_device.as_bytes()),
+                    E::OutputDevice(Reg::R0),
+                    E::equals(Reg::R0, pod_device.as_bytes()),
+                    E::ConnectionState(Reg::R0),
+                    E::mask(Reg::R0, message::KNOWN_CONNECTION.to_ne_bytes()),
+                    E::equals(Reg::R0, &[0; 4]),
+                    E::OriginalDestination(Reg::R0),
+                    E::mask(Reg::R0, range.mask()),
+                    E::equals(Reg::R0, &range.address.octets()),
+                ]
+            };
+            let tcp = [E::TransportProtocol(Reg::R0), E::equals(Reg::R0, &[6]), E::RejectWithReset];
+            batch.add_rule("refuse-forward", from_outside().into_iter().chain(tcp));
+            batch.add_rule("refuse-forward", from_outside().into_iter().chain([E::RejectAsUnreachable]));
         }
     }
 }

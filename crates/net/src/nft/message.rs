@@ -54,6 +54,8 @@ pub enum Expression {
     },
     /// The state bits of the packet's connection.
     ConnectionState(Reg),
+    /// The address that the connection was made to, before any translation.
+    OriginalDestination(Reg),
     Mask {
         reg: Reg,
         mask: [u8; 4],
@@ -154,6 +156,8 @@ impl Expression {
             Self::DestinationIsLocal(r) => named("fib", &[reg(1, r), number(2, 3), number(3, 2)]),
             // Key 0 is the state.
             Self::ConnectionState(r) => named("ct", &[reg(1, r), number(2, 0)]),
+            // Key 9 is the destination; direction 0 is that of the first packet.
+            Self::OriginalDestination(r) => named("ct", &[reg(1, r), number(2, 9), attribute(3, &[0])]),
             Self::Compare { reg: r, how, value: v } => {
                 named("cmp", &[reg(1, r), number(2, *how as u32), value(3, v)])
             }
