@@ -25,7 +25,6 @@ pub mod docker_run;
 mod fetch;
 pub mod fleet;
 mod hcl;
-pub mod links;
 pub mod manifest;
 pub mod output;
 pub mod procfile;

@@ -1,12 +1,13 @@
-//! What Pods say beyond the API's fields: users by name and process limits; pure.
+//! What Pods say beyond the API's fields: users by name, process limits, links; pure.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use yado_oci::image::ImageConfig;
 use yado_oci::spec::{Limit, RLIMITS, UNLIMITED};
-use yado_types::labels;
+use yado_types::{labels, links};
 
 use crate::environment::ConfigError;
 
@@ -52,6 +53,30 @@ pub(crate) fn limits(pod: &Pod) -> Result<BTreeMap<String, Limit>, ConfigError> 
         Ok((name, limit))
     };
     written.into_iter().map(limit).collect()
+}
+
+/// Containers that a container links, and whose ports only their images know: names to images ([`labels::LINKS`]).
+pub(crate) fn links(pod: &Pod, container: &str) -> Result<BTreeMap<String, String>, ConfigError> {
+    let mut links: BTreeMap<String, BTreeMap<String, String>> = read(
+        pod,
+        labels::LINKS,
+        "an object of containers and, for each, the names of its links and their images",
+    )?;
+    Ok(links.remove(container).unwrap_or_default())
+}
+
+/// The variables of a link as `alias` to a container of `image`, but for those that are set.
+pub(crate) fn linked(env: &mut Vec<(String, String)>, alias: &str, image: &ImageConfig) {
+    let ports = image.exposed_ports.iter().filter_map(|written| {
+        let (port, protocol) = written.split_once('/').unwrap_or((written, "tcp"));
+        Some((port.parse().ok()?, protocol))
+    });
+    let own = image.env.iter().filter_map(|variable| variable.split_once('='));
+    for (name, value) in links::variables("", alias, ports, own) {
+        if env.iter().all(|(known, _)| *known != name) {
+            env.push((name, value));
+        }
+    }
 }
 
 fn read<T: DeserializeOwned + Default>(pod: &Pod, name: &str, what: &str) -> Result<T, ConfigError> {

@@ -85,6 +85,9 @@ pub const ULIMITS: &str = "yado.dev/ulimits";
 /// The user a container runs as, by name, on the Pod: JSON, container to `USER` or `USER:GROUP` as the image knows
 /// them. A Pod's own fields only take numbers.
 pub const USERS: &str = "yado.dev/users";
+/// Containers that a container links and whose ports only their images know, on the Pod: JSON, container to the names
+/// of its links and their images. The node adds the links' variables ([`crate::links`]).
+pub const LINKS: &str = "yado.dev/links";
 
 /// The name of the fleet unit that an object was compiled from, such as `web@1.service`, as an annotation.
 pub const UNIT: &str = "yado.dev/unit";

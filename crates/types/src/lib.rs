@@ -4,6 +4,7 @@
 pub mod clock;
 pub mod key;
 pub mod labels;
+pub mod links;
 pub mod names;
 pub mod pod;
 pub mod quantity;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use k8s_openapi::api::core::v1::{EnvVar, ExecAction, LifecycleHandler};
 use serde_json::Value;
-use yado_types::labels;
+use yado_types::{labels, links};
 
 use super::{
     Settings,
@@ -290,7 +290,11 @@ impl Set<'_> {
             // What only the node knows of the other container, nobody knows here.
             let env = target.env.iter().filter(|(_, v)| !v.contains(super::text::OPEN));
             let env = env.map(|(k, v)| (k.as_str(), v.as_str()));
-            variables.extend(crate::links::variables(own, alias, &ports, env));
+            if ports.is_empty() {
+                part.link(alias, &target.image);
+            }
+            let ports = ports.iter().map(|p| (p.container, p.protocol.as_str()));
+            variables.extend(links::variables(own, alias, ports, env));
         }
         let env = part.container.env.get_or_insert_default();
         variables.retain(|(name, _)| env.iter().all(|e| e.name != *name));

@@ -27,10 +27,11 @@ pub struct Part {
     pub container: Container,
     /// The Pod, but for this container.
     pub pod: PodSpec,
-    /// Annotations of the Pod, but for ulimits and users; those come with [`Part::annotations`].
+    /// Annotations of the Pod, but for ulimits, users and links; those come with [`Part::annotations`].
     pub annotations: BTreeMap<String, String>,
     ulimits: BTreeMap<String, (i64, i64)>,
     users: BTreeMap<String, String>,
+    links: BTreeMap<String, BTreeMap<String, String>>,
     odd_labels: BTreeMap<String, String>,
 }
 
@@ -108,6 +109,9 @@ impl Part {
         if !self.users.is_empty() {
             all.insert(labels::USERS.into(), json!(self.users).to_string());
         }
+        if !self.links.is_empty() {
+            all.insert(labels::LINKS.into(), json!(self.links).to_string());
+        }
         if !self.odd_labels.is_empty() {
             all.insert(LABELS.into(), json!(self.odd_labels).to_string());
         }
@@ -116,7 +120,7 @@ impl Part {
 
     /// Puts `other`'s container into this Pod, with its volumes and what else it asks of a Pod.
     pub fn join(&mut self, other: Part) {
-        let Part { mut container, pod, mut annotations, ulimits, users, odd_labels } = other;
+        let Part { mut container, pod, mut annotations, ulimits, users, links, odd_labels } = other;
         let mut filled: Vec<String> =
             annotations.remove(labels::COPY_UP).iter().flat_map(|l| l.split(',')).map(Into::into).collect();
         for volume in pod.volumes.into_iter().flatten() {
@@ -153,6 +157,7 @@ impl Part {
         filled.iter().for_each(|name| self.fill(name));
         self.ulimits.extend(ulimits);
         self.users.extend(users);
+        self.links.extend(links);
         self.odd_labels.extend(odd_labels);
     }
 
@@ -234,6 +239,12 @@ impl Part {
         let name = volume.name.clone();
         volumes.push(volume);
         name
+    }
+
+    /// Links, as `alias`, a container whose ports only its image knows.
+    pub fn link(&mut self, alias: &str, image: &str) {
+        let links = self.links.entry(self.container.name.clone()).or_default();
+        links.insert(alias.into(), image.into());
     }
 
     /// Runs as `user`, which is `USER` or `USER:GROUP`, by number or name.

@@ -101,7 +101,11 @@ async fn configure(
         record.attempt
     });
     let invalid = |ConfigError(message)| Failure { reason: CONFIG_ERROR, message };
-    let env = shared.with_scope(entry, pod, |scope| environment::of(container, scope)).map_err(invalid)?;
+    let mut env =
+        shared.with_scope(entry, pod, |scope| environment::of(container, scope)).map_err(invalid)?;
+    for (alias, image) in annotations::links(pod, &container.name).map_err(invalid)? {
+        annotations::linked(&mut env, &alias, &linked_image(shared, pod, spec, &image).await?.config);
+    }
     let binds = volumes::binds(&entry.dir.volumes(), spec, container, &env).map_err(invalid)?;
     let empty = shared.with_scope(entry, pod, |scope| {
         copy_up::wanted(&entry.dir.volumes(), pod, spec, container, scope.sources)
@@ -213,6 +217,15 @@ async fn image(shared: &Shared, pod: &Pod, spec: &PodSpec, container: &Container
                 }
             }
         }
+    }
+}
+
+/// The image of a container that is linked, for what it says of its ports: fetched where it is not here, since the
+/// variables of a link are those of the container's whole life.
+async fn linked_image(shared: &Shared, pod: &Pod, spec: &PodSpec, name: &str) -> Result<Image, Failure> {
+    match shared.images.get(name)? {
+        Some(image) => Ok(image),
+        None => Ok(shared.images.pull(name, &pull_secrets(shared, pod, spec)).await?),
     }
 }
 

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, path::Path};
 
 use k8s_openapi::api::core::v1::Container;
+use yado_types::{labels, links};
 
 use super::{Lowering, Made, Settings, Text, dns_name, env_vars, pod};
 use crate::{
     Published,
     diagnostic::Findings,
     docker_run::{self, Restart, Run},
-    links,
     workload::{Port, Workload, known_ports, name::is_service_name, pod::Part},
 };
 
@@ -177,6 +177,7 @@ fn beyond_one_pod(run: &Run) -> Vec<String> {
 /// Gives each workload the variables of its links, and each target the name by which it is linked.
 pub(super) fn link(made: &mut [Made], found: &mut Findings) {
     for place in 0..made.len() {
+        let mut unknown = BTreeMap::new();
         for (target, alias) in std::mem::take(&mut made[place].links) {
             let (own, at) = (made[place].workload.name.clone(), made[place].at.clone());
             let name = dns_name(&target);
@@ -193,7 +194,11 @@ pub(super) fn link(made: &mut [Made], found: &mut Findings) {
             let env = other.workload.container.env.clone().unwrap_or_default();
             let plain = env.iter().filter_map(|e| Some((e.name.as_str(), e.value.as_deref()?)));
             let address = if is_service_name(&alias) { &alias } else { &name };
-            let variables = links::variables(&own, address, &other.workload.ports, plain);
+            let ports = other.workload.ports.iter().map(|p| (p.container, p.protocol.as_str()));
+            let variables = links::variables(&own, address, ports, plain);
+            if let (true, Some(image)) = (other.workload.ports.is_empty(), &other.workload.container.image) {
+                unknown.insert(address.clone(), image.clone());
+            }
             let env = made[place].workload.container.env.get_or_insert_default();
             for (name, value) in variables {
                 if !env.iter().any(|e| e.name == name) {
@@ -205,6 +210,11 @@ pub(super) fn link(made: &mut [Made], found: &mut Findings) {
                 }
             }
             env.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        if !unknown.is_empty() {
+            let workload = &mut made[place].workload;
+            let links = serde_json::json!({ &workload.container.name: unknown }).to_string();
+            workload.pod_annotations.insert(labels::LINKS.into(), links);
         }
     }
 }

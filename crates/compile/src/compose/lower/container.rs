@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, ExecAction, Lifecycle, LifecycleHandler};
 
+use yado_types::links;
+
 use super::{
     super::model::{Hook, NetworkMode, Service},
     Lowering, build, deploy, health, remarks,
 };
 use crate::{
     diagnostic::Findings,
-    links,
     workload::{
         amount,
         name::sanitised,
@@ -28,7 +29,7 @@ impl Lowering<'_> {
         let image = build::image(service, &self.names.app);
         part.container.image = Some(image);
         part.container.image_pull_policy = Some(pull_policy(service, &mut self.found));
-        self.environment(service, &mut part.container);
+        self.environment(service, part);
         let found = &mut self.found;
         command(service, &mut part.container, found);
         part.container.working_dir.clone_from(&service.working_dir);
@@ -50,7 +51,7 @@ impl Lowering<'_> {
     }
 
     /// The service's own variables after those of its links.
-    fn environment(&mut self, service: &Service, container: &mut Container) {
+    fn environment(&mut self, service: &Service, part: &mut Part) {
         let mut env: BTreeMap<String, String> = BTreeMap::new();
         let mut order = Vec::new();
         let mut set = |name: &str, value: &str| {
@@ -64,6 +65,10 @@ impl Lowering<'_> {
             let host = self.joins.get(&link.target).unwrap_or(&link.target);
             let own_name = service.container_name.as_deref().unwrap_or(&service.name);
             let ports = &self.ports[host].exposed;
+            if let (true, Some(image)) = (ports.is_empty(), &target.image) {
+                part.link(&link.alias, image);
+            }
+            let ports = ports.iter().map(|p| (p.container, p.protocol.as_str()));
             for (name, value) in links::variables(own_name, &link.alias, ports, own) {
                 set(&name, &value);
             }
@@ -85,7 +90,7 @@ impl Lowering<'_> {
                 value_from: None,
             })
             .collect();
-        container.env = (!vars.is_empty()).then_some(vars);
+        part.container.env = (!vars.is_empty()).then_some(vars);
     }
 }
 

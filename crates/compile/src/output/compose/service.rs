@@ -364,6 +364,17 @@ impl Writer<'_> {
         self.annotated(shape, annotations, service);
     }
 
+    /// A link by its name and its image: to the service of that name, or else of that image.
+    fn link(&self, (alias, image): (&String, &String)) -> Option<String> {
+        let runs = |shape: &&Shape| {
+            let pod = shape.template.spec.as_ref();
+            pod.and_then(|pod| pod.containers.first()?.image.as_ref()) == Some(image)
+        };
+        let mut targets: Vec<_> = self.shapes.iter().filter(runs).collect();
+        targets.sort_by_key(|shape| shape.service != *alias);
+        targets.first().map(|shape| format!("{}:{alias}", shape.service))
+    }
+
     fn annotated(
         &mut self,
         shape: &Shape,
@@ -373,6 +384,11 @@ impl Writer<'_> {
         let ulimits: BTreeMap<String, Value> = annotation(annotations, labels::ULIMITS);
         if !ulimits.is_empty() {
             service.insert("ulimits".into(), json!(ulimits));
+        }
+        let linked: BTreeMap<String, BTreeMap<String, String>> = annotation(annotations, labels::LINKS);
+        let links: Vec<String> = linked.values().flatten().filter_map(|link| self.link(link)).collect();
+        if !links.is_empty() {
+            service.insert("links".into(), links.into());
         }
         let mut all: BTreeMap<String, String> = annotation(annotations, pod::LABELS);
         all.extend(

@@ -10,23 +10,21 @@
 //! | `ALIAS_PORT_8000_TCP_START`, `_END` and their like | where ports follow one another |
 //! | `ALIAS_ENV_NAME` | the target's own variable `NAME` |
 
-use crate::workload::Port;
-
 /// Variables that the target's engine sets and Docker left out.
 const NOT_PASSED: [&str; 4] = ["PATH", "HOME", "HOSTNAME", "TERM"];
 
-/// The variables that `own` gets for its link to a container as `alias`, which listens on `ports` and has the
-/// environment `env` (without values that come from secrets).
+/// The variables that `own` gets for its link to a container as `alias`, which listens on `ports` (by number and
+/// protocol) and has the environment `env` (without values that come from secrets).
 pub fn variables<'a>(
     own: &str,
     alias: &str,
-    ports: &[Port],
+    ports: impl IntoIterator<Item = (u16, &'a str)>,
     env: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Vec<(String, String)> {
     let prefix: String =
         alias.chars().map(|c| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' }).collect();
     let mut ports: Vec<(u16, String)> =
-        ports.iter().map(|p| (p.container, p.protocol.to_lowercase())).collect();
+        ports.into_iter().map(|(port, protocol)| (port, protocol.to_lowercase())).collect();
     // Docker's order: TCP before UDP, then by number.
     ports.sort_by(|a, b| (&a.1, a.0).cmp(&(&b.1, b.0)));
     ports.dedup();
@@ -83,8 +81,7 @@ mod tests {
     use super::*;
 
     fn check(alias: &str, ports: &[(u16, &str)], env: &[(&str, &str)], expect: Expect) {
-        let ports: Vec<Port> = ports.iter().map(|(p, protocol)| Port::new(*p, *p, protocol)).collect();
-        let lines: Vec<String> = variables("web", alias, &ports, env.iter().copied())
+        let lines: Vec<String> = variables("web", alias, ports.iter().copied(), env.iter().copied())
             .into_iter()
             .map(|(name, value)| format!("{name}={value}"))
             .collect();
