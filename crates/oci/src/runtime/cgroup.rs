@@ -15,6 +15,10 @@ use crate::spec::Resources;
 /// manager does not kill containers with the daemon.
 const CONTROLLERS: [&str; 6] = ["cpu", "cpuacct", "memory", "pids", "devices", "name=systemd"];
 
+/// v2 controllers that limit. Memory comes first: a group with processes in it refuses it, but would take the others
+/// for its threads.
+const CONTROLLERS_V2: [&str; 3] = ["memory", "cpu", "pids"];
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Kind {
     V1 { controllers: Vec<String> },
@@ -73,7 +77,7 @@ impl Hierarchies {
             Kind::V2 => fs::read_to_string(hierarchy.mount.join("cgroup.controllers"))
                 .is_ok_and(|list| list.split_whitespace().any(|controller| controller == name)),
         };
-        let mut wanted = vec!["cpu", "memory", "pids"];
+        let mut wanted = CONTROLLERS_V2.to_vec();
         wanted.retain(|name| !self.0.iter().any(|hierarchy| offers(hierarchy, name)));
         wanted
     }
@@ -259,15 +263,55 @@ fn delegate(mount: &Path, path: &str) -> io::Result<()> {
     let mut parts = path.split('/').filter(|part| !part.is_empty()).peekable();
     while let Some(part) = parts.next() {
         let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
-        for name in
-            ["cpu", "memory", "pids"].iter().filter(|name| available.split_whitespace().any(|a| a == **name))
-        {
+        for name in CONTROLLERS_V2.iter().filter(|name| available.split_whitespace().any(|a| a == **name)) {
             let file = dir.join("cgroup.subtree_control");
-            fs::write(&file, format!("+{name}")).map_err(at(&file))?;
+            let hand_down = || fs::write(&file, format!("+{name}"));
+            let handed = match hand_down() {
+                // In a container, what looks like the root is a group like any other: it hands nothing down while
+                // processes are in it.
+                Err(error) if dir == mount && has_processes(&error) => {
+                    vacate(mount)?;
+                    hand_down()
+                }
+                other => other,
+            };
+            handed.map_err(at(&file))?;
         }
         dir.push(part);
         if parts.peek().is_some() {
             fs::create_dir_all(&dir).map_err(at(&dir))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether a group hands nothing down because processes are in it: the second is said of one that hands down, for
+/// threads, what may be handed down beside processes.
+fn has_processes(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EOPNOTSUPP))
+}
+
+/// Where processes go that were in the root of a container's hierarchy; others that run in containers use the name, too.
+const INIT: &str = "init";
+/// Rounds of moving processes out of a group: some may be forking.
+const MOVES: usize = 10;
+
+/// Moves the processes of a group to one below it.
+fn vacate(group: &Path) -> io::Result<()> {
+    let to = group.join(INIT);
+    fs::create_dir_all(&to).map_err(at(&to))?;
+    let (from, to) = (group.join("cgroup.procs"), to.join("cgroup.procs"));
+    for _ in 0..MOVES {
+        let listed = fs::read_to_string(&from).map_err(at(&from))?;
+        if listed.is_empty() {
+            break;
+        }
+        for pid in listed.lines() {
+            match fs::write(&to, pid) {
+                // It has ended meanwhile.
+                Err(error) if error.raw_os_error() == Some(libc::ESRCH) => {}
+                other => other.map_err(at(&to))?,
+            }
         }
     }
     Ok(())
