@@ -37,7 +37,7 @@ pub fn run(filter: &[String]) -> Result<()> {
     command("cargo", &["build", "--release", "--package", "yado"])?;
     command("cargo", &["build", "--release", "--package", "xtask"])?;
     if !root().join("target/images/busybox.tar").exists() {
-        demo_images::run()?;
+        demo_images::run(false)?;
     }
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     let status = Command::new("unshare")

@@ -1,4 +1,4 @@
-//! Work on the project itself: `cargo xtask test|tidy|bench|demo-images`.
+//! Work on the project itself: `cargo xtask test|tidy|bench|vm|demo-images`.
 #![allow(clippy::print_stdout)] // it speaks to a terminal
 
 mod bench;
@@ -6,6 +6,7 @@ mod demo_images;
 mod kubectl;
 mod test;
 mod tidy;
+mod vm;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -18,7 +19,10 @@ usage: cargo xtask COMMAND
   test [FILTER...]   install what the tests need, check format, lints and tidiness, run every test;
                      YADO_TEST_LANGUAGES=all (or ruby,node,php,go,rust,java) builds those languages' samples too
   bench [PART...]    measure the release binary: daemon, workloads, api, dev; all of them by default
-  demo-images        build the images that example manifests ask for, as archives in target/images/
+  demo-images [all]  build the images that example manifests ask for, as archives in target/images/; with `all` also
+                     large ones, whose tests run where YADO_TEST_APPS=all
+  vm [YADO]          run that binary, or the release one, on a machine with cgroups of version 2 only and Debian's kernel,
+                     emulated by qemu
   tidy               check the rules that the compiler does not: dependencies between crates, file sizes, bans
 ";
 
@@ -30,7 +34,8 @@ fn main() -> ExitCode {
         "test" => test::run(&rest),
         "tidy" => tidy::run(),
         "bench" => bench::run(&rest),
-        "demo-images" => demo_images::run(),
+        "demo-images" => demo_images::run(rest.iter().any(|word| word == "all")),
+        "vm" => vm::run(&rest),
         "" | "help" | "--help" | "-h" => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -23,7 +23,7 @@ pub fn run(filter: &[String]) -> Result<()> {
     install_packages()?;
     kubectl::install()?;
     run_checks()?;
-    demo_images::run()?;
+    demo_images::run(std::env::var("YADO_TEST_APPS").is_ok_and(|apps| apps == "all"))?;
     let filter: Vec<&str> = filter.iter().map(String::as_str).collect();
     if is_installed("cargo-nextest") {
         command("cargo", &[&["nextest", "run", "--workspace", "--no-fail-fast"], &filter[..]].concat())

@@ -16,3 +16,4 @@ mod lives;
 mod network;
 mod pods;
 mod published;
+mod tiers;
