@@ -1,6 +1,7 @@
 //! What Pods say beyond the API's fields: users by name, process limits, links; pure.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
@@ -66,7 +67,7 @@ pub(crate) fn links(pod: &Pod, container: &str) -> Result<BTreeMap<String, Strin
 }
 
 /// The variables of a link as `alias` to a container of `image`, but for those that are set.
-pub(crate) fn linked(env: &mut Vec<(String, String)>, alias: &str, image: &ImageConfig) {
+pub(crate) fn linked(env: &mut Vec<(String, OsString)>, alias: &str, image: &ImageConfig) {
     let ports = image.exposed_ports.iter().filter_map(|written| {
         let (port, protocol) = written.split_once('/').unwrap_or((written, "tcp"));
         Some((port.parse().ok()?, protocol))
@@ -74,7 +75,7 @@ pub(crate) fn linked(env: &mut Vec<(String, String)>, alias: &str, image: &Image
     let own = image.env.iter().filter_map(|variable| variable.split_once('='));
     for (name, value) in links::variables("", alias, ports, own) {
         if env.iter().all(|(known, _)| *known != name) {
-            env.push((name, value));
+            env.push((name, value.into()));
         }
     }
 }
