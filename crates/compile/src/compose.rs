@@ -35,7 +35,7 @@ use crate::{
     Compiled, Event, Options,
     diagnostic::{Diagnostic, Diagnostics, Findings},
     fetch::Fetcher,
-    source::Source,
+    source::{Source, clean},
     yaml,
 };
 use load::{Environment, Loader};
@@ -271,5 +271,5 @@ fn parent(path: &Path) -> &Path {
 }
 
 fn absolute(path: &Path) -> PathBuf {
-    load::clean(&std::path::absolute(path).unwrap_or_else(|_| path.into()))
+    clean(&std::path::absolute(path).unwrap_or_else(|_| path.into()))
 }

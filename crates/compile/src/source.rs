@@ -1,6 +1,10 @@
 //! The text of a description and where in it a byte is.
 
-use std::{io::Read, path::Path, sync::Arc};
+use std::{
+    io::Read,
+    path::{Component, Path, PathBuf},
+    sync::Arc,
+};
 
 use crate::diagnostic::{Diagnostic, Position};
 
@@ -55,4 +59,24 @@ impl Source {
     pub fn at_line(&self, line: usize, column: usize) -> Position {
         Position { file: self.path.clone(), line: line.max(1), column: column.max(1) }
     }
+}
+
+/// A path without `.` and `..`, as text alone shows it; links are not followed.
+pub(crate) fn clean(path: &Path) -> PathBuf {
+    let mut out = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir => {
+                let inside = matches!(out.components().next_back(), Some(Component::Normal(_)));
+                if inside {
+                    out.pop();
+                } else if !out.has_root() {
+                    out.push("..");
+                }
+            }
+            part => out.push(part),
+        }
+    }
+    if out.as_os_str().is_empty() { PathBuf::from(".") } else { out }
 }

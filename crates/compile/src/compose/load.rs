@@ -12,7 +12,7 @@ use super::{
 use crate::{
     diagnostic::{Findings, Position},
     fetch::{Fetcher, source::without_password},
-    source::Source,
+    source::{Source, clean},
     yaml::{self, Entry, Mapping, Node, Value},
 };
 
@@ -467,25 +467,4 @@ fn shown(base: &Path, path: &str) -> PathBuf {
 /// What is the same for every way to write a path.
 fn identity(path: &Path) -> PathBuf {
     clean(&std::path::absolute(path).unwrap_or_else(|_| path.into()))
-}
-
-/// A path without `.` and `..`, as text alone shows it; links are not followed.
-pub(super) fn clean(path: &Path) -> PathBuf {
-    use std::path::Component;
-    let mut out = PathBuf::new();
-    for part in path.components() {
-        match part {
-            Component::CurDir => {}
-            Component::ParentDir => {
-                let inside = matches!(out.components().next_back(), Some(Component::Normal(_)));
-                if inside {
-                    out.pop();
-                } else if !out.has_root() {
-                    out.push("..");
-                }
-            }
-            part => out.push(part),
-        }
-    }
-    if out.as_os_str().is_empty() { PathBuf::from(".") } else { out }
 }

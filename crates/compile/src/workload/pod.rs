@@ -16,6 +16,7 @@ use serde_json::json;
 use yado_types::labels;
 
 use super::{amount, name};
+use crate::source::clean;
 
 /// Annotation of a Pod: Docker's labels whose keys no annotation may have, as JSON.
 pub const LABELS: &str = "yado.dev/labels";
@@ -541,9 +542,10 @@ pub fn written(text: &str) -> String {
     text.replace("$$", "$")
 }
 
-/// A path on the node as a bind mount's source: a directory is made where there is nothing, as Docker does.
+/// A path on the node as a bind mount's source: a directory is made where there is nothing, as Docker does. Links in it
+/// stay, since they may lead elsewhere when it is mounted, as `/etc/localtime` does on another node.
 pub fn host_path(path: &Path) -> From {
-    let absolute = path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.into());
+    let absolute = clean(&std::path::absolute(path).unwrap_or_else(|_| path.into()));
     let type_ = match absolute.metadata() {
         Ok(meta) if meta.is_file() => Some("File"),
         // Sockets and devices: whatever is there.

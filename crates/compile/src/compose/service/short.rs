@@ -359,7 +359,7 @@ fn clean_target(target: &str) -> String {
     if !target.starts_with('/') {
         return target.into();
     }
-    crate::compose::load::clean(std::path::Path::new(target)).to_string_lossy().into_owned()
+    crate::source::clean(std::path::Path::new(target)).to_string_lossy().into_owned()
 }
 
 /// The absolute path of a bind that is on this kind of machine; any other source as it is.
