@@ -236,6 +236,23 @@ async fn services_hold_addresses_and_ports() {
         (&format!("DELETE {SERVICES}/a"), "", 200, &[]),
         (&format!("POST {SERVICES}"), &taken, 201, &["/spec/clusterIP=10.96.5.5"]),
     ]).await;
+    // What is applied a second time changes nothing, with ports or without.
+    for spec in [r#"{"clusterIP":"None","selector":{"a":"b"}}"#,
+        r#"{"type":"NodePort","ports":[{"port":80}]}"#, r#"{"type":"ExternalName","externalName":"a.test"}"#] {
+        let body = format!(r#"{{"apiVersion":"v1","kind":"Service","metadata":{{"name":"applied"}},"spec":{spec}}}"#);
+        let apply = async || {
+            let line = format!("PATCH {SERVICES}/applied?fieldManager=me&force=true");
+            let answer = f.send(&line, &[("content-type", "application/apply-patch+yaml")], &body).await;
+            assert!(answer.status().is_success(), "{spec}");
+            answer.into_body().collect().await.expect("a body").to_bytes()
+        };
+        let (first, second) = (apply().await, apply().await);
+        assert_eq!(first, second);
+        f.check(&[
+            (&format!("PATCH {SERVICES}/applied"), "{}", 200, &["/spec/clusterIP=None"][..usize::from(spec.contains("None"))]),
+            (&format!("DELETE {SERVICES}/applied"), "", 200, &[]),
+        ]).await;
+    }
     let mut tasks = tokio::task::JoinSet::new();
     let f = Arc::new(f);
     for i in 0..40 {

@@ -101,7 +101,8 @@ pub(super) fn keep_held(new: &mut Value, old: &Value) {
     let empty = Vec::new();
     let old_ports = old_spec["ports"].as_array().unwrap_or(&empty);
     let wants = has_node_ports(&kind);
-    for port in spec["ports"].as_array_mut().into_iter().flatten() {
+    // Not by an index, which would make a field of null where there is none.
+    for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         let protocol = |p: &Value| p["protocol"].as_str().unwrap_or("TCP").to_owned();
         let same = old_ports.iter().find(|o| o["port"] == port["port"] && protocol(o) == protocol(port));
         let held = same.and_then(|o| o["nodePort"].as_u64()).filter(|p| *p != 0);
@@ -159,7 +160,8 @@ pub(super) fn allocate(
     if !has_node_ports(&kind) || spec["allocateLoadBalancerNodePorts"] == false {
         return Ok(());
     }
-    for (i, port) in spec["ports"].as_array_mut().into_iter().flatten().enumerate() {
+    let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
+    for (i, port) in ports.into_iter().flatten().enumerate() {
         let wanted = port["nodePort"].as_u64().filter(|p| *p != 0);
         let field = format!("spec.ports[{i}].nodePort");
         port["nodePort"] = held.node_port(&server.config.node_ports, wanted, field).map_err(refuse)?.into();
