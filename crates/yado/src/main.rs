@@ -119,6 +119,11 @@ fn log_to_stderr(colour: bool) {
     // The client library logs each request that fails; whoever made it tells of it, or makes it again.
     let filter = tracing_subscriber::EnvFilter::try_from_env("YADO_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn,kube_client=off"));
+    // At its most talkative the WebSocket library logs what it carries: what `kubectl exec` shows is nobody else's.
+    let filter = match "tungstenite=info".parse() {
+        Ok(quiet) => filter.add_directive(quiet),
+        Err(_) => filter,
+    };
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     // A line that cannot be written, as on a full disk, is lost: telling of that on the same standard error would panic.
     log.with_ansi(colour).with_target(false).log_internal_errors(false).init();

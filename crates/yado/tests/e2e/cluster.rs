@@ -38,6 +38,8 @@ pub struct Cluster {
     holder: Child,
     /// What `yado up` is told besides.
     options: Vec<String>,
+    /// What it is to log; empty for what it logs by itself.
+    level: &'static str,
     /// Its data directory.
     pub data: tempfile::TempDir,
 }
@@ -63,6 +65,16 @@ impl Cluster {
         Some(Self::start_in(data, images, options))
     }
 
+    /// Starts one that logs everything.
+    pub fn start_talkative(images: &[&str]) -> Option<Self> {
+        if let Some(reason) = missing() {
+            eprintln!("skipped: {reason}");
+            return None;
+        }
+        let data = tempfile::Builder::new().prefix("yado-e2e-").tempdir().expect("a folder");
+        Some(Self::start_at_level(data, images, &[], "trace"))
+    }
+
     /// Starts one whose data directory is a disk of its own of so many MiB.
     pub fn start_on_disk_of(mebibytes: u32, images: &[&str]) -> Option<Self> {
         if let Some(reason) = missing() {
@@ -78,6 +90,15 @@ impl Cluster {
     }
 
     fn start_in(data: tempfile::TempDir, images: &[&str], options: &[&str]) -> Self {
+        Self::start_at_level(data, images, options, "")
+    }
+
+    fn start_at_level(
+        data: tempfile::TempDir,
+        images: &[&str],
+        options: &[&str],
+        level: &'static str,
+    ) -> Self {
         let archives = data.path().join("images");
         std::fs::create_dir(&archives).expect("a folder");
         for image in images {
@@ -95,8 +116,8 @@ impl Cluster {
         let stdout = holder.stdout.as_mut().expect("its output");
         BufReader::new(stdout).read_line(&mut line).expect("a word");
         let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
-        let child = up(holder.id(), data.path(), &options);
-        Self { child, holder, options, data }
+        let child = up(holder.id(), data.path(), &options, level);
+        Self { child, holder, options, level, data }
     }
 
     /// Ends yado as a crash would.
@@ -108,7 +129,7 @@ impl Cluster {
     /// Ends yado as a crash would, and starts it again.
     pub fn crash_and_restart(&mut self) {
         self.kill();
-        self.child = up(self.holder.id(), self.data.path(), &self.options);
+        self.child = up(self.holder.id(), self.data.path(), &self.options, self.level);
     }
 
     /// Ends yado as a service manager would, and waits.
@@ -124,7 +145,7 @@ impl Cluster {
 
     /// Starts yado again after [`Cluster::stop`] or [`Cluster::kill`].
     pub fn restart(&mut self) {
-        self.child = up(self.holder.id(), self.data.path(), &self.options);
+        self.child = up(self.holder.id(), self.data.path(), &self.options, self.level);
     }
 
     /// A command in the cluster's network namespace.
@@ -208,9 +229,13 @@ impl Drop for Cluster {
 }
 
 /// Starts `yado up` and waits for its word.
-fn up(namespace: u32, data: &Path, options: &[String]) -> Child {
+fn up(namespace: u32, data: &Path, options: &[String], level: &str) -> Child {
     let log = File::options().append(true).create(true).open(data.join(LOG)).expect("a log");
-    let mut child = Command::new("nsenter")
+    let mut command = Command::new("nsenter");
+    if !level.is_empty() {
+        command.env("YADO_LOG", level);
+    }
+    let mut child = command
         .arg(format!("--net=/proc/{namespace}/ns/net"))
         .args([
             "--",

@@ -16,4 +16,5 @@ mod lives;
 mod network;
 mod pods;
 mod published;
+mod secrets;
 mod tiers;
