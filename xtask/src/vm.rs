@@ -70,8 +70,13 @@ fn plant(tree: &Path, yado: &Path, images: &Path) -> Result<()> {
         tree,
         &format!("cp '{}' bin/busybox && chroot . /bin/busybox --install -s /bin", busybox.display()),
     )?;
-    shell(tree, "rm -f bin/unshare && ln -s ../bin/busybox sbin/modprobe")?;
-    let programs = [("yado", yado.to_owned()), ("kubectl", find("kubectl")?), ("unshare", find("unshare")?)];
+    shell(tree, "rm -f bin/unshare bin/nsenter && ln -s ../bin/busybox sbin/modprobe")?;
+    let programs = [
+        ("yado", yado.to_owned()),
+        ("kubectl", find("kubectl")?),
+        ("unshare", find("unshare")?),
+        ("nsenter", find("nsenter")?),
+    ];
     for (name, program) in programs {
         fs::copy(&program, tree.join("bin").join(name))
             .with_context(|| format!("{} cannot be copied", program.display()))?;

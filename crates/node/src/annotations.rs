@@ -109,6 +109,36 @@ mod tests {
         expect.assert_eq(&said);
     }
 
+    /// P03: what a link says of a container whose ports nobody but its image knows.
+    #[test]
+    fn p03_links_are_told_what_the_image_says() {
+        let text = r#"{"app": {"db": "me/dbs"}}"#;
+        let pod: Pod = serde_json::from_value(json!({"metadata": {"annotations": {labels::LINKS: text}}}))
+            .expect("a Pod");
+        assert!(links(&pod, "web").expect("links").is_empty());
+        let links = links(&pod, "app").expect("links");
+        assert_eq!(links, BTreeMap::from([("db".to_owned(), "me/dbs".to_owned())]));
+        let image = ImageConfig {
+            exposed_ports: vec!["3306/tcp".into(), "odd".into()],
+            env: vec!["PATH=/bin".into(), "MYSQL_VERSION=5.7".into(), "MYSQL_USER=image".into()],
+            ..ImageConfig::default()
+        };
+        let known = [("DB_NAME", "/app/db"), ("DB_ENV_MYSQL_USER", "board")];
+        let mut env: Vec<(String, OsString)> = known.map(|(n, v)| (n.to_owned(), v.into())).to_vec();
+        linked(&mut env, "db", &image);
+        let lines: Vec<String> = env.iter().map(|(n, v)| format!("{n}={}", v.display())).collect();
+        expect![[r#"
+            DB_NAME=/app/db
+            DB_ENV_MYSQL_USER=board
+            DB_PORT=tcp://db:3306
+            DB_PORT_3306_TCP=tcp://db:3306
+            DB_PORT_3306_TCP_ADDR=db
+            DB_PORT_3306_TCP_PORT=3306
+            DB_PORT_3306_TCP_PROTO=tcp
+            DB_ENV_MYSQL_VERSION=5.7"#]]
+        .assert_eq(&lines.join("\n"));
+    }
+
     #[test]
     fn annotations_are_read_or_refused_with_a_sentence() {
         check("other", "{", expect!["None []"]);

@@ -112,6 +112,27 @@ services:
     );
 }
 
+/// The ports of an image that is not known are the image's own to say: the node that has it adds what the link lacks.
+#[test]
+fn p03_a_link_to_an_unknown_image_is_left_to_the_node() {
+    check(
+        "
+services:
+  app: {image: me/app, expose: [5555], links: ['dbs:db']}
+  dbs: {image: 'me/dbs:1'}
+",
+        expect![[r#"
+            Service dbs {"clusterIP":"None","publishNotReadyAddresses":true}
+            Service db {"clusterIP":"None","publishNotReadyAddresses":true}
+            Deployment dbs {"replicas":1}
+              pod {"containers":[{"image":"me/dbs:1","name":"dbs"}]}
+            Service app {"ports":[{"name":"tcp-5555","port":5555,"protocol":"TCP","targetPort":5555}]}
+            Deployment app {"replicas":1}
+              pod {"yado.dev/depends-on":"{\"dbs\":\"started\"}","yado.dev/links":"{\"app\":{\"db\":\"me/dbs:1\"}}"} {"containers":[{"env":[{"name":"DB_NAME","value":"/app/db"}],"image":"me/app","name":"app","ports":[{"containerPort":5555,"name":"tcp-5555","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":5555}}}]}
+        "#]],
+    );
+}
+
 #[test]
 fn y09_p11_networks_keep_the_middleware_to_itself() {
     check(

@@ -9,6 +9,7 @@ if [ "${1-}" = apache2-foreground ]; then
         mkdir -p /var/www/html/wp-content/uploads
         chown -R www-data:www-data /var/www/html
     fi
+    mkdir -p /run/lock
     set -- apache2ctl -D FOREGROUND
 fi
 exec "$@"
