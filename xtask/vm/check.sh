@@ -22,9 +22,9 @@ machine() {
     echo "kernel $(uname -r), $(grep -c cgroup2 /proc/mounts) unified hierarchy, $(grep -c '^cgroup ' /proc/mounts) others"
 }
 
-# check WHAT COMMAND...: the command must succeed, now or within a minute.
+# check WHAT COMMAND...: the command must succeed, now or within three minutes, as an emulated machine is slow.
 check() {
-    what=$1 until=$(($(date +%s) + 60))
+    what=$1 until=$(($(date +%s) + 180))
     shift
     while :; do
         if said=$("$@" 2>&1); then echo "ok $scene: $what"; return; fi
