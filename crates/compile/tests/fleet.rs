@@ -282,6 +282,7 @@ fn c04_forms_of_docker_and_others() {
         "ExecStart=/bin/bash -c \"/usr/bin/docker run --name a nginx\"",
         "ExecStart=/bin/bash -c 'docker run --name a $(etcdctl get /image)'",
         "ExecStart=/bin/sh -c \"docker run --name a --dns $(ip a | awk '{print $2}') -p `hostname -i`:80:80 -h=$(uname -a) nginx\"",
+        "EnvironmentFile=/etc/environment\nExecStart=/bin/sh -c \"docker run --name a -h %H -p ${COREOS_PRIVATE_IPV4}:80:80 -e IP=${COREOS_PRIVATE_IPV4} -e 'ID=%m' nginx\"",
         "ExecStartPre=/bin/sh -c 'docker inspect a >/dev/null 2>&1 && docker rm -f a || true'\nExecStart=/usr/bin/docker run --net=container:web --name a nginx",
         // Several.
         "Type=oneshot\nExecStart=/usr/bin/docker run x one\nExecStart=/bin/echo two\nExecStart=/usr/bin/docker run x three",
@@ -375,6 +376,11 @@ fn c04_forms_of_docker_and_others() {
             Deployment nginx[]
             2: --dns is left out: the machine alone knows its value
             2: the host name is the machine's, which a Pod cannot take: it keeps its own
+        EnvironmentFile=/etc/environment | ExecStart=/bin/sh -c "docker run --name a -h %H -p ${COREOS_PRIVATE_IPV4}:80:80 -e IP=${COREOS_PRIVATE_IPV4} -e 'ID=%m' nginx"
+            Ingress
+            Deployment nginx[]
+            3: the host name is the machine's, which a Pod cannot take: it keeps its own
+            3: the machine's ID, %m, is the name of the node here
         ExecStartPre=/bin/sh -c 'docker inspect a >/dev/null 2>&1 && docker rm -f a || true' | ExecStart=/usr/bin/docker run --net=container:web --name a nginx
             Deployment nginx[]
             0: the network of the container web is its own Pod's here: what both reach at localhost is at web and a

@@ -3,7 +3,7 @@
 
 use super::{
     shell,
-    text::{Fact, Variables, Word},
+    text::{CLOSE, Fact, OPEN, Part, Variables, Word},
 };
 
 /// What a command comes to.
@@ -265,19 +265,74 @@ fn script(words: &[Word], variables: &Variables) -> Option<Vec<Action>> {
     // Further words are the script's own arguments.
     let [text] = words.get(flags..).filter(|_| is_c)? else { return None };
     called(words)?;
-    let script = text.known()?;
+    let script = Script::of(text);
     // What a command prints may be an argument of a container; elsewhere that command counts, too.
     let prints = |words: &[Word]| words.iter().any(|w| w.facts().any(|f| matches!(f, Fact::Output(_))));
     let understood = |c: &Vec<Word>| plain(c).filter(|a| matches!(a, Action::Run(_)) || !prints(c));
-    if let Some(commands) = shell::commands(&script, variables, false)
+    if let Some(commands) = script.commands(variables, false)
         && let Some(actions) = commands.iter().map(understood).collect::<Option<Vec<_>>>()
     {
         return Some(actions);
     }
     // A pipe that only looks for old containers and removes them.
-    let commands = shell::commands(&script, variables, true)?;
+    let commands = script.commands(variables, true)?;
     let actions = commands.iter().map(|c| plain(c)).collect::<Option<Vec<_>>>()?;
     actions.iter().all(|a| matches!(a, Action::Nothing | Action::Stop(_))).then_some(actions)
+}
+
+/// The text of a shell, in which what only the node knows stands as its number between [`OPEN`] and [`CLOSE`].
+struct Script<'a> {
+    text: String,
+    facts: Vec<&'a Fact>,
+}
+
+impl<'a> Script<'a> {
+    fn of(word: &'a Word) -> Self {
+        let mut script = Script { text: String::new(), facts: Vec::new() };
+        for part in &word.0 {
+            match part {
+                Part::Known(text) => script.text.push_str(text),
+                Part::Node(fact) => {
+                    script.text.push_str(&format!("{OPEN}{}{CLOSE}", script.facts.len()));
+                    script.facts.push(fact);
+                }
+            }
+        }
+        script
+    }
+
+    fn commands(&self, variables: &Variables, pipes: bool) -> Option<Vec<Vec<Word>>> {
+        let commands = shell::commands(&self.text, variables, pipes)?;
+        if self.facts.is_empty() {
+            return Some(commands);
+        }
+        Some(
+            commands
+                .into_iter()
+                .map(|words| words.into_iter().map(|w| self.with_facts(w)).collect())
+                .collect(),
+        )
+    }
+
+    /// A word with the facts in place of their numbers.
+    fn with_facts(&self, word: Word) -> Word {
+        let mut out = Vec::new();
+        for part in word.0 {
+            let Part::Known(text) = part else {
+                out.push(part);
+                continue;
+            };
+            let mut pieces = text.split(OPEN);
+            out.extend(pieces.next().filter(|t| !t.is_empty()).map(|t| Part::Known(t.into())));
+            for piece in pieces {
+                let (number, rest) = piece.split_once(CLOSE).unwrap_or(("", piece));
+                let fact = number.parse().ok().and_then(|n: usize| self.facts.get(n));
+                out.extend(fact.map(|fact| Part::Node((*fact).clone())));
+                out.extend(Some(rest).filter(|t| !t.is_empty()).map(|t| Part::Known(t.into())));
+            }
+        }
+        Word(out)
+    }
 }
 
 /// A command of a script: Docker's, or one that does nothing but look.
