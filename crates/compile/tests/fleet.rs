@@ -284,6 +284,7 @@ fn c04_forms_of_docker_and_others() {
         "ExecStart=/bin/sh -c \"docker run --name a --dns $(ip a | awk '{print $2}') -p `hostname -i`:80:80 -h=$(uname -a) nginx\"",
         "EnvironmentFile=/etc/environment\nExecStart=/bin/sh -c \"docker run --name a -h %H -p ${COREOS_PRIVATE_IPV4}:80:80 -e IP=${COREOS_PRIVATE_IPV4} -e 'ID=%m' nginx\"",
         "ExecStartPre=/bin/sh -c 'docker inspect a >/dev/null 2>&1 && docker rm -f a || true'\nExecStart=/usr/bin/docker run --net=container:web --name a nginx",
+        "ExecStartPre=/bin/sh -c 'IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE'\nExecStart=/bin/sh -c 'IMAGE=`get x` && docker run --name a $IMAGE'",
         // Several.
         "Type=oneshot\nExecStart=/usr/bin/docker run x one\nExecStart=/bin/echo two\nExecStart=/usr/bin/docker run x three",
         // Nothing but the end matters.
@@ -384,6 +385,9 @@ fn c04_forms_of_docker_and_others() {
         ExecStartPre=/bin/sh -c 'docker inspect a >/dev/null 2>&1 && docker rm -f a || true' | ExecStart=/usr/bin/docker run --net=container:web --name a nginx
             Deployment nginx[]
             0: the network of the container web is its own Pod's here: what both reach at localhost is at web and a
+        ExecStartPre=/bin/sh -c 'IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE' | ExecStart=/bin/sh -c 'IMAGE=`get x` && docker run --name a $IMAGE'
+            Deployment host["/bin/sh","-c","IMAGE=`get x` && docker run --name a $IMAGE"]
+            3: what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be
         Type=oneshot | ExecStart=/usr/bin/docker run x one | ExecStart=/bin/echo two | ExecStart=/usr/bin/docker run x three
             Job x["one"] host["/bin/echo","two"] x["three"]
         Type=oneshot | RemainAfterExit=yes | ExecStart=/bin/true | ExecStop=/bin/echo bye

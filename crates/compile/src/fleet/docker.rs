@@ -149,8 +149,9 @@ fn docker(words: &[Word]) -> Option<Action> {
             Some(Action::Start(name))
         }
         "pull" => {
-            let image = rest.iter().filter_map(text).find(|w| !w.starts_with('-'))?;
-            Some(Action::Pull(image))
+            // An image that only the node knows is pulled when it is used, as any other.
+            let image = rest.iter().find(|w| text(w).is_none_or(|w| !w.starts_with('-')))?;
+            Some(Action::Pull(text(image).unwrap_or_default()))
         }
         "exec" => {
             let mut container = 0;
@@ -266,9 +267,9 @@ fn script(words: &[Word], variables: &Variables) -> Option<Vec<Action>> {
     let [text] = words.get(flags..).filter(|_| is_c)? else { return None };
     called(words)?;
     let script = Script::of(text);
-    // What a command prints may be an argument of a container; elsewhere that command counts, too.
+    // What a command prints may be an argument of Docker's; elsewhere that command counts, too.
     let prints = |words: &[Word]| words.iter().any(|w| w.facts().any(|f| matches!(f, Fact::Output(_))));
-    let understood = |c: &Vec<Word>| plain(c).filter(|a| matches!(a, Action::Run(_)) || !prints(c));
+    let understood = |c: &Vec<Word>| plain(c).filter(|_| is_docker(c) || !prints(c));
     if let Some(commands) = script.commands(variables, false)
         && let Some(actions) = commands.iter().map(understood).collect::<Option<Vec<_>>>()
     {
@@ -333,6 +334,11 @@ impl<'a> Script<'a> {
         }
         Word(out)
     }
+}
+
+fn is_docker(words: &[Word]) -> bool {
+    let program = unwrapped(words).first().and_then(Word::known).unwrap_or_default();
+    ["docker", "docker.io"].contains(&program.rsplit('/').next().unwrap_or_default())
 }
 
 /// A command of a script: Docker's, or one that does nothing but look.
@@ -406,10 +412,14 @@ mod tests {
         check("docker exec -u root --env=A=b web ls", &["exec web: ls"]);
         check("docker exec -u", &["host 3"]);
         check("/bin/bash -c 'docker exec web sh -c \"a b\"'", &["exec web: sh -c a b"]);
-        check("/bin/sh -c 'docker stop $(cat /run/x.cid)'", &["nothing", "stop 10"]);
-        check("/bin/sh -c 'docker rm -v $(docker ps -aq --filter name=x)'", &["nothing", "nothing"]);
-        check("/bin/sh -c 'docker rm $(etcdctl get x)'", &["host 3"]);
-        check("/bin/sh -c 'docker pull $(cat x)'", &["host 3"]);
+        check("/bin/sh -c 'docker stop $(cat /run/x.cid)'", &["stop 10"]);
+        check("/bin/sh -c 'docker rm -v $(docker ps -aq --filter name=x)'", &["nothing"]);
+        check("/bin/sh -c 'docker rm x; echo $(etcdctl set x y)'", &["host 3"]);
+        check("/bin/sh -c 'docker pull $(cat x)'", &["pull "]);
+        check(
+            "/bin/sh -c 'IMAGE=`get x` && docker history $IMAGE || flock -w 9 /l docker pull $IMAGE'",
+            &["nothing", "pull "],
+        );
         check("/usr/local/bin/nerdctl run nginx", &["run nginx"]);
         check("docker build -t x .", &["host 5"]);
         check("docker-compose up", &["host 2"]);
