@@ -342,6 +342,8 @@ fn about_others(read: &mut [lower::Read], is_wanted: impl Fn(&UnitName) -> bool,
         }
         if owner.is_some() {
             read[i].main = lower::Process::Nothing;
+        } else {
+            read[i].plan = plan::on_machine(&read[i].unit.service);
         }
     }
 }

@@ -271,7 +271,7 @@ fn c04_forms_of_docker_and_others() {
         "ExecStartPre=/usr/bin/docker create --name a nginx\nExecStart=/usr/bin/docker start -a a",
         "ExecStartPre=/bin/bash -c 'docker inspect a >/dev/null 2>&1 || docker run -d --name a nginx'\nExecStart=/usr/bin/docker start -a a",
         "ExecStart=/usr/bin/docker start -a web",
-        "ExecStart=/usr/bin/docker start -a none",
+        "ExecStartPre=-/usr/bin/docker stop none\nExecStart=/usr/bin/docker start -a none\nExecStop=/usr/bin/docker stop -t 2 none",
         // What runs in the background.
         "Type=forking\nExecStartPre=/bin/rm -f /run/a.cid\nExecStart=/usr/bin/docker run --cidfile=/run/a.cid -d --name a nginx\nExecStop=/bin/sh -c 'docker stop $(cat /run/a.cid)'\nExecStopPost=-/bin/rm /run/a.cid",
         // Images by variables.
@@ -284,7 +284,7 @@ fn c04_forms_of_docker_and_others() {
         "ExecStart=/bin/sh -c \"docker run --name a --dns $(ip a | awk '{print $2}') -p `hostname -i`:80:80 -h=$(uname -a) nginx\"",
         "EnvironmentFile=/etc/environment\nExecStart=/bin/sh -c \"docker run --name a -h %H -p ${COREOS_PRIVATE_IPV4}:80:80 -e IP=${COREOS_PRIVATE_IPV4} -e 'ID=%m' nginx\"",
         "ExecStartPre=/bin/sh -c 'docker inspect a >/dev/null 2>&1 && docker rm -f a || true'\nExecStart=/usr/bin/docker run --net=container:web --name a nginx",
-        "ExecStartPre=/bin/sh -c 'IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE'\nExecStart=/bin/sh -c 'IMAGE=`get x` && docker run --name a $IMAGE'",
+        "ExecStartPre=/bin/sh -c 'IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE'\nExecStart=/bin/sh -c 'IMAGE=`get x` && docker run --name a $IMAGE'\nExecStop=/usr/bin/docker stop a",
         // Several.
         "Type=oneshot\nExecStart=/usr/bin/docker run x one\nExecStart=/bin/echo two\nExecStart=/usr/bin/docker run x three",
         // Nothing but the end matters.
@@ -355,9 +355,9 @@ fn c04_forms_of_docker_and_others() {
             Deployment nginx[]
         ExecStart=/usr/bin/docker start -a web
             2: the container web is in the Pod of web.service here, where Docker does not reach it, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
-        ExecStart=/usr/bin/docker start -a none
-            Deployment host["/usr/bin/docker","start","-a","none"]
-            2: no unit here runs a container none, so the line runs on the machine as it is, where Docker has to be
+        ExecStartPre=-/usr/bin/docker stop none | ExecStart=/usr/bin/docker start -a none | ExecStop=/usr/bin/docker stop -t 2 none
+            Deployment host["/bin/sh","-c","/usr/bin/docker stop none || true\n"] host["/usr/bin/docker","start","-a","none"] preStop["/usr/bin/docker","stop","-t","2","none"]
+            3: no unit here runs a container none, so the line runs on the machine as it is, where Docker has to be
         Type=forking | ExecStartPre=/bin/rm -f /run/a.cid | ExecStart=/usr/bin/docker run --cidfile=/run/a.cid -d --name a nginx | ExecStop=/bin/sh -c 'docker stop $(cat /run/a.cid)' | ExecStopPost=-/bin/rm /run/a.cid
             Deployment nginx[]
         Environment=IMAGE=nginx TAG=1 | ExecStart=/usr/bin/docker run --name a ${IMAGE}:${TAG}
@@ -385,8 +385,8 @@ fn c04_forms_of_docker_and_others() {
         ExecStartPre=/bin/sh -c 'docker inspect a >/dev/null 2>&1 && docker rm -f a || true' | ExecStart=/usr/bin/docker run --net=container:web --name a nginx
             Deployment nginx[]
             0: the network of the container web is its own Pod's here: what both reach at localhost is at web and a
-        ExecStartPre=/bin/sh -c 'IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE' | ExecStart=/bin/sh -c 'IMAGE=`get x` && docker run --name a $IMAGE'
-            Deployment host["/bin/sh","-c","IMAGE=`get x` && docker run --name a $IMAGE"]
+        ExecStartPre=/bin/sh -c 'IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE' | ExecStart=/bin/sh -c 'IMAGE=`get x` && docker run --name a $IMAGE' | ExecStop=/usr/bin/docker stop a
+            Deployment host["/bin/sh","-c","IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE"] host["/bin/sh","-c","IMAGE=`get x` && docker run --name a $IMAGE"] preStop["/usr/bin/docker","stop","a"]
             3: what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be
         Type=oneshot | ExecStart=/usr/bin/docker run x one | ExecStart=/bin/echo two | ExecStart=/usr/bin/docker run x three
             Job x["one"] host["/bin/echo","two"] x["three"]

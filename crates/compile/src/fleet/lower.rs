@@ -13,7 +13,7 @@ use super::{
     host,
     name::UnitName,
     place::{self, Placement},
-    plan::{Docker, Main, Plan, Step, plan},
+    plan::{Docker, Main, Plan, Step, on_machine, plan},
     reach,
     text::Word,
     unit::{Command, ServiceType, Unit},
@@ -65,7 +65,28 @@ pub struct Lowered {
 
 /// Reads the lines of `unit`.
 pub fn read(unit: Unit, object: String, directory: &Path, found: &mut Findings) -> Read {
-    let mut plan = plan(&unit.service, found);
+    // What is told of the lines one by one does not hold where the machine's own Docker runs them all.
+    let mut told = Findings::default();
+    let mut plan = plan(&unit.service, &mut told);
+    let main = match std::mem::take(&mut plan.main) {
+        Main::Nothing => Process::Nothing,
+        Main::Program(command) => Process::Program(command),
+        Main::Container(line) => match container::read(&line, &unit.service, directory, "main", &mut told) {
+            Outcome::Run(run) => Process::Container(run),
+            Outcome::Wrong => Process::Nothing,
+            Outcome::Machine => {
+                told.warnings.clear();
+                told.warn(&line.at, ON_THE_MACHINE);
+                plan = on_machine(&unit.service);
+                match std::mem::take(&mut plan.main) {
+                    Main::Program(command) => Process::Program(command),
+                    _ => Process::Nothing,
+                }
+            }
+        },
+    };
+    found.errors.append(&mut told.errors);
+    found.warnings.append(&mut told.warnings);
     let mut containers = |lines: Vec<Docker>| -> Vec<Run> {
         let read = |line: &Docker| match container::read(line, &unit.service, directory, "main", found) {
             Outcome::Run(run) => Some(*run),
@@ -79,19 +100,6 @@ pub fn read(unit: Unit, object: String, directory: &Path, found: &mut Findings) 
     };
     let data = containers(std::mem::take(&mut plan.data));
     let beside = containers(std::mem::take(&mut plan.beside));
-    let main = match std::mem::take(&mut plan.main) {
-        Main::Nothing => Process::Nothing,
-        Main::Program(command) => Process::Program(command),
-        Main::Container(line) => match container::read(&line, &unit.service, directory, "main", found) {
-            Outcome::Run(run) => Process::Container(run),
-            Outcome::Wrong => Process::Nothing,
-            Outcome::Machine => {
-                found.warn(&line.at, ON_THE_MACHINE);
-                let original = unit.service.start.last().or(unit.service.start_pre.last()).cloned();
-                original.map_or(Process::Nothing, Process::Program)
-            }
-        },
-    };
     let group = match (&main, unit.name.template()) {
         (_, Some(template)) => template.object(),
         (Process::Container(run), None) => {

@@ -176,9 +176,41 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
     }
     plan.forget_cidfile();
     plan.idle(service, found);
+    if let (Main::Program(command), None) = (&plan.main, &plan.of_other)
+        && let Some(manager) = docker::called(&command.words)
+    {
+        found.warn(&command.at, as_it_is(manager));
+        return on_machine(service);
+    }
     plan.inside(execs, found);
     tell(&mut plan, found);
     plan
+}
+
+/// The plan of a service that needs Docker on the machine: every line runs there as it is, also those that look after
+/// what the others leave.
+pub fn on_machine(service: &Service) -> Plan {
+    let Some((last, firsts)) = service.start.split_last() else { return Plan::default() };
+    Plan {
+        main: Main::Program(last.clone()),
+        before: service.start_pre.iter().chain(firsts).cloned().map(Step::Program).collect(),
+        after: service.start_post.clone(),
+        stop: service.stop.iter().filter(|c| !is_kill(c)).cloned().collect(),
+        cleanup: service.stop_post.clone(),
+        patience: service.stop_seconds,
+        ..Plan::default()
+    }
+}
+
+/// What is told of a call of a program that manages containers on the machine.
+fn as_it_is(manager: &str) -> String {
+    if manager == "docker-compose" {
+        return "this runs on the machine as it is, where docker-compose and Docker have to be: `yado deploy` runs the compose file itself".into();
+    }
+    let shown = shown(manager);
+    format!(
+        "this is more than a plain {manager} command, so it runs on the machine as it is, where {shown} has to be"
+    )
 }
 
 impl Exec {
@@ -327,20 +359,10 @@ impl Plan {
 fn tell(plan: &mut Plan, found: &mut Findings) {
     if !matches!(plan.main, Main::Container(_)) {
         let before = plan.before.iter().filter_map(|s| if let Step::Program(c) = s { Some(c) } else { None });
-        let main = if let Main::Program(command) = &plan.main { Some(command) } else { None };
-        // What becomes of one that is about another unit's container is told when those are known.
-        let main = main.filter(|_| plan.of_other.is_none());
-        let all = before.chain(main).chain(&plan.after).chain(&plan.stop).chain(&plan.cleanup);
-        for command in all {
-            let sentence = match docker::called(&command.words) {
-                None => continue,
-                Some("docker-compose") => "this runs on the machine as it is, where docker-compose and Docker have to be: `yado deploy` runs the compose file itself".into(),
-                Some(manager) => {
-                    let shown = shown(manager);
-                    format!("this is more than a plain {manager} command, so it runs on the machine as it is, where {shown} has to be")
-                }
-            };
-            found.warn(&command.at, sentence);
+        for command in before.chain(&plan.after).chain(&plan.stop).chain(&plan.cleanup) {
+            if let Some(manager) = docker::called(&command.words) {
+                found.warn(&command.at, as_it_is(manager));
+            }
         }
         return;
     }
