@@ -324,6 +324,9 @@ fn c04_forms_of_docker_and_others() {
                     let words = [words("command"), words("args")].concat();
                     write!(shown, " {}{}", container["image"].as_str().unwrap(), Value::Array(words))
                         .unwrap();
+                    for mount in container["volumeMounts"].as_array().into_iter().flatten() {
+                        write!(shown, " at {}", mount["mountPath"].as_str().unwrap()).unwrap();
+                    }
                     for (when, hook) in container["lifecycle"].as_object().into_iter().flatten() {
                         write!(shown, " {when}{}", hook["exec"]["command"]).unwrap();
                     }
@@ -347,7 +350,7 @@ fn c04_forms_of_docker_and_others() {
         ExecStart=/bin/bash -c 'docker exec web sh -c "tail -f x"'
             2: the container web is in the Pod of web.service here, where Docker does not reach it, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
         ExecStart=/usr/bin/docker exec none ls
-            Deployment host["/usr/bin/docker","exec","none","ls"]
+            Deployment host["/usr/bin/docker","exec","none","ls"] at /run/docker.sock
             2: no unit here runs a container none, so the line runs on the machine as it is, where Docker has to be
         ExecStartPre=/usr/bin/docker create --name a nginx | ExecStart=/usr/bin/docker start -a a
             Deployment nginx[]
@@ -356,21 +359,21 @@ fn c04_forms_of_docker_and_others() {
         ExecStart=/usr/bin/docker start -a web
             2: the container web is in the Pod of web.service here, where Docker does not reach it, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
         ExecStartPre=-/usr/bin/docker stop none | ExecStart=/usr/bin/docker start -a none | ExecStop=/usr/bin/docker stop -t 2 none
-            Deployment host["/bin/sh","-c","/usr/bin/docker stop none || true\n"] host["/usr/bin/docker","start","-a","none"] preStop["/usr/bin/docker","stop","-t","2","none"]
+            Deployment host["/bin/sh","-c","/usr/bin/docker stop none || true\n"] at /run/docker.sock host["/usr/bin/docker","start","-a","none"] at /run/docker.sock preStop["/usr/bin/docker","stop","-t","2","none"]
             3: no unit here runs a container none, so the line runs on the machine as it is, where Docker has to be
         Type=forking | ExecStartPre=/bin/rm -f /run/a.cid | ExecStart=/usr/bin/docker run --cidfile=/run/a.cid -d --name a nginx | ExecStop=/bin/sh -c 'docker stop $(cat /run/a.cid)' | ExecStopPost=-/bin/rm /run/a.cid
             Deployment nginx[]
         Environment=IMAGE=nginx TAG=1 | ExecStart=/usr/bin/docker run --name a ${IMAGE}:${TAG}
             Deployment nginx:1[]
         EnvironmentFile=/etc/a | ExecStart=/usr/bin/docker run --name a ${IMAGE}
-            Deployment host["/bin/sh","-c","environment() {\n  while IFS= read -r _line || [ -n \"$_line\" ]; do\n    _key=${_line%%=*} _value=${_line#*=}\n    case $_key in \"$_line\"|''|[0-9]*|*[!A-Za-z0-9_]*) continue ;; esac\n    case $_value in \\\"*\\\"|\\'*\\') _value=${_value#?} _value=${_value%?} ;; esac\n    export \"$_key=$_value\"\n  done <\"$1\"\n}\nenvironment /etc/a || exit 1\nexec /usr/bin/docker run --name a \"${IMAGE}\""]
+            Deployment host["/bin/sh","-c","environment() {\n  while IFS= read -r _line || [ -n \"$_line\" ]; do\n    _key=${_line%%=*} _value=${_line#*=}\n    case $_key in \"$_line\"|''|[0-9]*|*[!A-Za-z0-9_]*) continue ;; esac\n    case $_value in \\\"*\\\"|\\'*\\') _value=${_value#?} _value=${_value%?} ;; esac\n    export \"$_key=$_value\"\n  done <\"$1\"\n}\nenvironment /etc/a || exit 1\nexec /usr/bin/docker run --name a \"${IMAGE}\""] at /run/docker.sock
             3: what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be
         ExecStart=/usr/bin/docker run --name a ${IMAGE}
             error: no image is named: nothing here sets the variable that stands for it
         ExecStart=/bin/bash -c "/usr/bin/docker run --name a nginx"
             Deployment nginx[]
         ExecStart=/bin/bash -c 'docker run --name a $(etcdctl get /image)'
-            Deployment host["/bin/bash","-c","docker run --name a $$(etcdctl get /image)"]
+            Deployment host["/bin/bash","-c","docker run --name a $$(etcdctl get /image)"] at /run/docker.sock
             2: what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be
         ExecStart=/bin/sh -c "docker run --name a --dns $(ip a | awk '{print $2}') -p `hostname -i`:80:80 -h=$(uname -a) nginx"
             Ingress
@@ -386,7 +389,7 @@ fn c04_forms_of_docker_and_others() {
             Deployment nginx[]
             0: the network of the container web is its own Pod's here: what both reach at localhost is at web and a
         ExecStartPre=/bin/sh -c 'IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE' | ExecStart=/bin/sh -c 'IMAGE=`get x` && docker run --name a $IMAGE' | ExecStop=/usr/bin/docker stop a
-            Deployment host["/bin/sh","-c","IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE"] host["/bin/sh","-c","IMAGE=`get x` && docker run --name a $IMAGE"] preStop["/usr/bin/docker","stop","a"]
+            Deployment host["/bin/sh","-c","IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE"] at /run/docker.sock host["/bin/sh","-c","IMAGE=`get x` && docker run --name a $IMAGE"] at /run/docker.sock preStop["/usr/bin/docker","stop","a"]
             3: what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be
         Type=oneshot | ExecStart=/usr/bin/docker run x one | ExecStart=/bin/echo two | ExecStart=/usr/bin/docker run x three
             Job x["one"] host["/bin/echo","two"] x["three"]
@@ -409,7 +412,7 @@ fn c04_forms_of_docker_and_others() {
             Deployment host["/usr/bin/rkt","run","--mount","volume=d,target=/d","nginx"]
             2: this is more than a plain rkt command, so it runs on the machine as it is, where rkt has to be
         WorkingDirectory=/srv | ExecStart=/usr/bin/docker-compose up
-            Deployment host["/usr/bin/docker-compose","up"]
+            Deployment host["/usr/bin/docker-compose","up"] at /run/docker.sock
             3: this runs on the machine as it is, where docker-compose and Docker have to be: `yado deploy` runs the compose file itself
         ExecStart=/usr/bin/systemd-nspawn -D /srv/a --boot
             Deployment host["/usr/bin/systemd-nspawn","-D","/srv/a","--boot"]

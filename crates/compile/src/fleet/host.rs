@@ -9,10 +9,14 @@ use k8s_openapi::api::core::v1::{
 use yado_types::labels;
 
 use super::{
+    docker,
     text::{Fact, Word, literal, quoted},
     unit::{Command, EnvironmentFile, Service, ServiceType},
 };
-use crate::workload::{name::sanitised, pod::Part};
+use crate::workload::{
+    name::sanitised,
+    pod::{From, Mount, Part},
+};
 
 /// A container that runs `command` as systemd would: without a shell, unless something has to be asked of the machine
 /// first. One that `stays` waits for its end where `command` has ended.
@@ -22,6 +26,7 @@ pub fn main(command: &Command, service: &Service, stays: bool) -> Part {
     part.pod.host_network = Some(true);
     part.container.working_dir = service.directory.clone();
     environment(&mut part, service, std::slice::from_ref(command));
+    reach_docker(&mut part, command);
     if let Some((user, _)) = service.user.as_ref().filter(|_| !command.privileged) {
         match &service.group {
             Some((group, _)) => part.user(&format!("{user}:{group}")),
@@ -52,7 +57,23 @@ pub fn before(command: &Command, service: &Service, number: usize) -> Part {
     let mut part = part(&format!("pre-{number}"), words);
     part.container.working_dir = service.directory.clone();
     environment(&mut part, service, std::slice::from_ref(command));
+    reach_docker(&mut part, command);
     part
+}
+
+/// The machine's own Docker is asked at a socket in `/run`, of which a program here has one of its own.
+fn reach_docker(part: &mut Part, command: &Command) {
+    const SOCKET: &str = "/run/docker.sock";
+    if !docker::called(&command.words).is_some_and(|m| ["docker", "docker-compose", "weave"].contains(&m)) {
+        return;
+    }
+    part.mount(Mount {
+        from: From::Host(SOCKET.into(), Some("Socket".into())),
+        path: SOCKET.into(),
+        read_only: false,
+        sub_path: None,
+        propagation: None,
+    });
 }
 
 /// A container beside a main one that is none of the machine's: it runs `after` at its start and `stop` at its end.
