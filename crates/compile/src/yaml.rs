@@ -235,7 +235,8 @@ impl Indented {
         // A line that was made deeper is none of those that show how deep lines are.
         let written = text.lines().enumerate().filter(|(i, _)| !self.lines.contains_key(&(i + 1)));
         let spaces = written.map(|(_, line)| depth(line)).max().unwrap_or_default() + 1;
-        if spaces > MAX_INDENT {
+        // No line is put deeper twice, so the spaces are bounded by this, too.
+        if spaces > MAX_INDENT || text.lines().count() * spaces > MAX_REREAD {
             return None;
         }
         let mut out = String::with_capacity(text.len() + 64 * spaces);

@@ -266,4 +266,6 @@ fn quoted_lines() {
     );
     let open = format!("a: \"{}", "b\n".repeat(20_000));
     assert!(read(&source(&open)).is_err());
+    let deep = format!("{}a: 1\nb: \"{}", " ".repeat(900), "b\n".repeat(20_000));
+    assert!(read(&source(&deep)).is_err());
 }
