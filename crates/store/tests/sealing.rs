@@ -157,6 +157,8 @@ fn an_interrupted_replacement_is_ended_at_the_next_start() {
     std::fs::hard_link(place.database(), &old).unwrap();
     assert_eq!(contents(&place.open_plain()), before, "it was overwritten under its other name");
     assert!(!old.exists() && !new.exists());
+    std::fs::rename(place.database(), &old).unwrap();
+    assert_eq!(contents(&place.open_plain()), before, "the only one was given up");
 
     std::fs::copy(place.database(), &old).unwrap();
     let other_name = place.0.path().join("disk");

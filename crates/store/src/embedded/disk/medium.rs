@@ -74,24 +74,30 @@ impl Directory {
     fn clean_up(&self) -> io::Result<()> {
         let (new, old) = (self.path.with_extension(NEW), self.path.with_extension(OLD));
         remove(&new)?;
-        match fs::metadata(&old) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-            Err(error) => return Err(error),
+        let Some(found) = look(&old)? else { return Ok(()) };
+        match look(&self.path)? {
+            // Somebody took the other one away: this is the only one.
+            None => fs::rename(&old, &self.path)?,
             // Before the new one took its name, this is a second name of the only one.
-            Ok(found) if fs::metadata(&self.path).is_ok_and(|now| same_file(&found, &now)) => {}
-            Ok(_) => {
+            Some(now) if (found.dev(), found.ino()) == (now.dev(), now.ino()) => remove(&old)?,
+            Some(_) => {
+                // The new one's name must not be lost once there is nothing left to go back to.
+                self.sync()?;
                 if let Err(error) = overwrite(&old) {
                     warn!(path = %old.display(), %error, "the database that was replaced is removed without being overwritten");
                 }
+                remove(&old)?;
             }
         }
-        remove(&old)?;
         self.sync()
     }
 }
 
-fn same_file(a: &fs::Metadata, b: &fs::Metadata) -> bool {
-    (a.dev(), a.ino()) == (b.dev(), b.ino())
+fn look(path: &Path) -> io::Result<Option<fs::Metadata>> {
+    match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -141,7 +147,6 @@ impl Medium for Directory {
         }
         fs::hard_link(&self.path, &old)?;
         fs::rename(&new, &self.path)?;
-        self.sync()?;
         Ok(self.clean_up()?)
     }
 }
