@@ -205,7 +205,7 @@ pub enum ClientCommand {
     Down(DownArgs),
     /// Work with fleet units, by fleetctl's verbs
     #[command(display_order = 9, after_help = crate::fleet::args::HELP)]
-    Fleet(crate::fleet::args::FleetArgs),
+    Fleet(Box<crate::fleet::args::FleetArgs>),
     /// Print the version
     #[command(display_order = 16)]
     Version,
