@@ -115,6 +115,8 @@ fn the_example_counts_its_visits() {
     dev.until("a visit is counted", || {
         dev.curl(&["http://localhost:8000/"]).starts_with("visit ").then_some(())
     });
-    assert!(dev.curl(&["http://visits.localhost:8080/"]).starts_with("visit "));
+    dev.until("the router leads there, too", || {
+        dev.curl(&["http://visits.localhost:8080/"]).starts_with("visit ").then_some(())
+    });
     check(&dev, "dev destroy", 0, &["nothing is left"]);
 }

@@ -26,9 +26,7 @@ impl Dev {
         }
         let data = tempfile::Builder::new().prefix("yado-dev-").tempdir().expect("a folder");
         // The namespace has no way to Debian's packages: what was built before is at hand, as on a user's second run.
-        let store = demo_image("../image-store");
-        let copied = Command::new("cp").arg("-a").arg(store).arg(data.path().join("oci")).status();
-        assert!(copied.expect("cp").success());
+        bring_store(&demo_image("../image-store"), &data.path().join("oci"));
         let mut holder = Command::new("unshare")
             .args(["--net", "sh", "-c", "ip link set lo up 2>/dev/null; echo there; exec sleep infinity"])
             .stdout(Stdio::piped())
@@ -79,6 +77,21 @@ impl Dev {
     /// Waits until `probe` gives something.
     pub fn until<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         patiently(|| probe().ok_or(())).unwrap_or_else(|()| panic!("{what}: not within {PATIENCE:?}"))
+    }
+}
+
+/// A store with what the demonstration images and the examples were made of. Layers are never written to once they are
+/// there, so they need not be copied: tens of thousands of files take minutes where the disk is busy.
+fn bring_store(from: &Path, to: &Path) {
+    std::fs::create_dir(to).expect("a folder");
+    let copy = |how: &str, part: &Path| {
+        let copied = Command::new("cp").arg(how).arg(part).arg(to).stderr(Stdio::null()).status();
+        copied.expect("cp").success()
+    };
+    for part in std::fs::read_dir(from).expect("the store").flatten() {
+        let lasting = ["layers", "blobs"].iter().any(|name| part.file_name() == *name);
+        // Links do not lead to another file system.
+        assert!(lasting && copy("-al", &part.path()) || copy("-a", &part.path()), "{:?}", part.path());
     }
 }
 
@@ -172,7 +185,7 @@ fn the_smallest_app_runs() {
     let Some(dev) = Dev::new() else { return };
     let app = example("hello");
     let (mut child, _output, url) = dev.start(app.path());
-    assert!(dev.curl(&[&url]).contains("ello"));
+    dev.until("the page", || dev.curl(&[&url]).contains("ello").then_some(()));
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("to signal");
     assert!(child.wait().expect("to end").success());
     leaves_nothing(&dev);
