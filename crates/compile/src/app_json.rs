@@ -3,6 +3,7 @@
 //! | field | becomes |
 //! |---|---|
 //! | `env` | environment of every process. A value that is missing is taken from the caller's environment; one with `"generator": "secret"` is made once and kept in `.yado/secrets.json` |
+//! | nothing, where it is Rails | `SECRET_KEY_BASE`, likewise |
 //! | `formation` | how many of each process type, unless the Appfile scales it |
 //! | `buildpacks` | the language, unless the Appfile names a type |
 //! | `addons` | a warning with the dependency to write in its place |
@@ -240,6 +241,27 @@ impl Reader<'_> {
                 self.found.warn(&at, format!("the buildpack {url} has no effect: there is no such one here"));
             }
         }
+    }
+}
+
+/// Rails signs what it gives to browsers with this, and answers nothing without it: as on Heroku it is the caller's, or
+/// made once and kept. Where it cannot be kept the description has to say it.
+pub(crate) fn add_rails_secret(
+    app: &mut AppJson,
+    directory: &Path,
+    env: &BTreeMap<String, String>,
+    found: &mut Findings,
+) {
+    let name = "SECRET_KEY_BASE";
+    if app.env.contains_key(name) || app.secrets.contains_key(name) {
+        return;
+    }
+    match env.get(name).cloned().map_or_else(|| secret(directory, name), Ok) {
+        Ok(value) => drop(app.secrets.insert(name.into(), value)),
+        Err(e) => found.warn(
+            &Position::of_file(directory),
+            format!("{name} cannot be kept in .yado/secrets.json ({e}): set it in your environment"),
+        ),
     }
 }
 

@@ -5,12 +5,12 @@
 //! | `rails` | `config/application.rb`, or a Gemfile that names rails | `rails server` |
 //! | `ruby` | `Gemfile`, `config.ru`, `*.rb` | `rackup`, or `app.rb` |
 //! | `wordpress`, `php` | `wp-config.php`, `composer.json`, `*.php` | as the build decides |
-//! | `java` | `pom.xml`, `build.gradle` | as the build decides |
+//! | `java` | `pom.xml`, `build.gradle`, `*.java` | as the build decides |
 //! | `python` | `requirements.txt`, `setup.py`, `manage.py`, `*.py`, ... | gunicorn, uvicorn, flask or the file itself |
 //! | `go` | `go.mod`, `*.go` | as the build decides |
 //! | `rust` | `Cargo.toml` | as the build decides |
 //! | `node` | `package.json` | `npm start`, or `server.js` |
-//! | `static` | `index.html` | as the build decides |
+//! | `static` | `index.html`, or a `package.json` that only builds pages | as the build decides |
 //!
 //! The order is Otto's: `package.json` comes late, as applications in other languages have one for their pages.
 //! Every web process listens on `$PORT`.
@@ -64,6 +64,8 @@ pub(crate) fn app_type(directory: &Path) -> Option<&'static str> {
         ("go", ends("go")),
         ("php", ends("php")),
         ("python", ends("py")),
+        ("java", ends("java")),
+        ("static", process::is_built_site(directory)),
         ("node", there(&["package.json"])),
         ("static", there(&["index.html", "public/index.html", "dist/index.html"])),
     ];

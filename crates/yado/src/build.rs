@@ -11,7 +11,7 @@ use yado_cli::args::{BuildArgs, Format, Global};
 use yado_cli::describe::{Telling, describe};
 use yado_cli::progress::{Progress, Step};
 use yado_compile::{BuildHow, BuildRequest, Compiled, output};
-use yado_oci::build::{BuildSpec, Language, Recipe, build};
+use yado_oci::build::{BuildSpec, LIVE_LABEL, Language, Recipe, build};
 use yado_oci::image::{Image, ImageStore};
 
 use crate::control::{Images, Request};
@@ -51,6 +51,8 @@ pub struct Built {
     pub size: u64,
     /// Whether it was not there before.
     pub new: bool,
+    /// What of its sources' directory lies elsewhere in it: [`yado_oci::build::LIVE_LABEL`].
+    pub elsewhere: String,
 }
 
 /// Builds an image, and names it by its content too: that name means the same for ever. Blocks.
@@ -162,6 +164,7 @@ async fn build_one(
         image: pinned(&request.image, &made.id),
         new: known.iter().all(|image| image.id != made.id),
         size: made.size,
+        elsewhere: made.config.labels.get(LIVE_LABEL).cloned().unwrap_or_default(),
         id: made.id,
     })
 }
@@ -195,6 +198,7 @@ async fn imported(request: &BuildRequest, images: &Images, progress: &Progress) 
         id: found.id,
         size: found.size,
         new: false,
+        elsewhere: String::new(),
     })
 }
 

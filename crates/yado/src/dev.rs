@@ -55,6 +55,7 @@ pub async fn run(global: &Global, args: &DevStart) -> Result<()> {
     };
     Running::remove(&args.data_dir);
     let removed = remove(engine, &mut stop, &progress).await;
+    live::clear(&app.described.compiled);
     ran.and(removed)
 }
 
@@ -110,7 +111,10 @@ impl<'a> App<'a> {
         if !self.args.no_live {
             live::mount_sources(compiled)?;
         }
-        build_all(compiled, images, None, self.progress).await?;
+        let built = build_all(compiled, images, None, self.progress).await?;
+        if !self.args.no_live {
+            live::put_back(compiled, &built)?;
+        }
         self.objects = compiled.objects.iter().map(|o| o.value.clone()).collect();
         Ok(())
     }

@@ -115,9 +115,12 @@ impl Loader<'_> {
             Application { at: whole, name: None, app_type: None, detect: true, dependencies: Vec::new() };
         let (written, mut application) =
             (file.application.is_some(), file.application.take().unwrap_or(detected));
-        let app_json = app_json::read(&directory, &self.options.env, &mut self.found);
+        let mut app_json = app_json::read(&directory, &self.options.env, &mut self.found);
         let processes = self.processes(&path, &directory);
         let app_type = self.app_type(&application, &directory, written, procfile::is_named(&path), &app_json);
+        if app_type.as_deref() == Some("rails") && directory.join("Gemfile").is_file() {
+            app_json::add_rails_secret(&mut app_json, &directory, &self.options.env, &mut self.found);
+        }
         let named = application.name.clone();
         let name = named.unwrap_or_else(|| Text {
             at: application.at.clone(),

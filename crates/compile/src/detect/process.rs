@@ -42,12 +42,14 @@ pub(crate) fn start(directory: &Path, language: &str, hints: &Hints) -> Start {
         "python" => python(directory, hints),
         "php" => php(directory),
         "java" if there(&["pom.xml", "build.gradle", "build.gradle.kts"]) => Start::Image,
-        "java" => Start::Unknown("it has no pom.xml and no build.gradle"),
+        "java" if super::extensions(directory).iter().any(|e| e == "java") => Start::Image,
+        "java" => Start::Unknown("it has no pom.xml, no build.gradle and no .java files"),
         "go" if there(&["go.mod"]) || super::extensions(directory).iter().any(|e| e == "go") => Start::Image,
         "go" => Start::Unknown("it has no .go files"),
         "rust" if there(&["Cargo.toml"]) => Start::Image,
         "rust" => Start::Unknown("it has no Cargo.toml"),
         "static" if there(&["index.html", "public/index.html", "dist/index.html"]) => Start::Image,
+        "static" if is_built_site(directory) => Start::Image,
         "static" => Start::Unknown("it has no index.html"),
         _ => Start::Unknown("its type is no language"),
     }
@@ -92,6 +94,15 @@ fn node(directory: &Path) -> Start {
             Start::Unknown("its package.json names no start script and no file, nor is there a server.js")
         }
     }
+}
+
+/// Whether a `package.json` has pages built and nothing that would serve them: those are a static site.
+pub(crate) fn is_built_site(directory: &Path) -> bool {
+    let package: serde_json::Value =
+        serde_json::from_str(&read(directory, "package.json")).unwrap_or_default();
+    package["scripts"]["build"].is_string()
+        && package["scripts"]["start"].is_null()
+        && matches!(node(directory), Start::Unknown(_))
 }
 
 fn python(directory: &Path, hints: &Hints) -> Start {

@@ -175,7 +175,7 @@ pub(super) fn relevant(log: &str) -> String {
         ["error", "err!", "failed", "fatal", "cannot", "could not", "not found", "specified", "unable"]
             .iter()
             .any(|word| lower.contains(word))
-            && !["complete log", "a complete log", "retrying", "stack error"]
+            && !["complete log", "_logs/", "npm err! 404 note that", "retrying", "stack error"]
                 .iter()
                 .any(|word| lower.contains(word))
     };

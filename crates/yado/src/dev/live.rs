@@ -16,8 +16,14 @@ use yado_cli::describe::Described;
 use yado_compile::{BuildHow, BuildRequest, Compiled};
 use yado_types::labels;
 
+use crate::build::Built;
+
 /// Where an image has its sources, and so where the folder is mounted.
 const SOURCES: &str = "/app";
+/// The volume with the user's folder.
+const SOURCE: &str = "source";
+/// How volumes are called that [`put_back`] makes; the rest is the path.
+const ELSEWHERE: &str = "image-";
 /// Where Otto had the folders of dependencies.
 const DEPENDENCIES: &str = "/otto-deps";
 /// The annotation with an application's identity.
@@ -60,10 +66,20 @@ fn is_interpreted(request: &BuildRequest) -> bool {
         // Where the Procfile says all, nothing is compiled: the folder is the image.
         BuildHow::Source { language, .. } => match language.as_deref() {
             None => true,
-            Some(language) => ["ruby", "rails", "node", "python", "php", "static"].contains(&language),
+            // What a build script makes is in the image alone; Rails reads its files once, and has assets made of them.
+            Some("node" | "static") => !has_build_script(&request.context),
+            Some(language) => ["ruby", "python", "php"].contains(&language),
         },
         BuildHow::Dockerfile { .. } => false,
     }
+}
+
+/// Whether the sources' `package.json` says how something is made of them, or has packages of its own among them.
+fn has_build_script(folder: &Path) -> bool {
+    let text = std::fs::read_to_string(folder.join("package.json")).unwrap_or_default();
+    let json: Value = serde_json::from_str(&text).unwrap_or_default();
+    let scripts = ["build", "heroku-postbuild", "postinstall"];
+    json.get("workspaces").is_some() || scripts.iter().any(|name| json["scripts"][*name].is_string())
 }
 
 /// One sentence for the user on what an edit does.
@@ -85,7 +101,7 @@ pub fn mount_sources(compiled: &mut Compiled) -> Result<()> {
             std::fs::metadata(&folder).with_context(|| format!("{} cannot be read", folder.display()))?;
         for object in &mut compiled.objects {
             let Some(spec) = pod_spec(&mut object.value) else { continue };
-            if mount(spec, Some(&request.image), "source", &folder, SOURCES) {
+            if mount(spec, Some(&request.image), SOURCE, &folder, SOURCES) {
                 for container in asking_for(spec, &request.image) {
                     container["securityContext"]["runAsUser"] = owner.uid().into();
                     container["securityContext"]["runAsGroup"] = owner.gid().into();
@@ -109,6 +125,74 @@ pub fn mount_sources(compiled: &mut Compiled) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts back what the folder hides that was mounted over the sources: what an image keeps elsewhere (PHP's `vendor`) is
+/// copied from there before the processes start, unless the folder has its own.
+pub fn put_back(compiled: &mut Compiled, built: &[Built]) -> Result<()> {
+    for (image, path, from) in built.iter().flat_map(|b| kept_elsewhere(b).map(|(p, f)| (&b.image, p, f))) {
+        for object in &mut compiled.objects {
+            let Some(spec) = pod_spec(&mut object.value) else { continue };
+            let Some(folder) = mounted_folder(spec) else { continue };
+            let Some(first) = asking_for(spec, image).next() else { continue };
+            let place = folder.join(path);
+            if std::fs::read_dir(&place).is_ok_and(|mut entries| entries.next().is_some()) {
+                continue;
+            }
+            let context = first["securityContext"].clone();
+            make_place(&place, &folder)?;
+            let (volume, target) = (format!("{ELSEWHERE}{path}"), format!("{SOURCES}/{path}"));
+            for container in asking_for(spec, image) {
+                push(container, "volumeMounts", json!({"name": volume, "mountPath": target}));
+            }
+            push(spec, "volumes", json!({"name": volume, "emptyDir": {}}));
+            let copy = json!({
+                "name": volume,
+                "image": image,
+                "command": ["cp", "-R", format!("{from}/."), "/mnt"],
+                "securityContext": context,
+                "volumeMounts": [{"name": volume, "mountPath": "/mnt"}],
+            });
+            push(spec, "initContainers", copy);
+        }
+    }
+    Ok(())
+}
+
+/// Removes the empty directories that [`put_back`] mounts on.
+pub fn clear(compiled: &Compiled) {
+    for object in &compiled.objects {
+        let mut value = object.value.clone();
+        let Some(spec) = pod_spec(&mut value) else { continue };
+        let Some(folder) = mounted_folder(spec) else { continue };
+        let names = spec["volumes"].as_array().into_iter().flatten().filter_map(|v| v["name"].as_str());
+        for path in names.filter_map(|name| name.strip_prefix(ELSEWHERE)) {
+            // One that somebody has put something into is theirs.
+            let _ = std::fs::remove_dir(folder.join(path));
+        }
+    }
+}
+
+/// `vendor=/opt/vendor`: the path below the sources, and where it is. Only what can name a volume.
+fn kept_elsewhere(built: &Built) -> impl Iterator<Item = (&str, &str)> {
+    let pairs = built.elsewhere.split(',').filter_map(|pair| pair.split_once('='));
+    pairs.filter(|(path, _)| path.bytes().all(|b| b.is_ascii_lowercase()) && !path.is_empty())
+}
+
+fn make_place(place: &Path, folder: &Path) -> Result<()> {
+    let unusable = || format!("{} cannot be made", place.display());
+    if !place.is_dir() {
+        let owner = std::fs::metadata(folder).with_context(unusable)?;
+        std::fs::create_dir(place).with_context(unusable)?;
+        std::os::unix::fs::chown(place, Some(owner.uid()), Some(owner.gid())).with_context(unusable)?;
+    }
+    Ok(())
+}
+
+/// The folder that is mounted over the sources.
+fn mounted_folder(spec: &Value) -> Option<PathBuf> {
+    let source = spec["volumes"].as_array()?.iter().find(|v| v["name"] == SOURCE)?;
+    Some(source["hostPath"]["path"].as_str()?.into())
 }
 
 /// A dependency's folder and identity.
@@ -290,6 +374,57 @@ mod tests {
         assert_eq!(mounts(None), (vec![], vec!["/app".into(), "/otto-deps/db-id".into()]));
         assert_eq!(mounts(Some("python")), (vec![], vec!["/app".into(), "/otto-deps/db-id".into()]));
         assert_eq!(mounts(Some("go")), (vec![], vec!["/otto-deps/db-id".into()]));
+    }
+
+    #[test]
+    fn what_an_image_keeps_elsewhere_is_put_back() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut compiled = Compiled {
+            app: "shop".into(),
+            objects: vec![deployment("shop", folder.path())],
+            builds: vec![source(Some("php"), "shop", folder.path())],
+            ..Compiled::default()
+        };
+        mount_sources(&mut compiled).expect("to mount");
+        let built = Built {
+            name: "shop".into(),
+            image: "yado.local/shop:latest".into(),
+            id: String::new(),
+            size: 0,
+            new: true,
+            elsewhere: "vendor=/opt/vendor".into(),
+        };
+        put_back(&mut compiled, std::slice::from_ref(&built)).expect("to put back");
+        let spec = &compiled.objects[0].value["spec"]["template"]["spec"];
+        assert_eq!(
+            spec["containers"][0]["volumeMounts"][1],
+            json!({"name": "image-vendor", "mountPath": "/app/vendor"})
+        );
+        assert_eq!(spec["initContainers"][0]["command"], json!(["cp", "-R", "/opt/vendor/.", "/mnt"]));
+        assert!(folder.path().join("vendor").is_dir());
+        clear(&compiled);
+        assert!(!folder.path().join("vendor").exists());
+
+        // Who has installed the packages in the folder goes by those.
+        std::fs::create_dir(folder.path().join("vendor")).expect("a folder");
+        std::fs::write(folder.path().join("vendor/autoload.php"), "").expect("a file");
+        let mut own = Compiled { objects: vec![deployment("shop", folder.path())], ..compiled.clone() };
+        mount_sources(&mut own).expect("to mount");
+        put_back(&mut own, &[built]).expect("to put back");
+        assert!(own.objects[0].value["spec"]["template"]["spec"]["initContainers"].is_null());
+    }
+
+    #[test]
+    fn what_a_script_builds_is_built_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let node = |json: &str| {
+            std::fs::write(folder.path().join("package.json"), json).expect("a file");
+            is_interpreted(&source(Some("node"), "a", folder.path()))
+        };
+        assert!(node(r#"{"scripts": {"start": "node server.js"}}"#));
+        assert!(!node(r#"{"scripts": {"start": "node dist/a.js", "build": "tsc"}}"#));
+        assert!(!node(r#"{"workspaces": ["packages/*"]}"#));
+        assert!(!is_interpreted(&source(Some("rails"), "a", folder.path())));
     }
 
     #[test]

@@ -80,7 +80,8 @@ while [ $# -gt 0 ]; do
   shift
 done
 export PHP_CLI_SERVER_WORKERS=${WEB_CONCURRENCY:-4}
-exec php -S 0.0.0.0:${PORT:-8080} -t \"$root\"
+# Files are looked at for each request: an edit counts at once.
+exec php -d opcache.revalidate_freq=0 -S 0.0.0.0:${PORT:-8080} -t \"$root\"
 ";
 
 pub(super) fn plan(sources: &Sources) -> Result<Plan> {

@@ -1,10 +1,14 @@
 //! Static sites: nginx on `$PORT`, with the types of files, without listings, and without what is no part of the site.
 
+use super::node;
 use crate::build::plan::{Plan, Sources, Step, web, words};
 use crate::image::Result;
 
 /// Where a site's pages are, the first that is there; else at the top.
 const FOLDERS: &[&str] = &["public", "dist", "_site", "build", "site", "www", "htdocs"];
+
+/// Stands for the first of those that the build has made.
+const BUILT: &str = "-";
 
 /// `PORT` and the folder are put in when it is started: both are known only then.
 const CONFIG: &str = r#"daemon off;
@@ -41,7 +45,11 @@ http {
 const START: &str = r#"#!/bin/sh
 # Serves a folder of the application on $PORT.
 cd /app || exit 1
-root=$(realpath "${1:-.}") || exit 1
+folder=${1:-.}
+if [ "$folder" = - ]; then
+  for folder in dist build out _site public .; do [ -f "$folder/index.html" ] && break; done
+fi
+root=$(realpath "$folder") || exit 1
 sed -e "s|@PORT@|${PORT:-8080}|" -e "s|@ROOT@|$root|" /opt/site/nginx.conf > /tmp/nginx.conf
 # A program may not open the standard output that another user made, but it may write what another one reads.
 rm -f /tmp/access.log
@@ -56,8 +64,13 @@ pub(super) fn plan(sources: &Sources) -> Result<Plan> {
     let top = sources.first(&["index.html", "index.htm"]).is_some();
     let folder = named(sources)?
         .or_else(|| FOLDERS.iter().find(|dir| !top && has_pages(dir)).map(|dir| (*dir).to_owned()));
-    let folder = folder.unwrap_or_else(|| ".".to_owned());
-    Ok(Plan {
+    let built = sources.text_or_empty("package.json")?.contains("\"build\"");
+    let folder = match folder {
+        // What is there before the build is what it is made of: `index.html` at the top for Vite, `public` for others.
+        _ if built => named(sources)?.unwrap_or_else(|| BUILT.to_owned()),
+        folder => folder.unwrap_or_else(|| ".".to_owned()),
+    };
+    let mut plan = Plan {
         runtime: words(&["nginx-light|nginx"]),
         path: vec!["/opt/site/bin"],
         processes: web(format!("serve-site {folder}")),
@@ -74,7 +87,14 @@ pub(super) fn plan(sources: &Sources) -> Result<Plan> {
             ..Step::default()
         }],
         ..Plan::default()
-    })
+    };
+    if built {
+        plan.tools = words(&["nodejs", "npm"]);
+        node::add(sources, &mut plan)?;
+        // Pages need no packages when they are served.
+        plan.before.retain(|step| step.staged || step.name == "server");
+    }
+    Ok(plan)
 }
 
 /// Heroku's `static.json`: `{"root": "dist/"}`.
