@@ -130,7 +130,13 @@ const DEMOS: &[Demo] = &[
         archive: "wordpress.tar",
         on_demand: true,
         names: &["wordpress:latest", "wordpress:6.2.1-apache", "wordpress:4.8-apache"],
-        packages: &["wordpress", "apache2", "libapache2-mod-php", "php-mysql"],
+        packages: &[
+            "wordpress",
+            "wordpress-theme-twentytwentythree",
+            "apache2",
+            "libapache2-mod-php",
+            "php-mysql",
+        ],
         overlay: Some("wordpress"),
         ports: &["80/tcp"],
         run: &[&[

@@ -7,7 +7,8 @@ use std::process::Command;
 
 use crate::cluster::{Cluster, YADO, demo_image};
 
-fn corpus(below: &str) -> Option<PathBuf> {
+/// Where descriptions written by others are; `None`, with a word on standard error, where they are not.
+pub fn corpus(below: &str) -> Option<PathBuf> {
     let path = std::env::var_os("YADO_CORPUS")
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus"), PathBuf::from);
     let path = path.join(below);

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
+use crate::corpus::corpus;
 use crate::dev::Dev;
 use crate::flow::check;
 
@@ -176,6 +177,28 @@ fn p01_p03_p04_three_tiers_of_a_compose_file() {
     };
     assert_eq!([reach("web"), reach("app")], [false, true]);
     run("down board --volumes", 0, &["- Namespace board"]);
+}
+
+/// Somebody's compose file, unmodified: WordPress is set up in its own pages, and is as it was after all its Pods have
+/// been replaced. Its image is large, so it runs where `YADO_TEST_APPS=all`.
+#[test]
+fn wordpress_of_a_compose_file_runs_unmodified() {
+    if std::env::var("YADO_TEST_APPS").as_deref() != Ok("all") {
+        return eprintln!("skipped: YADO_TEST_APPS=all runs it");
+    }
+    let Some(file) = corpus("compose/wordpress-mysql/compose.yaml") else { return };
+    let Some(dev) = Dev::new() else { return };
+    check(&dev, "infra --http-port 8081", 0, &["the engine runs"]);
+    check(&dev, &format!("deploy {} -p blog", file.display()), 0, &["http://localhost:80"]);
+    let page = |path: &str| dev.curl(&[&format!("http://localhost/{path}")]);
+    dev.until("the installation", || page("").contains("WordPress &rsaquo; Installation").then_some(()));
+    let form = "weblog_title=Mio&user_name=mio&admin_password=secret-word-1&admin_password2=secret-word-1&pw_weak=on\
+                &admin_email=mio@example.com&Submit=Install";
+    let said = dev.curl(&["-d", form, "http://localhost/wp-admin/install.php?step=2"]);
+    assert!(said.contains("<h1>Success!</h1>"), "{said}");
+    kubectl(&dev, &["delete", "pods", "-n", "blog", "--all"]);
+    dev.until("the same again", || page("wp-login.php").contains("Log In &lsaquo; Mio").then_some(()));
+    check(&dev, "down blog --volumes", 0, &["- Namespace blog"]);
 }
 
 #[test]
