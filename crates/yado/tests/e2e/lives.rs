@@ -90,8 +90,8 @@ const ROWS: &[Row] = &[
         run: &[],
         path: "{.status.phase} {.status.reason}",
         expect: "Failed DeadlineExceeded",
-        // A slow machine may not have started it by then.
-        status: "Error|DeadlineExceeded",
+        // A slow machine may not have started it by then, nor have begun to.
+        status: "Error|DeadlineExceeded|ContainerCreating",
     },
     Row {
         name: "accompanied",
