@@ -5,7 +5,8 @@ const ms = require("ms");
 const made = readFileSync("made.txt", "utf8").trim();
 let semver = "semver";
 try {
-  require.resolve("semver");
+  // Debian's npm has one of its own, which is none of the application's.
+  if (require.resolve("semver").startsWith("/usr/")) semver = "no semver";
 } catch {
   semver = "no semver";
 }
