@@ -87,7 +87,7 @@ pub fn word(compiled: &Compiled) -> &'static str {
     let builds = &compiled.builds;
     match (builds.is_empty(), builds.iter().all(is_interpreted)) {
         (true, _) => "",
-        (_, true) => "An edit is in the containers at once; a process that reads its files once needs a new start. ",
+        (_, true) => "Edits are in the containers at once; what reads files only once needs a new start. ",
         _ => "An edit is built and started by itself. ",
     }
 }
