@@ -67,6 +67,8 @@ fn restart(name: &str) -> Result<Duration> {
             "--filter",
             &filter,
             "--filter",
+            "event=die",
+            "--filter",
             "event=start",
             "--format",
             "{{.Status}}",
@@ -76,7 +78,8 @@ fn restart(name: &str) -> Result<Duration> {
     let lines = BufReader::new(events.stdout.take().context("docker has no output")?).lines();
     let began = Instant::now();
     let killed = Command::new("kill").args(["-9", pid.trim()]).status();
-    let seen = lines.map_while(Result::ok).any(|line| line == "start");
+    // The container's first start may be among them: Docker counts `since` in whole seconds.
+    let seen = lines.map_while(Result::ok).skip_while(|line| line != "die").any(|line| line == "start");
     let took = began.elapsed();
     events.kill()?;
     events.wait()?;
