@@ -524,7 +524,7 @@ fn anchors_and_extensions() {
 }
 
 #[test]
-fn y12_bundles() {
+fn y11_y12_bundles() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("My-stack.dab");
     let text = "{\"Version\": \"0.1\", \"Services\": {\"web\": {\"Image\": \"i@sha256:x\", \"Command\": [\"sh\"], \"Args\": [\"-c\", \"-c\"],\n\t\"Env\": [\"A=1\"], \"Ports\": [{\"Protocol\": \"tcp\", \"Port\": 80}], \"Networks\": [\"n\"], \"User\": \"1\"}}}";

@@ -47,7 +47,7 @@ fn unit(container: &str, word: &str, more: &str) -> String {
 }
 
 #[test]
-fn c07_c10_verbs_of_fleetctl() {
+fn c07_c09_c10_c13_verbs_of_fleetctl() {
     let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
     let file = |name: &str, text: &str| std::fs::write(cluster.data.path().join(name), text).expect("a file");
     file("hello.service", &unit("hello", "one", ""));

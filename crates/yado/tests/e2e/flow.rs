@@ -99,7 +99,7 @@ fn json(text: &str) -> Value {
 }
 
 #[test]
-fn o24_o25_o28_o32_the_flow_from_nothing_to_nothing() {
+fn o24_o25_o28_o29_o32_o33_p14_the_flow_from_nothing_to_nothing() {
     let Some(dev) = Dev::new() else { return };
     let apps = two_apps();
     let dir = apps.path().display().to_string();
@@ -166,7 +166,7 @@ fn o24_o25_o28_o32_the_flow_from_nothing_to_nothing() {
 }
 
 #[test]
-fn o12_o16_o18_sources_are_live_and_a_shell_is_inside() {
+fn o12_o16_o17_o18_sources_are_live_and_a_shell_is_inside() {
     let Some(dev) = Dev::new() else { return };
     let apps = two_apps();
     let shop = apps.path().join("shop");

@@ -85,7 +85,7 @@ spec:
 "#;
 
 #[test]
-fn every_command_of_kubectl_that_users_know() {
+fn k36_k37_k38_k41_every_command_of_kubectl_that_users_know() {
     let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
     let dir = cluster.data.path().display().to_string();
     std::fs::write(cluster.data.path().join("password"), "s3cr3t").expect("a file");
@@ -126,7 +126,7 @@ fn every_command_of_kubectl_that_users_know() {
             ("get pods -l app=none", &["No resources found"]),
             ("get pods --field-selector status.phase=Running -o name", &["pod/web-"]),
             ("get rs", &["DESIRED", "CURRENT", "web-"]),
-            ("get services", &["CLUSTER-IP", "web", "80/TCP"]),
+            ("get services", &["CLUSTER-IP", "EXTERNAL-IP", "PORT(S)", "AGE", "web", "<none>", "80/TCP"]),
             ("get endpoints web", &[":8000"]),
             ("get endpointslices", &["IPv4", "8000"]),
             ("get ingress", &["web.test", "127.0.0.1"]),

@@ -185,9 +185,9 @@ fn container_pid(cluster: &Cluster, pod: &str) -> String {
     found.expect("the container's process")
 }
 
-/// O21, Y10: a Service is found by its name in every form that users know.
+/// O20, O21, Y10: a Service is found by its name in every form that users know.
 #[test]
-fn o21_services_are_found_by_name() {
+fn o20_o21_services_are_found_by_name() {
     let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
     cluster.apply(&echo(1, "one"));
     cluster.ok(&["rollout", "status", "deployment/echo", "--timeout=180s"]);
