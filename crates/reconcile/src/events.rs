@@ -32,6 +32,9 @@ const REFILL: Duration = Duration::from_secs(300);
 const MAX_SIMILAR: usize = 10;
 /// Similar events further apart than this are not combined.
 const SIMILAR_WITHIN: Duration = Duration::from_secs(600);
+/// Events that did not happen again for this long are forgotten: a repetition after it is a new Event. Longer than the
+/// longest delay between restarts of a container (5 minutes), whose Events are the ones worth counting.
+const FORGET_AFTER: Duration = SIMILAR_WITHIN;
 /// Tries to write an Event. It is best effort: a server that is away longer has its state, which matters more.
 const TRIES: u32 = 5;
 /// Delay before the second try; each further one doubles it.
@@ -106,7 +109,11 @@ impl Inner {
             let due = self.aggregator.lock().take();
             match due {
                 Some((key, remembered)) => self.write(key, remembered).await,
-                None => wake.await,
+                None if self.aggregator.lock().is_empty() => wake.await,
+                None => tokio::select! {
+                    () = wake => {}
+                    () = self.clock.sleep(FORGET_AFTER) => self.aggregator.lock().forget_old(self.clock.now()),
+                },
             }
         }
     }
@@ -357,6 +364,22 @@ impl Aggregator {
         !group.texts.contains(message)
     }
 
+    fn is_empty(&self) -> bool {
+        self.remembered.is_empty() && self.buckets.is_empty() && self.similar.is_empty()
+    }
+
+    /// Forgets what did not happen for [`FORGET_AFTER`], and gives its memory back.
+    fn forget_old(&mut self, now: Timestamp) {
+        let recent = |at: Timestamp| now.duration_since(at).unsigned_abs() < FORGET_AFTER;
+        self.remembered.retain(|_, r| r.dirty || recent(r.last));
+        // A full bucket is as good as none.
+        self.buckets.retain(|_, b| b.tokens + refilled(b.at, now) < BURST);
+        self.similar.retain(|_, s| recent(s.last));
+        self.remembered.shrink_to_fit();
+        self.buckets.shrink_to_fit();
+        self.similar.shrink_to_fit();
+    }
+
     /// Forgets the older half when there are too many; false if all of them still wait to be written.
     fn make_room(&mut self) -> bool {
         if self.remembered.len() < MAX_REMEMBERED {
@@ -433,6 +456,27 @@ mod tests {
         assert!(aggregator.remembered.len() <= MAX_REMEMBERED);
         assert!(aggregator.buckets.len() <= MAX_REMEMBERED);
         assert!(aggregator.similar.len() <= MAX_REMEMBERED);
+    }
+
+    #[test]
+    fn what_does_not_happen_again_is_forgotten() {
+        let mut aggregator = Aggregator::default();
+        let at = |second| Timestamp::from_second(second).expect("a second of our era");
+        for (name, second) in [("a", 0), ("b", 500)] {
+            aggregator.observe(&object(name), EventType::Normal, "Test", "m".into(), at(second));
+        }
+        aggregator.forget_old(at(2000));
+        assert_eq!(aggregator.remembered.len(), 2, "what waits to be written stays");
+        while let Some((key, _)) = aggregator.take() {
+            aggregator.written(&key);
+        }
+        aggregator.forget_old(at(700));
+        assert_eq!(
+            aggregator.remembered.keys().map(|k| k.object.name.as_deref()).collect::<Vec<_>>(),
+            [Some("b")]
+        );
+        aggregator.forget_old(at(2000));
+        assert!(aggregator.is_empty());
     }
 
     #[test]
