@@ -1,14 +1,9 @@
-//! What every cluster has from the start, and what it loses with time.
+//! Objects that every cluster has from the start.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::apply::Writer;
 use crate::object::{Object, meta};
-use crate::request::DeleteOptions;
 use crate::resource;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
@@ -16,8 +11,6 @@ use crate::write::Step;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const MANAGER: &str = "yado-apiserver";
-/// How often Events are looked through.
-const EXPIRY_EVERY: Duration = Duration::from_secs(60);
 
 /// Creates the first Namespaces and the `kubernetes` Service where they are missing.
 pub(crate) async fn run(server: &Inner) -> Result<()> {
@@ -91,45 +84,4 @@ async fn put(server: &Inner, group: &str, plural: &str, object: Value) -> Result
         server.replace(resource, None, current, object.clone(), Some(writer))
     });
     replaced.await.map(drop)
-}
-
-/// Deletes Events that were not written for long, so that a cluster's history is bounded.
-pub(crate) async fn expire_events(server: Arc<Inner>) {
-    let Some(events) = resource::find("", "v1", "events") else { return };
-    loop {
-        tokio::select! {
-            () = server.stop.cancelled() => return,
-            () = server.clock.sleep(EXPIRY_EVERY) => {}
-        }
-        let Ok(collection) = server.collection(events) else { return };
-        let oldest = server.clock.now() - server.config.event_ttl;
-        let expired =
-            collection.list("", None, 0, |event| last_written(&event.value).is_some_and(|t| t < oldest));
-        for event in expired.objects {
-            let only_this = DeleteOptions {
-                resource_version: Some(event.revision.to_string()),
-                ..DeleteOptions::default()
-            };
-            let (namespace, name) = (meta(&event.value, "namespace"), meta(&event.value, "name"));
-            match server.delete_object(events, namespace, name, &only_this).await {
-                Ok(_) => {}
-                // It was written or deleted meanwhile.
-                Err(failure) if matches!(failure.code, 404 | 409) => {}
-                Err(failure) => {
-                    tracing::warn!(%failure, namespace, name, "an old Event could not be deleted")
-                }
-            }
-        }
-    }
-}
-
-/// When an Event was last written, as far as it says.
-fn last_written(event: &Value) -> Option<Timestamp> {
-    let times = [
-        &event["lastTimestamp"],
-        &event["series"]["lastObservedTime"],
-        &event["eventTime"],
-        &event["metadata"]["creationTimestamp"],
-    ];
-    times.into_iter().filter_map(Value::as_str).filter_map(|t| t.parse().ok()).max()
 }

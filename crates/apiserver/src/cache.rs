@@ -28,9 +28,12 @@ use crate::resource::{RESOURCES, Resource, Storage};
 /// Changes kept for watchers, in each collection. A watcher that reads none of so many in a row has stalled; a burst of
 /// 8,192 is nearly a second of the fastest writing measured.
 const WINDOW_CHANGES: usize = 8192;
-/// Bytes of JSON in a window. Decoded objects take several times as much, so this keeps a busy collection of large
-/// objects to some tens of MiB.
+/// Bytes of JSON in a window: what a collection of large objects may hold beside the objects that exist. Lines that
+/// were made for watchers take as much again.
 const WINDOW_BYTES: usize = 4 << 20;
+/// Bytes of JSON of the objects whose decoded form is kept because they were written last: the next write of an object
+/// usually follows soon, and reads all of it. Decoded, they take about 4 MiB.
+const RECENT_BYTES: usize = 512 << 10;
 /// How long a request waits for a revision it names. As in Kubernetes.
 pub const REVISION_WAIT: Duration = Duration::from_secs(3);
 
@@ -126,14 +129,45 @@ impl Collection {
     }
 }
 
+/// The objects that were written last, in the order of their writes: only these keep their decoded form.
+#[derive(Default)]
+struct Recent {
+    objects: VecDeque<Arc<Object>>,
+    bytes: usize,
+}
+
+impl Recent {
+    fn push(&mut self, object: Arc<Object>) {
+        self.bytes += object.stored_len();
+        self.objects.push_back(object);
+        while self.bytes > RECENT_BYTES {
+            let Some(oldest) = self.objects.pop_front() else { break };
+            self.bytes -= oldest.stored_len();
+            oldest.forget_value();
+        }
+    }
+}
+
 impl State {
+    /// Drops the changes up to `revision` from the window: who watches from before has to list again.
+    fn forget(&mut self, revision: u64) {
+        let forgotten = self.window.partition_point(|change| change.revision <= revision);
+        for change in self.window.drain(..forgotten) {
+            self.window_bytes -= change.object.stored_len();
+            self.window_start = change.revision;
+        }
+        if self.window.is_empty() {
+            self.window.shrink_to_fit();
+        }
+    }
+
     fn push(&mut self, change: Change) {
-        self.window_bytes += change.object.json.len();
+        self.window_bytes += change.object.stored_len();
         self.window.push_back(Arc::new(change));
         while self.window.len() > WINDOW_CHANGES || self.window_bytes > WINDOW_BYTES && self.window.len() > 1
         {
             let Some(oldest) = self.window.pop_front() else { break };
-            self.window_bytes -= oldest.object.json.len();
+            self.window_bytes -= oldest.object.stored_len();
             self.window_start = oldest.revision;
         }
     }
@@ -156,6 +190,7 @@ pub struct Cache {
     by_prefix: HashMap<String, usize>,
     applied: watch::Sender<u64>,
     pending: Mutex<HashMap<usize, Pending>>,
+    recent: Mutex<Recent>,
     /// Nothing feeds the collections any more.
     ended: CancellationToken,
 }
@@ -189,6 +224,7 @@ impl Cache {
             by_prefix,
             applied: watch::Sender::new(revision),
             pending: Mutex::default(),
+            recent: Mutex::default(),
             ended: CancellationToken::new(),
         }
     }
@@ -219,6 +255,13 @@ impl Cache {
             // The sender is in `self`, so it cannot be gone.
             _ = applied.wait_for(|applied| *applied >= revision) => Ok(()),
             () = self.ended.cancelled() => Err(FeedEnded),
+        }
+    }
+
+    /// Drops the changes up to `revision` from all windows.
+    pub fn forget_changes(&self, revision: u64) {
+        for (_, collection) in self.all() {
+            collection.state.write().forget(revision);
         }
     }
 
@@ -261,7 +304,7 @@ impl Claim<'_> {
                 }
                 // A store that hands out copies: the feed decoded one of them, and this one makes its own.
                 let pending = self.cache.pending.lock().remove(&self.address).ok_or(FeedEnded)?;
-                Ok(Arc::new(Object::new(pending.value, &pending.stored, revision)))
+                Ok(Arc::new(Object::new(pending.value, pending.stored, revision)))
             },
         }
     }
@@ -291,7 +334,8 @@ mod tests {
     use serde_json::json;
 
     fn object(revision: u64, size: usize) -> Arc<Object> {
-        Arc::new(Object::new(json!({"metadata": {"name": "a"}, "data": "x".repeat(size)}), b"", revision))
+        let value = json!({"apiVersion": "v1", "metadata": {"name": "a"}, "data": "x".repeat(size)});
+        Arc::new(Object::unwritten(value, revision))
     }
 
     #[test]
@@ -300,7 +344,7 @@ mod tests {
             let collection = Collection::new(1);
             for revision in 2..count as u64 + 2 {
                 let mut state = collection.state.write();
-                state.push(Change::new(revision, object(revision, size), None, false));
+                state.push(Change::new("a", revision, object(revision, size), None, false));
             }
             assert_eq!(collection.state.read().window_start, start, "{count} changes of {size} bytes");
             assert_eq!(collection.changes(start - 1, 9).err(), Some(start));
@@ -313,9 +357,34 @@ mod tests {
     fn a_revision_is_never_told_in_part() {
         let collection = Collection::new(1);
         for revision in [2, 3, 3, 3, 4] {
-            collection.state.write().push(Change::new(revision, object(revision, 0), None, false));
+            collection.state.write().push(Change::new("a", revision, object(revision, 0), None, false));
         }
         let told: Vec<_> = collection.changes(1, 2).expect("kept").iter().map(|c| c.revision).collect();
         assert_eq!(told, [2, 3, 3, 3]);
+    }
+
+    #[test]
+    fn old_changes_are_forgotten_by_revision() {
+        let collection = Collection::new(1);
+        for revision in [2, 3, 5] {
+            let change = Change::new("a", revision, object(revision, 0), None, false);
+            collection.state.write().push(change);
+        }
+        for (forgotten, start, left) in [(1, 1, 3), (4, 3, 1), (5, 5, 0), (9, 5, 0)] {
+            collection.state.write().forget(forgotten);
+            assert_eq!(collection.changes(start - 1, 9).err(), Some(start));
+            assert_eq!(collection.changes(start, 9).expect("kept").len(), left);
+        }
+        assert_eq!(collection.state.read().window_bytes, 0);
+    }
+
+    #[test]
+    fn only_the_objects_written_last_stay_decoded() {
+        let mut recent = Recent::default();
+        let objects: Vec<_> = (1..=3).map(|revision| object(revision, RECENT_BYTES / 2)).collect();
+        objects.iter().for_each(|object| recent.push(object.clone()));
+        assert!(recent.bytes <= RECENT_BYTES);
+        assert_eq!(recent.objects.len(), 1);
+        assert_eq!(objects[0].value()["metadata"]["resourceVersion"], "1");
     }
 }

@@ -85,7 +85,7 @@ impl ListBody {
     /// `head` ends with `"items":[`.
     pub fn new(head: Bytes, items: Vec<Arc<Object>>) -> Self {
         let commas = items.len().saturating_sub(1);
-        let len = head.len() + items.iter().map(|o| o.json.len()).sum::<usize>() + commas + 2;
+        let len = head.len() + items.iter().map(|o| o.json_len()).sum::<usize>() + commas + 2;
         Self { head, items: items.into(), started: false, ended: false, len }
     }
 
@@ -106,7 +106,7 @@ impl ListBody {
             if std::mem::replace(&mut self.started, true) {
                 part.extend_from_slice(b",");
             }
-            part.extend_from_slice(&object.json);
+            object.write_json(&mut part);
         }
         self.started = true;
         Some(part.freeze())
@@ -279,7 +279,7 @@ mod tests {
     #[tokio::test]
     async fn lists_are_joined_from_bytes_in_parts_of_known_length() {
         for (count, size) in [(0, 0), (1, 10), (3, LIST_PART), (2000, 500)] {
-            let object = Arc::new(Object::new(json!({"data": "x".repeat(size)}), b"", 1));
+            let object = Arc::new(Object::unwritten(json!({"data": "x".repeat(size)}), 1));
             let body = Body::List(ListBody::new(Bytes::from_static(b"{\"items\":["), vec![object; count]));
             let len = body.len();
             let all = body.collect().await.expect("no transport").to_bytes();

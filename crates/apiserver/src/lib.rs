@@ -15,6 +15,7 @@ mod cache;
 mod content;
 mod discovery;
 mod events;
+mod expiry;
 mod node_proxy;
 mod object;
 pub mod openapi;

@@ -56,15 +56,16 @@ impl Inner {
     ) -> Result<Response<Body>> {
         self.fresh().await?;
         let pod = self.find(r.resource, &r.namespace, &r.name)?;
+        let pod = pod.value();
         let subresource = r.subresource.ok_or_else(Failure::method_not_allowed)?;
-        let path = node_path(subresource, &pod.value, query)?;
-        let node = pod.value["spec"]["nodeName"].as_str().unwrap_or_default();
+        let path = node_path(subresource, &pod, query)?;
+        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
         if node.is_empty() {
             return Err(match subresource {
                 // kubectl logs -f asks again until there is something.
                 Subresource::Log => Failure::bad_request(format!(
                     "container \"{}\" in pod \"{}\" is waiting to start: no node has been assigned to it yet",
-                    container(&pod.value, query, "container").unwrap_or_default(),
+                    container(&pod, query, "container").unwrap_or_default(),
                     r.name
                 )),
                 _ => Failure::bad_request(format!("pod {} does not have a host assigned", r.name)),

@@ -1,10 +1,13 @@
 //! Objects as they are kept in memory, and what is read from and written to their metadata.
 
+use std::any::Any;
 use std::borrow::Cow;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
+use parking_lot::RwLock;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use yado_types::selector::{FieldSelector, LabelSelector};
 
@@ -12,41 +15,169 @@ use crate::request::ListOptions;
 use crate::resource::Resource;
 use crate::status::{Failure, Result};
 
-/// One version of an object: decoded for whoever looks into it, and as the bytes that every reader gets.
+/// One version of an object, kept as the bytes that the store holds.
+///
+/// The decoded form takes six to ten times the memory of the bytes, so it is kept only while the object is among the
+/// most recently written ones (see [`Cache`](crate::cache::Cache)); everybody else decodes when they need it. What
+/// selectors look at is extracted once and stays.
 #[derive(Debug)]
 pub struct Object {
-    /// With `metadata.resourceVersion`.
-    pub value: Value,
-    /// `value` as JSON; shared by every answer and event that shows this version.
-    pub json: Bytes,
-    /// The store's revision that wrote it.
+    /// JSON without `metadata.resourceVersion`; shared with the store.
+    stored: Bytes,
+    /// Where in `stored` the resourceVersion belongs.
+    splice: Splice,
+    /// The store's revision that wrote it; 0 for an object that was not written (a dry run of a create).
     pub revision: u64,
+    decoded: RwLock<Option<Arc<Value>>>,
+    facts: OnceLock<Facts>,
+    derived: OnceLock<Box<dyn Any + Send + Sync>>,
+}
+
+/// The place of the resourceVersion in an object's bytes.
+#[derive(Clone, Copy, Debug)]
+struct Splice {
+    at: u32,
+    /// Whether another field of the metadata follows.
+    comma: bool,
+}
+
+impl Splice {
+    fn of(stored: &[u8]) -> Option<Self> {
+        const BEFORE: &[u8] = b"\"metadata\":{";
+        // Nothing but apiVersion and kind comes before, and their values hold no quote.
+        if !stored.starts_with(b"{\"apiVersion\":\"") {
+            return None;
+        }
+        let head = &stored[..stored.len().min(256)];
+        let at = head.windows(BEFORE.len()).position(|w| w == BEFORE)? + BEFORE.len();
+        let comma = stored.get(at).is_some_and(|b| *b != b'}');
+        Some(Self { at: u32::try_from(at).ok()?, comma })
+    }
+}
+
+/// What selectors look at.
+#[derive(Debug)]
+struct Facts {
+    labels: Box<[(Box<str>, Box<str>)]>,
+    /// Texts of the kind's selectable [`fields`], in their order.
+    fields: Box<[Box<str>]>,
 }
 
 impl Object {
-    /// Reads an object as it lies in the store, which has no resourceVersion in it.
-    pub fn decode(stored: &[u8], revision: u64) -> Result<Self, serde_json::Error> {
-        Ok(Self::new(serde_json::from_slice(stored)?, stored, revision))
+    /// An object as it lies in the store, which has no resourceVersion in it.
+    ///
+    /// # Errors
+    /// Where the bytes are not JSON.
+    pub fn decode(stored: Bytes, revision: u64) -> Result<Self, serde_json::Error> {
+        match Splice::of(&stored) {
+            Some(splice) => {
+                serde_json::from_slice::<IgnoredAny>(&stored)?;
+                Ok(Self::assemble(stored, splice, revision, None))
+            }
+            None => Ok(Self::unwritten(serde_json::from_slice(&stored)?, revision)),
+        }
     }
 
     /// The same where the decoded form is at hand.
-    pub fn new(mut value: Value, stored: &[u8], revision: u64) -> Self {
+    pub fn new(mut value: Value, stored: Bytes, revision: u64) -> Self {
+        let Some(splice) = Splice::of(&stored) else { return Self::unwritten(value, revision) };
         set_meta(&mut value, "resourceVersion", revision.to_string().into());
-        let json = splice_revision(stored, revision).unwrap_or_else(|| encode(&value));
-        Self { value, json, revision }
+        Self::assemble(stored, splice, revision, Some(value))
+    }
+
+    /// An object that is not in the store: the outcome of a dry run.
+    pub fn unwritten(mut value: Value, revision: u64) -> Self {
+        if !value["metadata"].is_object() {
+            set_meta(&mut value, "name", Value::Null);
+            remove_meta(&mut value, "name");
+        }
+        let mut stored = encode_for_store(&mut value);
+        let splice = Splice::of(&stored).unwrap_or_else(|| {
+            // Every object that is served has apiVersion and metadata; this is for what a foreign tool wrote.
+            value["apiVersion"] = value.get("apiVersion").cloned().unwrap_or_else(|| "".into());
+            stored = encode_for_store(&mut value);
+            Splice::of(&stored).unwrap_or(Splice { at: 1, comma: true })
+        });
+        Self::assemble(stored, splice, revision, None)
+    }
+
+    fn assemble(stored: Bytes, splice: Splice, revision: u64, decoded: Option<Value>) -> Self {
+        let decoded = RwLock::new(decoded.map(Arc::new));
+        Self { stored, splice, revision, decoded, facts: OnceLock::new(), derived: OnceLock::new() }
     }
 
     /// The object as it was, under the revision at which it went.
     pub fn at_revision(&self, revision: u64) -> Self {
-        let mut value = self.value.clone();
-        set_meta(&mut value, "resourceVersion", revision.to_string().into());
-        let json = encode(&value);
-        Self { value, json, revision }
+        Self::assemble(self.stored.clone(), self.splice, revision, None)
     }
 
-    /// Its metadata.
-    pub fn meta(&self) -> &Value {
-        &self.value["metadata"]
+    /// The decoded object, with `metadata.resourceVersion` where it has been written.
+    pub fn value(&self) -> Arc<Value> {
+        if let Some(decoded) = &*self.decoded.read() {
+            return decoded.clone();
+        }
+        // It was JSON when the object was made.
+        let mut value: Value = serde_json::from_slice(&self.stored).unwrap_or_default();
+        if self.revision != 0 {
+            set_meta(&mut value, "resourceVersion", self.revision.to_string().into());
+        }
+        Arc::new(value)
+    }
+
+    /// Gives up the decoded form.
+    pub fn forget_value(&self) {
+        *self.decoded.write() = None;
+    }
+
+    /// The object as JSON, as every client gets it.
+    pub fn json(&self) -> Bytes {
+        let mut json = BytesMut::with_capacity(self.json_len());
+        self.write_json(&mut json);
+        json.freeze()
+    }
+
+    /// Appends the object as JSON.
+    pub fn write_json(&self, out: &mut BytesMut) {
+        let (before, after) = self.stored.split_at(self.splice.at as usize);
+        out.put_slice(before);
+        if self.revision != 0 {
+            out.put_slice(b"\"resourceVersion\":\"");
+            out.put_slice(self.revision.to_string().as_bytes());
+            out.put_slice(if self.splice.comma { b"\"," } else { b"\"" });
+        }
+        out.put_slice(after);
+    }
+
+    /// The length of [`Object::json`] in bytes.
+    pub fn json_len(&self) -> usize {
+        let added = match self.revision.checked_ilog10() {
+            // `"resourceVersion":"` and the closing quote.
+            Some(log) => 20 + log as usize + 1 + usize::from(self.splice.comma),
+            None => 0,
+        };
+        self.stored.len() + added
+    }
+
+    /// Bytes of the object in the store.
+    pub fn stored_len(&self) -> usize {
+        self.stored.len()
+    }
+
+    /// A value that is computed from this version once and kept with it. An object has room for one such value:
+    /// its kind's own. A second type is computed anew each time.
+    pub fn derive<T: Clone + Send + Sync + 'static>(&self, compute: impl Fn(&Value) -> T) -> T {
+        let kept = self.derived.get_or_init(|| Box::new(compute(&self.value())));
+        kept.downcast_ref::<T>().cloned().unwrap_or_else(|| compute(&self.value()))
+    }
+
+    fn facts(&self, resource: &Resource) -> &Facts {
+        self.facts.get_or_init(|| {
+            let value = self.value();
+            let labels = value["metadata"]["labels"].as_object().into_iter().flatten();
+            let labels = labels.filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into())));
+            let fields = fields(resource).iter().map(|path| Box::from(&*field(resource, &value, path)));
+            Facts { labels: labels.collect(), fields: fields.collect() }
+        })
     }
 }
 
@@ -73,22 +204,6 @@ pub fn encode_for_store(value: &mut Value) -> Bytes {
         }
     }
     encode(value)
-}
-
-fn splice_revision(stored: &[u8], revision: u64) -> Option<Bytes> {
-    const BEFORE: &[u8] = b"\"metadata\":{";
-    // Nothing but apiVersion and kind comes before, and their values hold no quote.
-    if !stored.starts_with(b"{\"apiVersion\":\"") {
-        return None;
-    }
-    let head = &stored[..stored.len().min(256)];
-    let at = head.windows(BEFORE.len()).position(|w| w == BEFORE)? + BEFORE.len();
-    let comma = stored.get(at).is_some_and(|b| *b != b'}');
-    let mut json = BytesMut::with_capacity(stored.len() + 48);
-    json.put_slice(&stored[..at]);
-    json.put_slice(format!("\"resourceVersion\":\"{revision}\"{}", if comma { "," } else { "" }).as_bytes());
-    json.put_slice(&stored[at..]);
-    Some(json.freeze())
 }
 
 /// Sets a field of the metadata, making the metadata where there is none.
@@ -164,10 +279,18 @@ impl Selection {
     }
 
     /// Whether an object is meant.
-    pub fn matches(&self, value: &Value) -> bool {
-        let labels = &value["metadata"]["labels"];
-        (self.labels.is_empty() || self.labels.matches_with(|key| labels[key].as_str()))
-            && (self.fields.is_empty() || self.fields.matches_with(|path| field(self.resource, value, path)))
+    pub fn matches(&self, object: &Object) -> bool {
+        if self.is_everything() {
+            return true;
+        }
+        let facts = object.facts(self.resource);
+        let label = |key: &str| facts.labels.iter().find(|(k, _)| **k == *key).map(|(_, v)| &**v);
+        let field = |path: &str| {
+            let at = fields(self.resource).iter().position(|known| *known == path);
+            Cow::Borrowed(at.map_or("", |at| &*facts.fields[at]))
+        };
+        (self.labels.is_empty() || self.labels.matches_with(label))
+            && (self.fields.is_empty() || self.fields.matches_with(field))
     }
 }
 
@@ -236,12 +359,14 @@ fn field<'a>(resource: &Resource, value: &'a Value, path: &str) -> Cow<'a, str> 
 /// One change of one object, as every watcher of its collection sees it.
 #[derive(Debug)]
 pub struct Change {
+    /// The object's place in its collection: `NAMESPACE/NAME`, or `NAME` where there are no Namespaces.
+    place: Box<str>,
     /// The revision that made it.
     pub revision: u64,
     /// The object after it; the object as it was, under the new revision, where it went.
-    pub object: std::sync::Arc<Object>,
+    pub object: Arc<Object>,
     /// The object before it.
-    pub previous: Option<std::sync::Arc<Object>>,
+    pub previous: Option<Arc<Object>>,
     /// It went.
     pub deleted: bool,
     frames: [OnceLock<Bytes>; 3],
@@ -272,12 +397,18 @@ impl EventType {
 impl Change {
     /// A change.
     pub fn new(
+        place: &str,
         revision: u64,
-        object: std::sync::Arc<Object>,
-        previous: Option<std::sync::Arc<Object>>,
+        object: Arc<Object>,
+        previous: Option<Arc<Object>>,
         deleted: bool,
     ) -> Self {
-        Self { revision, object, previous, deleted, frames: Default::default() }
+        Self { place: place.into(), revision, object, previous, deleted, frames: Default::default() }
+    }
+
+    /// The Namespace of the object; empty where its kind has none.
+    pub fn namespace(&self) -> &str {
+        self.place.split_once('/').map_or("", |(namespace, _)| namespace)
     }
 
     /// What a watcher with this selection is told, if anything.
@@ -289,8 +420,8 @@ impl Change {
                 (Some(_), _) => EventType::Modified,
             });
         }
-        let before = self.previous.as_ref().is_some_and(|p| selection.matches(&p.value));
-        let after = !self.deleted && selection.matches(&self.object.value);
+        let before = self.previous.as_ref().is_some_and(|p| selection.matches(p));
+        let after = !self.deleted && selection.matches(&self.object);
         match (before, after) {
             (false, false) => None,
             (false, true) => Some(EventType::Added),
@@ -300,24 +431,18 @@ impl Change {
     }
 
     /// The object that an event of this type shows: one that left the selection is shown as it was before.
-    pub fn shown(&self, event: EventType) -> Cow<'_, Object> {
+    pub fn shown(&self, event: EventType) -> Arc<Object> {
         match (&self.previous, event) {
             (Some(previous), EventType::Deleted) if !self.deleted => {
-                Cow::Owned(previous.at_revision(self.revision))
+                Arc::new(previous.at_revision(self.revision))
             }
-            _ => Cow::Borrowed(&*self.object),
+            _ => self.object.clone(),
         }
     }
 
     /// The event as a line of a watch; made once and shared by all watchers.
     pub fn frame(&self, event: EventType) -> Bytes {
-        self.frames[event as usize].get_or_init(|| frame(event.name(), &self.shown(event).json)).clone()
-    }
-}
-
-impl Clone for Object {
-    fn clone(&self) -> Self {
-        Self { value: self.value.clone(), json: self.json.clone(), revision: self.revision }
+        self.frames[event as usize].get_or_init(|| frame(event.name(), &self.shown(event).json())).clone()
     }
 }
 
@@ -342,12 +467,62 @@ mod tests {
             json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "a", "resourceVersion": "3"}, "data": {}}),
             json!({"apiVersion": "v1", "data": {"x": "\"metadata\":{"}, "metadata": {}, "kind": "ConfigMap"}),
             json!({"data": {"metadata": {"x": 1}}, "metadata": {"name": "é"}}),
+            json!({"apiVersion": "v1", "kind": "ConfigMap"}),
         ];
         for mut value in rows {
             let stored = encode_for_store(&mut value);
-            let object = Object::decode(&stored, 7).expect("JSON");
-            assert_eq!(serde_json::from_slice::<Value>(&object.json).expect("JSON"), object.value);
-            assert_eq!(meta(&object.value, "resourceVersion"), "7");
+            for revision in [7, 10, 99_999] {
+                let read = Object::decode(stored.clone(), revision).expect("JSON");
+                let written = Object::new(value.clone(), stored.clone(), revision);
+                for object in [&read, &written, &read.at_revision(revision)] {
+                    let json = object.json();
+                    assert_eq!(json.len(), object.json_len(), "{value}");
+                    assert_eq!(serde_json::from_slice::<Value>(&json).expect("JSON"), *object.value());
+                    assert_eq!(meta(&object.value(), "resourceVersion"), revision.to_string());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_not_written_has_no_resource_version() {
+        let object =
+            Object::unwritten(json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}), 0);
+        assert_eq!(object.json(), r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"}}"#);
+        assert_eq!(object.json_len(), object.json().len());
+        assert_eq!(object.value()["metadata"], json!({"name": "a"}));
+    }
+
+    #[test]
+    fn a_selection_means_the_same_of_a_decoded_and_of_a_forgotten_object() {
+        let pods = crate::resource::find("", "v1", "pods").expect("served");
+        let mut value = json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "n", "labels": {"app": "web"}},
+            "spec": {"nodeName": "node-1", "hostNetwork": true}, "status": {"phase": "Running"},
+        });
+        let stored = encode_for_store(&mut value);
+        for (labels, fields, expect) in [
+            ("", "", true),
+            ("app=web", "", true),
+            ("app!=web", "", false),
+            ("!other", "", true),
+            ("", "spec.nodeName=node-1", true),
+            ("", "spec.nodeName=", false),
+            ("app=web", "status.phase!=Running", false),
+            ("", "spec.hostNetwork=true,metadata.namespace=n", true),
+        ] {
+            let options = ListOptions {
+                labels: LabelSelector::parse(labels).expect(labels),
+                fields: FieldSelector::parse(fields).expect(fields),
+                ..ListOptions::default()
+            };
+            let selection = Selection::new(pods, &options).expect("offered");
+            let object = Object::new(value.clone(), stored.clone(), 3);
+            assert_eq!(selection.matches(&object), expect, "{labels} {fields}");
+            object.forget_value();
+            assert_eq!(selection.matches(&object), expect, "{labels} {fields}");
+            let read = Object::decode(stored.clone(), 3).expect("JSON");
+            assert_eq!(selection.matches(&read), expect, "{labels} {fields}");
         }
     }
 }

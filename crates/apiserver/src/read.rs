@@ -12,7 +12,7 @@ use yado_store::{Range, key_after, prefix_end};
 
 use crate::cache::{Collection, REVISION_WAIT, Snapshot, place};
 use crate::content::{self, Body, ListBody};
-use crate::object::{Object, Selection, encode, metadata_only};
+use crate::object::{Object, Selection, encode, meta, metadata_only};
 use crate::request::{ApiRequest, Form, ListOptions, VersionMatch};
 use crate::resource::{Resource, Storage, Subresource};
 use crate::server::Inner;
@@ -66,7 +66,7 @@ impl Inner {
         self.reach(revision.unwrap_or(0)).await?;
         let object = self.find(r.resource, &r.namespace, &r.name)?;
         if r.subresource == Some(Subresource::Scale) {
-            return Ok(content::value(200, &scale::of(&object.value)));
+            return Ok(content::value(200, &scale::of(&object.value())));
         }
         Ok(self.answer(r, 200, &object))
     }
@@ -85,12 +85,13 @@ impl Inner {
         with_columns: bool,
     ) -> Bytes {
         match form {
-            Form::Object if resource.storage == Storage::Stored => object.json.clone(),
-            Form::Object => encode(&shown(resource, &object.value)),
-            Form::Metadata => encode(&metadata_only(&object.value)),
+            Form::Object if resource.storage == Storage::Stored => object.json(),
+            Form::Object => encode(&shown(resource, &object.value())),
+            Form::Metadata => encode(&metadata_only(&object.value())),
             Form::Table(include) => {
-                let value = shown(resource, &object.value);
-                let metadata = json!({"resourceVersion": object.value["metadata"]["resourceVersion"]});
+                let value = object.value();
+                let metadata = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
+                let value = shown(resource, &value);
                 let now = self.clock.now();
                 encode(&table::table(resource.schema, [&*value], metadata, include, now, with_columns))
             }
@@ -130,12 +131,10 @@ impl Inner {
             // The most frequent selection of all: one object by its name.
             Some(name) if !r.namespace.is_empty() || !r.resource.namespaced => {
                 let object = collection.get(&place(r.resource, &r.namespace, name));
-                let objects = object.into_iter().filter(|o| selection.matches(&o.value)).collect();
+                let objects = object.into_iter().filter(|o| selection.matches(o)).collect();
                 Snapshot { objects, revision: applied, more: false, remaining: 0 }
             }
-            _ => collection.list(&r.namespace, None, options.limit, |o| {
-                selection.is_everything() || selection.matches(&o.value)
-            }),
+            _ => collection.list(&r.namespace, None, options.limit, |o| selection.matches(o)),
         };
         snapshot.revision = snapshot.revision.max(applied);
         Ok(Found::new(r.resource, snapshot, selection.is_everything()))
@@ -168,9 +167,9 @@ impl Inner {
                 let place = &kv.key[prefix.len()..];
                 let object = match collection.get(place).filter(|o| o.revision == kv.mod_revision) {
                     Some(object) => object,
-                    None => Arc::new(Object::decode(&kv.value, kv.mod_revision).map_err(Failure::internal)?),
+                    None => Arc::new(Object::decode(kv.value, kv.mod_revision).map_err(Failure::internal)?),
                 };
-                if selection.matches(&object.value) {
+                if selection.matches(&object) {
                     objects.push(object);
                 }
             }
@@ -197,7 +196,8 @@ impl Inner {
                 content::json(200, Body::List(ListBody::new(head.into(), found.objects)))
             }
             Form::Object => {
-                let items: Vec<_> = found.objects.iter().map(|o| shown(r.resource, &o.value)).collect();
+                let items = found.objects.iter().map(|o| shown(r.resource, &o.value()).into_owned());
+                let items: Vec<_> = items.collect();
                 let list = json!({
                     "kind": format!("{kind}List"), "apiVersion": r.resource.api_version(),
                     "metadata": found.metadata, "items": items,
@@ -205,7 +205,7 @@ impl Inner {
                 content::value(200, &list)
             }
             Form::Metadata => {
-                let items: Vec<_> = found.objects.iter().map(|o| metadata_only(&o.value)).collect();
+                let items: Vec<_> = found.objects.iter().map(|o| metadata_only(&o.value())).collect();
                 let list = json!({
                     "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                     "metadata": found.metadata, "items": items,
@@ -213,7 +213,8 @@ impl Inner {
                 content::value(200, &list)
             }
             Form::Table(include) => {
-                let shown: Vec<_> = found.objects.iter().map(|o| shown(r.resource, &o.value)).collect();
+                let values: Vec<_> = found.objects.iter().map(|o| o.value()).collect();
+                let shown: Vec<_> = values.iter().map(|v| shown(r.resource, v)).collect();
                 let rows = shown.iter().map(|v| &**v);
                 let now = self.clock.now();
                 content::value(
@@ -249,8 +250,8 @@ impl Found {
     fn new(resource: &Resource, snapshot: Snapshot, countable: bool) -> Self {
         let mut metadata = json!({"resourceVersion": snapshot.revision.to_string()});
         if let Some(last) = snapshot.objects.last().filter(|_| snapshot.more) {
-            let (namespace, name) = (last.meta()["namespace"].as_str(), last.meta()["name"].as_str());
-            let after = place(resource, namespace.unwrap_or_default(), name.unwrap_or_default());
+            let last = last.value();
+            let after = place(resource, meta(&last, "namespace"), meta(&last, "name"));
             metadata["continue"] = Token { revision: snapshot.revision, after }.write().into();
             if countable && snapshot.remaining > 0 {
                 metadata["remainingItemCount"] = snapshot.remaining.into();

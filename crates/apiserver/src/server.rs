@@ -28,7 +28,7 @@ use crate::node_proxy::NodeDialer;
 use crate::request::{ApiRequest, Request, Verb};
 use crate::serve::{EndWatches, GRACE};
 use crate::status::{Failure, Result};
-use crate::{bootstrap, discovery};
+use crate::{bootstrap, discovery, expiry};
 
 /// Requests with bodies that are worked on at once; more wait. At their largest they take 768 MiB, as they usually are
 /// less than one.
@@ -113,7 +113,8 @@ impl ApiServer {
             feed: Mutex::new(Some(feed)),
         });
         bootstrap::run(&inner).await?;
-        inner.tasks.spawn(bootstrap::expire_events(inner.clone()));
+        inner.tasks.spawn(expiry::expire_events(inner.clone()));
+        inner.tasks.spawn(expiry::forget_history(inner.clone()));
         Ok(Self { inner })
     }
 

@@ -97,7 +97,7 @@ impl Watcher {
     fn tell_all(&mut self, then_say_so: bool) {
         let applied = self.inner.cache.applied();
         let Ok(collection) = self.inner.collection(self.resource) else { return };
-        let snapshot = collection.list(&self.namespace, None, 0, |o| self.selection.matches(&o.value));
+        let snapshot = collection.list(&self.namespace, None, 0, |o| self.selection.matches(o));
         self.told = snapshot.revision.max(applied);
         for object in snapshot.objects {
             let bytes = self.event_of(EventType::Added, &object);
@@ -161,7 +161,7 @@ impl Watcher {
     }
 
     fn tell(&mut self, change: &Change) {
-        if !self.namespace.is_empty() && change.object.meta()["namespace"].as_str() != Some(&self.namespace) {
+        if !self.namespace.is_empty() && change.namespace() != self.namespace {
             return;
         }
         let Some(event) = change.event(&self.selection) else { return };

@@ -146,7 +146,7 @@ impl Inner {
             };
             if dry_run {
                 return Ok(match next {
-                    Some(value) => Outcome::Written(Arc::new(Object::new(value, b"", current.revision))),
+                    Some(value) => Outcome::Written(Arc::new(Object::unwritten(value, current.revision))),
                     None => Outcome::Deleted(current),
                 });
             }
@@ -175,7 +175,7 @@ impl Inner {
         let mut compares = vec![Compare::ModRevision { key: key.clone(), equals: expected }];
         compares.extend(more);
         if resource.kind == "Service" {
-            let before = current.as_ref().map(|c| holdings(&c.value)).unwrap_or_default();
+            let before = current.as_ref().map(|c| c.derive(holdings)).unwrap_or_default();
             let after = next.as_ref().map(holdings).unwrap_or_default();
             for held in after.difference(&before) {
                 compares.push(Compare::ModRevision { key: held.clone(), equals: 0 });

@@ -45,7 +45,8 @@ fn account(server: &Inner, pods: &'static Resource, pod: &mut Value) -> Result<(
     let spec = &mut pod["spec"];
     spec["serviceAccountName"] = name.as_str().into();
     spec["serviceAccount"] = name.into();
-    let secrets = &account.value["imagePullSecrets"];
+    let account = account.value();
+    let secrets = &account["imagePullSecrets"];
     if spec["imagePullSecrets"].as_array().is_none_or(Vec::is_empty) && secrets.is_array() {
         spec["imagePullSecrets"] = secrets.clone();
     }

@@ -138,7 +138,7 @@ pub(super) fn allocate(
     }
     let mut held = Held { mine: old.map(holdings).unwrap_or_default(), taken: BTreeSet::new() };
     for other in server.collection(resource)?.list("", None, 0, |_| true).objects {
-        held.taken.extend(holdings(&other.value));
+        held.taken.extend(other.derive(holdings));
     }
     let name = meta(service, "name").to_owned();
     let refuse = |Refused { field, message }: Refused| {

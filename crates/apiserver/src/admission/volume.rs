@@ -39,11 +39,11 @@ fn hold(object: &mut Value, finalizer: &str) {
 
 /// Of several default classes the newest counts.
 fn default_class(server: &Inner) -> Result<Option<String>> {
-    let classes = server
-        .collection(classes()?)?
-        .list("", None, 0, |class: &Object| class.meta()["annotations"][DEFAULT_STORAGE_CLASS] == "true");
+    let classes = server.collection(classes()?)?.list("", None, 0, |class: &Object| {
+        class.value()["metadata"]["annotations"][DEFAULT_STORAGE_CLASS] == "true"
+    });
     let age = |class: &Value| (meta(class, "creationTimestamp").to_owned(), meta(class, "name").to_owned());
-    let mut found: Vec<_> = classes.objects.iter().map(|class| age(&class.value)).collect();
+    let mut found: Vec<_> = classes.objects.iter().map(|class| age(&class.value())).collect();
     found.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     Ok(found.into_iter().next().map(|(_, name)| name))
 }
@@ -62,7 +62,7 @@ pub(super) fn check_growth(server: &Inner, claims: &Resource, new: &Value, old: 
     }
     let class = new["spec"]["storageClassName"].as_str().unwrap_or_default();
     let grows =
-        server.find(classes()?, "", class).is_ok_and(|class| class.value["allowVolumeExpansion"] == true);
+        server.find(classes()?, "", class).is_ok_and(|class| class.value()["allowVolumeExpansion"] == true);
     if grows {
         return Ok(());
     }

@@ -120,7 +120,7 @@ async fn load(cache: &Cache, store: &dyn Store) -> yado_store::Result<u64> {
 }
 
 fn decode(kv: &KeyValue) -> Option<Object> {
-    Object::decode(&kv.value, kv.mod_revision)
+    Object::decode(kv.value.clone(), kv.mod_revision)
         .inspect_err(|error| tracing::error!(key = %kv.key, %error, "an object in the store is not JSON and is left out"))
         .ok()
 }
@@ -171,11 +171,13 @@ impl Cache {
         let pending = self.pending.lock().remove(&address);
         let (object, waiting) = match pending {
             Some(pending) => {
-                (Object::new(pending.value, &pending.stored, kv.mod_revision), Some(pending.done))
+                let object = Arc::new(Object::new(pending.value, pending.stored, kv.mod_revision));
+                self.recent.lock().push(object.clone());
+                (object, Some(pending.done))
             }
-            None => (decode(kv)?, None),
+            None => (Arc::new(decode(kv)?), None),
         };
-        Some(Made { object: Some(Arc::new(object)), waiting })
+        Some(Made { object: Some(object), waiting })
     }
 
     /// Tells readers and writers how far the collections are.
@@ -193,12 +195,12 @@ impl State {
         match object {
             Some(object) => {
                 let previous = self.objects.insert(place.into(), object.clone());
-                self.push(Change::new(revision, object, previous, false));
+                self.push(Change::new(place, revision, object, previous, false));
             }
             None => {
                 if let Some(previous) = self.objects.remove(place) {
                     let last = Arc::new(previous.at_revision(revision));
-                    self.push(Change::new(revision, last, Some(previous), true));
+                    self.push(Change::new(place, revision, last, Some(previous), true));
                 }
             }
         }

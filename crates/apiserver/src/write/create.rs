@@ -72,10 +72,7 @@ impl Inner {
                 if self.find(resource, namespace, &name).is_ok() {
                     return Err(Failure::already_exists(resource, &name));
                 }
-                let mut object = Object::new(next, b"", 0);
-                object::remove_meta(&mut object.value, "resourceVersion");
-                object.json = object::encode(&object.value);
-                return Ok(Arc::new(object));
+                return Ok(Arc::new(Object::unwritten(next, 0)));
             }
             attempt.next = Some(next);
             match self.commit(attempt).await? {
@@ -152,7 +149,7 @@ impl Inner {
         }
         let namespaces = resource::find("", "v1", "namespaces").ok_or_else(Failure::no_such_resource)?;
         let object = self.find(namespaces, "", namespace)?;
-        if object::is_terminating(&object.value) {
+        if object::is_terminating(&object.value()) {
             let why = format!(
                 "unable to create new content in namespace {namespace} because it is being terminated"
             );

@@ -33,8 +33,7 @@ impl Inner {
         let outcome = self.delete_object(r.resource, &r.namespace, &r.name, &options).await?;
         let object = outcome.object();
         if matches!(outcome, Outcome::Deleted(_)) && r.resource.kind != "Pod" {
-            let uid = meta(&object.value, "uid");
-            return Ok(content::value(200, &gone(r.resource, &r.name, uid)));
+            return Ok(content::value(200, &gone(r.resource, &r.name, meta(&object.value(), "uid"))));
         }
         let waits =
             !matches!(outcome, Outcome::Deleted(_)) && options.propagation == Some(Propagation::Foreground);
@@ -68,7 +67,8 @@ impl Inner {
         let found = self.select(r, which).await?;
         let mut deleted = Vec::with_capacity(found.objects.len());
         for object in &found.objects {
-            let (namespace, name) = (meta(&object.value, "namespace"), meta(&object.value, "name"));
+            let value = object.value();
+            let (namespace, name) = (meta(&value, "namespace"), meta(&value, "name"));
             match self.delete_object(r.resource, namespace, name, &options).await {
                 Ok(outcome) => deleted.push(outcome.object().clone()),
                 // Somebody else was faster.
@@ -103,14 +103,15 @@ pub(super) fn decide(
     options: &DeleteOptions,
     now: Timestamp,
 ) -> Result<Step> {
-    let name = meta(&current.value, "name");
+    let current = current.value();
+    let name = meta(&current, "name");
     if resource.kind == "Namespace" && PERMANENT.contains(&name) {
         return Err(Failure::forbidden(resource, name, "this namespace may not be deleted"));
     }
     for (word, field, wanted) in
         [("UID", "uid", &options.uid), ("ResourceVersion", "resourceVersion", &options.resource_version)]
     {
-        let found = meta(&current.value, field);
+        let found = meta(&current, field);
         if let Some(wanted) = wanted.as_ref().filter(|w| *w != found) {
             let why = format!(
                 "Precondition failed: {word} in precondition: {wanted}, {word} in object meta: {found}"
@@ -118,15 +119,15 @@ pub(super) fn decide(
             return Err(Failure::conflict(resource, name, &why));
         }
     }
-    let mut next = current.value.clone();
+    let mut next = Value::clone(&current);
     hold_for_dependants(&mut next, options.propagation.or_else(|| own_propagation(resource)));
-    let grace = grace(resource, &current.value, options);
-    let was_terminating = is_terminating(&current.value);
-    if !was_terminating || grace < current_grace(&current.value) {
+    let grace = grace(resource, &current, options);
+    let was_terminating = is_terminating(&current);
+    if !was_terminating || grace < current_grace(&current) {
         let at = now + jiff::SignedDuration::from_secs(grace.min(i64::from(u32::MAX) as u64) as i64);
         // A deletion is only ever brought forward.
         let at = time(at);
-        let known = meta(&current.value, "deletionTimestamp");
+        let known = meta(&current, "deletionTimestamp");
         if !was_terminating || at.as_str() < known {
             set_meta(&mut next, "deletionTimestamp", at.into());
         }
@@ -144,7 +145,7 @@ pub(super) fn decide(
     if may_go(resource, &next) {
         return Ok(Step::Delete);
     }
-    Ok(if next == current.value { Step::Keep } else { Step::Put(next) })
+    Ok(if next == *current { Step::Keep } else { Step::Put(next) })
 }
 
 /// What happens to dependants where the request does not say: these two are older than the garbage collector, and
@@ -193,7 +194,7 @@ mod tests {
     fn check(plural: &str, mut object: Value, options: DeleteOptions, expect: &str) {
         let resource = find("", "v1", plural).expect("served");
         object["metadata"]["name"] = "x".into();
-        let object = Object::new(object, b"", 5);
+        let object = Object::unwritten(object, 5);
         let now: Timestamp = "2026-01-01T00:00:10Z".parse().expect("a time");
         let shown = match decide(resource, &object, &options, now) {
             Ok(Step::Delete) => "delete".to_owned(),
@@ -206,7 +207,7 @@ mod tests {
             ),
             Err(failure) => failure.to_string(),
         };
-        assert_eq!(shown, expect, "{plural} {}", object.value);
+        assert_eq!(shown, expect, "{plural} {}", object.value());
     }
 
     #[test]

@@ -39,7 +39,7 @@ impl Inner {
         let mut warnings = Vec::new();
         let outcome = self
             .modify(r.resource, (&r.namespace, &r.name), options.dry_run, |current| {
-                let mut new = shown(r.resource, &current.value).into_owned();
+                let mut new = shown(r.resource, &current.value()).into_owned();
                 patch_value(r.resource.schema, kind, &mut new, &parsed.value, &r.name)?;
                 let patched = Parsed { value: new, duplicates: parsed.duplicates.clone() };
                 let (new, told) = self.decode(r.resource, patched, options)?;
@@ -71,7 +71,7 @@ impl Inner {
                 Ok(scale)
             })
             .await?;
-        Ok(content::value(200, &scale::of(&outcome.object().value)))
+        Ok(content::value(200, &scale::of(&outcome.object().value())))
     }
 
     async fn apply(&self, r: &ApiRequest, options: &WriteOptions, parsed: Parsed) -> Result<Response<Body>> {
@@ -123,7 +123,8 @@ impl Inner {
             (&r.namespace, &r.name),
             options.dry_run,
             |current: &Object| -> Result<Step> {
-                let live = shown(r.resource, &current.value);
+                let live = current.value();
+                let live = shown(r.resource, &live);
                 let writer = self.writer(options, r.subresource);
                 let new = apply::apply(r.resource.schema, Some(&live), config, writer, options.force)
                     .map_err(|e| refused(&e))?;

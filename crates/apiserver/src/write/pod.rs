@@ -64,7 +64,8 @@ fn success(code: u16) -> Value {
 
 /// What a binding makes of a Pod.
 fn bound(pods: &Resource, pod: &Object, binding: &Value, now: &str) -> Result<Step> {
-    let name = meta(&pod.value, "name");
+    let pod = pod.value();
+    let name = meta(&pod, "name");
     let refuse = |why: String| {
         let mut failure = Failure::conflict(pods, name, &why);
         failure.message = format!("Operation cannot be fulfilled on pods/binding \"{name}\": {why}");
@@ -81,19 +82,19 @@ fn bound(pods: &Resource, pod: &Object, binding: &Value, now: &str) -> Result<St
         let cause = ("target.name".to_owned(), "FieldValueRequired".to_owned(), "Required value".to_owned());
         return Err(Failure::invalid("", "Binding", name, [cause]));
     };
-    let (uid, wanted) = (meta(&pod.value, "uid"), meta(binding, "uid"));
+    let (uid, wanted) = (meta(&pod, "uid"), meta(binding, "uid"));
     if !wanted.is_empty() && wanted != uid {
         return refuse(format!(
             "Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
         ));
     }
-    if is_terminating(&pod.value) {
+    if is_terminating(&pod) {
         return refuse(format!("pod {name} is being deleted, cannot be assigned to a host"));
     }
-    if let Some(present) = pod.value["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
+    if let Some(present) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
         return refuse(format!("pod {name} is already assigned to node \"{present}\""));
     }
-    let mut next = pod.value.clone();
+    let mut next = Value::clone(&pod);
     next["spec"]["nodeName"] = node.into();
     for field in ["annotations", "labels"] {
         for (key, value) in binding["metadata"][field].as_object().into_iter().flatten() {
@@ -140,7 +141,7 @@ mod tests {
                 "Binding \"p\" is invalid: target.name: Required value",
             ),
         ] {
-            let shown = match bound(pods, &Object::new(pod, b"", 1), binding, "2026-01-01T00:00:00Z") {
+            let shown = match bound(pods, &Object::unwritten(pod, 1), binding, "2026-01-01T00:00:00Z") {
                 Ok(Step::Put(next)) => next["spec"]["nodeName"].as_str().unwrap_or_default().to_owned(),
                 Ok(_) => "unchanged".to_owned(),
                 Err(failure) => failure.to_string(),

@@ -57,7 +57,8 @@ impl Inner {
         mut new: Value,
         writer: Option<Writer<'_>>,
     ) -> Result<Step> {
-        let old = shown(resource, &current.value);
+        let old = current.value();
+        let old = shown(resource, &old);
         let old = &*old;
         let name = meta(old, "name");
         check_version(resource, current, &new)?;
@@ -111,7 +112,7 @@ impl Inner {
         wanted: Value,
     ) -> Result<Response<Body>> {
         let outcome = self.rescale(r, options, |_| Ok(wanted.clone())).await?;
-        Ok(content::value(200, &scale::of(&outcome.object().value)))
+        Ok(content::value(200, &scale::of(&outcome.object().value())))
     }
 
     /// Sets the replicas that `wanted` makes of the present Scale.
@@ -123,7 +124,8 @@ impl Inner {
     ) -> Result<Outcome> {
         let writer = Some(self.writer(options, r.subresource));
         self.modify(r.resource, (&r.namespace, &r.name), options.dry_run, |current| {
-            let scale = wanted(scale::of(&current.value))?;
+            let old = current.value();
+            let scale = wanted(scale::of(&old))?;
             check_version(r.resource, current, &scale)?;
             let replicas = scale::replicas(&scale);
             if replicas < 0 {
@@ -131,7 +133,7 @@ impl Inner {
                 let cause = ("spec.replicas".into(), "FieldValueInvalid".into(), message);
                 return Err(Failure::invalid("autoscaling", "Scale", &r.name, [cause]));
             }
-            let mut new = current.value.clone();
+            let mut new = Value::clone(&old);
             new["spec"]["replicas"] = replicas.into();
             self.replace(r.resource, r.subresource, current, new, writer)
         })
@@ -141,12 +143,13 @@ impl Inner {
 
 /// Refuses an update that was computed from another version of the object, or from another object.
 fn check_version(resource: &Resource, current: &Object, new: &Value) -> Result<()> {
-    let name = meta(&current.value, "name");
+    let current = current.value();
+    let name = meta(&current, "name");
     let version = meta(new, "resourceVersion");
-    if !version.is_empty() && version != "0" && version != meta(&current.value, "resourceVersion") {
+    if !version.is_empty() && version != "0" && version != meta(&current, "resourceVersion") {
         return Err(Failure::modified(resource, name));
     }
-    let (uid, given) = (meta(&current.value, "uid"), meta(new, "uid"));
+    let (uid, given) = (meta(&current, "uid"), meta(new, "uid"));
     if !given.is_empty() && given != uid {
         let why = format!("Precondition failed: UID in precondition: {given}, UID in object meta: {uid}");
         return Err(Failure::conflict(resource, name, &why));
