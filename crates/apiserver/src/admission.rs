@@ -72,6 +72,9 @@ const UNFOLLOWED: [&str; 4] =
 
 /// What a writer should know of an object that is taken as it is: nothing that is asked for is dropped in silence.
 pub(crate) fn warnings(resource: &Resource, object: &Value) -> Vec<String> {
+    if resource.kind == "Service" {
+        return service::unfollowed_annotations(object);
+    }
     if resource.kind != "Job" {
         return Vec::new();
     }

@@ -108,3 +108,7 @@ pub const HOST_IMAGE_ALLOWED: &str = "yado.dev/host-image";
 /// volume when that is empty, with owners and modes, as Docker does for named volumes. On a Pod, names of its emptyDir
 /// volumes for which the same holds, separated by commas.
 pub const COPY_UP: &str = "yado.dev/copy-up";
+
+/// On a Service of type LoadBalancer, ranges that may use it, separated by commas: what `spec.loadBalancerSourceRanges`
+/// was before it was a field.
+pub const LOAD_BALANCER_SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";

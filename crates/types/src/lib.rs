@@ -1,6 +1,7 @@
 //! What every other crate agrees on: names of labels and annotations, quantities, selectors, rules for names, the
 //! clock. Pure but for the clock.
 
+pub mod address;
 pub mod clock;
 pub mod key;
 pub mod labels;

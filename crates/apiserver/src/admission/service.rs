@@ -10,6 +10,7 @@ use std::ops::RangeInclusive;
 
 use rand::Rng;
 use serde_json::{Value, json};
+use yado_types::labels::LOAD_BALANCER_SOURCE_RANGES;
 
 use crate::object::meta;
 use crate::resource::Resource;
@@ -100,7 +101,7 @@ pub(super) fn keep_held(new: &mut Value, old: &Value) {
     }
     let empty = Vec::new();
     let old_ports = old_spec["ports"].as_array().unwrap_or(&empty);
-    let wants = has_node_ports(&kind);
+    let wants = has_node_ports(&kind) && spec["allocateLoadBalancerNodePorts"] != false;
     // Not by an index, which would make a field of null where there is none.
     for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
         let protocol = |p: &Value| p["protocol"].as_str().unwrap_or("TCP").to_owned();
@@ -109,12 +110,44 @@ pub(super) fn keep_held(new: &mut Value, old: &Value) {
         let given = port["nodePort"].as_u64().filter(|p| *p != 0);
         match (wants, given, held) {
             (true, None, Some(held)) => port["nodePort"] = held.into(),
-            (false, Some(given), Some(held)) if given == held => {
+            // One that only stops to be given ports by itself keeps those that it names.
+            (false, Some(given), Some(held)) if given == held && !has_node_ports(&kind) => {
                 _ = port.as_object_mut().map(|p| p.shift_remove("nodePort"));
             }
             _ => {}
         }
     }
+}
+
+/// Domains of annotations by which load balancers of clouds and add-ons are told what to do.
+const BALANCER_DOMAINS: [&str; 12] = [
+    "cloud.google.com/",
+    "dns.alpha.kubernetes.io/",
+    "external-dns.alpha.kubernetes.io/",
+    "kube-vip.io/",
+    "load-balancer.hetzner.cloud/",
+    "loadbalancer.openstack.org/",
+    "metallb.io/",
+    "metallb.universe.tf/",
+    "networking.gke.io/",
+    "oci.oraclecloud.com/",
+    "service.alpha.kubernetes.io/",
+    "service.beta.kubernetes.io/",
+];
+
+/// A warning for each annotation that asks a load balancer for something that this cluster's does not do. The ranges
+/// that may use it are followed.
+pub(super) fn unfollowed_annotations(service: &Value) -> Vec<String> {
+    let annotations = service["metadata"]["annotations"].as_object().into_iter().flatten();
+    let unfollowed = annotations.map(|(key, _)| key).filter(|key| {
+        let of_balancer = BALANCER_DOMAINS.iter().any(|domain| key.starts_with(domain))
+            || (key.starts_with("service.kubernetes.io/") && key.contains("load-balancer"))
+            || key.starts_with("service.kubernetes.io/loadbalance");
+        of_balancer && *key != LOAD_BALANCER_SOURCE_RANGES
+    });
+    unfollowed
+        .map(|key| format!("metadata.annotations[{key}]: this cluster's load balancer does not act on it"))
+        .collect()
 }
 
 fn type_of(service: &Value) -> &str {
@@ -157,12 +190,16 @@ pub(super) fn allocate(
             spec[field] = value;
         }
     }
-    if !has_node_ports(&kind) || spec["allocateLoadBalancerNodePorts"] == false {
+    if !has_node_ports(&kind) {
         return Ok(());
     }
+    let only_named = kind == "LoadBalancer" && spec["allocateLoadBalancerNodePorts"] == false;
     let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
     for (i, port) in ports.into_iter().flatten().enumerate() {
         let wanted = port["nodePort"].as_u64().filter(|p| *p != 0);
+        if only_named && wanted.is_none() {
+            continue;
+        }
         let field = format!("spec.ports[{i}].nodePort");
         port["nodePort"] = held.node_port(&server.config.node_ports, wanted, field).map_err(refuse)?.into();
     }
@@ -284,6 +321,20 @@ mod tests {
             (json!({"type": "NodePort", "ports": [{"port": 80, "nodePort": 30002}]}), "10.0.0.1 30002"),
             (json!({"type": "NodePort", "ports": [{"port": 81}]}), "10.0.0.1"),
             (json!({"type": "ClusterIP", "ports": [{"port": 80, "nodePort": 30001}]}), "10.0.0.1"),
+            (
+                json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": true, "ports": [{"port": 80}]}),
+                "10.0.0.1 30001",
+            ),
+            // Without allocation only the ports that are named are held.
+            (
+                json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false, "ports": [{"port": 80}]}),
+                "10.0.0.1",
+            ),
+            (
+                json!({"type": "LoadBalancer", "allocateLoadBalancerNodePorts": false,
+                    "ports": [{"port": 80, "nodePort": 30001}]}),
+                "10.0.0.1 30001",
+            ),
             (json!({"type": "ExternalName", "clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"]}), ""),
         ] {
             let mut new = json!({"spec": spec});
@@ -292,5 +343,25 @@ mod tests {
                 holdings(&new).iter().filter_map(|k| k.rsplit('/').next().map(str::to_owned)).collect();
             assert_eq!(held.join(" "), expect, "{new}");
         }
+    }
+
+    #[test]
+    fn annotations_of_other_balancers_draw_a_warning_each() {
+        let service = json!({"metadata": {"annotations": {
+            "service.beta.kubernetes.io/aws-load-balancer-internal": "true",
+            "service.beta.kubernetes.io/load-balancer-source-ranges": "192.0.2.0/24",
+            "metallb.universe.tf/address-pool": "p",
+            "service.kubernetes.io/topology-mode": "Auto",
+            "example.com/load-balancer": "x",
+        }}});
+        assert_eq!(
+            unfollowed_annotations(&service),
+            [
+                "metadata.annotations[service.beta.kubernetes.io/aws-load-balancer-internal]: this cluster's load \
+                 balancer does not act on it",
+                "metadata.annotations[metallb.universe.tf/address-pool]: this cluster's load balancer does not act on it",
+            ]
+        );
+        assert!(unfollowed_annotations(&json!({"metadata": {}})).is_empty());
     }
 }

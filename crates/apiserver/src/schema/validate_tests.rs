@@ -306,6 +306,41 @@ fn services_and_ingresses() {
             spec.clusterIPs[0]: Invalid value: ["10.96.0.2"]: may not change once set
         "#]],
     );
+    check(
+        &service(
+            "{externalIPs: [192.0.2.1, 127.0.0.1, 0.0.0.0, '::ffff:169.254.1.1', ff02::1], sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}, loadBalancerSourceRanges: [10.0.0.0/8, 10.0.0.1], ports: [{port: 80}]}",
+        ),
+        expect![[r#"
+            spec.externalIPs[1]: Invalid value: "127.0.0.1": may not be in the loopback range (127.0.0.0/8, ::1/128)
+            spec.externalIPs[2]: Invalid value: "0.0.0.0": may not be unspecified (0.0.0.0/8, ::)
+            spec.externalIPs[3]: Invalid value: "::ffff:169.254.1.1": may not be in the link-local range (169.254.0.0/16, fe80::/10)
+            spec.externalIPs[4]: Invalid value: "ff02::1": may not be in the multicast range (224.0.0.0/4, ff00::/8)
+            spec.sessionAffinityConfig.clientIP.timeoutSeconds: Invalid value: 0: must be greater than 0 and at most 86400
+            spec.loadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'
+            spec.loadBalancerSourceRanges[1]: Invalid value: "10.0.0.1": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
+        "#]],
+    );
+    check(
+        "{kind: Service, metadata: {name: s, namespace: n, annotations: {service.beta.kubernetes.io/load-balancer-source-ranges: '10.0.0.0/8, x'}}, spec: {type: LoadBalancer, ports: [{port: 80}]}}",
+        expect![[r#"
+            metadata.annotations[service.beta.kubernetes.io/load-balancer-source-ranges][1]: Invalid value: "x": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)
+        "#]],
+    );
+    // What a status says of a balancer; loopback is our own balancer's only.
+    let with_status = |class: &str, ip: &str| {
+        format!(
+            "{{kind: Service, metadata: {{name: s, namespace: n}}, spec: {{type: LoadBalancer, {class} ports: [{{port: 80}}]}}, status: {{loadBalancer: {{ingress: [{{ip: '{ip}'}}, {{hostname: a.test}}]}}}}}}"
+        )
+    };
+    for (class, ip) in [("", "127.0.0.1"), ("", "192.0.2.1"), ("loadBalancerClass: a/b,", "192.0.2.1")] {
+        check(&with_status(class, ip), expect![""]);
+    }
+    for (class, ip) in [("", "169.254.0.1"), ("", "::"), ("loadBalancerClass: a/b,", "127.0.0.1")] {
+        let (kind, object) = object(&with_status(class, ip));
+        let told = lines(&validate_object(kind, &object, None));
+        assert!(told.starts_with("status.loadBalancer.ingress[0].ip: Invalid value"), "{told}");
+        assert_eq!(validate_object(kind, &object, Some(&object)), [], "what is stored may stay");
+    }
     let ingress =
         |spec: &str| format!("{{kind: Ingress, metadata: {{name: i, namespace: n}}, spec: {spec}}}");
     check(
@@ -345,6 +380,32 @@ fn services_and_ingresses() {
         endpoints[0].addresses[1]: Invalid value: "a.b": must be a valid IPv4 address
     "#]],
     );
+    for (kind, address) in [
+        ("IPv4", "127.0.0.1"),
+        ("IPv4", "169.254.169.254"),
+        ("IPv4", "0.0.0.0"),
+        ("IPv4", "224.0.0.1"),
+        ("IPv6", "::1"),
+        ("IPv6", "::ffff:127.0.0.1"),
+        ("IPv6", "fe80::1"),
+    ] {
+        let slice = format!(
+            "{{kind: EndpointSlice, metadata: {{name: e, namespace: n}}, addressType: {kind}, endpoints: [{{addresses: ['{address}']}}]}}"
+        );
+        let endpoints = format!(
+            "{{kind: Endpoints, metadata: {{name: e, namespace: n}}, subsets: [{{notReadyAddresses: [{{ip: '{address}'}}]}}]}}"
+        );
+        for (text, field) in
+            [(slice, "endpoints[0].addresses[0]"), (endpoints, "subsets[0].notReadyAddresses[0].ip")]
+        {
+            let (kind, object) = object(&text);
+            let told = lines(&validate_object(kind, &object, None));
+            assert!(
+                told.starts_with(&format!("{field}: Invalid value: \"{address}\": may not be ")),
+                "{told}"
+            );
+        }
+    }
     check(
         "{kind: Endpoints, metadata: {name: e, namespace: n}, subsets: [{}, {addresses: [{ip: x}], ports: [{port: 1}, {port: 2, name: b}]}]}",
         expect![[r#"

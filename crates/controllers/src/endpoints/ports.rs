@@ -2,6 +2,7 @@
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use yado_types::address::forbidden_destination;
 use yado_types::pod::is_ended;
 
 /// A port as a Pod offers it.
@@ -53,7 +54,9 @@ pub fn address<'a>(pod: &'a Pod, family: &str) -> Option<&'a str> {
     }
     let status = pod.status.as_ref()?;
     let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
-    let mut all = listed.chain(status.pod_ip.as_deref()).filter(|ip| !ip.is_empty());
+    // A Pod of the host's network on a machine without any other has a loopback address, which nothing may be led to.
+    let may_be_led_to = |ip: &&str| ip.parse().is_ok_and(|address| forbidden_destination(address).is_none());
+    let mut all = listed.chain(status.pod_ip.as_deref()).filter(may_be_led_to);
     all.find(|ip| ip.contains(':') == (family == "IPv6"))
 }
 

@@ -4,6 +4,8 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
+use yado_types::address::forbidden_destination;
+use yado_types::labels::LOAD_BALANCER_SOURCE_RANGES;
 use yado_types::names;
 
 use super::meta;
@@ -35,8 +37,11 @@ pub fn service(object: &Value, old: Option<&Value>, errors: &mut Errors) {
         }
     }
     for (i, address) in list(&spec["externalIPs"]).iter().enumerate() {
-        ip(address, &at.field("externalIPs").index(i), errors);
+        destination(address, &at.field("externalIPs").index(i), errors);
     }
+    session_timeout(spec, &at, errors);
+    source_ranges(object, kind, errors);
+    balancer_addresses(object, old, errors);
     let headless = kind == "ClusterIP" && spec["clusterIP"] == "None";
     if list(&spec["ports"]).is_empty() && kind != "ExternalName" && !headless {
         errors.required(&at.field("ports"), "");
@@ -73,6 +78,82 @@ fn cluster_addresses(spec: &Value, kind: &str, at: &Path<'_>, errors: &mut Error
 fn ip(address: &Value, at: &Path<'_>, errors: &mut Errors) {
     if text(address).parse::<IpAddr>().is_err() {
         errors.invalid(at, address, NO_ADDRESS);
+    }
+}
+
+/// An address that traffic is led to.
+fn destination(address: &Value, at: &Path<'_>, errors: &mut Errors) {
+    match text(address).parse() {
+        Err(_) => errors.invalid(at, address, NO_ADDRESS),
+        Ok(parsed) => {
+            if let Some(why) = forbidden_destination(parsed) {
+                errors.invalid(at, address, why);
+            }
+        }
+    }
+}
+
+/// The longest time for which a client address may keep its endpoint, in seconds.
+const MAX_SESSION_TIMEOUT: i64 = 86_400;
+
+fn session_timeout(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
+    let timeout = &spec["sessionAffinityConfig"]["clientIP"]["timeoutSeconds"];
+    if timeout.as_i64().is_some_and(|seconds| !(1..=MAX_SESSION_TIMEOUT).contains(&seconds)) {
+        let at = at.field("sessionAffinityConfig");
+        let at = at.field("clientIP");
+        let detail = format!("must be greater than 0 and at most {MAX_SESSION_TIMEOUT}");
+        errors.invalid(&at.field("timeoutSeconds"), timeout, &detail);
+    }
+}
+
+/// Ranges that may use a load balancer: the field, or else the annotation that came before it.
+fn source_ranges(object: &Value, kind: &str, errors: &mut Errors) {
+    let root = Path::root();
+    let (spec, metadata) = (root.field("spec"), root.field("metadata"));
+    let (field, annotations) = (spec.field("loadBalancerSourceRanges"), metadata.field("annotations"));
+    let annotation_at = annotations.key(LOAD_BALANCER_SOURCE_RANGES);
+    let ranges = list(&object["spec"]["loadBalancerSourceRanges"]);
+    let annotation = &object["metadata"]["annotations"][LOAD_BALANCER_SOURCE_RANGES];
+    let parts: Vec<Value> =
+        text(annotation).split(',').map(str::trim).filter(|part| !part.is_empty()).map(Value::from).collect();
+    let (at, ranges) = if ranges.is_empty() { (&annotation_at, &parts[..]) } else { (&field, ranges) };
+    if !ranges.is_empty() && kind != "LoadBalancer" {
+        errors.forbidden(at, "may only be used when `type` is 'LoadBalancer'");
+    }
+    for (i, range) in ranges.iter().enumerate() {
+        if !is_range(text(range).trim()) {
+            let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+            errors.invalid(&at.index(i), range, detail);
+        }
+    }
+}
+
+fn is_range(text: &str) -> bool {
+    text.split_once('/').is_some_and(|(address, length)| {
+        let longest = address.parse::<IpAddr>().map(|a| if a.is_ipv4() { 32 } else { 128 });
+        longest.is_ok_and(|longest| length.parse::<u8>().is_ok_and(|length| length <= longest))
+    })
+}
+
+/// Addresses that the status says a balancer has, when they change. Loopback is one only where this cluster's own
+/// balancer serves the Service: it publishes on the node's addresses, and nothing is led to what the status says.
+fn balancer_addresses(object: &Value, old: Option<&Value>, errors: &mut Errors) {
+    let ingress = &object["status"]["loadBalancer"]["ingress"];
+    if old.is_some_and(|old| old["status"]["loadBalancer"]["ingress"] == *ingress) {
+        return;
+    }
+    let spec = &object["spec"];
+    let is_own = spec["type"] == "LoadBalancer" && spec["loadBalancerClass"].is_null();
+    let root = Path::root();
+    let status = root.field("status");
+    let at = status.field("loadBalancer");
+    let at = at.field("ingress");
+    for (i, one) in list(ingress).iter().enumerate() {
+        let at = at.index(i);
+        let is_loopback = text(&one["ip"]).parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback());
+        if !one["ip"].is_null() && !(is_own && is_loopback) {
+            destination(&one["ip"], &at.field("ip"), errors);
+        }
     }
 }
 
@@ -137,7 +218,7 @@ pub fn endpoints(object: &Value, errors: &mut Errors) {
         for key in ["addresses", "notReadyAddresses"] {
             let at = at.field(key);
             for (i, address) in list(&subset[key]).iter().enumerate() {
-                ip(&address["ip"], &at.index(i).field("ip"), errors);
+                destination(&address["ip"], &at.index(i).field("ip"), errors);
             }
         }
         let ports = list(&subset["ports"]);
@@ -190,6 +271,7 @@ pub fn endpoint_slice(object: &Value, old: Option<&Value>, errors: &mut Errors) 
                 "IPv6" if !parsed.is_some_and(|ip| ip.is_ipv6()) => {
                     errors.invalid(&at.index(i), address, "must be a valid IPv6 address");
                 }
+                "IPv4" | "IPv6" => destination(address, &at.index(i), errors),
                 "FQDN" => errors.check_text(&at.index(i), text(address), names::dns_subdomain(text(address))),
                 _ => {}
             }
