@@ -21,7 +21,9 @@ use nix::sched::{CloneFlags, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
 use parking_lot::Mutex;
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkMessage};
-use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteScope};
+use rtnetlink::packet_route::route::{
+    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
 };
@@ -31,6 +33,9 @@ use crate::slot::{Cidr, Slot};
 
 /// The first addresses of the range are the node's own.
 const FIRST_POD: u32 = 2;
+
+/// Marks the routes to whole ranges of addresses, so that other Yados of the machine know them.
+const ROUTE_MARK: RouteProtocol = RouteProtocol::Other(b'y');
 
 /// Ends the record of a Pod whose network is complete; one without it broke off in the middle.
 const WHOLE: &str = " attached\n";
@@ -154,7 +159,7 @@ pub async fn routed() -> Result<Vec<Cidr>, Error> {
     let routes: Vec<_> =
         host.handle.route().get(request).execute().try_collect().await.map_err(netlink("list of routes"))?;
     let mut found = Vec::new();
-    for route in routes {
+    for route in routes.into_iter().filter(|route| route.header.protocol != ROUTE_MARK) {
         let device = route
             .attributes
             .iter()
@@ -208,7 +213,9 @@ impl PodNetwork {
             .scope(RouteScope::Link)
             .pref_source(self.gateway)
             .build();
-        links.route().add(route).replace().execute().await.map_err(netlink("route to the Services"))
+        links.route().add(route).replace().execute().await.map_err(netlink("route to the Services"))?;
+        let range = links.route().add(unreachable(self.pod_cidr)).replace().execute();
+        range.await.map_err(netlink("route for addresses without a Pod"))
     }
 
     /// Reads which Pods have which address, and removes what an earlier run left half made.
@@ -287,6 +294,8 @@ impl PodNetwork {
         host.link().add(pair).execute().await.map_err(netlink("pair of devices"))?;
         set_sysctl(&format!("net/ipv4/conf/{name}/route_localnet"), "1")?;
         set_sysctl(&format!("net/ipv4/conf/{name}/send_redirects"), "0")?;
+        // The Pod network has no IPv6, whose packets no rule of ours would look at; a kernel without it has no file.
+        let _ = set_sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), "1");
 
         let loopback = LinkUnspec::new_with_index(1).up().build();
         pod.link().set(loopback).execute().await.map_err(netlink("Pod's loopback"))?;
@@ -352,6 +361,13 @@ impl PodNetwork {
         self.state.lock().by_pod.get(uid).copied()
     }
 
+    /// The namespace of the Pod that has an address.
+    pub fn namespace_of(&self, address: IpAddr) -> Option<PathBuf> {
+        let state = self.state.lock();
+        let (uid, _) = state.by_pod.iter().find(|(_, its)| IpAddr::V4(**its) == address)?;
+        Some(self.netns(uid))
+    }
+
     /// The Pods that have a network, with their addresses.
     pub fn attached(&self) -> Vec<(String, Ipv4Addr)> {
         self.state.lock().by_pod.iter().map(|(uid, address)| (uid.clone(), *address)).collect()
@@ -361,6 +377,10 @@ impl PodNetwork {
     pub async fn tear_down(&self) -> Result<(), Error> {
         for (uid, _) in self.attached() {
             self.detach(&uid).await?;
+        }
+        match self.host.handle.route().del(unreachable(self.pod_cidr)).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ESRCH => {}
+            deleted => deleted.map_err(netlink("removal of a route"))?,
         }
         self.delete_device(&self.device).await?;
         let ours = format!("{}-", self.device);
@@ -454,6 +474,16 @@ async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {
         Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ENODEV => Ok(None),
         Err(e) => Err(netlink("device")(e)),
     }
+}
+
+/// Addresses that no Pod has are unreachable at the node; each Pod's own route is more specific. By the default route,
+/// what is sent to a Pod that is just gone would leave the machine, and a stranger could answer in its place.
+fn unreachable(range: Cidr) -> RouteMessage {
+    RouteMessageBuilder::<Ipv4Addr>::new()
+        .destination_prefix(range.address, range.prefix)
+        .kind(RouteType::Unreachable)
+        .protocol(ROUTE_MARK)
+        .build()
 }
 
 /// A locally administered address made from an IP address.
