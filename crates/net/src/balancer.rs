@@ -1,13 +1,13 @@
-//! Services of type LoadBalancer: their ports answer on every address of this node.
+//! Services of type LoadBalancer, whose ports answer on every address of this node, and Pods with a `hostPort`.
 //!
 //! ```text
-//! [Service] --arbitrate--> published in the routing index --> [Service].status.loadBalancer
-//!                     \--> refused: an event that says who has the port
+//! [Service], [Pod] --arbitrate--> published in the routing index --> [Service].status.loadBalancer
+//!                            \--> refused: an event that says who has the port
 //! ```
 //!
-//! Watches Services; writes their status and events. A port belongs to one: the oldest Service that asks for it, unless
-//! a program of the machine listens on it. What is published is reserved with the system as well, so that a program
-//! that wants the port later is told that it is taken and does not listen in vain.
+//! Watches Services and Pods; writes the Services' status and events. A port belongs to one: the oldest object that asks
+//! for it, unless a program of the machine listens on it. What is published is reserved with the system as well, so that
+//! a program that wants the port later is told that it is taken and does not listen in vain.
 
 mod reserve;
 
@@ -17,14 +17,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec};
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use yado_reconcile::events::{EventType, Recorder};
 use yado_reconcile::{Clock, Next, ObjectKey, Queue, Tasks, Watch, Watches, run};
 
-use crate::index::Protocol;
+use yado_types::labels::LOAD_BALANCER_SOURCE_RANGES;
+
+use crate::host_ports;
+use crate::index::{Callers, Endpoint, HostPort, Protocol};
 use crate::routing::Routing;
 use crate::slot::Cidr;
 use reserve::Reservations;
@@ -32,36 +35,76 @@ use reserve::Reservations;
 /// How soon a port that a program of the machine has is asked for again: nothing tells when it is free.
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 
-/// A port of the node.
-pub type Port = (Protocol, u16);
-
 /// Whether a Service is one that this node publishes.
 pub fn is_ours(spec: &ServiceSpec) -> bool {
     spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()
 }
 
-/// Who may come, or a sentence about the range that nobody can come from.
-pub fn sources(spec: &ServiceSpec) -> Result<Vec<Cidr>, String> {
-    let ranges = spec.load_balancer_source_ranges.iter().flatten();
-    let parse = |text: &String| {
-        text.trim().parse().map_err(|()| {
-            format!(
-                "loadBalancerSourceRanges: {text} is no range of IPv4 addresses; write it like 10.0.0.0/8"
-            )
-        })
+/// Ranges that may use a Service of type LoadBalancer, or a sentence about the one that nobody can come from. Empty means
+/// everybody. The field has precedence over the annotation that was there before it.
+pub fn sources(service: &Service) -> Result<Vec<Cidr>, String> {
+    let Some(spec) = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
+    else {
+        return Ok(Vec::new());
     };
-    ranges.map(parse).collect()
+    let field: Vec<&str> = spec.load_balancer_source_ranges.iter().flatten().map(String::as_str).collect();
+    let annotation = service.metadata.annotations.as_ref().and_then(|a| a.get(LOAD_BALANCER_SOURCE_RANGES));
+    let annotation = annotation.into_iter().flat_map(|text| text.split(','));
+    let (name, ranges): (_, Vec<&str>) = match field.is_empty() {
+        false => ("loadBalancerSourceRanges", field),
+        true => (LOAD_BALANCER_SOURCE_RANGES, annotation.filter(|part| !part.trim().is_empty()).collect()),
+    };
+    let parse = |text: &str| {
+        text.trim()
+            .parse()
+            .map_err(|()| format!("{name}: {text} is no range of IPv4 addresses; write it like 10.0.0.0/8"))
+    };
+    ranges.into_iter().map(parse).collect()
 }
 
-/// What a Service asks for.
+/// Who may use a Service from outside the cluster. Ranges that cannot be read let nobody in.
+pub fn callers(service: &Service) -> Callers {
+    match sources(service) {
+        Ok(ranges) if ranges.is_empty() => Callers::All,
+        Ok(ranges) => Callers::Of(ranges),
+        Err(_) => Callers::Of(Vec::new()),
+    }
+}
+
+/// Who asks for a port.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Owner {
+    Service(ObjectKey),
+    Pod(ObjectKey),
+}
+
+impl Owner {
+    /// What it does with a port, after "port 80/TCP is".
+    fn has(&self) -> String {
+        match self {
+            Self::Service(key) => format!("published by the older Service {key}"),
+            Self::Pod(key) => format!("the hostPort of the older Pod {key}"),
+        }
+    }
+
+    /// What its author can do instead.
+    fn advice(&self) -> &'static str {
+        match self {
+            Self::Service(_) => "publish another port",
+            Self::Pod(_) => "choose another hostPort",
+        }
+    }
+}
+
+/// What an object asks for.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim {
     /// The older comes first; of two that are of the same second, the one that has its ports already.
     since: Option<Timestamp>,
     is_new: bool,
-    key: ObjectKey,
+    owner: Owner,
     /// Or why it cannot be published at all.
-    ports: Result<Vec<Port>, String>,
+    ports: Result<Vec<HostPort>, String>,
 }
 
 fn claim(key: &ObjectKey, service: &Service) -> Option<Claim> {
@@ -69,68 +112,69 @@ fn claim(key: &ObjectKey, service: &Service) -> Option<Claim> {
     let port = |port: &k8s_openapi::api::core::v1::ServicePort| {
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
         match (Protocol::parse(Some(protocol)), u16::try_from(port.port)) {
-            (Some(protocol), Ok(port)) => Ok((protocol, port)),
+            (Some(protocol), Ok(port)) => Ok(HostPort::everywhere(protocol, port)),
             _ => Err(format!("port {}/{protocol} cannot be published: only TCP and UDP can", port.port)),
         }
     };
-    let ports = sources(spec).and_then(|_| spec.ports.iter().flatten().map(port).collect());
+    let ports = sources(service).and_then(|_| spec.ports.iter().flatten().map(port).collect());
     Some(Claim {
         since: service.metadata.creation_timestamp.as_ref().map(|t| t.0),
         is_new: shown(service).is_empty(),
-        key: key.clone(),
+        owner: Owner::Service(key.clone()),
         ports,
     })
 }
 
-type Outcomes = BTreeMap<ObjectKey, Result<(), String>>;
+fn claim_of_pod(pod: &Pod, ports: &Result<Vec<(HostPort, Endpoint)>, String>) -> Claim {
+    Claim {
+        since: pod.metadata.creation_timestamp.as_ref().map(|t| t.0),
+        is_new: false,
+        owner: Owner::Pod(ObjectKey::of(&pod.metadata)),
+        ports: ports.as_ref().map(|all| all.iter().map(|(port, _)| *port).collect()).map_err(Clone::clone),
+    }
+}
+
+type Outcomes = BTreeMap<Owner, Result<(), String>>;
 
 /// Who gets all its ports, why the others get none, and the ports in use. `reserve` asks the system for a port. Pure
 /// but for that.
 fn arbitrate(
     mut claims: Vec<Claim>,
-    node_ports: &BTreeMap<Port, ObjectKey>,
-    mut reserve: impl FnMut(Port) -> Result<(), String>,
-) -> (Outcomes, BTreeSet<Port>) {
+    node_ports: &BTreeMap<HostPort, ObjectKey>,
+    mut reserve: impl FnMut(HostPort) -> Result<(), String>,
+) -> (Outcomes, BTreeSet<HostPort>) {
     claims.sort();
-    let mut taken: BTreeMap<Port, ObjectKey> = BTreeMap::new();
+    let mut taken: BTreeMap<HostPort, Owner> = BTreeMap::new();
     let mut outcomes = BTreeMap::new();
-    for Claim { key, ports, .. } in claims {
+    for Claim { owner, ports, .. } in claims {
+        let advice = owner.advice();
         let outcome = ports.and_then(|ports| {
             for port in &ports {
-                if let Some(other) = taken.get(port) {
-                    return Err(format!(
-                        "port {} is published by the older Service {other} already; remove that or publish another port",
-                        shown_port(*port)
-                    ));
+                if let Some((_, other)) = taken.iter().find(|(held, _)| held.collides(port)) {
+                    return Err(format!("port {port} is {} already; remove that or {advice}", other.has()));
                 }
-                if let Some(other) = node_ports.get(port).filter(|other| **other != key) {
-                    return Err(format!(
-                        "port {} is the nodePort of Service {other}; publish another port",
-                        shown_port(*port)
-                    ));
+                let node_port = node_ports.get(&HostPort::everywhere(port.protocol, port.port));
+                if let Some(other) = node_port.filter(|other| owner != Owner::Service((*other).clone())) {
+                    return Err(format!("port {port} is the nodePort of Service {other}; {advice}"));
                 }
                 reserve(*port)?;
             }
-            taken.extend(ports.into_iter().map(|port| (port, key.clone())));
+            taken.extend(ports.into_iter().map(|port| (port, owner.clone())));
             Ok(())
         });
-        outcomes.insert(key, outcome);
+        outcomes.insert(owner, outcome);
     }
     (outcomes, taken.into_keys().collect())
 }
 
-fn shown_port((protocol, port): Port) -> String {
-    format!("{port}/{}", if protocol == Protocol::Tcp { "TCP" } else { "UDP" })
-}
-
-fn node_ports(services: &[Arc<Service>]) -> BTreeMap<Port, ObjectKey> {
+fn node_ports(services: &[Arc<Service>]) -> BTreeMap<HostPort, ObjectKey> {
     let mut all = BTreeMap::new();
     for service in services {
         for port in service.spec.iter().flat_map(|spec| spec.ports.iter().flatten()) {
             let protocol = Protocol::parse(port.protocol.as_deref());
             let number = port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0);
             if let (Some(protocol), Some(number)) = (protocol, number) {
-                all.insert((protocol, number), ObjectKey::of(&service.metadata));
+                all.insert(HostPort::everywhere(protocol, number), ObjectKey::of(&service.metadata));
             }
         }
     }
@@ -148,7 +192,7 @@ fn shown(service: &Service) -> Vec<&str> {
 fn wanted(service: &Service, outcome: Option<&Result<(), String>>, node: IpAddr) -> Option<String> {
     outcome?.as_ref().ok()?;
     let loopback = Cidr { address: Ipv4Addr::new(127, 0, 0, 0), prefix: 8 };
-    let sources = service.spec.as_ref().and_then(|spec| sources(spec).ok()).unwrap_or_default();
+    let sources = sources(service).unwrap_or_default();
     let only_here = !sources.is_empty() && sources.iter().all(|s| s.prefix >= 8 && loopback.overlaps(*s));
     Some(if only_here { Ipv4Addr::LOCALHOST.to_string() } else { node.to_string() })
 }
@@ -161,20 +205,22 @@ fn concerns(service: &Service) -> bool {
 
 struct Balancer {
     services: Arc<Watch<Service>>,
+    pods: Arc<Watch<Pod>>,
     client: kube::Client,
     routing: Arc<Routing>,
     recorder: Recorder,
     node: IpAddr,
+    node_name: String,
     state: tokio::sync::Mutex<State>,
 }
 
 struct State {
     reservations: Reservations,
-    /// What each Service was told last, so that it is told once.
+    /// What each object was told last, so that it is told once.
     told: Outcomes,
 }
 
-/// Publishes Services until the tasks are stopped.
+/// Publishes Services and ports of Pods until the tasks are stopped.
 pub fn start(
     watches: &Watches,
     routing: Arc<Routing>,
@@ -187,12 +233,20 @@ pub fn start(
     services.feed_queue(&queue, |change| {
         change.old.iter().chain(&change.new).any(|service| concerns(service)).then_some(())
     });
+    let pods = watches.all::<Pod>();
+    let node_name = config.node_name.clone();
+    pods.feed_queue(&queue, move |change| {
+        let wants = |pod: &Arc<Pod>| host_ports::wanted(pod, &node_name);
+        let (old, new) = (change.old.as_ref().and_then(wants), change.new.as_ref().and_then(wants));
+        (old != new).then_some(())
+    });
     let client = watches.client().clone();
     let recorder = Recorder::new(client.clone(), "service-controller", &config.node_name, clock, tasks);
     let reservations = Reservations::new(config.own_ports.clone());
     let state = tokio::sync::Mutex::new(State { reservations, told: BTreeMap::new() });
     let node = config.node_address;
-    let balancer = Arc::new(Balancer { services, client, routing, recorder, node, state });
+    let node_name = config.node_name.clone();
+    let balancer = Arc::new(Balancer { services, pods, client, routing, recorder, node, node_name, state });
     run(tasks, "load balancers", &queue, 1, move |()| {
         let balancer = balancer.clone();
         async move { balancer.reconcile().await }
@@ -202,8 +256,13 @@ pub fn start(
 impl Balancer {
     async fn reconcile(&self) -> Result<Next, kube::Error> {
         self.services.synced().await;
+        self.pods.synced().await;
         let services = self.services.list();
-        let claims = services.iter().filter_map(|s| claim(&ObjectKey::of(&s.metadata), s)).collect();
+        let pods = self.pods.list();
+        let wanted: Vec<_> =
+            pods.iter().filter_map(|pod| Some((pod, host_ports::wanted(pod, &self.node_name)?))).collect();
+        let claims = services.iter().filter_map(|s| claim(&ObjectKey::of(&s.metadata), s));
+        let claims = claims.chain(wanted.iter().map(|(pod, ports)| claim_of_pod(pod, ports))).collect();
         let mut state = self.state.lock().await;
         let mut blocked = false;
         let (outcomes, ports) = arbitrate(claims, &node_ports(&services), |port| {
@@ -211,17 +270,37 @@ impl Balancer {
             blocked |= reserved.is_err();
             reserved
         });
-        let granted = outcomes.iter().filter(|(_, outcome)| outcome.is_ok()).map(|(key, _)| key.clone());
-        self.routing.publish(granted.collect()).await;
+        let granted = |owner: &Owner| outcomes.get(owner).is_some_and(Result::is_ok);
+        let of_services = outcomes.keys().filter(|owner| granted(owner)).filter_map(|owner| match owner {
+            Owner::Service(key) => Some(key.clone()),
+            Owner::Pod(_) => None,
+        });
+        let of_pods = wanted
+            .iter()
+            .filter(|(pod, _)| granted(&Owner::Pod(ObjectKey::of(&pod.metadata))))
+            .flat_map(|(_, ports)| ports.iter().flatten().cloned());
+        self.routing.publish(of_services.collect(), of_pods.collect()).await;
         // Only now, when nothing leads there any more, may others have what is not asked for.
         state.reservations.keep(&ports);
         let mut failed = None;
         for service in services.iter().filter(|service| concerns(service)) {
-            let outcome = outcomes.get(&ObjectKey::of(&service.metadata));
+            let owner = Owner::Service(ObjectKey::of(&service.metadata));
+            let outcome = outcomes.get(&owner);
             if let Err(error) = self.show(service, outcome).await {
                 failed = Some(error);
             }
-            self.tell(service, outcome, &mut state.told);
+            if let Some(news) = news(owner, outcome, &mut state.told) {
+                self.tell(service, news);
+            }
+        }
+        for (pod, _) in wanted {
+            let owner = Owner::Pod(ObjectKey::of(&pod.metadata));
+            let outcome = outcomes.get(&owner);
+            if let Some(News { outcome: Err(why), .. }) = news(owner, outcome, &mut state.told) {
+                let message = format!("Error opening host ports: {why}");
+                let object = pod.object_ref(&());
+                self.recorder.event(&object, EventType::Warning, "HostPortFailed", message);
+            }
         }
         state.told.retain(|key, _| outcomes.contains_key(key));
         match failed {
@@ -249,12 +328,7 @@ impl Balancer {
         }
     }
 
-    fn tell(&self, service: &Service, outcome: Option<&Result<(), String>>, told: &mut Outcomes) {
-        let Some(outcome) = outcome else { return };
-        let before = told.insert(ObjectKey::of(&service.metadata), outcome.clone());
-        if before.as_ref() == Some(outcome) {
-            return;
-        }
+    fn tell(&self, service: &Service, News { outcome, is_first }: News<'_>) {
         let object = service.object_ref(&());
         match outcome {
             Err(why) => {
@@ -262,13 +336,25 @@ impl Balancer {
                 self.recorder.event(&object, EventType::Warning, "SyncLoadBalancerFailed", message);
             }
             // After a restart there is nothing new to say.
-            Ok(()) if before.is_none() && !shown(service).is_empty() => {}
+            Ok(()) if is_first && !shown(service).is_empty() => {}
             Ok(()) => {
                 let message = "Ensured load balancer";
                 self.recorder.event(&object, EventType::Normal, "EnsuredLoadBalancer", message);
             }
         }
     }
+}
+
+/// An outcome that an object was not told yet, and whether it is the first.
+struct News<'a> {
+    outcome: &'a Result<(), String>,
+    is_first: bool,
+}
+
+fn news<'a>(owner: Owner, outcome: Option<&'a Result<(), String>>, told: &mut Outcomes) -> Option<News<'a>> {
+    let outcome = outcome?;
+    let before = told.insert(owner, outcome.clone());
+    (before.as_ref() != Some(outcome)).then_some(News { outcome, is_first: before.is_none() })
 }
 
 #[cfg(test)]
@@ -289,19 +375,24 @@ mod tests {
         service(name, second, json!({"type": "LoadBalancer", "ports": [port]}))
     }
 
+    fn name(owner: &Owner) -> String {
+        let (Owner::Service(key) | Owner::Pod(key)) = owner;
+        key.name.clone()
+    }
+
     /// `busy` are ports that a program of the machine has.
     fn check(services: &[Arc<Service>], busy: &[u16], expect: &[&str]) {
         let claims = services.iter().filter_map(|s| claim(&ObjectKey::of(&s.metadata), s)).collect();
         let (outcomes, _) =
-            arbitrate(claims, &node_ports(services), |(_, port)| match busy.contains(&port) {
+            arbitrate(claims, &node_ports(services), |port| match busy.contains(&port.port) {
                 true => Err("nginx".into()),
                 false => Ok(()),
             });
         let said: Vec<String> = outcomes
             .iter()
             .map(|(key, outcome)| match outcome {
-                Ok(()) => key.name.clone(),
-                Err(why) => format!("{}: {why}", key.name),
+                Ok(()) => name(key),
+                Err(why) => format!("{}: {why}", name(key)),
             })
             .collect();
         assert_eq!(said, expect);
@@ -371,5 +462,47 @@ mod tests {
         assert_eq!(of(json!(["0.0.0.0/0"]), Some(&Ok(()))).as_deref(), Some("192.0.2.7"));
         assert_eq!(of(json!([]), Some(&Err(String::new()))), None);
         assert_eq!(of(json!([]), None), None);
+    }
+
+    #[test]
+    fn host_ports_are_had_by_one_at_each_address() {
+        let claim = |name: &str, second, address: Option<&str>| Claim {
+            since: Some(Timestamp::from_second(second).expect("a time")),
+            is_new: false,
+            owner: Owner::Pod(ObjectKey::new("n", name)),
+            ports: Ok(vec![HostPort {
+                address: address.map(|a| a.parse().expect("an address")),
+                protocol: Protocol::Tcp,
+                port: 80,
+            }]),
+        };
+        let old = balancer("web", 1, json!({"port": 80}));
+        let node = service("node", 1, json!({"type": "NodePort", "ports": [{"port": 9, "nodePort": 80}]}));
+        let one = || claim("one", 2, Some("127.0.0.1"));
+        let other = || claim("other", 3, Some("192.0.2.1"));
+        let all = || claim("all", 4, None);
+        let taken_one = "all: port 80/TCP is the hostPort of the older Pod n/one already; remove that or choose \
+             another hostPort";
+        let published = "one: port 127.0.0.1:80/TCP is published by the older Service n/web already; remove that or \
+             choose another hostPort";
+        let node_port = "all: port 80/TCP is the nodePort of Service n/node; choose another hostPort";
+        for (services, claims, expect) in [
+            (vec![], vec![one(), other()], vec!["one", "other"]),
+            (vec![], vec![all(), one()], vec![taken_one, "one"]),
+            (vec![old], vec![one()], vec!["web", published]),
+            (vec![node], vec![all()], vec![node_port]),
+        ] {
+            let of_services = services.iter().filter_map(|s| super::claim(&ObjectKey::of(&s.metadata), s));
+            let claims = of_services.chain(claims).collect();
+            let (outcomes, _) = arbitrate(claims, &node_ports(&services), |_| Ok(()));
+            let said: Vec<String> = outcomes
+                .iter()
+                .map(|(owner, outcome)| match outcome {
+                    Ok(()) => name(owner),
+                    Err(why) => format!("{}: {why}", name(owner)),
+                })
+                .collect();
+            assert_eq!(said, expect);
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! The routing index: what the three tables are made from. Pure: objects in, an immutable [`Snapshot`] out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use k8s_openapi::api::networking::v1::Ingress;
+use yado_types::address::forbidden_destination;
 use yado_types::key::ObjectKey;
 use yado_types::labels;
 
@@ -23,13 +24,20 @@ pub struct Snapshot {
     pub services: BTreeMap<ObjectKey, Arc<ServiceEntry>>,
     /// Every Ingress.
     pub ingresses: BTreeMap<ObjectKey, Arc<Ingress>>,
-    /// Addresses of Pods that are about to end: they stand in no entry, whatever the EndpointSlices say.
+    /// Addresses of Pods that are about to end: they stand in no entry that has another endpoint, whatever the
+    /// EndpointSlices say.
     pub withdrawn: BTreeSet<IpAddr>,
+    /// Those of them whose Pod is gone: they stand in no entry at all.
+    pub gone: BTreeSet<IpAddr>,
+    /// Ports of the node that lead to one Pod.
+    pub host_ports: BTreeMap<HostPort, Endpoint>,
+    /// The range of Pods' addresses on this node, by which they are told from other callers.
+    pub pod_range: Option<Cidr>,
     /// Further names of Services, each with the Service that has it.
     pub aliases: BTreeMap<ObjectKey, ObjectKey>,
     /// What NetworkPolicies keep from whom.
     pub isolation: Arc<Isolation>,
-    /// How often the published Services have changed: see [`crate::routing::Routing::publish`].
+    /// How often the published Services and ports have changed: see [`crate::routing::Routing::publish`].
     pub publications: u64,
 }
 
@@ -52,15 +60,70 @@ pub struct ServiceEntry {
     pub portless: Arc<[Endpoint]>,
     /// Further names that stand for it in its namespace, in lower case. They may hold what a DNS label may not.
     pub aliases: Vec<String>,
+    /// Who may come from outside.
+    pub callers: Callers,
     /// Its ports answer on every address of the node, too.
-    pub published: Option<Published>,
+    pub published: bool,
 }
 
-/// Who may use a published Service.
+/// Who may use a Service from outside the cluster: through its published ports, its node ports, its external addresses
+/// and the router. Its virtual address is open to all Pods.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Published {
-    /// `loadBalancerSourceRanges`; empty means everybody.
-    pub sources: Vec<Cidr>,
+pub enum Callers {
+    /// Everybody.
+    #[default]
+    All,
+    /// Only addresses of these ranges.
+    Of(Vec<Cidr>),
+}
+
+impl Callers {
+    /// Whether a caller of this address may come.
+    pub fn admits(&self, caller: IpAddr) -> bool {
+        let Self::Of(ranges) = self else { return true };
+        let caller = match caller.to_canonical() {
+            IpAddr::V4(address) => address,
+            // The loopback addresses of both families are this machine.
+            IpAddr::V6(address) if address.is_loopback() => Ipv4Addr::LOCALHOST,
+            IpAddr::V6(_) => return false,
+        };
+        ranges.iter().any(|range| range.contains(caller))
+    }
+}
+
+/// A port of the node that leads to a port of one Pod (`hostPort`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostPort {
+    /// The one address of the node on which it answers; `None` for all of them.
+    pub address: Option<Ipv4Addr>,
+    /// TCP or UDP.
+    pub protocol: Protocol,
+    /// On the node.
+    pub port: u16,
+}
+
+impl HostPort {
+    /// One that answers on every address.
+    pub fn everywhere(protocol: Protocol, port: u16) -> Self {
+        Self { address: None, protocol, port }
+    }
+
+    /// Whether both cannot be had at once.
+    pub fn collides(&self, other: &Self) -> bool {
+        let addresses = self.address.zip(other.address);
+        (self.protocol, self.port) == (other.protocol, other.port)
+            && addresses.is_none_or(|(one, another)| one == another)
+    }
+}
+
+impl std::fmt::Display for HostPort {
+    /// `80/TCP`, `127.0.0.1:53/UDP`.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(address) = self.address {
+            write!(f, "{address}:")?;
+        }
+        write!(f, "{}/{}", self.port, if self.protocol == Protocol::Tcp { "TCP" } else { "UDP" })
+    }
 }
 
 /// A port of a Service.
@@ -74,7 +137,7 @@ pub struct PortEntry {
     pub port: u16,
     /// On every address of the node.
     pub node_port: Option<u16>,
-    /// Where connections go: ready endpoints only, ordered and without repetition.
+    /// Where connections go: ready endpoints, or else those that end and still serve; ordered and without repetition.
     pub endpoints: Arc<[Endpoint]>,
 }
 
@@ -124,12 +187,21 @@ impl Snapshot {
     }
 }
 
-/// The entry of a Service, from it and its EndpointSlices. Endpoints that are not ready or stand in `withdrawn` are
-/// left out: a request goes only to an endpoint that is ready. `published` says that its ports are this node's.
+/// Addresses of Pods that end.
+#[derive(Clone, Copy)]
+pub struct Ending<'a> {
+    /// Used only where a Service has no other endpoint.
+    pub withdrawn: &'a BTreeSet<IpAddr>,
+    /// Of no use any more.
+    pub gone: &'a BTreeSet<IpAddr>,
+}
+
+/// The entry of a Service, from it and its EndpointSlices. Requests go to endpoints that are ready and do not end; where
+/// there is none, to those that end and still serve. `published` says that its ports are this node's.
 pub fn service_entry(
     service: &Service,
     slices: &[Arc<EndpointSlice>],
-    withdrawn: &BTreeSet<IpAddr>,
+    ending: Ending<'_>,
     published: bool,
 ) -> ServiceEntry {
     let Some(spec) = &service.spec else { return ServiceEntry::default() };
@@ -142,22 +214,32 @@ pub fn service_entry(
     let timeout = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
     let ports = spec.ports.iter().flatten();
     let portless = headless && spec.ports.as_ref().is_none_or(Vec::is_empty);
-    let ready = slices.iter().filter(|_| portless).flat_map(|slice| ready(slice, 0, withdrawn));
+    let ready = slices.iter().filter(|_| portless).flat_map(|slice| endpoints(slice, 0, ending));
+    let ready = ready.filter_map(|(standing, endpoint)| (standing == Standing::Ready).then_some(endpoint));
+    let external = spec.external_ips.iter().flatten().chain(balancers);
     ServiceEntry {
         cluster_ips: if headless { Vec::new() } else { addresses(&mut cluster_ips(spec).into_iter()) },
-        external_ips: addresses(&mut spec.external_ips.iter().flatten().chain(balancers)),
+        external_ips: external.filter_map(|text| destination(text)).collect(),
         headless,
         external_name: (spec.type_.as_deref() == Some("ExternalName"))
             .then(|| spec.external_name.clone())
             .flatten(),
         // Three hours, as the API's default has it.
         affinity_seconds: affinity.then(|| timeout.and_then(|t| t.try_into().ok()).unwrap_or(10_800)),
-        ports: ports.filter_map(|port| port_entry(port, slices, withdrawn)).collect(),
+        ports: ports.filter_map(|port| port_entry(port, slices, ending, headless)).collect(),
         portless: ordered(ready.collect()),
         aliases: aliases(service),
-        // Ranges that cannot be read let nobody in.
-        published: balancer::sources(spec).ok().filter(|_| published).map(|sources| Published { sources }),
+        callers: balancer::callers(service),
+        published,
     }
+}
+
+/// An address that traffic may be led to. The API server refuses others; what was stored before it did, or comes from
+/// another API server, is left out here.
+fn destination(text: &str) -> Option<IpAddr> {
+    // A mapped IPv6 address is used as the IPv4 one by every socket.
+    let address = text.parse::<IpAddr>().ok()?.to_canonical();
+    forbidden_destination(address).is_none().then_some(address)
 }
 
 /// What the annotation says, as the name server compares it.
@@ -173,18 +255,44 @@ fn ordered(mut endpoints: Vec<Endpoint>) -> Arc<[Endpoint]> {
     endpoints.into()
 }
 
-/// The endpoints of a slice that requests may go to.
-fn ready(slice: &EndpointSlice, port: u16, withdrawn: &BTreeSet<IpAddr>) -> impl Iterator<Item = Endpoint> {
-    // Unset means ready, says the API.
-    let is_ready = |e: &&SliceEndpoint| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true);
-    slice.endpoints.iter().flatten().filter(is_ready).flat_map(move |endpoint| {
-        let addresses = endpoint.addresses.iter().filter_map(|a| a.parse().ok());
-        addresses.filter(|a| !withdrawn.contains(a)).map(move |address| Endpoint {
-            address,
-            port,
-            hostname: endpoint.hostname.clone(),
+/// What an endpoint is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    /// For every request.
+    Ready,
+    /// It ends and still serves: for requests that have no other.
+    Ending,
+}
+
+/// The endpoints of a slice that requests may go to at all.
+fn endpoints<'a>(
+    slice: &'a EndpointSlice,
+    port: u16,
+    ending: Ending<'a>,
+) -> impl Iterator<Item = (Standing, Endpoint)> + 'a {
+    let all = slice.endpoints.iter().flatten().filter(|_| slice.address_type != "FQDN");
+    all.flat_map(move |endpoint| {
+        let addresses = endpoint.addresses.iter().filter_map(|text| destination(text));
+        addresses.filter_map(move |address| {
+            let hostname = endpoint.hostname.clone();
+            Some((standing(endpoint, address, ending)?, Endpoint { address, port, hostname }))
         })
     })
+}
+
+fn standing(endpoint: &SliceEndpoint, address: IpAddr, ending: Ending<'_>) -> Option<Standing> {
+    let conditions = endpoint.conditions.as_ref();
+    // Unset means ready, says the API, and serving means the same as ready then.
+    let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
+    let serving = conditions.and_then(|c| c.serving).unwrap_or(ready);
+    let terminating = conditions.and_then(|c| c.terminating).unwrap_or(false);
+    let withdrawn = ending.withdrawn.contains(&address);
+    match () {
+        () if ending.gone.contains(&address) => None,
+        () if ready && !withdrawn => Some(Standing::Ready),
+        () if serving && (terminating || withdrawn) => Some(Standing::Ending),
+        () => None,
+    }
 }
 
 fn cluster_ips(spec: &k8s_openapi::api::core::v1::ServiceSpec) -> Vec<&String> {
@@ -197,11 +305,12 @@ fn cluster_ips(spec: &k8s_openapi::api::core::v1::ServiceSpec) -> Vec<&String> {
 fn port_entry(
     port: &ServicePort,
     slices: &[Arc<EndpointSlice>],
-    withdrawn: &BTreeSet<IpAddr>,
+    ending: Ending<'_>,
+    headless: bool,
 ) -> Option<PortEntry> {
     let protocol = Protocol::parse(port.protocol.as_deref())?;
     let name = port.name.clone().unwrap_or_default();
-    let mut endpoints: Vec<Endpoint> = Vec::new();
+    let (mut ready, mut last): (Vec<Endpoint>, Vec<Endpoint>) = Default::default();
     for slice in slices {
         let leads_to = slice.ports.iter().flatten().find(|p| {
             p.name.as_deref().unwrap_or_default() == name
@@ -209,8 +318,12 @@ fn port_entry(
         });
         let Some(target) = leads_to else { continue };
         let target = target.port.and_then(|p| u16::try_from(p).ok()).unwrap_or_default();
-        endpoints.extend(ready(slice, target, withdrawn));
+        for (standing, endpoint) in endpoints(slice, target, ending) {
+            if standing == Standing::Ready { &mut ready } else { &mut last }.push(endpoint);
+        }
     }
+    // The name of a headless Service stands for Pods that a client picks from by itself: only for good ones.
+    let endpoints = if ready.is_empty() && !headless { last } else { ready };
     Some(PortEntry {
         name,
         protocol,
@@ -226,11 +339,17 @@ mod tests {
 
     use super::*;
 
-    fn check(service: serde_json::Value, slices: serde_json::Value, expect: &str) {
+    /// The entry where 10.0.0.9 is withdrawn and 10.0.0.8 is gone.
+    fn entry(service: serde_json::Value, slices: serde_json::Value) -> ServiceEntry {
         let service: Service = serde_json::from_value(service).expect("a Service");
         let slices: Vec<Arc<EndpointSlice>> = serde_json::from_value(slices).expect("EndpointSlices");
-        let entry =
-            service_entry(&service, &slices, &["10.0.0.9".parse().expect("an address")].into(), false);
+        let addresses = |all: &[&str]| all.iter().map(|a| a.parse().expect("an address")).collect();
+        let (withdrawn, gone) = (addresses(&["10.0.0.8", "10.0.0.9"]), addresses(&["10.0.0.8"]));
+        service_entry(&service, &slices, Ending { withdrawn: &withdrawn, gone: &gone }, false)
+    }
+
+    fn check(service: serde_json::Value, slices: serde_json::Value, expect: &str) {
+        let entry = entry(service, slices);
         let ports = entry.ports.iter().map(|p| {
             let to: Vec<_> = p.endpoints.iter().map(|e| format!("{}:{}", e.address, e.port)).collect();
             format!("{}/{:?}/{}/{:?} -> {}", p.name, p.protocol, p.port, p.node_port, to.join(" "))
@@ -261,17 +380,93 @@ mod tests {
     }
 
     #[test]
+    fn endpoints_that_end_serve_while_there_is_no_other() {
+        let endpoint = |address: &str, ready: bool, serving: bool| {
+            json!({"addresses": [address],
+                "conditions": {"ready": ready, "serving": serving, "terminating": !ready}})
+        };
+        let slices = |endpoints: &[serde_json::Value]| {
+            json!([{"addressType": "IPv4", "ports": [{"name": "", "port": 8080, "protocol": "TCP"}],
+                "endpoints": endpoints}])
+        };
+        let service = |address: &str| json!({"spec": {"clusterIP": address, "ports": [{"port": 80}]}});
+        let [ready, last, stopped] = [
+            endpoint("10.0.0.1", true, true),
+            endpoint("10.0.0.2", false, true),
+            endpoint("10.0.0.3", false, false),
+        ];
+        // One whose slice does not say yet that it ends; one that is gone, whose slice says neither.
+        let (withdrawn, gone) = (endpoint("10.0.0.9", true, true), endpoint("10.0.0.8", true, true));
+        for (endpoints, expect) in [
+            (&[ready.clone(), last.clone(), withdrawn.clone()][..], "10.0.0.1:8080"),
+            (&[last.clone(), stopped.clone(), gone.clone()], "10.0.0.2:8080"),
+            (&[withdrawn, last.clone()], "10.0.0.2:8080 10.0.0.9:8080"),
+            (&[stopped, gone], ""),
+        ] {
+            let expect = format!("[10.96.0.1] /Tcp/80/None -> {expect}");
+            check(service("10.96.0.1"), slices(endpoints), &expect);
+        }
+        check(service("None"), slices(&[last]), "[] /Tcp/80/None -> ");
+    }
+
+    #[test]
+    fn nothing_leads_to_what_a_machine_keeps_to_itself() {
+        let slice = |kind: &str, addresses: &[&str]| {
+            let endpoints: Vec<_> = addresses.iter().map(|a| json!({"addresses": [a]})).collect();
+            json!({"addressType": kind, "ports": [{"name": "", "port": 1}], "endpoints": endpoints})
+        };
+        let slices = json!([
+            slice("IPv4", &["127.0.0.1", "169.254.169.254", "0.0.0.0", "224.0.0.1", "10.0.0.1"]),
+            slice("IPv6", &["::1", "::ffff:127.0.0.1", "::ffff:10.0.0.2", "fe80::1"]),
+            slice("FQDN", &["10.0.0.3"]),
+        ]);
+        let service = json!({"spec": {"clusterIP": "10.96.0.1", "ports": [{"port": 80}],
+            "externalIPs": ["127.0.0.1", "192.0.2.1"]}});
+        check(service.clone(), slices.clone(), "[10.96.0.1] /Tcp/80/None -> 10.0.0.1:1 10.0.0.2:1");
+        let external: Vec<IpAddr> = vec!["192.0.2.1".parse().expect("an address")];
+        assert_eq!(entry(service, slices).external_ips, external);
+    }
+
+    #[test]
+    fn callers_are_told_by_field_or_annotation() {
+        let key = labels::LOAD_BALANCER_SOURCE_RANGES;
+        let service = |kind: &str, field: &[&str], annotation: &str| {
+            json!({"metadata": {"annotations": {key: annotation}},
+                "spec": {"type": kind, "loadBalancerSourceRanges": field}})
+        };
+        for (service, admitted, refused) in [
+            (service("LoadBalancer", &[], ""), &["192.0.2.1", "::1"][..], &[][..]),
+            (
+                service("LoadBalancer", &["127.0.0.0/8"], ""),
+                &["127.0.0.1", "::1"],
+                &["192.0.2.1", "2001:db8::1"],
+            ),
+            (
+                service("LoadBalancer", &[], "192.0.2.0/24, 10.0.0.0/8"),
+                &["192.0.2.1", "10.1.1.1"],
+                &["127.0.0.1"],
+            ),
+            (service("LoadBalancer", &["10.0.0.0/8"], "192.0.2.0/24"), &["10.1.1.1"], &["192.0.2.1"]),
+            (service("LoadBalancer", &[], "nonsense"), &[], &["127.0.0.1", "192.0.2.1"]),
+            (service("ClusterIP", &[], "192.0.2.0/24"), &["127.0.0.1"], &[]),
+        ] {
+            let callers = entry(service.clone(), json!([])).callers;
+            let admits = |address: &&&str| callers.admits(address.parse().expect("an address"));
+            assert_eq!(admitted.iter().filter(admits).count(), admitted.len(), "{service}");
+            assert_eq!(refused.iter().filter(admits).count(), 0, "{service}");
+        }
+    }
+
+    #[test]
     fn a_headless_service_without_ports_stands_for_its_pods_under_all_its_names() {
-        let service: Service = serde_json::from_value(json!({
+        let service = json!({
             "metadata": {"annotations": {"yado.dev/aliases": "my_db, My.App ,"}},
             "spec": {"clusterIP": "None"},
-        }))
-        .expect("a Service");
+        });
         let slice = json!([{"addressType": "IPv4", "ports": [], "endpoints": [
             {"addresses": ["10.0.0.2"], "hostname": "w-0"}, {"addresses": ["10.0.0.1"]},
             {"addresses": ["10.0.0.3"], "conditions": {"ready": false}}, {"addresses": ["10.0.0.9"]}]}]);
-        let slices: Vec<Arc<EndpointSlice>> = serde_json::from_value(slice).expect("EndpointSlices");
-        let entry = service_entry(&service, &slices, &["10.0.0.9".parse().expect("an address")].into(), true);
+        let entry = entry(service, slice);
         assert_eq!(entry.aliases, ["my_db", "my.app"]);
         let to: Vec<_> = entry.portless.iter().map(|e| e.address.to_string()).collect();
         assert_eq!(to, ["10.0.0.1", "10.0.0.2"]);

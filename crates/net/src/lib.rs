@@ -13,6 +13,8 @@
 
 pub mod balancer;
 pub mod dns;
+pub mod drain;
+mod host_ports;
 pub mod index;
 mod ingress_status;
 pub mod nft;
@@ -119,6 +121,7 @@ pub struct Net {
     slot: Slot,
     pods: PodNetwork,
     routing: Arc<Routing>,
+    clock: Arc<dyn Clock>,
 }
 
 impl Net {
@@ -135,7 +138,7 @@ impl Net {
         let address = SocketAddr::new(slot.gateway().into(), 53);
         let sockets = Sockets::bind(address).await.map_err(|source| Error::Dns { address, source })?;
         let table = Table::create(&slot)?;
-        let routing = Routing::new(watches);
+        let routing = Routing::new(watches, slot.pod_cidr(), slot.gateway());
         let filtered = keep_filtered(table, routing.subscribe(), routing.table(), clock.clone());
         tasks.spawn("packet filter", filtered);
         Router::start(listeners.0, routing.subscribe(), routing.table(), clock.clone(), tasks);
@@ -155,7 +158,7 @@ impl Net {
         ingress_status::start(watches, config.ingress_address, clock.clone(), tasks);
         // Last, when every table listens.
         tasks.spawn("routing", routing.clone().run());
-        Ok(Self { slot, pods, routing })
+        Ok(Self { slot, pods, routing, clock: clock.clone() })
     }
 
     /// Ready once every table knows every Service.
@@ -193,7 +196,15 @@ impl Net {
         self.routing.withdraw(address).await;
     }
 
-    /// The same for a Pod that has the node's own address: ready once no EndpointSlice sends anything to it, and every
+    /// Ready once the connections to a withdrawn Pod are quiet: none awaits an answer, and none was used a moment ago. One
+    /// that is used without pause never is, so the caller sets a bound.
+    pub async fn quiet(&self, address: IpAddr) {
+        if let Some(namespace) = self.pods.namespace_of(address) {
+            drain::quiet(namespace, &*self.clock).await;
+        }
+    }
+
+    /// [`Net::withdraw`] for a Pod that has the node's own address: ready once no EndpointSlice sends anything to it, and every
     /// table knows.
     pub async fn left(&self, uid: &str) {
         self.routing.left(uid).await;

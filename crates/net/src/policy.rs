@@ -2,8 +2,14 @@
 //!
 //! A Pod that no policy selects is open, and without any policy the packet filter has no rule for this. A Pod that one
 //! selects takes (or makes) only those connections that some policy allows; answers to them always pass, and so does
-//! what a Pod says to itself and what the node and its own programs say to a Pod: probes and the HTTP router. Names
-//! are asked of the node, so they are never cut off.
+//! what a Pod says to itself and what the node and its own programs say to a Pod, such as probes. The node is no Pod: a
+//! Pod whose egress is restricted reaches the node's programs only where a rule is for every peer or for a block that
+//! holds the node's address.
+//!
+//! The HTTP router connects as the node, so it asks [`Isolation::admits`] itself for requests that come from a Pod.
+//!
+//! Names are asked of the node, too. Policies name the server of names as other clusters have it, as Pods in
+//! `kube-system` with the label `k8s-app: kube-dns`; so it is taken for one here ([`NameServer`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,6 +22,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use yado_types::selector::LabelSelector;
 
+use crate::index::Protocol;
 use crate::slot::Cidr;
 
 /// Which Pods take or make only some connections. Chains and sets are named after what is in them, so that the replicas
@@ -37,7 +44,43 @@ impl Isolation {
     pub fn is_empty(&self) -> bool {
         self.ingress.is_empty() && self.egress.is_empty()
     }
+
+    /// Whether a Pod takes a TCP connection that another one begins, whoever passes it on.
+    pub fn admits(&self, from: Ipv4Addr, (to, port): (Ipv4Addr, u16)) -> bool {
+        let Some(chain) = self.ingress.get(&to).filter(|_| from != to) else { return true };
+        self.chains.get(chain).into_iter().flatten().any(|allowed| {
+            let peer = match &allowed.peers {
+                Peers::All => true,
+                Peers::Set(name) => self.sets.get(name).is_some_and(|set| set.contains(&from)),
+                Peers::Range(range, except) => {
+                    range.contains(from) && !except.iter().any(|hole| hole.contains(from))
+                }
+            };
+            let at_port = match allowed.ports {
+                None => true,
+                Some((protocol, ports)) => {
+                    protocol == Protocol::Tcp.number()
+                        && ports.is_none_or(|(first, last)| (first..=last).contains(&port))
+                }
+            };
+            peer && at_port
+        })
+    }
 }
+
+/// The server that Pods ask for names. To egress rules it is a Pod of [`NAME_SERVER_NAMESPACE`] with the label
+/// [`NAME_SERVER_LABEL`], which is reached at port 53.
+#[derive(Clone, Copy, Debug)]
+pub struct NameServer {
+    /// The node's address in the Pod network.
+    pub address: Ipv4Addr,
+}
+
+/// Where other clusters run their name server.
+pub const NAME_SERVER_NAMESPACE: &str = "kube-system";
+/// How other clusters label it.
+pub const NAME_SERVER_LABEL: (&str, &str) = ("k8s-app", "kube-dns");
+const NAME_SERVER_PORT: u16 = 53;
 
 /// A connection that passes: from (or to) these peers, to these ports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +112,8 @@ enum Side {
 /// What policies are about.
 struct Known<'a> {
     pods: Vec<Member<'a>>,
+    name_server: NameServer,
+    name_server_labels: BTreeMap<String, String>,
     namespaces: BTreeMap<&'a str, &'a BTreeMap<String, String>>,
 }
 
@@ -85,6 +130,7 @@ pub fn isolate(
     policies: &[Arc<NetworkPolicy>],
     pods: &[Arc<Pod>],
     namespaces: &[Arc<Namespace>],
+    name_server: NameServer,
 ) -> Isolation {
     static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
     let mut isolation = Isolation::default();
@@ -95,8 +141,13 @@ pub fn isolate(
         let labels = namespace.metadata.labels.as_ref().unwrap_or(&NO_LABELS);
         (namespace.metadata.name.as_deref().unwrap_or_default(), labels)
     });
-    let known =
-        Known { pods: pods.iter().filter_map(|pod| member(pod)).collect(), namespaces: named.collect() };
+    let (key, value) = NAME_SERVER_LABEL;
+    let known = Known {
+        pods: pods.iter().filter_map(|pod| member(pod)).collect(),
+        name_server,
+        name_server_labels: [(key.to_owned(), value.to_owned())].into(),
+        namespaces: named.collect(),
+    };
     for pod in &known.pods {
         let selecting: Vec<&NetworkPolicy> =
             policies.iter().map(AsRef::as_ref).filter(|policy| selects(policy, pod)).collect();
@@ -208,16 +259,21 @@ fn allowed(
         let ports = numbers(port, own);
         return range.zip(ports).map(|(peers, ports)| Allowed { peers, ports }).into_iter().collect();
     }
-    let is_peer = |member: &&Member<'_>| {
+    let is_peer = |of: &str, labels: &BTreeMap<String, String>| {
         let near = match &peer.namespace_selector {
-            Some(selector) => known.namespaces.get(member.namespace).is_some_and(|l| matches(selector, l)),
-            None => member.namespace == namespace,
+            Some(selector) => known.namespaces.get(of).is_some_and(|l| matches(selector, l)),
+            None => of == namespace,
         };
-        near && peer.pod_selector.as_ref().is_none_or(|selector| matches(selector, member.labels))
+        near && peer.pod_selector.as_ref().is_none_or(|selector| matches(selector, labels))
     };
     // A port's name is what the Pod that is called means by it.
     let mut by_ports: BTreeMap<_, BTreeSet<Ipv4Addr>> = BTreeMap::new();
-    for member in known.pods.iter().filter(is_peer) {
+    if side == Side::Egress && is_peer(NAME_SERVER_NAMESPACE, &known.name_server_labels) {
+        for ports in name_server_ports(port) {
+            by_ports.entry(Some(ports)).or_default().insert(known.name_server.address);
+        }
+    }
+    for member in known.pods.iter().filter(|member| is_peer(member.namespace, member.labels)) {
         if let Some(ports) = numbers(port, own.or(Some(member.pod))) {
             by_ports.entry(ports).or_default().insert(member.address);
         }
@@ -228,6 +284,25 @@ fn allowed(
         Allowed { peers: Peers::Set(name), ports }
     };
     by_ports.into_iter().map(set).collect()
+}
+
+/// Those of the name server's ports that a port of a rule means.
+fn name_server_ports(port: Option<&NetworkPolicyPort>) -> Vec<(u8, Option<(u16, u16)>)> {
+    let protocols = [("UDP", "dns"), ("TCP", "dns-tcp")];
+    let means = |(protocol, name): &(&str, &str)| {
+        let Some(port) = port else { return true };
+        let first = match &port.port {
+            None => return port.protocol.as_deref().unwrap_or("TCP") == *protocol,
+            Some(IntOrString::Int(first)) => *first,
+            Some(IntOrString::String(given)) if given == name => i32::from(NAME_SERVER_PORT),
+            Some(IntOrString::String(_)) => return false,
+        };
+        let range = first..=port.end_port.unwrap_or(first);
+        port.protocol.as_deref().unwrap_or("TCP") == *protocol && range.contains(&i32::from(NAME_SERVER_PORT))
+    };
+    let number = |protocol: &str| if protocol == "UDP" { Protocol::Udp } else { Protocol::Tcp }.number();
+    let meant = protocols.iter().filter(|protocol| means(protocol));
+    meant.map(|(protocol, _)| (number(protocol), Some((NAME_SERVER_PORT, NAME_SERVER_PORT)))).collect()
 }
 
 type Numbers = Option<(u8, Option<(u16, u16)>)>;
@@ -295,6 +370,8 @@ mod tests {
         ]
     }
 
+    const NAME_SERVER: NameServer = NameServer { address: Ipv4Addr::new(10, 0, 0, 254) };
+
     fn check(specs: &[Value], expect: Expect) {
         let policy = |spec: &Value| {
             let object = json!({"metadata": {"namespace": "shop", "name": "p"}, "spec": spec});
@@ -305,7 +382,8 @@ mod tests {
             Arc::new(serde_json::from_value(object).expect("a Namespace"))
         };
         let policies: Vec<_> = specs.iter().map(policy).collect();
-        let isolation = isolate(&policies, &pods(), &[namespace("shop"), namespace("ops")]);
+        let namespaces = ["shop", "ops", "kube-system"].map(namespace);
+        let isolation = isolate(&policies, &pods(), &namespaces, NAME_SERVER);
         let shown = |allowed: &Allowed| {
             let peers = match &allowed.peers {
                 Peers::All => "all".to_owned(),
@@ -380,5 +458,68 @@ mod tests {
                 out 10.0.0.2: 
             "#]],
         );
+    }
+
+    #[test]
+    fn names_are_asked_where_a_rule_means_their_server() {
+        let out = |rules: Value| json!({"podSelector": {"matchLabels": {"app": "db"}}, "policyTypes": ["Egress"], "egress": rules});
+        let server = json!({"namespaceSelector": {"matchLabels": {"name": "kube-system"}},
+            "podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}});
+        check(
+            &[out(json!([{"to": [server], "ports": [{"port": 53, "protocol": "UDP"}, {"port": 53}]}]))],
+            expect![[r#"
+                out 10.0.0.2: {10.0.0.254} Some((17, Some((53, 53)))); {10.0.0.254} Some((6, Some((53, 53))))
+            "#]],
+        );
+        check(
+            &[out(json!([{"to": [server], "ports": [{"port": "dns", "protocol": "UDP"}, {"port": 443}]}]))],
+            expect![[r#"
+                out 10.0.0.2: {10.0.0.254} Some((17, Some((53, 53))))
+            "#]],
+        );
+        check(
+            &[out(
+                json!([{"to": [{"namespaceSelector": {}}], "ports": [{"port": 1, "endPort": 100, "protocol": "UDP"}]}]),
+            )],
+            expect![[r#"
+                out 10.0.0.2: {10.0.0.1, 10.0.0.2, 10.0.0.3, 10.0.0.4} Some((17, Some((1, 100)))); {10.0.0.254} Some((17, Some((53, 53))))
+            "#]],
+        );
+        // Another namespace's Pods; only what comes in.
+        check(
+            &[out(json!([{"to": [{"podSelector": {"matchLabels": {"k8s-app": "kube-dns"}}}]}]))],
+            expect![[r#"
+                out 10.0.0.2: 
+            "#]],
+        );
+    }
+
+    #[test]
+    fn what_the_router_passes_on_is_judged_by_its_sender() {
+        let policy = json!({"metadata": {"namespace": "shop", "name": "p"}, "spec": {
+            "podSelector": {"matchLabels": {"app": "db"}}, "ingress": [
+                {"from": [{"podSelector": {"matchLabels": {"app": "web"}}}], "ports": [{"port": "http"}]},
+                {"from": [{"ipBlock": {"cidr": "10.0.1.0/24", "except": ["10.0.1.8/29"]}}]},
+                {"from": [{"ipBlock": {"cidr": "10.0.2.0/24"}}], "ports": [{"protocol": "UDP"}]}]}});
+        let policy = Arc::new(serde_json::from_value(policy).expect("a NetworkPolicy"));
+        let isolation = isolate(&[policy], &pods(), &[], NAME_SERVER);
+        let address = |text: &str| text.parse::<Ipv4Addr>().expect("an address");
+        for (from, to, port, admitted) in [
+            ("10.0.0.1", "10.0.0.2", 5432, true),
+            ("10.0.0.1", "10.0.0.2", 80, false),
+            ("10.0.0.4", "10.0.0.2", 5432, false),
+            ("10.0.0.99", "10.0.0.2", 5432, false),
+            ("10.0.0.2", "10.0.0.2", 80, true),
+            ("10.0.1.1", "10.0.0.2", 80, true),
+            ("10.0.1.9", "10.0.0.2", 80, false),
+            ("10.0.2.1", "10.0.0.2", 80, false),
+            ("10.0.0.4", "10.0.0.1", 80, true),
+        ] {
+            assert_eq!(
+                isolation.admits(address(from), (address(to), port)),
+                admitted,
+                "{from} to {to}:{port}"
+            );
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! Keeps the index current and tells which generation every table has applied.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -14,8 +14,9 @@ use tokio::sync::{Notify, watch};
 use yado_reconcile::{Index, ObjectKey, Watch, Watches};
 use yado_types::labels;
 
-use crate::index::{ServiceEntry, Snapshot, service_entry};
-use crate::policy::{self, Isolation, isolate};
+use crate::index::{Ending, Endpoint, HostPort, ServiceEntry, Snapshot, service_entry};
+use crate::policy::{self, Isolation, NameServer, isolate};
+use crate::slot::Cidr;
 
 /// The index, shared by the tables.
 pub struct Routing {
@@ -29,6 +30,7 @@ pub struct Routing {
     changes: Arc<Changes>,
     current: watch::Sender<Arc<Snapshot>>,
     tables: Mutex<Vec<watch::Receiver<u64>>>,
+    name_server: NameServer,
 }
 
 /// What has changed since the last snapshot. Bounded by the number of objects.
@@ -43,14 +45,16 @@ struct Changes {
     any: Notify,
 }
 
-/// The Services whose ports are the node's, and how often that has changed.
+/// The Services and the Pods whose ports are the node's, and how often that has changed.
 #[derive(Clone, Debug, Default)]
 struct Publications {
     services: BTreeSet<ObjectKey>,
+    host_ports: BTreeMap<HostPort, Endpoint>,
     count: u64,
 }
 
-/// Which addresses must stand in no entry, whatever the EndpointSlices say. Pure.
+/// Which addresses must stand in no entry that has another endpoint, whatever the EndpointSlices say; those that are
+/// released stand in none at all. Pure.
 ///
 /// ```text
 /// in use --withdraw--> withdrawn --release--> released --no slice names it--> forgotten
@@ -68,10 +72,9 @@ impl Withdrawn {
         self.addresses.insert(address);
     }
 
-    fn release(&mut self, address: IpAddr) {
-        if self.addresses.contains(&address) {
-            self.released.insert(address);
-        }
+    /// Whether that changes anything.
+    fn release(&mut self, address: IpAddr) -> bool {
+        self.addresses.contains(&address) && self.released.insert(address)
     }
 
     /// Whether that changes anything.
@@ -132,8 +135,9 @@ pub(crate) fn aliases(services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>) -> BTre
 }
 
 impl Routing {
-    /// Follows the objects through `watches`; [`Routing::run`] does the work.
-    pub fn new(watches: &Watches) -> Arc<Self> {
+    /// Follows the objects through `watches`; [`Routing::run`] does the work. Pods have their addresses out of
+    /// `pod_range` and ask `name_server` for names.
+    pub fn new(watches: &Watches, pod_range: Cidr, name_server: Ipv4Addr) -> Arc<Self> {
         let (services, slices, ingresses) =
             (watches.all::<Service>(), watches.all::<EndpointSlice>(), watches.all());
         let slices_of = slices.index(|slice| owner(slice).into_iter().collect());
@@ -156,7 +160,8 @@ impl Routing {
         });
         let (policies, pods, namespaces) = (watches.all(), watches.all(), watches.all());
         changes.feed_isolation(&policies, &pods, &namespaces);
-        let current = watch::Sender::new(Arc::default());
+        let first = Snapshot { pod_range: Some(pod_range), ..Default::default() };
+        let current = watch::Sender::new(Arc::new(first));
         Arc::new(Self {
             services,
             slices,
@@ -168,6 +173,7 @@ impl Routing {
             changes,
             current,
             tables: Mutex::default(),
+            name_server: NameServer { address: name_server },
         })
     }
 
@@ -192,7 +198,8 @@ impl Routing {
         self.applied(synced.unwrap_or_default()).await;
     }
 
-    /// Takes an address out of every table and is ready once no new connection can reach it through one.
+    /// Takes an address out of every table and is ready once no new connection can reach it through one. A Service
+    /// that has no other endpoint keeps it until it is released.
     pub async fn withdraw(&self, address: IpAddr) {
         let mut current = self.current.subscribe();
         self.changes.withdrawn.lock().withdraw(address);
@@ -234,7 +241,9 @@ impl Routing {
 
     /// The Pod of an address is gone: the address may serve another one once no EndpointSlice names it.
     pub fn release(&self, address: IpAddr) {
-        self.changes.withdrawn.lock().release(address);
+        if self.changes.withdrawn.lock().release(address) {
+            self.changes.any.notify_one();
+        }
     }
 
     /// A new Pod has the address.
@@ -244,13 +253,14 @@ impl Routing {
         }
     }
 
-    /// Makes exactly these Services' ports the node's, and is ready once every table has applied that.
-    pub async fn publish(&self, services: BTreeSet<ObjectKey>) {
+    /// Makes exactly these Services' and Pods' ports the node's, and is ready once every table has applied that.
+    pub async fn publish(&self, services: BTreeSet<ObjectKey>, host_ports: BTreeMap<HostPort, Endpoint>) {
         let mut current = self.current.subscribe();
         let count = {
             let mut published = self.changes.published.lock();
             let changed: Vec<_> = published.services.symmetric_difference(&services).cloned().collect();
             published.services = services;
+            published.host_ports = host_ports;
             published.count += 1;
             self.changes.services.lock().extend(changed);
             published.count
@@ -281,19 +291,18 @@ impl Routing {
 
     fn update(&self) {
         let last = self.current.borrow().clone();
-        let withdrawn = self.withdrawn();
+        let (withdrawn, gone) = self.withdrawn();
         // Before what has changed is taken: a Service that is published later changes again.
         let published = self.changes.published.lock().clone();
         let mut changed = std::mem::take(&mut *self.changes.services.lock());
-        for address in last.withdrawn.symmetric_difference(&withdrawn) {
-            changed.extend(self.services_of(*address));
-        }
+        let ending = last.withdrawn.symmetric_difference(&withdrawn);
+        changed.extend(self.services_of(&ending.chain(last.gone.symmetric_difference(&gone)).collect()));
         let entry = |key: &ObjectKey| {
             let service = self.services.get(key)?;
             Some(service_entry(
                 &service,
                 &self.slices_of.get(key),
-                &withdrawn,
+                Ending { withdrawn: &withdrawn, gone: &gone },
                 published.services.contains(key),
             ))
         };
@@ -301,13 +310,15 @@ impl Routing {
         let ingresses = std::mem::take(&mut *self.changes.ingresses.lock()).into_iter();
         let ingresses = ingresses.map(|key| (key.clone(), self.ingresses.get(&key))).collect();
         let mut next = next(&last, services, ingresses, withdrawn);
+        next.gone = gone;
         next.publications = published.count;
+        next.host_ports = published.host_ports;
         if self.changes.isolation.swap(false, Ordering::SeqCst) {
             let policies = self.policies.list();
             // Pods come and go all the time, and mostly there is no policy.
             let isolation = match policies.is_empty() {
                 true => Isolation::default(),
-                false => isolate(&policies, &self.pods.list(), &self.namespaces.list()),
+                false => isolate(&policies, &self.pods.list(), &self.namespaces.list(), self.name_server),
             };
             if isolation != *next.isolation {
                 next.isolation = Arc::new(isolation);
@@ -316,19 +327,23 @@ impl Routing {
         self.current.send_replace(Arc::new(next));
     }
 
-    /// Forgets released addresses that nothing names any more, and gives the rest.
-    fn withdrawn(&self) -> BTreeSet<IpAddr> {
+    /// Forgets released addresses that nothing names any more, and gives the rest: all, and those that are released.
+    fn withdrawn(&self) -> (BTreeSet<IpAddr>, BTreeSet<IpAddr>) {
         let mut withdrawn = self.changes.withdrawn.lock();
         if !withdrawn.released.is_empty() {
             let named: BTreeSet<IpAddr> = self.slices.list().iter().flat_map(|s| addresses(s)).collect();
             withdrawn.forget(&named);
         }
-        withdrawn.addresses.clone()
+        (withdrawn.addresses.clone(), withdrawn.released.clone())
     }
 
-    fn services_of(&self, address: IpAddr) -> Vec<ObjectKey> {
+    /// The Services whose slices name one of these addresses.
+    fn services_of(&self, named: &BTreeSet<&IpAddr>) -> Vec<ObjectKey> {
+        if named.is_empty() {
+            return Vec::new();
+        }
         let slices = self.slices.list();
-        let naming = slices.iter().filter(|slice| addresses(slice).any(|a| a == address));
+        let naming = slices.iter().filter(|slice| addresses(slice).any(|a| named.contains(&a)));
         naming.filter_map(|slice| owner(slice)).collect()
     }
 }
@@ -382,7 +397,13 @@ impl Changes {
 }
 
 fn addresses(slice: &EndpointSlice) -> impl Iterator<Item = IpAddr> {
-    slice.endpoints.iter().flatten().flat_map(|e| &e.addresses).filter_map(|a| a.parse().ok())
+    slice
+        .endpoints
+        .iter()
+        .flatten()
+        .flat_map(|e| &e.addresses)
+        .filter_map(|a| a.parse::<IpAddr>().ok())
+        .map(|a| a.to_canonical())
 }
 
 fn owner(slice: &EndpointSlice) -> Option<ObjectKey> {
@@ -408,7 +429,7 @@ mod tests {
         let mut withdrawn = Withdrawn::default();
         [1, 2, 3].into_iter().for_each(|last| withdrawn.withdraw(address(last)));
         // One that was never withdrawn has nothing to wait for.
-        [1, 2, 9].into_iter().for_each(|last| withdrawn.release(address(last)));
+        assert_eq!([1, 2, 9, 1].map(|last| withdrawn.release(address(last))), [true, true, false, false]);
         withdrawn.forget(&named(&[1, 3]));
         assert_eq!(withdrawn.addresses, named(&[1, 3]), "2 is gone and not named");
         // A new Pod has the address, and the slices that name it mean that one.

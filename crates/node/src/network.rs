@@ -46,6 +46,9 @@ pub trait PodNetwork: Send + Sync + 'static {
 pub trait Traffic: Send + Sync + 'static {
     /// Ready once no router and no Service table sends new connections to the address.
     async fn withdrawn(&self, address: IpAddr);
-    /// The same for a Pod of the host's network, which has no address of its own to be known by.
+    /// Ready once no connection to a withdrawn address awaits an answer or was used a moment ago. It may never be, where
+    /// clients use a connection without pause.
+    async fn quiet(&self, address: IpAddr);
+    /// [`Traffic::withdrawn`] for a Pod of the host's network, which has no address of its own to be known by.
     async fn left(&self, uid: &str);
 }

@@ -37,6 +37,10 @@ impl Traffic for NodeNetwork {
         self.0.withdraw(address).await;
     }
 
+    async fn quiet(&self, address: IpAddr) {
+        self.0.quiet(address).await;
+    }
+
     async fn left(&self, uid: &str) {
         self.0.left(uid).await;
     }

@@ -11,13 +11,12 @@ use nix::sys::socket::{
     shutdown, socket, sockopt,
 };
 
-use super::{Port, shown_port};
-use crate::index::Protocol;
+use crate::index::{HostPort, Protocol};
 
 /// The ports that are held, and the engine's own.
 pub struct Reservations {
     own: Vec<(u16, String)>,
-    held: BTreeMap<Port, OwnedFd>,
+    held: BTreeMap<HostPort, OwnedFd>,
 }
 
 impl Reservations {
@@ -26,7 +25,7 @@ impl Reservations {
     }
 
     /// Takes a port, or says in a sentence who has it.
-    pub fn reserve(&mut self, port: Port) -> Result<(), String> {
+    pub fn reserve(&mut self, port: HostPort) -> Result<(), String> {
         if self.held.contains_key(&port) {
             return Ok(());
         }
@@ -36,19 +35,22 @@ impl Reservations {
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
-                Err(format!("port {} is in use on this machine by {}", shown_port(port), self.user(port)))
+                Err(format!("port {port} is in use on this machine by {}", self.user(port)))
             }
-            Err(error) => Err(format!("port {} cannot be taken on this machine: {error}", shown_port(port))),
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                Err(format!("port {port} cannot be taken: this machine does not have that address"))
+            }
+            Err(error) => Err(format!("port {port} cannot be taken on this machine: {error}")),
         }
     }
 
     /// Gives back all others.
-    pub fn keep(&mut self, ports: &BTreeSet<Port>) {
+    pub fn keep(&mut self, ports: &BTreeSet<HostPort>) {
         self.held.retain(|port, _| ports.contains(port));
     }
 
-    fn user(&self, port: Port) -> String {
-        let own = self.own.iter().find(|(number, _)| *number == port.1).map(|(_, what)| what.as_str());
+    fn user(&self, port: HostPort) -> String {
+        let own = self.own.iter().find(|(number, _)| *number == port.port).map(|(_, what)| what.as_str());
         match holder(port) {
             Some((id, _)) if id == std::process::id() => {
                 format!("yado itself, for {}; publish another port", own.unwrap_or("the Pods' name server"))
@@ -59,15 +61,16 @@ impl Reservations {
     }
 }
 
-/// A socket that has the port on every address, and takes nothing that arrives there: where no rule leads a packet
+/// A socket that has the port on its address, or on every one, and takes nothing that arrives there: where no rule leads a packet
 /// away, the system refuses it as if nobody had the port.
-fn take((protocol, port): Port) -> io::Result<OwnedFd> {
-    let any = SockaddrIn::from(std::net::SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port));
+fn take(HostPort { address, protocol, port }: HostPort) -> io::Result<OwnedFd> {
+    let at = |address| SockaddrIn::from(std::net::SocketAddrV4::new(address, port));
+    let any = at(address.unwrap_or(Ipv4Addr::UNSPECIFIED));
     if protocol == Protocol::Udp {
         let socket = socket(AddressFamily::Inet, SockType::Datagram, SockFlag::SOCK_CLOEXEC, None)?;
         bind(socket.as_raw_fd(), &any)?;
         // Connected to itself, it hears nobody else. Should that fail, packets are only dropped and not refused.
-        let itself = SockaddrIn::from(std::net::SocketAddrV4::new(Ipv4Addr::LOCALHOST, port));
+        let itself = at(address.unwrap_or(Ipv4Addr::LOCALHOST));
         let _ = connect(socket.as_raw_fd(), &itself);
         return Ok(socket);
     }
@@ -83,7 +86,7 @@ fn take((protocol, port): Port) -> io::Result<OwnedFd> {
 }
 
 /// The process that has a port: its id and name.
-fn holder((protocol, port): Port) -> Option<(u32, String)> {
+fn holder(HostPort { protocol, port, .. }: HostPort) -> Option<(u32, String)> {
     let tables = match protocol {
         Protocol::Tcp => ["tcp", "tcp6"],
         Protocol::Udp => ["udp", "udp6"],
@@ -135,7 +138,8 @@ mod tests {
         for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
             let Ok(listener) = TcpListener::bind(address) else { continue };
             let port = listener.local_addr().expect("an address").port();
-            let said = reservations.reserve((Protocol::Tcp, port)).expect_err("it is in use");
+            let said =
+                reservations.reserve(HostPort::everywhere(Protocol::Tcp, port)).expect_err("it is in use");
             assert_eq!(
                 said,
                 format!(
@@ -144,11 +148,12 @@ mod tests {
                 "{address}"
             );
             drop(listener);
-            assert_eq!(reservations.reserve((Protocol::Tcp, port)), Ok(()), "{address}");
+            assert_eq!(reservations.reserve(HostPort::everywhere(Protocol::Tcp, port)), Ok(()), "{address}");
         }
         let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
         let port = socket.local_addr().expect("an address").port();
-        let named = Reservations::new(vec![(port, "its own use".into())]).reserve((Protocol::Udp, port));
+        let named = Reservations::new(vec![(port, "its own use".into())])
+            .reserve(HostPort::everywhere(Protocol::Udp, port));
         assert!(
             named.expect_err("it is in use").ends_with("yado itself, for its own use; publish another port")
         );
@@ -158,8 +163,8 @@ mod tests {
     fn what_is_held_nobody_else_gets_and_callers_are_refused() {
         let mut reservations = Reservations::new(Vec::new());
         let port = free();
-        reservations.reserve((Protocol::Tcp, port)).expect("the port");
-        reservations.reserve((Protocol::Udp, port)).expect("the port");
+        reservations.reserve(HostPort::everywhere(Protocol::Tcp, port)).expect("the port");
+        reservations.reserve(HostPort::everywhere(Protocol::Udp, port)).expect("the port");
         assert!(TcpListener::bind(("127.0.0.1", port)).is_err());
         assert!(TcpListener::bind(("0.0.0.0", port)).is_err());
         assert!(UdpSocket::bind(("127.0.0.1", port)).is_err());
@@ -171,6 +176,13 @@ mod tests {
         caller.send(b"?").expect("to send");
         let refused = caller.recv(&mut [0; 4]).expect_err("nobody answers");
         assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let one = HostPort { address: Some(Ipv4Addr::LOCALHOST), protocol: Protocol::Tcp, port: free() };
+        reservations.reserve(one).expect("the port");
+        assert!(TcpListener::bind(("127.0.0.1", one.port)).is_err());
+        TcpListener::bind(("127.0.0.2", one.port)).expect("another address");
+        let foreign = HostPort { address: Some(Ipv4Addr::new(192, 0, 2, 9)), ..one };
+        let said = reservations.reserve(foreign).expect_err("not of this machine");
+        assert!(said.ends_with("this machine does not have that address"), "{said}");
         reservations.keep(&BTreeSet::new());
         TcpListener::bind(("0.0.0.0", port)).expect("it is free again");
     }

@@ -1,6 +1,5 @@
 //! What is in the kernel's packet filter and its table of connections, read over netlink.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
@@ -73,16 +72,28 @@ pub fn list(kind: u16, family: u8, attributes: &[u8]) -> Result<Vec<Object>, Err
     ask(SUBSYSTEM, kind, family, DUMP, attributes).map_err(Error::Socket)
 }
 
-/// Forgets the UDP connections that were translated to one of these addresses and ports: their next packet is led anew.
-/// A TCP connection ends by itself; one of UDP lasts as long as its sender goes on.
-pub fn forget_connections(to: &BTreeSet<(Ipv4Addr, u16)>) -> Result<usize, Error> {
+/// A UDP sender's connection, as the kernel remembers it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// The address and port that the sender sends to.
+    pub called: (Ipv4Addr, u16),
+    /// Those that its packets are led to, from where the answers come.
+    pub answered_by: (Ipv4Addr, u16),
+    /// The answers go to the sender's own address: it was not translated.
+    pub source_kept: bool,
+}
+
+/// Forgets the UDP flows that are outdated: their next packet is led anew. A TCP connection ends by itself; a flow of
+/// UDP lasts as long as its sender goes on. Returns how many were forgotten.
+pub fn forget_flows(is_outdated: impl Fn(&Flow) -> bool) -> Result<usize, Error> {
     let all = ask(CONNECTIONS, CONNECTION_GET, FAMILY_IPV4, DUMP, &[]).map_err(Error::Socket)?;
     let mut forgotten = 0;
     for connection in all {
         let Some(original) = connection.attribute(1) else { continue };
-        let (called, answers) = (end(original, 2, 3), connection.attribute(2).and_then(|t| end(t, 1, 2)));
-        let translated = answers.is_some_and(|answers| to.contains(&answers) && Some(answers) != called);
-        if !translated {
+        let Some(flow) = connection.attribute(2).and_then(|answers| flow(original, answers)) else {
+            continue;
+        };
+        if !is_outdated(&flow) {
             continue;
         }
         let mut tuple = Vec::with_capacity(original.len() + 4);
@@ -97,6 +108,15 @@ pub fn forget_connections(to: &BTreeSet<(Ipv4Addr, u16)>) -> Result<usize, Error
         }
     }
     Ok(forgotten)
+}
+
+fn flow(original: &[u8], answers: &[u8]) -> Option<Flow> {
+    // Attributes of a tuple: address 1 and port 2 of the source, 2 and 3 of the destination.
+    Some(Flow {
+        called: end(original, 2, 3)?,
+        answered_by: end(answers, 1, 2)?,
+        source_kept: end(original, 1, 2) == end(answers, 2, 3),
+    })
 }
 
 /// One end of a UDP connection, out of a tuple: the attributes of its address and of its port.

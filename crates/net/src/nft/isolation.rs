@@ -1,5 +1,6 @@
-//! NetworkPolicies in the kernel. Packets meet these rules only while some Pod is isolated: otherwise the hook is not
-//! there.
+//! NetworkPolicies in the kernel. Packets meet these rules only while some Pod is isolated: otherwise the hooks are not
+//! there. What Pods send to each other and to the outside is forwarded; what they send to the node itself, to its
+//! programs, the router and the name server, is input.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -8,8 +9,10 @@ use super::message::{Batch, Element, Expression as E, Hook, KNOWN_CONNECTION, Re
 use super::{gone, key_type};
 use crate::policy::{Allowed, Isolation, Peers};
 
-/// The hook's chain.
+/// The chain of what is forwarded.
 const CHAIN: &str = "isolation";
+/// The chain of what is sent to the node.
+const INPUT_CHAIN: &str = "isolation-input";
 
 /// What is there without any policy.
 pub fn add_to(batch: &mut Batch) {
@@ -23,8 +26,10 @@ pub fn difference(batch: &mut Batch, old: &Isolation, new: &Isolation) {
         return;
     }
     if new.is_empty() {
-        batch.delete_rules(CHAIN);
-        batch.delete_chain(CHAIN);
+        for chain in [CHAIN, INPUT_CHAIN] {
+            batch.delete_rules(chain);
+            batch.delete_chain(chain);
+        }
     }
     let key = |address: &Ipv4Addr| address.octets().to_vec();
     batch.delete_elements("ingress", gone(&old.ingress, &new.ingress).map(key));
@@ -44,12 +49,15 @@ pub fn difference(batch: &mut Batch, old: &Isolation, new: &Isolation) {
         // What a Pod may take is told by the source of a packet, what it may make by its destination.
         let other_side = if name.starts_with('i') { E::SourceAddress } else { E::DestinationAddress };
         new.chains[name].iter().for_each(|allowed| batch.add_rule(name, rule(allowed, other_side)));
+        // A reset always arrives, whereas the kernel limits how many errors it sends.
+        let reset = [E::TransportProtocol(Reg::R0), E::equals(Reg::R0, &[6]), E::RejectWithReset];
+        batch.add_rule(name, reset);
         batch.add_rule(name, [E::RejectAsUnreachable]);
     }
     add_pods(batch, "ingress", &old.ingress, &new.ingress);
     add_pods(batch, "egress", &old.egress, &new.egress);
     if old.is_empty() {
-        add_hook(batch);
+        add_hooks(batch);
     }
 }
 
@@ -63,13 +71,15 @@ fn add_pods(
     batch.add_elements(map, pods);
 }
 
-fn add_hook(batch: &mut Batch) {
+fn add_hooks(batch: &mut Batch) {
     batch.add_chain(CHAIN, Some(Hook::filter_forward()));
+    batch.add_chain(INPUT_CHAIN, Some(Hook::filter_input()));
     let known = KNOWN_CONNECTION.to_ne_bytes();
-    batch.add_rule(
-        CHAIN,
-        [E::ConnectionState(Reg::R0), E::mask(Reg::R0, known), E::differs(Reg::R0, &[0; 4]), E::Accept],
-    );
+    for chain in [CHAIN, INPUT_CHAIN] {
+        let answers =
+            [E::ConnectionState(Reg::R0), E::mask(Reg::R0, known), E::differs(Reg::R0, &[0; 4]), E::Accept];
+        batch.add_rule(chain, answers);
+    }
     // A Pod may always talk to itself, through a Service, too.
     let itself = [
         E::SourceAddress(Reg::R0),
@@ -81,6 +91,7 @@ fn add_hook(batch: &mut Batch) {
     let to = |map: &str| E::VerdictMap { set: map.into(), key: Reg::R0 };
     batch.add_rule(CHAIN, [E::SourceAddress(Reg::R0), to("egress")]);
     batch.add_rule(CHAIN, [E::DestinationAddress(Reg::R0), to("ingress")]);
+    batch.add_rule(INPUT_CHAIN, [E::SourceAddress(Reg::R0), to("egress")]);
 }
 
 fn rule(allowed: &Allowed, other_side: fn(Reg) -> E) -> Vec<E> {

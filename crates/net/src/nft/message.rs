@@ -47,6 +47,9 @@ pub enum Expression {
     OutputDevice(Reg),
     /// Puts the address type of the destination into the register: 2 is local.
     DestinationIsLocal(Reg),
+    /// Puts the index of the input device into the register where packets to the source address would leave by that
+    /// device, and 0 where they would not.
+    SourceRoutedHere(Reg),
     Compare {
         reg: Reg,
         how: Comparison,
@@ -68,11 +71,10 @@ pub enum Expression {
         to: Reg,
         modulus: u32,
     },
-    Hash {
-        from: Reg,
-        to: Reg,
-        modulus: u32,
-        seed: u32,
+    /// Adds the key to a set of limited age, or makes it young again.
+    Remember {
+        set: String,
+        key: Reg,
     },
     Map {
         set: String,
@@ -154,6 +156,8 @@ impl Expression {
             Self::OutputDevice(r) => named("meta", &[number(2, 7), reg(1, r)]),
             // Result 3 is the address type; flag 2 looks at the destination.
             Self::DestinationIsLocal(r) => named("fib", &[reg(1, r), number(2, 3), number(3, 2)]),
+            // Result 1 is the output device; flags 1 and 8 look at the source and ask for the input device.
+            Self::SourceRoutedHere(r) => named("fib", &[reg(1, r), number(2, 1), number(3, 1 | 8)]),
             // Key 0 is the state.
             Self::ConnectionState(r) => named("ct", &[reg(1, r), number(2, 0)]),
             // Key 9 is the destination; direction 0 is that of the first packet.
@@ -169,17 +173,8 @@ impl Expression {
             Self::Random { to, modulus } => {
                 named("numgen", &[reg(1, to), number(2, *modulus), number(3, 1), number(4, 0)])
             }
-            Self::Hash { from, to, modulus, seed } => named(
-                "hash",
-                &[
-                    reg(1, from),
-                    reg(2, to),
-                    number(3, 4),
-                    number(4, *modulus),
-                    number(5, *seed),
-                    number(7, 0),
-                ],
-            ),
+            // Operation 1 updates.
+            Self::Remember { set, key } => named("dynset", &[string(1, set), number(3, 1), reg(4, key)]),
             Self::Map { set, key, to } => named("lookup", &[string(1, set), reg(2, key), reg(3, to)]),
             // Destination register 0 is the verdict.
             Self::VerdictMap { set, key } => named("lookup", &[string(1, set), reg(2, key), number(3, 0)]),
@@ -238,6 +233,10 @@ impl Hook {
         Self { kind: "filter", number: 0, priority: -300 }
     }
 
+    pub const fn filter_input() -> Self {
+        Self { kind: "filter", number: 1, priority: 0 }
+    }
+
     pub const fn filter_forward() -> Self {
         Self { kind: "filter", number: 2, priority: 0 }
     }
@@ -270,6 +269,9 @@ const CREATE: u16 = 0x400;
 const APPEND: u16 = 0x800;
 pub(super) const FAMILY_IPV4: u8 = 2;
 const SET_IS_MAP: u32 = 8;
+const SET_HAS_TIMEOUT: u32 = 0x10;
+/// Rules add elements.
+const SET_IS_DYNAMIC: u32 = 0x20;
 const TYPE_VERDICT: u32 = 0xffff_ff00;
 const JUMP: u32 = -3i32 as u32;
 const GOTO: u32 = -4i32 as u32;
@@ -328,6 +330,21 @@ impl Batch {
 
     pub fn add_set(&mut self, name: &str, key_type: u32, key_length: u32) {
         self.new_set(name, &[be32(3, 0), be32(4, key_type), be32(5, key_length)]);
+    }
+
+    /// A set that rules add elements to ([`Expression::Remember`]), at most `size`, each for so many seconds.
+    pub fn add_remembering_set(
+        &mut self,
+        name: &str,
+        key_type: u32,
+        key_length: u32,
+        seconds: u32,
+        size: u32,
+    ) {
+        let timeout = attribute(11, &(u64::from(seconds) * 1000).to_be_bytes());
+        let flags = be32(3, SET_HAS_TIMEOUT | SET_IS_DYNAMIC);
+        let size = nest(9, &[be32(1, size)]);
+        self.new_set(name, &[flags, be32(4, key_type), be32(5, key_length), timeout, size]);
     }
 
     /// A map to verdicts, or to data of the given type and length.

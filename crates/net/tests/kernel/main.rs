@@ -1,6 +1,8 @@
 //! Pods and Services on a real kernel, in a network namespace of the test's own.
 #![allow(unsafe_code)]
 
+mod guarded;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Write};
@@ -16,10 +18,10 @@ use nix::sched::{CloneFlags, setns, unshare};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth};
 use rtnetlink::{Handle, LinkMessageBuilder, LinkUnspec, LinkVeth};
 use serde_json::json;
-use yado_net::index::{Endpoint, PortEntry, Protocol, Published, ServiceEntry, Snapshot};
+use yado_net::index::{Callers, Endpoint, PortEntry, Protocol, ServiceEntry, Snapshot};
 use yado_net::nft::{Rules, Table};
 use yado_net::pods::{Attachment, PodNetwork};
-use yado_net::policy::isolate;
+use yado_net::policy::{NameServer, isolate};
 use yado_net::slot::Slot;
 use yado_types::key::ObjectKey;
 
@@ -335,9 +337,10 @@ fn published_services_answer_on_every_address_to_whom_they_may() {
         let published = |pods: &[&Attachment], sources: Option<&[&str]>, affinity| {
             let mut all = snapshot(vip, pods, affinity);
             let mut entry = (*all.services.pop_first().expect("one").1).clone();
-            entry.published = sources.map(|sources| Published {
-                sources: sources.iter().map(|s| s.parse().expect("a range")).collect(),
-            });
+            entry.published = sources.is_some();
+            if let Some(sources) = sources.filter(|sources| !sources.is_empty()) {
+                entry.callers = Callers::Of(sources.iter().map(|s| s.parse().expect("a range")).collect());
+            }
             all.services.insert(ObjectKey::new("default", "web"), Arc::new(entry));
             Rules::of(&all)
         };
@@ -375,6 +378,11 @@ fn published_services_answer_on_every_address_to_whom_they_may() {
             assert_eq!(from_outside(), refused);
             assert_eq!(from_here(), says(&slot.gateway()));
             assert_eq!([ask(near), ask_udp(near)], refused, "its other addresses are not loopback");
+            let node_port = |address: Ipv4Addr| SocketAddr::from((address, NODE_PORT));
+            assert_eq!(inside(&outside.netns, || ask(node_port(NODE))), refused[0], "no other door either");
+            assert_eq!(inside(&b.netns, || ask(node_port(NODE))), refused[0]);
+            assert_eq!(ask(node_port(Ipv4Addr::LOCALHOST)), says(&slot.gateway())[0]);
+            assert_eq!(inside(&b.netns, || ask(at(vip))), says(&b.address)[0], "inside it is open");
             table.apply(published(&[&a], Some(&["10.9.0.0/16", "192.0.2.77/24"]), false)).expect("to apply");
             assert_eq!(from_outside(), says(&OUTSIDE));
             assert_eq!(from_here(), refused);
@@ -506,13 +514,14 @@ fn policies_keep_pods_apart() {
                 Arc::new(serde_json::from_value(object).expect("a Pod"))
             })
             .into();
+        let name_server = NameServer { address: slot.gateway() };
         let mut apply = |specs: &[serde_json::Value]| {
             let policies = specs.iter().map(|spec| {
                 let object = json!({"metadata": {"namespace": "n", "name": "p"}, "spec": spec});
                 Arc::new(serde_json::from_value(object).expect("a NetworkPolicy"))
             });
             let mut all = snapshot(vip, &[db], false);
-            all.isolation = Arc::new(isolate(&policies.collect::<Vec<_>>(), &objects, &[]));
+            all.isolation = Arc::new(isolate(&policies.collect::<Vec<_>>(), &objects, &[], name_server));
             table.apply(Rules::of(&all)).expect("to apply");
         };
         let direct = SocketAddr::from((db.address, 8080));

@@ -20,9 +20,14 @@ use crate::volumes;
 /// Pause before a teardown that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// Waits until no traffic is sent to the Pod any more, but no longer than its grace period.
+/// How long the connections to a Pod may take to fall quiet before its containers are told to stop, and no more than half
+/// of its grace period: the other half is the programs' own.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Waits until no traffic is sent to the Pod any more and what was sent is answered, within its grace period.
 pub(super) async fn withdraw(shared: Arc<Shared>, entry: Arc<Entry>, grace: Duration) {
     let address = entry.record.lock().address;
+    let began = shared.clock.monotonic();
     let withdrawn = async {
         match address {
             Some(address) => shared.traffic.withdrawn(address).await,
@@ -33,6 +38,14 @@ pub(super) async fn withdraw(shared: Arc<Shared>, entry: Arc<Entry>, grace: Dura
         () = withdrawn => {}
         () = shared.clock.sleep(grace) => {
             tracing::warn!(pod = %entry.key, ?address, "traffic was not withdrawn within the grace period");
+        }
+    }
+    if let Some(address) = address {
+        let passed = shared.clock.monotonic().saturating_sub(began);
+        let left = (grace / 2).min(QUIET_TIMEOUT).saturating_sub(passed);
+        tokio::select! {
+            () = shared.traffic.quiet(address) => {}
+            () = shared.clock.sleep(left) => {}
         }
     }
     if let Some(termination) = &mut entry.record.lock().termination {
