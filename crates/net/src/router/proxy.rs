@@ -1,7 +1,7 @@
 //! One request from a client to an endpoint and back.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,9 +64,10 @@ pub async fn serve(
         });
     }
     let upgrade = request::upgrade(&parts).and_then(|_| parts.extensions.remove::<OnUpgrade>());
+    let client = connection.client.address;
     request::prepare(&mut parts, connection.client);
     let tunnel = upgrade.map(|upgrade| (upgrade, connection));
-    Ok(pass_on(&router, &host, parts, body, tunnel).await)
+    Ok(pass_on(&router, client, &host, parts, body, tunnel).await)
 }
 
 /// Why an endpoint did not answer, and what is left to try with.
@@ -81,6 +82,7 @@ enum Failure {
 
 async fn pass_on(
     router: &Arc<Router>,
+    client: IpAddr,
     host: &str,
     parts: Parts,
     body: Incoming,
@@ -94,12 +96,20 @@ async fn pass_on(
     for _ in 0..TABLES {
         let routes = router.routes();
         let Some(backend) = routes.find(host, request.uri().path()) else { break };
+        if !backend.callers.admits(client) {
+            return failed(StatusCode::FORBIDDEN, "the app is not open to this address\n");
+        }
         backend.earn();
+        let mut kept_out = false;
         for upstream in candidates(backend, router.clock.monotonic()) {
             if tried.len() == TRIES {
                 break;
             }
             if tried.contains(&upstream.address()) {
+                continue;
+            }
+            if !routes.admits(client, upstream.address()) {
+                kept_out = true;
                 continue;
             }
             let Some(lease) = upstream.lease() else { continue };
@@ -115,6 +125,9 @@ async fn pass_on(
                 }
             }
             tried.push(upstream.address());
+        }
+        if kept_out && tried.is_empty() {
+            return failed(StatusCode::FORBIDDEN, "a NetworkPolicy keeps this Pod from the app\n");
         }
         // An endpoint leaves only after a table without it is in place: that one knows who took over.
         if tried.len() == TRIES || Arc::ptr_eq(&routes, &router.routes()) {

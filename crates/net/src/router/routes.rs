@@ -1,7 +1,7 @@
 //! Which backend a request belongs to. Pure.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -9,7 +9,9 @@ use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend}
 use yado_types::key::ObjectKey;
 
 use super::upstream::Upstream;
-use crate::index::Snapshot;
+use crate::index::{Callers, Snapshot};
+use crate::policy::Isolation;
+use crate::slot::Cidr;
 
 /// All routes of one generation.
 #[derive(Default)]
@@ -19,6 +21,8 @@ pub struct Routes {
     wildcards: HashMap<String, Paths>,
     any_host: Paths,
     default: Option<Arc<Backend>>,
+    isolation: Arc<Isolation>,
+    pod_range: Option<Cidr>,
 }
 
 /// The paths of one host: exact ones, then prefixes, the longest first.
@@ -32,6 +36,8 @@ struct Paths {
 pub struct Backend {
     /// For sentences about it: `namespace/service`.
     pub name: String,
+    /// Who may come.
+    pub callers: Callers,
     upstreams: Vec<Arc<Upstream>>,
     turn: AtomicUsize,
     budget: AtomicU32,
@@ -71,7 +77,8 @@ impl Routes {
     /// the same host and path, the older one has it.
     pub fn of(snapshot: &Snapshot, upstream: impl FnMut(SocketAddr) -> Arc<Upstream>) -> Self {
         let mut backends = Backends { snapshot, upstream, made: BTreeMap::new() };
-        let mut routes = Self::default();
+        let (isolation, pod_range) = (snapshot.isolation.clone(), snapshot.pod_range);
+        let mut routes = Self { isolation, pod_range, ..Self::default() };
         let mut ingresses: Vec<_> = snapshot.ingresses.iter().collect();
         ingresses
             .sort_by_key(|(key, i)| (i.metadata.creation_timestamp.clone().map(|t| t.0), (*key).clone()));
@@ -105,6 +112,19 @@ impl Routes {
             for path in rule.http.iter().flat_map(|http| &http.paths) {
                 paths.add(path, backends.get(&key.namespace, &path.backend));
             }
+        }
+    }
+
+    /// Whether NetworkPolicies let a client come to an endpoint. The packet filter sees only the router, which is the
+    /// node, so a Pod is judged here; whoever comes from outside is let in with the node.
+    pub fn admits(&self, client: IpAddr, endpoint: SocketAddr) -> bool {
+        match (client.to_canonical(), endpoint.ip()) {
+            (IpAddr::V4(client), IpAddr::V4(address))
+                if self.pod_range.is_some_and(|range| range.contains(client)) =>
+            {
+                self.isolation.admits(client, (address, endpoint.port()))
+            }
+            _ => true,
         }
     }
 
@@ -160,6 +180,7 @@ impl<F: FnMut(SocketAddr) -> Arc<Upstream>> Backends<'_, F> {
                 endpoints.iter().filter(|e| e.port != 0).map(|e| SocketAddr::new(e.address, e.port));
             Arc::new(Backend {
                 name: key.to_string(),
+                callers: snapshot.services.get(&key).map(|s| s.callers.clone()).unwrap_or_default(),
                 upstreams: addresses.map(upstream).collect(),
                 // Otherwise the first endpoint would get one request more at each change.
                 turn: AtomicUsize::new(snapshot.generation as usize),
@@ -180,6 +201,7 @@ mod tests {
     fn requests_are_repeated_within_a_budget() {
         let backend = Backend {
             name: String::new(),
+            callers: Callers::All,
             upstreams: Vec::new(),
             turn: AtomicUsize::new(0),
             budget: AtomicU32::new(BUDGET),
