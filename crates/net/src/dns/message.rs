@@ -9,12 +9,18 @@ pub type Name = Vec<String>;
 pub mod record_type {
     #![allow(missing_docs)] // the field's own names
     pub const A: u16 = 1;
+    pub const NS: u16 = 2;
     pub const CNAME: u16 = 5;
     pub const SOA: u16 = 6;
     pub const PTR: u16 = 12;
+    pub const TXT: u16 = 16;
     pub const AAAA: u16 = 28;
     pub const SRV: u16 = 33;
     pub const OPT: u16 = 41;
+    pub const TKEY: u16 = 249;
+    pub const TSIG: u16 = 250;
+    pub const IXFR: u16 = 251;
+    pub const AXFR: u16 = 252;
     pub const ANY: u16 = 255;
 }
 
@@ -31,7 +37,14 @@ pub enum Code {
     NoSuchName = 3,
     /// Not a query.
     NotImplemented = 4,
+    /// A question that this server does not answer to anybody.
+    Refused = 5,
+    /// A version of EDNS that is not spoken here (RFC 6891, 6.1.3).
+    BadVersion = 16,
 }
+
+/// The class of names of the Internet, the only one here.
+const CLASS_INTERNET: u16 = 1;
 
 /// A query for one name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +61,8 @@ pub struct Query {
     pub udp_size: usize,
     /// It spoke EDNS (RFC 6891), so the answer must.
     pub edns: bool,
+    /// Why it is not answered, whatever it asks for.
+    pub objection: Option<Code>,
     /// The question as it was asked, letter case and all.
     question: Vec<u8>,
 }
@@ -70,6 +85,10 @@ pub enum Data {
         /// Host.
         target: Name,
     },
+    /// Who has the zone's records.
+    Ns(Name),
+    /// Words, at most 255 bytes.
+    Txt(String),
     /// Who speaks for the zone: says for how long an absence may be remembered.
     Soa {
         /// The zone.
@@ -131,7 +150,7 @@ pub fn parse(packet: &[u8]) -> Result<Query, Option<(u16, Code)>> {
         return bad;
     }
     let Some((name, after)) = read_name(packet, 12) else { return bad };
-    let (Some(kind), Some(_class)) = (word(after), word(after + 2)) else { return bad };
+    let (Some(kind), Some(class)) = (word(after), word(after + 2)) else { return bad };
     let end = after + 4;
     let mut query = Query {
         id,
@@ -140,6 +159,7 @@ pub fn parse(packet: &[u8]) -> Result<Query, Option<(u16, Code)>> {
         kind,
         udp_size: PLAIN_UDP_SIZE,
         edns: false,
+        objection: objection(kind, class),
         question: packet[12..end].to_vec(),
     };
     // The OPT record, if any, is among the additional ones; a query has no others before it.
@@ -148,8 +168,22 @@ pub fn parse(packet: &[u8]) -> Result<Query, Option<(u16, Code)>> {
         query.edns = true;
         let size = word(end + 3).map_or(PLAIN_UDP_SIZE, usize::from);
         query.udp_size = size.clamp(PLAIN_UDP_SIZE, LARGEST_UDP_SIZE);
+        // After the size a byte of the answer's code, then the version.
+        if packet.get(end + 6).is_some_and(|version| *version > 0) {
+            query.objection = Some(Code::BadVersion);
+        }
     }
     Ok(query)
+}
+
+/// Zones are not handed out, and the types beside them are none that a name has records of.
+fn objection(kind: u16, class: u16) -> Option<Code> {
+    use record_type::{AXFR, IXFR, OPT, TKEY, TSIG};
+    match kind {
+        OPT => Some(Code::FormatError),
+        TKEY | TSIG | IXFR | AXFR => Some(Code::Refused),
+        _ => (class != CLASS_INTERNET).then_some(Code::Refused),
+    }
 }
 
 /// Reads a name and tells where it ends. Compression is followed for a bounded number of times.
@@ -255,7 +289,9 @@ pub fn refusal(id: u16, code: Code) -> Vec<u8> {
 }
 
 fn encode_records(query: &Query, answer: &Answer, truncated: bool) -> Vec<u8> {
-    let mut flags = 0x8000 | 0x0080 | answer.code as u16;
+    // What of the code does not fit into four bits is in the OPT record.
+    let code = answer.code as u16;
+    let mut flags = 0x8000 | 0x0080 | (code & 0xf);
     flags |= u16::from(answer.authoritative) << 10 | u16::from(truncated) << 9;
     flags |= u16::from(query.recursion_desired) << 8;
     let counts =
@@ -271,7 +307,7 @@ fn encode_records(query: &Query, answer: &Answer, truncated: bool) -> Vec<u8> {
         packet.push(0);
         packet.extend(record_type::OPT.to_be_bytes());
         packet.extend((LARGEST_UDP_SIZE as u16).to_be_bytes());
-        packet.extend([0; 6]);
+        packet.extend([(code >> 4) as u8, 0, 0, 0, 0, 0]);
     }
     packet
 }
@@ -288,13 +324,18 @@ fn write_record(packet: &mut Vec<u8>, query: &Query, record: &Record) {
         Data::Aaaa(address) => (record_type::AAAA, address.octets().to_vec()),
         Data::Cname(name) => (record_type::CNAME, name_bytes(name)),
         Data::Ptr(name) => (record_type::PTR, name_bytes(name)),
+        Data::Ns(name) => (record_type::NS, name_bytes(name)),
+        Data::Txt(text) => {
+            let text = &text.as_bytes()[..text.len().min(255)];
+            (record_type::TXT, [&[text.len() as u8], text].concat())
+        }
         Data::Srv { port, target } => {
             // Priority 0, weight 1: every target alike.
             let fixed = [0, 1, *port].iter().flat_map(|w: &u16| w.to_be_bytes()).collect::<Vec<_>>();
             (record_type::SRV, [fixed, name_bytes(target)].concat())
         }
         Data::Soa { zone } => {
-            let server = [&["ns".to_owned(), "dns".to_owned()][..], zone].concat();
+            let server = name_server(zone);
             let mailbox = [&["hostmaster".to_owned()][..], zone].concat();
             // Serial, refresh, retry, expire; the last is how long an absence may be remembered.
             let times = [1u32, 7200, 1800, 86_400, record.ttl].iter().flat_map(|t| t.to_be_bytes()).collect();
@@ -306,6 +347,11 @@ fn write_record(packet: &mut Vec<u8>, query: &Query, record: &Record) {
     packet.extend(record.ttl.to_be_bytes());
     packet.extend((data.len() as u16).to_be_bytes());
     packet.extend(data);
+}
+
+/// The name under which a zone's server is known.
+pub fn name_server(zone: &Name) -> Name {
+    [&["ns".to_owned(), "dns".to_owned()][..], zone].concat()
 }
 
 fn write_name(packet: &mut Vec<u8>, name: &Name) {
@@ -369,6 +415,38 @@ mod tests {
         assert_eq!(parse(&with(5, 2)), Err(Some((7, Code::FormatError))));
         assert_eq!(parse(&with(12, 0xc0)), Err(Some((7, Code::FormatError))));
         assert_eq!(parse(&good[..good.len() - 1]), Err(Some((7, Code::FormatError))));
+    }
+
+    #[test]
+    fn questions_of_other_kinds_are_refused_in_a_way_of_their_own() {
+        let packet = |kind: u16, class: u16, edns: Option<u8>| {
+            let mut packet = query(7, &name("a.b"), kind);
+            let at = packet.len() - 2;
+            packet[at..].copy_from_slice(&class.to_be_bytes());
+            if let Some(version) = edns {
+                packet[11] = 1;
+                packet.extend([0, 0, 41, 0x10, 0, 0, version, 0, 0, 0, 0]);
+            }
+            packet
+        };
+        use record_type::{A, AXFR, IXFR, OPT};
+        for (packet, code, extended) in [
+            (packet(A, 1, None), None, None),
+            (packet(A, 1, Some(0)), None, Some(0)),
+            (packet(A, 1, Some(7)), Some(Code::BadVersion), Some(1)),
+            (packet(A, 3, None), Some(Code::Refused), None),
+            (packet(A, 255, Some(0)), Some(Code::Refused), Some(0)),
+            (packet(AXFR, 1, None), Some(Code::Refused), None),
+            (packet(IXFR, 1, None), Some(Code::Refused), None),
+            (packet(OPT, 1, None), Some(Code::FormatError), None),
+        ] {
+            let query = parse(&packet).expect("a query");
+            assert_eq!(query.objection, code);
+            let encoded = encode(&query, &Answer::of(code.unwrap_or(Code::NoError), Vec::new()), 512);
+            assert_eq!(u16::from(encoded[3] & 0xf), code.map_or(0, |code| code as u16 & 0xf));
+            // Of the OPT record, which is the last, the upper part of the code.
+            assert_eq!(extended.is_some().then(|| encoded[encoded.len() - 6]), extended);
+        }
     }
 
     proptest! {

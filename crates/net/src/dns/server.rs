@@ -1,14 +1,16 @@
 //! UDP and TCP, and the way to the machine's own resolvers for names that are not ours.
 
+use std::collections::HashMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use yado_reconcile::{Clock, Index, Tasks};
 
 use super::message::{self, Answer, Code, Name, Query, Record};
@@ -19,6 +21,10 @@ use crate::index::Snapshot;
 /// their clients ask again. A Pod that floods the server does not take the node's memory, and never keeps another
 /// one's query for our own names from its answer.
 const UNDER_WAY: usize = 512;
+/// How many of those queries one client may have: as many as a busy resolver of its own would send at once.
+const WAITING_OF_CLIENT: usize = 128;
+/// How many of those connections one client may have. A client needs one for all its queries (RFC 7766, 6.2.2).
+const CONNECTIONS_OF_CLIENT: usize = 32;
 /// Resolvers of the machine that are asked, as many as the C library asks.
 const RESOLVERS: usize = 3;
 /// How long an upstream resolver may take before the next is asked: half of what common clients wait.
@@ -57,8 +63,8 @@ impl Server {
     /// Answers until the tasks are stopped.
     pub fn start(self, sockets: Sockets, tasks: &Tasks) {
         let server = Arc::new(self);
-        let (waiting, connections) =
-            (Arc::new(Semaphore::new(UNDER_WAY)), Arc::new(Semaphore::new(UNDER_WAY)));
+        let waiting = Places::new(UNDER_WAY, WAITING_OF_CLIENT);
+        let connections = Places::new(UNDER_WAY, CONNECTIONS_OF_CLIENT);
         let Sockets { udp, tcp } = sockets;
         let (own, owner) = (server.clone(), tasks.clone());
         tasks.spawn("dns over udp", async move {
@@ -71,12 +77,12 @@ impl Server {
                     Outcome::Ready(answer) => _ = udp.send_to(&answer, from).await,
                     Outcome::Silence => {}
                     Outcome::Ask(query) => {
-                        let Ok(slot) = waiting.clone().try_acquire_owned() else { continue };
+                        let Some(place) = waiting.take(from.ip()) else { continue };
                         let (own, udp, asked) = (own.clone(), udp.clone(), packet[..length].to_vec());
                         owner.spawn("dns query", async move {
                             let answer = own.ask_upstream(&asked, &query, true).await;
                             let _ = udp.send_to(&answer, from).await;
-                            drop(slot);
+                            drop(place);
                         });
                     }
                 }
@@ -90,11 +96,11 @@ impl Server {
                     server.clock.sleep(Duration::from_millis(100)).await;
                     continue;
                 };
-                let Ok(slot) = connections.clone().try_acquire_owned() else { continue };
+                let Some(place) = connections.take(from.ip()) else { continue };
                 let server = server.clone();
                 owner.spawn("dns connection", async move {
                     let _ = server.serve(stream, from.ip()).await;
-                    drop(slot);
+                    drop(place);
                 });
             }
         });
@@ -142,6 +148,10 @@ impl Server {
             Err(None) => return Outcome::Silence,
         };
         let limit = if limit == 0 { query.udp_size } else { limit };
+        if let Some(code) = query.objection {
+            let answer = Answer { authoritative: false, ..Answer::of(code, Vec::new()) };
+            return Outcome::Ready(message::encode(&query, &answer, limit));
+        }
         match self.decision(&query, from) {
             Decision::Answer(answer) => Outcome::Ready(message::encode(&query, &answer, limit)),
             Decision::Follow(answer, target) => {
@@ -200,6 +210,46 @@ impl Server {
     }
 }
 
+/// Places of which each client may have only some, so that one client never has all.
+struct Places {
+    limit: usize,
+    limit_of_client: usize,
+    /// Those that are taken, by client; clients without any are not in it.
+    taken: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// A place that somebody has; it is free again when this is dropped.
+struct Place {
+    places: Arc<Places>,
+    client: IpAddr,
+}
+
+impl Places {
+    fn new(limit: usize, limit_of_client: usize) -> Arc<Self> {
+        Arc::new(Self { limit, limit_of_client, taken: Mutex::default() })
+    }
+
+    fn take(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+        let mut taken = self.taken.lock();
+        let own = taken.get(&client).copied().unwrap_or_default();
+        if own == self.limit_of_client || taken.values().sum::<usize>() == self.limit {
+            return None;
+        }
+        taken.insert(client, own + 1);
+        Some(Place { places: self.clone(), client })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock();
+        match taken.get_mut(&self.client) {
+            Some(own) if *own > 1 => *own -= 1,
+            _ => _ = taken.remove(&self.client),
+        }
+    }
+}
+
 enum Outcome {
     Ready(Vec<u8>),
     Silence,
@@ -243,4 +293,24 @@ pub fn upstream(resolv_conf: &str, own: IpAddr) -> Vec<SocketAddr> {
     let lines = resolv_conf.lines().filter_map(|line| line.trim().strip_prefix("nameserver"));
     let addresses = lines.filter_map(|rest| rest.trim().parse::<IpAddr>().ok());
     addresses.filter(|a| *a != own).take(RESOLVERS).map(|a| SocketAddr::new(a, 53)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_client_never_has_all_places() {
+        let places = Places::new(3, 2);
+        let client = |last: u8| IpAddr::from([10, 192, 0, last]);
+        let first = places.take(client(1)).expect("a place");
+        let _second = places.take(client(1)).expect("a place");
+        assert!(places.take(client(1)).is_none(), "it has its share");
+        let third = places.take(client(2)).expect("a place for another");
+        assert!(places.take(client(3)).is_none(), "all are taken");
+        drop(first);
+        drop(third);
+        assert!(places.take(client(1)).is_some());
+        assert_eq!(places.taken.lock().len(), 1, "who has none is forgotten");
+    }
 }

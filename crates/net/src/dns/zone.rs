@@ -6,6 +6,8 @@
 //! | `HOST.SERVICE.NAMESPACE.svc.DOMAIN` | one endpoint of a headless Service |
 //! | `_PORT._PROTOCOL.SERVICE.NAMESPACE.svc.DOMAIN` | SRV: port and host |
 //! | `10-0-0-1.NAMESPACE.pod.DOMAIN` | that address |
+//! | `DOMAIN` | SOA and NS: who has its records, `ns.dns.DOMAIN` |
+//! | `dns-version.DOMAIN` | TXT: the version of Kubernetes' DNS specification that this follows |
 //! | `SERVICE.service.consul` | the Service in the asker's namespace, else in `default`, else the only one of that name |
 //! | `PORT.SERVICE.service.consul` | the same, and as SRV only its port of that name, as Consul does by tag |
 //! | `host.docker.internal` and its like | the node |
@@ -18,7 +20,7 @@ use std::sync::Arc;
 
 use yado_types::key::ObjectKey;
 
-use super::message::{Answer, Code, Data, Name, Query, Record, record_type};
+use super::message::{Answer, Code, Data, Name, Query, Record, name_server, record_type};
 use crate::index::{Endpoint, Protocol, ServiceEntry, Snapshot};
 use crate::slot::Cidr;
 
@@ -26,6 +28,9 @@ use crate::slot::Cidr;
 const CHAIN: usize = 8;
 /// Endpoints change, so nothing is remembered for long.
 const TTL: u32 = 5;
+
+/// The version of the DNS specification of Kubernetes.
+const SPECIFICATION: &str = "1.1.0";
 
 /// What the names of one cluster are answered from.
 pub struct Zone {
@@ -59,6 +64,9 @@ enum Found<'a> {
     /// A Service of which only one port is asked for.
     Tagged(&'a ObjectKey, &'a ServiceEntry, usize),
     Address(Ipv4Addr),
+    /// The name of the whole zone.
+    Apex,
+    Text(&'static str),
     /// A name above others, without records of its own.
     Branch,
     Nothing,
@@ -91,7 +99,14 @@ impl Zone {
         let labels: Vec<&str> = query.name.iter().map(String::as_str).collect();
         let domain: Vec<&str> = self.domain.iter().map(String::as_str).collect();
         if let Some(own) = labels.strip_suffix(&domain[..]) {
-            return self.answer(query, &self.domain, cluster_name(snapshot, own));
+            let found = match own {
+                [] => Found::Apex,
+                ["dns-version"] => Found::Text(SPECIFICATION),
+                ["ns", "dns"] => Found::Address(self.host),
+                ["dns"] => Found::Branch,
+                own => cluster_name(snapshot, own),
+            };
+            return self.answer(query, &self.domain, found);
         }
         if let [own @ .., "consul"] = &labels[..] {
             return self.answer(query, &["consul".to_owned()].into(), consul_name(snapshot, own, namespace));
@@ -141,6 +156,21 @@ impl Zone {
             Found::Endpoint(address) | Found::Address(address) => {
                 if wants(record_type::A) {
                     answer.answers.push(record(Data::A(address)));
+                }
+            }
+            Found::Apex => {
+                if wants(record_type::SOA) {
+                    answer.answers.push(record(Data::Soa { zone: zone.clone() }));
+                }
+                if wants(record_type::NS) {
+                    let server = name_server(zone);
+                    answer.answers.push(record(Data::Ns(server.clone())));
+                    answer.additional.push(Record { name: server, ttl: TTL, data: Data::A(self.host) });
+                }
+            }
+            Found::Text(text) => {
+                if wants(record_type::TXT) {
+                    answer.answers.push(record(Data::Txt(text.to_owned())));
                 }
             }
             Found::Branch => {}
@@ -206,7 +236,7 @@ impl Zone {
 /// `own` is what stands before the cluster's domain.
 fn cluster_name<'a>(snapshot: &'a Snapshot, own: &[&str]) -> Found<'a> {
     match own {
-        [] | ["svc" | "pod"] => Found::Branch,
+        ["svc" | "pod"] => Found::Branch,
         [address, _namespace, "pod"] => match address.replace('-', ".").parse() {
             Ok(address) => Found::Address(address),
             Err(_) => Found::Nothing,
@@ -418,7 +448,9 @@ mod tests {
                 let data = answer.answers.iter().map(|r| match &r.data {
                     Data::A(a) => a.to_string(),
                     Data::Srv { port, target } => format!("{port} {}", target.join(".")),
-                    Data::Ptr(name) => name.join("."),
+                    Data::Ptr(name) | Data::Ns(name) => name.join("."),
+                    Data::Txt(text) => text.clone(),
+                    Data::Soa { zone } => format!("SOA {}", zone.join(".")),
                     Data::Cname(name) => format!("-> {}", name.join(".")),
                     other => format!("{other:?}"),
                 });
@@ -430,7 +462,7 @@ mod tests {
 
     #[test]
     fn names_stand_for_what_the_table_says() {
-        use record_type::{A, AAAA, CNAME, PTR, SRV};
+        use record_type::{A, AAAA, ANY, CNAME, NS, PTR, SOA, SRV, TXT};
         for (name, kind, expect) in [
             ("web.shop.svc.cluster.local", A, "NoError 10.96.0.5"),
             ("web.shop.svc.cluster.local", AAAA, "NoError"),
@@ -466,6 +498,15 @@ mod tests {
             ("4.0.192.10.in-addr.arpa", PTR, "NoSuchName"),
             ("8.8.8.8.in-addr.arpa", PTR, "forward"),
             ("example.com", A, "forward"),
+            ("cluster.local", SOA, "NoError SOA cluster.local"),
+            ("cluster.local", NS, "NoError ns.dns.cluster.local"),
+            ("cluster.local", ANY, "NoError SOA cluster.local, ns.dns.cluster.local"),
+            ("cluster.local", A, "NoError"),
+            ("ns.dns.cluster.local", A, "NoError 10.192.0.1"),
+            ("dns.cluster.local", A, "NoError"),
+            ("dns-version.cluster.local", TXT, "NoError 1.1.0"),
+            ("dns-version.cluster.local", A, "NoError"),
+            ("svc.cluster.local", SOA, "NoError"),
             // Names that are no DNS labels stand wherever the Service's own does.
             ("my_db.shop.svc.cluster.local", A, "NoError 10.96.0.7"),
             ("My_DB.shop.svc.cluster.local", AAAA, "NoError"),
