@@ -11,6 +11,7 @@
 //!                         \--index--> Index <---reads----/
 //! ```
 
+mod decoded;
 pub mod events;
 mod index;
 mod queue;

@@ -119,6 +119,11 @@ impl<Q: Clone + Eq + Ord + Hash + Send + 'static> Queue<Q> {
         self.changed.notify_one();
     }
 
+    /// How often in a row the work on `key` has failed so far.
+    fn failures(&self, key: &Q) -> u32 {
+        self.state.lock().failures.get(key).copied().unwrap_or_default()
+    }
+
     /// Nothing is ready or being worked on; what is planned for later does not count.
     pub fn is_idle(&self) -> bool {
         let state = self.state.lock();
@@ -180,8 +185,15 @@ pub enum Outcome {
     Failed,
 }
 
-/// Starts `workers` tasks that take keys from `queue` and give them to `reconcile`. A failure is logged here, once,
-/// and retried with back-off.
+/// Whether the failure after `failures - 1` others in a row is logged as a warning. The first few are usually a race that
+/// the retry resolves (8 of them take a little over a second); what goes on is told at doubling distances, so that a
+/// permanent failure is visible without filling the log.
+pub(crate) fn is_worth_a_warning(failures: u32) -> bool {
+    failures >= 8 && failures.is_power_of_two()
+}
+
+/// Starts `workers` tasks that take keys from `queue` and give them to `reconcile`. A failure is logged here and retried
+/// with back-off; one that persists is logged as a warning.
 pub fn run<Q, F, W, E>(tasks: &Tasks, name: &'static str, queue: &Arc<Queue<Q>>, workers: usize, reconcile: F)
 where
     Q: Clone + Eq + Ord + Hash + Debug + Send + Sync + 'static,
@@ -197,7 +209,12 @@ where
                 let outcome = match reconcile(key.clone()).await {
                     Ok(next) => Outcome::Next(next),
                     Err(error) => {
-                        tracing::debug!(controller = name, ?key, %error, "will try again");
+                        let failures = queue.failures(&key) + 1;
+                        if is_worth_a_warning(failures) {
+                            tracing::warn!(controller = name, ?key, failures, %error, "keeps failing and is retried");
+                        } else {
+                            tracing::debug!(controller = name, ?key, %error, "failed and is retried");
+                        }
                         Outcome::Failed
                     }
                 };

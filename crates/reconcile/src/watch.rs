@@ -18,6 +18,8 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch as signal;
 use yado_types::key::ObjectKey;
 
+use crate::decoded::Decoded;
+use crate::queue::is_worth_a_warning;
 use crate::{Index, Queue, Tasks};
 
 /// A kind that can be watched: every type of `k8s-openapi` that has metadata.
@@ -209,27 +211,65 @@ impl<K: Kind> Watch<K> {
         });
     }
 
-    async fn drive(self: Arc<Self>, api: Api<K>, config: watcher::Config) {
+    async fn drive(self: Arc<Self>, api: Api<Decoded<K>>, config: watcher::Config) {
         let mut events = pin!(kube::runtime::watcher(api, config).default_backoff());
         let mut listed = Vec::new();
+        let mut failures = 0;
         while let Some(event) = events.next().await {
+            if !matches!(event, Err(_) | Ok(Event::Init)) {
+                failures = 0;
+            }
             match event {
                 Ok(Event::Init) => listed.clear(),
-                Ok(Event::InitApply(object)) => listed.push(object),
+                Ok(Event::InitApply(object)) => listed.extend(self.decoded(object)),
                 Ok(Event::InitDone) => self.replace(std::mem::take(&mut listed)),
                 Ok(Event::Apply(object)) => {
                     let revision = revision_of(object.meta().resource_version.as_deref());
-                    self.update(ObjectKey::of(object.meta()), Some(Arc::new(object)), revision);
+                    match self.decoded(object) {
+                        Some(object) => {
+                            self.update(ObjectKey::of(object.meta()), Some(Arc::new(object)), revision);
+                        }
+                        None => self.reached(revision),
+                    }
                 }
                 Ok(Event::Delete(object)) => {
                     let revision = revision_of(object.meta().resource_version.as_deref());
                     self.update(ObjectKey::of(object.meta()), None, revision);
                 }
                 Err(error) => {
-                    tracing::debug!(kind = %K::kind(&()), %error, "the watch broke and starts again")
+                    failures += 1;
+                    if is_worth_a_warning(failures) {
+                        tracing::warn!(kind = %K::kind(&()), failures, %error, "a watch keeps failing");
+                    } else {
+                        tracing::debug!(kind = %K::kind(&()), %error, "the watch broke and starts again");
+                    }
                 }
             }
         }
+    }
+
+    /// The object, or its last decodable version where it is listed anew. An undecodable object is reported and
+    /// otherwise left out: readers keep what they knew of it.
+    fn decoded(&self, object: Decoded<K>) -> Option<K> {
+        match object {
+            Decoded::Object(object) => Some(object),
+            Decoded::Undecodable { metadata, error } => {
+                let key = ObjectKey::of(&metadata);
+                tracing::error!(
+                    kind = %K::kind(&()), namespace = key.namespace, name = key.name, error,
+                    "an object cannot be decoded and is left out: mend or delete it",
+                );
+                self.get(&key).map(|known| K::clone(&known))
+            }
+        }
+    }
+
+    /// Every change up to `revision` has arrived.
+    fn reached(&self, revision: u64) {
+        self.progress.send_modify(|p| {
+            p.revision = p.revision.max(revision);
+            p.updates += 1;
+        });
     }
 }
 
