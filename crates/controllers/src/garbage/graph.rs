@@ -15,11 +15,30 @@ pub type Uid = String;
 /// Which kind an object is of: an index that the caller gives.
 pub type Kind = usize;
 
+/// How references name a kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KindName {
+    /// Its API group, empty for the core group. References of every version of the group name the same kind.
+    pub group: String,
+    /// As in `kind`: `ConfigMap`.
+    pub kind: String,
+}
+
+impl KindName {
+    /// The kind that an owner reference names.
+    pub fn of(reference: &OwnerReference) -> Self {
+        let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);
+        Self { group: group.to_owned(), kind: reference.kind.clone() }
+    }
+}
+
 /// An object as far as ownership goes.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Object {
     /// Its kind.
     pub kind: Kind,
+    /// The same as references name it.
+    pub kind_name: KindName,
     /// Where it is.
     pub key: ObjectKey,
     /// The version that decisions rest on.
@@ -31,10 +50,11 @@ pub struct Object {
 }
 
 impl Object {
-    fn of(kind: Kind, meta: &ObjectMeta) -> Self {
+    fn of(kind: Kind, kind_name: &KindName, meta: &ObjectMeta) -> Self {
         let has = |name: &str| meta.finalizers.iter().flatten().any(|f| f == name);
         Self {
             kind,
+            kind_name: kind_name.clone(),
             key: ObjectKey::of(meta),
             resource_version: meta.resource_version.clone(),
             owners: meta.owner_references.clone().unwrap_or_default(),
@@ -42,6 +62,18 @@ impl Object {
             foreground: has(FINALIZER_FOREGROUND),
             orphan: has(FINALIZER_ORPHAN),
         }
+    }
+
+    /// Whether `reference`, found on an object of `namespace`, means this object and not only its uid: an owner has the
+    /// kind and the name that the reference says, and lies in the dependent's Namespace or in none.
+    fn is_meant_by(&self, reference: &OwnerReference, namespace: &str) -> bool {
+        self.kind_name == KindName::of(reference)
+            && self.key.name == reference.name
+            && !self.is_elsewhere(namespace)
+    }
+
+    fn is_elsewhere(&self, namespace: &str) -> bool {
+        !self.key.namespace.is_empty() && self.key.namespace != namespace
     }
 
     fn waits_for_dependents(&self) -> bool {
@@ -67,6 +99,10 @@ pub enum Action {
     Verify(Vec<OwnerReference>),
     /// Delete the object.
     Delete(Policy),
+    /// Warn that these owners do not exist in the object's Namespace.
+    WarnOfOwners(Vec<OwnerReference>),
+    /// Make this object's references to its owners non-blocking: it and an owner wait for each other.
+    Unblock,
     /// Take these owners off the object.
     DropOwners(BTreeSet<Uid>),
     /// Take this object, as an owner, off another.
@@ -98,9 +134,9 @@ impl Graph {
     }
 
     /// An object is there or has changed. Gives the objects to look at.
-    pub fn applied(&mut self, kind: Kind, meta: &ObjectMeta) -> Vec<Uid> {
+    pub fn applied(&mut self, kind: Kind, kind_name: &KindName, meta: &ObjectMeta) -> Vec<Uid> {
         let Some(uid) = meta.uid.clone() else { return Vec::new() };
-        let object = Object::of(kind, meta);
+        let object = Object::of(kind, kind_name, meta);
         let mut look = Vec::new();
         let old = self.objects.get(&uid);
         let ownership_changed = old.is_none_or(|o| o.owners != object.owners);
@@ -177,7 +213,8 @@ impl Graph {
         let (mut solid, mut dead, mut leaving, mut unknown) =
             (false, BTreeSet::new(), BTreeSet::new(), Vec::new());
         for owner in &object.owners {
-            match self.objects.get(&owner.uid) {
+            let meant = self.objects.get(&owner.uid);
+            match meant.filter(|o| o.is_meant_by(owner, &object.key.namespace)) {
                 Some(o) if o.waits_for_dependents() => {
                     leaving.insert(owner.uid.clone());
                 }
@@ -196,11 +233,49 @@ impl Graph {
             dead.append(&mut leaving);
             return if dead.is_empty() { Vec::new() } else { vec![Action::DropOwners(dead)] };
         }
-        vec![Action::Delete(self.policy(uid, object, !leaving.is_empty()))]
+        let mut actions = Vec::new();
+        let elsewhere = self.owners_elsewhere(object);
+        if !elsewhere.is_empty() {
+            actions.push(Action::WarnOfOwners(elsewhere));
+        }
+        if !leaving.is_empty() && self.is_in_circle(uid, object) {
+            actions.push(Action::Unblock);
+        }
+        actions.push(Action::Delete(self.policy(uid, object, !leaving.is_empty())));
+        actions
+    }
+
+    /// References to objects that exist, but in another Namespace than the one that refers to them.
+    fn owners_elsewhere(&self, object: &Object) -> Vec<OwnerReference> {
+        let elsewhere = |owner: &&OwnerReference| {
+            self.objects.get(&owner.uid).is_some_and(|o| o.is_elsewhere(&object.key.namespace))
+        };
+        object.owners.iter().filter(elsewhere).cloned().collect()
+    }
+
+    /// Whether an object that this one owns waits for its own dependents, as this one's owner does: each would wait for
+    /// the other.
+    fn is_in_circle(&self, uid: &str, object: &Object) -> bool {
+        self.dependents_of(uid, object).any(|(_, dependent)| dependent.waits_for_dependents())
+    }
+
+    /// The objects whose references mean this one.
+    fn dependents_of<'a>(
+        &'a self,
+        uid: &str,
+        object: &'a Object,
+    ) -> impl Iterator<Item = (&'a Uid, &'a Object)> {
+        let uid = uid.to_owned();
+        let known = self.dependents.get(&uid).into_iter().flatten();
+        known.filter_map(|d| Some((d, self.objects.get(d)?))).filter(move |(_, dependent)| {
+            let is_this =
+                |r: &OwnerReference| r.uid == uid && object.is_meant_by(r, &dependent.key.namespace);
+            dependent.owners.iter().any(is_this)
+        })
     }
 
     fn policy(&self, uid: &str, object: &Object, owner_waits: bool) -> Policy {
-        let owns = self.dependents.get(uid).is_some_and(|d| !d.is_empty());
+        let owns = self.dependents_of(uid, object).next().is_some();
         if object.orphan {
             Policy::Orphan
         } else if object.foreground || (owner_waits && owns) {
@@ -211,13 +286,7 @@ impl Graph {
     }
 
     fn serve_deletion(&self, uid: &str, object: &Object) -> Vec<Action> {
-        let dependents: BTreeMap<&Uid, &Object> = self
-            .dependents
-            .get(uid)
-            .into_iter()
-            .flatten()
-            .filter_map(|d| Some((d, self.objects.get(d)?)))
-            .collect();
+        let dependents: BTreeMap<&Uid, &Object> = self.dependents_of(uid, object).collect();
         if object.orphan {
             let mut actions: Vec<_> = dependents.keys().map(|d| Action::Orphan((*d).clone())).collect();
             actions.push(Action::DropFinalizer(FINALIZER_ORPHAN));
@@ -261,12 +330,16 @@ mod tests {
         serde_json::from_value(value).expect("metadata")
     }
 
+    fn x() -> KindName {
+        KindName { group: String::new(), kind: "X".into() }
+    }
+
     type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
 
     fn graph(rows: &[Row<'_>], gone: &[&str]) -> Graph {
         let mut graph = Graph::default();
         for (uid, owners, marks) in rows {
-            graph.applied(0, &meta(uid, owners, marks));
+            graph.applied(0, &x(), &meta(uid, owners, marks));
         }
         gone.iter().for_each(|uid| graph.set_gone(uid));
         graph
@@ -306,6 +379,47 @@ mod tests {
     }
 
     #[test]
+    fn an_owner_has_the_kind_the_name_and_the_namespace_of_its_reference() {
+        // The owner: kind, Namespace and name; what becomes of an object of Namespace `n` that names X `a` by its uid
+        // once the server was asked and has no such X.
+        for (kind, namespace, name, expect) in [
+            ("X", "n", "a", "stays"),
+            ("X", "", "a", "stays"),
+            ("Y", "n", "a", "goes"),
+            ("X", "n", "other", "goes"),
+            ("X", "elsewhere", "a", "goes with a warning"),
+        ] {
+            let mut graph = graph(&[("b", &["a"], &[])], &["a"]);
+            let kind_name = KindName { group: String::new(), kind: kind.into() };
+            let owner = ObjectMeta {
+                uid: Some("a".into()),
+                name: Some(name.into()),
+                namespace: (!namespace.is_empty()).then(|| namespace.into()),
+                ..ObjectMeta::default()
+            };
+            graph.applied(1, &kind_name, &owner);
+            let found = match graph.decide("b", &HashSet::new()).as_slice() {
+                [] => "stays",
+                [Action::Delete(Policy::Background)] => "goes",
+                [Action::WarnOfOwners(owners), Action::Delete(_)] if owners[0].uid == "a" => {
+                    "goes with a warning"
+                }
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(found, expect, "{kind} {namespace}/{name}");
+        }
+    }
+
+    #[test]
+    fn owners_that_own_each_other_do_not_wait_for_each_other() {
+        let foreground: &[&str] = &["deleting", "foregroundDeletion"];
+        let rows: &[Row<'_>] = &[("a", &["!b"], foreground), ("b", &["!a"], &[])];
+        check(rows, &[], "b", &[Action::Unblock, Action::Delete(Policy::Foreground)]);
+        let unblocked: &[Row<'_>] = &[("a", &["!b"], foreground), ("b", &["a"], foreground)];
+        check(unblocked, &[], "a", &[Action::DropFinalizer(FINALIZER_FOREGROUND)]);
+    }
+
+    #[test]
     fn an_unknown_owner_is_asked_for() {
         let graph = graph(&[("b", &["a"], &[])], &[]);
         assert!(
@@ -317,11 +431,11 @@ mod tests {
     #[test]
     fn changes_say_whom_to_look_at() {
         let mut graph = graph(&[("a", &[], &[]), ("b", &["!a"], &[]), ("c", &["!a"], &[])], &[]);
-        assert_eq!(graph.applied(0, &meta("b", &["!a"], &[])), Vec::<Uid>::new(), "nothing new");
-        assert_eq!(graph.applied(0, &meta("a", &[], &["deleting", "foregroundDeletion"])), ["a"]);
+        assert_eq!(graph.applied(0, &x(), &meta("b", &["!a"], &[])), Vec::<Uid>::new(), "nothing new");
+        assert_eq!(graph.applied(0, &x(), &meta("a", &[], &["deleting", "foregroundDeletion"])), ["a"]);
         assert_eq!(graph.deleted("b"), ["a"], "who waits for it");
-        assert_eq!(graph.applied(0, &meta("c", &[], &[])), ["a"], "an owner that lost a dependent");
-        graph.applied(0, &meta("d", &["a"], &[]));
+        assert_eq!(graph.applied(0, &x(), &meta("c", &[], &[])), ["a"], "an owner that lost a dependent");
+        graph.applied(0, &x(), &meta("d", &["a"], &[]));
         assert_eq!(graph.deleted("a"), ["d"], "what it owned");
         assert_eq!(graph.decide("d", &HashSet::new()), [Action::Delete(Policy::Background)]);
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::{DeleteParams, Patch, Preconditions, PropagationPolicy};
 use kube::runtime::WatchStreamExt;
@@ -14,9 +15,10 @@ use kube::{Api, Error};
 use parking_lot::Mutex;
 use serde_json::json;
 use tokio::sync::watch as signal;
+use yado_reconcile::events::{EventType, Recorder};
 use yado_reconcile::{Next, Queue};
 
-use super::graph::{Action, Graph, Kind, Object, Policy, Uid};
+use super::graph::{Action, Graph, Kind, KindName, Object, Policy, Uid};
 use crate::kinds::{self, AnyMeta, Served};
 use crate::{Context, writes};
 
@@ -33,6 +35,7 @@ const REDISCOVER_FAILED: Duration = Duration::from_millis(200);
 
 struct Loop {
     context: Context,
+    recorder: Recorder,
     graph: Mutex<Graph>,
     queue: Arc<Queue<Uid>>,
     /// Kinds by index; one that comes back after it was gone gets another.
@@ -54,6 +57,7 @@ pub(crate) fn start(context: &Context) {
     let queue = Queue::new(context.clock.clone());
     let this = Arc::new(Loop {
         context: context.clone(),
+        recorder: context.recorder(COMPONENT),
         graph: Mutex::default(),
         queue: queue.clone(),
         kinds: Mutex::default(),
@@ -119,6 +123,7 @@ impl Loop {
         let config = watcher::Config::default().streaming_lists();
         let mut events = pin!(kube::runtime::watcher(api, config).default_backoff());
         let (mut unlisted, mut failures) = (HashSet::new(), 0);
+        let name = KindName { group: kind.resource.group.clone(), kind: kind.resource.kind.clone() };
         while let Some(event) = events.next().await {
             let look = match event {
                 Ok(Event::Init) => {
@@ -127,14 +132,14 @@ impl Loop {
                 }
                 Ok(Event::InitApply(object)) => {
                     unlisted.remove(object.metadata.uid.as_deref().unwrap_or_default());
-                    self.graph.lock().applied(index, &object.metadata)
+                    self.graph.lock().applied(index, &name, &object.metadata)
                 }
                 Ok(Event::InitDone) => {
                     let look = self.forget(std::mem::take(&mut unlisted));
                     self.synced(index);
                     look
                 }
-                Ok(Event::Apply(object)) => self.graph.lock().applied(index, &object.metadata),
+                Ok(Event::Apply(object)) => self.graph.lock().applied(index, &name, &object.metadata),
                 Ok(Event::Delete(object)) => {
                     self.graph.lock().deleted(object.metadata.uid.as_deref().unwrap_or_default())
                 }
@@ -204,6 +209,8 @@ impl Loop {
                         other => drop(other?),
                     }
                 }
+                Action::WarnOfOwners(owners) => self.warn_of(&kind, &object, uid, &owners),
+                Action::Unblock => change(&api, &object, uid, non_blocking).await?,
                 Action::DropOwners(owners) => {
                     change(&api, &object, uid, |meta| without_owners(meta, &owners)).await?;
                 }
@@ -222,6 +229,25 @@ impl Loop {
         Ok(Next::Wait)
     }
 
+    /// Tells a user why an object goes although the owner that it names exists.
+    fn warn_of(&self, kind: &Served, object: &Object, uid: &str, owners: &[OwnerReference]) {
+        let about = ObjectReference {
+            api_version: Some(kind.resource.api_version.clone()),
+            kind: Some(kind.resource.kind.clone()),
+            namespace: Some(object.key.namespace.clone()),
+            name: Some(object.key.name.clone()),
+            uid: Some(uid.to_owned()),
+            ..ObjectReference::default()
+        };
+        for OwnerReference { api_version, kind, name, uid, .. } in owners {
+            let message = format!(
+                "ownerRef [{api_version}/{kind}, name: {name}, uid: {uid}] does not exist in namespace \"{}\"",
+                object.key.namespace
+            );
+            self.recorder.event(&about, EventType::Warning, "OwnerRefInvalidNamespace", message);
+        }
+    }
+
     fn find(&self, uid: &str) -> Option<(Arc<Served>, Object)> {
         let object = self.graph.lock().get(uid)?.clone();
         let kind = self.kinds.lock().get(object.kind)?.kind.clone();
@@ -236,12 +262,13 @@ impl Loop {
             let known = {
                 let kinds = self.kinds.lock();
                 let same = |k: &Served| {
-                    k.resource.kind == owner.kind && k.resource.group == group(&owner.api_version)
+                    k.resource.kind == owner.kind && k.resource.group == KindName::of(owner).group
                 };
                 kinds.iter().find(|k| k.served && same(&k.kind)).map(|k| k.kind.clone())
             };
-            let Some(kind) = known else {
-                // A kind that cannot be watched, or not yet: what it owns stays, for who could tell.
+            // A kind that cannot be watched, or not yet, may have the owner. An object without a Namespace cannot be
+            // owned by one that has a Namespace: the reference means nothing, and Kubernetes leaves such objects alone.
+            let Some(kind) = known.filter(|k| !k.namespaced || !object.key.namespace.is_empty()) else {
                 verified.insert(owner.uid.clone());
                 continue;
             };
@@ -256,15 +283,18 @@ impl Loop {
     }
 }
 
-fn group(api_version: &str) -> &str {
-    api_version.split_once('/').map_or("", |(group, _)| group)
-}
-
 fn without_owners(meta: &ObjectMeta, gone: &BTreeSet<Uid>) -> Option<serde_json::Value> {
     let mut owners = meta.owner_references.clone().unwrap_or_default();
     let before = owners.len();
     owners.retain(|o| !gone.contains(&o.uid));
     (owners.len() < before).then(|| json!({ "ownerReferences": none_if_empty(&owners) }))
+}
+
+fn non_blocking(meta: &ObjectMeta) -> Option<serde_json::Value> {
+    let mut owners = meta.owner_references.clone()?;
+    let blocking = owners.iter_mut().filter(|o| o.block_owner_deletion == Some(true));
+    let changed = blocking.map(|o| o.block_owner_deletion = Some(false)).count();
+    (changed > 0).then(|| json!({ "ownerReferences": owners }))
 }
 
 fn without_finalizer(meta: &ObjectMeta, name: &str) -> Option<serde_json::Value> {
