@@ -189,7 +189,9 @@ impl Loop {
         let name = set.name_any();
         match writes::create(&self.context.client, &set).await {
             Ok(created) => {
-                self.tell_scaled(deployment, &name, 0, size(&set));
+                if size(&set) > 0 {
+                    self.tell_scaled(deployment, &name, 0, size(&set));
+                }
                 Ok(created.resource_version())
             }
             Err(error) if writes::is_code(&error, 409) => {

@@ -73,14 +73,15 @@ fn ended_at(pod: &Pod) -> Option<Timestamp> {
     ends.chain(deleted).map(|t| t.0).max()
 }
 
-/// How long to wait before the next Pod is made: longer with each failure since the last success.
+/// How long to wait before the next Pod is created: longer with each failure since the last success. Times in a
+/// Pod's status are whole seconds, so a failure within the second of a success may be the later of the two and counts.
 pub fn pause(pods: &[Arc<Pod>], now: Timestamp) -> Duration {
     let success = pods.iter().filter(|p| phase(p) == "Succeeded").filter_map(|p| ended_at(p)).max();
     let failures: Vec<_> = pods
         .iter()
         .filter(|p| phase(p) == "Failed")
         .filter_map(|p| ended_at(p))
-        .filter(|t| success.is_none_or(|s| *t > s))
+        .filter(|t| success.is_none_or(|s| *t >= s))
         .collect();
     let Some(last) = failures.iter().max() else { return Duration::ZERO };
     let doublings = u32::try_from(failures.len() - 1).unwrap_or(u32::MAX).min(16);

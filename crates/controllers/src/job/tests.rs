@@ -216,6 +216,24 @@ fn failures_are_tried_again_later_and_only_so_often() {
         status active 0 succeeded 0 failed 2 terminating 0
         look again in 15 s"#]],
     );
+    // A success in the second of the failures does not cancel the delay; a failure before a success does not count.
+    let indexed = job(json!({"completionMode": "Indexed", "completions": 3, "parallelism": 3}), json!({}));
+    check_at(
+        1,
+        &indexed,
+        &["a Succeeded ended@1 index@0", "b Failed ended@1 index@1", "c Failed ended@1 index@2"],
+        expect![[r#"
+        status active 0 succeeded 1 failed 2 terminating 0 done 0
+        look again in 20 s"#]],
+    );
+    check_at(
+        2,
+        &indexed,
+        &["a Succeeded ended@2 index@0", "b Failed ended@1 index@1", "c Failed ended@1 index@2"],
+        expect![[r#"
+        create pi-1- pi-2-
+        status active 0 succeeded 1 failed 2 terminating 0 done 0"#]],
+    );
     check(
         &twice,
         &["a Failed", "b Failed", "c Failed"],
