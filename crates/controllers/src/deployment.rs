@@ -29,7 +29,7 @@ use yado_types::selector::LabelSelector;
 
 use crate::owners::{self, Claim};
 
-pub(crate) use history::template_hash;
+pub(crate) use history::{set_name, template_hash};
 
 /// What a decision rests on.
 pub struct Observed<'a> {

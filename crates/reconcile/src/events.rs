@@ -244,6 +244,15 @@ struct Similar {
     last: Timestamp,
 }
 
+/// The object's name and a number, of which the former is cut where both are too long for a name.
+fn event_name(object: &str, unique: u64) -> String {
+    const MAX_NAME: usize = 253;
+    let unique = format!(".{unique:016x}");
+    // Names are ASCII. What is left must not end in what cannot stand before the dot.
+    let cut = object.get(..MAX_NAME - unique.len()).map(|cut| cut.trim_end_matches(['.', '-']));
+    format!("{}{unique}", cut.unwrap_or(object))
+}
+
 /// The pure part: which happenings become which Events.
 #[derive(Default)]
 struct Aggregator {
@@ -279,7 +288,7 @@ impl Aggregator {
         self.unique = (self.unique + 1).max(now.as_nanosecond() as u64);
         let unique = self.unique;
         let entry = self.remembered.entry(key.clone()).or_insert_with(|| Remembered {
-            name: format!("{}.{unique:016x}", object.name.as_deref().unwrap_or_default()),
+            name: event_name(object.name.as_deref().unwrap_or_default(), unique),
             message: String::new(),
             count: 0,
             first: now,
@@ -477,6 +486,15 @@ mod tests {
         );
         aggregator.forget_old(at(2000));
         assert!(aggregator.is_empty());
+    }
+
+    #[test]
+    fn names_stay_within_the_longest_name() {
+        assert_eq!(event_name("web", 1), "web.0000000000000001");
+        for name in ["a".repeat(253), format!("{}.{}", "a".repeat(235), "b".repeat(17))] {
+            let made = event_name(&name, u64::MAX);
+            assert_eq!(yado_types::names::dns_subdomain(&made), Ok(()), "{made}");
+        }
     }
 
     #[test]

@@ -14,7 +14,8 @@ pub fn dns_label(s: &str) -> Result<(), String> {
         .into())
 }
 
-/// A DNS subdomain (RFC 1123): labels joined by dots, at most 253 characters.
+/// A DNS subdomain (RFC 1123) as Kubernetes takes it for names of objects: labels joined by dots, at most 253 characters
+/// in all. A single label may be longer than the 63 characters that DNS itself allows.
 pub fn dns_subdomain(s: &str) -> Result<(), String> {
     if s.len() > 253 {
         return Err("must be no more than 253 characters".into());
@@ -86,10 +87,7 @@ pub fn label_value(s: &str) -> Result<(), String> {
 fn is_label(s: &str) -> bool {
     let b = s.as_bytes();
     let plain = |c: &u8| c.is_ascii_lowercase() || c.is_ascii_digit();
-    b.len() <= 63
-        && b.first().is_some_and(plain)
-        && b.last().is_some_and(plain)
-        && b.iter().all(|c| plain(c) || *c == b'-')
+    b.first().is_some_and(plain) && b.last().is_some_and(plain) && b.iter().all(|c| plain(c) || *c == b'-')
 }
 
 fn is_name(s: &str) -> bool {
@@ -105,11 +103,15 @@ mod tests {
 
     #[test]
     fn names_are_accepted_or_refused() {
-        let long = "a".repeat(64);
+        let (long, longest, too_long) = ("a".repeat(64), "a".repeat(253), "a".repeat(254));
         type Rule = fn(&str) -> Result<(), String>;
         let rows: &[(Rule, &[&str], &[&str])] = &[
             (dns_label, &["a", "a-1", "1a"], &["", "-a", "a-", "A", "a.b", "a_b", &long]),
-            (dns_subdomain, &["a.b", "a-1.b"], &["", ".a", "a..b", "a.B"]),
+            (
+                dns_subdomain,
+                &["a.b", "a-1.b", &long, &longest],
+                &["", ".a", "a..b", "a.B", "a-.b", &too_long],
+            ),
             (dns_1035_label, &["a1"], &["1a", "a.b"]),
             (qualified_name, &["a", "A.b_c", "x.io/Name"], &["", "/a", "x/", "X.io/a", "a b", "a/b/c"]),
             (label_value, &["", "a", "A_b.c-d"], &["-", "a ", "é", &long]),

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::json;
 
 use super::{Action, Cluster, REVISION_HASH};
-use crate::deployment::template_hash;
+use crate::deployment::{set_name, template_hash};
 use crate::owners;
 
 /// Old templates kept where the DaemonSet does not say; Kubernetes' default.
@@ -48,7 +48,7 @@ fn revision(set: &DaemonSet, hash: &str, number: i64) -> ControllerRevision {
     shown["$patch"] = json!("replace");
     ControllerRevision {
         metadata: ObjectMeta {
-            name: Some(format!("{}-{hash}", set.metadata.name.as_deref().unwrap_or_default())),
+            name: Some(set_name(set.metadata.name.as_deref().unwrap_or_default(), &hash)),
             namespace: set.metadata.namespace.clone(),
             labels: Some(labels),
             annotations: Some(

@@ -127,7 +127,7 @@ pub fn new_set(sets: &Sets<'_>, replicas: i32) -> Vec<Action> {
     let mut annotations = copied(deployment);
     annotations.extend(size_annotations(sets));
     annotations.insert(DEPLOYMENT_REVISION.to_owned(), revision.clone());
-    let name = format!("{}-{hash}", deployment.metadata.name.as_deref().unwrap_or_default());
+    let name = set_name(deployment.metadata.name.as_deref().unwrap_or_default(), &hash);
     let set = ReplicaSet {
         metadata: ObjectMeta {
             name: Some(name),
@@ -146,6 +146,16 @@ pub fn new_set(sets: &Sets<'_>, replicas: i32) -> Vec<Action> {
         status: None,
     };
     vec![Action::Create(Box::new(set)), Action::Revision(revision)]
+}
+
+/// The name of a Deployment and the hash of a template, of which the former is cut where both are too long for a name.
+/// Should two Deployments' ReplicaSets then have one name, the collision count makes another hash.
+pub(crate) fn set_name(owner: &str, hash: &str) -> String {
+    const MAX_NAME: usize = 253;
+    let most = MAX_NAME.saturating_sub(hash.len() + 1);
+    // Names are ASCII. What is left must not end in what cannot stand before the dash.
+    let stem = owner.get(..most).map_or(owner, |cut| cut.trim_end_matches(['.', '-']));
+    format!("{stem}-{hash}")
 }
 
 /// Ten letters that stand for a template. A collision count makes another ten, for when they are taken.

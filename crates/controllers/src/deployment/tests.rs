@@ -427,3 +427,19 @@ fn the_template_hash_is_stable() {
     // Were it to change, every ReplicaSet of a running cluster would still be found, by its template.
     expect!["web-d475f4q6g9"].assert_eq(&name.unwrap_or_default());
 }
+
+#[test]
+fn names_of_replica_sets_stay_within_the_longest_name() {
+    let long = format!("{}.{}", "a".repeat(241), "b".repeat(11));
+    for (name, expect) in [
+        ("web", "web-hash".to_owned()),
+        (&"a".repeat(63), format!("{}-hash", "a".repeat(63))),
+        (&"a".repeat(253), format!("{}-hash", "a".repeat(248))),
+        (&long, format!("{}-tenletters", "a".repeat(241))),
+    ] {
+        let hash = if name == long { "tenletters" } else { "hash" };
+        let made = history::set_name(name, hash);
+        assert_eq!(made, expect);
+        assert_eq!(yado_types::names::dns_subdomain(&made), Ok(()));
+    }
+}

@@ -21,9 +21,11 @@ pub fn directory(volume: &PersistentVolume) -> Option<&str> {
     Some(&volume.spec.as_ref()?.host_path.as_ref()?.path)
 }
 
-/// The name that a claim's directory has: one reads what it is of, and no two are alike.
+/// The name that a claim's directory has: one reads what it is of, and no two are alike. It fits into the 255 bytes that
+/// file systems take.
 pub fn directory_name(claim: &PersistentVolumeClaim) -> String {
-    let part = |text: &Option<String>| text.clone().unwrap_or_default();
+    let part =
+        |text: &Option<String>| text.as_deref().unwrap_or_default().chars().take(100).collect::<String>();
     let meta = &claim.metadata;
     format!("{}_{}_{}", part(&meta.namespace), part(&meta.name), part(&meta.uid))
 }
