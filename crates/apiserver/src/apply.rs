@@ -92,6 +92,16 @@ pub fn apply(
         return Err(ApplyError::Malformed("metadata.managedFields must be nil".into()));
     }
     let view = View::Object(message(kind.message));
+    if let Some(twice) = walk::duplicate(view, config, "") {
+        let text = |field: &str| config["metadata"][field].as_str().unwrap_or_default();
+        return Err(ApplyError::Malformed(format!(
+            "failed to create typed patch object ({}/{}; {}, Kind={}): {twice}",
+            text("namespace"),
+            text("name"),
+            kind.api_version(),
+            kind.kind
+        )));
+    }
     let identity = |key: &str| (key.to_owned(), config[key].clone());
     let mut merged = live.cloned().unwrap_or_else(|| {
         Value::Object(["apiVersion", "kind", "metadata"].map(identity).into_iter().collect())

@@ -110,21 +110,59 @@ pub fn authenticate(tokens: &Tokens, headers: &HeaderMap, connection: Option<&Id
     }
 }
 
-/// Who a request acts as, where its headers ask to act as somebody else (`kubectl --as`).
+const IMPERSONATE: &str = "impersonate-";
+const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
+
+/// The identity that a request acts as, where its headers ask for another than its own (`kubectl --as`).
+///
+/// # Errors
+/// 403 where `identity` may not act as others; 400 where the headers ask for what cannot be done, since a request that
+/// asks for fewer rights must not run with all of the caller's: a group without a user, a name that is not UTF-8, two
+/// users, a uid or extra values, which identities do not have here.
 pub fn impersonate(identity: Identity, headers: &HeaderMap) -> Result<Identity> {
-    let text = |v: &http::HeaderValue| v.to_str().map(str::to_owned).ok();
-    let Some(user) = headers.get("impersonate-user").and_then(text) else {
+    if !headers.keys().any(|name| name.as_str().starts_with(IMPERSONATE)) {
         return Ok(identity);
+    }
+    let texts = |name: &str| -> Result<Vec<String>> {
+        let values = headers.get_all(name).iter();
+        let text = |v: &http::HeaderValue| String::from_utf8(v.as_bytes().to_vec()).ok();
+        let malformed = || Failure::bad_request(format!("the header {name} is not valid UTF-8"));
+        values.map(|v| text(v).filter(|t| !t.is_empty()).ok_or_else(malformed)).collect()
     };
     if !identity.is_in(&[MASTERS]) {
+        let whom =
+            texts("impersonate-user").ok().and_then(|users| users.into_iter().next()).unwrap_or_default();
         let message = format!(
-            "users \"{user}\" is forbidden: User \"{}\" cannot impersonate resource \"users\" in API group \"\" at the \
+            "users \"{whom}\" is forbidden: User \"{}\" cannot impersonate resource \"users\" in API group \"\" at the \
              cluster scope",
             identity.user
         );
         return Err(Failure::denied(message));
     }
-    Ok(Identity::new(user, headers.get_all("impersonate-group").iter().filter_map(text)))
+    let known = ["impersonate-user", "impersonate-group"];
+    let unknown = |name: &&str| name.starts_with(IMPERSONATE) && !known.contains(name);
+    if let Some(name) = headers.keys().map(http::HeaderName::as_str).find(unknown) {
+        return Err(Failure::bad_request(format!(
+            "the header {name} cannot be honoured: identities have a user and groups only"
+        )));
+    }
+    let (mut users, mut groups) = (texts("impersonate-user")?, texts("impersonate-group")?);
+    let user = match (users.pop(), users.is_empty()) {
+        (Some(user), true) => user,
+        (Some(_), false) => return Err(Failure::bad_request("impersonate-user is there more than once")),
+        (None, _) => return Err(Failure::bad_request("requested groups without impersonating a user")),
+    };
+    if user == ANONYMOUS {
+        groups.push(UNAUTHENTICATED.into());
+        return Ok(Identity { user, groups });
+    }
+    // As a service account's own credentials would have them.
+    if let Some((namespace, _)) = user.strip_prefix(SERVICE_ACCOUNT).and_then(|a| a.split_once(':'))
+        && groups.is_empty()
+    {
+        groups.extend(["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")]);
+    }
+    Ok(Identity::new(user, groups))
 }
 
 /// The answer of authorisation.
@@ -144,6 +182,10 @@ pub fn authorize(identity: &Identity, request: &Request) -> Decision {
     }
     match request {
         Request::Server(ServerRequest::Health | ServerRequest::Version) => Decision::Allow,
+        // It says what others do.
+        Request::Server(ServerRequest::Metrics) => {
+            Decision::Deny(format!("forbidden: User \"{}\" cannot get path \"/metrics\"", identity.user))
+        }
         Request::Server(_) if identity.is_in(&[AUTHENTICATED]) => Decision::Allow,
         // Everyone may ask who they are and what they may do.
         Request::Api(r)
@@ -194,6 +236,8 @@ mod tests {
             (&Identity::component("scheduler"), "/api/v1/pods", true),
             (&user, "/api/v1/namespaces/d/secrets", false),
             (&user, "/apis", true),
+            (&user, "/metrics", false),
+            (&master, "/metrics", true),
             (&Identity::anonymous(), "/apis", false),
             (&Identity::anonymous(), "/version", true),
             (&Identity::anonymous(), "/readyz", true),
@@ -221,6 +265,55 @@ mod tests {
             }
             let user = authenticate(&tokens, &headers, None).map(|i| i.user).ok();
             assert_eq!(user.as_deref(), expect, "{header:?}");
+        }
+    }
+
+    #[test]
+    fn impersonation_is_honoured_or_refused() {
+        let (master, user) = (Identity::new("admin", [MASTERS]), Identity::new("jane", ["dev"]));
+        type Header<'a> = (&'a str, &'a [u8]);
+        let rows: &[(&Identity, &[Header<'_>], &str)] = &[
+            (&master, &[], "admin [system:masters system:authenticated]"),
+            (&master, &[("impersonate-user", b"bob")], "bob [system:authenticated]"),
+            (&master, &[("impersonate-user", "j\u{f6}rg".as_bytes())], "j\u{f6}rg [system:authenticated]"),
+            (
+                &master,
+                &[("impersonate-user", b"bob"), ("impersonate-group", b"a"), ("impersonate-group", b"b")],
+                "bob [a b system:authenticated]",
+            ),
+            (
+                &master,
+                &[("impersonate-user", b"system:anonymous")],
+                "system:anonymous [system:unauthenticated]",
+            ),
+            (
+                &master,
+                &[("impersonate-user", b"system:serviceaccount:d:x")],
+                "system:serviceaccount:d:x [system:serviceaccounts system:serviceaccounts:d system:authenticated]",
+            ),
+            (&master, &[("impersonate-user", b"j\xf6rg")], "400"),
+            (&master, &[("impersonate-user", b"")], "400"),
+            (&master, &[("impersonate-group", b"dev")], "400"),
+            (&master, &[("impersonate-user", b"bob"), ("impersonate-group", b"\xff")], "400"),
+            (&master, &[("impersonate-user", b"bob"), ("impersonate-user", b"eve")], "400"),
+            (&master, &[("impersonate-user", b"bob"), ("impersonate-uid", b"7")], "400"),
+            (&master, &[("impersonate-user", b"bob"), ("impersonate-extra-scopes", b"view")], "400"),
+            (&master, &[("impersonate-extra-scopes", b"view")], "400"),
+            (&user, &[("impersonate-user", b"admin")], "403"),
+            (&user, &[("impersonate-user", b"\xff")], "403"),
+            (&user, &[("impersonate-group", b"system:masters")], "403"),
+        ];
+        for (identity, given, expect) in rows {
+            let mut headers = HeaderMap::new();
+            for (name, value) in *given {
+                let name = http::HeaderName::from_static(name);
+                headers.append(name, http::HeaderValue::from_bytes(value).expect("a header"));
+            }
+            let shown = match impersonate((*identity).clone(), &headers) {
+                Ok(found) => format!("{} [{}]", found.user, found.groups.join(" ")),
+                Err(failure) => failure.code.to_string(),
+            };
+            assert_eq!(shown, *expect, "{headers:?}");
         }
     }
 }

@@ -71,7 +71,7 @@ async fn create(server: &Inner, group: &str, plural: &str, object: Value) -> Res
         return Ok(());
     }
     let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now() };
-    server.create_object(resource, &namespace, object, Some(writer), false).await.map(drop)
+    server.create_object(resource, &namespace, (object, 0), Some(writer), false).await.map(drop)
 }
 
 /// Creates an object, or makes it what it should be.
@@ -80,7 +80,7 @@ async fn put(server: &Inner, group: &str, plural: &str, object: Value) -> Result
     create(server, group, plural, object.clone()).await?;
     let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now() };
     let place = (meta(&object, "namespace"), meta(&object, "name"));
-    let replaced = server.modify(resource, place, false, |current: &Object| -> Result<Step> {
+    let replaced = server.modify(resource, place, false, 0, |current: &Object| -> Result<Step> {
         server.replace(resource, None, current, object.clone(), Some(writer))
     });
     replaced.await.map(drop)

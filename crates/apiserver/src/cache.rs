@@ -73,6 +73,12 @@ impl Collection {
         Self { state: RwLock::new(state), changed: watch::Sender::new(revision) }
     }
 
+    /// The number of objects and the bytes of their JSON.
+    pub fn size(&self) -> (usize, usize) {
+        let state = self.state.read();
+        (state.objects.len(), state.objects.values().map(|o| o.json_len()).sum())
+    }
+
     /// One object, by its place in the collection.
     pub fn get(&self, place: &str) -> Option<Arc<Object>> {
         self.state.read().objects.get(place).cloned()

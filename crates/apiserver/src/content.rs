@@ -22,7 +22,8 @@ use serde_json::Value;
 
 use crate::object::{Object, encode};
 use crate::protobuf;
-use crate::schema::{self, Kind, Parsed};
+use crate::schema::{self, FieldError, FieldValidation, Kind, Parsed};
+use crate::server::off_worker;
 use crate::status::{Failure, Result};
 
 /// Largest request body. As in Kubernetes, where etcd's own limit is half of it.
@@ -172,10 +173,18 @@ pub fn failure(failure: &Failure) -> Response<Body> {
     response
 }
 
+/// Characters of all warnings of an answer, and of one of them where that is exceeded. As in Kubernetes: clients refuse
+/// heads of more than some KiB.
+const MAX_WARNINGS: usize = 4096;
+const MAX_WARNING: usize = 256;
+
 /// Adds `Warning` headers, which kubectl prints.
 pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
-    for warning in warnings {
-        let text = warning.replace('\\', "\\\\").replace('"', "\\\"");
+    let is_long = warnings.iter().map(|w| w.chars().count()).sum::<usize>() > MAX_WARNINGS;
+    let most = if is_long { MAX_WARNING } else { usize::MAX };
+    for warning in warnings.iter().take(if is_long { MAX_WARNINGS / MAX_WARNING } else { usize::MAX }) {
+        let cut: String = warning.chars().take(most).collect();
+        let text = cut.replace('\\', "\\\\").replace('"', "\\\"");
         // A warning that no header can hold is left out: the request itself was fine.
         if let Ok(header) = HeaderValue::from_bytes(format!("299 - \"{text}\"").as_bytes()) {
             response.headers_mut().append(WARNING, header);
@@ -222,7 +231,8 @@ pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Parsed> {
         "application/json" | "" => parse_json(body),
         "application/yaml" => parse_yaml(body),
         protobuf::MEDIA_TYPE => {
-            let value = protobuf::decode(body).map_err(|e| Failure::bad_request(e.to_string()))?;
+            let value = off_worker(body.len(), || protobuf::decode(body))
+                .map_err(|e| Failure::bad_request(e.to_string()))?;
             Ok(Parsed { value, duplicates: Vec::new() })
         }
         _ => Err(Failure::unsupported_media_type(
@@ -233,14 +243,45 @@ pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Parsed> {
 
 /// Reads JSON.
 pub fn parse_json(body: &Bytes) -> Result<Parsed> {
-    schema::parse_json(body).map_err(|e| Failure::bad_request(e.to_string()))
+    off_worker(body.len(), || schema::parse_json(body)).map_err(|e| Failure::bad_request(e.to_string()))
 }
 
-/// Reads YAML, of which JSON is a part.
+/// Reads YAML, of which JSON is a part. Most of what comes as YAML is JSON, which is read faster.
 pub fn parse_yaml(body: &Bytes) -> Result<Parsed> {
-    let value = serde_norway::from_slice(body)
-        .map_err(|e| Failure::bad_request(format!("error decoding YAML: {e}")))?;
-    Ok(Parsed { value, duplicates: Vec::new() })
+    let read = || {
+        if body.trim_ascii_start().starts_with(b"{")
+            && let Ok(parsed) = schema::parse_json(body)
+        {
+            return Ok(parsed);
+        }
+        schema::parse_yaml(body)
+    };
+    off_worker(body.len(), read).map_err(|e| Failure::bad_request(e.to_string()))
+}
+
+/// Makes a parsed body an object of a kind, whose schema says which fields it has, their types and ranges. Returns the
+/// object and the warnings to send with the answer.
+pub fn decode(
+    kind: &'static Kind,
+    mut parsed: Parsed,
+    validation: FieldValidation,
+) -> Result<(Value, Vec<String>)> {
+    expect_kind(kind, &mut parsed.value)?;
+    schema::decode(kind, parsed, validation).map_err(|e| Failure::bad_request(e.to_string()))
+}
+
+/// The failure for the fields of an object of a kind that break rules.
+pub fn refuse_invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Result<()> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let status = schema::invalid_status(kind, name, errors);
+    Err(Failure {
+        code: 422,
+        reason: "Invalid",
+        message: status["message"].as_str().unwrap_or("the object is invalid").to_owned(),
+        details: status["details"].as_object().cloned().map(Box::new),
+    })
 }
 
 /// Checks that a body is of the kind that belongs here, or says nothing of it, and completes it.

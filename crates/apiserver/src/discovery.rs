@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::content::{self, Body};
+use crate::metrics;
 use crate::object::encode;
 use crate::openapi;
 use crate::request::ServerRequest;
@@ -22,6 +23,11 @@ pub(crate) fn answer(server: &Inner, asked: &ServerRequest, headers: &HeaderMap)
         ServerRequest::Root => json!({"paths": paths()}),
         ServerRequest::Version => version(),
         ServerRequest::Health => return Ok(health(server)),
+        ServerRequest::Metrics => {
+            let mut response = content::json(200, Body::Full(Some(server.metrics_text().into())));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(metrics::MEDIA_TYPE));
+            return Ok(response);
+        }
         ServerRequest::CoreVersions => match aggregated(headers) {
             Some(version) => return Ok(aggregated_answer(version, &[("", "v1")], headers)),
             None => core_versions(),
@@ -58,7 +64,7 @@ fn paths() -> Vec<String> {
         paths.push(format!("/apis/{group}"));
         paths.push(format!("/apis/{group}/{version}"));
     }
-    paths.extend(["/healthz", "/livez", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
     paths
 }
 

@@ -16,6 +16,7 @@ mod content;
 mod discovery;
 mod events;
 mod expiry;
+mod metrics;
 mod node_proxy;
 mod object;
 pub mod openapi;

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use crate::schema::{Field, Inner, KINDS, Message, Shape, message};
+use crate::schema::{Field, Inner, KINDS, Message, Shape, TooManyValues, Values, message, parse_part};
 
 /// The media type.
 pub const MEDIA_TYPE: &str = "application/vnd.kubernetes.protobuf";
@@ -38,6 +38,9 @@ pub enum ProtobufError {
         /// The field's number, 0 where even that could not be read.
         number: u32,
     },
+    /// More values than a body may have.
+    #[error("the protobuf body is too large: {0}")]
+    TooManyValues(#[from] TooManyValues),
 }
 
 /// The object as JSON, with `apiVersion` and `kind`.
@@ -62,7 +65,7 @@ pub fn decode(bytes: &[u8]) -> Result<Value, ProtobufError> {
     let mut object = Map::new();
     object.insert("apiVersion".into(), api_version.into());
     object.insert("kind".into(), kind.into());
-    read_message(message, body, &mut object)?;
+    read_message(message, body, &mut object, &mut Values::default())?;
     Ok(Value::Object(object))
 }
 
@@ -155,19 +158,20 @@ fn read_message(
     message: &'static Message,
     mut bytes: &[u8],
     object: &mut Map<String, Value>,
+    values: &mut Values,
 ) -> Result<(), ProtobufError> {
     let damaged = |number| ProtobufError::Damaged { message: message.name, number };
     while !bytes.is_empty() {
         let (number, content) = next(&mut bytes).ok_or_else(|| damaged(0))?;
         if let Some(inlined) = message.inlined(number) {
-            read_message(inlined, content.bytes().ok_or_else(|| damaged(number))?, object)?;
+            read_message(inlined, content.bytes().ok_or_else(|| damaged(number))?, object, values)?;
             continue;
         }
         // A field that is newer than the table is dropped, as by an older API server.
         let Some(field) = message.numbered(number) else { continue };
         match field.shape {
             Shape::Single => {
-                let value = read_value(field, content)?.ok_or_else(|| damaged(number))?;
+                let value = read_value(field, content, values)?.ok_or_else(|| damaged(number))?;
                 if !is_zero(field, &value) {
                     object.insert(field.name.into(), value);
                 }
@@ -175,11 +179,11 @@ fn read_message(
             Shape::List => {
                 let list = object.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
                 let Value::Array(list) = list else { continue };
-                read_items(field, content, list)?.ok_or_else(|| damaged(number))?;
+                read_items(field, content, list, values)?.ok_or_else(|| damaged(number))?;
             }
             Shape::Map => {
                 let entry = content.bytes().ok_or_else(|| damaged(number))?;
-                let (key, value) = read_entry(field, entry)?.ok_or_else(|| damaged(number))?;
+                let (key, value) = read_entry(field, entry, values)?.ok_or_else(|| damaged(number))?;
                 let map = object.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
                 if let Value::Object(map) = map {
                     map.insert(key, value);
@@ -191,18 +195,28 @@ fn read_message(
 }
 
 /// Adds one item, or several where numbers are packed.
-fn read_items(field: &Field, content: Wire<'_>, list: &mut Vec<Value>) -> Result<Option<()>, ProtobufError> {
+fn read_items(
+    field: &Field,
+    content: Wire<'_>,
+    list: &mut Vec<Value>,
+    values: &mut Values,
+) -> Result<Option<()>, ProtobufError> {
     if let (&Wire::Bytes(mut packed), Inner::Int32 | Inner::Int64 | Inner::Bool) = (&content, field.inner) {
         while !packed.is_empty() {
             let Some(number) = varint(&mut packed) else { return Ok(None) };
-            list.extend(read_value(field, Wire::Number(number))?);
+            list.extend(read_value(field, Wire::Number(number), values)?);
         }
         return Ok(Some(()));
     }
-    Ok(read_value(field, content)?.map(|value| list.push(value)))
+    Ok(read_value(field, content, values)?.map(|value| list.push(value)))
 }
 
-fn read_entry(field: &Field, mut entry: &[u8]) -> Result<Option<(String, Value)>, ProtobufError> {
+fn read_entry(
+    field: &Field,
+    mut entry: &[u8],
+    values: &mut Values,
+) -> Result<Option<(String, Value)>, ProtobufError> {
+    values.take(1)?;
     let mut key = String::new();
     // An absent value is the empty one.
     let mut value = match field.inner {
@@ -213,7 +227,7 @@ fn read_entry(field: &Field, mut entry: &[u8]) -> Result<Option<(String, Value)>
     while !entry.is_empty() {
         let read = match next(&mut entry) {
             Some((1, Wire::Bytes(text))) => std::str::from_utf8(text).ok().map(|text| key = text.to_owned()),
-            Some((2, content)) => read_value(field, content)?.map(|read| value = read),
+            Some((2, content)) => read_value(field, content, values)?.map(|read| value = read),
             Some(_) => Some(()),
             None => None,
         };
@@ -225,7 +239,8 @@ fn read_entry(field: &Field, mut entry: &[u8]) -> Result<Option<(String, Value)>
 }
 
 /// One value; `None` where the bytes do not fit the field. An absent time is `null`.
-fn read_value(field: &Field, content: Wire<'_>) -> Result<Option<Value>, ProtobufError> {
+fn read_value(field: &Field, content: Wire<'_>, values: &mut Values) -> Result<Option<Value>, ProtobufError> {
+    values.take(1)?;
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(Value::from);
     Ok(match (field.inner, content) {
         (Inner::Bool, Wire::Number(n)) => Some((n != 0).into()),
@@ -244,11 +259,12 @@ fn read_value(field: &Field, content: Wire<'_>) -> Result<Option<Value>, Protobu
         },
         (Inner::Any, Wire::Bytes(bytes)) => match bytes_field(bytes, 1) {
             None => Some(Value::Null),
-            Some(json) => serde_json::from_slice(json).ok(),
+            Some(json) => parse_part(json, values).ok().map(|parsed| parsed.value),
         },
         (Inner::Strings, Wire::Bytes(mut bytes)) => {
             let mut items = Vec::new();
             while !bytes.is_empty() {
+                values.take(1)?;
                 match next(&mut bytes).and_then(|(_, item)| text(item.bytes()?)) {
                     Some(item) => items.push(item),
                     None => return Ok(None),
@@ -258,7 +274,7 @@ fn read_value(field: &Field, content: Wire<'_>) -> Result<Option<Value>, Protobu
         }
         (Inner::Message(reference), Wire::Bytes(bytes)) => {
             let mut object = Map::new();
-            read_message(reference.get(), bytes, &mut object)?;
+            read_message(reference.get(), bytes, &mut object, values)?;
             Some(Value::Object(object))
         }
         _ => None,

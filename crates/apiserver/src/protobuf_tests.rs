@@ -158,3 +158,10 @@ fn no_bytes_make_it_panic() {
         }
     }
 }
+
+#[test]
+fn a_body_has_a_bounded_number_of_values() {
+    let finalizers = (0..300_000).fold(w(), |meta, _| meta.bytes(14, ""));
+    let error = decode(&envelope("v1", "ConfigMap", w().message(1, finalizers))).expect_err("it is too much");
+    assert_eq!(error, ProtobufError::TooManyValues(TooManyValues));
+}

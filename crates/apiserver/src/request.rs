@@ -31,6 +31,8 @@ pub enum ServerRequest {
     Version,
     /// `/healthz`, `/livez`, `/readyz`.
     Health,
+    /// `/metrics`.
+    Metrics,
     /// `/api`.
     CoreVersions,
     /// `/apis`.
@@ -55,6 +57,40 @@ pub enum ServerRequest {
         /// The document's version.
         version: String,
     },
+}
+
+impl ServerRequest {
+    /// The answer has no other form than JSON.
+    fn is_json_only(&self) -> bool {
+        match self {
+            Self::Version | Self::CoreVersions | Self::Groups | Self::Group(_) | Self::Resources { .. } => {
+                true
+            }
+            Self::Root
+            | Self::Health
+            | Self::Metrics
+            | Self::OpenApiV2
+            | Self::OpenApiIndex
+            | Self::OpenApi { .. } => false,
+        }
+    }
+
+    /// Its path, in which capitals stand for what differs.
+    pub fn path(&self) -> &'static str {
+        match self {
+            Self::Root => "/",
+            Self::Version => "/version",
+            Self::Health => "/healthz",
+            Self::Metrics => "/metrics",
+            Self::CoreVersions => "/api",
+            Self::Groups => "/apis",
+            Self::Group(_) => "/apis/GROUP",
+            Self::Resources { .. } => "/apis/GROUP/VERSION",
+            Self::OpenApiV2 => "/openapi/v2",
+            Self::OpenApiIndex => "/openapi/v3",
+            Self::OpenApi { .. } => "/openapi/v3/GROUP/VERSION",
+        }
+    }
 }
 
 /// A request on the API.
@@ -115,6 +151,15 @@ impl Verb {
             Self::Connect(_) => "get",
         }
     }
+
+    /// Everything is done but writing.
+    pub fn is_dry_run(&self) -> bool {
+        match self {
+            Self::Create(options) | Self::Update(options) | Self::Patch(_, options) => options.dry_run,
+            Self::Delete(options) | Self::DeleteCollection(_, options) => options.dry_run,
+            Self::Get { .. } | Self::List(_) | Self::Watch(_) | Self::Connect(_) => false,
+        }
+    }
 }
 
 /// How the body of a PATCH is to be read.
@@ -144,24 +189,22 @@ pub enum Form {
 impl Request {
     /// Reads a request. Its path decides what is meant, its method what to do with it.
     pub fn parse(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMap) -> Result<Self> {
-        let segments = path
-            .split('/')
-            .filter(|s| !s.is_empty())
-            .map(|s| query::percent_decode(s, false))
-            .collect::<Option<Vec<_>>>()
-            .ok_or_else(|| Failure::bad_request("the path is not valid UTF-8 after percent-decoding"))?;
+        let segments = segments(path)?;
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
-        let get = |request| {
-            if matches!(*method, Method::GET | Method::HEAD) {
-                Ok(Self::Server(request))
-            } else {
+        let get = |request: ServerRequest| {
+            if !matches!(*method, Method::GET | Method::HEAD) {
                 Err(Failure::method_not_allowed())
+            } else if request.is_json_only() && !accepts_json(headers) {
+                Err(Failure::not_acceptable())
+            } else {
+                Ok(Self::Server(request))
             }
         };
         match words.as_slice() {
             [] => get(ServerRequest::Root),
             ["version"] => get(ServerRequest::Version),
             ["healthz" | "livez" | "readyz", ..] => get(ServerRequest::Health),
+            ["metrics"] => get(ServerRequest::Metrics),
             ["api"] => get(ServerRequest::CoreVersions),
             ["apis"] => get(ServerRequest::Groups),
             ["api", version] => {
@@ -197,11 +240,30 @@ impl Request {
     ) -> Result<Self> {
         let target = Target::parse(group, version, rest).ok_or_else(Failure::no_such_resource)?;
         let query = Query::parse(query.unwrap_or_default());
-        let form = form(headers, &query)?;
+        let wanted = form(headers, &query);
         let verb = target.verb(method, query, headers)?;
+        // What a node streams has the node's own type.
+        let form = if matches!(verb, Verb::Connect(_)) { Form::Object } else { wanted? };
         let Target { resource, subresource, namespace, name } = target;
         Ok(Self::Api(Box::new(ApiRequest { resource, subresource, namespace, name, verb, form })))
     }
+}
+
+/// The decoded segments of a path; one slash may end it. No segment is empty, stands for another place (`.`, `..`) or
+/// holds a slash: none of them names anything, and a key of the store is made of them.
+fn segments(path: &str) -> Result<Vec<String>> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    if path.is_empty() {
+        return Ok(Vec::new());
+    }
+    let decode = |segment: &str| {
+        let decoded = query::percent_decode(segment, false)
+            .ok_or_else(|| Failure::bad_request("the path is not valid UTF-8 after percent-decoding"))?;
+        let names_nothing = matches!(decoded.as_str(), "" | "." | "..") || decoded.contains(['/', '\0']);
+        if names_nothing { Err(Failure::no_such_resource()) } else { Ok(decoded) }
+    };
+    path.split('/').map(decode).collect()
 }
 
 struct Target {
@@ -296,25 +358,46 @@ fn patch_kind(headers: &HeaderMap) -> Result<PatchKind> {
     }
 }
 
-/// The first form in the Accept header that is known here. Weights are not looked at, as in Kubernetes.
+/// Media ranges of an Accept header, the preferred first: without those whose weight is 0, by weight, then as written.
+fn accepted(headers: &HeaderMap) -> Vec<(String, Vec<(String, String)>)> {
+    let mut ranges = Vec::new();
+    let texts = headers.get_all(ACCEPT).iter().filter_map(|v| v.to_str().ok());
+    for range in texts.flat_map(|text| text.split(',')).map(str::trim).filter(|r| !r.is_empty()) {
+        let mut parts = range.split(';').map(str::trim);
+        let media = parts.next().unwrap_or_default().to_ascii_lowercase();
+        let parameters: Vec<(String, String)> = parts
+            .filter_map(|p| p.split_once('='))
+            .map(|(name, value)| (name.trim().to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        let weight = parameters.iter().find(|(name, _)| name == "q");
+        let weight = weight.map_or(1.0, |(_, q)| q.parse::<f32>().unwrap_or(0.0));
+        if weight > 0.0 {
+            ranges.push((weight, media, parameters));
+        }
+    }
+    ranges.sort_by(|a, b| b.0.total_cmp(&a.0));
+    ranges.into_iter().map(|(_, media, parameters)| (media, parameters)).collect()
+}
+
+fn takes_json(media: &str) -> bool {
+    matches!(media, "application/json" | "application/*" | "*/*")
+}
+
+/// Whether an answer in JSON can be taken; a request without an Accept header takes anything.
+fn accepts_json(headers: &HeaderMap) -> bool {
+    !headers.contains_key(ACCEPT) || accepted(headers).iter().any(|(media, _)| takes_json(media))
+}
+
+/// The first form in the Accept header that is served.
 fn form(headers: &HeaderMap, query: &Query) -> Result<Form> {
-    let Some(accept) = headers.get(ACCEPT).and_then(|v| v.to_str().ok()) else {
+    if headers.get_all(ACCEPT).iter().all(|v| v.is_empty()) {
         return Ok(Form::Object);
-    };
-    for media in accept.split(',') {
-        let mut parts = media.split(';').map(str::trim);
-        if !matches!(parts.next(), Some("application/json" | "*/*" | "application/*" | "")) {
-            continue;
-        }
-        let (mut kind, mut version) = (None, None);
-        for parameter in parts {
-            match parameter.split_once('=') {
-                Some(("as", value)) => kind = Some(value),
-                Some(("v", value)) => version = Some(value),
-                _ => {}
-            }
-        }
-        match (kind, version) {
+    }
+    for (media, parameters) in accepted(headers).iter().filter(|(media, _)| takes_json(media)) {
+        let value = |name: &str| parameters.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
+        // A range of types asks for no form of its own.
+        let kind = value("as").filter(|_| media == "application/json");
+        match (kind, value("v")) {
             (None, _) => return Ok(Form::Object),
             (Some("Table"), Some("v1") | None) => return included(query).map(Form::Table),
             (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("v1") | None) => {
@@ -323,12 +406,7 @@ fn form(headers: &HeaderMap, query: &Query) -> Result<Form> {
             _ => {}
         }
     }
-    // Streams and plain text ignore the header; kubectl asks them with `*/*`, browsers with types of their own.
-    if accept.contains("application/vnd.kubernetes.protobuf") {
-        Err(Failure::not_acceptable())
-    } else {
-        Ok(Form::Object)
-    }
+    Err(Failure::not_acceptable())
 }
 
 fn included(query: &Query) -> Result<IncludeObject> {
@@ -395,6 +473,17 @@ mod tests {
                 "GET /openapi/v3/apis/apps/v1",
                 "POST /version",
                 "GET /nowhere",
+                "GET /api/v1/namespaces/d/pods/",
+                "GET //api//v1//pods",
+                "GET /api/v1/namespaces/../secrets",
+                "GET /api/v1/namespaces/%2e%2E/secrets",
+                "GET /api/v1/namespaces/./pods",
+                "GET /api/v1/namespaces/d/secrets/..%2fx",
+                "GET /api/v1/namespaces/a%2Fb/pods/c",
+                "GET /api/v1/nodes/%00",
+                "GET /api/v1/nodes/%ff",
+                "GET /",
+                "GET //",
             ],
             "*/*",
             expect![[r#"
@@ -418,6 +507,17 @@ mod tests {
                 GET /openapi/v3/apis/apps/v1 -> OpenApi { group: "apps", version: "v1" }
                 POST /version -> 405 the server does not allow this method on the requested resource
                 GET /nowhere -> 404 the server could not find the requested resource
+                GET /api/v1/namespaces/d/pods/ -> list pods [d] [] None Object
+                GET //api//v1//pods -> 404 the server could not find the requested resource
+                GET /api/v1/namespaces/../secrets -> 404 the server could not find the requested resource
+                GET /api/v1/namespaces/%2e%2E/secrets -> 404 the server could not find the requested resource
+                GET /api/v1/namespaces/./pods -> 404 the server could not find the requested resource
+                GET /api/v1/namespaces/d/secrets/..%2fx -> 404 the server could not find the requested resource
+                GET /api/v1/namespaces/a%2Fb/pods/c -> 404 the server could not find the requested resource
+                GET /api/v1/nodes/%00 -> 404 the server could not find the requested resource
+                GET /api/v1/nodes/%ff -> 400 the path is not valid UTF-8 after percent-decoding
+                GET / -> Root
+                GET // -> Root
             "#]],
         );
     }
@@ -433,9 +533,36 @@ mod tests {
             ("application/vnd.kubernetes.protobuf,application/json", "Object"),
             ("application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1", "Metadata"),
             ("application/vnd.kubernetes.protobuf", "406"),
+            ("application/xml", "406"),
+            ("text/html", "406"),
+            ("text/html, application/*;q=0.1", "Object"),
+            ("text/html,application/xhtml+xml,*/*;q=0.8", "Object"),
+            ("application/json;q=0", "406"),
+            ("application/json;q=0, */*;q=0.1", "Object"),
+            ("application/json;q=0.5, application/json;as=Table;v=v1;g=meta.k8s.io", "Table(Metadata)"),
+            ("application/json;as=Table;v=v2;g=meta.k8s.io", "406"),
+            ("application/json;as=Other", "406"),
+            ("APPLICATION/JSON;stream=watch;charset=utf-8", "Object"),
+            ("", "Object"),
+            ("nonsense", "406"),
         ] {
             let shown = show("GET /api/v1/pods", accept);
             assert!(shown.contains(expect), "{accept} -> {shown}");
+        }
+        for (line, accept, expect) in [
+            ("GET /version", "application/xml", "406"),
+            ("GET /apis/apps/v1", "text/html", "406"),
+            (
+                "GET /api",
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
+                "CoreVersions",
+            ),
+            ("GET /healthz", "text/plain", "Health"),
+            ("GET /api/v1/namespaces/d/pods/p/log", "text/plain", "Some(Log)"),
+            ("POST /api/v1/namespaces/d/pods", "application/xml", "406"),
+        ] {
+            let shown = show(line, accept);
+            assert!(shown.contains(expect), "{line} {accept} -> {shown}");
         }
     }
 }

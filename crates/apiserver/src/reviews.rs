@@ -5,40 +5,82 @@ use serde_json::{Value, json};
 
 use crate::auth::{Decision, Identity, authorize};
 use crate::content::{self, Body};
-use crate::request::Request;
+use crate::request::{Request, ServerRequest};
 use crate::resource::Resource;
+use crate::schema::{FieldValidation, Parsed};
 use crate::status::{Failure, Result};
 
 /// The answer to a review of this kind.
-pub(crate) fn answer(resource: &Resource, who: &Identity, mut review: Value) -> Result<Response<Body>> {
-    content::expect_kind(resource.schema, &mut review)?;
-    review["status"] = match resource.kind {
+pub(crate) fn answer(
+    resource: &Resource,
+    who: &Identity,
+    parsed: Parsed,
+    validation: FieldValidation,
+) -> Result<Response<Body>> {
+    let (mut review, warnings) = content::decode(resource.schema, parsed, validation)?;
+    let spec = &review["spec"];
+    let status = match resource.kind {
         "SelfSubjectReview" => json!({"userInfo": {"username": who.user, "groups": who.groups}}),
-        "SelfSubjectAccessReview" => access(who, &review["spec"])?,
+        "SelfSubjectAccessReview" => {
+            check(resource, spec)?;
+            access(who, spec)
+        }
         "SubjectAccessReview" => {
-            let spec = &review["spec"];
-            let groups = spec["groups"].as_array().into_iter().flatten().filter_map(Value::as_str);
-            access(&Identity::new(spec["user"].as_str().unwrap_or_default(), groups), spec)?
+            check(resource, spec)?;
+            let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
+            let groups = spec["groups"].as_array().into_iter().flatten().map(text).collect();
+            access(&Identity { user: text(&spec["user"]), groups }, spec)
         }
         _ => rules(who),
     };
-    Ok(content::value(201, &review))
+    review["status"] = status;
+    let mut response = content::value(201, &review);
+    content::warn(&mut response, &warnings);
+    Ok(response)
+}
+
+/// The rules of a review's spec: whose access to what is asked for.
+fn check(resource: &Resource, spec: &Value) -> Result<()> {
+    let mut causes = Vec::new();
+    let mut invalid = |field: &str, message: &str| {
+        causes.push((field.to_owned(), "FieldValueInvalid".to_owned(), message.to_owned()));
+    };
+    if spec["resourceAttributes"].is_null() == spec["nonResourceAttributes"].is_null() {
+        invalid(
+            "spec.resourceAttributes",
+            "Invalid value: exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        );
+    }
+    let nobody = spec["user"].is_null() && spec["groups"].is_null();
+    if resource.kind == "SubjectAccessReview" && nobody {
+        invalid("spec.user", "Invalid value: \"\": at least one of user or group must be specified");
+    }
+    match causes.is_empty() {
+        true => Ok(()),
+        false => Err(Failure::invalid(resource.group, resource.kind, "", causes)),
+    }
 }
 
 /// Whether `who` may do what the spec of an access review describes.
-fn access(who: &Identity, spec: &Value) -> Result<Value> {
-    // Rights are by group of users so far, the same for all resources: any request will do to ask.
-    let path = spec["nonResourceAttributes"]["path"].as_str().unwrap_or("/api/v1/namespaces");
-    let request = Request::parse(&http::Method::GET, path, None, &http::HeaderMap::new())
-        .map_err(|_| Failure::bad_request(format!("nonResourceAttributes.path: \"{path}\" is not served")))?;
-    Ok(match authorize(who, &request) {
+fn access(who: &Identity, spec: &Value) -> Value {
+    // Rights are by group of users so far, the same for all resources: any request will do to ask. A path that is not
+    // served is as open as the list of those that are.
+    let path = spec["nonResourceAttributes"].is_object();
+    let path = path.then(|| spec["nonResourceAttributes"]["path"].as_str().unwrap_or("/"));
+    let request = Request::parse(
+        &http::Method::GET,
+        path.unwrap_or("/api/v1/namespaces"),
+        None,
+        &http::HeaderMap::new(),
+    );
+    match authorize(who, &request.unwrap_or(Request::Server(ServerRequest::Root))) {
         Decision::Allow => json!({"allowed": true}),
         Decision::Deny(reason) => json!({"allowed": false, "reason": reason}),
-    })
+    }
 }
 
 fn rules(who: &Identity) -> Value {
-    let everything = access(who, &json!({})).is_ok_and(|a| a["allowed"] == true);
+    let everything = access(who, &json!({}))["allowed"] == true;
     let (resources, paths) = if everything {
         (
             json!([{"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"]}]),

@@ -3,6 +3,14 @@
 use serde_json::{Value, json};
 use yado_types::selector::LabelSelector;
 
+use crate::schema::{self, Kind};
+use crate::status::{Failure, Result};
+
+/// The kind of Scales.
+pub fn kind() -> Result<&'static Kind> {
+    schema::find("autoscaling", "v1", "Scale").ok_or_else(Failure::no_such_resource)
+}
+
 /// The `autoscaling/v1` Scale of an object.
 pub fn of(object: &Value) -> Value {
     let meta = &object["metadata"];
@@ -25,7 +33,7 @@ pub fn of(object: &Value) -> Value {
     scale
 }
 
-/// The replicas that a Scale asks for; absent means none.
+/// The replicas that a decoded Scale asks for; absent means none.
 pub fn replicas(scale: &Value) -> i64 {
     scale["spec"]["replicas"].as_i64().unwrap_or(0)
 }

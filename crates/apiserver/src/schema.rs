@@ -10,6 +10,7 @@
 //! bytes -> parse_json -> decode -> default_object -> validate_object -> store
 //! ```
 
+mod bounds;
 mod decode;
 mod default;
 mod fields;
@@ -17,13 +18,16 @@ mod json;
 mod kinds;
 mod quantity;
 mod validate;
+mod yaml;
 
+pub use bounds::{MAX_DEPTH, MAX_VALUES, TooManyValues, Values};
 pub use decode::{DecodeError, FieldValidation, decode};
 pub use default::default_object;
 pub use fields::{Field, Inner, ListType, Message, Shape, message};
-pub use json::{MalformedBody, Parsed, parse_json};
+pub use json::{MalformedBody, Parsed, parse_json, parse_part};
 pub use kinds::{KINDS, Kind, find, find_resource};
-pub use validate::{FieldError, Reason, invalid_message, invalid_status, validate_object};
+pub use validate::{FieldError, Reason, invalid_message, invalid_status, validate_labels, validate_object};
+pub use yaml::{MalformedYaml, parse_yaml};
 
 #[cfg(test)]
 mod corpus_tests;

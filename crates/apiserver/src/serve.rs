@@ -1,5 +1,7 @@
 //! HTTPS: connections, who they belong to, and their end.
 
+mod timeouts;
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -25,6 +27,7 @@ use crate::auth::Identity;
 use crate::content::Body;
 use crate::server::{ApiServer, NearBy};
 use crate::status::{Failure, Result};
+use timeouts::{Activity, Answer, HEAD_TIMEOUT, IDLE_TIMEOUT, Noted, Overdue};
 
 /// Open connections. Each may cost some hundred KiB while it is busy; a cluster of a thousand nodes has a few thousand.
 const MAX_CONNECTIONS: usize = 4096;
@@ -32,15 +35,23 @@ const MAX_CONNECTIONS: usize = 4096;
 const MAX_STREAMS: u32 = 250;
 /// A client has to say who it is, and what it wants, within this time.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// How long a connection without requests is kept, as long as common clients keep theirs: a client that sends its next
-/// request just when the server closes would lose it. hyper counts the wait for headers and idleness as one.
-const IDLE: Duration = Duration::from_secs(120);
+/// An HTTP/2 connection is asked for a sign of life this often, and has this long to give it: one that stops in the
+/// middle of a request's head cannot. As kube-apiserver does.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(15);
 /// Requests that run when the server stops get so long to end.
 pub(crate) const GRACE: Duration = Duration::from_secs(5);
 /// After a failure to accept (as when file descriptors run out) the next attempt waits, so as not to spin.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Buffer of a connection within the process.
 const IN_PROCESS_BUFFER: usize = 64 << 10;
+
+/// What is spoken on a connection, as the TLS handshake agreed.
+#[derive(Clone, Copy, Debug)]
+enum Protocol {
+    Http1,
+    Http2,
+}
 
 /// Ends the watches of a listener's connections.
 #[derive(Clone, Debug)]
@@ -113,20 +124,26 @@ impl ApiServer {
             Ok(Err(error)) => return tracing::debug!(%error, "a TLS handshake failed"),
             Err(_) => return tracing::debug!("a TLS handshake took too long"),
         };
-        let certificates = stream.get_ref().1.peer_certificates();
-        let identity = certificates.and_then(|c| Identity::of_certificate(c.first()?));
-        self.serve_stream(stream, identity, near_by, end).await;
+        let session = stream.get_ref().1;
+        let identity = session.peer_certificates().and_then(|c| Identity::of_certificate(c.first()?));
+        let protocol = match session.alpn_protocol() {
+            Some(b"h2") => Protocol::Http2,
+            _ => Protocol::Http1,
+        };
+        self.serve_stream(stream, protocol, identity, near_by, end).await;
     }
 
-    /// Serves one connection until it or `end` comes.
+    /// Serves one connection until it ends, is overdue, or `end` comes.
     async fn serve_stream(
         &self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        protocol: Protocol,
         identity: Option<Identity>,
         near_by: bool,
         end: CancellationToken,
     ) {
-        let ends = end.clone();
+        let activity = Activity::new();
+        let (ends, requests) = (end.clone(), activity.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             let extensions = request.extensions_mut();
             extensions.insert(EndWatches(ends.clone()));
@@ -136,15 +153,35 @@ impl ApiServer {
             if near_by {
                 extensions.insert(NearBy);
             }
-            let mut server = self.clone();
-            async move { server.call(request).await }
+            let (mut server, request_ends) = (self.clone(), requests.request());
+            async move {
+                let answer = server.call(request).await;
+                answer.map(|answer| answer.map(|body| Answer { body, _request: request_ends }))
+            }
         });
         let mut builder = auto::Builder::new(Owned(self.inner.tasks.clone()));
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE);
-        builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
-        let mut connection = pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+        builder.http1().timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .max_concurrent_streams(MAX_STREAMS);
+        let (builder, noted) = match protocol {
+            Protocol::Http1 => (builder.http1_only(), Some(activity.clone())),
+            Protocol::Http2 => (builder.http2_only(), None),
+        };
+        let stream = TokioIo::new(Noted { stream, activity: noted });
+        let mut connection = pin!(builder.serve_connection_with_upgrades(stream, service));
         let result = tokio::select! {
             result = connection.as_mut() => result,
+            overdue = timeouts::overdue(&activity, &*self.inner.clock) => match overdue {
+                Overdue::Head => return tracing::debug!("a request's head took longer than {HEAD_TIMEOUT:?}"),
+                Overdue::Idle => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            },
             () = end.cancelled() => {
                 connection.as_mut().graceful_shutdown();
                 connection.await
@@ -164,7 +201,9 @@ impl ApiServer {
         let (ours, theirs) = tokio::io::duplex(IN_PROCESS_BUFFER);
         let end = self.inner.stop.child_token();
         let server = self.clone();
-        self.inner.tasks.spawn(async move { server.serve_stream(theirs, Some(identity), true, end).await });
+        self.inner.tasks.spawn(async move {
+            server.serve_stream(theirs, Protocol::Http1, Some(identity), true, end).await;
+        });
         let answer = async {
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await?;
             let stop = self.inner.stop.clone().cancelled_owned();
@@ -193,4 +232,61 @@ async fn accept(
     let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
     let (stream, _) = listener.accept().await?;
     Ok((place, stream))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use async_trait::async_trait;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use yado_store::{Embedded, Store};
+    use yado_types::clock::{Clock, ManualClock};
+
+    use super::*;
+    use crate::node_proxy::{NodeDialer, NodeStream};
+    use crate::server::Config;
+
+    struct NoNodes;
+
+    #[async_trait]
+    impl NodeDialer for NoNodes {
+        async fn dial(&self, _: &str) -> io::Result<Box<dyn NodeStream>> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_closes_its_connection() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Arc::new(Embedded::open(yado_store::Config::new(directory.path())).expect("a store"));
+        let clock = ManualClock::new("2026-01-01T00:00:00Z".parse().expect("a time"));
+        let shared: Arc<dyn Clock> = Arc::new(clock.clone());
+        let server = ApiServer::new(Config::default(), store.clone(), shared, Arc::new(NoNodes)).await;
+        let server = server.expect("a server");
+        for (protocol, first) in [
+            (Protocol::Http1, "GET /healthz HTTP/1.1\r\nHost: x\r\n"),
+            (Protocol::Http1, ""),
+            (Protocol::Http2, "PRI * HTTP/2.0\r\n"),
+        ] {
+            let (mut ours, theirs) = tokio::io::duplex(4096);
+            let (served, end) = (server.clone(), CancellationToken::new());
+            let serving =
+                tokio::spawn(async move { served.serve_stream(theirs, protocol, None, true, end).await });
+            ours.write_all(first.as_bytes()).await.expect("it is open");
+            while !serving.is_finished() {
+                clock.advance(Duration::from_secs(1));
+                if matches!(protocol, Protocol::Http1) && !first.is_empty() {
+                    // It may be closed by now.
+                    let _ = ours.write_all(b"X: y\r\n").await;
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            let mut answer = Vec::new();
+            ours.read_to_end(&mut answer).await.expect("it is closed");
+            assert!(!answer.starts_with(b"HTTP/1.1 200"), "{protocol:?} {first:?}");
+        }
+        server.shutdown().await;
+        store.close().await;
+    }
 }

@@ -14,6 +14,7 @@ use futures::future::BoxFuture;
 use http::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use parking_lot::Mutex;
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -24,6 +25,7 @@ use crate::admission::service::Cidr;
 use crate::auth::{Decision, Identity, Tokens, authenticate, authorize, impersonate};
 use crate::cache::{self, Cache, feed::Feed};
 use crate::content::{self, Body, BoxError, MAX_BODY};
+use crate::metrics::{Labels, Metrics};
 use crate::node_proxy::NodeDialer;
 use crate::request::{ApiRequest, Request, Verb};
 use crate::serve::{EndWatches, GRACE};
@@ -33,6 +35,8 @@ use crate::{bootstrap, discovery, expiry};
 /// Requests with bodies that are worked on at once; more wait. At their largest they take 768 MiB, as they usually are
 /// less than one.
 const MAX_BODIES: usize = 256;
+/// Bytes of a body or an object from which working on it takes long enough to hold up other requests.
+const LARGE: usize = 64 << 10;
 /// A body has to come within this time, so that slow senders do not take all places.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
@@ -83,8 +87,12 @@ pub(crate) struct Inner {
     pub(crate) stop: CancellationToken,
     /// Connections, streams and the server's own loops.
     pub(crate) tasks: TaskTracker,
+    pub(crate) metrics: Arc<Metrics>,
     /// Places for requests with bodies.
     bodies: Semaphore,
+    /// Turns of requests with large bodies: as many as there are processors, so that the others are answered meanwhile
+    /// and few of them are in memory decoded.
+    large: Semaphore,
     feed: Mutex<Option<Feed>>,
 }
 
@@ -109,7 +117,9 @@ impl ApiServer {
             cache,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
+            metrics: Arc::default(),
             bodies: Semaphore::new(MAX_BODIES),
+            large: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             feed: Mutex::new(Some(feed)),
         });
         bootstrap::run(&inner).await?;
@@ -154,10 +164,7 @@ impl ApiServer {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        Box::pin(async move {
-            let answer = self.inner.handle(request).await;
-            Ok(answer.unwrap_or_else(|failure| content::failure(&failure)))
-        })
+        Box::pin(async move { Ok(self.inner.handle(request).await) })
     }
 }
 
@@ -180,36 +187,68 @@ where
 }
 
 impl Inner {
-    /// Who asks, what, may they: then do it.
-    async fn handle<B>(self: &Arc<Self>, request: http::Request<B>) -> Result<Response<Body>>
+    /// Answers a request and counts the answer.
+    async fn handle<B>(self: &Arc<Self>, request: http::Request<B>) -> Response<Body>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = request.into_parts();
+        let (who, asked) = match self.admit(&parts) {
+            Ok(admitted) => admitted,
+            Err(failure) => {
+                self.metrics.refused(failure.code);
+                return content::failure(&failure);
+            }
+        };
+        let (running, begun) = (self.metrics.begin(Labels::of(&asked)), self.clock.monotonic());
+        let answer = match authorize(&who, &asked) {
+            Decision::Allow => self.carry_out(asked, &who, &mut parts, body).await,
+            Decision::Deny(reason) => Err(Failure::denied(reason)),
+        };
+        let answer = answer.unwrap_or_else(|failure| content::failure(&failure));
+        let (code, took) = (answer.status(), self.clock.monotonic().saturating_sub(begun));
+        answer.map(|body| running.end(code, took, body))
+    }
+
+    /// The identity that a request acts as, and what it asks for.
+    fn admit(&self, parts: &http::request::Parts) -> Result<(Identity, Request)> {
         let who = authenticate(&self.config.tokens, &parts.headers, parts.extensions.get::<Identity>())?;
         let who = impersonate(who, &parts.headers)?;
         let asked = Request::parse(&parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
-        let asked = match asked {
-            Ok(asked) => asked,
+        match asked {
+            Ok(asked) => Ok((who, asked)),
             // Who may see nothing is told nothing of what there is.
-            Err(failure) if who.is_anonymous() => {
-                return Err(Failure::denied(format!("forbidden: {failure}")));
-            }
-            Err(failure) => return Err(failure),
-        };
-        if let Decision::Deny(reason) = authorize(&who, &asked) {
-            return Err(Failure::denied(reason));
+            Err(failure) if who.is_anonymous() => Err(Failure::denied(format!("forbidden: {failure}"))),
+            Err(failure) => Err(failure),
         }
+    }
+
+    async fn carry_out<B>(
+        self: &Arc<Self>,
+        asked: Request,
+        who: &Identity,
+        parts: &mut http::request::Parts,
+        body: B,
+    ) -> Result<Response<Body>>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let r = match asked {
             Request::Server(asked) => return discovery::answer(self, &asked, &parts.headers),
             Request::Api(r) => r,
         };
         let mut response = match &r.verb {
-            Verb::Connect(query) => self.connect(&r, query, &mut parts).await?,
+            Verb::Connect(query) => self.connect(&r, query, parts).await?,
             _ => {
                 let (body, _place) = self.read(body).await?;
-                Box::pin(self.act(&r, &who, &parts, &body)).await?
+                let _turn = match body.len() > LARGE {
+                    // The semaphore is never closed.
+                    true => Some(self.large.acquire().await.map_err(Failure::internal)?),
+                    false => None,
+                };
+                Box::pin(self.act(&r, who, parts, &body)).await?
             }
         };
         if parts.extensions.get::<NearBy>().is_none() {
@@ -264,6 +303,13 @@ impl Inner {
     pub(crate) fn has_namespace(&self, name: &str) -> bool {
         crate::resource::find("", "v1", "namespaces").is_some_and(|r| self.find(r, "", name).is_ok())
     }
+}
+
+/// Does work whose time grows with `bytes`. Where they are many, the thread's other tasks are given to another thread
+/// first, so that no request waits for it.
+pub(crate) fn off_worker<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
+    let has_others = || Handle::try_current().is_ok_and(|h| h.runtime_flavor() == RuntimeFlavor::MultiThread);
+    if bytes > LARGE && has_others() { tokio::task::block_in_place(work) } else { work() }
 }
 
 /// Marks a request from this very machine: packing its answer would cost both sides more than it saves.

@@ -27,7 +27,7 @@ use crate::object::{Object, encode_for_store};
 use crate::request::{ApiRequest, Verb, WriteOptions};
 use crate::resource::{Resource, Storage, Subresource};
 use crate::schema::{self, Parsed};
-use crate::server::Inner;
+use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
 
 /// How often a write is decided anew because somebody else wrote meanwhile. Each round means that another writer got
@@ -101,11 +101,11 @@ impl Inner {
     ) -> Result<Response<Body>> {
         self.fresh().await?;
         match (&r.verb, r.subresource) {
-            (Verb::Create(_), None)
+            (Verb::Create(options), None)
                 if r.resource.storage == Storage::Answered && r.resource.kind != "Binding" =>
             {
                 let parsed = content::parse(headers, body)?;
-                crate::reviews::answer(r.resource, who, parsed.value)
+                crate::reviews::answer(r.resource, who, parsed, options.field_validation)
             }
             (Verb::Create(options), Some(Subresource::Binding)) => {
                 self.bind(r, &r.name, options, headers, body).await
@@ -127,19 +127,20 @@ impl Inner {
         }
     }
 
-    /// Decides and writes until no other writer comes between.
+    /// Decides and writes until no other writer comes between. `size` is that of the request's body in bytes.
     pub(crate) async fn modify(
         &self,
         resource: &'static Resource,
         (namespace, name): (&str, &str),
         dry_run: bool,
+        size: usize,
         mut decide: impl FnMut(&Object) -> Result<Step>,
     ) -> Result<Outcome> {
         let stored = resource.stored();
         let key = format!("{}{}", stored.prefix(), place(stored, namespace, name));
         for _ in 0..MAX_ROUNDS {
             let current = self.find(resource, namespace, name)?;
-            let next = match decide(&current)? {
+            let next = match off_worker(size + current.json_len(), || decide(&current))? {
                 Step::Keep => return Ok(Outcome::Kept(current)),
                 Step::Put(value) => Some(value),
                 Step::Delete => None,
@@ -214,12 +215,10 @@ impl Inner {
     pub(crate) fn decode(
         &self,
         resource: &'static Resource,
-        mut parsed: Parsed,
+        parsed: Parsed,
         options: &WriteOptions,
     ) -> Result<(Value, Vec<String>)> {
-        content::expect_kind(resource.schema, &mut parsed.value)?;
-        let (object, mut warnings) = schema::decode(resource.schema, parsed, options.field_validation)
-            .map_err(|e| Failure::bad_request(e.to_string()))?;
+        let (object, mut warnings) = content::decode(resource.schema, parsed, options.field_validation)?;
         warnings.extend(admission::warnings(resource, &object));
         Ok((object, warnings))
     }
@@ -240,16 +239,7 @@ impl Inner {
 
 /// A failure for the fields of an object that break rules.
 pub(crate) fn refuse_invalid(resource: &Resource, name: &str, errors: Vec<schema::FieldError>) -> Result<()> {
-    if errors.is_empty() {
-        return Ok(());
-    }
-    let status = schema::invalid_status(resource.schema, name, &errors);
-    Err(Failure {
-        code: 422,
-        reason: "Invalid",
-        message: status["message"].as_str().unwrap_or("the object is invalid").to_owned(),
-        details: status["details"].as_object().cloned().map(Box::new),
-    })
+    content::refuse_invalid(resource.schema, name, &errors)
 }
 
 /// An object in the form in which it is stored.

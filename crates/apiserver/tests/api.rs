@@ -348,7 +348,7 @@ async fn forms_and_media_types() {
     let discovery = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
     let large = format!(r#"{{"metadata":{{"name":"large"}},"data":{{"a":"{}"}}}}"#, "x".repeat(200_000));
     let too_large = "x".repeat(4 << 20);
-    let yaml = "metadata: {name: y}\ndata: {a: b}\n";
+    let yaml = "metadata: {name: yaml}\ndata: {a: b}\n";
     let list = format!("GET {CMS}");
     let post = format!("POST {CMS}");
     for (line, headers, body, code, expect) in [
@@ -391,5 +391,227 @@ async fn what_was_written_is_there_after_a_restart() {
     assert_eq!(before, after);
     f.check(&[("GET /api/v1/namespaces", "", 200, &["/items/3/metadata/name=kube-system", "/items/4=-"])])
         .await;
+    f.close().await;
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn bodies_of_subresources_and_reviews_are_decoded_by_their_schema() {
+    let f = Fixture::new().await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let deployment = r#"{"metadata":{"name":"d"},"spec":{"replicas":1,"selector":{"matchLabels":{"a":"b"}},"template":{
+        "metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}}}"#;
+    let scale = format!("{deployments}/d/scale");
+    let of = |spec: &str| format!(r#"{{"metadata":{{"name":"d"}},"spec":{spec}}}"#);
+    let (put, patch) = (format!("PUT {scale}"), format!("PATCH {scale}"));
+    f.check(&[(&format!("POST {deployments}"), deployment, 201, &[])]).await;
+    for wrong in [r#"{"replicas":"5"}"#, r#"{"replicas":2.5}"#, r#"{"replicas":3000000000}"#, r#"{"replicas":[1]}"#, r#""5""#] {
+        f.check(&[
+            (&put, &of(wrong), 400, &["/reason=BadRequest"]),
+            (&patch, &format!(r#"{{"spec":{wrong}}}"#), 400, &["/reason=BadRequest"]),
+        ]).await;
+    }
+    f.check(&[
+        (&put, &of(r#"{"replicas":-1}"#), 422, &["/details/causes/0/field=spec.replicas"]),
+        (&put, &of(r#"{"replicas":1}"#).replace("\"d\"", "\"other\""), 400, &[]),
+        (&put, r#"{"kind":"Pod","apiVersion":"v1","spec":{"replicas":1}}"#, 400, &[]),
+        (&format!("{put}?fieldValidation=Strict"), &of(r#"{"replicas":1,"x":1}"#), 400, &[]),
+        (&format!("GET {scale}"), "", 200, &["/spec/replicas=1"]),
+        (&put, &of(r#"{"replicas":4}"#), 200, &["/spec/replicas=4"]),
+        (&patch, r#"{"spec":{"replicas":null}}"#, 200, &["/spec/replicas=-"]),
+    ]).await;
+
+    let bind = format!("POST {PODS}/p/binding");
+    f.check(&[
+        (&format!("POST {PODS}"), &pod("p"), 201, &[]),
+        (&bind, r#"{"metadata":{"name":"p","labels":{"a":1}},"target":{"kind":"Node","name":"n"}}"#, 400, &[]),
+        (&bind, r#"{"metadata":{"name":"p","labels":"x"},"target":{"kind":"Node","name":"n"}}"#, 400, &[]),
+        (&bind, r#"{"metadata":{"name":"p","annotations":{"a b":"c"}},"target":{"kind":"Node","name":"n"}}"#, 422, &["/details/causes/0/field=metadata.annotations"]),
+        (&bind, r#"{"metadata":{"name":"p"},"target":"n"}"#, 400, &[]),
+        (&bind, r#"{"metadata":{"name":"p","namespace":"other"},"target":{"kind":"Node","name":"n"}}"#, 400, &[]),
+        (&format!("GET {PODS}/p"), "", 200, &["/spec/nodeName=-", "/metadata/labels=-"]),
+        (&bind, r#"{"metadata":{"name":"p","labels":{"zone":"z"}},"target":{"kind":"Node","name":"n"}}"#, 201, &[]),
+        (&format!("GET {PODS}/p"), "", 200, &["/spec/nodeName=n", "/metadata/labels/zone=z"]),
+    ]).await;
+
+    // Deletions that cannot be understood delete nothing.
+    let evict = format!("POST {PODS}/p/eviction");
+    for wrong in [r#"{"gracePeriodSeconds":"0"}"#, r#"{"gracePeriodSeconds":0.5}"#, r#"{"propagationPolicy":1}"#, r#"{"preconditions":[]}"#] {
+        f.check(&[
+            (&format!("DELETE {PODS}/p"), wrong, 400, &[]),
+            (&evict, &format!(r#"{{"metadata":{{"name":"p"}},"deleteOptions":{wrong}}}"#), 400, &[]),
+        ]).await;
+    }
+    f.check(&[
+        (&format!("DELETE {PODS}/p"), r#"{"kind":"Pod"}"#, 400, &[]),
+        (&format!("DELETE {PODS}/p"), r#"{"propagationPolicy":"Orphan","orphanDependents":true}"#, 422, &[]),
+        (&evict, r#"{"metadata":{"name":"other"}}"#, 400, &[]),
+        (&format!("GET {PODS}/p"), "", 200, &["/metadata/deletionTimestamp=-"]),
+        (&format!("DELETE {PODS}/p"), r#"{"apiVersion":"policy/v1","kind":"DeleteOptions","gracePeriodSeconds":0}"#, 200, &[]),
+        (&format!("GET {PODS}/p"), "", 404, &[]),
+    ]).await;
+
+    let review = |kind: &str| format!("POST /apis/authorization.k8s.io/v1/{kind}");
+    f.check(&[
+        (&review("selfsubjectaccessreviews"), r#"{"spec":{"resourceAttributes":{"verb":"get","resource":"pods"}}}"#, 201, &["/status/allowed=true"]),
+        (&review("selfsubjectaccessreviews"), r#"{"spec":{"nonResourceAttributes":{"path":"/not/served","verb":"get"}}}"#, 201, &["/status/allowed=true"]),
+        (&review("selfsubjectaccessreviews"), r#"{"spec":{}}"#, 422, &[]),
+        (&review("selfsubjectaccessreviews"), r#"{"spec":{"resourceAttributes":[]}}"#, 400, &[]),
+        (&review("selfsubjectaccessreviews"), r#"{"spec":"x"}"#, 400, &[]),
+        (&review("subjectaccessreviews"), r#"{"spec":{"resourceAttributes":{"verb":"get"},"user":"jane","groups":["dev"]}}"#, 201, &["/status/allowed=false"]),
+        (&review("subjectaccessreviews"), r#"{"spec":{"resourceAttributes":{"verb":"get"},"groups":["system:masters"]}}"#, 201, &["/status/allowed=true"]),
+        (&review("subjectaccessreviews"), r#"{"spec":{"resourceAttributes":{"verb":"get"},"user":1}}"#, 400, &[]),
+        (&review("subjectaccessreviews"), r#"{"spec":{"resourceAttributes":{"verb":"get"},"user":"jane","groups":"system:masters"}}"#, 400, &[]),
+        (&review("subjectaccessreviews"), r#"{"spec":{"resourceAttributes":{"verb":"get"}}}"#, 422, &["/details/causes/0/field=spec.user"]),
+    ]).await;
+    f.close().await;
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn names_may_be_long_and_generated_ones_are_cut() {
+    let f = Fixture::new().await;
+    let long = |length: usize| "a".repeat(length);
+    let named = |name: &str| format!(r#"{{"metadata":{{"name":"{name}"}}}}"#);
+    let generated = |prefix: &str| format!(r#"{{"metadata":{{"generateName":"{prefix}"}}}}"#);
+    let service = |name: &str| format!(r#"{{"metadata":{{"name":"{name}"}},"spec":{{"ports":[{{"port":80}}]}}}}"#);
+    let secrets = "POST /api/v1/namespaces/default/secrets";
+    f.check(&[
+        (&format!("POST {CMS}"), &named(&long(64)), 201, &[]),
+        (&format!("POST {CMS}"), &named(&long(253)), 201, &[]),
+        (&format!("POST {CMS}"), &named(&long(254)), 422, &["/details/causes/0/field=metadata.name"]),
+        (&format!("POST {PODS}"), &pod(&long(253)), 201, &[]),
+        (&format!("POST {SERVICES}"), &service(&long(63)), 201, &[]),
+        (&format!("POST {SERVICES}"), &service(&long(64)), 422, &[]),
+        ("POST /api/v1/namespaces", &named(&long(64)), 422, &[]),
+        (secrets, &generated("a-prefix-of-more-than-sixty-three-characters-that-the-server-shortens-"), 201, &[]),
+        (secrets, &generated(&long(253)), 201, &[]),
+        (secrets, &generated(&long(254)), 422, &["/details/causes/0/field=metadata.generateName"]),
+        (secrets, &generated("UPPER-"), 422, &[]),
+        ("POST /api/v1/namespaces", &generated(&long(64)), 422, &[]),
+    ]).await;
+    let (_, made) = f.json("GET /api/v1/namespaces/default/secrets", "").await;
+    for secret in made["items"].as_array().expect("a list") {
+        assert_eq!(secret["metadata"]["name"].as_str().map(str::len), Some(63), "{secret:#}");
+    }
+    f.close().await;
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn scheduling_gates_are_taken_away_and_never_added() {
+    let f = Fixture::new().await;
+    let gated = |gates: &str, more: &str| format!(
+        r#"{{"metadata":{{"name":"g"}},"spec":{{"schedulingGates":{gates},"containers":[{{"name":"c","image":"i"}}]{more}}}}}"#);
+    let (two, pod) = (r#"[{"name":"a.test/x"},{"name":"a.test/y"}]"#, format!("PATCH {PODS}/g"));
+    let node = |terms: &str| format!(
+        r#"{{"spec":{{"affinity":{{"nodeAffinity":{{"requiredDuringSchedulingIgnoredDuringExecution":{{"nodeSelectorTerms":{terms}}}}}}}}}}}"#);
+    let zone = r#"{"key":"zone","operator":"In","values":["a"]}"#;
+    f.check(&[
+        (&format!("POST {PODS}"), &gated(r#"[{"name":"not valid"}]"#, ""), 422, &["/details/causes/0/field=spec.schedulingGates[0].name"]),
+        (&format!("POST {PODS}"), &gated(r#"[{"name":"x"},{"name":"x"}]"#, ""), 422, &[]),
+        (&format!("POST {PODS}"), &gated(two, r#","nodeName":"n""#), 422, &["/details/causes/0/field=spec.nodeName"]),
+        (&format!("POST {PODS}"), &gated(two, ""), 201, &[
+            "/status/conditions/0/type=PodScheduled", "/status/conditions/0/status=False", "/status/conditions/0/reason=SchedulingGated"]),
+        (&format!("POST {PODS}/g/binding"), r#"{"target":{"kind":"Node","name":"n"}}"#, 409, &[]),
+        (&pod, r#"{"spec":{"schedulingGates":[{"name":"a.test/x"},{"name":"a.test/z"}]}}"#, 422, &["/details/causes/0/field=spec.schedulingGates"]),
+        (&pod, r#"{"spec":{"nodeSelector":{"disk":"ssd"}}}"#, 200, &["/spec/nodeSelector/disk=ssd"]),
+        (&pod, r#"{"spec":{"nodeSelector":{"disk":"hdd"}}}"#, 422, &[]),
+        (&pod, &node(&format!(r#"[{{"matchExpressions":[{zone}]}}]"#)), 200, &[]),
+        (&pod, &node(&format!(r#"[{{"matchExpressions":[{zone},{zone}]}}]"#)), 200, &[]),
+        (&pod, &node(&format!(r#"[{{"matchExpressions":[{zone}]}}]"#)), 422, &[]),
+        (&pod, &node(&format!(r#"[{{"matchExpressions":[{zone},{zone}]}},{{"matchExpressions":[{zone}]}}]"#)), 422, &[]),
+        (&pod, r#"{"spec":{"hostNetwork":true}}"#, 422, &[]),
+        (&pod, r#"{"spec":{"schedulingGates":[{"name":"a.test/y"}]}}"#, 200, &["/spec/schedulingGates/0/name=a.test/y"]),
+        (&pod, r#"{"spec":{"schedulingGates":null}}"#, 200, &["/spec/schedulingGates=-"]),
+        (&pod, r#"{"spec":{"schedulingGates":[{"name":"a.test/y"}]}}"#, 422, &[]),
+        (&pod, r#"{"spec":{"nodeSelector":{"disk":"ssd","x":"y"}}}"#, 422, &[]),
+        (&format!("POST {PODS}/g/binding"), r#"{"target":{"kind":"Node","name":"n"}}"#, 201, &[]),
+        (&format!("GET {PODS}/g"), "", 200, &["/status/conditions/0/status=True", "/status/conditions/0/reason=-"]),
+    ]).await;
+    f.close().await;
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn finalizers_are_only_taken_away_while_an_object_is_being_deleted() {
+    let f = Fixture::new().await;
+    let (patch, apply) = (format!("PATCH {CMS}/a"), format!("PATCH {CMS}/a?fieldManager=me"));
+    let finalizers = |list: &str| format!(r#"{{"metadata":{{"finalizers":{list}}}}}"#);
+    f.check(&[
+        (&format!("POST {CMS}"), &config_map("a"), 201, &[]),
+        (&patch, &finalizers(r#"["a.test/x","a.test/y"]"#), 200, &[]),
+        (&format!("DELETE {CMS}/a"), "", 200, &[]),
+        (&patch, &finalizers(r#"["a.test/x","a.test/y","a.test/new"]"#), 422, &["/details/causes/0/field=metadata.finalizers"]),
+        (&patch, &finalizers(r#"["a.test/new"]"#), 422, &[]),
+        (&patch, r#"{"data":{"b":"2"}}"#, 200, &["/data/b=2"]),
+        (&patch, &finalizers(r#"["a.test/y"]"#), 200, &["/metadata/finalizers/0=a.test/y"]),
+    ]).await;
+    let config = r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","finalizers":["a.test/new"]}}"#;
+    let response = f.send(&apply, &[("content-type", "application/apply-patch+yaml")], config).await;
+    assert_eq!(response.status(), 422);
+    f.check(&[(&patch, &finalizers("null"), 200, &[]), (&format!("GET {CMS}/a"), "", 404, &[])]).await;
+    f.close().await;
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn small_requests_cannot_become_large() {
+    let f = Fixture::new().await;
+    f.check(&[(&format!("POST {CMS}"), &config_map("a"), 201, &[])]).await;
+    let copies: Vec<Value> = [serde_json::json!({"op": "add", "path": "/data/b", "value": "x".repeat(1000)})]
+        .into_iter()
+        .chain((0..40).map(|i| serde_json::json!({"op": "copy", "from": "/data", "path": format!("/data/c{i}")})))
+        .collect();
+    let copies = Value::Array(copies).to_string();
+    let deep = |open: &str| "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: deep}\ndata: ".to_owned() + &open.repeat(100_000);
+    let bracket = format!(r#"{{"metadata":{{"name":"deep"}},"data":{}"#, "[".repeat(100_000));
+    let ports = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"p"},"spec":{"containers":[{"name":"c","image":"i",
+        "ports":[{"containerPort":80},{"containerPort":80,"protocol":"TCP"}]}]}}"#;
+    let (json, yaml) = ("application/json-patch+json", "application/yaml");
+    for (line, media, body, code, expect) in [
+        (format!("PATCH {CMS}/a"), json, copies.as_str(), 422, "copies of this patch exceed 3145728 bytes in all"),
+        (format!("PATCH {CMS}/a"), json, r#"[{"op":"test","path":"/data/a","value":"2"}]"#, 422, r#""field":"patch[0]""#),
+        (format!("PATCH {CMS}/a"), json, r#"[{"op":"remove","path":"/data/-1"}]"#, 422, "/data/-1 does not exist"),
+        (format!("PATCH {CMS}/a"), json, r#"[{"op":"jump","path":"/data"}]"#, 400, "patch[0]"),
+        (format!("POST {CMS}"), yaml, &deep("["), 400, "nested more than 100 levels deep"),
+        (format!("POST {CMS}"), yaml, &deep("{a: "), 400, "nested more than 100 levels deep"),
+        (format!("POST {CMS}"), "application/json", &bracket, 400, "nested more than 100 levels deep"),
+        (format!("PATCH {CMS}/a?fieldManager=me"), "application/apply-patch+yaml", &deep("["), 400, "nested more than 100"),
+        (format!("PATCH {PODS}/p?fieldManager=me"), "application/apply-patch+yaml", ports, 400,
+            "duplicate entries for key [containerPort=80,protocol=\\\"TCP\\\"]"),
+    ] {
+        let response = f.send(&line, &[("content-type", media)], body).await;
+        let found = response.status().as_u16();
+        let text = response.into_body().collect().await.expect("a body").to_bytes();
+        let text = String::from_utf8_lossy(&text);
+        assert!(found == code && text.contains(expect), "{line}: {found} {}", &text[..text.len().min(500)]);
+    }
+    f.check(&[(&format!("GET {CMS}/a"), "", 200, &["/data={\"a\":\"1\"}"])]).await;
+    f.close().await;
+}
+
+#[tokio::test]
+async fn metrics_count_what_was_asked_and_what_is_stored() {
+    let f = Fixture::new().await;
+    f.check(&[
+        (&format!("POST {CMS}"), &config_map("a"), 201, &[]),
+        (&format!("POST {CMS}"), &config_map("a"), 409, &[]),
+    ])
+    .await;
+    let response = f.send("GET /metrics", &[("accept", "text/plain")], "").await;
+    assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
+    let text = response.into_body().collect().await.expect("a body").to_bytes();
+    let text = String::from_utf8_lossy(&text);
+    let labels = "component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"configmaps\",scope=\"namespace\",\
+                  subresource=\"\",verb=\"POST\",version=\"v1\"";
+    for expect in [
+        format!("apiserver_request_total{{code=\"201\",{labels}}} 1\n"),
+        format!("apiserver_request_total{{code=\"409\",{labels}}} 1\n"),
+        "apiserver_storage_objects{resource=\"configmaps\"} 1\n".to_owned(),
+        "# TYPE process_resident_memory_bytes gauge\n".to_owned(),
+    ] {
+        assert!(text.contains(&expect), "{expect} is not in\n{text}");
+    }
     f.close().await;
 }

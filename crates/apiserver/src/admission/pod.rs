@@ -92,9 +92,18 @@ fn tolerate(pod: &mut Value) {
     }
 }
 
-/// A new Pod waits; its class of service follows from its resources.
+/// A new Pod waits; its class of service follows from its resources. The scheduler does not look at one with gates, so
+/// it is said here why that Pod has no node.
 pub(super) fn set_first_status(pod: &mut Value) {
-    pod["status"] = json!({"phase": "Pending", "qosClass": qos_class(&pod["spec"])});
+    let mut status = json!({"phase": "Pending", "qosClass": qos_class(&pod["spec"])});
+    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        status["conditions"] = json!([{
+            "type": "PodScheduled", "status": "False", "reason": "SchedulingGated", "lastProbeTime": null,
+            "lastTransitionTime": pod["metadata"]["creationTimestamp"],
+            "message": "Scheduling is blocked due to non-empty scheduling gates",
+        }]);
+    }
+    pod["status"] = status;
 }
 
 /// `Guaranteed` where every container has limits for CPU and memory and requests equal to them, `BestEffort` where

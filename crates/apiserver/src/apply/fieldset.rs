@@ -40,6 +40,11 @@ impl FieldSet {
         self.combine(other, |a, b| a && !b)
     }
 
+    /// Adds the paths of another set.
+    pub fn extend(&mut self, other: &Self) {
+        extend(&mut self.0, &other.0);
+    }
+
     fn combine(&self, other: &Self, keep: fn(bool, bool) -> bool) -> Self {
         Self(children(&self.0, &other.0, keep))
     }
@@ -63,6 +68,22 @@ impl FieldSet {
         }
         if member || !below.is_empty() {
             self.0.insert(step.to_owned(), Value::Object(below.0));
+        }
+    }
+}
+
+fn extend(a: &mut Map<String, Value>, b: &Map<String, Value>) {
+    for (step, b) in b.iter().filter(|(step, _)| *step != SELF) {
+        match (a.get_mut(step), b) {
+            (Some(Value::Object(a)), Value::Object(b)) => {
+                let member = is_member(a) || is_member(b);
+                a.shift_remove(SELF);
+                extend(a, b);
+                if member && !a.is_empty() {
+                    a.insert(SELF.into(), Value::Object(Map::new()));
+                }
+            }
+            _ => _ = a.insert(step.clone(), b.clone()),
         }
     }
 }
@@ -123,7 +144,7 @@ fn collect(node: &Map<String, Value>, path: &mut String, paths: &mut Vec<String>
     }
 }
 
-fn step_text(step: &str) -> String {
+pub fn step_text(step: &str) -> String {
     match step.split_once(':') {
         Some(("f", name)) => format!(".{name}"),
         Some(("v", value)) => format!("[={value}]"),
@@ -154,6 +175,9 @@ mod tests {
                 .as_object()
                 .expect("a map")
         );
+        let mut both = a.clone();
+        both.extend(&b);
+        assert_eq!(both, a.union(&b));
         assert_eq!(a.intersection(&b).0, *json!({"f:a": {"f:b": {}}, "f:d": {}}).as_object().expect("a map"));
         assert_eq!(
             a.minus(&b).0,

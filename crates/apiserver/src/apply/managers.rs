@@ -70,7 +70,7 @@ impl Managers {
 
     /// All fields that someone owns.
     pub fn union(&self) -> FieldSet {
-        self.0.iter().fold(FieldSet::default(), |all, m| all.union(&m.fields))
+        union(&self.0)
     }
 
     /// Adds an entry.
@@ -144,7 +144,7 @@ impl Managers {
             !folded
         });
         if let Some(newest) = ancient.last().cloned() {
-            let fields = ancient.iter().fold(FieldSet::default(), |all, m| all.union(&m.fields));
+            let fields = union(&ancient);
             self.0.push(Manager { name: ANCIENT.into(), subresource: String::new(), fields, ..newest });
         }
     }
@@ -174,6 +174,14 @@ impl Managers {
             metadata.insert("managedFields".into(), Value::Array(entries));
         }
     }
+}
+
+fn union(managers: &[Manager]) -> FieldSet {
+    let mut all = FieldSet::default();
+    for manager in managers {
+        all.extend(&manager.fields);
+    }
+    all
 }
 
 impl Manager {

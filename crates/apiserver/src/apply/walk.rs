@@ -1,8 +1,10 @@
 //! Walking objects along the schema: which fields they have, what differs, merging and pruning.
 
+use std::collections::{HashMap, HashSet};
+
 use serde_json::{Map, Value};
 
-use super::fieldset::{FieldSet, is_member};
+use super::fieldset::{FieldSet, is_member, step_text};
 use crate::schema::{Field, ListType, Message, Shape};
 
 /// How a value is owned.
@@ -179,15 +181,25 @@ fn compare_items(
     (new, new_steps): (&[Value], Vec<String>),
     changes: &mut Changes,
 ) {
+    let (in_old, in_new) = (places(&old_steps), places(&new_steps));
     for (item, step) in old.iter().zip(&old_steps) {
-        let now = new_steps.iter().position(|s| s == step).map(|at| &new[at]);
+        let now = in_new.get(step.as_str()).map(|at| &new[*at]);
         compare_one(|| step.clone(), view, false, (Some(item), now), changes);
     }
     for (item, step) in new.iter().zip(&new_steps) {
-        if !old_steps.contains(step) {
+        if !in_old.contains_key(step.as_str()) {
             compare_one(|| step.clone(), view, false, (None, Some(item)), changes);
         }
     }
+}
+
+/// Where each step is first.
+fn places(steps: &[String]) -> HashMap<&str, usize> {
+    let mut places = HashMap::with_capacity(steps.len());
+    for (at, step) in steps.iter().enumerate() {
+        places.entry(step.as_str()).or_insert(at);
+    }
+    places
 }
 
 /// `step` is only written where something is different, which is rare.
@@ -240,11 +252,10 @@ pub fn merge(view: View, live: &mut Value, config: &Value) {
             }
         }
         (View::Keyed(keys, field), Value::Array(live), Value::Array(config)) => {
-            let same = |a: &Value, b: &Value| keyed_step(keys, a) == keyed_step(keys, b);
-            merge_items(live, config, value_view(field), same);
+            merge_items(live, config, value_view(field), |item| keyed_step(keys, item));
         }
         (View::Set, Value::Array(live), Value::Array(config)) => {
-            merge_items(live, config, View::Leaf, |a, b| a == b);
+            merge_items(live, config, View::Leaf, |item| format!("v:{item}"));
         }
         _ => live.clone_from(config),
     }
@@ -252,11 +263,13 @@ pub fn merge(view: View, live: &mut Value, config: &Value) {
 
 /// The configuration's items in its order; those that only the live list has keep their place before the items that
 /// stood behind them.
-fn merge_items(live: &mut Vec<Value>, config: &[Value], view: View, same: impl Fn(&Value, &Value) -> bool) {
+fn merge_items(live: &mut Vec<Value>, config: &[Value], view: View, step: impl Fn(&Value) -> String) {
+    let steps: Vec<String> = live.iter().map(&step).collect();
+    let places = places(&steps);
     let mut named: Vec<(Option<usize>, Value)> = Vec::with_capacity(config.len());
     for item in config {
-        match live.iter().position(|l| same(l, item)) {
-            Some(at) => {
+        match places.get(step(item).as_str()) {
+            Some(&at) => {
                 let mut merged = live[at].clone();
                 merge(view, &mut merged, item);
                 named.push((Some(at), merged));
@@ -264,9 +277,9 @@ fn merge_items(live: &mut Vec<Value>, config: &[Value], view: View, same: impl F
             None => named.push((None, item.clone())),
         }
     }
-    let is_named = |at: usize| named.iter().any(|(from, _)| *from == Some(at));
+    let is_named: HashSet<usize> = named.iter().filter_map(|(from, _)| *from).collect();
     let others: Vec<(usize, Value)> =
-        std::mem::take(live).into_iter().enumerate().filter(|(at, _)| !is_named(*at)).collect();
+        std::mem::take(live).into_iter().enumerate().filter(|(at, _)| !is_named.contains(at)).collect();
     let mut others = others.into_iter().peekable();
     for (from, item) in named {
         while let Some((_, other)) = others.next_if(|(at, _)| from.is_some_and(|from| *at < from)) {
@@ -285,6 +298,14 @@ pub fn prune(view: View, value: &mut Value, gone: &FieldSet, kept: &FieldSet) {
 
 fn prune_below(view: View, value: &mut Value, gone: &Map<String, Value>, kept: &Map<String, Value>) {
     let nothing = Map::new();
+    let steps: Vec<String> = match (view, &*value) {
+        (View::Keyed(keys, _), Value::Array(items)) => items.iter().map(|i| keyed_step(keys, i)).collect(),
+        (View::Set, Value::Array(items)) => items.iter().map(|i| format!("v:{i}")).collect(),
+        _ => Vec::new(),
+    };
+    let places = places(&steps);
+    // Items that go, by their steps.
+    let mut leaving: HashSet<&str> = HashSet::new();
     for (step, below) in gone {
         let Value::Object(below) = below else { continue };
         let kept = kept.get(step).and_then(Value::as_object);
@@ -305,21 +326,48 @@ fn prune_below(view: View, value: &mut Value, gone: &Map<String, Value>, kept: &
                     object.shift_remove(name);
                 }
             }
-            (View::Keyed(keys, field), Value::Array(items)) => {
-                let Some(at) = items.iter().position(|item| keyed_step(keys, item) == *step) else {
-                    continue;
-                };
+            (View::Keyed(_, field), Value::Array(items)) => {
+                let Some(&at) = places.get(step.as_str()) else { continue };
                 if whole {
-                    items.remove(at);
+                    leaving.insert(&steps[at]);
                 } else {
                     inside(value_view(field), &mut items[at]);
                 }
             }
-            (View::Set, Value::Array(items)) if whole => {
-                items.retain(|item| format!("v:{item}") != *step);
-            }
+            (View::Set, Value::Array(_)) if whole => _ = leaving.insert(step),
             _ => {}
         }
+    }
+    if let (false, Value::Array(items)) = (leaving.is_empty(), value) {
+        let mut steps = steps.iter();
+        items.retain(|_| steps.next().is_none_or(|step| !leaving.contains(step.as_str())));
+    }
+}
+
+/// The first item of a list that another item of it cannot be told from, with the list's path: such a list has no
+/// meaning in a configuration that is applied, since it does not say which of them is owned.
+pub fn duplicate(view: View, value: &Value, path: &str) -> Option<String> {
+    let below =
+        |step: &str, view: View, value: &Value| duplicate(view, value, &format!("{path}{}", step_text(step)));
+    let twice = |step: &str| match step_text(step) {
+        key if step.starts_with("k:") => format!("{path}: duplicate entries for key {key}"),
+        key => format!("{path}: duplicate entry {key}"),
+    };
+    let mut seen = HashSet::new();
+    match (view, value) {
+        (View::Object(_) | View::Map(_), Value::Object(object)) => {
+            object.iter().find_map(|(key, value)| below(&format!("f:{key}"), view.child(key).0, value))
+        }
+        (View::Keyed(keys, field), Value::Array(items)) => items.iter().find_map(|item| {
+            let step = keyed_step(keys, item);
+            let found = below(&step, value_view(field), item);
+            found.or_else(|| (!seen.insert(step.clone())).then(|| twice(&step)))
+        }),
+        (View::Set, Value::Array(items)) => items.iter().find_map(|item| {
+            let step = format!("v:{item}");
+            (!seen.insert(step.clone())).then(|| twice(&step))
+        }),
+        _ => None,
     }
 }
 

@@ -1,5 +1,8 @@
 //! Strategic merge patch: a merge patch that knows which lists are merged by which key.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry as Slot;
+
 use serde_json::{Map, Value};
 
 use super::PatchError;
@@ -141,12 +144,23 @@ fn merge_field(
     Ok(())
 }
 
-/// Whether two items stand for the same thing: by the merge key, or, for plain values, by being equal.
-fn same(key: Option<&str>, a: &Value, b: &Value) -> bool {
+/// What tells an item from others: its merge key's value, or, for plain values, itself. `None` where it lacks the key.
+fn identity(key: Option<&str>, item: &Value) -> Option<String> {
     match key {
-        Some(key) => a.get(key).is_some() && a.get(key) == b.get(key),
-        None => a == b,
+        Some(key) => item.get(key).map(Value::to_string),
+        None => Some(item.to_string()),
     }
+}
+
+/// Where each item is first.
+fn places(key: Option<&str>, items: &[Value]) -> HashMap<String, usize> {
+    let mut places = HashMap::with_capacity(items.len());
+    for (at, item) in items.iter().enumerate() {
+        if let Some(identity) = identity(key, item) {
+            places.entry(identity).or_insert(at);
+        }
+    }
+    places
 }
 
 fn merge_list(
@@ -159,8 +173,10 @@ fn merge_list(
     let before = order.map(|_| current.clone());
     match key {
         None => {
+            let mut known = places(None, current);
             for item in patch {
-                if !current.contains(item) {
+                if let Slot::Vacant(slot) = known.entry(item.to_string()) {
+                    slot.insert(current.len());
                     current.push(item.clone());
                 }
             }
@@ -191,6 +207,12 @@ fn merge_keyed(
         return Ok(());
     }
     let schema = field.inner.message();
+    let mut places: HashMap<String, Vec<usize>> = HashMap::new();
+    for (at, item) in current.iter().enumerate() {
+        if let Some(identity) = identity(Some(key), item) {
+            places.entry(identity).or_default().push(at);
+        }
+    }
     for item in patch.iter().filter_map(Value::as_object) {
         if !item.contains_key(key) {
             return Err(malformed(format!(
@@ -198,10 +220,15 @@ fn merge_keyed(
                 Value::Object(item.clone())
             )));
         }
-        let at = current.iter().position(|c| c.get(key) == item.get(key));
-        match (directive(item)?, at) {
-            (Directive::Delete, _) => current.retain(|c| c.get(key) != item.get(key)),
-            (_, Some(at)) => {
+        let identity = item[key].to_string();
+        match (directive(item)?, places.get(&identity).and_then(|found| found.first())) {
+            (Directive::Delete, _) => {
+                // Their places stay until the end, so that those of others hold.
+                for at in places.remove(&identity).into_iter().flatten() {
+                    current[at] = Value::Null;
+                }
+            }
+            (_, Some(&at)) => {
                 if let Value::Object(object) = &mut current[at] {
                     merge_object(schema, object, item)?;
                 }
@@ -209,10 +236,12 @@ fn merge_keyed(
             (_, None) => {
                 let mut object = Map::new();
                 merge_object(schema, &mut object, item)?;
+                places.insert(identity, vec![current.len()]);
                 current.push(Value::Object(object));
             }
         }
     }
+    current.retain(|item| !item.is_null());
     Ok(())
 }
 
@@ -228,14 +257,15 @@ fn reorder_only(field: Option<&'static Field>, target: &mut Map<String, Value>, 
 /// Items that `order` names come in its order. The others, which only the server knows, keep their place before those
 /// named items that stood behind them in the list as it was.
 fn put_in_order(key: Option<&str>, items: &mut Vec<Value>, order: &[Value], before: &[Value]) {
-    let place = |list: &[Value], item: &Value| list.iter().position(|o| same(key, o, item));
+    let (order, before) = (places(key, order), places(key, before));
+    let place = |list: &HashMap<String, usize>, item: &Value| list.get(&identity(key, item)?).copied();
     let (mut named, others): (Vec<Value>, Vec<Value>) =
-        std::mem::take(items).into_iter().partition(|item| place(order, item).is_some());
-    named.sort_by_key(|item| place(order, item));
+        std::mem::take(items).into_iter().partition(|item| place(&order, item).is_some());
+    named.sort_by_cached_key(|item| place(&order, item));
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     while let (Some(a), Some(b)) = (others.peek(), named.peek()) {
         let stood_before =
-            matches!((place(before, a), place(before, b)), (Some(a_at), Some(b_at)) if a_at < b_at);
+            matches!((place(&before, a), place(&before, b)), (Some(a_at), Some(b_at)) if a_at < b_at);
         items.extend(if stood_before { others.next() } else { named.next() });
     }
     items.extend(others);

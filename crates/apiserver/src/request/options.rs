@@ -186,24 +186,20 @@ impl DeleteOptions {
         })
     }
 
-    /// Adds what a `DeleteOptions` body says; it wins over the query.
+    /// Adds what a decoded `DeleteOptions` body says; it wins over the query.
     pub fn merge_body(&mut self, body: &Value) -> Result<()> {
-        let kind = body["kind"].as_str().unwrap_or("DeleteOptions");
-        if kind != "DeleteOptions" {
-            return Err(Failure::bad_request(format!(
-                "the object in the body is a {kind}, not a DeleteOptions"
-            )));
-        }
         for value in body["dryRun"].as_array().into_iter().flatten() {
             dry_run_value(value.as_str().unwrap_or_default())?;
             self.dry_run = true;
         }
-        match &body["gracePeriodSeconds"] {
-            Value::Null => {}
-            seconds => {
-                // A negative period means "at once" to old clients.
-                self.grace_period = Some(seconds.as_i64().map_or(0, |s| s.max(0) as u64));
-            }
+        if let Some(seconds) = body["gracePeriodSeconds"].as_i64() {
+            // A negative period means "at once" to old clients.
+            self.grace_period = Some(seconds.max(0).unsigned_abs());
+        }
+        if body["propagationPolicy"].is_string() && body["orphanDependents"].is_boolean() {
+            let message = "Invalid value: orphanDependents and propagationPolicy cannot be both set";
+            let cause = ("propagationPolicy".into(), "FieldValueInvalid".into(), message.into());
+            return Err(Failure::invalid("", "DeleteOptions", "", [cause]));
         }
         if let Some(policy) = body["propagationPolicy"].as_str() {
             self.propagation = Some(propagation(policy)?);

@@ -113,6 +113,15 @@ pub fn validate_object(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<
     errors.list
 }
 
+/// Checks the labels and annotations of metadata that is taken over into another object.
+pub fn validate_labels(meta: &Value) -> Vec<FieldError> {
+    let (mut errors, root) = (Errors::default(), Path::root());
+    let at = root.field("metadata");
+    meta::labels(&meta["labels"], &at.field("labels"), &mut errors);
+    meta::annotations(&meta["annotations"], &at.field("annotations"), &mut errors);
+    errors.list
+}
+
 /// `Deployment.apps "web" is invalid: spec.selector: Required value`.
 pub fn invalid_message(kind: &Kind, name: &str, errors: &[FieldError]) -> String {
     let all: Vec<String> = errors.iter().map(FieldError::to_string).collect();

@@ -17,14 +17,14 @@ use crate::object::{self, Object, encode_for_store, meta, set_meta};
 use crate::request::{ApiRequest, WriteOptions};
 use crate::resource::{self, Resource};
 use crate::schema;
-use crate::server::Inner;
+use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
 
 /// Characters of generated names: no vowels, so that no words come about, and none that look alike.
 const NAME_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Random characters of a generated name.
 const SUFFIX: usize = 5;
-/// Longest prefix of a generated name, so that the whole stays a DNS label.
+/// Longest prefix of a generated name; a longer one is cut, so that the whole stays a DNS label.
 const MAX_PREFIX: usize = 63 - SUFFIX;
 
 impl Inner {
@@ -35,26 +35,28 @@ impl Inner {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Response<Body>> {
-        let (object, warnings) = self.decode(r.resource, content::parse(headers, body)?, options)?;
-        let writer = Some(self.writer(options, None));
+        let parsed = content::parse(headers, body)?;
+        let (object, warnings) = off_worker(body.len(), || self.decode(r.resource, parsed, options))?;
+        let (object, writer) = ((object, body.len()), Some(self.writer(options, None)));
         let created = self.create_object(r.resource, &r.namespace, object, writer, options.dry_run).await?;
         let mut response = self.answer(r, 201, &created);
         content::warn(&mut response, &warnings);
         Ok(response)
     }
 
-    /// Creates a decoded object. Without a writer its managedFields are left as they are.
+    /// Creates a decoded object, given with the size of its body in bytes. Without a writer its managedFields are left as
+    /// they are.
     pub(crate) async fn create_object(
         &self,
         resource: &'static Resource,
         namespace: &str,
-        object: Value,
+        (object, size): (Value, usize),
         writer: Option<Writer<'_>>,
         dry_run: bool,
     ) -> Result<Arc<Object>> {
         for _ in 0..MAX_ROUNDS {
             let mut next = object.clone();
-            self.prepare(resource, namespace, &mut next, writer)?;
+            off_worker(size, || self.prepare(resource, namespace, &mut next, writer))?;
             let name = meta(&next, "name").to_owned();
             let generated = meta(&object, "name").is_empty();
             let stored = resource.stored();

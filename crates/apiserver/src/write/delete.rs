@@ -13,6 +13,7 @@ use crate::object::{Object, is_terminating, meta, set_meta, time};
 use crate::read::Found;
 use crate::request::{ApiRequest, DeleteOptions, ListOptions, Propagation};
 use crate::resource::Resource;
+use crate::schema::{self, FieldValidation};
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 
@@ -49,7 +50,7 @@ impl Inner {
         options: &DeleteOptions,
     ) -> Result<Outcome> {
         let now = self.clock.now();
-        self.modify(resource, (namespace, name), options.dry_run, |current| {
+        self.modify(resource, (namespace, name), options.dry_run, 0, |current| {
             decide(resource, current, options, now)
         })
         .await
@@ -84,7 +85,14 @@ fn read_body(options: &mut DeleteOptions, headers: &HeaderMap, body: &Bytes) -> 
     if body.is_empty() {
         return Ok(());
     }
-    options.merge_body(&content::parse(headers, body)?.value)
+    let kind = schema::find("", "v1", "DeleteOptions").ok_or_else(Failure::no_such_resource)?;
+    let mut parsed = content::parse(headers, body)?;
+    // Clients label options with the version of the resource they go to; their form is the same everywhere.
+    if let Some(map) = parsed.value.as_object_mut() {
+        map.shift_remove("apiVersion");
+    }
+    let (body, _) = content::decode(kind, parsed, FieldValidation::Ignore)?;
+    options.merge_body(&body)
 }
 
 /// The Status that says what is gone.

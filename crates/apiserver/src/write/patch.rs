@@ -13,8 +13,8 @@ use crate::read::shown;
 use crate::request::{ApiRequest, PatchKind, WriteOptions};
 use crate::resource::{Resource, Subresource};
 use crate::scale;
-use crate::schema::{self, Kind, Parsed};
-use crate::server::Inner;
+use crate::schema::{Kind, Parsed};
+use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
 
 impl Inner {
@@ -30,15 +30,15 @@ impl Inner {
             _ => content::parse_json(body)?,
         };
         if r.subresource == Some(Subresource::Scale) {
-            return self.patch_scale(r, kind, options, &parsed.value).await;
+            return self.patch_scale(r, kind, options, &parsed).await;
         }
         if kind == PatchKind::Apply {
-            return self.apply(r, options, parsed).await;
+            return self.apply(r, options, parsed, body.len()).await;
         }
         let writer = Some(self.writer(options, r.subresource));
         let mut warnings = Vec::new();
         let outcome = self
-            .modify(r.resource, (&r.namespace, &r.name), options.dry_run, |current| {
+            .modify(r.resource, (&r.namespace, &r.name), options.dry_run, body.len(), |current| {
                 let mut new = shown(r.resource, &current.value()).into_owned();
                 patch_value(r.resource.schema, kind, &mut new, &parsed.value, &r.name)?;
                 let patched = Parsed { value: new, duplicates: parsed.duplicates.clone() };
@@ -60,47 +60,56 @@ impl Inner {
         r: &ApiRequest,
         kind: PatchKind,
         options: &WriteOptions,
-        change: &Value,
+        change: &Parsed,
     ) -> Result<Response<Body>> {
-        let shape = schema::find("autoscaling", "v1", "Scale").ok_or_else(Failure::no_such_resource)?;
+        let shape = scale::kind()?;
+        // An apply of a Scale has one field to say, and says it as a merge does.
+        let kind = match kind {
+            PatchKind::Apply => {
+                require_manager(options)?;
+                PatchKind::Merge
+            }
+            other => other,
+        };
+        let mut warnings = Vec::new();
         let outcome = self
             .rescale(r, options, |mut scale| {
-                // An apply of a Scale has one field to say, and says it as a merge does.
-                let kind = if kind == PatchKind::Apply { PatchKind::Merge } else { kind };
-                patch_value(shape, kind, &mut scale, change, &r.name)?;
+                patch_value(shape, kind, &mut scale, &change.value, &r.name)?;
+                let patched = Parsed { value: scale, duplicates: change.duplicates.clone() };
+                let (scale, told) = content::decode(shape, patched, options.field_validation)?;
+                warnings = told;
                 Ok(scale)
             })
             .await?;
-        Ok(content::value(200, &scale::of(&outcome.object().value())))
+        let mut response = content::value(200, &scale::of(&outcome.object().value()));
+        content::warn(&mut response, &warnings);
+        Ok(response)
     }
 
-    async fn apply(&self, r: &ApiRequest, options: &WriteOptions, parsed: Parsed) -> Result<Response<Body>> {
-        if !options.manager_given {
-            return Err(Failure::invalid(
-                "meta.k8s.io",
-                "PatchOptions",
-                "",
-                [(
-                    "fieldManager".to_owned(),
-                    "FieldValueRequired".to_owned(),
-                    "Required value: is required for apply patch".to_owned(),
-                )],
-            ));
-        }
-        let (config, warnings) = self.decode(r.resource, parsed, options)?;
+    /// `size` is that of the body in bytes.
+    async fn apply(
+        &self,
+        r: &ApiRequest,
+        options: &WriteOptions,
+        parsed: Parsed,
+        size: usize,
+    ) -> Result<Response<Body>> {
+        require_manager(options)?;
+        let (config, warnings) = off_worker(size, || self.decode(r.resource, parsed, options))?;
         if !meta(&config, "name").is_empty() && meta(&config, "name") != r.name {
             return Err(renamed(r.resource, &r.name, meta(&config, "name")));
         }
         let (code, object) = loop {
-            match self.apply_to_present(r, options, &config).await {
+            match self.apply_to_present(r, options, &config, size).await {
                 Ok(outcome) => break (200, outcome.object().clone()),
                 Err(failure) if failure.code == 404 && r.subresource.is_none() => {}
                 Err(failure) => return Err(failure),
             }
             let writer = self.writer(options, None);
-            let new = apply::apply(r.resource.schema, None, &config, writer, options.force)
-                .map_err(|e| refused(&e))?;
-            match self.create_object(r.resource, &r.namespace, new, None, options.dry_run).await {
+            let new =
+                off_worker(size, || apply::apply(r.resource.schema, None, &config, writer, options.force))
+                    .map_err(|e| refused(&e))?;
+            match self.create_object(r.resource, &r.namespace, (new, size), None, options.dry_run).await {
                 Ok(object) => break (201, object),
                 // Somebody else was faster: there is something to apply to now.
                 Err(failure) if failure.reason == "AlreadyExists" => {}
@@ -117,11 +126,13 @@ impl Inner {
         r: &ApiRequest,
         options: &WriteOptions,
         config: &Value,
+        size: usize,
     ) -> Result<Outcome> {
         self.modify(
             r.resource,
             (&r.namespace, &r.name),
             options.dry_run,
+            size,
             |current: &Object| -> Result<Step> {
                 let live = current.value();
                 let live = shown(r.resource, &live);
@@ -135,6 +146,16 @@ impl Inner {
     }
 }
 
+/// Apply without the name of its manager could not tell its own fields from others'.
+fn require_manager(options: &WriteOptions) -> Result<()> {
+    if options.manager_given {
+        return Ok(());
+    }
+    let cause = ("fieldManager", "FieldValueRequired", "Required value: is required for apply patch");
+    let cause = (cause.0.to_owned(), cause.1.to_owned(), cause.2.to_owned());
+    Err(Failure::invalid("meta.k8s.io", "PatchOptions", "", [cause]))
+}
+
 fn patch_value(shape: &Kind, kind: PatchKind, value: &mut Value, change: &Value, name: &str) -> Result<()> {
     let patched = match kind {
         PatchKind::Merge | PatchKind::Apply => {
@@ -146,10 +167,10 @@ fn patch_value(shape: &Kind, kind: PatchKind, value: &mut Value, change: &Value,
     };
     patched.map_err(|error| match error {
         PatchError::Malformed(text) => Failure::bad_request(text),
-        PatchError::DoesNotApply(text) => {
-            let mut failure = Failure::invalid(shape.group, shape.kind, name, []);
-            failure.message = text;
-            failure
+        PatchError::Operation { index, operation, path, reason } => {
+            let message = format!("{operation} {path:?}: {reason}");
+            let cause = (format!("patch[{index}]"), "FieldValueInvalid".to_owned(), message);
+            Failure::invalid(shape.group, shape.kind, name, [cause])
         }
     })
 }

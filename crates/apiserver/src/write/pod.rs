@@ -9,7 +9,7 @@ use crate::content::{self, Body};
 use crate::object::{Object, is_terminating, meta, time};
 use crate::request::{ApiRequest, WriteOptions};
 use crate::resource::{self, Resource};
-use crate::schema;
+use crate::schema::{self, Kind};
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 
@@ -23,9 +23,15 @@ impl Inner {
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Response<Body>> {
-        let kind = schema::find("", "v1", "Binding").ok_or_else(Failure::no_such_resource)?;
-        let mut binding = content::parse(headers, body)?.value;
-        content::expect_kind(kind, &mut binding)?;
+        let kind = binding_kind()?;
+        let (binding, warnings) =
+            content::decode(kind, content::parse(headers, body)?, options.field_validation)?;
+        let given = meta(&binding, "namespace");
+        if !given.is_empty() && given != r.namespace {
+            return Err(Failure::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
         let named = meta(&binding, "name").to_owned();
         if !name.is_empty() && !named.is_empty() && name != named {
             return Err(Failure::bad_request("name in URL does not match name in Binding object"));
@@ -33,9 +39,11 @@ impl Inner {
         let name = if name.is_empty() { named } else { name.to_owned() };
         let pods = resource::find("", "v1", "pods").ok_or_else(Failure::no_such_resource)?;
         let now = time(self.clock.now());
-        self.modify(pods, (&r.namespace, &name), options.dry_run, |pod| bound(pods, pod, &binding, &now))
+        self.modify(pods, (&r.namespace, &name), options.dry_run, 0, |pod| bound(pods, pod, &binding, &now))
             .await?;
-        Ok(content::value(201, &success(201)))
+        let mut response = content::value(201, &success(201));
+        content::warn(&mut response, &warnings);
+        Ok(response)
     }
 
     /// Deletes a Pod by its own wish to be asked first; disruption budgets, which could refuse, do not exist here.
@@ -47,19 +55,29 @@ impl Inner {
         body: &Bytes,
     ) -> Result<Response<Body>> {
         let kind = schema::find("policy", "v1", "Eviction").ok_or_else(Failure::no_such_resource)?;
-        let mut eviction = content::parse(headers, body)?.value;
-        content::expect_kind(kind, &mut eviction)?;
+        let (eviction, warnings) =
+            content::decode(kind, content::parse(headers, body)?, options.field_validation)?;
+        let named = meta(&eviction, "name");
+        if !named.is_empty() && named != r.name {
+            return Err(Failure::bad_request("name in URL does not match name in Eviction object"));
+        }
         let mut delete = crate::request::DeleteOptions { dry_run: options.dry_run, ..Default::default() };
         if eviction["deleteOptions"].is_object() {
             delete.merge_body(&eviction["deleteOptions"])?;
         }
         self.delete_object(r.resource, &r.namespace, &r.name, &delete).await?;
-        Ok(content::value(201, &success(201)))
+        let mut response = content::value(201, &success(201));
+        content::warn(&mut response, &warnings);
+        Ok(response)
     }
 }
 
 fn success(code: u16) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": code})
+}
+
+fn binding_kind() -> Result<&'static Kind> {
+    schema::find("", "v1", "Binding").ok_or_else(Failure::no_such_resource)
 }
 
 /// What a binding makes of a Pod.
@@ -94,6 +112,11 @@ fn bound(pods: &Resource, pod: &Object, binding: &Value, now: &str) -> Result<St
     if let Some(present) = pod["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
         return refuse(format!("pod {name} is already assigned to node \"{present}\""));
     }
+    if pod["spec"]["schedulingGates"].as_array().is_some_and(|gates| !gates.is_empty()) {
+        return refuse(format!("pod {name} has non-empty .spec.schedulingGates"));
+    }
+    let errors = schema::validate_labels(&binding["metadata"]);
+    content::refuse_invalid(binding_kind()?, name, &errors)?;
     let mut next = Value::clone(&pod);
     next["spec"]["nodeName"] = node.into();
     for field in ["annotations", "labels"] {
@@ -134,6 +157,19 @@ mod tests {
                 json!({"metadata": {"name": "p", "deletionTimestamp": "2026-01-01T00:00:00Z"}, "spec": {}}),
                 &binding,
                 "Operation cannot be fulfilled on pods/binding \"p\": pod p is being deleted, cannot be assigned to a host",
+            ),
+            (
+                json!({"metadata": {"name": "p"}, "spec": {"schedulingGates": [{"name": "g"}]}}),
+                &binding,
+                "Operation cannot be fulfilled on pods/binding \"p\": pod p has non-empty .spec.schedulingGates",
+            ),
+            (
+                json!({"metadata": {"name": "p"}, "spec": {}}),
+                &json!({"metadata": {"labels": {"a b": "c"}}, "target": {"kind": "Node", "name": "n"}}),
+                "Binding \"p\" is invalid: metadata.labels: Invalid value: \"a b\": name part must consist of \
+                 alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. \
+                 'MyName',  or 'my.name',  or '123-abc', regex used for validation is \
+                 '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')",
             ),
             (
                 json!({"metadata": {"name": "p"}, "spec": {}}),

@@ -13,8 +13,8 @@ use crate::read::shown;
 use crate::request::{ApiRequest, WriteOptions};
 use crate::resource::{Resource, Subresource};
 use crate::scale;
-use crate::schema;
-use crate::server::Inner;
+use crate::schema::{self, Parsed};
+use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
 
 impl Inner {
@@ -27,9 +27,9 @@ impl Inner {
     ) -> Result<Response<Body>> {
         let parsed = content::parse(headers, body)?;
         if r.subresource == Some(Subresource::Scale) {
-            return self.update_scale(r, options, parsed.value).await;
+            return self.update_scale(r, options, parsed).await;
         }
-        let (object, warnings) = self.decode(r.resource, parsed, options)?;
+        let (object, warnings) = off_worker(body.len(), || self.decode(r.resource, parsed, options))?;
         if meta(&object, "name") != r.name {
             return Err(Failure::bad_request(format!(
                 "the name of the object ({}) does not match the name on the URL ({})",
@@ -39,7 +39,7 @@ impl Inner {
         }
         let writer = Some(self.writer(options, r.subresource));
         let outcome = self
-            .modify(r.resource, (&r.namespace, &r.name), options.dry_run, |current| {
+            .modify(r.resource, (&r.namespace, &r.name), options.dry_run, body.len(), |current| {
                 self.replace(r.resource, r.subresource, current, object.clone(), writer)
             })
             .await?;
@@ -109,36 +109,50 @@ impl Inner {
         &self,
         r: &ApiRequest,
         options: &WriteOptions,
-        wanted: Value,
+        parsed: Parsed,
     ) -> Result<Response<Body>> {
+        let (wanted, warnings) = content::decode(scale::kind()?, parsed, options.field_validation)?;
         let outcome = self.rescale(r, options, |_| Ok(wanted.clone())).await?;
-        Ok(content::value(200, &scale::of(&outcome.object().value())))
+        let mut response = content::value(200, &scale::of(&outcome.object().value()));
+        content::warn(&mut response, &warnings);
+        Ok(response)
     }
 
-    /// Sets the replicas that `wanted` makes of the present Scale.
+    /// Sets the replicas that `wanted` makes of the present Scale; what it returns has been decoded.
     pub(super) async fn rescale(
         &self,
         r: &ApiRequest,
         options: &WriteOptions,
-        wanted: impl Fn(Value) -> Result<Value>,
+        mut wanted: impl FnMut(Value) -> Result<Value>,
     ) -> Result<Outcome> {
         let writer = Some(self.writer(options, r.subresource));
-        self.modify(r.resource, (&r.namespace, &r.name), options.dry_run, |current| {
+        self.modify(r.resource, (&r.namespace, &r.name), options.dry_run, 0, |current| {
             let old = current.value();
             let scale = wanted(scale::of(&old))?;
             check_version(r.resource, current, &scale)?;
+            check_place(r, &scale)?;
+            let kind = scale::kind()?;
+            content::refuse_invalid(kind, &r.name, &schema::validate_object(kind, &scale, None))?;
             let replicas = scale::replicas(&scale);
-            if replicas < 0 {
-                let message = format!("Invalid value: {replicas}: must be greater than or equal to 0");
-                let cause = ("spec.replicas".into(), "FieldValueInvalid".into(), message);
-                return Err(Failure::invalid("autoscaling", "Scale", &r.name, [cause]));
-            }
             let mut new = Value::clone(&old);
             new["spec"]["replicas"] = replicas.into();
             self.replace(r.resource, r.subresource, current, new, writer)
         })
         .await
     }
+}
+
+/// Refuses a Scale that names another object than the URL.
+fn check_place(r: &ApiRequest, scale: &Value) -> Result<()> {
+    for (field, wanted) in [("name", &r.name), ("namespace", &r.namespace)] {
+        let given = meta(scale, field);
+        if !given.is_empty() && given != wanted {
+            return Err(Failure::bad_request(format!(
+                "the {field} of the object ({given}) does not match the {field} on the URL ({wanted})"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses an update that was computed from another version of the object, or from another object.

@@ -1,6 +1,7 @@
 //! Jobs.
 
 use serde_json::{Value, json};
+use yado_types::names;
 
 use super::meta;
 use super::path::{Errors, Path, list, text};
@@ -30,6 +31,7 @@ pub fn job(object: &Value, old: Option<&Value>, errors: &mut Errors) {
                 let detail = format!("must be less than or equal to {MAX_INDEXED}");
                 errors.invalid(&at.field("completions"), &spec["completions"], &detail);
             }
+            Some(n) if old.is_none() => host_names(object, n, errors),
             _ => {}
         }
     } else {
@@ -50,6 +52,17 @@ pub fn job(object: &Value, old: Option<&Value>, errors: &mut Errors) {
     failure_policy(spec, &at, errors);
     if let Some(old) = old {
         update(spec, old, &at, errors);
+    }
+}
+
+/// Each Pod of an Indexed Job has its Job's name and its index for a host name.
+fn host_names(object: &Value, completions: i64, errors: &mut Errors) {
+    let (root, name) = (Path::root(), text(&object["metadata"]["name"]));
+    let last = format!("{name}-{}", (completions - 1).max(0));
+    if let Err(rule) = names::dns_label(&last) {
+        let detail = format!("the host name {last:?} of its last Pod would not be a DNS label: {rule}");
+        let metadata = root.field("metadata");
+        errors.invalid_text(&metadata.field("name"), name, &detail);
     }
 }
 

@@ -1,11 +1,15 @@
 //! Names, labels and what else all objects have; label selectors.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 use yado_types::names;
 
 use super::super::Kind;
 use super::path::{Errors, Path, list, text};
 
+/// Managers of fields that an object may have. Each write walks through all of them; busy objects have a dozen.
+const MAX_MANAGERS: usize = 1000;
 /// All annotations of an object together.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
@@ -27,8 +31,10 @@ pub fn object_meta(kind: &Kind, meta: &Value, at: &Path<'_>, errors: &mut Errors
         errors.check_text(&at.field("name"), name, name_rule(kind)(name));
     }
     if !prefix.is_empty() {
-        // The server adds letters, so a prefix may end in what a name may not.
-        let example = format!("{}a", prefix.trim_end_matches('-'));
+        // The server shortens it and adds letters, so that it may end in dashes, which a name may not.
+        let stem = prefix.trim_end_matches('-');
+        let dashes = prefix.len() - stem.len();
+        let example = if dashes == 0 { prefix.to_owned() } else { format!("{stem}{}", "a".repeat(dashes)) };
         errors.check_text(&at.field("generateName"), prefix, name_rule(kind)(&example));
     }
     let namespace = text(&meta["namespace"]);
@@ -43,6 +49,9 @@ pub fn object_meta(kind: &Kind, meta: &Value, at: &Path<'_>, errors: &mut Errors
     for (i, finalizer) in list(&meta["finalizers"]).iter().enumerate() {
         let finalizer = text(finalizer);
         errors.check_text(&at.field("finalizers").index(i), finalizer, names::qualified_name(finalizer));
+    }
+    if list(&meta["managedFields"]).len() > MAX_MANAGERS {
+        errors.too_many(&at.field("managedFields"), list(&meta["managedFields"]).len(), MAX_MANAGERS);
     }
     owners(&meta["ownerReferences"], &at.field("ownerReferences"), errors);
 }
@@ -77,6 +86,18 @@ pub fn update(meta: &Value, old: &Value, at: &Path<'_>, errors: &mut Errors) {
         let (new, old) = (text(&meta[key]), text(&old[key]));
         if !old.is_empty() && new != old {
             errors.invalid_text(&at.field(key), new, "field is immutable");
+        }
+    }
+    // Whoever finalizes waits for the finalizers that there were when the deletion began.
+    if old["deletionTimestamp"].is_string() {
+        let known: HashSet<&str> = list(&old["finalizers"]).iter().map(text).collect();
+        let added: Vec<&str> =
+            list(&meta["finalizers"]).iter().map(text).filter(|f| !known.contains(f)).collect();
+        if !added.is_empty() {
+            let detail = format!(
+                "no new finalizers can be added if the object is being deleted, found new finalizers {added:?}"
+            );
+            errors.forbidden(&at.field("finalizers"), &detail);
         }
     }
 }

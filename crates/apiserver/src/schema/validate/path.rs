@@ -107,6 +107,10 @@ impl Errors {
         self.push(at, Reason::TooLong, format!("Too long: may not be more than {limit} bytes"));
     }
 
+    pub fn too_many(&mut self, at: &Path<'_>, count: usize, most: usize) {
+        self.push(at, Reason::TooMany, format!("Too many: {count}: must have at most {most} items"));
+    }
+
     /// A text that has to be one of `supported`, if it is there.
     pub fn one_of(&mut self, at: &Path<'_>, value: &Value, supported: &[&str]) {
         if let Some(text) = value.as_str().filter(|text| !supported.contains(text)) {

@@ -63,6 +63,7 @@ pub fn spec(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
         }
     }
     tolerations(&spec["tolerations"], &at.field("tolerations"), errors);
+    gates(spec, at, errors);
     if spec["dnsPolicy"] == "None" && list(&spec["dnsConfig"]["nameservers"]).is_empty() {
         let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
         let config = at.field("dnsConfig");
@@ -74,6 +75,23 @@ pub fn spec(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
         if text(&alias["ip"]).parse::<std::net::IpAddr>().is_err() {
             errors.invalid(&at.field("ip"), &alias["ip"], pod_parts::NO_ADDRESS);
         }
+    }
+}
+
+/// What has to be taken away before the Pod is scheduled.
+fn gates(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
+    let gates_at = at.field("schedulingGates");
+    let mut seen = HashSet::new();
+    for (i, gate) in list(&spec["schedulingGates"]).iter().enumerate() {
+        let at = gates_at.index(i);
+        let name = text(&gate["name"]);
+        errors.check_text(&at.field("name"), name, names::qualified_name(name));
+        if !seen.insert(name) {
+            errors.duplicate(&at.field("name"), &gate["name"]);
+        }
+    }
+    if !seen.is_empty() && !text(&spec["nodeName"]).is_empty() {
+        errors.forbidden(&at.field("nodeName"), "cannot be set until all schedulingGates have been cleared");
     }
 }
 
@@ -114,7 +132,8 @@ const FIXED: &str = "pod updates may not change fields other than `spec.containe
 `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
 `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
-/// A running Pod keeps its spec, but for images, a deadline that only shrinks and tolerations that only grow.
+/// A Pod keeps its spec, but for images, a deadline that only shrinks, tolerations that only grow and gates that are only
+/// taken away.
 fn update(new: &Value, old: &Value, at: &Path<'_>, errors: &mut Errors) {
     if new == old {
         return;
@@ -144,27 +163,82 @@ fn update(new: &Value, old: &Value, at: &Path<'_>, errors: &mut Errors) {
         }
         _ => {}
     }
-    if list(&old["tolerations"]).iter().any(|t| !list(&new["tolerations"]).contains(t)) {
+    let kept: HashSet<_> = list(&new["tolerations"]).iter().map(but_seconds).collect();
+    if !list(&old["tolerations"]).iter().all(|t| kept.contains(&but_seconds(t))) {
         let detail = "existing toleration can not be modified except its tolerationSeconds";
-        let kept = |t: &Value| list(&new["tolerations"]).iter().any(|n| same_but_seconds(n, t));
-        if !list(&old["tolerations"]).iter().all(kept) {
-            errors.forbidden(&at.field("tolerations"), detail);
+        errors.forbidden(&at.field("tolerations"), detail);
+    }
+    let known: HashSet<&str> = list(&old["schedulingGates"]).iter().map(|g| text(&g["name"])).collect();
+    for gate in list(&new["schedulingGates"]) {
+        if !known.contains(text(&gate["name"])) {
+            let detail = format!("only deletion is allowed, but found new scheduling gate {}", gate["name"]);
+            errors.forbidden(&at.field("schedulingGates"), &detail);
         }
     }
-    if fixed_part(new) != fixed_part(old) {
+    let is_gated = !list(&old["schedulingGates"]).is_empty();
+    if is_gated {
+        narrowed(new, old, at, errors);
+    }
+    if fixed_part(new, is_gated) != fixed_part(old, is_gated) {
         errors.forbidden(at, FIXED);
     }
 }
 
-fn same_but_seconds(a: &Value, b: &Value) -> bool {
-    ["key", "operator", "value", "effect"].iter().all(|key| a[*key] == b[*key])
+/// Where a gated Pod may go can be narrowed before it is let go, never widened.
+fn narrowed(new: &Value, old: &Value, at: &Path<'_>, errors: &mut Errors) {
+    let of = |spec: &Value| spec["nodeSelector"].as_object().cloned().unwrap_or_default();
+    let (selector, before) = (of(new), of(old));
+    if before.iter().any(|(key, value)| selector.get(key) != Some(value)) {
+        let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
+        errors.invalid(&at.field("nodeSelector"), &new["nodeSelector"], detail);
+    }
+    const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+    let of = |spec: &Value| spec["affinity"]["nodeAffinity"][REQUIRED]["nodeSelectorTerms"].clone();
+    let (terms, before) = (of(new), of(old));
+    let affinity = at.field("affinity");
+    let node = affinity.field("nodeAffinity");
+    let terms_at = node.field(REQUIRED);
+    if list(&before).is_empty() {
+        return;
+    }
+    if list(&terms).len() != list(&before).len() {
+        errors.invalid(
+            &terms_at,
+            &terms,
+            "no additions/deletions to non-empty NodeSelectorTerms list are allowed",
+        );
+        return;
+    }
+    // Terms are alternatives: each may get more conditions. An empty one matches nothing, and more would widen it.
+    let holds = |term: &Value, old: &Value| {
+        let keys = ["matchExpressions", "matchFields"];
+        let was_empty = keys.iter().all(|key| list(&old[*key]).is_empty());
+        let starts = |key: &&str| list(&term[*key]).starts_with(list(&old[*key]));
+        if was_empty { term == old } else { keys.iter().all(starts) }
+    };
+    if !list(&terms).iter().zip(list(&before)).all(|(term, old)| holds(term, old)) {
+        errors.invalid(&terms_at, &terms, "only additions are allowed (no mutations or deletions)");
+    }
 }
 
-fn fixed_part(spec: &Value) -> Value {
+/// What tells a toleration from others.
+fn but_seconds(toleration: &Value) -> [&str; 4] {
+    ["key", "operator", "value", "effect"].map(|key| text(&toleration[key]))
+}
+
+fn fixed_part(spec: &Value, is_gated: bool) -> Value {
     let mut fixed = spec.clone();
     let Value::Object(object) = &mut fixed else { return fixed };
     object.shift_remove("activeDeadlineSeconds");
     object.shift_remove("tolerations");
+    object.shift_remove("schedulingGates");
+    if is_gated {
+        object.shift_remove("nodeSelector");
+        let affinity = object.get_mut("affinity").and_then(Value::as_object_mut);
+        if affinity.is_some_and(|a| a.shift_remove("nodeAffinity").is_some() && a.is_empty()) {
+            object.shift_remove("affinity");
+        }
+    }
     for key in ["containers", "initContainers"] {
         let containers = object.get_mut(key).and_then(Value::as_array_mut);
         for container in containers.into_iter().flatten().filter_map(Value::as_object_mut) {
