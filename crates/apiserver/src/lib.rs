@@ -23,6 +23,7 @@ pub mod openapi;
 pub mod patch;
 pub mod pki;
 pub mod protobuf;
+mod proxy;
 mod read;
 mod request;
 mod resource;

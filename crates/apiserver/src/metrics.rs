@@ -103,7 +103,7 @@ fn verb(r: &ApiRequest) -> &'static str {
         Verb::Patch(..) => "PATCH",
         Verb::Delete(_) => "DELETE",
         Verb::DeleteCollection(..) => "DELETECOLLECTION",
-        Verb::Connect(_) => "CONNECT",
+        Verb::Connect(_) | Verb::Proxy(_) => "CONNECT",
     }
 }
 

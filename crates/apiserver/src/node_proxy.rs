@@ -118,20 +118,24 @@ impl Inner {
                 response.headers_mut().insert(name, value.clone());
             }
         }
-        let node = hyper::upgrade::on(&mut answer);
+        self.tunnel(client, hyper::upgrade::on(&mut answer));
+        Ok(response)
+    }
+
+    /// Passes bytes on between two connections once both have changed their protocol.
+    pub(crate) fn tunnel(&self, client: OnUpgrade, server: OnUpgrade) {
         let stop = self.stop.clone().cancelled_owned();
         self.tasks.spawn(async move {
             let tunnel = async {
-                let (Ok(client), Ok(node)) = tokio::join!(client, node) else { return };
+                let (Ok(client), Ok(server)) = tokio::join!(client, server) else { return };
                 // Either side may go at any time; that is how streams end.
-                let _ = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(node)).await;
+                let _ = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
             };
             tokio::select! {
                 () = stop => {}
                 () = tunnel => {}
             }
         });
-        Ok(response)
     }
 }
 

@@ -9,6 +9,7 @@ pub use query::Query;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Method};
 
+use crate::proxy::ProxyRequest;
 use crate::resource::{self, Resource, Subresource};
 use crate::status::{Failure, Result};
 use crate::table::IncludeObject;
@@ -134,6 +135,8 @@ pub enum Verb {
     DeleteCollection(ListOptions, DeleteOptions),
     /// A stream to or from the object's node: the parameters as they came.
     Connect(Query),
+    /// A request to a port of the object.
+    Proxy(ProxyRequest),
 }
 
 impl Verb {
@@ -149,6 +152,7 @@ impl Verb {
             Self::Delete(_) => "delete",
             Self::DeleteCollection(..) => "deletecollection",
             Self::Connect(_) => "get",
+            Self::Proxy(asked) => asked.verb,
         }
     }
 
@@ -157,7 +161,7 @@ impl Verb {
         match self {
             Self::Create(options) | Self::Update(options) | Self::Patch(_, options) => options.dry_run,
             Self::Delete(options) | Self::DeleteCollection(_, options) => options.dry_run,
-            Self::Get { .. } | Self::List(_) | Self::Watch(_) | Self::Connect(_) => false,
+            Self::Get { .. } | Self::List(_) | Self::Watch(_) | Self::Connect(_) | Self::Proxy(_) => false,
         }
     }
 }
@@ -189,6 +193,7 @@ pub enum Form {
 impl Request {
     /// Reads a request. Its path decides what is meant, its method what to do with it.
     pub fn parse(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMap) -> Result<Self> {
+        let (path, proxied) = split_proxied(path);
         let segments = segments(path)?;
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
         let get = |request: ServerRequest| {
@@ -200,6 +205,9 @@ impl Request {
                 Ok(Self::Server(request))
             }
         };
+        if let Some(proxied) = proxied {
+            return Self::parse_proxied(&words, proxied, method, query);
+        }
         match words.as_slice() {
             [] => get(ServerRequest::Root),
             ["version"] => get(ServerRequest::Version),
@@ -230,6 +238,23 @@ impl Request {
         }
     }
 
+    fn parse_proxied(words: &[&str], path: &str, method: &Method, query: Option<&str>) -> Result<Self> {
+        let verb = match *method {
+            Method::GET | Method::HEAD | Method::OPTIONS => "get",
+            Method::POST => "create",
+            Method::PUT => "update",
+            Method::PATCH => "patch",
+            Method::DELETE => "delete",
+            _ => return Err(Failure::method_not_allowed()),
+        };
+        let rest = words.get(2..).unwrap_or_default();
+        let target = Target::parse("", "v1", rest).ok_or_else(Failure::no_such_resource)?;
+        let asked = ProxyRequest { verb, path: path.to_owned(), query: query.map(str::to_owned) };
+        let Target { resource, subresource, namespace, name } = target;
+        let (verb, form) = (Verb::Proxy(asked), Form::Object);
+        Ok(Self::Api(Box::new(ApiRequest { resource, subresource, namespace, name, verb, form })))
+    }
+
     fn parse_api(
         group: &str,
         version: &str,
@@ -247,6 +272,26 @@ impl Request {
         let Target { resource, subresource, namespace, name } = target;
         Ok(Self::Api(Box::new(ApiRequest { resource, subresource, namespace, name, verb, form })))
     }
+}
+
+/// The part of a path up to `/proxy`, and what follows, which is for another program to read: it may be anything.
+fn split_proxied(path: &str) -> (&str, Option<&str>) {
+    let mut words = path.split('/');
+    let is_proxied = words.next() == Some("")
+        && words.next() == Some("api")
+        && words.next() == Some("v1")
+        && words.next() == Some("namespaces")
+        && words.next().is_some()
+        && matches!(words.next(), Some("pods" | "services"))
+        && words.next().is_some()
+        && words.next() == Some("proxy");
+    if !is_proxied {
+        return (path, None);
+    }
+    // The seventh slash is the one before `proxy`.
+    let end = path.match_indices('/').nth(6).map_or(path.len(), |(at, _)| at + "/proxy".len());
+    let (head, rest) = path.split_at(end.min(path.len()));
+    (head, Some(rest))
 }
 
 /// The decoded segments of a path; one slash may end it. No segment is empty, stands for another place (`.`, `..`) or
@@ -306,6 +351,10 @@ impl Target {
                 Method::POST if !only_read => Ok(Verb::Connect(query)),
                 _ => Err(Failure::method_not_allowed()),
             };
+        }
+        if self.subresource == Some(Subresource::Proxy) {
+            // Its path is recognised as it is written, before anything is decoded.
+            return Err(Failure::no_such_resource());
         }
         let agent = headers.get(USER_AGENT).and_then(|a| a.to_str().ok()).unwrap_or_default();
         let verb = match (method, self.name.is_empty()) {
@@ -484,6 +533,12 @@ mod tests {
                 "GET /api/v1/nodes/%ff",
                 "GET /",
                 "GET //",
+                "GET /api/v1/namespaces/d/pods/p:80/proxy/a%2Fb/../c//d?x=1",
+                "POST /api/v1/namespaces/d/services/http:web:80/proxy",
+                "DELETE /api/v1/namespaces/d/pods/p/proxy/",
+                "GET /api/v1/namespaces/../pods/p/proxy/",
+                "GET /api/v1/namespaces/d/configmaps/c/proxy/",
+                "GET /api/v1/namespaces/d/pods/p/prox%79",
             ],
             "*/*",
             expect![[r#"
@@ -518,6 +573,12 @@ mod tests {
                 GET /api/v1/nodes/%ff -> 400 the path is not valid UTF-8 after percent-decoding
                 GET / -> Root
                 GET // -> Root
+                GET /api/v1/namespaces/d/pods/p:80/proxy/a%2Fb/../c//d?x=1 -> get pods [d] [p:80] Some(Proxy) Object
+                POST /api/v1/namespaces/d/services/http:web:80/proxy -> create services [d] [http:web:80] Some(Proxy) Object
+                DELETE /api/v1/namespaces/d/pods/p/proxy/ -> delete pods [d] [p] Some(Proxy) Object
+                GET /api/v1/namespaces/../pods/p/proxy/ -> 404 the server could not find the requested resource
+                GET /api/v1/namespaces/d/configmaps/c/proxy/ -> 404 the server could not find the requested resource
+                GET /api/v1/namespaces/d/pods/p/prox%79 -> 404 the server could not find the requested resource
             "#]],
         );
     }

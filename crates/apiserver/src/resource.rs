@@ -24,12 +24,14 @@ pub enum Subresource {
     Attach,
     /// Connections to a Pod's ports.
     PortForward,
+    /// HTTP requests to a port of a Pod, or of one of a Service's Pods.
+    Proxy,
     /// The removal of a Namespace's own finalizer.
     Finalize,
 }
 
 impl Subresource {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Status,
         Self::Scale,
         Self::Binding,
@@ -38,6 +40,7 @@ impl Subresource {
         Self::Exec,
         Self::Attach,
         Self::PortForward,
+        Self::Proxy,
         Self::Finalize,
     ];
 
@@ -52,6 +55,7 @@ impl Subresource {
             Self::Exec => "exec",
             Self::Attach => "attach",
             Self::PortForward => "portforward",
+            Self::Proxy => "proxy",
             Self::Finalize => "finalize",
         }
     }
@@ -70,6 +74,7 @@ impl Subresource {
             Self::Exec => Some(("", "v1", "PodExecOptions")),
             Self::Attach => Some(("", "v1", "PodAttachOptions")),
             Self::PortForward => Some(("", "v1", "PodPortForwardOptions")),
+            Self::Proxy => Some(("", "v1", "PodProxyOptions")),
             Self::Status | Self::Log | Self::Finalize => None,
         }
     }
@@ -81,6 +86,7 @@ impl Subresource {
             Self::Binding | Self::Eviction => &["create"],
             Self::Log => &["get"],
             Self::Exec | Self::Attach | Self::PortForward => &["create", "get"],
+            Self::Proxy => &["create", "delete", "get", "patch", "update"],
             Self::Finalize => &["update"],
         }
     }

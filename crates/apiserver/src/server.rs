@@ -241,6 +241,8 @@ impl Inner {
         };
         let mut response = match &r.verb {
             Verb::Connect(query) => self.connect(&r, query, parts).await?,
+            // Another program's answer goes on as it is.
+            Verb::Proxy(asked) => return self.proxy(&r, asked, parts, body).await,
             _ => {
                 let (body, _place) = self.read(body).await?;
                 let _turn = match body.len() > LARGE {

@@ -251,7 +251,9 @@ async fn bind_api(port: u16) -> Result<TcpListener> {
 fn host_name() -> Result<String> {
     let name = nix::unistd::gethostname().context("the host has no name")?;
     let name = name.to_string_lossy().to_ascii_lowercase();
+    // It is the value of a label of the node, too.
     yado_types::names::dns_subdomain(&name)
+        .and_then(|()| yado_types::names::label_value(&name))
         .map_err(|_| anyhow::anyhow!("the host's name {name:?} cannot name a node; give one with --name"))?;
     Ok(name)
 }

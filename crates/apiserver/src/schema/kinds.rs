@@ -134,12 +134,12 @@ pub static KINDS: &[Kind] = &[
     namespaced(CORE, "PersistentVolumeClaim", ("persistentvolumeclaims", "persistentvolumeclaim"), "core.v1.PersistentVolumeClaim")
         .short(&["pvc"]).with(&["status"]),
     namespaced(CORE, "Pod", ("pods", "pod"), "core.v1.Pod").short(&["po"]).of_all()
-        .with(&["attach", "binding", "eviction", "exec", "log", "portforward", "status"]),
+        .with(&["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "status"]),
     namespaced(CORE, "PodTemplate", ("podtemplates", "podtemplate"), "core.v1.PodTemplate"),
     namespaced(CORE, "ReplicationController", ("replicationcontrollers", "replicationcontroller"), "core.v1.ReplicationController")
         .short(&["rc"]).of_all().with(&["scale", "status"]),
     namespaced(CORE, "Secret", ("secrets", "secret"), "core.v1.Secret"),
-    namespaced(CORE, "Service", ("services", "service"), "core.v1.Service").short(&["svc"]).of_all().with(&["status"]),
+    namespaced(CORE, "Service", ("services", "service"), "core.v1.Service").short(&["svc"]).of_all().with(&["proxy", "status"]),
     namespaced(CORE, "ServiceAccount", ("serviceaccounts", "serviceaccount"), "core.v1.ServiceAccount").short(&["sa"]).with(&["token"]),
     namespaced(APPS, "ControllerRevision", ("controllerrevisions", "controllerrevision"), "apps.v1.ControllerRevision"),
     namespaced(APPS, "DaemonSet", ("daemonsets", "daemonset"), "apps.v1.DaemonSet").short(&["ds"]).of_all().with(&["status"]),

@@ -48,7 +48,7 @@ fn revision(set: &DaemonSet, hash: &str, number: i64) -> ControllerRevision {
     shown["$patch"] = json!("replace");
     ControllerRevision {
         metadata: ObjectMeta {
-            name: Some(set_name(set.metadata.name.as_deref().unwrap_or_default(), &hash)),
+            name: Some(set_name(set.metadata.name.as_deref().unwrap_or_default(), hash)),
             namespace: set.metadata.namespace.clone(),
             labels: Some(labels),
             annotations: Some(

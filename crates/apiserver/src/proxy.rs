@@ -1,0 +1,442 @@
+//! `pods/proxy` and `services/proxy`: HTTP requests handed on to a port of a Pod, or of one of a Service's Pods.
+//!
+//! The server dials the address itself, as kube-apiserver does, and never one by which the machine reaches itself or its
+//! neighbours (loopback and others of the kind), whatever an object says.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{AUTHORIZATION, CONNECTION, HOST, HeaderName, HeaderValue, LOCATION, UPGRADE};
+use http::request::Parts;
+use http::{HeaderMap, Response, StatusCode};
+use hyper::upgrade::OnUpgrade;
+use hyper_util::rt::TokioIo;
+use rand::seq::IndexedRandom;
+use serde_json::Value;
+use tokio::net::TcpStream;
+use yado_types::labels::SERVICE_NAME;
+use yado_types::selector::LabelSelector;
+
+use crate::content::{Body, BoxError};
+use crate::object::{Selection, meta};
+use crate::request::{ApiRequest, ListOptions};
+use crate::resource;
+use crate::server::Inner;
+use crate::status::{Failure, Result};
+
+/// A Pod that does not take a connection within this time is taken for unreachable.
+const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Headers between two neighbours, which are not handed on (RFC 9110, 7.6.1).
+const HOP_BY_HOP: [&str; 8] = [
+    "connection",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// What is asked of a Pod or Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProxyRequest {
+    /// The verb of authorisation that the method stands for.
+    pub verb: &'static str,
+    /// The path behind `/proxy`, as it came; empty where not even a slash follows.
+    pub path: String,
+    /// The query, as it came.
+    pub query: Option<String>,
+}
+
+/// `NAME`, `NAME:PORT` or `SCHEME:NAME:PORT`.
+#[derive(Debug, PartialEq, Eq)]
+struct Target<'a> {
+    name: &'a str,
+    /// A number, or a name; empty for the only one.
+    port: &'a str,
+}
+
+impl<'a> Target<'a> {
+    fn parse(text: &'a str) -> Result<Self> {
+        let parts: Vec<&str> = text.split(':').collect();
+        match parts.as_slice() {
+            [name] => Ok(Self { name, port: "" }),
+            [name, port] | ["" | "http", name, port] => Ok(Self { name, port }),
+            ["https", ..] => {
+                Err(Failure::bad_request("proxying to HTTPS ports is not served here; use http"))
+            }
+            _ => Err(Failure::bad_request(format!("invalid proxy target {text:?}: it is NAME:PORT"))),
+        }
+    }
+}
+
+impl Inner {
+    pub(crate) async fn proxy<B>(
+        &self,
+        r: &ApiRequest,
+        asked: &ProxyRequest,
+        parts: &mut Parts,
+        body: B,
+    ) -> Result<Response<Body>>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.fresh().await?;
+        if asked.path.is_empty() {
+            // Relative links of what is answered would miss their directory.
+            return redirect(parts);
+        }
+        let target = Target::parse(&r.name)?;
+        let address = match r.resource.kind {
+            "Service" => self.service_address(r, &target)?,
+            _ => pod_address(&self.find(r.resource, &r.namespace, target.name)?.value(), &target)?,
+        };
+        if !is_proxyable(address.ip()) {
+            return Err(Failure::denied(format!(
+                "address {address} is not that of a Pod and is not dialled"
+            )));
+        }
+        let upgrade = parts.headers.contains_key(UPGRADE).then(|| parts.extensions.remove::<OnUpgrade>());
+        let request = request(asked, parts, address, upgrade.is_some(), body)?;
+        self.exchange(address, request, upgrade.flatten(), &parts.uri.path()[..prefix(parts, asked)]).await
+    }
+
+    /// The address of one ready Pod of a Service.
+    fn service_address(&self, r: &ApiRequest, target: &Target<'_>) -> Result<SocketAddr> {
+        let service = self.find(r.resource, &r.namespace, target.name)?.value();
+        let none = || {
+            let why = format!("no endpoints available for service \"{}\"", r.name);
+            Failure::new(503, "ServiceUnavailable", why)
+        };
+        let ports = service["spec"]["ports"].as_array().map_or(&[][..], Vec::as_slice);
+        let port = match (target.port, ports) {
+            ("", [only]) => Some(only),
+            (port, _) => {
+                let number = port.parse::<u64>().ok();
+                ports.iter().find(|p| p["name"] == port || number.is_some_and(|n| p["port"] == n))
+            }
+        };
+        let port = port.ok_or_else(none)?;
+        let slices = resource::find("discovery.k8s.io", "v1", "endpointslices").ok_or_else(none)?;
+        let of_service = format!("{SERVICE_NAME}={}", target.name);
+        let options = ListOptions {
+            labels: LabelSelector::parse(&of_service).map_err(|_| none())?,
+            ..ListOptions::default()
+        };
+        let selection = Selection::new(slices, &options)?;
+        let slices = self.collection(slices)?;
+        let found = slices.list(&r.namespace, None, 0, |slice| selection.matches(slice));
+        let name = port["name"].as_str().unwrap_or_default();
+        let mut addresses = Vec::new();
+        for slice in found.objects.iter().map(|o| o.value()).filter(|s| s["addressType"] == "IPv4") {
+            let ports = slice["ports"].as_array().into_iter().flatten();
+            let number = ports
+                .filter(|p| p["name"].as_str().unwrap_or_default() == name)
+                .find_map(|p| u16::try_from(p["port"].as_u64()?).ok());
+            let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+            for endpoint in endpoints.filter(|e| e["conditions"]["ready"] != false) {
+                let address = endpoint["addresses"][0].as_str().and_then(|a| a.parse::<IpAddr>().ok());
+                addresses.extend(address.zip(number).map(SocketAddr::from));
+            }
+        }
+        addresses.choose(&mut rand::rng()).copied().ok_or_else(none)
+    }
+
+    /// Sends a request and hands its answer back.
+    async fn exchange<B>(
+        &self,
+        address: SocketAddr,
+        request: http::Request<B>,
+        client: Option<OnUpgrade>,
+        prefix: &str,
+    ) -> Result<Response<Body>>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let unreachable = |error: &dyn std::fmt::Display| {
+            let why = format!("error trying to reach {address}: {error}");
+            Failure::new(503, "ServiceUnavailable", why)
+        };
+        let stream = tokio::select! {
+            stream = TcpStream::connect(address) => stream.map_err(|e| unreachable(&e))?,
+            () = self.clock.sleep(DIAL_TIMEOUT) => return Err(unreachable(&"it does not answer")),
+        };
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
+        let stop = self.stop.clone().cancelled_owned();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = stop => {}
+                // Its errors reach whoever reads the answer.
+                _ = connection.with_upgrades() => {}
+            }
+        });
+        let mut answer = sender.send_request(request).await.map_err(|e| unreachable(&e))?;
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = answer.status();
+        let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
+        *response.headers_mut() = handed_on(answer.headers(), switches);
+        if let Some(place) = answer.headers().get(LOCATION).and_then(|l| l.to_str().ok())
+            && place.starts_with('/')
+            && !place.starts_with("//")
+            && let Ok(place) = HeaderValue::try_from(format!("{prefix}{place}"))
+        {
+            response.headers_mut().insert(LOCATION, place);
+        }
+        match (switches, client) {
+            (true, Some(client)) => self.tunnel(client, hyper::upgrade::on(&mut answer)),
+            (true, None) => return Err(unreachable(&"it switched protocols unasked")),
+            (false, _) => *response.body_mut() = Body::from_incoming(answer.into_body()),
+        }
+        Ok(response)
+    }
+}
+
+/// The length of the path up to what is handed on.
+fn prefix(parts: &Parts, asked: &ProxyRequest) -> usize {
+    parts.uri.path().len().saturating_sub(asked.path.len())
+}
+
+fn redirect(parts: &Parts) -> Result<Response<Body>> {
+    let query = parts.uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    let place = HeaderValue::try_from(format!("{}/{query}", parts.uri.path())).map_err(Failure::internal)?;
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+    response.headers_mut().insert(LOCATION, place);
+    Ok(response)
+}
+
+/// The request that the Pod gets: its credentials stay here.
+fn request<B>(
+    asked: &ProxyRequest,
+    parts: &Parts,
+    address: SocketAddr,
+    switches: bool,
+    body: B,
+) -> Result<http::Request<B>> {
+    let query = asked.query.as_ref().map(|q| format!("?{q}")).unwrap_or_default();
+    let mut request = http::Request::builder()
+        .method(parts.method.clone())
+        .uri(format!("{}{query}", asked.path))
+        .body(body)
+        .map_err(|e| Failure::bad_request(format!("the path behind /proxy cannot be handed on: {e}")))?;
+    let mut headers = handed_on(&parts.headers, switches);
+    headers.remove(AUTHORIZATION);
+    let impersonation: Vec<HeaderName> =
+        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
+    for name in impersonation {
+        headers.remove(name);
+    }
+    let host = parts.headers.get(HOST).cloned();
+    let host = host.or_else(|| HeaderValue::try_from(parts.uri.authority()?.as_str()).ok());
+    if let Some(host) = host {
+        headers.insert("x-forwarded-host", host);
+    }
+    let uri = HeaderValue::try_from(parts.uri.path()).map_err(Failure::internal)?;
+    headers.insert("x-forwarded-uri", uri);
+    headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
+    headers.insert(HOST, HeaderValue::try_from(address.to_string()).map_err(Failure::internal)?);
+    *request.headers_mut() = headers;
+    Ok(request)
+}
+
+/// The headers that go on to the other side; with `switches`, those by which the protocol is changed too.
+fn handed_on(headers: &HeaderMap, switches: bool) -> HeaderMap {
+    let named: Vec<String> = headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|v| v.to_str().ok())
+        .flat_map(|v| v.split(','))
+        .map(|name| name.trim().to_ascii_lowercase())
+        .collect();
+    let mut kept = HeaderMap::new();
+    for (name, value) in headers {
+        let stays = HOP_BY_HOP.contains(&name.as_str()) || named.iter().any(|n| n == name.as_str());
+        if !stays {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    if switches && let Some(upgrade) = headers.get(UPGRADE) {
+        kept.insert(UPGRADE, upgrade.clone());
+        kept.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    }
+    kept
+}
+
+/// The address of a Pod's port: by number, by name, or the first that its containers name.
+fn pod_address(pod: &Value, target: &Target<'_>) -> Result<SocketAddr> {
+    let name = meta(pod, "name");
+    let address = pod["status"]["podIP"].as_str().and_then(|a| a.parse::<IpAddr>().ok());
+    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let Some(address) = address.filter(|_| !ended) else {
+        let why = format!("pod \"{name}\" does not run: it has no address to proxy to");
+        return Err(Failure::new(503, "ServiceUnavailable", why));
+    };
+    if let Ok(port) = target.port.parse::<u16>() {
+        return Ok((address, port).into());
+    }
+    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
+    let mut ports = containers.flat_map(|c| c["ports"].as_array().into_iter().flatten());
+    let port = ports.find(|p| target.port.is_empty() || p["name"] == target.port);
+    match port.and_then(|p| u16::try_from(p["containerPort"].as_u64()?).ok()) {
+        Some(port) => Ok((address, port).into()),
+        None if target.port.is_empty() => Ok((address, 80).into()),
+        None => Err(Failure::bad_request(format!("pod \"{name}\" has no port named \"{}\"", target.port))),
+    }
+}
+
+/// Whether it can be a Pod's address, rather than one by which the machine reaches itself or its neighbours.
+fn is_proxyable(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            !(v4.is_loopback()
+                || v4.is_link_local()
+                || v4.is_multicast()
+                || v4.is_unspecified()
+                || v4.is_broadcast())
+        }
+        IpAddr::V6(v6) => {
+            !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_multicast() || v6.is_unspecified())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use async_trait::async_trait;
+    use http_body_util::{BodyExt, Full};
+    use serde_json::json;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use yado_store::{Embedded, Store};
+    use yado_types::clock::SystemClock;
+
+    use super::*;
+    use crate::node_proxy::{NodeDialer, NodeStream};
+    use crate::server::{ApiServer, Config};
+
+    struct NoNodes;
+
+    #[async_trait]
+    impl NodeDialer for NoNodes {
+        async fn dial(&self, _: &str) -> io::Result<Box<dyn NodeStream>> {
+            Err(io::ErrorKind::NotFound.into())
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_and_answers_are_handed_on() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Arc::new(Embedded::open(yado_store::Config::new(directory.path())).expect("a store"));
+        let server =
+            ApiServer::new(Config::default(), store.clone(), SystemClock::shared(), Arc::new(NoNodes)).await;
+        let server = server.expect("a server");
+        let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let app = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            let mut heard = Vec::new();
+            while !heard.ends_with(b"hello") {
+                assert_ne!(stream.read_buf(&mut heard).await.expect("a request"), 0);
+            }
+            let answer = "HTTP/1.1 302 Found\r\nLocation: /next\r\nX-App: 1\r\nKeep-Alive: timeout=5\r\nContent-Length: 3\r\n\r\nbye";
+            stream.write_all(answer.as_bytes()).await.expect("it is open");
+            String::from_utf8_lossy(&heard).into_owned()
+        });
+        let uri = "https://h:6443/api/v1/namespaces/d/pods/p:80/proxy/a?b=c";
+        let original = http::Request::post(uri).header("content-length", "5").body(()).expect("a request");
+        let (parts, ()) = original.into_parts();
+        let asked = ProxyRequest { verb: "create", path: "/a".into(), query: Some("b=c".into()) };
+        let body = Full::new(Bytes::from_static(b"hello"));
+        let made = request(&asked, &parts, address, false, body).expect("a request");
+        let before = &parts.uri.path()[..prefix(&parts, &asked)];
+        let answer = server.inner.exchange(address, made, None, before).await.expect("an answer");
+        assert_eq!(answer.status(), 302);
+        assert_eq!(answer.headers()["location"], "/api/v1/namespaces/d/pods/p:80/proxy/next");
+        assert_eq!(answer.headers()["x-app"], "1");
+        assert!(!answer.headers().contains_key("keep-alive"));
+        assert_eq!(answer.into_body().collect().await.expect("a body").to_bytes(), "bye");
+        let heard = app.await.expect("a request came");
+        assert!(heard.starts_with("POST /a?b=c HTTP/1.1\r\n"), "{heard}");
+        assert!(heard.contains("x-forwarded-host: h:6443\r\n"), "{heard}");
+        server.shutdown().await;
+        store.close().await;
+    }
+
+    #[test]
+    fn targets_name_a_port_of_a_pod() {
+        let pod = |status: Value| {
+            json!({"metadata": {"name": "p"}, "status": status, "spec": {"containers": [
+                {"name": "a"}, {"name": "b", "ports": [{"containerPort": 8080}, {"name": "web", "containerPort": 90}]}]}})
+        };
+        let runs = json!({"phase": "Running", "podIP": "10.1.2.3"});
+        for (target, status, expect) in [
+            ("p:81", &runs, "10.1.2.3:81"),
+            ("http:p:81", &runs, "10.1.2.3:81"),
+            (":p:web", &runs, "10.1.2.3:90"),
+            ("p:web", &runs, "10.1.2.3:90"),
+            ("p", &runs, "10.1.2.3:8080"),
+            ("p:other", &runs, "pod \"p\" has no port named \"other\""),
+            ("https:p:81", &runs, "proxying to HTTPS ports is not served here; use http"),
+            ("a:b:c:d", &runs, "invalid proxy target \"a:b:c:d\": it is NAME:PORT"),
+            ("p:81", &json!({"phase": "Pending"}), "pod \"p\" does not run: it has no address to proxy to"),
+            (
+                "p:81",
+                &json!({"phase": "Failed", "podIP": "10.1.2.3"}),
+                "pod \"p\" does not run: it has no address to proxy to",
+            ),
+        ] {
+            let shown = Target::parse(target).and_then(|t| pod_address(&pod(status.clone()), &t));
+            assert_eq!(shown.map_or_else(|f| f.to_string(), |a| a.to_string()), expect, "{target} {status}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_that_pods_can_have_are_dialled() {
+        for (address, expect) in [
+            ("10.1.2.3", true),
+            ("127.0.0.1", false),
+            ("169.254.169.254", false),
+            ("0.0.0.0", false),
+            ("224.0.0.1", false),
+            ("255.255.255.255", false),
+            ("::1", false),
+            ("::ffff:127.0.0.1", false),
+            ("fe80::1", false),
+            ("fd00::1", true),
+        ] {
+            assert_eq!(is_proxyable(address.parse().expect("an address")), expect, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_pod_gets_no_credentials_and_no_hop_by_hop_headers() {
+        let uri = "/api/v1/namespaces/d/pods/p:80/proxy/a%2Fb/../c?x=%20";
+        let mut original = http::Request::get(uri);
+        for (name, value) in [
+            ("host", "127.0.0.1:6443"),
+            ("authorization", "Bearer secret"),
+            ("impersonate-user", "bob"),
+            ("connection", "close, x-own"),
+            ("x-own", "1"),
+            ("te", "trailers"),
+            ("cookie", "a=b"),
+        ] {
+            original = original.header(name, value);
+        }
+        let (parts, ()) = original.body(()).expect("a request").into_parts();
+        let asked = ProxyRequest { verb: "get", path: "/a%2Fb/../c".into(), query: Some("x=%20".into()) };
+        let made = request(&asked, &parts, ([10, 1, 2, 3], 80).into(), false, ()).expect("a request");
+        assert_eq!(made.uri(), "/a%2Fb/../c?x=%20");
+        let mut names: Vec<_> = made.headers().keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["cookie", "host", "x-forwarded-host", "x-forwarded-proto", "x-forwarded-uri"]);
+        assert_eq!(made.headers()["host"], "10.1.2.3:80");
+    }
+}
