@@ -7,6 +7,7 @@ pub mod args;
 mod change;
 mod list;
 mod registry;
+mod remove;
 mod show;
 mod state;
 

@@ -117,11 +117,12 @@ fn c05_template_units() {
         ],
         &expect![[r#"
             Service kappa-test: {"app.kubernetes.io/name":"p","yado.dev/unit-group":"kappa-test"}
-            Service kappa-test-ports: "NodePort" {"app.kubernetes.io/name":"p","yado.dev/unit-group":"kappa-test"}
             Service kappa-test-1: {"app.kubernetes.io/component":"kappa-test-1","app.kubernetes.io/name":"p"}
             Deployment kappa-test-1: "kappa-test-1" {"matchLabels":{"app.kubernetes.io/component":"kappa-test-1","app.kubernetes.io/name":"p"}} {"requiredDuringSchedulingIgnoredDuringExecution":[{"labelSelector":{"matchExpressions":[{"key":"app.kubernetes.io/component","operator":"In","values":["kappa-test-2"]}],"matchLabels":{"app.kubernetes.io/name":"p"}},"topologyKey":"kubernetes.io/hostname"}]}
+            Service kappa-test-1-ports: "NodePort" {"app.kubernetes.io/component":"kappa-test-1","app.kubernetes.io/name":"p"}
             Service kappa-test-2: {"app.kubernetes.io/component":"kappa-test-2","app.kubernetes.io/name":"p"}
             Deployment kappa-test-2: "kappa-test-2" {"matchLabels":{"app.kubernetes.io/component":"kappa-test-2","app.kubernetes.io/name":"p"}} {"requiredDuringSchedulingIgnoredDuringExecution":[{"labelSelector":{"matchExpressions":[{"key":"app.kubernetes.io/component","operator":"In","values":["kappa-test-1"]}],"matchLabels":{"app.kubernetes.io/name":"p"}},"topologyKey":"kubernetes.io/hostname"}]}
+            Service kappa-test-2-ports: "NodePort" {"app.kubernetes.io/component":"kappa-test-2","app.kubernetes.io/name":"p"}
         "#]],
     );
     // A template alone is shown by an instance of it.
@@ -136,6 +137,73 @@ fn c05_template_units() {
     // An instance needs no file of its own.
     let instance = compiled_in(&[("kappa-test@.service", template)], "kappa-test@7.service").unwrap();
     assert!(instance.objects.iter().any(|o| o.kind() == "Deployment" && o.name() == "kappa-test-7"));
+}
+
+#[test]
+fn c05_each_instance_has_its_own_published_ports() {
+    let template =
+        |ports: &str| format!("[Service]\nExecStart=/usr/bin/docker run --name nb.%i {ports} busybox\n");
+    let check_ports = |ports: &str, expect: &Expect| {
+        let text = template(ports);
+        let units = [("nb@.service", &*text), ("nb@1.service", &text), ("nb@2.service", &text)];
+        check(&units, &["/spec/type", "/spec/ports", "/spec/selector", "/spec/rules"], expect);
+    };
+    // Its own number outside.
+    check_ports(
+        "-p 2219%i:80",
+        &expect![[r#"
+        Service nb: [{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80}] {"app.kubernetes.io/name":"p","yado.dev/unit-group":"nb"}
+        Ingress nb: [{"host":"p.localhost","http":{"paths":[{"backend":{"service":{"name":"nb","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}},{"host":"nb.p.localhost","http":{"paths":[{"backend":{"service":{"name":"nb","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}}]
+        Service nb-22191-public: "LoadBalancer" [{"name":"tcp-22191","port":22191,"protocol":"TCP","targetPort":80}] {"app.kubernetes.io/name":"p","yado.dev/unit-group":"nb","port.yado.dev/22191-public":"80"}
+        Service nb-1: [{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80}] {"app.kubernetes.io/component":"nb-1","app.kubernetes.io/name":"p"}
+        Deployment nb-1: {"matchLabels":{"app.kubernetes.io/component":"nb-1","app.kubernetes.io/name":"p"}}
+        Service nb-22192-public: "LoadBalancer" [{"name":"tcp-22192","port":22192,"protocol":"TCP","targetPort":80}] {"app.kubernetes.io/name":"p","yado.dev/unit-group":"nb","port.yado.dev/22192-public":"80"}
+        Service nb-2: [{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80}] {"app.kubernetes.io/component":"nb-2","app.kubernetes.io/name":"p"}
+        Deployment nb-2: {"matchLabels":{"app.kubernetes.io/component":"nb-2","app.kubernetes.io/name":"p"}}
+    "#]],
+    );
+    // A number that all have leads to all.
+    check_ports(
+        "-p 8080:80 -p 127.0.0.1:9%i00:9000/udp",
+        &expect![[r#"
+        Service nb: [{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80},{"name":"udp-9000","port":9000,"protocol":"UDP","targetPort":9000}] {"app.kubernetes.io/name":"p","yado.dev/unit-group":"nb"}
+        Ingress nb: [{"host":"p.localhost","http":{"paths":[{"backend":{"service":{"name":"nb","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}},{"host":"nb.p.localhost","http":{"paths":[{"backend":{"service":{"name":"nb","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}}]
+        Service nb-8080-public: "LoadBalancer" [{"name":"tcp-8080","port":8080,"protocol":"TCP","targetPort":80}] {"app.kubernetes.io/name":"p","yado.dev/unit-group":"nb","port.yado.dev/8080-public":"80"}
+        Service nb-9100-udp-local: "LoadBalancer" [{"name":"udp-9100","port":9100,"protocol":"UDP","targetPort":9000}] {"app.kubernetes.io/name":"p","yado.dev/unit-group":"nb","port.yado.dev/9100-udp-local":"9000"}
+        Service nb-1: [{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80},{"name":"udp-9000","port":9000,"protocol":"UDP","targetPort":9000}] {"app.kubernetes.io/component":"nb-1","app.kubernetes.io/name":"p"}
+        Deployment nb-1: {"matchLabels":{"app.kubernetes.io/component":"nb-1","app.kubernetes.io/name":"p"}}
+        Service nb-9200-udp-local: "LoadBalancer" [{"name":"udp-9200","port":9200,"protocol":"UDP","targetPort":9000}] {"app.kubernetes.io/name":"p","yado.dev/unit-group":"nb","port.yado.dev/9200-udp-local":"9000"}
+        Service nb-2: [{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80},{"name":"udp-9000","port":9000,"protocol":"UDP","targetPort":9000}] {"app.kubernetes.io/component":"nb-2","app.kubernetes.io/name":"p"}
+        Deployment nb-2: {"matchLabels":{"app.kubernetes.io/component":"nb-2","app.kubernetes.io/name":"p"}}
+    "#]],
+    );
+    // Each listens on a port of its own: the name of all leads to each port where it is.
+    check_ports(
+        "-p 808%i:80%i",
+        &expect![[r#"
+        Service nb: [{"name":"tcp-801","port":801,"protocol":"TCP","targetPort":"tcp-801"},{"name":"tcp-802","port":802,"protocol":"TCP","targetPort":"tcp-802"}] {"app.kubernetes.io/name":"p","yado.dev/unit-group":"nb"}
+        Ingress nb: [{"host":"p.localhost","http":{"paths":[{"backend":{"service":{"name":"nb","port":{"number":801}}},"path":"/","pathType":"Prefix"}]}},{"host":"nb.p.localhost","http":{"paths":[{"backend":{"service":{"name":"nb","port":{"number":801}}},"path":"/","pathType":"Prefix"}]}}]
+        Service nb-8081-public: "LoadBalancer" [{"name":"tcp-8081","port":8081,"protocol":"TCP","targetPort":801}] {"app.kubernetes.io/name":"p","yado.dev/unit-group":"nb","port.yado.dev/8081-public":"801"}
+        Service nb-1: [{"name":"tcp-801","port":801,"protocol":"TCP","targetPort":801}] {"app.kubernetes.io/component":"nb-1","app.kubernetes.io/name":"p"}
+        Deployment nb-1: {"matchLabels":{"app.kubernetes.io/component":"nb-1","app.kubernetes.io/name":"p"}}
+        Service nb-8082-public: "LoadBalancer" [{"name":"tcp-8082","port":8082,"protocol":"TCP","targetPort":802}] {"app.kubernetes.io/name":"p","yado.dev/unit-group":"nb","port.yado.dev/8082-public":"802"}
+        Service nb-2: [{"name":"tcp-802","port":802,"protocol":"TCP","targetPort":802}] {"app.kubernetes.io/component":"nb-2","app.kubernetes.io/name":"p"}
+        Deployment nb-2: {"matchLabels":{"app.kubernetes.io/component":"nb-2","app.kubernetes.io/name":"p"}}
+    "#]],
+    );
+    // Wherever there is room.
+    check_ports(
+        "-p 6379",
+        &expect![[r#"
+        Service nb: [{"name":"tcp-6379","port":6379,"protocol":"TCP","targetPort":6379}] {"app.kubernetes.io/name":"p","yado.dev/unit-group":"nb"}
+        Service nb-1: [{"name":"tcp-6379","port":6379,"protocol":"TCP","targetPort":6379}] {"app.kubernetes.io/component":"nb-1","app.kubernetes.io/name":"p"}
+        Deployment nb-1: {"matchLabels":{"app.kubernetes.io/component":"nb-1","app.kubernetes.io/name":"p"}}
+        Service nb-1-ports: "NodePort" [{"name":"tcp-6379","port":6379,"protocol":"TCP","targetPort":6379}] {"app.kubernetes.io/component":"nb-1","app.kubernetes.io/name":"p"}
+        Service nb-2: [{"name":"tcp-6379","port":6379,"protocol":"TCP","targetPort":6379}] {"app.kubernetes.io/component":"nb-2","app.kubernetes.io/name":"p"}
+        Deployment nb-2: {"matchLabels":{"app.kubernetes.io/component":"nb-2","app.kubernetes.io/name":"p"}}
+        Service nb-2-ports: "NodePort" [{"name":"tcp-6379","port":6379,"protocol":"TCP","targetPort":6379}] {"app.kubernetes.io/component":"nb-2","app.kubernetes.io/name":"p"}
+    "#]],
+    );
 }
 
 #[test]
@@ -221,11 +289,11 @@ fn c14_ports_and_names() {
         &expect![[r#"
             Service db: [{"name":"tcp-3306","port":3306,"protocol":"TCP","targetPort":3306}]
             Service database: [{"name":"tcp-3306","port":3306,"protocol":"TCP","targetPort":3306}]
-            Service web-ports: "NodePort" [{"name":"tcp-9000","port":9000,"protocol":"TCP","targetPort":9000}]
-            Service web-public: "LoadBalancer" [{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":8000}]
             Ingress web: "p.localhost"
+            Service web-public: "LoadBalancer" [{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":8000}]
             Service web: [{"name":"tcp-8000","port":8000,"protocol":"TCP","targetPort":8000},{"name":"tcp-9000","port":9000,"protocol":"TCP","targetPort":9000}]
             Deployment web: "{\"db\":\"started\"}" [{"name":"DATABASE_NAME","value":"/web/database"},{"name":"DATABASE_PORT","value":"tcp://database:3306"},{"name":"DATABASE_PORT_3306_TCP","value":"tcp://database:3306"},{"name":"DATABASE_PORT_3306_TCP_ADDR","value":"database"},{"name":"DATABASE_PORT_3306_TCP_PORT","value":"3306"},{"name":"DATABASE_PORT_3306_TCP_PROTO","value":"tcp"}]
+            Service web-ports: "NodePort" [{"name":"tcp-9000","port":9000,"protocol":"TCP","targetPort":9000}]
         "#]],
     );
 }

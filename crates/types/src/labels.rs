@@ -93,6 +93,9 @@ pub const LINKS: &str = "yado.dev/links";
 pub const UNIT: &str = "yado.dev/unit";
 /// Units that are reached by one name, such as the instances of a template, have one value of it on their Pods.
 pub const UNIT_GROUP: &str = "yado.dev/unit-group";
+/// Prefix of labels of Pods that a fleet unit's published ports lead to. The rest of the key is the port outside, such as
+/// `8080-public` or `53-udp-local`; the value is the container's port.
+pub const PUBLISHES: &str = "port.yado.dev/";
 /// Label of ConfigMaps that hold a fleet unit; its value is the state that is asked for: `inactive`, `loaded` or
 /// `launched`.
 pub const UNIT_STATE: &str = "yado.dev/unit-state";
@@ -112,3 +115,16 @@ pub const COPY_UP: &str = "yado.dev/copy-up";
 /// On a Service of type LoadBalancer, ranges that may use it, separated by commas: what `spec.loadBalancerSourceRanges`
 /// was before it was a field.
 pub const LOAD_BALANCER_SOURCE_RANGES: &str = "service.beta.kubernetes.io/load-balancer-source-ranges";
+/// On a Pod: names of its volumes that are not filled as [`COPY_UP`] says, separated by commas, as Docker's `nocopy` asks.
+pub const NO_COPY_UP: &str = "yado.dev/no-copy-up";
+/// On a Pod: JSON, its emptyDir volumes in memory to their options ([`crate::tmpfs`]), such as `mode=0700,noexec`.
+pub const TMPFS: &str = "yado.dev/tmpfs";
+/// On a Pod: names of its containers whose images' own health checks are switched off, separated by commas. No image's
+/// health check runs here; who writes the Pod as a compose file has to say it again.
+pub const NO_HEALTH_CHECK: &str = "yado.dev/no-health-check";
+/// On a PersistentVolumeClaim: the name that Docker has for the volume, where it does not follow from the claim's.
+pub const DOCKER_VOLUME: &str = "yado.dev/docker-volume";
+/// On a Pod: JSON, claims that are made by others to the names that Docker has for their volumes, where they differ.
+pub const DOCKER_VOLUMES: &str = "yado.dev/docker-volumes";
+/// On the Namespace of a compose project: the project's name, where the Namespace's differs from it.
+pub const COMPOSE_PROJECT: &str = "yado.dev/compose-project";

@@ -154,7 +154,7 @@ pub struct Blocking {
     /// Wait for so many times two seconds; 0 is no limit
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub block_attempts: u32,
-    /// Without effect, as changed units are always replaced
+    /// Put the files of the units in the place of what was submitted
     #[arg(long)]
     pub replace: bool,
     /// Without effect

@@ -16,7 +16,7 @@ use super::{
     list::{current, states},
     registry::{APP, Desired, ObjectName, Registry, Unit},
     say, say_error,
-    state::{self, Cluster, node},
+    state::{self, Cluster},
 };
 use crate::{
     apply::{FIELD_MANAGER, Kinds},
@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// How often to look whether something is done.
-const LOOK_AGAIN: Duration = Duration::from_millis(150);
+pub(super) const LOOK_AGAIN: Duration = Duration::from_millis(150);
 /// So many looks, some seconds, before it is said why a unit is on no machine yet.
 const PATIENT_LOOKS: u32 = 20;
 /// How long one of fleetctl's attempts was.
@@ -48,13 +48,48 @@ struct Applied {
 }
 
 impl Change {
-    /// Brings the units that `args` name into the registry: from files, which replace what is there, or as instances of
-    /// templates. The names, in order, and those that have been replaced while they run.
+    /// `submit`: brings the units that `args` name into the registry, from files, which replace what is there, or as
+    /// instances of templates. The names, in order, and those that have been replaced while they run.
     pub async fn submit(&mut self, args: &[String]) -> anyhow::Result<(Vec<UnitName>, Vec<UnitName>)> {
+        self.bring(args, |change, arg, name| match file_of(arg, name) {
+            Some(file) => Ok(Some(read(name.clone(), &file)?)),
+            None => change.registered(name),
+        })
+        .await
+    }
+
+    /// Brings the units that `args` name into the registry where it does not have them. A file counts only then: what
+    /// was submitted is what is meant, and a file that differs from it is told of. With `--replace` files are submitted.
+    async fn require(&mut self, blocking: &Blocking) -> anyhow::Result<(Vec<UnitName>, Vec<UnitName>)> {
+        if blocking.replace {
+            return self.submit(&blocking.units).await;
+        }
+        self.bring(&blocking.units, |change, arg, name| {
+            let units = &change.registry.units;
+            let known = units.get(name.full()).or_else(|| units.get(name.template()?.full()));
+            let Some(file) = file_of(arg, name) else { return change.registered(name) };
+            let Some(known) = known else { return Ok(Some(read(name.clone(), &file)?)) };
+            if read(name.clone(), &file).is_ok_and(|local| local.text != known.text) {
+                say_error(&format!(
+                    "WARNING: Unit {} in registry differs from local unit file {}, which --replace puts in its place",
+                    known.name,
+                    file.display()
+                ));
+            }
+            change.registered(name)
+        })
+        .await
+    }
+
+    async fn bring(
+        &mut self,
+        args: &[String],
+        text_of: impl Fn(&Self, &str, &UnitName) -> anyhow::Result<Option<UnitFile>>,
+    ) -> anyhow::Result<(Vec<UnitName>, Vec<UnitName>)> {
         let (mut names, mut fresh) = (Vec::new(), Vec::new());
         for arg in args {
             let name = UnitName::new(arg).map_err(anyhow::Error::msg)?;
-            if let Some(text) = self.text_of(arg, &name)? {
+            if let Some(text) = text_of(self, arg, &name)? {
                 fresh.push((name.clone(), text));
             }
             names.push(name);
@@ -67,25 +102,14 @@ impl Change {
         Ok((names, replaced))
     }
 
-    /// The text that `arg` stands for, if it is new or changed.
-    fn text_of(&self, arg: &str, name: &UnitName) -> anyhow::Result<Option<UnitFile>> {
-        let named = |path: PathBuf| path.is_file().then_some(path);
-        let path = Path::new(arg);
-        let file = named(path.into()).or_else(|| named(path.with_file_name(name.full())));
-        if let Some(file) = file {
-            return Ok(Some(read(name.clone(), &file)?));
+    /// A unit without a file: nothing where the registry has it, else its template's text.
+    fn registered(&self, name: &UnitName) -> anyhow::Result<Option<UnitFile>> {
+        if self.registry.units.contains_key(name.full()) {
+            return Ok(None);
         }
-        let known = self.registry.units.get(name.full());
         let Some(template) = name.template() else {
-            anyhow::ensure!(known.is_some(), "unable to find Unit({name}) in Registry or on filesystem");
-            return Ok(None);
+            anyhow::bail!("unable to find Unit({name}) in Registry or on filesystem");
         };
-        if let Some(file) = named(path.with_file_name(template.full())) {
-            return Ok(Some(read(name.clone(), &file)?));
-        }
-        if known.is_some() {
-            return Ok(None);
-        }
         let Some(unit) = self.registry.units.get(template.full()) else {
             anyhow::bail!("unable to find template Unit({template}) in Registry or on filesystem");
         };
@@ -152,7 +176,7 @@ impl Change {
         Ok(())
     }
 
-    fn settings(&self, cluster: &Cluster) -> Settings {
+    pub(super) fn settings(&self, cluster: &Cluster) -> Settings {
         let launched = self.registry.units.values().filter(|u| u.desired == Desired::Launched);
         let preferred = self.registry.units.values().filter(|u| u.desired != Desired::Inactive);
         Settings {
@@ -169,7 +193,7 @@ impl Change {
 
     /// `load`.
     pub async fn load(&mut self, blocking: &Blocking) -> anyhow::Result<()> {
-        let (names, _) = self.submit(&blocking.units).await?;
+        let (names, _) = self.require(blocking).await?;
         let cluster = Cluster::read(&self.client, &self.namespace).await?;
         for name in names {
             let mut unit = self.known(&name)?;
@@ -203,7 +227,7 @@ impl Change {
 
     /// `start`.
     pub async fn start(&mut self, blocking: &Blocking) -> anyhow::Result<()> {
-        let (names, replaced) = self.submit(&blocking.units).await?;
+        let (names, replaced) = self.require(blocking).await?;
         let mut wanted = Vec::new();
         for name in names {
             let mut unit = self.known(&name)?;
@@ -220,11 +244,8 @@ impl Change {
             }
         }
         // The others that have been replaced while they run.
-        wanted.extend(
-            replaced
-                .into_iter()
-                .filter(|r| !blocking.units.iter().any(|u| UnitName::new(u).as_ref() == Ok(r))),
-        );
+        let named = |r: &UnitName| blocking.units.iter().any(|u| UnitName::new(u).as_ref() == Ok(r));
+        wanted.extend(replaced.iter().filter(|r| !named(r)).cloned());
         self.launch(&wanted, blocking).await
     }
 
@@ -315,13 +336,18 @@ impl Change {
     }
 
     /// Whether another unit that runs has become this object, too.
-    fn in_use(&self, object: &ObjectName, but: &UnitName) -> bool {
+    pub(super) fn in_use(&self, object: &ObjectName, but: &UnitName) -> bool {
         let others =
             self.registry.units.values().filter(|u| u.name != *but && u.desired == Desired::Launched);
         others.into_iter().any(|u| u.objects.contains(object))
     }
 
-    async fn delete(&self, kinds: &mut Kinds, object: &ObjectName, wait: bool) -> anyhow::Result<()> {
+    pub(super) async fn delete(
+        &self,
+        kinds: &mut Kinds,
+        object: &ObjectName,
+        wait: bool,
+    ) -> anyhow::Result<()> {
         let value =
             json!({"apiVersion": object.api_version, "kind": object.kind, "metadata": {"name": object.name}});
         let api = kinds.api(&value).await?;
@@ -337,28 +363,6 @@ impl Change {
             }
         }
         while wait && api.get_opt(&object.name).await.ok().flatten().is_some() {
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-        Ok(())
-    }
-
-    /// Deletes what a unit has become, and waits until its processes have ended.
-    async fn take_away(&self, unit: &mut Unit) -> anyhow::Result<()> {
-        let pods = state::pods(&self.client, &self.namespace).await?;
-        if let Some(node) = pods.get(unit.name.full()).and_then(|p| p.iter().find_map(node)) {
-            unit.machine = Some(node);
-        }
-        let mut kinds = Kinds::new(self.client.clone(), &self.namespace);
-        let mut stays = false;
-        for object in std::mem::take(&mut unit.objects) {
-            if self.in_use(&object, &unit.name) {
-                stays |= object.kind != "Service";
-            } else {
-                self.delete(&mut kinds, &object, false).await?;
-            }
-        }
-        // Also those that a controller has made just before its object went.
-        while !stays && state::pods(&self.client, &self.namespace).await?.contains_key(unit.name.full()) {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         Ok(())
@@ -449,101 +453,12 @@ impl Change {
         Ok(names)
     }
 
-    fn known(&self, name: &UnitName) -> anyhow::Result<Unit> {
+    pub(super) fn known(&self, name: &UnitName) -> anyhow::Result<Unit> {
         self.registry
             .units
             .get(name.full())
             .cloned()
             .ok_or_else(|| anyhow::anyhow!("unable to find unit {name}"))
-    }
-
-    /// `stop`.
-    pub async fn stop(&mut self, blocking: &Blocking) -> anyhow::Result<bool> {
-        let cluster = Cluster::read(&self.client, &self.namespace).await?;
-        let mut stopped = Vec::new();
-        for name in self.found(&blocking.units)? {
-            let unit = self.known(&name)?;
-            match unit.desired {
-                Desired::Inactive => {
-                    say_error(&format!("Unable to stop unit {name} in state inactive"));
-                    return Ok(false);
-                }
-                Desired::Loaded => continue,
-                Desired::Launched => stopped.push(name),
-            }
-        }
-        self.and_bound(&mut stopped);
-        for name in &stopped {
-            let mut unit = self.known(name)?;
-            self.take_away(&mut unit).await?;
-            unit.desired = Desired::Loaded;
-            let global = unit.global();
-            let on = cluster.machine(unit.machine.as_deref()).map(|m| format!(" on {}", m.legend(false)));
-            self.registry.write(unit).await?;
-            match (global, blocking.no_block) {
-                (true, _) => say(&format!("Triggered global unit {name} stop"))?,
-                (false, true) => say(&format!("Triggered unit {name} stop"))?,
-                (false, false) => say(&format!("Unit {name} loaded{}", on.unwrap_or_default()))?,
-            }
-        }
-        if !blocking.units.is_empty() && stopped.is_empty() && self.found(&blocking.units)?.is_empty() {
-            return Ok(true);
-        }
-        say_error(&format!("Successfully stopped units {}.", listed(&stopped)));
-        Ok(true)
-    }
-
-    /// Adds the units that stop with these, as `Requires=`, `BindsTo=` and `PartOf=` say.
-    fn and_bound(&self, names: &mut Vec<UnitName>) {
-        let mut at = 0;
-        while let Some(name) = names.get(at).cloned() {
-            at += 1;
-            for unit in self.registry.units.values().filter(|u| u.desired == Desired::Launched) {
-                let bound =
-                    fleet::summary(&unit.file()).is_ok_and(|s| s.bound_to.iter().any(|b| b == name.full()));
-                if bound && !names.contains(&unit.name) {
-                    say_error(&format!("Unit {} stops with {name}", unit.name));
-                    names.push(unit.name.clone());
-                }
-            }
-        }
-    }
-
-    /// `unload`.
-    pub async fn unload(&mut self, blocking: &Blocking) -> anyhow::Result<()> {
-        let found = self.found(&blocking.units)?;
-        let mut unloaded = Vec::new();
-        for name in found {
-            let mut unit = self.known(&name)?;
-            if unit.desired == Desired::Inactive {
-                continue;
-            }
-            self.take_away(&mut unit).await?;
-            (unit.desired, unit.machine) = (Desired::Inactive, None);
-            let global = unit.global();
-            self.registry.write(unit).await?;
-            match (global, blocking.no_block) {
-                (true, _) => say(&format!("Triggered global unit {name} unload"))?,
-                (false, true) => say(&format!("Triggered unit {name} unload"))?,
-                (false, false) => say(&format!("Unit {name} inactive"))?,
-            }
-            unloaded.push(name);
-        }
-        say_error(&format!("Successfully unloaded units {}.", listed(&unloaded)));
-        Ok(())
-    }
-
-    /// `destroy`.
-    pub async fn destroy(&mut self, blocking: &Blocking) -> anyhow::Result<()> {
-        for name in self.found(&blocking.units)? {
-            let mut unit = self.known(&name)?;
-            if unit.desired != Desired::Inactive {
-                self.take_away(&mut unit).await?;
-            }
-            self.registry.remove(name.full()).await?;
-            say(&format!("Destroyed {name}"))?;
-        }
-        Ok(())
     }
 
     /// `restart`.
@@ -564,6 +479,14 @@ impl Change {
         }
         self.launch(&restarted, blocking).await
     }
+}
+
+/// The file that `arg` stands for: of the unit itself, or of its template.
+fn file_of(arg: &str, name: &UnitName) -> Option<PathBuf> {
+    let path = Path::new(arg);
+    let of_template = name.template().map(|template| path.with_file_name(template.full()));
+    let candidates = [Some(path.into()), Some(path.with_file_name(name.full())), of_template];
+    candidates.into_iter().flatten().find(|path| path.is_file())
 }
 
 /// The machine that a unit may be on, the one with the fewest units first.
@@ -589,12 +512,7 @@ fn uids(cluster: &Cluster, unit: &Unit) -> BTreeSet<String> {
     cluster.of(unit.name.full()).iter().filter_map(|p| p.metadata.uid.clone()).collect()
 }
 
-/// `[a.service b.service]`
-fn listed(names: &[UnitName]) -> String {
-    format!("[{}]", names.iter().map(UnitName::full).collect::<Vec<_>>().join(" "))
-}
-
-fn object_name(object: &Value) -> ObjectName {
+pub(super) fn object_name(object: &Value) -> ObjectName {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_string();
     ObjectName {
         api_version: text(&object["apiVersion"]),
@@ -609,8 +527,9 @@ pub fn read(name: UnitName, file: &Path) -> anyhow::Result<UnitFile> {
     /// What a ConfigMap holds at most is a MiB; no unit is larger than a hundredth of it.
     const MAX_BYTES: u64 = 512 * 1024;
     let context = || format!("failed getting Unit({name}) from file");
-    let length = std::fs::metadata(file).with_context(context)?.len();
-    anyhow::ensure!(length <= MAX_BYTES, "{} is larger than 512 KiB, which no unit is", file.display());
+    let meta = std::fs::metadata(file).with_context(context)?;
+    anyhow::ensure!(meta.is_file(), "{} is not a plain file", file.display());
+    anyhow::ensure!(meta.len() <= MAX_BYTES, "{} is larger than 512 KiB, which no unit is", file.display());
     let text = std::fs::read_to_string(file).with_context(context)?;
     Ok(UnitFile { name, file: file.into(), text })
 }

@@ -121,14 +121,17 @@ impl Read {
 
     /// Names of the containers that it runs.
     pub fn containers(&self) -> impl Iterator<Item = &str> {
-        let main = if let Process::Container(run) = &self.main { Some(&**run) } else { None };
-        main.into_iter().chain(&self.data).chain(&self.beside).filter_map(|r| r.name.as_deref())
+        self.runs_of().filter_map(|r| r.name.as_deref())
+    }
+
+    /// The container that is its main process, if it is one.
+    pub fn container(&self) -> Option<&Run> {
+        if let Process::Container(run) = &self.main { Some(run) } else { None }
     }
 
     /// Its containers.
     pub fn runs_of(&self) -> impl Iterator<Item = &Run> {
-        let main = if let Process::Container(run) = &self.main { Some(&**run) } else { None };
-        main.into_iter().chain(&self.data).chain(&self.beside)
+        self.container().into_iter().chain(&self.data).chain(&self.beside)
     }
 
     /// Whether it stays, once its programs have ended, for the sake of those that stop it.
@@ -232,6 +235,10 @@ impl Set<'_> {
         } else {
             Kind::Deployment
         };
+        let mut labels = BTreeMap::from([(labels::UNIT_GROUP.to_string(), one.group.clone())]);
+        if !on_host {
+            labels.extend(reach::labels_of(one));
+        }
         // A timer's unit waits for it.
         let waits = started_by.is_some_and(|u| ["timer", "path"].contains(&u.name.kind()));
         Workload {
@@ -249,9 +256,10 @@ impl Set<'_> {
             ready: if on_host { crate::workload::Ready::Started } else { crate::workload::Ready::Listening },
             pod: part.pod,
             container: part.container,
+            published: if on_host { Vec::new() } else { reach::anywhere(one, &ports) },
             ports: if on_host { Vec::new() } else { ports },
             claims,
-            labels: BTreeMap::from([(labels::UNIT_GROUP.to_string(), one.group.clone())]),
+            labels,
             annotations: unit,
             pod_annotations,
             ..Workload::default()
@@ -471,7 +479,7 @@ fn joined(one: &Read, found: &mut Findings) {
 }
 
 /// What a container listens on, as far as its flags or its image's name say.
-fn listened(run: &Run) -> Vec<Port> {
+pub(super) fn listened(run: &Run) -> Vec<Port> {
     if !run.ports.is_empty() {
         return run.ports.clone();
     }

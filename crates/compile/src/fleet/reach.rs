@@ -1,17 +1,20 @@
 //! The names and ports by which units are reached together: all instances of a template, all units whose container has
 //! one name.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use yado_types::labels;
 
-use super::lower::{Process, Read, Set};
+use super::lower::{Process, Read, Set, listened};
 use crate::{
     Published,
     diagnostic::Findings,
-    workload::{Workload, known_ports},
+    workload::{Port, PublishedPort, Workload, known_ports},
 };
 
-/// The Services and the Ingress of the group of `one`, which lead to all of the group's Pods.
+/// The Services and the Ingress of the group of `one`, which lead to all of the group's Pods, and a Service for each
+/// port that it publishes under a number, which leads to those Pods of the group that publish the same one.
 pub fn shared(workload: &Workload, one: &Read, set: &Set<'_>, found: &mut Findings) -> Vec<Value> {
     let Process::Container(run) = &one.main else { return Vec::new() };
     if run.part.pod.host_network == Some(true) {
@@ -26,37 +29,133 @@ pub fn shared(workload: &Workload, one: &Read, set: &Set<'_>, found: &mut Findin
         name: one.group.clone(),
         service: (one.group != one.object).then(|| one.group.clone()),
         aliases: Vec::new(),
-        published: published(one, workload),
+        published: Vec::new(),
         hosts: hosts(one, set),
-        web_port: web_port(one).map(|(_, target)| target),
+        web_port: web_port_of_group(one, set),
+        ports: ports_of_group(workload, one, set),
         ..workload.clone()
     };
     // An Ingress needs the Service it leads to; where the group is one unit that is the unit's own.
     let group = Workload { service: group.service.or(workload.service.clone()), ..group };
+    let mixed = group.ports != workload.ports;
+    let selector = json!({labels::APP_NAME: set.settings.app, labels::UNIT_GROUP: one.group});
+    let own_service = |object: &Value| object["metadata"]["name"] == one.object.as_str();
     let mut objects = Vec::new();
-    for mut object in group.objects() {
-        let kind = object["kind"].as_str().unwrap_or_default().to_string();
-        let own_service = kind == "Service" && object["metadata"]["name"] == one.object.as_str();
-        if !["Service", "Ingress"].contains(&kind.as_str()) || own_service {
-            continue;
-        }
-        if let Some(labels) = object["metadata"]["labels"].as_object_mut() {
-            labels.remove(labels::APP_COMPONENT);
-        }
-        if kind == "Service" {
-            object["spec"]["selector"] =
-                json!({labels::APP_NAME: set.settings.app, labels::UNIT_GROUP: one.group});
+    for mut object in reaching(group).into_iter().filter(|o| o["kind"] != "Service" || !own_service(o)) {
+        if object["kind"] == "Service" {
+            object["spec"]["selector"] = selector.clone();
+            if mixed {
+                by_name(&mut object);
+            }
         }
         objects.push(object);
+    }
+    for port in run.published.iter().filter(|p| p.port.is_some()) {
+        let outer = Workload {
+            outer: Some(outer(one, port)),
+            service: None,
+            aliases: Vec::new(),
+            published: vec![port.clone()],
+            hosts: Vec::new(),
+            ..workload.clone()
+        };
+        for mut object in reaching(outer) {
+            object["spec"]["selector"] = selector.clone();
+            if let Some(label) = label_of(one, port) {
+                object["spec"]["selector"][label] = port.target.to_string().into();
+            }
+            add(&mut objects, object);
+        }
     }
     objects
 }
 
-fn published(one: &Read, workload: &Workload) -> Vec<crate::workload::PublishedPort> {
-    let Process::Container(run) = &one.main else { return Vec::new() };
-    let mut published = run.published.clone();
+/// The Services and the Ingress of a workload, which are of no single process type.
+fn reaching(workload: Workload) -> Vec<Value> {
+    let mut objects = workload.objects();
+    objects.retain(|o| o["kind"] == "Service" || o["kind"] == "Ingress");
+    for object in &mut objects {
+        if let Some(labels) = object["metadata"]["labels"].as_object_mut() {
+            labels.retain(|key, _| key != labels::APP_COMPONENT && !key.starts_with(labels::PUBLISHES));
+        }
+    }
+    objects
+}
+
+/// Adds a Service; one of the same name takes its ports.
+fn add(objects: &mut Vec<Value>, object: Value) {
+    let same =
+        |o: &&mut Value| o["kind"] == object["kind"] && o["metadata"]["name"] == object["metadata"]["name"];
+    let Some(known) = objects.iter_mut().find(same) else { return objects.push(object) };
+    let ports = object["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    if let Some(all) = known["spec"]["ports"].as_array_mut() {
+        for port in ports.into_iter().filter(|p| !all.contains(p)).collect::<Vec<_>>() {
+            all.push(port);
+        }
+    }
+}
+
+/// Has the ports of a Service lead to Pods' ports of the same name, so that Pods which have other ports are left out.
+fn by_name(service: &mut Value) {
+    for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
+        port["targetPort"] = port["name"].clone();
+    }
+}
+
+/// The ports of all units of the group that run, as each may have its own.
+fn ports_of_group(workload: &Workload, one: &Read, set: &Set<'_>) -> Vec<Port> {
+    let mut ports = workload.ports.clone();
+    for port in members(one, set).filter_map(Read::container).flat_map(listened) {
+        if !ports.contains(&port) {
+            ports.push(port);
+        }
+    }
+    ports.sort_by_key(|p| (p.container, p.protocol.clone()));
+    if ports.len() == workload.ports.len() { workload.ports.clone() } else { ports }
+}
+
+/// Units that are reached by the same name as `one`, and are started.
+fn members<'a>(one: &'a Read, set: &'a Set<'_>) -> impl Iterator<Item = &'a Read> {
+    let started =
+        |unit: &&Read| set.settings.started.as_ref().is_none_or(|s| s.contains(unit.unit.name.full()));
+    set.units.iter().filter(|u| u.group == one.group).filter(started)
+}
+
+/// What the Service is named after that publishes `port` of `one`. A number outside belongs to those units of a group
+/// that ask for it: others of the group may ask for another.
+fn outer(one: &Read, port: &PublishedPort) -> String {
+    match port.port {
+        None => one.object.clone(),
+        Some(_) if one.group == one.object => one.group.clone(),
+        Some(number) => format!("{}-{}", one.group, numbered(number, &port.protocol)),
+    }
+}
+
+/// `8080`, `53-udp`
+fn numbered(number: u16, protocol: &str) -> String {
+    if protocol == "TCP" { number.to_string() } else { format!("{number}-{}", protocol.to_lowercase()) }
+}
+
+/// The label by which the Service of a published port finds the Pods that publish it, where not all of the group do.
+fn label_of(one: &Read, port: &PublishedPort) -> Option<String> {
+    let number = port.port.filter(|_| one.group != one.object)?;
+    let reach = if port.local { "local" } else { "public" };
+    Some(format!("{}{}-{reach}", labels::PUBLISHES, numbered(number, &port.protocol)))
+}
+
+/// The labels of the Pods of `one` that say which ports outside lead to them.
+pub fn labels_of(one: &Read) -> BTreeMap<String, String> {
+    let published = one.container().into_iter().flat_map(|run| &run.published);
+    published.filter_map(|p| Some((label_of(one, p)?, p.target.to_string()))).collect()
+}
+
+/// The ports of `one` that are published wherever there is room, which no other unit shares.
+pub fn anywhere(one: &Read, ports: &[Port]) -> Vec<PublishedPort> {
+    let Some(run) = one.container() else { return Vec::new() };
+    let mut published: Vec<PublishedPort> =
+        run.published.iter().filter(|p| p.port.is_none()).cloned().collect();
     if run.publish_all {
-        published.extend(workload.ports.iter().map(|p| crate::workload::PublishedPort {
+        published.extend(ports.iter().map(|p| PublishedPort {
             port: None,
             target: p.container,
             protocol: p.protocol.clone(),
@@ -66,10 +165,15 @@ fn published(one: &Read, workload: &Workload) -> Vec<crate::workload::PublishedP
     published
 }
 
+/// Which port of the group's Service is its web page: that of its first unit that has one.
+fn web_port_of_group(one: &Read, set: &Set<'_>) -> Option<u16> {
+    members(one, set).chain([one]).find_map(web_port).map(|(_, target)| target)
+}
+
 /// The published port that may be a web page's, and what it leads to.
 fn web_port(one: &Read) -> Option<(Option<u16>, u16)> {
     let Process::Container(run) = &one.main else { return None };
-    let web = |p: &&crate::workload::PublishedPort| {
+    let web = |p: &&PublishedPort| {
         p.protocol == "TCP"
             && !p.local
             && known_ports::may_be_http(p.target)
@@ -104,7 +208,7 @@ pub fn published_of(one: &Read, set: &Set<'_>) -> Vec<Published> {
         .iter()
         .map(|p| Published {
             component: one.group.clone(),
-            service: p.service(&one.group),
+            service: p.service(&outer(one, p)),
             port: p.port,
             target: p.target,
             protocol: p.protocol.clone(),

@@ -173,6 +173,51 @@ fn c08_templates_are_kept_in_the_cluster() {
     );
 }
 
+/// Instances of one template that each publish a port: it is open as long as its instance is there. What was submitted
+/// runs, whatever a file beside it says.
+#[test]
+fn c05_c09_each_instance_has_its_own_port_and_the_submitted_text() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    let file = |text: &str| {
+        let unit = format!(
+            "[Service]\nExecStart=/usr/bin/docker run --name nb-%i -p 2219%i:80 busybox sh -c \"echo {text}; exec httpd -f -p 80\"\nExecStop=/usr/bin/docker stop -t 1 nb-%i\n"
+        );
+        std::fs::write(cluster.data.path().join("nb@.service"), unit).expect("a file");
+    };
+    let answers = |expect: [bool; 2]| {
+        cluster.until("ports are open as long as their instances are there", || {
+            let open = ["22191", "22192"].map(|port| {
+                let mut ask = cluster.command("curl");
+                let url = format!("http://127.0.0.1:{port}/");
+                ask.args(["-s", "-o", "/dev/null", "--max-time", "2", &url])
+                    .status()
+                    .is_ok_and(|s| s.success())
+            });
+            (open == expect).then_some(())
+        });
+    };
+    file("submitted");
+    check(
+        &cluster,
+        &[("submit nb@.service", 0, &[]), ("start nb@1", 0, &["Unit nb@1.service launched on "])],
+    );
+    answers([true, false]);
+    file("changed");
+    check(
+        &cluster,
+        &[
+            ("start nb@2", 0, &["WARNING: Unit nb@.service in registry differs from local unit file"]),
+            ("journal nb@2", 0, &["submitted", "!changed"]),
+        ],
+    );
+    answers([true, true]);
+    check(&cluster, &[("destroy nb@2", 0, &["Destroyed nb@2.service"])]);
+    answers([true, false]);
+    check(&cluster, &[("start --replace nb@1", 0, &["Replaced Unit nb@1.service"])]);
+    check(&cluster, &[("journal nb@1", 0, &["changed"])]);
+    answers([true, false]);
+}
+
 /// A unit that runs a program of the machine, with a file of variables there, and one that a container is told by it.
 #[test]
 fn c04_programs_of_the_machine() {
