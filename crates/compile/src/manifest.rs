@@ -109,7 +109,7 @@ fn first_host(objects: &[Object]) -> Option<String> {
 }
 
 fn objects(source: &Source, found: &mut Findings) -> Vec<Value> {
-    let documents = match yaml::read(source) {
+    let documents = match yaml::read_repeating(source, &mut found.warnings) {
         Ok(documents) => documents,
         Err(mistakes) => {
             found.errors.extend(mistakes.0);

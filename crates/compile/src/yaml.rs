@@ -178,11 +178,25 @@ impl Node {
 /// What is no YAML (only the first such place, since nothing after it can be trusted), keys that stand twice, aliases
 /// that grow without measure.
 pub fn read(source: &Source) -> Result<Vec<Node>, Diagnostics> {
+    read_with(source, &mut None)
+}
+
+/// [`read`], which takes a key that stands twice with the very same value and tells `repeated` of it.
+pub fn read_repeating(source: &Source, repeated: &mut Vec<Diagnostic>) -> Result<Vec<Node>, Diagnostics> {
+    let mut told = Some(Vec::new());
+    let documents = read_with(source, &mut told);
+    repeated.extend(told.into_iter().flatten());
+    documents
+}
+
+/// Keys that stand twice with one value are a mistake unless there is a list for them.
+fn read_with(source: &Source, repeated: &mut Option<Vec<Diagnostic>>) -> Result<Vec<Node>, Diagnostics> {
     // A byte order mark is no content.
     let mut text = Cow::Borrowed(source.text.strip_prefix('\u{feff}').unwrap_or(&source.text));
     let mut indented = Indented::default();
     let mut builder = loop {
         let mut builder = Builder::new(source, &indented);
+        builder.repeated = repeated.is_some().then(Vec::new);
         match builder.run(&mut Parser::new_from_str(&text)) {
             Ok(()) => break builder,
             Err(Stop::Mistake(mistake)) => {
@@ -205,6 +219,7 @@ pub fn read(source: &Source) -> Result<Vec<Node>, Diagnostics> {
         }
     };
     if builder.mistakes.is_empty() {
+        *repeated = builder.repeated;
         return Ok(builder.documents);
     }
     builder.mistakes.sort_by(|a, b| a.at.cmp(&b.at));
@@ -295,12 +310,23 @@ struct Builder<'s> {
     anchors: HashMap<usize, (Node, usize)>,
     copied: usize,
     mistakes: Vec<Diagnostic>,
+    /// Keys that stand twice with one value, where that is no mistake.
+    repeated: Option<Vec<Diagnostic>>,
 }
 
 impl<'s> Builder<'s> {
     fn new(source: &'s Source, indented: &'s Indented) -> Self {
         let (open, documents, mistakes) = (Vec::new(), Vec::new(), Vec::new());
-        Builder { source, indented, open, documents, anchors: HashMap::new(), copied: 0, mistakes }
+        Builder {
+            source,
+            indented,
+            open,
+            documents,
+            anchors: HashMap::new(),
+            copied: 0,
+            mistakes,
+            repeated: None,
+        }
     }
 
     fn run<'t>(&mut self, parser: &mut Parser<'t, StrInput<'t>>) -> Result<(), Stop> {
@@ -442,6 +468,14 @@ impl<'s> Builder<'s> {
             return Ok(());
         }
         match mapping.entry(key.text) {
+            Slot::Occupied(first) if self.repeated.is_some() && same_value(&first.get().value, &node) => {
+                let line = first.get().at.line;
+                let sentence = format!(
+                    "{:?} is here a second time with the same value as in line {line}: remove one",
+                    first.key()
+                );
+                self.repeated.get_or_insert_default().push(Diagnostic::new(&key.at, sentence));
+            }
             Slot::Occupied(first) => {
                 let sentence = format!(
                     "{:?} is here a second time; it is in line {} already",
@@ -456,6 +490,22 @@ impl<'s> Builder<'s> {
         }
         Ok(())
     }
+}
+
+/// Whether two nodes say the same, wherever they are written.
+fn same_value(a: &Node, b: &Node) -> bool {
+    a.tag == b.tag
+        && match (&a.value, &b.value) {
+            (Value::Scalar(a), Value::Scalar(b)) => a == b,
+            (Value::Sequence(a), Value::Sequence(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_value(a, b))
+            }
+            (Value::Mapping(a), Value::Mapping(b)) => {
+                a.len() == b.len()
+                    && a.iter().all(|(key, a)| b.get(key).is_some_and(|b| same_value(&a.value, &b.value)))
+            }
+            _ => false,
+        }
 }
 
 fn too_deep(at: &Position) -> Diagnostic {

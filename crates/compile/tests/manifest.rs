@@ -242,3 +242,23 @@ fn a_kustomization_is_rendered_by_the_users_own_tool() {
     let mistake = compile(directory.path(), &Options::default()).unwrap_err().to_string();
     assert!(mistake.contains("kustomization.yaml: `") && mistake.contains("absent.yaml"), "{mistake}");
 }
+
+#[test]
+fn a_key_twice_with_one_value_is_told_of() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("twice.yaml");
+    let text = |second: &str| {
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: twice\n  labels: {{app: web}}\n  labels: {{app: {second}}}\n"
+        )
+    };
+    std::fs::write(&path, text("web")).unwrap();
+    let compiled = compile(&path, &Options::default()).unwrap();
+    assert_eq!(compiled.objects[0].value["metadata"]["labels"]["app"], "web");
+    let told: Vec<String> =
+        compiled.warnings.iter().map(|w| format!("{}: {}", w.at.line, w.message)).collect();
+    assert_eq!(told, ["6: \"labels\" is here a second time with the same value as in line 5: remove one"]);
+    std::fs::write(&path, text("other")).unwrap();
+    let mistakes = compile(&path, &Options::default()).unwrap_err();
+    assert_eq!(mistakes.0[0].message, "\"labels\" is here a second time; it is in line 5 already");
+}
