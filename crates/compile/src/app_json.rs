@@ -14,7 +14,7 @@ use std::{collections::BTreeMap, fs, io::Write, os::unix::fs::OpenOptionsExt, pa
 use crate::{
     diagnostic::{Findings, Position},
     hcl::{Item, Kind, Node, json},
-    source::Source,
+    source::{MAX_BYTES, Source, read_bytes},
 };
 
 /// As Heroku's.
@@ -269,7 +269,7 @@ pub(crate) fn add_rails_secret(
 fn secret(directory: &Path, name: &str) -> std::io::Result<String> {
     let home = directory.join(".yado");
     let path = home.join("secrets.json");
-    let mut all: BTreeMap<String, String> = match fs::read(&path) {
+    let mut all: BTreeMap<String, String> = match read_bytes(&path, MAX_BYTES) {
         Ok(bytes) => serde_json::from_slice(&bytes)?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
         Err(e) => return Err(e),

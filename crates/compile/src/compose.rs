@@ -33,7 +33,7 @@ use std::{
 
 use crate::{
     Compiled, Event, Options,
-    diagnostic::{Diagnostic, Diagnostics, Findings},
+    diagnostic::{Diagnostic, Diagnostics, Findings, Position},
     fetch::Fetcher,
     source::{Source, clean},
     yaml,
@@ -50,6 +50,28 @@ const OVERRIDES: [&str; 4] = [
     "compose.override.yaml",
     "docker-compose.override.yml",
     "docker-compose.override.yaml",
+];
+
+/// Variables of docker compose, of both its versions, that have no effect here.
+const UNHEEDED: [&str; 18] = [
+    "COMPOSE_ANSI",
+    "COMPOSE_API_VERSION",
+    "COMPOSE_BAKE",
+    "COMPOSE_COMPATIBILITY",
+    "COMPOSE_CONVERT_WINDOWS_PATHS",
+    "COMPOSE_DOCKER_CLI_BUILD",
+    "COMPOSE_EXPERIMENTAL",
+    "COMPOSE_FORCE_WINDOWS_HOST",
+    "COMPOSE_HTTP_TIMEOUT",
+    "COMPOSE_IGNORE_ORPHANS",
+    "COMPOSE_INTERACTIVE_NO_CLI",
+    "COMPOSE_MENU",
+    "COMPOSE_PARALLEL_LIMIT",
+    "COMPOSE_PROGRESS",
+    "COMPOSE_REMOVE_ORPHANS",
+    "COMPOSE_STATUS_STDOUT",
+    "COMPOSE_TLS_VERSION",
+    "DOCKER_DEFAULT_PLATFORM",
 ];
 
 /// The compose file of a directory, if it has one.
@@ -106,7 +128,9 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
     }
     let mut loader = Loader::default();
     let start = if path.is_dir() { path } else { parent(path) };
-    let environment = environment(start, options, &mut loader);
+    let environment = environment(start, options, &mut loader.found);
+    loader.env_files = env_files(start, options);
+    loader.env_files.extend(options.env_files.iter().cloned());
     let files = files(path, options, &environment)?;
     let directory = absolute(parent(&files[0]));
     let name = project_name(&files, &directory, &environment, options)?;
@@ -134,21 +158,74 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
     }
     project.directory = directory;
     loader.explain();
+    unheeded(&files[0], &environment, &mut loader.found);
     project.files = loader.files;
+    project.env_files = loader.env_files;
     project.warnings = loader.found.finish()?;
     Ok(project)
 }
 
 /// The caller's variables over those in `.env`.
-fn environment(directory: &Path, options: &Options, loader: &mut Loader) -> Environment {
+fn environment(directory: &Path, options: &Options, found: &mut Findings) -> Environment {
     let mut env = options.env.clone();
     // Every shell sets it, so compose files use it; docker compose sets it where no shell has.
     if let (false, Ok(current)) = (env.contains_key("PWD"), std::env::current_dir()) {
         env.insert("PWD".into(), current.to_string_lossy().into_owned());
     }
-    let file = directory.join(".env");
-    let files = if options.dot_env && file.is_file() { vec![file] } else { Vec::new() };
-    laid_over(&env, &files, &mut loader.found)
+    laid_over(&env, &env_files(directory, options), found)
+}
+
+/// The files of variables that are read without being named on the command line: what `COMPOSE_ENV_FILES` lists, or else
+/// `.env`.
+fn env_files(directory: &Path, options: &Options) -> Vec<PathBuf> {
+    let said = |name: &str| options.env.get(name).map(String::as_str).unwrap_or_default();
+    if !options.dot_env {
+        return Vec::new();
+    }
+    let listed: Vec<PathBuf> = said("COMPOSE_ENV_FILES")
+        .split(',')
+        .map(str::trim)
+        .filter(|f| !f.is_empty())
+        .map(absolute_text)
+        .collect();
+    if !listed.is_empty() {
+        return listed;
+    }
+    let off = ["1", "true", "TRUE", "True", "t", "T"].contains(&said("COMPOSE_DISABLE_ENV_FILE"));
+    Some(directory.join(".env")).filter(|file| !off && file.is_file()).into_iter().collect()
+}
+
+fn absolute_text(path: &str) -> PathBuf {
+    absolute(Path::new(path))
+}
+
+/// Whether `COMPOSE_FILE`, in the caller's environment or in `.env`, names a compose file for the directory, which may
+/// lie elsewhere.
+pub(crate) fn is_named_for(directory: &Path, options: &Options) -> bool {
+    let environment = environment(directory, options, &mut Findings::default());
+    let named = environment.get("COMPOSE_FILE").filter(|list| !list.is_empty());
+    named.is_some_and(|_| {
+        let files = files(directory, options, &environment).unwrap_or_default();
+        files.first().is_some_and(|file| file.is_file())
+    })
+}
+
+/// The compose file of a directory above `directory`, as docker compose looks for it.
+pub fn above(directory: &Path) -> Option<PathBuf> {
+    absolute(directory).ancestors().skip(1).find_map(find)
+}
+
+/// Warns of variables that steer docker compose and nothing here.
+fn unheeded(file: &Path, environment: &Environment, found: &mut Findings) {
+    let set: Vec<&str> = UNHEEDED
+        .iter()
+        .filter(|name| environment.get(**name).is_some_and(|v| !v.is_empty()))
+        .copied()
+        .collect();
+    if !set.is_empty() {
+        let have = if set.len() == 1 { "has" } else { "have" };
+        found.warn(&Position::of_file(file), format!("{} {have} no effect here", set.join(", ")));
+    }
 }
 
 /// `env` over the variables in `files`, of which a later one wins over those before it.

@@ -93,9 +93,11 @@ fn gem_of_line(line: &str) -> Option<&str> {
 
 /// A file's text; empty where there is none that can be read.
 fn read(directory: &Path, name: &str) -> String {
+    let path = directory.join(name);
     let mut bytes = Vec::new();
-    let file = std::fs::File::open(directory.join(name));
-    if let Ok(file) = file {
+    if path.is_file()
+        && let Ok(file) = std::fs::File::open(path)
+    {
         drop(std::io::Read::read_to_end(&mut std::io::Read::take(file, MAX_READ), &mut bytes));
     }
     String::from_utf8_lossy(&bytes).into_owned()

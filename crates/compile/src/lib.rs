@@ -29,6 +29,7 @@ pub mod manifest;
 pub mod output;
 pub mod procfile;
 mod source;
+mod unbuilt;
 pub mod workload;
 pub mod yaml;
 
@@ -49,6 +50,8 @@ pub struct Options {
     pub domain: String,
     /// The caller's environment, for `${NAME}` in compose files and `-e NAME`.
     pub env: BTreeMap<String, String>,
+    /// Files whose variables are in `env` already. They may hold secrets, so images are made without them.
+    pub env_files: Vec<PathBuf>,
     /// Compose: whether `.env` is read beneath `env`, as it is unless the caller named other files.
     pub dot_env: bool,
     /// Compose: files laid over the first one, in this order.
@@ -69,6 +72,7 @@ impl Default for Options {
         Options {
             domain: "localhost".into(),
             env: BTreeMap::new(),
+            env_files: Vec::new(),
             dot_env: true,
             overrides: Vec::new(),
             profiles: Vec::new(),
@@ -149,6 +153,9 @@ pub struct BuildRequest {
     pub image: String,
     /// How it is made.
     pub how: BuildHow,
+    /// Env files and files of secrets that the description names, absolute or from the working directory: whatever they
+    /// are called, they are no part of the image.
+    pub left_out: Arc<[PathBuf]>,
 }
 
 /// How an image is made.
@@ -288,7 +295,7 @@ impl Compiled {
 ///
 /// Every mistake found, not only the first, each with its place.
 pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
-    let mut compiled = match describe(path)? {
+    let mut compiled = match describe(path, options)? {
         Description::Application(file) => appfile::compile(&file, options),
         Description::Units(files, name) => fleet::compile(&files, &name, options),
         Description::Compose(path) => compose::compile(&path, options),
@@ -297,6 +304,11 @@ pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> 
     }?;
     output::overlay::apply(&mut compiled)?;
     Ok(compiled)
+}
+
+/// Whether there is a description at `path`, be it well formed or not.
+pub fn is_described(path: &Path, options: &Options) -> bool {
+    describe(path, options).is_ok()
 }
 
 enum Description {
@@ -310,11 +322,14 @@ enum Description {
     Rendered(manifest::Renderer, String),
 }
 
+/// Said of what another tool builds or deploys by.
+const NOT_YET: &str = "is not supported yet: add a Procfile with a line such as web: COMMAND, or build the image elsewhere and name it in a compose file or manifest";
+
 /// What each Kubernetes object has.
 const API_VERSION: &[u8] = b"apiVersion";
 
 /// Decides which format `path` is in, by names and, of a directory without a description, by what is in its files.
-fn describe(path: &Path) -> Result<Description, Diagnostics> {
+fn describe(path: &Path, options: &Options) -> Result<Description, Diagnostics> {
     if fleet::is_unit(path) {
         return Ok(Description::Units(vec![path.into()], fleet::project_of(path)));
     }
@@ -329,9 +344,13 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
             Some("hcl") => Ok(Description::Application(path.into())),
             _ if manifest::Renderer::is_named(&name) => {
                 let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                describe(directory)
+                describe(directory, options)
             }
             _ if compose::is_compose(path) => Ok(Description::Compose(path.into())),
+            _ if unbuilt::is_named(path).is_some() => {
+                let what = unbuilt::is_named(path).map_or("", |one| one.what);
+                Err(Diagnostic::of_file(path, format!("is {what}, which {NOT_YET}")).into())
+            }
             Some("yaml" | "yml" | "json") => {
                 let stem = path.file_stem().unwrap_or_default().to_string_lossy();
                 Ok(Description::Manifests(vec![path.into()], stem.into_owned()))
@@ -346,7 +365,7 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
     if path.join("Appfile").is_file() {
         return Ok(Description::Application(path.join("Appfile")));
     }
-    if compose::find(path).is_some() {
+    if compose::find(path).is_some() || compose::is_named_for(path, options) {
         return Ok(Description::Compose(path.into()));
     }
     if path.join("Procfile").is_file() {
@@ -361,18 +380,25 @@ fn describe(path: &Path) -> Result<Description, Diagnostics> {
     }
     let units = fleet::files_in(path)?;
     // Sources may hold a unit that installs them; fleet's own section shows that units are meant.
-    let meant = |unit: &PathBuf| std::fs::read(unit).is_ok_and(|t| t.windows(9).any(|w| w == b"[X-Fleet]"));
+    let meant = |unit: &PathBuf| {
+        source::read_bytes(unit, source::MAX_BYTES).is_ok_and(|t| t.windows(9).any(|w| w == b"[X-Fleet]"))
+    };
     if !units.is_empty() && (units.iter().any(meant) || detect::app_type(path).is_none()) {
         return Ok(Description::Units(units, name));
     }
     let files = manifest::files_in(path)?;
     // Sources have YAML and JSON files of their own, which are no manifests.
     let manifest = |file: &PathBuf| {
-        let text = std::fs::read(file).unwrap_or_default();
+        let text = source::read_bytes(file, source::MAX_BYTES).unwrap_or_default();
         text.windows(API_VERSION.len()).any(|part| part == API_VERSION)
     };
     if !files.iter().any(manifest) && detect::app_type(path).is_some() {
         return Ok(Description::Application(path.into()));
+    }
+    let unbuilt = unbuilt::all_in(path);
+    if !unbuilt.is_empty() && !files.iter().any(manifest) {
+        let sentence = format!("holds {}, which {NOT_YET}", unbuilt::listed(&unbuilt));
+        return Err(Diagnostic::of_file(path, sentence).into());
     }
     if files.is_empty() {
         let sentence = "holds no Appfile, no compose file, no Procfile, no sources in a language known here and no .yaml, .yml or .json manifest: add one, or name another directory";

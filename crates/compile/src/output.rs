@@ -5,6 +5,7 @@
 //! Before any of them the user's own edits are laid over the objects: [`overlay`].
 
 use std::{
+    collections::{HashMap, HashSet},
     fs,
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -42,10 +43,10 @@ pub struct WriteError {
 /// The files that `compiled` becomes: names and texts, in the order in which to apply them.
 pub fn files(compiled: &Compiled) -> Vec<(String, String)> {
     let mut files: Vec<(String, String)> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
     for object in &compiled.objects {
-        let name = format!("{}.yaml", object.group);
-        let place = files.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
-            files.push((name, head(compiled, object)));
+        let place = *places.entry(&object.group).or_insert_with(|| {
+            files.push((format!("{}.yaml", object.group), head(compiled, object)));
             files.len() - 1
         });
         files[place].1.push_str("---\n");
@@ -85,11 +86,12 @@ pub fn write(compiled: &Compiled, directory: &Path) -> Result<Vec<PathBuf>, Writ
     let secret: Vec<&str> =
         files.iter().filter(|(_, text)| holds_secrets(text)).map(|(name, _)| name.as_str()).collect();
     ignore_in_git(directory, &secret)?;
+    let made: HashSet<&Path> = paths.iter().map(PathBuf::as_path).collect();
     for entry in fs::read_dir(directory).map_err(at(directory))?.flatten() {
         let path = entry.path();
         let ours = path.extension().is_some_and(|e| e == "yaml")
             && fs::read_to_string(&path).is_ok_and(|text| text.starts_with(HEAD));
-        if ours && !paths.contains(&path) {
+        if ours && !made.contains(path.as_path()) {
             fs::remove_file(&path).map_err(at(&path))?;
         }
     }

@@ -1,7 +1,12 @@
 //! The text of a description and where in it a byte is.
 
 use std::{
-    io::Read,
+    fs::{File, OpenOptions},
+    io::{self, Read},
+    os::{
+        linux::fs::MetadataExt,
+        unix::fs::{FileTypeExt, OpenOptionsExt},
+    },
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -10,7 +15,40 @@ use crate::diagnostic::{Diagnostic, Position};
 
 /// A description is written by hand; 16 MiB is far above any (the largest manifests known have about 6 MiB) and keeps
 /// a mistaken path, such as a disk image, from filling the memory.
-const MAX_BYTES: u64 = 16 << 20;
+pub(crate) const MAX_BYTES: u64 = 16 << 20;
+
+/// Device number of `/dev/null`, which people name to say that there is nothing to read.
+const NULL_DEVICE: u64 = (1 << 8) | 3;
+
+/// At most `limit` bytes of a plain file; those of a larger one are an error. What has no end (`/dev/zero`) or may never
+/// have a beginning (a named pipe without a writer) is no plain file. Pipes that the caller's shell has opened, as
+/// `<(command)` does, are read, and so is `/dev/null`.
+///
+/// # Errors
+///
+/// The file cannot be read, is not plain, or is too large.
+pub fn read_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    // Without this flag opening a named pipe waits for its writer.
+    let mut file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    let meta = file.metadata()?;
+    let kind = meta.file_type();
+    if kind.is_fifo() && is_descriptor(path) {
+        file = File::open(path)?;
+    } else if !(kind.is_file() || kind.is_char_device() && meta.st_rdev() == NULL_DEVICE) {
+        return Err(io::Error::other("it is not a plain file"));
+    }
+    let mut bytes = Vec::new();
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Whether a path names an open file of this process.
+fn is_descriptor(path: &Path) -> bool {
+    ["/dev/fd", "/dev/stdin", "/proc/self/fd"].iter().any(|open| path.starts_with(open))
+}
 
 /// A file's text.
 #[derive(Debug, Clone)]
@@ -21,14 +59,12 @@ pub struct Source {
 
 impl Source {
     pub fn read(path: &Path) -> Result<Source, Diagnostic> {
-        let broken = |e: std::io::Error| Diagnostic::of_file(path, format!("cannot be read: {e}"));
-        let mut bytes = Vec::new();
-        std::fs::File::open(path)
-            .and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes))
-            .map_err(broken)?;
-        if bytes.len() as u64 > MAX_BYTES {
-            return Err(Diagnostic::of_file(path, "is larger than 16 MiB, which no description is"));
-        }
+        let bytes = read_bytes(path, MAX_BYTES).map_err(|e| match e.kind() {
+            io::ErrorKind::FileTooLarge => {
+                Diagnostic::of_file(path, "is larger than 16 MiB, which no description is")
+            }
+            _ => Diagnostic::of_file(path, format!("cannot be read: {e}")),
+        })?;
         match String::from_utf8(bytes) {
             Ok(text) => Ok(Source { path: path.into(), text }),
             Err(e) => {
@@ -79,4 +115,34 @@ pub(crate) fn clean(path: &Path) -> PathBuf {
         }
     }
     if out.as_os_str().is_empty() { PathBuf::from(".") } else { out }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_plain_files_are_read() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let plain = directory.path().join("plain");
+        std::fs::write(&plain, "12345").expect("a file");
+        let pipe = directory.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo");
+        assert!(made.success());
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink("/dev/zero", &link).expect("a link");
+        for (path, limit, expect) in [
+            (plain.as_path(), 5, Ok("12345")),
+            (&plain, 4, Err("it is larger than 4 bytes")),
+            (Path::new("/dev/null"), 4, Ok("")),
+            (Path::new("/dev/zero"), 4, Err("it is not a plain file")),
+            (&link, 4, Err("it is not a plain file")),
+            (&pipe, 4, Err("it is not a plain file")),
+            (directory.path(), 4, Err("it is not a plain file")),
+        ] {
+            let read = read_bytes(path, limit).map_err(|e| e.to_string());
+            let read = read.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+            assert_eq!(read, expect.map(String::from).map_err(String::from), "{}", path.display());
+        }
+    }
 }

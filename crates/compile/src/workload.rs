@@ -65,6 +65,8 @@ pub struct Workload {
     pub update: Update,
     /// The name others connect to, where there is one; a DNS label that starts with a letter.
     pub service: Option<String>,
+    /// Whether its name leads to each Pod's own address, and not to one for all.
+    pub headless: bool,
     /// Further names for the same. Those that cannot be a Service's are answered by Yado's name server only.
     pub aliases: Vec<String>,
     /// How many; nothing to a DaemonSet.

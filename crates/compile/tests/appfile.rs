@@ -707,7 +707,7 @@ fn mistakes_across_files() {
                 ("b/Procfile", "it: x\nit: y\nthat\n:z".into()),
             ],
             expect![[r#"
-                Appfile:3:25: dependency "./b" has no .ottoid: run `yado compile b` once and keep that file under version control
+                Appfile:3:25: dependency "./b" has no .ottoid: write b/Appfile, for which application {} is enough, run `yado compile b` once and keep that file under version control
                 b/Procfile:2:1: process type it is already defined in line 1
                 b/Procfile:3:1: is not a process type and its command: write TYPE: COMMAND
                 b/Procfile:4:1: "" is no process type: use letters, digits, - and _
@@ -972,4 +972,67 @@ fn the_same_files_give_the_same_text() {
         Deployment guestbook-web
         Ingress guestbook-web"#]]
     .assert_eq(&kinds.join("\n"));
+}
+
+#[test]
+fn files_of_other_tools_are_not_passed_over_in_silence() {
+    let kamal = "service: shop\nimage: me/shop\nservers: [192.0.2.1]\n";
+    for (files, expect) in [
+        (
+            &[("Procfile", "web: run\n"), ("Dockerfile", "FROM scratch\n")][..],
+            "Dockerfile: is not used: NAME is built from its Procfile, as Dockerfile is not supported yet",
+        ),
+        (
+            &[("requirements.txt", ""), ("Procfile", "web: run\n"), ("config/deploy.yml", kamal)],
+            "config/deploy.yml: is not used: NAME is built from its sources in python, as config/deploy.yml (a configuration of Kamal) is not supported yet",
+        ),
+        (
+            &[("Dockerfile", "FROM scratch\n")],
+            ".: holds Dockerfile, which is not supported yet: add a Procfile with a line such as web: COMMAND, or build the image elsewhere and name it in a compose file or manifest",
+        ),
+        (
+            &[("captain-definition", "{}"), ("Dockerfile", "FROM scratch\n")],
+            ".: holds captain-definition (a definition of CapRover), Dockerfile, which is not supported yet: add a Procfile with a line such as web: COMMAND, or build the image elsewhere and name it in a compose file or manifest",
+        ),
+        (&[("Procfile", "web: run\n")], ""),
+    ] {
+        let (directory, compiled) = compile_files(files);
+        let text = match &compiled {
+            Ok(compiled) => {
+                let told = compiled.warnings.iter().map(ToString::to_string);
+                told.filter(|w| w.contains("is not used")).collect::<Vec<_>>().join("\n")
+            }
+            Err(mistakes) => mistakes.to_string(),
+        };
+        let name = compiled.map(|c| c.app).unwrap_or_default();
+        let shown = short(directory.path(), text);
+        let shown = if name.is_empty() { shown } else { shown.replace(&name, "NAME") };
+        assert_eq!(shown, expect);
+    }
+    let directory = lay_out(&[("Dockerfile", "FROM scratch\n")]);
+    let mistakes = compile(&directory.path().join("Dockerfile"), &Options::default()).unwrap_err();
+    assert!(mistakes.to_string().contains("is a Dockerfile, which is not supported yet"), "{mistakes}");
+}
+
+#[test]
+fn o04_the_advice_for_a_dependency_without_an_appfile_works() {
+    let directory = lay_out(&[
+        (
+            "Appfile",
+            "application {\n  name = \"top\"\n  type = \"node\"\n  dependency { source = \"./lib\" }\n}\n",
+        ),
+        ("package.json", "{\"scripts\": {\"start\": \"node server.js\"}}"),
+        ("lib/package.json", "{\"scripts\": {\"start\": \"node server.js\"}}"),
+    ]);
+    let top = || compile(directory.path(), &Options::default());
+    let lib = directory.path().join("lib");
+    let mistakes = top().unwrap_err().to_string();
+    assert!(
+        mistakes.contains("lib/Appfile, for which application {} is enough, run `yado compile"),
+        "{mistakes}"
+    );
+    fs::write(lib.join("Appfile"), "application {}\n").unwrap();
+    let id = compile(&lib, &Options::default()).unwrap().missing_id.expect("it has none yet");
+    output::write_id(&id).unwrap();
+    assert_eq!(top().unwrap().dependencies, ["lib"]);
 }

@@ -252,6 +252,7 @@ const SHARED: &[&str] = &[
 /// Fields that say what is so anyway: with the reason.
 const ANYWAY: &[(&str, &str)] = &[
     ("depends_on: {off: {condition: service_started, required: false}}", "what is off is not waited for"),
+    ("deploy: {endpoint_mode: dnsrr}", "where no port is known, a name leads to each Pod's own address"),
     ("env_file: [{path: absent, required: false}]", "what may be absent and is"),
     ("network_mode: bridge", "any network that is nobody's own"),
     ("networks: {n: {attachable: true}}", "any Pod may come to a network"),

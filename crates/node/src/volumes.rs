@@ -14,7 +14,7 @@ mod files;
 mod mounts;
 mod payload;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -24,6 +24,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
 use yado_oci::spec::BindMount;
 use yado_types::quantity::Quantity;
+use yado_types::{labels, tmpfs};
 
 use crate::environment::{ConfigError, Scope, expand_text};
 pub(crate) use mounts::unmount_beneath;
@@ -62,10 +63,18 @@ pub(crate) struct Planned {
     group: Option<u32>,
 }
 
+/// What a file system in memory is to be like.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Memory {
+    /// Bytes at most.
+    size: Option<i64>,
+    options: tmpfs::Options,
+}
+
 #[derive(Clone, Debug, PartialEq)]
 enum Kind {
-    /// A directory; with a size, a tmpfs.
-    Empty { memory: Option<Option<i64>> },
+    /// A directory, or a file system in memory.
+    Empty { memory: Option<Memory> },
     /// A path of the host, with the type that it must have.
     Host { path: PathBuf, kind: String },
     /// A claim's volume: its path, with the type that it must have.
@@ -89,7 +98,10 @@ fn kind_of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<Kind, Conf
     if let Some(empty) = &volume.empty_dir {
         let memory = (empty.medium.as_deref() == Some("Memory")).then(|| {
             let limit = empty.size_limit.as_ref().and_then(|q| q.0.parse::<Quantity>().ok());
-            limit.map(Quantity::units).filter(|n| *n > 0)
+            Memory {
+                size: limit.map(Quantity::units).filter(|n| *n > 0),
+                options: tmpfs_options(scope.pod, &volume.name),
+            }
         });
         return Ok(Kind::Empty { memory });
     }
@@ -117,6 +129,13 @@ fn kind_of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<Kind, Conf
     ))
 }
 
+/// What the Pod's annotation asks of its volume in memory; what is no option has no effect.
+fn tmpfs_options(pod: &Pod, volume: &str) -> tmpfs::Options {
+    let text = pod.metadata.annotations.as_ref().and_then(|a| a.get(labels::TMPFS));
+    let all = text.and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
+    all.and_then(|all| all.get(volume).map(|list| tmpfs::read(list).options)).unwrap_or_default()
+}
+
 /// Makes the planned volumes beneath `dir`; what is there already is brought up to date.
 pub(crate) fn make(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
     for volume in planned {
@@ -134,19 +153,23 @@ pub(crate) fn make(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
             Kind::Empty { memory } => {
                 let fresh = !path.exists();
                 fs::create_dir_all(&path).map_err(fail("create", &path))?;
-                if let Some(size) = memory {
-                    mounts::tmpfs(&path, *size, 0o777).map_err(fail("mount a tmpfs on", &path))?;
+                let wanted = memory.as_ref().map(|m| m.options.clone()).unwrap_or_default();
+                let mode = wanted.mode.unwrap_or(0o777);
+                if let Some(Memory { size, options }) = memory {
+                    mounts::tmpfs(&path, *size, mode, options).map_err(fail("mount a tmpfs on", &path))?;
                 }
                 if fresh {
-                    fs::set_permissions(&path, fs::Permissions::from_mode(0o777))
+                    fs::set_permissions(&path, fs::Permissions::from_mode(mode))
                         .map_err(fail("open up", &path))?;
-                    own(&path, volume.group, 0o2777).map_err(fail("give to the fsGroup", &path))?;
+                    let group = volume.group.filter(|_| wanted.gid.is_none());
+                    own(&path, group, 0o2000 | mode).map_err(fail("give to the fsGroup", &path))?;
                 }
             }
             Kind::Files { payload, secret } => {
                 fs::create_dir_all(&path).map_err(fail("create", &path))?;
                 if *secret {
-                    mounts::tmpfs(&path, None, 0o755).map_err(fail("mount a tmpfs on", &path))?;
+                    mounts::tmpfs(&path, None, 0o755, &tmpfs::Options::default())
+                        .map_err(fail("mount a tmpfs on", &path))?;
                 }
                 files::write(&path, payload, volume.group).map_err(fail("write", &path))?;
             }
@@ -163,7 +186,8 @@ pub(crate) fn refresh(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError
             && path.exists()
         {
             // Whoever unmounted it has not made the disk beneath a place for secrets.
-            let ready = if *secret { mounts::tmpfs(&path, None, 0o755) } else { Ok(()) };
+            let usual = tmpfs::Options::default();
+            let ready = if *secret { mounts::tmpfs(&path, None, 0o755, &usual) } else { Ok(()) };
             let written = ready.and_then(|()| files::write(&path, payload, volume.group));
             written.map_err(|error| VolumeError::File {
                 volume: volume.name.clone(),

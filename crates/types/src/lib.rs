@@ -10,3 +10,4 @@ pub mod names;
 pub mod pod;
 pub mod quantity;
 pub mod selector;
+pub mod tmpfs;

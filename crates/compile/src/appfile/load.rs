@@ -252,10 +252,15 @@ impl Loader<'_> {
             );
             return self.found.warn(&source.at, sentence);
         }
+        let shown = directory.display();
+        let write = match directory.join("Appfile").is_file() {
+            true => String::new(),
+            // Only an Appfile's directory is given an identity.
+            false => format!("write {shown}/Appfile, for which application {{}} is enough, "),
+        };
         let sentence = format!(
-            "dependency \"{}\" has no {ID_FILE}: run `yado compile {}` once and keep that file under version control",
+            "dependency \"{}\" has no {ID_FILE}: {write}run `yado compile {shown}` once and keep that file under version control",
             source.value,
-            directory.display()
         );
         // It is read on: what else is wrong with it is worth knowing at once.
         self.found.error(&source.at, sentence);

@@ -32,6 +32,8 @@ pub(super) struct Loader {
     pub found: Findings,
     /// Every file read, in order, once.
     pub files: Vec<PathBuf>,
+    /// Every env file read for the whole project or for an included one.
+    pub env_files: Vec<PathBuf>,
     /// What the project's own variables and those of included projects say.
     pub environment: Environment,
     /// What relative paths in a file start from. A file read twice, as included and as extended, has two entries,
@@ -279,6 +281,7 @@ impl Loader {
             for (name, value) in dotenv::read_file(&file, &lookup, &mut self.found) {
                 all.entry(name).or_insert(value);
             }
+            self.env_files.push(file);
         }
         Some((files, directory, all))
     }

@@ -13,6 +13,8 @@
 //! Names that are no DNS labels are kept as aliases, which Yado's name server answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::PodSpec;
@@ -30,6 +32,7 @@ use names::Names;
 mod build;
 mod container;
 mod deploy;
+mod dockerfile;
 mod files;
 mod health;
 mod names;
@@ -46,12 +49,22 @@ mod volumes;
 pub fn lower(project: &Project, options: &Options) -> Result<Compiled, Diagnostics> {
     let mut found = Findings { warnings: project.warnings.clone(), ..Findings::default() };
     let names = Names::new(project, &mut found);
+    let joins = joins(project, &mut found);
+    let mut members: BTreeMap<String, Vec<&Service>> = BTreeMap::new();
+    for service in project.services.values() {
+        if let Some(host) = joins.get(&service.name) {
+            members.entry(host.clone()).or_default().push(service);
+        }
+    }
     let mut lowering = Lowering {
         project,
         options,
+        apart: networks::apart(project),
+        left_out: build::secret_files(project),
+        members,
         volumes: volumes::Volumes::new(project, &names, &mut found),
         ports: ports::inside(project),
-        joins: joins(project, &mut found),
+        joins,
         names,
         found,
         compiled: Compiled::default(),
@@ -78,6 +91,12 @@ struct Lowering<'a> {
     ports: IndexMap<String, ports::Inside>,
     /// Services that are a further container of another's Pod, and whose.
     joins: BTreeMap<String, String>,
+    /// Services whose containers are in the Pod of another, by that one, in the order written.
+    members: BTreeMap<String, Vec<&'a Service>>,
+    /// Whether some services are in no network together.
+    apart: bool,
+    /// Files that may hold secrets, which no image has.
+    left_out: Arc<[PathBuf]>,
     found: Findings,
     compiled: Compiled,
 }
@@ -85,11 +104,14 @@ struct Lowering<'a> {
 impl<'a> Lowering<'a> {
     fn run(&mut self) {
         let project = self.project;
-        let namespace = json!({
+        let mut namespace = json!({
             "apiVersion": "v1",
             "kind": "Namespace",
             "metadata": {"name": self.names.namespace, "labels": self.labels()},
         });
+        if project.name != self.names.namespace {
+            namespace["metadata"]["annotations"] = json!({labels::COMPOSE_PROJECT: project.name});
+        }
         self.push(NAMESPACES_GROUP, namespace);
         self.files();
         for claim in self.volumes.claims(self.labels(), &self.names.namespace) {
@@ -121,7 +143,7 @@ impl<'a> Lowering<'a> {
 
     /// One service with those that join its Pod.
     fn service(&mut self, service: &Service) {
-        let members: Vec<&Service> = self.members(&service.name);
+        let members: Vec<&Service> = self.members.get(&service.name).cloned().unwrap_or_default();
         let pod = PodSpec {
             automount_service_account_token: Some(false),
             // Variables such as DB_PORT, which Kubernetes would make of every Service, mean other things to images.
@@ -157,6 +179,7 @@ impl<'a> Lowering<'a> {
             update: self.update(service, &part, &kind),
             kind,
             service: Some(own.object.clone()),
+            headless: remarks::is_dnsrr(service),
             aliases: own.aliases.clone(),
             replicas: i32::try_from(service.replicas()).unwrap_or(i32::MAX),
             ready: ports::ready(service, &inside),
@@ -181,12 +204,6 @@ impl<'a> Lowering<'a> {
         for value in workload.objects() {
             self.push(&self.names.of(&service.name).object.clone(), value);
         }
-    }
-
-    /// Services whose containers are in the Pod of `host`, in the order written.
-    fn members(&self, host: &str) -> Vec<&'a Service> {
-        let project: &'a Project = self.project;
-        project.services.values().filter(|s| self.joins.get(&s.name).is_some_and(|h| h == host)).collect()
     }
 
     /// What has to be there before the Pod is placed.

@@ -24,6 +24,8 @@ pub struct Project {
     pub directory: PathBuf,
     /// The files read, the first one being the main one; included and extended ones too.
     pub files: Vec<PathBuf>,
+    /// Env files read for the whole project, and for projects that it includes.
+    pub env_files: Vec<PathBuf>,
     /// Services that are on, in the order written.
     pub services: IndexMap<String, Service>,
     /// Services that are off because none of their profiles is on.

@@ -52,7 +52,35 @@ pub(super) fn read(tree: &Node, name: String, environment: &Environment, loader:
         Some(model)
     });
     f.close(loader);
+    contents(&mut project);
     project
+}
+
+/// Files whose content a mount says, as Coolify lets one write it: configs that nobody has named.
+fn contents(project: &mut Project) {
+    for service in project.services.values_mut() {
+        let (files, others) =
+            std::mem::take(&mut service.volumes).into_iter().partition(|m| m.content.is_some());
+        service.volumes = others;
+        let files: Vec<Mount> = files;
+        for file in files {
+            let name = file.target.rsplit('/').next().unwrap_or_default();
+            let mut key = format!("{}-{name}", service.name);
+            while project.configs.contains_key(&key) {
+                key.push_str("-2");
+            }
+            let content = Content::Inline(file.content.unwrap_or_default());
+            let config = FileObject { at: file.at.clone(), content, ..FileObject::default() };
+            project.configs.insert(key.clone(), config);
+            let target = Some(file.target);
+            service.configs.push(FileReference {
+                at: file.at,
+                source: key,
+                target,
+                ..FileReference::default()
+            });
+        }
+    }
 }
 
 /// Reads each entry of a section whose keys are names.

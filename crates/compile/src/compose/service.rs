@@ -81,6 +81,12 @@ fn process(f: &mut Fields<'_>, service: &mut Service, loader: &mut Loader) {
     service.pull_refresh_after = f.text("pull_refresh_after", loader);
     service.runtime = f.text("runtime", loader);
     service.init = f.bool("init", loader);
+    if let Some((node, _)) = f.node("exclude_from_hc") {
+        let at = node.at.clone();
+        let sentence =
+            "exclude_from_hc, a field of Coolify, has no effect: each service's health is told by itself";
+        loader.found.warn(&at, sentence);
+    }
     service.tty = f.bool("tty", loader);
     service.stdin_open = f.bool("stdin_open", loader);
     service.attach = f.bool("attach", loader);

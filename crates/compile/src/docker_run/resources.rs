@@ -3,7 +3,7 @@
 use super::flags::{Reader, json_list};
 use crate::workload::{
     amount,
-    pod::{From, Mount},
+    pod::{From, Memory, Mount},
 };
 
 impl Reader<'_> {
@@ -59,7 +59,7 @@ impl Reader<'_> {
             }
             "shm-size" => match amount::memory(value) {
                 Some(size) => {
-                    let from = From::Memory(Some(size));
+                    let from = From::Memory(Memory::sized(Some(size)));
                     part.mount(Mount {
                         from,
                         path: "/dev/shm".into(),

@@ -1,10 +1,12 @@
 //! `-v`, `--mount` and `--tmpfs`.
 
+use std::path::PathBuf;
+
 use super::flags::Reader;
 use crate::workload::{
     Claim, amount,
     name::sanitised,
-    pod::{From, Mount, host_path},
+    pod::{From, Memory, Mount, host_path, socket_remark},
 };
 
 impl Reader<'_> {
@@ -27,6 +29,9 @@ impl Reader<'_> {
         let read_only = options.contains(&"ro") || options.contains(&"readonly") || second == Some("ro");
         let own = matches!(from, From::Nowhere);
         self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path: None, propagation });
+        if options.contains(&"nocopy") {
+            return self.run.part.leave_as_it_is(path);
+        }
         if let Some(mount) =
             self.run.part.container.volume_mounts.iter().flatten().next_back().filter(|_| own)
         {
@@ -44,12 +49,16 @@ impl Reader<'_> {
         }
     }
 
-    fn host(&self, path: &str) -> From {
+    fn host(&mut self, path: &str) -> From {
         let home = self.context.env.get("HOME").map_or("/root", String::as_str);
-        match path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) {
-            Some(rest) => host_path(std::path::Path::new(&format!("{home}{rest}"))),
-            None => host_path(&self.context.directory.join(path)),
+        let path = match path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+            Some(rest) => PathBuf::from(format!("{home}{rest}")),
+            None => self.context.directory.join(path),
+        };
+        if let Some(sentence) = socket_remark(&path) {
+            self.warn(sentence);
         }
+        host_path(&path)
     }
 
     /// The claim of a named volume.
@@ -67,7 +76,8 @@ impl Reader<'_> {
     /// `--mount type=bind,source=/a,target=/b,readonly`.
     pub(super) fn mount(&mut self, value: &str) {
         let (mut kind, mut source, mut path) = ("volume", None, None);
-        let (mut read_only, mut sub_path, mut spread, mut size) = (false, None, None, None);
+        let (mut read_only, mut sub_path, mut spread) = (false, None, None);
+        let (mut memory, mut nocopy) = (Memory::default(), false);
         for option in value.split(',') {
             let (key, value) = option.split_once('=').unwrap_or((option, "true"));
             match key.trim() {
@@ -79,11 +89,16 @@ impl Reader<'_> {
                 "volume-subpath" | "subpath" => sub_path = Some(value.to_string()),
                 "bind-propagation" => spread = propagation(value),
                 "tmpfs-size" => match amount::memory(value) {
-                    Some(amount) => size = Some(amount),
+                    Some(amount) => memory.size = Some(amount),
                     None => self.error(format!("--mount: tmpfs-size {value} is no amount of memory")),
                 },
-                "volume-nocopy" | "consistency" | "tmpfs-mode" | "relabel" | "U" | "chown"
-                | "bind-nonrecursive" | "bind-recursive" | "tmpcopyup" | "notmpcopyup" => {}
+                "volume-nocopy" => nocopy = value == "true" || value == "1",
+                "tmpfs-mode" => match u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777) {
+                    Some(mode) => memory.options.mode = Some(mode),
+                    None => self.error(format!("--mount: tmpfs-mode {value} is no permissions such as 1777")),
+                },
+                "consistency" | "relabel" | "U" | "chown" | "bind-nonrecursive" | "bind-recursive"
+                | "tmpcopyup" | "notmpcopyup" => {}
                 "volume-driver" | "volume-opt" | "volume-label" => {
                     self.warn(format!(
                         "--mount: {key} has no effect: the cluster's storage class makes volumes"
@@ -100,7 +115,7 @@ impl Reader<'_> {
             ("bind", None) => return self.error(format!("--mount {value}: a bind has a source")),
             ("volume", Some(source)) => From::Claim(self.claim(source)),
             ("volume", None) => From::Nowhere,
-            ("tmpfs" | "ramfs", _) => From::Memory(size),
+            ("tmpfs" | "ramfs", _) => From::Memory(memory),
             _ => {
                 return self.error(format!(
                     "--mount: type {kind} has no meaning here: there are bind, volume and tmpfs"
@@ -108,6 +123,9 @@ impl Reader<'_> {
             }
         };
         self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path, propagation: spread });
+        if nocopy {
+            self.run.part.leave_as_it_is(path);
+        }
     }
 
     /// `--tmpfs /run:rw,size=64k`.
@@ -116,9 +134,11 @@ impl Reader<'_> {
         if !path.starts_with('/') {
             return self.error(format!("--tmpfs {value}: the path inside is not absolute"));
         }
-        let size = options.split(',').find_map(|o| o.strip_prefix("size=")).and_then(amount::memory);
-        let read_only = options.split(',').any(|o| o == "ro");
-        let from = From::Memory(size);
+        let (memory, read_only, others) = Memory::read(options);
+        if !others.is_empty() {
+            self.warn(format!("--tmpfs {path}: {} has no effect", others.join(", ")));
+        }
+        let from = From::Memory(memory);
         self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path: None, propagation: None });
     }
 }

@@ -46,6 +46,10 @@ pub fn compose(compiled: &Compiled) -> Composed {
         writer.services_of(&shape, &mut services);
     }
     writer.others();
+    if services.is_empty() {
+        let sentence = "nothing here runs, so the compose file has no services";
+        writer.warnings.push(Diagnostic::of_file(&compiled.directory, sentence));
+    }
     let mut file = Map::new();
     file.insert("name".into(), writer.project().into());
     file.insert("services".into(), services.into());
@@ -75,6 +79,8 @@ struct Writer<'a> {
     compiled: &'a Compiled,
     shapes: Vec<Shape>,
     named: Vec<(Service, &'a Object)>,
+    /// Places in `named`, by the component that the Service selects; the empty text where it selects by other labels.
+    by_component: BTreeMap<String, Vec<usize>>,
     maps: BTreeMap<String, ConfigMap>,
     keys: BTreeMap<String, Secret>,
     claims: BTreeMap<String, PersistentVolumeClaim>,
@@ -89,16 +95,26 @@ struct Writer<'a> {
     used: BTreeSet<String>,
     /// A variable's value is that of a Secret.
     tells_secrets: bool,
+    /// ConfigMaps, Secrets and claims that some service has, by kind and name.
+    in_use: BTreeSet<(&'static str, String)>,
     warnings: Vec<Diagnostic>,
 }
 
 impl<'a> Writer<'a> {
     fn new(compiled: &'a Compiled) -> Self {
         let all = |kind: &'static str| compiled.objects.iter().filter(move |o| o.kind() == kind);
+        let named: Vec<(Service, &Object)> = all("Service").filter_map(|o| Some((typed(o)?, o))).collect();
+        let mut by_component: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (place, (service, _)) in named.iter().enumerate() {
+            let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref());
+            let component = selector.and_then(|s| s.get(labels::APP_COMPONENT)).cloned().unwrap_or_default();
+            by_component.entry(component).or_default().push(place);
+        }
         let mut writer = Writer {
             compiled,
             shapes: shape::shapes(compiled),
-            named: all("Service").filter_map(|o| Some((typed(o)?, o))).collect(),
+            named,
+            by_component,
             maps: by_name(all("ConfigMap")),
             keys: by_name(all("Secret")),
             claims: by_name(all("PersistentVolumeClaim")),
@@ -110,6 +126,7 @@ impl<'a> Writer<'a> {
             external_links: Vec::new(),
             used: BTreeSet::new(),
             tells_secrets: false,
+            in_use: BTreeSet::new(),
             warnings: Vec::new(),
         };
         writer.shared_networks();
@@ -134,6 +151,15 @@ impl<'a> Writer<'a> {
 
     /// A project's name: the namespace's or the app's.
     fn project(&self) -> String {
+        let written = self
+            .compiled
+            .objects
+            .iter()
+            .filter(|o| o.kind() == "Namespace")
+            .find_map(|o| o.value["metadata"]["annotations"][labels::COMPOSE_PROJECT].as_str());
+        if let Some(written) = written {
+            return written.into();
+        }
         self.compiled.namespace.clone().unwrap_or_else(|| self.compiled.app.clone())
     }
 
@@ -200,10 +226,14 @@ impl<'a> Writer<'a> {
                 | "Pod"
                 | "ReplicaSet"
                 | "ReplicationController"
-                | "Namespace"
-                | "ConfigMap"
-                | "Secret"
-                | "PersistentVolumeClaim" => true,
+                | "Namespace" => true,
+                kind @ ("ConfigMap" | "Secret" | "PersistentVolumeClaim") => {
+                    if !self.in_use.iter().any(|(k, name)| *k == kind && name == object.name()) {
+                        let sentence = format!("{kind} {} is left out, as no service uses it", object.name());
+                        self.warnings.push(Diagnostic::of_file(&object.source, sentence));
+                    }
+                    true
+                }
                 "Service" => {
                     let key = format!("{}/{}", object.namespace().unwrap_or_default(), object.name());
                     self.used.contains(&key)

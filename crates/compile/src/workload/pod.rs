@@ -1,6 +1,6 @@
 //! What Docker's flags and compose's fields say of a container, as parts of a Pod. Both front ends write through here.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use k8s_openapi::{
@@ -13,7 +13,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 use serde_json::json;
-use yado_types::labels;
+use yado_types::{labels, tmpfs};
 
 use super::{amount, name};
 use crate::source::clean;
@@ -28,10 +28,19 @@ pub struct Part {
     pub container: Container,
     /// The Pod, but for this container.
     pub pod: PodSpec,
-    /// Annotations of the Pod, but for ulimits, users and links; those come with [`Part::annotations`].
+    /// Annotations of the Pod, but for those that are kept apart here; all come with [`Part::annotations`].
     pub annotations: BTreeMap<String, String>,
     ulimits: BTreeMap<String, (i64, i64)>,
     users: BTreeMap<String, String>,
+    /// Volumes in memory and what is asked of them.
+    tmpfs: BTreeMap<String, String>,
+    /// Volumes with the image's content, and volumes without it.
+    filled: BTreeSet<String>,
+    not_filled: BTreeSet<String>,
+    /// Containers whose images' health checks are switched off.
+    unchecked: BTreeSet<String>,
+    /// Claims that others make, and what Docker calls their volumes.
+    docker_volumes: BTreeMap<String, String>,
     links: BTreeMap<String, BTreeMap<String, String>>,
     odd_labels: BTreeMap<String, String>,
 }
@@ -45,8 +54,34 @@ pub enum From {
     Host(String, Option<String>),
     /// Nowhere: it is as old as its Pod.
     Nowhere,
-    /// In memory, up to a size.
-    Memory(Option<String>),
+    /// In memory.
+    Memory(Memory),
+}
+
+/// A file system in memory.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// Its size at most, as a quantity.
+    pub size: Option<String>,
+    /// What else is asked of it.
+    pub options: tmpfs::Options,
+}
+
+impl Memory {
+    /// One with a size.
+    pub fn sized(size: Option<String>) -> Self {
+        Memory { size, ..Memory::default() }
+    }
+
+    /// Reads Docker's options of a tmpfs: the file system, whether it is read-only, and the options that have no effect.
+    pub fn read(list: &str) -> (Self, bool, Vec<String>) {
+        let tmpfs::Read { options, size, read_only, mut others } = tmpfs::read(list);
+        let amount = size.as_deref().and_then(amount::memory);
+        if let (Some(written), None) = (&size, &amount) {
+            others.push(format!("size={written}"));
+        }
+        (Memory { size: amount, options }, read_only, others)
+    }
 }
 
 /// A volume in a container.
@@ -110,6 +145,21 @@ impl Part {
         if !self.users.is_empty() {
             all.insert(labels::USERS.into(), json!(self.users).to_string());
         }
+        if !self.docker_volumes.is_empty() {
+            all.insert(labels::DOCKER_VOLUMES.into(), json!(self.docker_volumes).to_string());
+        }
+        if !self.tmpfs.is_empty() {
+            all.insert(labels::TMPFS.into(), json!(self.tmpfs).to_string());
+        }
+        for (key, names) in [
+            (labels::COPY_UP, &self.filled),
+            (labels::NO_COPY_UP, &self.not_filled),
+            (labels::NO_HEALTH_CHECK, &self.unchecked),
+        ] {
+            if !names.is_empty() {
+                all.insert(key.into(), names.iter().cloned().collect::<Vec<_>>().join(","));
+            }
+        }
         if !self.links.is_empty() {
             all.insert(labels::LINKS.into(), json!(self.links).to_string());
         }
@@ -121,13 +171,27 @@ impl Part {
 
     /// Puts `other`'s container into this Pod, with its volumes and what else it asks of a Pod.
     pub fn join(&mut self, other: Part) {
-        let Part { mut container, pod, mut annotations, ulimits, users, links, odd_labels } = other;
-        let mut filled: Vec<String> =
-            annotations.remove(labels::COPY_UP).iter().flat_map(|l| l.split(',')).map(Into::into).collect();
+        let Part {
+            mut container,
+            pod,
+            annotations,
+            ulimits,
+            users,
+            mut tmpfs,
+            filled,
+            not_filled,
+            unchecked,
+            docker_volumes,
+            links,
+            odd_labels,
+        } = other;
         for volume in pod.volumes.into_iter().flatten() {
             let old = volume.name.clone();
             let new = self.volume(volume);
-            filled.iter_mut().filter(|name| **name == old).for_each(|name| name.clone_from(&new));
+            self.tmpfs.extend(tmpfs.remove(&old).map(|options| (new.clone(), options)));
+            for (theirs, ours) in [(&filled, &mut self.filled), (&not_filled, &mut self.not_filled)] {
+                ours.extend(theirs.contains(&old).then(|| new.clone()));
+            }
             for mount in container.volume_mounts.iter_mut().flatten().filter(|m| m.name == old) {
                 mount.name.clone_from(&new);
             }
@@ -155,7 +219,8 @@ impl Part {
         for (key, value) in annotations {
             self.annotations.entry(key).or_insert(value);
         }
-        filled.iter().for_each(|name| self.fill(name));
+        self.unchecked.extend(unchecked);
+        self.docker_volumes.extend(docker_volumes);
         self.ulimits.extend(ulimits);
         self.users.extend(users);
         self.links.extend(links);
@@ -164,11 +229,27 @@ impl Part {
 
     /// Has a volume that is as old as its Pod filled with what the image has in its place.
     pub fn fill(&mut self, volume: &str) {
-        let list = self.annotations.entry(labels::COPY_UP.into()).or_default();
-        if !list.is_empty() {
-            list.push(',');
+        self.filled.insert(volume.into());
+    }
+
+    /// Leaves what is mounted at `path` as it is, whatever the image has there.
+    pub fn leave_as_it_is(&mut self, path: &str) {
+        let mut mounts = self.container.volume_mounts.iter().flatten();
+        let volume = mounts.rfind(|m| m.mount_path == path).map(|m| m.name.clone());
+        if let Some(volume) = volume {
+            self.filled.remove(&volume);
+            self.not_filled.insert(volume);
         }
-        list.push_str(volume);
+    }
+
+    /// Mounts a claim that others make and whose volume Docker calls otherwise.
+    pub fn docker_volume(&mut self, claim: &str, volume: String) {
+        self.docker_volumes.insert(claim.into(), volume);
+    }
+
+    /// Runs no health check of the image.
+    pub fn no_health_check(&mut self) {
+        self.unchecked.insert(self.container.name.clone());
     }
 
     /// Mounts a volume. What is mounted at the same path before is replaced, as the later word counts.
@@ -192,16 +273,21 @@ impl Part {
                 empty_dir: Some(EmptyDirVolumeSource::default()),
                 ..Volume::default()
             },
-            From::Memory(size) => Volume {
+            From::Memory(memory) => Volume {
                 name: volume_name(&mount.path),
                 empty_dir: Some(EmptyDirVolumeSource {
                     medium: Some("Memory".into()),
-                    size_limit: size.clone().map(Quantity),
+                    size_limit: memory.size.clone().map(Quantity),
                 }),
                 ..Volume::default()
             },
         };
         let name = self.volume(volume);
+        if let From::Memory(Memory { options, .. }) = &mount.from
+            && *options != tmpfs::Options::default()
+        {
+            self.tmpfs.insert(name.clone(), options.to_string());
+        }
         self.mount_volume(VolumeMount {
             name,
             mount_path: mount.path,
@@ -221,6 +307,9 @@ impl Part {
         // A volume that nothing mounts any more goes, too.
         if let Some(name) = replaced.filter(|name| mounts.iter().all(|m| m.name != *name)) {
             self.pod.volumes.iter_mut().for_each(|v| v.retain(|v| v.name != name));
+            self.tmpfs.remove(&name);
+            self.filled.remove(&name);
+            self.not_filled.remove(&name);
         }
     }
 
@@ -542,17 +631,44 @@ pub fn written(text: &str) -> String {
     text.replace("$$", "$")
 }
 
-/// A path on the node as a bind mount's source: a directory is made where there is nothing, as Docker does. Links in it
-/// stay, since they may lead elsewhere when it is mounted, as `/etc/localtime` does on another node.
+/// A path on the node as a bind mount's source: a directory is made where there is nothing, as Docker does, unless the
+/// path is known to be a socket's, whose server could not listen there any more. Links in it stay, since they may lead
+/// elsewhere when it is mounted, as `/etc/localtime` does on another node.
 pub fn host_path(path: &Path) -> From {
     let absolute = clean(&std::path::absolute(path).unwrap_or_else(|_| path.into()));
     let type_ = match absolute.metadata() {
+        Err(_) if is_socket_path(&absolute) => Some("Socket"),
         Ok(meta) if meta.is_file() => Some("File"),
         // Sockets and devices: whatever is there.
         Ok(meta) if !meta.is_dir() => None,
         _ => Some("DirectoryOrCreate"),
     };
     From::Host(absolute.to_string_lossy().into_owned(), type_.map(Into::into))
+}
+
+/// Whether a path is that of a socket, by what sockets are called.
+fn is_socket_path(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path == Path::new("/dev/log")
+        || [".sock", ".socket", "_socket"].iter().any(|end| name.ends_with(end) && name.len() > end.len())
+}
+
+/// What to tell of a path of the node that is mounted: of Docker's socket, and of another that is not there.
+pub fn socket_remark(path: &Path) -> Option<String> {
+    let shown = path.display();
+    let docker = path.file_name().is_some_and(|name| name == "docker.sock");
+    match (docker, path.exists()) {
+        (true, true) => Some(format!(
+            "whoever asks {shown} is answered by the Docker of the machine, which does not know the containers here"
+        )),
+        (true, false) => Some(format!(
+            "there is no {shown} on this machine, and no Docker is behind it: nothing is made in its place, so the container starts only when something listens there; remove this mount"
+        )),
+        (false, false) if is_socket_path(path) => Some(format!(
+            "there is no {shown} on this machine: nothing is made in its place, so the container starts only when something listens there"
+        )),
+        _ => None,
+    }
 }
 
 /// A volume named after the place where it is mounted: `/etc/nginx/nginx.conf` is `nginx-conf`.

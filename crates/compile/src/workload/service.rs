@@ -112,13 +112,14 @@ impl Workload {
     /// names Pods before they are ready, as there is no port by which to say that they are.
     fn internal(&self, name: &str) -> Service {
         let ports: Vec<ServicePort> = self.ports.iter().map(Port::of_service).collect();
-        let headless = ports.is_empty();
+        let unknown = ports.is_empty();
+        let headless = unknown || self.headless;
         Service {
             metadata: self.metadata(name),
             spec: Some(ServiceSpec {
                 cluster_ip: headless.then(|| "None".into()),
-                publish_not_ready_addresses: headless.then_some(true),
-                ports: (!headless).then_some(ports),
+                publish_not_ready_addresses: unknown.then_some(true),
+                ports: (!unknown).then_some(ports),
                 selector: Some(self.selector()),
                 ..ServiceSpec::default()
             }),

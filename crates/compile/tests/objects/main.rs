@@ -1,5 +1,6 @@
 //! Compose files to objects and back.
 
+mod meaning;
 mod table;
 mod valid;
 

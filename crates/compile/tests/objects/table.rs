@@ -9,7 +9,7 @@ use yado_compile::{Compiled, Options, compile, output};
 use crate::{round_trip, valid};
 
 /// Compiles files of a directory called `shop`; the first one is the compose file.
-fn compiled(files: &[(&str, &str)]) -> (tempfile::TempDir, Compiled) {
+pub fn compiled(files: &[(&str, &str)]) -> (tempfile::TempDir, Compiled) {
     let directory = tempfile::tempdir().unwrap();
     let project = directory.path().join("shop");
     for (name, text) in files {
@@ -64,7 +64,7 @@ fn lines(compiled: &Compiled) -> String {
     all
 }
 
-fn check_files(files: &[(&str, &str)], expect: Expect) {
+pub fn check_files(files: &[(&str, &str)], expect: Expect) {
     let (directory, compiled) = compiled(files);
     assert_eq!(valid::problems(&compiled), Vec::<String>::new());
     let mut text = lines(&compiled);
@@ -81,7 +81,7 @@ fn check_files(files: &[(&str, &str)], expect: Expect) {
     }
 }
 
-fn check(compose: &str, expect: Expect) {
+pub fn check(compose: &str, expect: Expect) {
     check_files(&[("compose.yaml", compose)], expect);
 }
 
@@ -341,7 +341,7 @@ volumes:
             ("conf/pg.conf", "x"),
         ],
         expect![[r#"
-            PersistentVolumeClaim db-data {"keep":"yes","yado.dev/copy-up":"true"} {"accessModes":["ReadWriteMany"],"resources":{"requests":{"storage":"10Gi"}}}
+            PersistentVolumeClaim db-data {"keep":"yes","yado.dev/copy-up":"true","yado.dev/docker-volume":"shop_db_data"} {"accessModes":["ReadWriteMany"],"resources":{"requests":{"storage":"10Gi"}}}
             PersistentVolumeClaim db-var-lib-postgresql-tmp {"yado.dev/copy-up":"true"} {"accessModes":["ReadWriteMany"],"resources":{"requests":{"storage":"1Gi"}}}
             PersistentVolumeClaim shared {"yado.dev/copy-up":"true"} {"accessModes":["ReadWriteMany"],"resources":{"requests":{"storage":"1Gi"}}}
             Service db {"ports":[{"name":"tcp-5432","port":5432,"protocol":"TCP","targetPort":5432}]}
@@ -349,7 +349,7 @@ volumes:
               pod {"containers":[{"image":"postgres","name":"db","ports":[{"containerPort":5432,"name":"tcp-5432","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":5432}},"volumeMounts":[{"mountPath":"/dev/shm","name":"shm"},{"mountPath":"/var/lib/postgresql/data","name":"db-data"},{"mountPath":"/etc/pg.conf","name":"pg-conf","readOnly":true},{"mountPath":"/var/lib/postgresql/tmp","name":"db-var-lib-postgresql-tmp"},{"mountPath":"/cache","name":"cache"},{"mountPath":"/s","name":"shared","subPath":"a/b"},{"mountPath":"/x","mountPropagation":"HostToContainer","name":"x"},{"mountPath":"/run","name":"run"}]}],"volumes":[{"emptyDir":{"medium":"Memory","sizeLimit":"256Mi"},"name":"shm"},{"name":"db-data","persistentVolumeClaim":{"claimName":"db-data"}},{"hostPath":{"path":"/shop/conf/pg.conf","type":"File"},"name":"pg-conf"},{"name":"db-var-lib-postgresql-tmp","persistentVolumeClaim":{"claimName":"db-var-lib-postgresql-tmp"}},{"emptyDir":{"medium":"Memory","sizeLimit":"64Mi"},"name":"cache"},{"name":"shared","persistentVolumeClaim":{"claimName":"shared"}},{"hostPath":{"path":"/srv/x","type":"Directory"},"name":"x"},{"emptyDir":{"medium":"Memory","sizeLimit":"1Mi"},"name":"run"}]}
             Service backup {"clusterIP":"None","publishNotReadyAddresses":true}
             Deployment backup {"replicas":1,"strategy":{"type":"Recreate"}}
-              pod {"yado.dev/depends-on":"{\"db\":\"started\"}"} {"containers":[{"image":"b","name":"backup","volumeMounts":[{"mountPath":"/var/lib/postgresql/data","name":"db-data","readOnly":true},{"mountPath":"/etc/pg.conf","name":"pg-conf","readOnly":true},{"mountPath":"/var/lib/postgresql/tmp","name":"db-var-lib-postgresql-tmp","readOnly":true},{"mountPath":"/cache","name":"cache","readOnly":true},{"mountPath":"/s","name":"shared","readOnly":true,"subPath":"a/b"},{"mountPath":"/x","mountPropagation":"HostToContainer","name":"x","readOnly":true},{"mountPath":"/n","name":"nfs"},{"mountPath":"/o","name":"legacy-data"},{"mountPath":"/r","name":"r"}]}],"volumes":[{"name":"db-data","persistentVolumeClaim":{"claimName":"db-data"}},{"hostPath":{"path":"/shop/conf/pg.conf","type":"File"},"name":"pg-conf"},{"name":"db-var-lib-postgresql-tmp","persistentVolumeClaim":{"claimName":"db-var-lib-postgresql-tmp"}},{"emptyDir":{"medium":"Memory","sizeLimit":"64Mi"},"name":"cache"},{"name":"shared","persistentVolumeClaim":{"claimName":"shared"}},{"hostPath":{"path":"/srv/x","type":"Directory"},"name":"x"},{"name":"nfs","nfs":{"path":"/exports","server":"10.0.0.1"}},{"name":"legacy-data","persistentVolumeClaim":{"claimName":"legacy-data"}},{"emptyDir":{"medium":"Memory","sizeLimit":"10Mi"},"name":"r"}]}
+              pod {"yado.dev/depends-on":"{\"db\":\"started\"}","yado.dev/docker-volumes":"{\"legacy-data\":\"legacy_data\"}"} {"containers":[{"image":"b","name":"backup","volumeMounts":[{"mountPath":"/var/lib/postgresql/data","name":"db-data","readOnly":true},{"mountPath":"/etc/pg.conf","name":"pg-conf","readOnly":true},{"mountPath":"/var/lib/postgresql/tmp","name":"db-var-lib-postgresql-tmp","readOnly":true},{"mountPath":"/cache","name":"cache","readOnly":true},{"mountPath":"/s","name":"shared","readOnly":true,"subPath":"a/b"},{"mountPath":"/x","mountPropagation":"HostToContainer","name":"x","readOnly":true},{"mountPath":"/n","name":"nfs"},{"mountPath":"/o","name":"legacy-data"},{"mountPath":"/r","name":"r"}]}],"volumes":[{"name":"db-data","persistentVolumeClaim":{"claimName":"db-data"}},{"hostPath":{"path":"/shop/conf/pg.conf","type":"File"},"name":"pg-conf"},{"name":"db-var-lib-postgresql-tmp","persistentVolumeClaim":{"claimName":"db-var-lib-postgresql-tmp"}},{"emptyDir":{"medium":"Memory","sizeLimit":"64Mi"},"name":"cache"},{"name":"shared","persistentVolumeClaim":{"claimName":"shared"}},{"hostPath":{"path":"/srv/x","type":"Directory"},"name":"x"},{"name":"nfs","nfs":{"path":"/exports","server":"10.0.0.1"}},{"name":"legacy-data","persistentVolumeClaim":{"claimName":"legacy-data"}},{"emptyDir":{"medium":"Memory","sizeLimit":"10Mi"},"name":"r"}]}
             warning: /shop/compose.yaml:17:3: driver rexray of volume shared has no effect: the cluster's storage class makes it
             warning: /shop/compose.yaml:19:3: volume old is external: a PersistentVolumeClaim legacy-data has to be in the namespace
         "#]],
@@ -548,6 +548,7 @@ services:
             build me/worker Dockerfile { file: None, inline: None, target: None, args: {} }
             build yado.local/shop-plain:latest Source { language: None, processes: [] }
             warning: /shop/compose.yaml:3:9: of build, cache_from has no effect here
+            warning: /shop/compose.yaml:3:9: of build, target, args has no effect here, as Dockerfiles are not built yet: who builds yado.local/shop-web:latest elsewhere has to build with it
         "#]],
     );
 }

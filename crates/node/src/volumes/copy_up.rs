@@ -27,7 +27,7 @@ pub(crate) struct Wanted {
 }
 
 /// The volumes of a container that are empty and want it: those whose claims say so, and those that are as old as their
-/// Pod and that the Pod names.
+/// Pod and that the Pod names; without those that the Pod wants as they are.
 pub(crate) fn wanted(
     dir: &Path,
     pod: &Pod,
@@ -40,7 +40,9 @@ pub(crate) fn wanted(
     let named = |volume: &Volume| {
         volume.empty_dir.is_some() && of_pod.is_some_and(|n| n.split(',').any(|n| n.trim() == volume.name))
     };
-    for mount in container.volume_mounts.iter().flatten() {
+    let left = pod.metadata.annotations.as_ref().and_then(|a| a.get(labels::NO_COPY_UP));
+    let left = |name: &str| left.is_some_and(|names| names.split(',').any(|n| n.trim() == name));
+    for mount in container.volume_mounts.iter().flatten().filter(|mount| !left(&mount.name)) {
         if [&mount.sub_path, &mount.sub_path_expr].into_iter().flatten().any(|path| !path.is_empty()) {
             continue;
         }

@@ -5,16 +5,25 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use yado_types::tmpfs::Options;
 
 /// Mounts a tmpfs on `path` unless something is mounted there. What lies on it is not swapped out to a disk; kernels
 /// before 6.3 do not know how.
-pub(super) fn tmpfs(path: &Path, size: Option<i64>, mode: u32) -> io::Result<()> {
+pub(super) fn tmpfs(path: &Path, size: Option<i64>, mode: u32, more: &Options) -> io::Result<()> {
     if mounted()?.iter().any(|m| m == path) {
         return Ok(());
     }
-    let size = size.map(|s| format!(",size={s}")).unwrap_or_default();
-    let options = format!("mode={mode:o}{size}");
-    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    let mut options = format!("mode={mode:o}");
+    for (name, value) in [
+        ("size", size.and_then(|size| u64::try_from(size).ok())),
+        ("uid", more.uid.map(u64::from)),
+        ("gid", more.gid.map(u64::from)),
+        ("nr_inodes", more.inodes),
+    ] {
+        options.extend(value.map(|value| format!(",{name}={value}")));
+    }
+    let mut flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
+    flags.set(MsFlags::MS_NOEXEC, more.no_exec);
     let mount_with =
         |options: String| mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()));
     match mount_with(format!("{options},noswap")) {

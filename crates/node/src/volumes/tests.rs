@@ -152,6 +152,23 @@ fn memory_is_memory_and_bounded() {
 }
 
 #[test]
+fn memory_is_as_the_pod_asks() {
+    if !root() {
+        return;
+    }
+    let mut pod = pod(json!([{"name": "e", "emptyDir": {"medium": "Memory"}}]), json!([]));
+    let asked = json!({"e": "mode=0710,uid=1000,gid=1001,nr_inodes=3,noexec,huge=always"}).to_string();
+    pod.metadata.annotations = Some([(labels::TMPFS.to_owned(), asked)].into());
+    let made = Made::new(&pod, &given()).expect("made");
+    let dir = made.0.path().join("e");
+    let found = fs::metadata(&dir).expect("made");
+    assert_eq!((found.mode() & 0o7777, found.uid(), found.gid()), (0o710, 1000, 1001));
+    let flags = nix::sys::statvfs::statvfs(&dir).expect("a file system");
+    assert!(flags.flags().contains(nix::sys::statvfs::FsFlags::ST_NOEXEC));
+    assert_eq!(flags.files(), 3);
+}
+
+#[test]
 fn a_refresh_shows_the_new_state_at_once_and_keeps_what_did_not_change() {
     if !root() {
         return;
@@ -411,4 +428,8 @@ fn an_empty_volume_is_filled_from_the_image() {
         Some([(yado_types::labels::COPY_UP.to_owned(), "x, away".to_owned())].into());
     let spec = young.spec.as_ref().expect("a specification");
     assert_eq!(copy_up::wanted(&at("volumes"), &young, spec, &spec.containers[0], &given).len(), 1);
+    // One that the Pod wants as it is.
+    let mut left = young.clone();
+    left.metadata.annotations.get_or_insert_default().insert(labels::NO_COPY_UP.into(), "away".into());
+    assert!(copy_up::wanted(&at("volumes"), &left, spec, &spec.containers[0], &given).is_empty());
 }

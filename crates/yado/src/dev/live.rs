@@ -336,6 +336,7 @@ mod tests {
             context: context.into(),
             image: format!("yado.local/{name}:latest"),
             how: BuildHow::Source { language: language.map(Into::into), processes: Vec::new() },
+            left_out: [].into(),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
     detect::{self, Hints, Start},
     diagnostic::Position,
     procfile::Process,
+    unbuilt,
     workload::{Kind, Port, Workload},
 };
 
@@ -55,6 +56,7 @@ impl Lowering<'_> {
                 (vec![web], command.map(|c| ("web".to_string(), c)).into_iter().collect())
             }
         };
+        self.unbuilt(language);
         let secrets = self.secrets();
         let first = self.made.len();
         self.types(&types, &settings);
@@ -68,7 +70,24 @@ impl Lowering<'_> {
             context: self.app.directory.clone(),
             image,
             how,
+            left_out: self.options.env_files.clone().into(),
         });
+    }
+
+    /// Says that the application is not built by the files of other tools that lie beside it.
+    fn unbuilt(&mut self, language: Option<&str>) {
+        let all = unbuilt::all_in(&self.app.directory);
+        let Some(first) = all.first() else { return };
+        let how = match (language, &self.app.processes) {
+            (Some(language), _) => format!("its sources in {language}"),
+            (None, _) => "its Procfile".into(),
+        };
+        let sentence = format!(
+            "is not used: {} is built from {how}, as {} is not supported yet",
+            self.name,
+            unbuilt::listed(&all)
+        );
+        self.found.warn(&Position::of_file(&self.app.directory.join(first.file)), sentence);
     }
 
     /// How an application without a Procfile is started; nothing, and a word on it, where that cannot be seen.

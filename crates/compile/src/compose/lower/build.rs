@@ -1,26 +1,22 @@
 //! Images that services build.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use super::{
-    super::model::{Build, Service},
-    Lowering, names,
+    super::model::{Build, Content, Project, Service},
+    Lowering,
+    dockerfile::{self, Dockerfile},
+    names,
 };
 use crate::{
-    BuildHow, BuildRequest, WEB_PORT, detect, docker_run,
+    BuildHow, BuildRequest, WEB_PORT, detect,
     procfile::{self, Process},
     source::Source,
     workload::name::sanitised,
 };
-
-/// What a Dockerfile's last stage says of its container.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Dockerfile {
-    /// `EXPOSE`: port and protocol.
-    pub exposed: Vec<(u16, String)>,
-    /// `VOLUME`
-    pub volumes: Vec<String>,
-}
 
 /// The image a service runs: as written, else one that is made here under a name of its own.
 pub(super) fn image(service: &Service, app: &str) -> String {
@@ -37,41 +33,17 @@ pub(super) fn image(service: &Service, app: &str) -> String {
 pub(super) fn dockerfile(service: &Service) -> Dockerfile {
     let Some(build) = &service.build else { return Dockerfile::default() };
     match &build.dockerfile_inline {
-        Some(text) => read(text),
-        None => {
-            Source::read(&path(build)).map_or_else(|_| Dockerfile::default(), |source| read(&source.text))
-        }
+        Some(text) => dockerfile::read(text, build.target.as_deref(), &build.args),
+        None => Source::read(&path(build)).map_or_else(
+            |_| Dockerfile::default(),
+            |source| dockerfile::read(&source.text, build.target.as_deref(), &build.args),
+        ),
     }
 }
 
 fn path(build: &Build) -> PathBuf {
     let file = build.dockerfile.as_deref().unwrap_or("Dockerfile");
     Path::new(&build.context).join(file)
-}
-
-fn read(text: &str) -> Dockerfile {
-    let mut all = Dockerfile::default();
-    for line in text.replace("\\\n", " ").lines() {
-        let (word, rest) = line.trim().split_once(char::is_whitespace).unwrap_or((line.trim(), ""));
-        match word.to_ascii_uppercase().as_str() {
-            // What an earlier stage says is not the image's.
-            "FROM" => all = Dockerfile::default(),
-            "EXPOSE" => all.exposed.extend(rest.split_whitespace().filter_map(|port| {
-                let (port, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-                let protocol = protocol.to_ascii_lowercase();
-                let port = port.parse().ok().filter(|p| *p > 0)?;
-                ["tcp", "udp", "sctp"].contains(&protocol.as_str()).then_some((port, protocol))
-            })),
-            "VOLUME" => {
-                let list: Vec<String> = serde_json::from_str(rest.trim())
-                    .or_else(|_| docker_run::split(rest))
-                    .unwrap_or_default();
-                all.volumes.extend(list.into_iter().filter(|p| p.starts_with('/')));
-            }
-            _ => {}
-        }
-    }
-    all
 }
 
 /// A context that has no Dockerfile but sources whose language shows.
@@ -144,7 +116,8 @@ impl Lowering<'_> {
             Some(sources) => BuildHow::Source { language: sources.language, processes: sources.processes },
             None => self.by_dockerfile(build),
         };
-        self.compiled.builds.push(BuildRequest { name: service.name.clone(), context, image, how });
+        let left_out = self.left_out.clone();
+        self.compiled.builds.push(BuildRequest { name: service.name.clone(), context, image, how, left_out });
     }
 
     fn by_dockerfile(&self, build: &Build) -> BuildHow {
@@ -184,19 +157,34 @@ impl Lowering<'_> {
             let sentence = format!("of build, {} has no effect here", names.join(", "));
             self.found.warn(service.place("build"), sentence);
         }
+        let by_hand: [(&str, bool); 4] = [
+            ("dockerfile", build.dockerfile.is_some()),
+            ("dockerfile_inline", build.dockerfile_inline.is_some()),
+            ("target", build.target.is_some()),
+            ("args", !build.args.is_empty()),
+        ];
+        let names: Vec<&str> = by_hand.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect();
+        if !names.is_empty() {
+            let sentence = format!(
+                "of build, {} has no effect here, as Dockerfiles are not built yet: who builds {} elsewhere has to build with it",
+                names.join(", "),
+                image(service, &self.names.app)
+            );
+            self.found.warn(service.place("build"), sentence);
+        }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_last_stage_speaks() {
-        let text = "FROM a AS b\nEXPOSE 1\nFROM c\nexpose 80 53/udp \\\n 443/tcp $PORT\nVOLUME [\"/data\", \"/x\"]\nVOLUME /y /z\n";
-        let file = read(text);
-        let tcp = |p| (p, "tcp".to_string());
-        assert_eq!(file.exposed, [tcp(80), (53, "udp".into()), tcp(443)]);
-        assert_eq!(file.volumes, ["/data", "/x", "/y", "/z"]);
-    }
+/// The files of a project that may hold secrets: env files and those of its secrets, be they in use or not.
+pub(super) fn secret_files(project: &Project) -> Arc<[PathBuf]> {
+    let services = project.services.values().chain(project.disabled.values());
+    let mut files: Vec<PathBuf> = services.flat_map(|s| s.env_files.iter().cloned()).collect();
+    files.extend(project.env_files.iter().cloned());
+    files.extend(project.secrets.values().filter_map(|secret| match &secret.content {
+        Content::File(path) => Some(path.clone()),
+        _ => None,
+    }));
+    files.sort();
+    files.dedup();
+    files.into()
 }

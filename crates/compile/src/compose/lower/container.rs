@@ -15,7 +15,7 @@ use crate::{
     workload::{
         amount,
         name::sanitised,
-        pod::{From, Mount, Part, Remark, verbatim},
+        pod::{From, Memory, Mount, Part, Remark, verbatim},
     },
 };
 
@@ -170,7 +170,7 @@ fn system(service: &Service, part: &mut Part, found: &mut Findings) {
     service.sysctls.iter().for_each(|(k, v)| part.sysctl(k, v));
     service.ulimits.iter().for_each(|(k, l)| part.ulimit(k, l.soft, l.hard));
     if let Some(size) = service.shm_size.and_then(|s| amount::memory(&s.to_string())) {
-        let from = From::Memory(Some(size));
+        let from = From::Memory(Memory::sized(Some(size)));
         part.mount(Mount {
             from,
             path: "/dev/shm".into(),

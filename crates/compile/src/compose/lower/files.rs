@@ -1,6 +1,6 @@
 //! Configs and secrets as ConfigMaps and Secrets, and where services find them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     ByteString,
@@ -15,7 +15,10 @@ use super::{
     super::model::{Content, FileObject, FileReference, Service},
     Lowering,
 };
-use crate::workload::{self, name::sanitised, pod::Part};
+use crate::{
+    source::read_bytes,
+    workload::{self, name::sanitised, pod::Part},
+};
 
 /// Where secrets are, unless told another place.
 const SECRETS: &str = "/run/secrets";
@@ -30,10 +33,11 @@ impl Lowering<'_> {
     /// Makes the objects for configs and secrets that are in use.
     pub(super) fn files(&mut self) {
         let project = self.project;
-        let used = |list: fn(&Service) -> &Vec<FileReference>, key: &str| {
-            project.services.values().any(|s| list(s).iter().any(|r| r.source == key))
+        let used = |list: fn(&Service) -> &Vec<FileReference>| -> BTreeSet<&str> {
+            project.services.values().flat_map(|s| list(s).iter().map(|r| r.source.as_str())).collect()
         };
-        for (key, config) in project.configs.iter().filter(|(key, _)| used(|s| &s.configs, key)) {
+        let (configs, secrets) = (used(|s| &s.configs), used(|s| &s.secrets));
+        for (key, config) in project.configs.iter().filter(|(key, _)| configs.contains(key.as_str())) {
             if let Some(bytes) = self.content("config", key, config) {
                 let metadata = self.file_metadata(&object_name(key, config), config);
                 let map = match String::from_utf8(bytes) {
@@ -51,7 +55,7 @@ impl Lowering<'_> {
                 self.push(&self.names.app.clone(), workload::value(map));
             }
         }
-        for (key, secret) in project.secrets.iter().filter(|(key, _)| used(|s| &s.secrets, key)) {
+        for (key, secret) in project.secrets.iter().filter(|(key, _)| secrets.contains(key.as_str())) {
             if let Some(bytes) = self.content("secret", key, secret) {
                 let metadata = self.file_metadata(&object_name(key, secret), secret);
                 let data = Some(BTreeMap::from([(data_key(key), ByteString(bytes))]));
@@ -103,8 +107,17 @@ impl Lowering<'_> {
                 self.found.warn(&file.at, sentence);
                 return None;
             }
-            Content::File(path) => match std::fs::read(path) {
+            Content::File(path) => match read_bytes(path, MAX_BYTES as u64) {
                 Ok(bytes) => bytes,
+                Err(e) if path.exists() => {
+                    let mut sentence = format!("{kind} {key} cannot be read from {}: {e}", path.display());
+                    if e.kind() == std::io::ErrorKind::FileTooLarge {
+                        sentence
+                            .push_str(&format!(", and a {object} has room for 1 MiB: mount it as a volume"));
+                    }
+                    self.found.error(&file.at, sentence);
+                    return None;
+                }
                 Err(e) => {
                     let sentence = format!(
                         "{kind} {key} is not made, as {} cannot be read ({e}): write that file, or make the {object} {name} yourself",

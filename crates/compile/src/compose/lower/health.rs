@@ -10,11 +10,16 @@ use crate::{
 
 /// The health check of `service` as the container's probes.
 pub(super) fn probe(service: &Service, part: &mut Part, found: &mut Findings) {
-    let Some(check) = service.healthcheck.as_ref().filter(|h| !h.disable) else { return };
+    let Some(check) = &service.healthcheck else { return };
+    if check.disable {
+        return part.no_health_check();
+    }
     let command: Vec<String> = match check.test.split_first() {
-        Some((kind, rest)) if kind == "CMD-SHELL" => {
-            vec!["/bin/sh".into(), "-c".into(), rest.join(" ")]
+        // The first word is the shell's script, any further ones are its arguments.
+        Some((kind, rest)) if kind == "CMD-SHELL" && !rest.is_empty() => {
+            ["/bin/sh".to_string(), "-c".into()].into_iter().chain(rest.iter().cloned()).collect()
         }
+        Some((kind, _)) if kind == "CMD-SHELL" => Vec::new(),
         Some((kind, rest)) if kind == "CMD" => rest.to_vec(),
         Some((kind, _)) if kind == "NONE" => return,
         Some(_) => check.test.clone(),

@@ -54,9 +54,9 @@ struct Alias<'a> {
 }
 
 impl ServiceNames {
-    /// Whether `name` leads to the service.
-    pub(super) fn is_found_as(&self, name: &str) -> bool {
-        self.object == name || self.aliases.iter().chain(&self.shared).any(|a| a == name)
+    /// All names that lead to the service.
+    pub(super) fn all(&self) -> impl Iterator<Item = &String> {
+        self.aliases.iter().chain(&self.shared).chain([&self.object])
     }
 }
 
@@ -115,12 +115,37 @@ impl Names {
                     }
                     self.shared.insert(name, owners.iter().map(ToString::to_string).collect());
                 }
-                _ => {
-                    if let Some(other) = claims.iter().find(|c| c.service != claims[0].service) {
-                        refuse(found, other, claims[0].service, claims[0].at);
-                    }
-                }
+                _ => self.contested(&name, &claims, found),
             }
+        }
+    }
+
+    /// A name that several services have. Who has it in all networks, as a container's name is, keeps it; a name that
+    /// means one service in one network and another in the next means neither here.
+    fn contested(&mut self, name: &str, claims: &[Alias], found: &mut Findings) {
+        let everywhere: BTreeSet<&str> =
+            claims.iter().filter(|c| c.network.is_none()).map(|c| c.service).collect();
+        let holder = claims.iter().find(|c| c.network.is_none());
+        if let Some(holder) = holder
+            && (everywhere.len() == 1 || claims.iter().any(|c| c.link))
+        {
+            self.add(holder.service, name);
+            for other in claims.iter().filter(|c| c.service != holder.service) {
+                refuse(found, other, holder.service, holder.at);
+            }
+            return;
+        }
+        let mut told = BTreeSet::new();
+        for claim in claims.iter().filter(|c| told.insert(c.service)) {
+            let others: BTreeSet<&str> =
+                claims.iter().map(|c| c.service).filter(|s| *s != claim.service).collect();
+            let others: Vec<&str> = others.into_iter().collect();
+            let sentence = format!(
+                "{name} is found nowhere: it means {} and, elsewhere, {}, and names are the whole project's here",
+                claim.service,
+                others.join(" and ")
+            );
+            found.warn(claim.at, sentence);
         }
     }
 

@@ -4,7 +4,7 @@
 //! A network becomes a policy that lets its members reach each other; as policies add up, two services reach each
 //! other if they have a network in common. What is published is reached from everywhere.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde_json::{Value, json};
 use yado_types::labels;
@@ -19,7 +19,7 @@ use crate::workload::name::sanitised;
 impl Lowering<'_> {
     /// Labels by which policies select the Pods of `service`; none where nothing is kept apart.
     pub(super) fn network_labels(&self, service: &Service) -> BTreeMap<String, String> {
-        if !apart(self.project) {
+        if !self.apart {
             return BTreeMap::new();
         }
         service.networks.keys().map(|key| (label(&own_name(self.project, key)), "true".to_string())).collect()
@@ -27,10 +27,11 @@ impl Lowering<'_> {
 
     /// Policies, aliases that several services share, and names in shared networks.
     pub(super) fn networks(&mut self) {
-        if apart(self.project) {
-            self.policies();
-        }
         let project = self.project;
+        let members = members(project);
+        if self.apart {
+            self.policies(&members);
+        }
         for (alias, owners) in self.names.shared.clone() {
             let mut ports = BTreeMap::new();
             for port in owners.iter().flat_map(|o| &self.ports[o.as_str()].ports) {
@@ -61,7 +62,7 @@ impl Lowering<'_> {
                 self.found.warn(&network.at, format!("{field} of network {key} has no effect: {reason}"));
             }
             if is_shared(project, key, network) {
-                self.share(key, network);
+                self.share(key, network, members.get(key.as_str()).map_or(&[], Vec::as_slice));
             }
         }
     }
@@ -70,6 +71,11 @@ impl Lowering<'_> {
     pub(super) fn external_links(&mut self) {
         let project = self.project;
         let mut given: BTreeMap<String, String> = BTreeMap::new();
+        let own: BTreeSet<String> = project
+            .services
+            .keys()
+            .flat_map(|s| self.names.of(s).all().cloned().collect::<Vec<_>>())
+            .collect();
         for link in project.services.values().flat_map(|s| &s.external_links) {
             let (container, alias) = (&link.target, &link.alias);
             let (service, other) = match names::linked(project, container) {
@@ -85,8 +91,7 @@ impl Lowering<'_> {
             };
             let target = format!("{service}.{other}.svc.cluster.local");
             let name = sanitised(alias, 63);
-            let own = |name: &str| project.services.keys().any(|s| self.names.of(s).is_found_as(name));
-            let taken = name.is_empty() || own(&name) || own(alias);
+            let taken = name.is_empty() || own.contains(&name) || own.contains(alias);
             if taken || given.get(alias).is_some_and(|t| *t != target) {
                 let sentence = format!("{container} is not found as {alias}, which is something else here");
                 self.found.warn(&link.at, sentence);
@@ -106,12 +111,9 @@ impl Lowering<'_> {
         }
     }
 
-    fn policies(&mut self) {
+    fn policies(&mut self, members: &HashMap<&str, Vec<&Service>>) {
         let project = self.project;
-        for key in project.networks.keys() {
-            if !project.services.values().any(|s| s.networks.contains_key(key)) {
-                continue;
-            }
+        for key in project.networks.keys().filter(|key| members.contains_key(key.as_str())) {
             let name = own_name(project, key);
             let members = json!({"matchLabels": {labels::APP_NAME: self.names.app, label(&name): "true"}});
             // Who else is in a network that projects share is not known here.
@@ -144,12 +146,11 @@ impl Lowering<'_> {
 
     /// Gives the members of a shared network their names in it: a Namespace of the network's name, whose Services lead
     /// to the project's.
-    fn share(&mut self, key: &str, network: &Network) {
+    fn share(&mut self, key: &str, network: &Network, members: &[&Service]) {
         let namespace = shared_namespace(network);
-        let project = self.project;
         let place = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         self.push(super::NAMESPACES_GROUP, place);
-        for service in project.services.values() {
+        for service in members {
             let Some(attachment) = service.networks.get(key) else { continue };
             let own = self.names.of(&service.name).clone();
             let target = format!("{}.{}.svc.cluster.local", own.object, self.names.namespace);
@@ -228,13 +229,34 @@ fn shared_namespace(network: &Network) -> String {
     format!("network-{}", sanitised(&network.name, 50))
 }
 
+/// The services of each network, in the order written.
+fn members(project: &Project) -> HashMap<&str, Vec<&Service>> {
+    let mut members: HashMap<&str, Vec<&Service>> = HashMap::new();
+    for service in project.services.values() {
+        for key in service.networks.keys() {
+            members.entry(key).or_default().push(service);
+        }
+    }
+    members
+}
+
 /// Whether some two services have no network in common, and so must not reach each other.
-fn apart(project: &Project) -> bool {
+pub(super) fn apart(project: &Project) -> bool {
     let own = |s: &&Service| !matches!(s.network_mode, Some(NetworkMode::Host)) && !s.networks.is_empty();
     let services: Vec<&Service> = project.services.values().filter(own).collect();
-    services.iter().enumerate().any(|(place, a)| {
-        services[place + 1..].iter().any(|b| !a.networks.keys().any(|key| b.networks.contains_key(key)))
-    })
+    let members = members(project);
+    // What only one service is in connects no two. Without those, few different sets are left, however many services.
+    let sets: BTreeSet<BTreeSet<&str>> = services
+        .iter()
+        .map(|s| s.networks.keys().map(String::as_str).filter(|key| members[key].len() > 1).collect())
+        .collect();
+    let sets: Vec<BTreeSet<&str>> = sets.into_iter().collect();
+    let together = |a: &BTreeSet<&str>, b: &BTreeSet<&str>| !a.is_disjoint(b);
+    services.len() > 1
+        && sets
+            .iter()
+            .enumerate()
+            .any(|(place, a)| a.is_empty() || sets[place + 1..].iter().any(|b| !together(a, b)))
 }
 
 fn label(network: &str) -> String {
@@ -244,4 +266,36 @@ fn label(network: &str) -> String {
         .take(63)
         .collect();
     format!("network.yado.dev/{}", name.trim_matches(|c: char| !c.is_ascii_alphanumeric()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn services_are_apart_where_two_have_no_network_in_common() {
+        for (sets, expect) in [
+            (&[][..], false),
+            (&["a"][..], false),
+            (&["a", "a"], false),
+            (&["a", "b"], true),
+            (&["a", ""], false),
+            (&["a b", "b", "a b"], false),
+            (&["a b", "a", "b"], true),
+            // Each two have one, and no one is common to all.
+            (&["a b", "b c", "a c"], false),
+            // Networks of one service alone connect nothing.
+            (&["all x", "all y", "all z"], false),
+            (&["x", "y"], true),
+            (&["all x", "y"], true),
+        ] {
+            let mut project = Project::default();
+            for (number, set) in sets.iter().enumerate() {
+                let networks = set.split_whitespace().map(|n| (n.to_string(), Default::default())).collect();
+                let name = number.to_string();
+                project.services.insert(name.clone(), Service { name, networks, ..Service::default() });
+            }
+            assert_eq!(apart(&project), expect, "{sets:?}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
     let usual = |d: &str| ["json-file", "local", "journald", ""].contains(&d);
     let logs =
         logging.is_some_and(|l| !l.options.is_empty() || l.driver.as_deref().is_some_and(|d| !usual(d)));
-    let fields: [(&str, bool, &str); 31] = [
+    let fields: [(&str, bool, &str); 29] = [
         ("blkio_config", service.blkio.is_some(), "Pods share a disk evenly"),
         ("cgroup", service.cgroup.is_some(), "a Pod has its own"),
         ("cgroup_parent", service.cgroup_parent.is_some(), "the node places Pods' groups"),
@@ -18,11 +18,6 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
         ("cpu_rt_period", service.cpu_rt_period.is_some(), "Pods have no real time"),
         ("cpu_rt_runtime", service.cpu_rt_runtime.is_some(), "Pods have no real time"),
         ("credential_spec", service.credential_spec.is_some(), "it is for Windows"),
-        (
-            "deploy.endpoint_mode",
-            endpoint_mode(service),
-            "write expose for one address, or no port for each Pod's own",
-        ),
         ("develop", service.develop.is_some(), "yado dev shows the sources of what it builds as they are"),
         ("device_cgroup_rules", !service.device_cgroup_rules.is_empty(), "write devices"),
         ("domainname", service.domainname.is_some(), "a Pod's domain is its namespace's"),
@@ -52,11 +47,29 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
             service.pid.as_deref().is_some_and(|p| p != "host" && !p.contains(':')),
             "only host and service:NAME have",
         ),
-        ("networks", networks(service), "a Pod's addresses are given to it: use names"),
     ];
     for (field, there, reason) in fields {
         if there {
             found.warn(service.place(field), format!("{field} has no effect: {reason}"));
+        }
+    }
+    for (key, attachment) in &service.networks {
+        let fields = [
+            ("ipv4_address", attachment.ipv4_address.is_some()),
+            ("ipv6_address", attachment.ipv6_address.is_some()),
+            ("mac_address", attachment.mac_address.is_some()),
+            ("link_local_ips", !attachment.link_local_ips.is_empty()),
+            ("interface_name", attachment.interface_name.is_some()),
+            ("driver_opts", !attachment.driver_opts.is_empty()),
+        ];
+        let fields: Vec<&str> = fields.iter().filter(|(_, there)| *there).map(|(field, _)| *field).collect();
+        if !fields.is_empty() {
+            let have = if fields.len() == 1 { "has" } else { "have" };
+            let sentence = format!(
+                "{} of network {key} {have} no effect: a Pod's address and device are given to it, so use names",
+                fields.join(", ")
+            );
+            found.warn(&attachment.at, sentence);
         }
     }
     let restart = service.deploy.as_ref().and_then(|d| d.restart.as_ref());
@@ -72,7 +85,8 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
     }
 }
 
-fn endpoint_mode(service: &Service) -> bool {
+/// Whether the service's name leads to the address of each of its Pods.
+pub(super) fn is_dnsrr(service: &Service) -> bool {
     service.deploy.as_ref().and_then(|d| d.endpoint_mode.as_deref()) == Some("dnsrr")
 }
 
@@ -81,17 +95,5 @@ fn odd_ipc(service: &Service) -> bool {
         !["host", "private", "shareable", "none", ""].contains(&i)
             && !i.starts_with("service:")
             && !i.starts_with("container:")
-    })
-}
-
-/// Whether an address is asked for.
-fn networks(service: &Service) -> bool {
-    service.networks.values().any(|a| {
-        a.ipv4_address.is_some()
-            || a.ipv6_address.is_some()
-            || a.mac_address.is_some()
-            || !a.link_local_ips.is_empty()
-            || a.interface_name.is_some()
-            || !a.driver_opts.is_empty()
     })
 }

@@ -8,6 +8,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde_json::Value;
+use yado_types::labels;
 
 use super::{
     super::model::{Mount, MountKind, Project, Service, Volume},
@@ -19,7 +20,7 @@ use crate::{
     workload::{
         Claim, amount,
         name::sanitised,
-        pod::{self, From, Part, is_annotation_key},
+        pod::{self, From, Memory, Part, is_annotation_key},
     },
 };
 
@@ -44,11 +45,21 @@ impl Volumes {
     pub(super) fn new(project: &Project, names: &Names, found: &mut Findings) -> Self {
         let mut taken = BTreeSet::new();
         let mut named = BTreeMap::new();
+        let users = users(project);
+        let lenders: BTreeSet<&str> = project
+            .services
+            .values()
+            .flat_map(|s| s.volumes_from.iter().filter(|f| !f.container))
+            .filter_map(|f| Some(lender(project, &f.source)?.name.as_str()))
+            .collect();
         let used: Vec<(&String, &Volume)> =
-            project.volumes.iter().filter(|(key, _)| users(project, key).next().is_some()).collect();
+            project.volumes.iter().filter(|(key, _)| users.contains_key(key.as_str())).collect();
+        let mut by_name: BTreeMap<&str, Vec<&String>> = BTreeMap::new();
         for (key, volume) in &used {
-            let same: Vec<&String> =
-                used.iter().filter(|(_, other)| other.name == volume.name).map(|(key, _)| *key).collect();
+            by_name.entry(&volume.name).or_default().push(key);
+        }
+        for (key, volume) in &used {
+            let same = &by_name[volume.name.as_str()];
             // One volume by two keys.
             if let Some(place) = named.get(same[0]).cloned() {
                 named.insert((*key).clone(), place);
@@ -60,17 +71,17 @@ impl Volumes {
                 name = sanitised(&format!("{name}-{}", key.escape_unicode()), 63);
                 taken.insert(name.clone());
             }
-            let shared = same.len() > 1 || shared(project, key);
-            named.insert((*key).clone(), place(key, volume, name, shared, found));
+            let shared = same.len() > 1 || shared(&users[key.as_str()], &lenders);
+            let mut place = place(key, volume, name, shared, found);
+            if let Place::Claim(claim) = &mut place
+                && volume.name != format!("{}_{}", project.name, claim.name)
+            {
+                claim.annotations.insert(labels::DOCKER_VOLUME.into(), volume.name.clone());
+            }
+            named.insert((*key).clone(), place);
         }
         let mut lent = BTreeMap::new();
-        for service in project.services.values() {
-            let lends = project.services.values().any(|s| {
-                s.volumes_from.iter().any(|f| !f.container && lender(project, &f.source) == Some(service))
-            });
-            if !lends {
-                continue;
-            }
+        for service in project.services.values().filter(|s| lenders.contains(s.name.as_str())) {
             let own = service.volumes.iter().filter(|m| m.kind == MountKind::Volume && m.source.is_none());
             let paths: Vec<String> =
                 own.map(|m| m.target.clone()).chain(build::dockerfile(service).volumes).collect();
@@ -115,30 +126,29 @@ fn claim_name(key: &str) -> String {
     }
 }
 
-/// Services that mount a named volume.
-fn users<'a>(project: &'a Project, key: &str) -> impl Iterator<Item = &'a Service> {
-    let uses = move |s: &&Service| {
-        s.volumes.iter().any(|m| m.kind != MountKind::Bind && m.source.as_deref() == Some(key))
-    };
-    project.services.values().filter(uses)
+/// The services that mount each named volume.
+fn users(project: &Project) -> BTreeMap<&str, Vec<&Service>> {
+    let mut users: BTreeMap<&str, Vec<&Service>> = BTreeMap::new();
+    for service in project.services.values() {
+        let named =
+            service.volumes.iter().filter(|m| m.kind != MountKind::Bind).filter_map(|m| m.source.as_deref());
+        for key in named.collect::<BTreeSet<_>>() {
+            users.entry(key).or_default().push(service);
+        }
+    }
+    users
 }
 
-/// Whether Pods on several nodes may use the volume at once.
-fn shared(project: &Project, key: &str) -> bool {
-    let mut users = users(project, key);
+/// Whether Pods on several nodes may use a volume at once that these services mount; `lenders` are those whose volumes
+/// others take.
+fn shared(users: &[&Service], lenders: &BTreeSet<&str>) -> bool {
     let many = |s: &Service| {
         s.replicas() > 1
             || s.deploy.as_ref().and_then(|d| d.mode.as_deref()).is_some_and(|m| m.starts_with("global"))
     };
-    match (users.next(), users.next()) {
-        (Some(only), None) => {
-            many(only)
-                || project
-                    .services
-                    .values()
-                    .any(|s| s.volumes_from.iter().any(|f| lender(project, &f.source) == Some(only)))
-        }
-        (None, _) => false,
+    match users {
+        [] => false,
+        [only] => many(only) || lenders.contains(only.name.as_str()),
         _ => true,
     }
 }
@@ -161,7 +171,14 @@ fn place(key: &str, volume: &Volume, name: String, shared: bool, found: &mut Fin
         {
             return Place::From(pod::host_path(Path::new(device)));
         }
-        Some("tmpfs") => return Place::From(From::Memory(value("size").and_then(amount::memory))),
+        Some("tmpfs") => {
+            let (memory, _, others) = Memory::read(option("o").unwrap_or_default());
+            if !others.is_empty() {
+                let sentence = format!("{} of volume {key} has no effect", others.join(", "));
+                found.warn(&volume.at, sentence);
+            }
+            return Place::From(From::Memory(memory));
+        }
         Some("nfs" | "nfs4") => {
             let (server, path) = match device.split_once(':') {
                 Some((server, path)) if !server.is_empty() => (server, path),
@@ -199,12 +216,15 @@ impl Lowering<'_> {
         self.own_mounts(service, service, false, part);
         for tmpfs in &service.tmpfs {
             let (path, options) = tmpfs.split_once(':').unwrap_or((tmpfs, ""));
-            let size = options.split(',').find_map(|o| o.strip_prefix("size=")).and_then(amount::memory);
-            let from = From::Memory(size);
+            let (memory, read_only, others) = Memory::read(options);
+            if !others.is_empty() {
+                let sentence = format!("{} of tmpfs {path} has no effect", others.join(", "));
+                self.found.warn(service.place("tmpfs"), sentence);
+            }
             part.mount(pod::Mount {
-                from,
+                from: From::Memory(memory),
                 path: path.into(),
-                read_only: false,
+                read_only,
                 sub_path: None,
                 propagation: None,
             });
@@ -246,8 +266,9 @@ impl Lowering<'_> {
         let lent: Vec<(String, String)> = self
             .volumes
             .lent
-            .iter()
-            .filter(|((name, path), _)| *name == owner.name && !written.contains(&path.as_str()))
+            .range((owner.name.clone(), String::new())..)
+            .take_while(|((name, _), _)| *name == owner.name)
+            .filter(|((_, path), _)| !written.contains(&path.as_str()))
             .map(|((_, path), claim)| (path.clone(), claim.name.clone()))
             .collect();
         for (path, claim) in lent {
@@ -277,7 +298,13 @@ impl Lowering<'_> {
             (MountKind::Bind, Some(source)) => self.bind(mount, source),
             (MountKind::Volume | MountKind::Cluster, Some(source)) => match self.volumes.named.get(source) {
                 Some(Place::Claim(claim)) => From::Claim(claim.name.clone()),
-                Some(Place::External(name)) => From::Claim(name.clone()),
+                Some(Place::External(name)) => {
+                    let written = self.project.volumes.get(source).map(|v| v.name.clone());
+                    if let Some(written) = written.filter(|written| written != name) {
+                        part.docker_volume(name, written);
+                    }
+                    From::Claim(name.clone())
+                }
                 Some(Place::From(from)) => from.clone(),
                 Some(Place::Nfs(nfs)) => {
                     let volume = PodVolume {
@@ -292,11 +319,13 @@ impl Lowering<'_> {
             (MountKind::Volume | MountKind::Cluster, None) => {
                 match self.volumes.lent.get(&(owner.name.clone(), mount.target.clone())) {
                     Some(claim) => From::Claim(claim.name.clone()),
-                    None => return anonymous(path, read_only, part),
+                    None => return anonymous(path, read_only, mount.nocopy, part),
                 }
             }
             (MountKind::Tmpfs, _) => {
-                From::Memory(mount.tmpfs_size.and_then(|s| amount::memory(&s.to_string())))
+                let mut memory = Memory::sized(mount.tmpfs_size.and_then(|s| amount::memory(&s.to_string())));
+                memory.options.mode = mount.tmpfs_mode.map(|mode| mode & 0o7777);
+                From::Memory(memory)
             }
             (MountKind::Image, Some(source)) => {
                 let image = Some(ImageVolumeSource { reference: Some(source.into()), pull_policy: None });
@@ -329,7 +358,11 @@ impl Lowering<'_> {
                 propagation,
             });
         }
-        part.mount(pod::Mount { from, path, read_only, sub_path: mount.subpath.clone(), propagation });
+        let sub_path = mount.subpath.clone();
+        part.mount(pod::Mount { from, path: path.clone(), read_only, sub_path, propagation });
+        if mount.nocopy && matches!(mount.kind, MountKind::Volume | MountKind::Cluster) {
+            part.leave_as_it_is(&path);
+        }
     }
 
     fn mount_as(&mut self, mount: &Mount, path: String, read_only: bool, volume: PodVolume, part: &mut Part) {
@@ -345,18 +378,15 @@ impl Lowering<'_> {
 
     fn bind(&mut self, mount: &Mount, source: &str) -> From {
         let path = Path::new(source);
-        if source.ends_with("docker.sock") {
-            let sentence = format!(
-                "there is no Docker behind {source}: a container that asks it for anything gets no answer"
-            );
-            self.found.warn(&mount.at, sentence);
-        }
-        if !path.exists() {
+        let remark = pod::socket_remark(path);
+        let is_told = remark.is_some();
+        remark.into_iter().for_each(|sentence| self.found.warn(&mount.at, sentence));
+        if !path.exists() && !is_told {
             if !mount.create_host_path {
                 return From::Host(source.into(), Some("Directory".into()));
             }
             // Files that are not there yet become directories, to everybody's surprise.
-            if path.extension().is_some() && !source.ends_with(".sock") {
+            if path.extension().is_some() {
                 let sentence = format!("there is no {source}: an empty directory is mounted in its place");
                 self.found.warn(&mount.at, sentence);
             }
@@ -366,7 +396,7 @@ impl Lowering<'_> {
 }
 
 /// A volume without a name: as old as its Pod, and at first with what the image has there, as Docker's are.
-fn anonymous(path: String, read_only: bool, part: &mut Part) {
+fn anonymous(path: String, read_only: bool, nocopy: bool, part: &mut Part) {
     part.mount(pod::Mount {
         from: From::Nowhere,
         path: path.clone(),
@@ -374,6 +404,9 @@ fn anonymous(path: String, read_only: bool, part: &mut Part) {
         sub_path: None,
         propagation: None,
     });
+    if nocopy {
+        return part.leave_as_it_is(&path);
+    }
     let mut mounts = part.container.volume_mounts.iter().flatten();
     if let Some(volume) = mounts.rfind(|m| m.mount_path == path).map(|m| m.name.clone()) {
         part.fill(&volume);

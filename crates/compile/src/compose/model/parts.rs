@@ -492,6 +492,8 @@ pub struct Mount {
     pub subpath: Option<String>,
     /// `volume.labels`
     pub labels: IndexMap<String, String>,
+    /// `content`, a field of Coolify: what the file holds that is mounted.
+    pub content: Option<String>,
     /// `tmpfs.size`, bytes
     pub tmpfs_size: Option<u64>,
     /// `tmpfs.mode`

@@ -386,12 +386,25 @@ fn long_mount(node: &Node, path: &str, loader: &mut Loader) -> Option<Mount> {
     let mut mount = Mount {
         at: node.at.clone(),
         source: source.map(|s| mount_source(&s, &kind, node, loader)),
-        kind,
         target: f.text("target", loader).map(|t| clean_target(&t)).unwrap_or_default(),
         read_only: f.bool("read_only", loader).unwrap_or_default(),
         consistency: f.text("consistency", loader),
+        create_host_path: kind == MountKind::Bind,
+        kind,
         ..Mount::default()
     };
+    // Fields that Coolify adds. What is no file is made as a directory here anyway.
+    f.bool("is_directory", loader);
+    mount.content = f.text("content", loader);
+    if mount.content.is_some() && mount.kind == MountKind::Bind {
+        let sentence = format!(
+            "{path}.content, a field of Coolify, is at {} as a config: the file on the machine is neither read nor made",
+            mount.target
+        );
+        loader.found.warn(&node.at, sentence);
+    } else if mount.content.is_some() {
+        loader.found.error(&node.at, format!("{path} has content, which only a bind can have"));
+    }
     if let Some(mut f) = f.node("bind").and_then(|(node, path)| Fields::open(node, path, loader)) {
         mount.propagation = f.text("propagation", loader);
         mount.create_host_path = f.bool("create_host_path", loader).unwrap_or(true);

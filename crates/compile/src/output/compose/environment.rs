@@ -14,10 +14,12 @@ impl Writer<'_> {
         for from in container.env_from.iter().flatten() {
             let prefix = from.prefix.as_deref().unwrap_or_default();
             if let Some(map) = from.config_map_ref.as_ref().and_then(|r| self.maps.get(&r.name)) {
+                self.in_use.insert(("ConfigMap", map.metadata.name.clone().unwrap_or_default()));
                 all.extend(map.data.iter().flatten().map(|(k, v)| (format!("{prefix}{k}"), v.clone())));
             } else if let Some(secret) = from.secret_ref.as_ref().and_then(|r| self.keys.get(&r.name)) {
                 let data = secret.data.iter().flatten();
                 self.tells_secrets = true;
+                self.in_use.insert(("Secret", secret.metadata.name.clone().unwrap_or_default()));
                 all.extend(
                     data.map(|(k, v)| (format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned())),
                 );
@@ -48,11 +50,13 @@ impl Writer<'_> {
         all
     }
 
-    fn referred(&self, source: &EnvVarSource) -> Option<String> {
+    fn referred(&mut self, source: &EnvVarSource) -> Option<String> {
         if let Some(reference) = &source.config_map_key_ref {
+            self.in_use.insert(("ConfigMap", reference.name.clone()));
             return self.maps.get(&reference.name)?.data.as_ref()?.get(&reference.key).cloned();
         }
         let reference = source.secret_key_ref.as_ref()?;
+        self.in_use.insert(("Secret", reference.name.clone()));
         let secret = self.keys.get(&reference.name)?;
         let data = secret
             .data

@@ -17,6 +17,8 @@ pub(super) struct Reach {
     pub aliases: BTreeSet<String>,
     pub ports: Vec<Value>,
     pub expose: Vec<Value>,
+    /// Its name leads to each Pod's own address, though its ports are known.
+    pub headless: bool,
 }
 
 impl Writer<'_> {
@@ -26,18 +28,28 @@ impl Writer<'_> {
         let mut published: Vec<(u16, String, Value)> = Vec::new();
         let pod = shape.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         let container = shape.template.spec.as_ref().and_then(|s| s.containers.first());
-        let services: Vec<Service> =
-            self.named.iter().filter(|(s, _)| selects(s, &pod)).map(|(s, _)| s.clone()).collect();
+        let services: Vec<Service> = self.selecting(&pod).cloned().collect();
         for service in services {
             let name = service.metadata.name.clone().unwrap_or_default();
             self.used.insert(format!("{}/{name}", service.metadata.namespace.as_deref().unwrap_or_default()));
             let spec = service.spec.clone().unwrap_or_default();
             let outer = matches!(spec.type_.as_deref(), Some("LoadBalancer" | "NodePort"));
             let generated = ["public", "local", "ports"].iter().any(|s| name.ends_with(&format!("-{s}")));
+            let own = name.starts_with(shape.metadata.name.as_deref().unwrap_or_default())
+                || service
+                    .metadata
+                    .labels
+                    .as_ref()
+                    .and_then(|l| l.get(labels::APP_MANAGED_BY))
+                    .map(String::as_str)
+                    == Some(labels::MANAGED_BY_YADO);
             // A Service that only publishes is no name to connect to.
-            if !(outer && generated && name.starts_with(shape.metadata.name.as_deref().unwrap_or_default())) {
+            if !(outer && generated && own) {
                 reach.aliases.insert(name.clone());
             }
+            reach.headless |= spec.cluster_ip.as_deref() == Some("None")
+                && spec.ports.iter().flatten().next().is_some()
+                && service.metadata.name == shape.metadata.name;
             if let Some(more) = service.metadata.annotations.as_ref().and_then(|a| a.get(labels::ALIASES)) {
                 reach.aliases.extend(more.split(',').map(Into::into));
             }
@@ -65,6 +77,26 @@ impl Writer<'_> {
         reach.aliases.remove(&shape.service);
         self.listed(shape, built, container, published, &mut reach);
         reach
+    }
+
+    /// The Services that lead to Pods with these labels, in their order.
+    fn selecting<'w>(&'w self, pod: &'w BTreeMap<String, String>) -> impl Iterator<Item = &'w Service> {
+        let component = pod.get(labels::APP_COMPONENT).map(String::as_str).unwrap_or_default();
+        let own = self.by_component.get(component).into_iter().flatten();
+        let any = self.by_component.get("").into_iter().flatten().filter(move |_| !component.is_empty());
+        let mut places: Vec<usize> = own.chain(any).copied().collect();
+        places.sort_unstable();
+        places.into_iter().map(|place| &self.named[place].0).filter(|service| selects(service, pod))
+    }
+
+    /// Whether Pods of `shape` are found by `name`.
+    pub(super) fn is_found_as(&self, shape: &Shape, name: &str) -> bool {
+        let pod = shape.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+        self.selecting(&pod).any(|service| {
+            let aliases = service.metadata.annotations.as_ref().and_then(|a| a.get(labels::ALIASES));
+            service.metadata.name.as_deref() == Some(name)
+                || aliases.is_some_and(|all| all.split(',').any(|alias| alias == name))
+        })
     }
 
     /// Puts ports in the order in which the container lists them, and exposes the rest.

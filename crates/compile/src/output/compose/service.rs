@@ -92,6 +92,10 @@ impl Writer<'_> {
         }
         self.security(container, pod, &mut service);
         self.health(shape, container, &env, &mut service);
+        let unchecked = shape.annotation(labels::NO_HEALTH_CHECK);
+        if container.readiness_probe.is_none() && unchecked.split(',').any(|name| name == container.name) {
+            service.insert("healthcheck".into(), json!({"disable": true}));
+        }
         self.lifecycle(shape, container, &mut service);
         let mounts = self.mounts(shape, pod, container);
         of_mounts(mounts, &mut service);
@@ -200,8 +204,10 @@ impl Writer<'_> {
         let Some(probe) = &container.readiness_probe else { return };
         let test = match (&probe.exec, &probe.http_get) {
             (Some(ExecAction { command: Some(command) }), _) => match &command[..] {
-                [shell, flag, text] if shell == "/bin/sh" && flag == "-c" => {
-                    json!(["CMD-SHELL", words(std::slice::from_ref(text), env)[0]])
+                [shell, flag, script @ ..] if shell == "/bin/sh" && flag == "-c" && !script.is_empty() => {
+                    let mut test = vec![Value::from("CMD-SHELL")];
+                    test.extend(words(script, env).as_array().cloned().unwrap_or_default());
+                    test.into()
                 }
                 command => {
                     let mut test = vec![Value::from("CMD")];
@@ -259,9 +265,14 @@ impl Writer<'_> {
         // Without a word, a service is ready when its port is listened on.
         if !probed
             && !matches!(shape.runs, Runs::Once(_))
+            && !service.contains_key("healthcheck")
             && (tcp(&reach.ports) > 0 || tcp(&reach.expose) == 1)
         {
             service.insert("healthcheck".into(), json!({"disable": true}));
+        }
+        if reach.headless {
+            let deploy = service.entry("deploy").or_insert_with(|| json!({}));
+            deploy["endpoint_mode"] = "dnsrr".into();
         }
         if !reach.ports.is_empty() {
             service.insert("ports".into(), reach.ports.into());
@@ -364,14 +375,14 @@ impl Writer<'_> {
         self.annotated(shape, annotations, service);
     }
 
-    /// A link by its name and its image: to the service of that name, or else of that image.
+    /// A link by its name and its image: to the service of that image that is found by the name.
     fn link(&self, (alias, image): (&String, &String)) -> Option<String> {
         let runs = |shape: &&Shape| {
             let pod = shape.template.spec.as_ref();
             pod.and_then(|pod| pod.containers.first()?.image.as_ref()) == Some(image)
         };
         let mut targets: Vec<_> = self.shapes.iter().filter(runs).collect();
-        targets.sort_by_key(|shape| shape.service != *alias);
+        targets.sort_by_key(|shape| (!self.is_found_as(shape, alias), shape.service != *alias));
         targets.first().map(|shape| format!("{}:{alias}", shape.service))
     }
 
@@ -511,6 +522,9 @@ fn of_mounts(mounts: Mounts, service: &mut Map<String, Value>) {
         if !list.is_empty() {
             service.insert(key.into(), list.into());
         }
+    }
+    if !mounts.tmpfs.is_empty() {
+        service.insert("tmpfs".into(), mounts.tmpfs.into());
     }
     if let Some(size) = mounts.shm_size {
         service.insert("shm_size".into(), size.into());

@@ -27,6 +27,14 @@ pub(super) struct Shape {
     pub source: PathBuf,
 }
 
+impl Shape {
+    /// An annotation of its Pods; nothing where they have none of that key.
+    pub fn annotation(&self, key: &str) -> &str {
+        let annotations = self.template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
+        annotations.and_then(|a| a.get(key)).map_or("", String::as_str)
+    }
+}
+
 /// How Pods are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Runs {

@@ -1,5 +1,7 @@
 //! Volumes of a service, and the sections of the file that they need.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     ByteString,
     api::core::v1::{
@@ -7,6 +9,7 @@ use k8s_openapi::{
     },
 };
 use serde_json::{Map, Value, json};
+use yado_types::{labels, tmpfs};
 
 use super::{Writer, deploy::memory, escaped, shape::Shape};
 
@@ -17,6 +20,7 @@ pub(super) struct Mounts {
     pub devices: Vec<Value>,
     pub configs: Vec<Value>,
     pub secrets: Vec<Value>,
+    pub tmpfs: Vec<Value>,
     pub shm_size: Option<String>,
 }
 
@@ -45,8 +49,9 @@ impl Writer<'_> {
         all: &mut Mounts,
     ) {
         if let Some(claim) = &volume.persistent_volume_claim {
-            self.claim(&claim.claim_name);
-            all.volumes.push(with_options(&claim.claim_name, mount));
+            let key = self.claim(shape, &claim.claim_name);
+            let nocopy = is_in(shape.annotation(labels::NO_COPY_UP), &volume.name);
+            all.volumes.push(named(&key, mount, nocopy));
         } else if let Some(host) = &volume.host_path {
             if is_device(&host.path, host.type_.as_deref(), mount) {
                 all.devices.push(escaped(&format!("{}:{}", host.path, mount.mount_path)).into());
@@ -95,7 +100,19 @@ impl Writer<'_> {
         let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
         let users =
             containers.filter(|c| c.volume_mounts.iter().flatten().any(|m| m.name == volume.name)).count();
+        let options: BTreeMap<String, String> =
+            serde_json::from_str(shape.annotation(labels::TMPFS)).unwrap_or_default();
+        let asked = options.get(&volume.name).map(|list| tmpfs::read(list).options).unwrap_or_default();
         match (in_memory, size) {
+            // What the long form has no word for; and what comes after it, so that the order stays.
+            (true, size) if !only_mode(&asked) || !all.tmpfs.is_empty() => {
+                let mut list: Vec<String> = vec![asked.to_string()];
+                list.extend(size.map(|size| format!("size={size}")));
+                list.extend((mount.read_only == Some(true)).then(|| "ro".into()));
+                list.retain(|option| !option.is_empty());
+                let options = if list.is_empty() { String::new() } else { format!(":{}", list.join(",")) };
+                all.tmpfs.push(escaped(&format!("{}{options}", mount.mount_path)).into());
+            }
             (true, Some(size)) if mount.mount_path == "/dev/shm" => all.shm_size = Some(size),
             (true, size) => {
                 let mut long = json!({"type": "tmpfs", "target": mount.mount_path});
@@ -103,7 +120,10 @@ impl Writer<'_> {
                     long["read_only"] = true.into();
                 }
                 if let Some(size) = size {
-                    long["tmpfs"] = json!({"size": size});
+                    long["tmpfs"]["size"] = size.into();
+                }
+                if let Some(mode) = asked.mode {
+                    long["tmpfs"]["mode"] = mode.into();
                 }
                 all.volumes.push(long);
             }
@@ -111,6 +131,14 @@ impl Writer<'_> {
                 let name = format!("{}-{}", shape.service, volume.name);
                 self.volumes.insert(name.clone(), Value::Null);
                 all.volumes.push(with_options(&name, mount));
+            }
+            (false, _) if is_in(shape.annotation(labels::NO_COPY_UP), &volume.name) => {
+                let mut long = json!({"type": "volume", "target": mount.mount_path});
+                if mount.read_only == Some(true) {
+                    long["read_only"] = true.into();
+                }
+                long["volume"] = json!({"nocopy": true});
+                all.volumes.push(long);
             }
             (false, _) if mount.read_only == Some(true) => {
                 all.volumes.push(json!({"type": "volume", "target": mount.mount_path, "read_only": true}));
@@ -142,12 +170,27 @@ impl Writer<'_> {
         }
     }
 
-    fn claim(&mut self, name: &str) {
+    /// Declares the volume of a claim; its key. Docker's name for it stays what it was.
+    fn claim(&mut self, shape: &Shape, name: &str) -> String {
+        self.in_use.insert(("PersistentVolumeClaim", name.into()));
+        let project = self.project();
         let Some(claim) = self.claims.get(name) else {
-            self.volumes.insert(name.into(), json!({"external": true, "name": name}));
-            return;
+            let written: BTreeMap<String, String> =
+                serde_json::from_str(shape.annotation(labels::DOCKER_VOLUMES)).unwrap_or_default();
+            let written = written.get(name).map_or(name, String::as_str);
+            self.volumes.insert(name.into(), json!({"external": true, "name": escaped(written)}));
+            return name.into();
         };
         let mut section = Map::new();
+        let written = claim.metadata.annotations.as_ref().and_then(|a| a.get(labels::DOCKER_VOLUME));
+        let key = match written.map(|written| (written, written.strip_prefix(&format!("{project}_")))) {
+            Some((_, Some(key))) if is_key(key) => key.to_string(),
+            Some((written, _)) => {
+                section.insert("name".into(), escaped(written).into());
+                name.into()
+            }
+            None => name.into(),
+        };
         let spec = claim.spec.clone().unwrap_or_default();
         let size =
             spec.resources.and_then(|r| r.requests).and_then(|r| r.get("storage").map(|q| q.0.clone()));
@@ -166,11 +209,13 @@ impl Writer<'_> {
             section.insert("labels".into(), labels.into());
         }
         let section = if section.is_empty() { Value::Null } else { section.into() };
-        self.volumes.insert(name.into(), section);
+        self.volumes.insert(key.clone(), section);
+        key
     }
 
     fn secret_volume(&mut self, volume: &SecretVolumeSource, mount: &VolumeMount, all: &mut Mounts) {
         let name = volume.secret_name.clone().unwrap_or_default();
+        self.in_use.insert(("Secret", name.clone()));
         let data: Vec<(String, ByteString)> = self.keys.get(&name).map_or_else(Vec::new, |s| {
             let text =
                 s.string_data.iter().flatten().map(|(k, v)| (k.clone(), ByteString(v.clone().into_bytes())));
@@ -199,6 +244,7 @@ impl Writer<'_> {
 
     fn config_volume(&mut self, volume: &ConfigMapVolumeSource, mount: &VolumeMount, all: &mut Mounts) {
         let name = &volume.name;
+        self.in_use.insert(("ConfigMap", name.clone()));
         let map = self.maps.get(name).cloned().unwrap_or_default();
         let (text, binary) = (map.data.unwrap_or_default(), map.binary_data.unwrap_or_default());
         let items = items(volume.items.as_deref(), text.keys().chain(binary.keys()));
@@ -297,6 +343,37 @@ fn with_options(source: &str, mount: &VolumeMount) -> Value {
             long
         }
     }
+}
+
+/// Whether nothing but permissions is asked of a file system in memory.
+fn only_mode(options: &tmpfs::Options) -> bool {
+    *options == tmpfs::Options { mode: options.mode, ..tmpfs::Options::default() }
+}
+
+/// Whether a list with commas between has a name.
+fn is_in(list: &str, name: &str) -> bool {
+    list.split(',').any(|one| one == name)
+}
+
+/// A named volume of a claim.
+fn named(source: &str, mount: &VolumeMount, nocopy: bool) -> Value {
+    let mut value = with_options(source, mount);
+    if nocopy {
+        match &mut value {
+            Value::String(text) => {
+                let more = if text.matches(':').count() > 1 { ',' } else { ':' };
+                text.push(more);
+                text.push_str("nocopy");
+            }
+            long => long["volume"]["nocopy"] = true.into(),
+        }
+    }
+    value
+}
+
+/// Whether a volume can be declared under this key.
+fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
 
 fn short(source: &str, mount: &VolumeMount) -> Value {

@@ -1,0 +1,145 @@
+//! Options of a file system in memory, as `mount -o` and Docker's `--tmpfs` take them, so far as they have a meaning for
+//! a Pod's volume.
+
+use std::fmt;
+
+/// The largest user or group that a Pod may have.
+const MAX_ID: u32 = i32::MAX as u32;
+
+/// What is asked of a tmpfs beside its size.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Options {
+    /// Permissions of its root.
+    pub mode: Option<u32>,
+    /// Owner of its root.
+    pub uid: Option<u32>,
+    /// Group of its root.
+    pub gid: Option<u32>,
+    /// How many files it holds at most.
+    pub inodes: Option<u64>,
+    /// Whether programs on it cannot be run.
+    pub no_exec: bool,
+}
+
+/// A list of options taken apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Read {
+    /// Those that a volume can have.
+    pub options: Options,
+    /// `size`, as it is written.
+    pub size: Option<String>,
+    /// `ro`
+    pub read_only: bool,
+    /// Those that have no meaning or no sensible value.
+    pub others: Vec<String>,
+}
+
+/// Reads a list such as `mode=0700,uid=1000,noexec,size=64m`. Of two that contradict each other the later one counts.
+pub fn read(list: &str) -> Read {
+    let mut all = Read::default();
+    for option in list.split(',').map(str::trim).filter(|option| !option.is_empty()) {
+        let (name, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(v)));
+        let id = || value.and_then(|v| v.parse::<u32>().ok()).filter(|id| *id <= MAX_ID);
+        let options = &mut all.options;
+        let known = match (name, value) {
+            // Always so for volumes, or what is meant by nothing.
+            (
+                "rw" | "nosuid" | "nodev" | "defaults" | "async" | "relatime" | "norelatime" | "noatime",
+                None,
+            ) => {
+                all.read_only &= name != "rw";
+                true
+            }
+            ("ro", None) => {
+                all.read_only = true;
+                true
+            }
+            ("noexec", None) | ("exec", None) => {
+                options.no_exec = name == "noexec";
+                true
+            }
+            ("size", Some(size)) => {
+                all.size = Some(size.into());
+                true
+            }
+            ("mode", Some(mode)) => {
+                let mode = u32::from_str_radix(mode, 8).ok().filter(|mode| *mode <= 0o7777);
+                options.mode = mode.or(options.mode);
+                mode.is_some()
+            }
+            ("uid", Some(_)) => {
+                options.uid = id().or(options.uid);
+                id().is_some()
+            }
+            ("gid", Some(_)) => {
+                options.gid = id().or(options.gid);
+                id().is_some()
+            }
+            ("nr_inodes", Some(number)) => {
+                let number = amount(number);
+                options.inodes = number.or(options.inodes);
+                number.is_some()
+            }
+            _ => false,
+        };
+        if !known {
+            all.others.push(option.into());
+        }
+    }
+    all
+}
+
+/// A number with the kernel's suffixes: `10k`.
+fn amount(text: &str) -> Option<u64> {
+    let (digits, shift) = match text.as_bytes().last()? {
+        b'k' | b'K' => (&text[..text.len() - 1], 10),
+        b'm' | b'M' => (&text[..text.len() - 1], 20),
+        b'g' | b'G' => (&text[..text.len() - 1], 30),
+        _ => (text, 0),
+    };
+    digits.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+impl fmt::Display for Options {
+    /// As [`read`] takes them.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut all: Vec<String> = Vec::new();
+        all.extend(self.mode.map(|mode| format!("mode={mode:04o}")));
+        all.extend(self.uid.map(|uid| format!("uid={uid}")));
+        all.extend(self.gid.map(|gid| format!("gid={gid}")));
+        all.extend(self.inodes.map(|inodes| format!("nr_inodes={inodes}")));
+        all.extend(self.no_exec.then(|| "noexec".into()));
+        f.write_str(&all.join(","))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_and_written() {
+        for (list, options, size, read_only, others) in [
+            ("", "", None, false, &[][..]),
+            ("mode=0700,uid=1000,noexec,size=1m", "mode=0700,uid=1000,noexec", Some("1m"), false, &[]),
+            ("rw,noexec,nosuid,nodev,size=65536k", "noexec", Some("65536k"), false, &[]),
+            ("noexec,exec,ro", "", None, true, &[]),
+            ("ro,rw", "", None, false, &[]),
+            ("mode=1777,gid=5,nr_inodes=4k", "mode=1777,gid=5,nr_inodes=4096", None, false, &[]),
+            ("uid=4294967295", "", None, false, &["uid=4294967295"]),
+            (
+                "mode=999,uid=app,huge=always,suid",
+                "",
+                None,
+                false,
+                &["mode=999", "uid=app", "huge=always", "suid"],
+            ),
+        ] {
+            let all = read(list);
+            assert_eq!(all.options.to_string(), options, "{list}");
+            assert_eq!((all.size.as_deref(), all.read_only), (size, read_only), "{list}");
+            assert_eq!(all.others, others, "{list}");
+            assert_eq!(read(options).options, all.options, "{list}");
+        }
+    }
+}
