@@ -168,7 +168,12 @@ pub fn run(all: bool) -> Result<()> {
                 bail!("{example} has a Dockerfile, which is not built here");
             };
             let language: Option<Language> = language.as_deref().map(str::parse).transpose()?;
-            let recipe = Recipe::Source { context: request.context, language, processes };
+            let recipe = Recipe::Source {
+                context: request.context,
+                language,
+                processes,
+                left_out: request.left_out.to_vec(),
+            };
             build(&BuildSpec { name: request.image, recipe }, &store, &Progress::none())?;
             println!("{example}: {}", request.name);
         }

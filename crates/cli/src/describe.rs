@@ -38,9 +38,9 @@ pub enum Telling {
 /// [`Diagnostics`], with every mistake of the description; a [`crate::Usage`] where the command line contradicts itself.
 pub async fn describe(args: &SourceArgs, telling: Telling, progress: &Progress) -> anyhow::Result<Described> {
     let (path, overrides) = chosen(args)?;
-    let found = elsewhere::find(&path).await?;
     let options = Options {
         env: yado_compile::compose::variables(environment(), &args.env_files)?,
+        env_files: args.env_files.clone(),
         dot_env: args.env_files.is_empty(),
         overrides,
         profiles: args.profiles.clone(),
@@ -49,6 +49,8 @@ pub async fn describe(args: &SourceArgs, telling: Telling, progress: &Progress) 
         events: stages(telling, progress),
         ..Options::default()
     };
+    let path = or_above(path, args, &options, progress);
+    let found = elsewhere::find(&path).await?;
     // It reads files, and waits for other machines.
     let at = found.path().to_path_buf();
     let compiled = tokio::task::spawn_blocking(move || yado_compile::compile(&at, &options)).await?;
@@ -73,6 +75,18 @@ fn chosen(args: &SourceArgs) -> anyhow::Result<(PathBuf, Vec<PathBuf>)> {
         return Err(crate::Usage(sentence).into());
     }
     Ok((first.clone(), rest.to_vec()))
+}
+
+/// The compose file of a directory above, where the working directory has no description and none is named: docker
+/// compose is used from anywhere within a project.
+fn or_above(path: PathBuf, args: &SourceArgs, options: &Options, progress: &Progress) -> PathBuf {
+    let unnamed = path == Path::new(".") && args.files.is_empty();
+    if !unnamed || yado_compile::is_described(&path, options) {
+        return path;
+    }
+    let Some(file) = yado_compile::compose::above(&path) else { return path };
+    progress.say(format!("==> This directory has no description: {} is meant", file.display()));
+    file.parent().map_or(path, Path::to_path_buf)
 }
 
 /// The variables that are text, as all that a description can name are.

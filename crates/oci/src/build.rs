@@ -20,11 +20,12 @@
 //!
 //! **Process types.** The Procfile's `web: python3 app.py` becomes the label `dev.yado.process.web`, whose value is
 //! the command as written. A process type is run as [`process_command`] says: by `/bin/sh -c "exec …"`, as user `app`
-//! in `/app`, so that the program itself is the container's first process and gets its signals. `PORT` is not set by
-//! the image but by who runs it. The image's own command is the process type `web`, or else the first one.
+//! in `/app`, so that the program itself is the container's first process and gets its signals. The image sets
+//! `PORT` to 8080; who runs it may set another. The image's own command is the process type `web`, or else the first one.
 //!
-//! **Left out of /app**: what `.slugignore` and `.dockerignore` name, and always `.git`, `.yado` and `.env`, which
-//! may hold secrets.
+//! **Left out of /app**: env files and secrets that the description names, what `.gitignore`, `.slugignore` and
+//! `.dockerignore` name, and always `.git`, every `.env`, and Yado's own files ([`ignore`]). The build says what it left
+//! out, and warns of files that look like secrets and were not.
 
 mod app;
 mod apt;
@@ -38,6 +39,7 @@ mod native;
 mod plan;
 mod procfile;
 mod source;
+mod suspicious;
 mod trouble;
 mod workshop;
 
@@ -45,6 +47,7 @@ use std::path::PathBuf;
 
 use crate::image::{Event, Image, ImageConfig, ImageError, ImageStore, Progress, Result};
 
+pub use app::files_of;
 pub use language::{Language, UnknownLanguage};
 pub use procfile::{ProcessType, parse_aptfile, parse_procfile, process_command};
 
@@ -77,6 +80,8 @@ pub enum Recipe {
         /// Process types and their commands where the directory has no Procfile; where this is empty too, the
         /// language's own.
         processes: Vec<(String, String)>,
+        /// Files with secrets that the description names, absolute or from the directory: never part of the image.
+        left_out: Vec<PathBuf>,
     },
     /// Debian packages and nothing else.
     Packages(Box<Packages>),
@@ -117,8 +122,8 @@ pub fn build(spec: &BuildSpec, store: &ImageStore, progress: &Progress) -> Resul
     progress.report(|| Event::Started { name: spec.name.clone() });
     let build = layers::Build::new(&spec.name, store, progress)?;
     let built = match &spec.recipe {
-        Recipe::Source { context, language, processes } => {
-            source::build(build, context, *language, processes)
+        Recipe::Source { context, language, processes, left_out } => {
+            source::build(build, context, *language, processes, left_out)
         }
         Recipe::Packages(packages) => base::build_packages(build, packages),
     };

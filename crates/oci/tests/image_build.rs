@@ -81,7 +81,12 @@ fn a_procfile_app_is_built_once_and_runs() {
     let dir = tempfile::tempdir().unwrap();
     let store = ImageStore::open(dir.path().join("store")).unwrap();
     let context = app(dir.path());
-    let recipe = Recipe::Source { context: context.clone(), language: None, processes: Vec::new() };
+    let recipe = Recipe::Source {
+        context: context.clone(),
+        language: None,
+        processes: Vec::new(),
+        left_out: Vec::new(),
+    };
     let spec = BuildSpec { name: "yado.local/guestbook:latest".to_owned(), recipe };
 
     let (progress, steps) = recorder();
@@ -184,8 +189,12 @@ fn what_cannot_be_built_says_why_and_leaves_nothing() {
         for (name, content) in files {
             fs::write(context.path().join(name), content).unwrap();
         }
-        let recipe =
-            Recipe::Source { context: context.path().to_owned(), language: None, processes: Vec::new() };
+        let recipe = Recipe::Source {
+            context: context.path().to_owned(),
+            language: None,
+            processes: Vec::new(),
+            left_out: Vec::new(),
+        };
         let error =
             build(&BuildSpec { name: "x".to_owned(), recipe }, &store, &Progress::none()).unwrap_err();
         assert!(error.to_string().contains(expect), "{error}");
@@ -207,7 +216,7 @@ fn what_cannot_be_built_says_why_and_leaves_nothing() {
     let context = app(dir.path());
     let spec = BuildSpec {
         name: "x".to_owned(),
-        recipe: Recipe::Source { context, language: None, processes: Vec::new() },
+        recipe: Recipe::Source { context, language: None, processes: Vec::new(), left_out: Vec::new() },
     };
     assert!(build(&spec, &store, &cancelled).unwrap_err().to_string().contains("stopped"));
     assert_eq!(fs::read_dir(store.dir().join("tmp")).unwrap().count(), 0);

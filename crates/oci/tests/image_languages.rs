@@ -52,8 +52,12 @@ fn made(language: Language, context: &Path, store: &ImageStore) -> (Image, Vec<S
         Event::Step { step, state: StepState::Done } => sink.lock().unwrap().push(format!("{step}:made")),
         _ => {}
     });
-    let recipe =
-        Recipe::Source { context: context.to_owned(), language: Some(language), processes: Vec::new() };
+    let recipe = Recipe::Source {
+        context: context.to_owned(),
+        language: Some(language),
+        processes: Vec::new(),
+        left_out: Vec::new(),
+    };
     let spec = BuildSpec { name: format!("yado.local/{language}:latest"), recipe };
     let image = build(&spec, store, &progress).unwrap();
     let steps = steps.lock().unwrap().clone();
@@ -169,7 +173,12 @@ fn dependencies_are_made_anew_only_for_their_manifest(dir: &Path, store: &ImageS
 
     // What cannot be had is one sentence of the tool's and what to do, and nothing is named.
     fs::write(context.join("requirements.txt"), "no-such-package-here-at-all==1\n").unwrap();
-    let recipe = Recipe::Source { context, language: Some(Language::Python), processes: Vec::new() };
+    let recipe = Recipe::Source {
+        context,
+        language: Some(Language::Python),
+        processes: Vec::new(),
+        left_out: Vec::new(),
+    };
     let spec = BuildSpec { name: "broken".to_owned(), recipe };
     let error = build(&spec, store, &Progress::none()).unwrap_err().to_string();
     assert!(
@@ -214,6 +223,7 @@ fn child() {
             context: sample("static"),
             language: Some(Language::Static),
             processes: Vec::new(),
+            left_out: Vec::new(),
         };
         let error =
             build(&BuildSpec { name: "x".to_owned(), recipe }, &store, &Progress::none()).unwrap_err();

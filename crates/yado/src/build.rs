@@ -14,7 +14,7 @@ use yado_compile::{BuildHow, BuildRequest, Compiled, output};
 use yado_oci::build::{BuildSpec, LIVE_LABEL, Language, Recipe, build};
 use yado_oci::image::{Image, ImageStore};
 
-use crate::control::{Images, Request};
+use crate::control::{Images, Request, Update};
 use crate::data_dir::{DataDir, require_root};
 use crate::engine::open_images;
 
@@ -36,6 +36,8 @@ pub struct Order {
     pub language: Option<String>,
     /// Process types and commands, where no Procfile says them.
     pub processes: Vec<(String, String)>,
+    /// Files with secrets that the description names, absolute: no part of the image.
+    pub left_out: Vec<PathBuf>,
 }
 
 /// An image that is there now.
@@ -61,8 +63,12 @@ pub struct Built {
 /// As [`build`], and a language that none is.
 pub fn carry_out(order: &Order, store: &ImageStore, progress: &yado_oci::image::Progress) -> Result<Image> {
     let language: Option<Language> = order.language.as_deref().map(str::parse).transpose()?;
-    let recipe =
-        Recipe::Source { context: order.context.clone(), language, processes: order.processes.clone() };
+    let recipe = Recipe::Source {
+        context: order.context.clone(),
+        language,
+        processes: order.processes.clone(),
+        left_out: order.left_out.clone(),
+    };
     let image = build(&BuildSpec { name: order.image.clone(), recipe }, store, progress)?;
     Ok(store.tag(&order.image, &pinned(&order.image, &image.id))?)
 }
@@ -144,15 +150,21 @@ async fn build_one(
     let known = images.ask(Request::List, |_| ()).await?;
     let context = request.context.canonicalize();
     let context = context.with_context(|| format!("{} cannot be read", request.context.display()))?;
-    let (sink, name) = (Arc::downgrade(step), request.name.clone());
-    let say = move |word: String| {
-        sink.upgrade().into_iter().for_each(|step| step.detail(format!("{name}: {word}")));
+    let (sink, name, screen) = (Arc::downgrade(step), request.name.clone(), progress.clone());
+    let say = move |update: Update| match update {
+        Update::Doing(what) => {
+            sink.upgrade().into_iter().for_each(|step| step.detail(format!("{name}: {what}")))
+        }
+        Update::Notice(text) => screen.say(format!("            {name}: {text}")),
+        Update::Warning(text) => screen.warn(format!("{name}: {text}")),
     };
     let order = Order {
         image: request.image.clone(),
         context,
         language: language.clone(),
         processes: processes.clone(),
+        // An engine has another working directory.
+        left_out: request.left_out.iter().flat_map(std::path::absolute).collect(),
     };
     let made = match artifacts {
         Some(artifacts) => artifacts.build(order, images, &known, say).await?,

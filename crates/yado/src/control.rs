@@ -18,8 +18,8 @@ use crate::collect::Keeper;
 
 /// The socket's name in a data directory.
 const SOCKET: &str = "control.sock";
-/// A request is a path and a few words; a build's process types are the longest.
-const LONGEST_REQUEST: u64 = 64 * 1024;
+/// A request is a path and a few words; a build's process types and the files that it leaves out are the longest.
+const LONGEST_REQUEST: u64 = 1024 * 1024;
 /// Words on their way to a client. One that does not read them misses some, and holds nobody up.
 const WORDS: usize = 16;
 
@@ -53,11 +53,22 @@ impl Request {
     }
 }
 
+/// What is said of a request while it is carried out.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Update {
+    /// What is being done; the next one takes its place.
+    Doing(String),
+    /// What the user should know.
+    Notice(String),
+    /// What is not as it was asked for.
+    Warning(String),
+}
+
 /// What an engine says to a request.
 #[derive(Debug, Serialize, Deserialize)]
 enum Answer {
-    /// What it is at.
-    At(String),
+    /// What is said meanwhile.
+    Meanwhile(Update),
     /// What came of it; the last line.
     Done(Vec<Image>),
     /// What was removed; the last line.
@@ -102,20 +113,28 @@ async fn answer(mut stream: UnixStream, keeper: &Keeper) -> Result<()> {
     let images = keeper.images().clone();
     let brings_images = request.brings_images();
     let (say, mut said) = mpsc::channel(WORDS);
-    let progress = words(move |word| drop(say.try_send(word)));
+    let progress = updates(move |update| match update {
+        // The next one says more.
+        Update::Doing(_) => drop(say.try_send(update)),
+        // The work is on a thread of its own; a client that has gone hears nothing.
+        lasting => drop(say.blocking_send(lasting)),
+    });
     // Also when this task is ended: the work is on another thread.
     let cancel = CancelOnDrop(progress.clone());
     let mut work = tokio::task::spawn_blocking(move || carry_out(&request, &images, &progress));
     let done = loop {
         tokio::select! {
             done = &mut work => break done?,
-            Some(word) = said.recv() => send(&mut write, &Answer::At(word)).await?,
+            Some(update) = said.recv() => send(&mut write, &Answer::Meanwhile(update)).await?,
             // Nothing more is ever sent: that the client has gone is all that can be read.
             _ = read.fill_buf(), if !cancel.0.is_cancelled() => cancel.0.cancel(),
         }
     };
     if brings_images {
         keeper.node().images_changed();
+    }
+    while let Ok(update) = said.try_recv() {
+        send(&mut write, &Answer::Meanwhile(update)).await?;
     }
     send(&mut write, &done.map_or_else(Answer::Failed, Answer::Done)).await
 }
@@ -126,13 +145,16 @@ async fn send(write: &mut (impl AsyncWriteExt + Unpin), answer: &Answer) -> Resu
     Ok(write.write_all(&text).await?)
 }
 
-/// A progress that says in words what a build is at.
-fn words(say: impl Fn(String) + Send + Sync + 'static) -> Progress {
+/// A progress that says what a build is at.
+fn updates(say: impl Fn(Update) + Send + Sync + 'static) -> Progress {
     Progress::new(move |event| match event {
-        Event::Step { step, state: StepState::Running(what) } => say(format!("{step}: {what}")),
+        Event::Step { step, state: StepState::Running(what) } => {
+            say(Update::Doing(format!("{step}: {what}")))
+        }
+        Event::Notice { text } => say(Update::Notice(text)),
         Event::Warning { text } => {
             tracing::warn!("{text}");
-            say(text);
+            say(Update::Warning(text));
         }
         _ => {}
     })
@@ -188,7 +210,7 @@ impl Images {
     pub async fn ask(
         &self,
         request: Request,
-        say: impl Fn(String) + Send + Sync + 'static,
+        say: impl Fn(Update) + Send + Sync + 'static,
     ) -> Result<Vec<Image>> {
         let store = match self {
             Images::Engine(data) => match ask_engine(data, &request, say).await? {
@@ -197,7 +219,7 @@ impl Images {
             },
             Images::Here(store) => store.clone(),
         };
-        let progress = words(say);
+        let progress = updates(say);
         let _cancel = CancelOnDrop(progress.clone());
         let say = Arc::new(progress);
         let done = tokio::task::spawn_blocking(move || carry_out(&request, &store, &say));
@@ -225,7 +247,7 @@ impl Images {
     }
 }
 
-async fn ask_engine(data: &Path, request: &Request, say: impl Fn(String)) -> Result<Answer> {
+async fn ask_engine(data: &Path, request: &Request, say: impl Fn(Update)) -> Result<Answer> {
     let no_answer = "the running engine gave no answer";
     let stream = UnixStream::connect(data.join(SOCKET)).await;
     let mut stream = stream.context("the running engine cannot be asked")?;
@@ -235,7 +257,7 @@ async fn ask_engine(data: &Path, request: &Request, say: impl Fn(String)) -> Res
     let mut lines = BufReader::new(stream).lines();
     while let Some(line) = lines.next_line().await.context(no_answer)? {
         match serde_json::from_str(&line).context(no_answer)? {
-            Answer::At(word) => say(word),
+            Answer::Meanwhile(update) => say(update),
             Answer::Failed(reason) => bail!("{reason}"),
             done => return Ok(done),
         }

@@ -4,9 +4,13 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::{Path, PathBuf};
 
-use super::ignore::Ignore;
+use super::ignore::{Ignore, InDirectory, Reason};
 use super::layers::{Build, Key, MADE, set_time};
-use crate::image::{ImageError, IoContext as _, Result};
+use super::suspicious;
+use crate::image::{Event, ImageError, IoContext as _, Progress, Result};
+
+/// So many paths are named in a sentence; more would hide the others.
+const MAX_NAMED: usize = 10;
 
 /// A file of the directory.
 struct Found {
@@ -15,25 +19,53 @@ struct Found {
     meta: fs::Metadata,
 }
 
-/// Makes a layer of a directory: at `target`, owned by `owner`, without what the directory's own files and `ignored`
-/// leave out, with one time and two modes, as version control has no others.
+/// What of a directory becomes part of an image.
+#[derive(Default)]
+struct Listing {
+    /// Directories before what is in them, names in order.
+    files: Vec<Found>,
+    /// What stays out, but for what the tools of languages make anew.
+    left_out: Vec<(PathBuf, Reason)>,
+}
+
+/// What is left out of a directory beside what its own files name.
+#[derive(Clone, Copy, Default)]
+pub(super) struct LeftOut<'a> {
+    /// Patterns of what the steps of a plan make anew.
+    pub(super) of_plan: &'a [&'static str],
+    /// Files that a description names as env files and secrets, absolute or from the directory.
+    pub(super) named: &'a [PathBuf],
+}
+
+/// Makes a layer of a directory: at `target`, owned by `owner`, without what the directory's own files and `left_out`
+/// leave out, with one time and two modes, as version control has no others. Says which files it left out, and which of
+/// those that it took look like secrets.
 pub(super) fn directory(
     build: &mut Build<'_>,
     step: &'static str,
     source: &Path,
     target: &Path,
     owner: u32,
-    ignored: &[&str],
+    left_out: LeftOut<'_>,
 ) -> Result<()> {
-    let ignore = Ignore::read(source)?.and(ignored);
-    let mut files = Vec::new();
-    walk(build, source, Path::new(""), &ignore, &mut files)?;
-    // What the file system says of the files stands for their content, so that nothing is read when nothing changed.
+    let listing = list(source, left_out, build.store.inner.config.limits.layer_entries, build.progress)
+        .map_err(|error| match error {
+            ListError::Image(error) => error,
+            ListError::Refused(reason) => build.failed(reason),
+        })?;
+    tell(&listing, source, build.progress);
+    let files = listing.files;
+    // What the file system says of the files stands for their content, so that nothing is read when nothing changed. Of
+    // a directory only that it is there: what is in it stands for itself, and what is left out of it does not count.
     let mut key = Key::new(step).with(target.as_os_str().as_encoded_bytes()).with(owner.to_le_bytes());
     for file in &files {
         let m = &file.meta;
-        let times = [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()];
         key = key.with(file.path.as_os_str().as_encoded_bytes());
+        if m.is_dir() {
+            key = key.with("directory");
+            continue;
+        }
+        let times = [m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()];
         key = key.with(format!("{} {} {} {} {times:?}", m.mode(), m.len(), m.dev(), m.ino()));
     }
     let key = key.finish();
@@ -52,41 +84,130 @@ pub(super) fn directory(
     build.add(step, staged, vec![key])
 }
 
-fn walk(build: &Build<'_>, source: &Path, dir: &Path, ignore: &Ignore, files: &mut Vec<Found>) -> Result<()> {
-    let limits = build.store.inner.config.limits;
-    let full = source.join(dir);
-    let mut names = Vec::new();
-    for entry in fs::read_dir(&full).at("list", &full)? {
-        names.push(entry.at("list", &full)?.file_name());
+/// The files of the directory `source` that an image of it has, relative to it; `named` are those that a description
+/// names as env files and secrets.
+///
+/// # Errors
+/// The directory cannot be read, or has more files than `most`.
+pub fn files_of(source: &Path, named: &[PathBuf], most: u64) -> Result<Vec<PathBuf>> {
+    let left_out = LeftOut { of_plan: &[], named };
+    match list(source, left_out, most, &Progress::none()) {
+        Ok(listing) => Ok(listing.files.into_iter().map(|file| file.path).collect()),
+        Err(ListError::Image(error)) => Err(error),
+        Err(ListError::Refused(reason)) => {
+            Err(ImageError::Build { name: source.display().to_string(), reason })
+        }
     }
-    names.sort();
-    for name in names {
-        let path = dir.join(&name);
-        let meta = fs::symlink_metadata(source.join(&path)).at("look at", source.join(&path))?;
-        let excluded = ignore.excludes(&path);
-        if excluded && !(meta.is_dir() && ignore.has_exceptions()) {
-            continue;
+}
+
+/// Why a directory cannot be listed.
+enum ListError {
+    Image(ImageError),
+    /// Something in it can be no part of an image.
+    Refused(String),
+}
+
+impl From<ImageError> for ListError {
+    fn from(error: ImageError) -> Self {
+        ListError::Image(error)
+    }
+}
+
+fn list(source: &Path, left_out: LeftOut<'_>, most: u64, progress: &Progress) -> Result<Listing, ListError> {
+    let ignore = Ignore::read(source)?.and(left_out.of_plan).and_named(source, left_out.named);
+    let mut walk =
+        Walk { source, has_exceptions: ignore.has_exceptions(), most, progress, listing: Listing::default() };
+    walk.directory(Path::new(""), &ignore.at_top(source)?, false)?;
+    Ok(walk.listing)
+}
+
+struct Walk<'w> {
+    source: &'w Path,
+    has_exceptions: bool,
+    most: u64,
+    progress: &'w Progress,
+    listing: Listing,
+}
+
+impl Walk<'_> {
+    /// Lists a directory, which is relative to the sources. `below`: it stays out itself, and so only what is kept in
+    /// it counts.
+    fn directory(&mut self, dir: &Path, ignore: &InDirectory<'_>, below: bool) -> Result<(), ListError> {
+        self.progress.check()?;
+        let full = self.source.join(dir);
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&full).at("list", &full)? {
+            names.push(entry.at("list", &full)?.file_name());
         }
-        if name.as_encoded_bytes().starts_with(b".wh.") {
-            let reason = "names that begin with `.wh.` mean removal in an image; rename it or ignore it";
-            return Err(build.failed(format!("{} cannot be copied: {reason}", source.join(&path).display())));
-        }
-        if meta.is_dir() {
-            let at = files.len();
-            walk(build, source, &path, ignore, files)?;
-            // A directory that is excluded is there only for what is kept in it.
-            if !excluded || files.len() > at {
-                files.insert(at, Found { path, meta });
+        names.sort();
+        for name in names {
+            let path = dir.join(&name);
+            let full = self.source.join(&path);
+            let meta = fs::symlink_metadata(&full).at("look at", &full)?;
+            let excluded = ignore.excludes(&path, meta.is_dir());
+            let looked_into = meta.is_dir() && excluded == Some(Reason::Ignored) && self.has_exceptions;
+            if let Some(reason) = excluded
+                && !below
+            {
+                self.listing.left_out.push((path.clone(), reason));
             }
-        } else if meta.is_file() || meta.is_symlink() {
-            files.push(Found { path, meta });
+            if excluded.is_some() && !looked_into {
+                continue;
+            }
+            if name.as_encoded_bytes().starts_with(b".wh.") {
+                let reason = "names that begin with `.wh.` mean removal in an image; rename it or ignore it";
+                return Err(ListError::Refused(format!("{} cannot be copied: {reason}", full.display())));
+            }
+            if meta.is_dir() {
+                let at = self.listing.files.len();
+                self.directory(&path, &ignore.deeper(self.source, &path)?, looked_into)?;
+                // A directory that is excluded is there only for what is kept in it.
+                if excluded.is_none() || self.listing.files.len() > at {
+                    self.listing.files.insert(at, Found { path, meta });
+                }
+            } else if meta.is_file() || meta.is_symlink() {
+                self.listing.files.push(Found { path, meta });
+            }
+            if self.listing.files.len() as u64 > self.most {
+                let reason = format!("{} has more than {} files", self.source.display(), self.most);
+                return Err(ListError::Refused(reason));
+            }
         }
-        if files.len() as u64 > limits.layer_entries {
-            let reason = format!("{} has more than {} files", source.display(), limits.layer_entries);
-            return Err(build.failed(reason));
+        Ok(())
+    }
+}
+
+/// Says what stays out, by reason, and what looks like a secret and does not.
+fn tell(listing: &Listing, source: &Path, progress: &Progress) {
+    for reason in [Reason::EnvFile, Reason::Named, Reason::Git, Reason::Ignored] {
+        let paths: Vec<&Path> =
+            listing.left_out.iter().filter(|(_, r)| *r == reason).map(|(path, _)| path.as_path()).collect();
+        if !paths.is_empty() {
+            let text = format!("left out of the image, {reason}: {}", listed(&paths));
+            progress.report(|| Event::Notice { text });
         }
     }
-    Ok(())
+    let files = listing.files.iter().filter(|file| file.meta.is_file());
+    let secret: Vec<&Path> = files
+        .filter(|file| suspicious::may_be_secret(source, &file.path, file.meta.len()))
+        .map(|file| file.path.as_path())
+        .collect();
+    if !secret.is_empty() {
+        let text = format!(
+            "the image has files that look like secrets, which everybody reads who gets the image: {}; name them in .dockerignore, or in .gitignore, to leave them out",
+            listed(&secret)
+        );
+        progress.report(|| Event::Warning { text });
+    }
+}
+
+/// `a, b and 3 more`
+fn listed(paths: &[&Path]) -> String {
+    let shown: Vec<String> = paths.iter().take(MAX_NAMED).map(|path| path.display().to_string()).collect();
+    match paths.len() - shown.len() {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
 }
 
 fn copy(from: &Path, to: &Path, meta: &fs::Metadata) -> Result<()> {

@@ -34,7 +34,7 @@ pub(super) fn build_packages(mut build: Build<'_>, spec: &Packages) -> Result<Im
         packages(&mut build, &spec.packages, spec.base, &spec.run)?;
     }
     if let Some(overlay) = &spec.overlay {
-        app::directory(&mut build, "files", overlay, Path::new(""), 0, &[])?;
+        app::directory(&mut build, "files", overlay, Path::new(""), 0, app::LeftOut::default())?;
     }
     build.finish(spec.config.clone())
 }

@@ -149,6 +149,10 @@ impl Sources {
         let path = self.dir.join(file);
         match fs::metadata(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Ok(meta) if !meta.is_file() => {
+                let error = io::Error::other("it is not a plain file");
+                return Err(ImageError::io("read", &path, error));
+            }
             Ok(meta) if meta.len() > MAX_FILE => {
                 return Err(ImageError::TooLarge { what: path.display().to_string(), limit: MAX_FILE });
             }

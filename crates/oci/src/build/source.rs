@@ -7,7 +7,7 @@
 //! What is in brackets, and what a plan says is staged, serves the steps after it and is no part of the image.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::layers::Build;
 use super::native;
@@ -20,12 +20,16 @@ use crate::image::{Event, Image, ImageConfig, IoContext as _, Result};
 /// Whatever the language: who calls others over TLS needs to know whom to trust, and times have zones.
 const COMMON: &[&str] = &["ca-certificates", "tzdata"];
 
+/// Where a `web` process listens unless who runs the image says another port.
+const PORT: u16 = 8080;
+
 /// Builds a directory of sources.
 pub(super) fn build(
     mut build: Build<'_>,
     context: &Path,
     language: Option<Language>,
     processes: &[(String, String)],
+    left_out: &[PathBuf],
 ) -> Result<Image> {
     let context = &fs::canonicalize(context).at("open the directory", context)?;
     let sources = Sources::new(context);
@@ -56,7 +60,8 @@ pub(super) fn build(
     for step in plan.before.iter() {
         workshop.carry_out(step)?;
     }
-    app::directory(workshop.build, "app", context, Path::new("app"), base::APP_ID, &plan.ignored)?;
+    let left_out = app::LeftOut { of_plan: &plan.ignored, named: left_out };
+    app::directory(workshop.build, "app", context, Path::new("app"), base::APP_ID, left_out)?;
     for step in plan.after.iter() {
         workshop.carry_out(step)?;
     }
@@ -115,6 +120,8 @@ fn config(plan: &Plan, types: &[ProcessType]) -> ImageConfig {
         format!("PATH={path}"),
         "HOME=/app".to_owned(),
         "LANG=C.UTF-8".to_owned(),
+        // Who runs the image may set another; with nothing but its defaults it has to start, too.
+        format!("PORT={PORT}"),
         // What a program prints is a log line at once, as on Heroku.
         "PYTHONUNBUFFERED=1".to_owned(),
     ];

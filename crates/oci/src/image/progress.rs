@@ -28,6 +28,11 @@ pub enum Event {
         /// How far it is.
         state: StepState,
     },
+    /// Something that the caller should know, while all is as it was asked for.
+    Notice {
+        /// A sentence.
+        text: String,
+    },
     /// Something is not as it was asked for, and the operation goes on without it.
     Warning {
         /// A sentence.

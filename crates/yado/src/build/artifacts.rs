@@ -16,13 +16,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use yado_oci::build::files_of;
 use yado_oci::image::Image;
 
 use super::Order;
-use crate::control::{Images, Request};
+use crate::control::{Images, Request, Update};
 
-/// What never gets into an image, and changes without the sources changing.
-const LEFT_OUT: [&str; 3] = [".git", ".yado", ".env"];
+/// No sources have so many files; a directory that has is something else.
+const MOST_FILES: u64 = 1 << 20;
 /// Characters of a key: collisions do not happen by chance.
 const KEY: usize = 20;
 
@@ -51,7 +52,7 @@ impl Artifacts {
         order: Order,
         images: &Images,
         known: &[Image],
-        say: impl Fn(String) + Send + Sync + Clone + 'static,
+        say: impl Fn(Update) + Send + Sync + Clone + 'static,
     ) -> Result<Option<Image>> {
         let hashed = order.clone();
         let key = tokio::task::spawn_blocking(move || key(&hashed)).await.context("it ended early")??;
@@ -63,7 +64,7 @@ impl Artifacts {
             if let Some(here) = known.iter().find(|image| image.id == recorded.id) {
                 return Ok(Some(here.clone()));
             }
-            say(format!("reading {}", archive.display()));
+            say(Update::Doing(format!("reading {}", archive.display())));
             let imported = images.ask(Request::Import(archive.clone()), |_| ()).await;
             let imported =
                 imported.with_context(|| format!("{} cannot be used; remove it", archive.display()))?;
@@ -71,7 +72,7 @@ impl Artifacts {
         }
         let built = images.ask(Request::Build(order.clone()), say.clone()).await?;
         let Some(image) = built.into_iter().next() else { return Ok(None) };
-        say(format!("writing {}", archive.display()));
+        say(Update::Doing(format!("writing {}", archive.display())));
         let pinned = super::pinned(&order.image, &image.id);
         images.ask(Request::Save { image: pinned.clone(), file: archive }, say).await?;
         let text =
@@ -90,34 +91,24 @@ fn key(order: &Order) -> Result<String> {
     let mut hash = Sha256::new();
     // What is not in the sources but in the image.
     hash.update(format!("{:?}\0{:?}\0", order.language, order.processes));
-    let mut directories = vec![order.context.clone()];
-    while let Some(directory) = directories.pop() {
-        let unreadable = |path: &Path| format!("{} cannot be read", path.display());
-        let mut entries: Vec<PathBuf> = Vec::new();
-        for entry in fs::read_dir(&directory).with_context(|| unreadable(&directory))? {
-            entries.push(entry.with_context(|| unreadable(&directory))?.path());
-        }
-        entries.sort();
-        for path in entries {
-            let name = path.strip_prefix(&order.context).unwrap_or(&path);
-            if LEFT_OUT.iter().any(|left_out| name == Path::new(left_out)) {
-                continue;
-            }
-            let meta = fs::symlink_metadata(&path).with_context(|| unreadable(&path))?;
-            let mode = if meta.permissions().mode() & 0o111 != 0 { 'x' } else { '-' };
-            hash.update(format!("{}\0{mode}\0", name.display()));
-            if meta.is_dir() {
-                directories.push(path);
-            } else if meta.is_symlink() {
-                hash.update(
-                    fs::read_link(&path).with_context(|| unreadable(&path))?.as_os_str().as_encoded_bytes(),
-                );
-            } else if meta.is_file() {
-                content(&path, &mut hash).with_context(|| unreadable(&path))?;
-            }
+    let context = order.context.canonicalize().with_context(|| unreadable(&order.context))?;
+    for name in files_of(&context, &order.left_out, MOST_FILES)? {
+        let path = context.join(&name);
+        let meta = fs::symlink_metadata(&path).with_context(|| unreadable(&path))?;
+        let mode = if meta.permissions().mode() & 0o111 != 0 { 'x' } else { '-' };
+        hash.update(format!("{}\0{mode}\0", name.display()));
+        if meta.is_symlink() {
+            let target = fs::read_link(&path).with_context(|| unreadable(&path))?;
+            hash.update(target.as_os_str().as_encoded_bytes());
+        } else if meta.is_file() {
+            content(&path, &mut hash).with_context(|| unreadable(&path))?;
         }
     }
     Ok(hex(&hash.finalize()).chars().take(KEY).collect())
+}
+
+fn unreadable(path: &Path) -> String {
+    format!("{} cannot be read", path.display())
 }
 
 fn content(path: &Path, hash: &mut Sha256) -> io::Result<()> {
@@ -158,11 +149,18 @@ mod tests {
         let key_of = |directory: &tempfile::TempDir, language: Option<&str>| {
             let context = directory.path().to_owned();
             let language = language.map(str::to_owned);
-            key(&Order { image: "a".into(), context, language, processes: Vec::new() }).expect("a key")
+            let left_out = vec![context.join("prod.env")];
+            key(&Order { image: "a".into(), context, language, processes: Vec::new(), left_out })
+                .expect("a key")
         };
         let one = make(&[("Procfile", "web: a"), ("src/a", "1")]);
-        let same =
-            make(&[("src/a", "1"), ("Procfile", "web: a"), (".git/HEAD", "x"), (".yado/compiled/a", "y")]);
+        let same = make(&[
+            ("src/a", "1"),
+            ("Procfile", "web: a"),
+            (".git/HEAD", "x"),
+            (".yado/compiled/a", "y"),
+            ("prod.env", "A=1"),
+        ]);
         let other = make(&[("Procfile", "web: a"), ("src/a", "2")]);
         assert_eq!(key_of(&one, None), key_of(&same, None));
         assert_ne!(key_of(&one, None), key_of(&other, None));
