@@ -19,19 +19,36 @@ use std::time::Duration;
 use nix::sched::{CloneFlags, setns};
 use yado_types::clock::Clock;
 
-/// Pause between two looks.
+/// Pause between two looks while most connections end.
 const INTERVAL: Duration = Duration::from_millis(20);
-/// A connection that was used within this may go on: an answer may come in parts, and a client sends the next request on
-/// it as soon as it has read the last answer.
-const SETTLED_MS: u32 = 250;
-/// The same for one of which the kernel's clock, a few milliseconds coarse, does not tell whether data came in or went
-/// out last: its client may have asked again right after an answer.
-const UNTOLD_MS: u32 = 1000;
+/// Pause between two looks at those that go on: a look costs the kernel a walk over its table of sockets.
+const LONG_INTERVAL: Duration = Duration::from_millis(50);
+/// From when on a connection is one of those.
+const LONG: Duration = Duration::from_secs(1);
 /// A connection that was made within this will get its first request.
 const FRESH_MS: u32 = 1000;
 
-/// Ready once every connection to the Pod of this namespace is quiet.
-pub async fn quiet(namespace: PathBuf, clock: &dyn Clock) {
+/// For how long, in milliseconds, a connection has to be left alone after an answer.
+#[derive(Clone, Copy)]
+struct Settled {
+    /// Where data went out last.
+    answered: u32,
+    /// Where the kernel's clock, a few milliseconds coarse, does not tell whether data came in or went out last: its
+    /// client may have asked again right after an answer.
+    untold: u32,
+}
+
+impl Settled {
+    /// An answer may come in parts, and a client sends the next request on a connection as soon as it has read the last
+    /// answer.
+    const WELL: Self = Self { answered: 250, untold: 1000 };
+    /// A connection that is used again and again is best ended between two requests.
+    const BARELY: Self = Self { answered: 10, untold: 250 };
+}
+
+/// Ready once every connection to the Pod of this namespace is quiet, and no later than `within`. In the second half of
+/// that time a connection that is between two requests is quiet enough.
+pub async fn quiet(namespace: PathBuf, within: Duration, clock: &dyn Clock) {
     let opened = tokio::task::spawn_blocking(move || open_in(&namespace)).await;
     // Without a namespace there is no connection. A kernel without this interface makes nobody wait.
     let socket = match opened {
@@ -40,15 +57,23 @@ pub async fn quiet(namespace: PathBuf, clock: &dyn Clock) {
         Ok(Err(error)) => return tracing::debug!(%error, "the connections of a Pod cannot be looked at"),
         Err(_) => return,
     };
+    let began = clock.monotonic();
     loop {
+        let passed = clock.monotonic().saturating_sub(began);
+        let (settled, interval) = match passed {
+            _ if passed >= within => return,
+            _ if passed >= within / 2 => (Settled::BARELY, INTERVAL),
+            _ if passed >= LONG => (Settled::WELL, LONG_INTERVAL),
+            _ => (Settled::WELL, INTERVAL),
+        };
         let socket = socket.clone();
         match tokio::task::spawn_blocking(move || sockets(&socket)).await {
-            Ok(Ok(sockets)) if !busy(&sockets) => return,
+            Ok(Ok(sockets)) if !busy(&sockets, settled) => return,
             Ok(Ok(_)) => {}
             Ok(Err(error)) => return tracing::debug!(%error, "the connections of a Pod cannot be looked at"),
             Err(_) => return,
         }
-        clock.sleep(INTERVAL).await;
+        clock.sleep(interval.min(within - passed)).await;
     }
 }
 
@@ -82,15 +107,15 @@ mod state {
 }
 
 /// Whether some connection is not quiet. Pure.
-fn busy(sockets: &[Socket]) -> bool {
+fn busy(sockets: &[Socket], settled: Settled) -> bool {
     let listening: BTreeSet<u16> =
         sockets.iter().filter(|s| s.state == state::LISTENING).map(|s| s.local.1).collect();
     let called = sockets.iter().filter(|s| s.state != state::LISTENING && listening.contains(&s.local.1));
     // Programs of one Pod talk to each other over loopback.
-    called.filter(|s| !s.local.0.is_loopback()).any(is_busy)
+    called.filter(|s| !s.local.0.is_loopback()).any(|socket| is_busy(socket, settled))
 }
 
-fn is_busy(socket: &Socket) -> bool {
+fn is_busy(socket: &Socket, settled: Settled) -> bool {
     let Socket { unread, unacknowledged, sent_ago, received_ago, received, sent, .. } = *socket;
     match socket.state {
         state::BEING_MADE => true,
@@ -101,8 +126,8 @@ fn is_busy(socket: &Socket) -> bool {
         _ if received == 0 && sent == 0 => received_ago < FRESH_MS,
         // A request came in, and after it no answer, nor part of one, went out.
         _ if sent == 0 || received_ago < sent_ago => true,
-        _ if received_ago == sent_ago => sent_ago < UNTOLD_MS,
-        _ => sent_ago < SETTLED_MS,
+        _ if received_ago == sent_ago => sent_ago < settled.untold,
+        _ => sent_ago < settled.answered,
     }
 }
 
@@ -295,9 +320,18 @@ mod tests {
             ("its own to others", client, false),
             ("within the Pod", sidecar, false),
         ] {
-            assert_eq!(busy(&[listener(), socket]), expect, "{what}");
-            assert!(!busy(&[socket]), "nobody listens there: {what}");
+            assert_eq!(busy(&[listener(), socket], Settled::WELL), expect, "{what}");
+            assert!(!busy(&[socket], Settled::WELL), "nobody listens there: {what}");
         }
-        assert!(!busy(&[listener()]) && !busy(&[]));
+        assert!(!busy(&[listener()], Settled::WELL) && !busy(&[], Settled::WELL));
+        // One that is used all the time is told apart from one whose client waits.
+        for (what, socket, expect) in [
+            ("between two requests", Socket { sent_ago: 20, received_ago: 24, ..quiet }, false),
+            ("asked and not answered", Socket { sent_ago: 24, received_ago: 20, ..quiet }, true),
+            ("answered this moment", Socket { sent_ago: 4, received_ago: 8, ..quiet }, true),
+        ] {
+            assert!(busy(&[listener(), socket], Settled::WELL), "{what}");
+            assert_eq!(busy(&[listener(), socket], Settled::BARELY), expect, "{what}");
+        }
     }
 }

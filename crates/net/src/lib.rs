@@ -196,11 +196,11 @@ impl Net {
         self.routing.withdraw(address).await;
     }
 
-    /// Ready once the connections to a withdrawn Pod are quiet: none awaits an answer, and none was used a moment ago. One
-    /// that is used without pause never is, so the caller sets a bound.
-    pub async fn quiet(&self, address: IpAddr) {
+    /// Ready once the connections to a withdrawn Pod are quiet: none awaits an answer, and none was used a moment ago; and
+    /// no later than `within`.
+    pub async fn quiet(&self, address: IpAddr, within: Duration) {
         if let Some(namespace) = self.pods.namespace_of(address) {
-            drain::quiet(namespace, &*self.clock).await;
+            drain::quiet(namespace, within, &*self.clock).await;
         }
     }
 

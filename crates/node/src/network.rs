@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -46,9 +47,9 @@ pub trait PodNetwork: Send + Sync + 'static {
 pub trait Traffic: Send + Sync + 'static {
     /// Ready once no router and no Service table sends new connections to the address.
     async fn withdrawn(&self, address: IpAddr);
-    /// Ready once no connection to a withdrawn address awaits an answer or was used a moment ago. It may never be, where
-    /// clients use a connection without pause.
-    async fn quiet(&self, address: IpAddr);
+    /// Ready once no connection to a withdrawn address awaits an answer or was used a moment ago, and no later than
+    /// `within`: where clients use a connection without pause, it never is quiet.
+    async fn quiet(&self, address: IpAddr, within: Duration);
     /// [`Traffic::withdrawn`] for a Pod of the host's network, which has no address of its own to be known by.
     async fn left(&self, uid: &str);
 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use yado_net::Net;
@@ -37,8 +38,8 @@ impl Traffic for NodeNetwork {
         self.0.withdraw(address).await;
     }
 
-    async fn quiet(&self, address: IpAddr) {
-        self.0.quiet(address).await;
+    async fn quiet(&self, address: IpAddr, within: Duration) {
+        self.0.quiet(address, within).await;
     }
 
     async fn left(&self, uid: &str) {

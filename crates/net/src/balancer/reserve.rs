@@ -61,8 +61,8 @@ impl Reservations {
     }
 }
 
-/// A socket that has the port on its address, or on every one, and takes nothing that arrives there: where no rule leads a packet
-/// away, the system refuses it as if nobody had the port.
+/// A socket that has the port on its address, or on every one, and takes nothing that arrives there: where no rule leads
+/// a packet away, the system refuses it as if nobody had the port.
 fn take(HostPort { address, protocol, port }: HostPort) -> io::Result<OwnedFd> {
     let at = |address| SockaddrIn::from(std::net::SocketAddrV4::new(address, port));
     let any = at(address.unwrap_or(Ipv4Addr::UNSPECIFIED));

@@ -20,9 +20,10 @@ use crate::volumes;
 /// Pause before a teardown that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// How long the connections to a Pod may take to fall quiet before its containers are told to stop, and no more than half
-/// of its grace period: the other half is the programs' own.
-const QUIET_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long the connections to a Pod may take to fall quiet before its containers are told to stop, and no more than two
+/// thirds of its grace period: the rest is the programs' own. A client that uses one connection all the time is cut off
+/// once for each Pod that it had, so a long time costs it few requests.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits until no traffic is sent to the Pod any more and what was sent is answered, within its grace period.
 pub(super) async fn withdraw(shared: Arc<Shared>, entry: Arc<Entry>, grace: Duration) {
@@ -40,18 +41,22 @@ pub(super) async fn withdraw(shared: Arc<Shared>, entry: Arc<Entry>, grace: Dura
             tracing::warn!(pod = %entry.key, ?address, "traffic was not withdrawn within the grace period");
         }
     }
-    if let Some(address) = address {
+    // A program with a hook of its own for this needs the time itself.
+    if let Some(address) = address.filter(|_| !has_pre_stop(&entry)) {
         let passed = shared.clock.monotonic().saturating_sub(began);
-        let left = (grace / 2).min(QUIET_TIMEOUT).saturating_sub(passed);
-        tokio::select! {
-            () = shared.traffic.quiet(address) => {}
-            () = shared.clock.sleep(left) => {}
-        }
+        let within = (grace * 2 / 3).min(QUIET_TIMEOUT).saturating_sub(passed);
+        shared.traffic.quiet(address, within).await;
     }
     if let Some(termination) = &mut entry.record.lock().termination {
         termination.withdrawn = true;
     }
     shared.queue.add(entry.uid.clone());
+}
+
+fn has_pre_stop(entry: &Entry) -> bool {
+    let pod = entry.pod.lock().clone();
+    let containers = pod.iter().filter_map(|pod| pod.spec.as_ref()).flat_map(|spec| &spec.containers);
+    containers.into_iter().any(|container| hooks::pre_stop(container).is_some())
 }
 
 pub(super) async fn pre_stop(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, name: String) {

@@ -103,11 +103,28 @@ fn echo(replicas: usize, version: &str) -> String {
     ECHO.replace("REPLICAS", &replicas.to_string()).replace("VERSION-VALUE", version)
 }
 
-/// K31: a rolling update replaces Pods one by one and no request fails, though the program knows nothing of draining.
+/// The same with a script whose answers take a moment, in a program that ends at once when it is told to.
+fn slow_echo(replicas: usize, version: &str) -> String {
+    let echo = echo(replicas, version);
+    let command = echo.lines().find(|line| line.contains("command:")).expect("a command");
+    echo.replace(command, SLOW_COMMAND)
+}
+
+const SLOW_COMMAND: &str = r#"        command:
+        - sh
+        - -c
+        - |
+          mkdir -p /www/cgi-bin; echo $VERSION $(hostname) > /www/index.html; cd /www/cgi-bin
+          printf '#!/bin/sh\nsleep 0.2\nprintf "Content-Type: text/plain\\r\\n\\r\\n"\ncat /www/index.html\n' > slow
+          chmod +x slow; trap 'exit 0' TERM
+          httpd -f -p 8000 -h /www & wait"#;
+
+/// K31: a rolling update replaces Pods one by one and no request fails, through the router or by the Service's address,
+/// though the program knows nothing of draining and ends while others still wait for its answers.
 #[test]
 fn k31_no_request_fails_during_a_rolling_update() {
     let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
-    cluster.apply(&echo(3, "one"));
+    cluster.apply(&slow_echo(3, "one"));
     cluster.ok(&["rollout", "status", "deployment/echo", "--timeout=180s"]);
     cluster.until("the route works", || {
         cluster.curl(&["-H", "Host: echo.test", "http://127.0.0.1:8080/"]).starts_with("one").then_some(())
@@ -122,7 +139,7 @@ fn k31_no_request_fails_during_a_rolling_update() {
     };
     let read = |name: &str| std::fs::read_to_string(cluster.data.path().join(name)).unwrap_or_default();
     let vip = cluster.ok(&["get", "service", "echo", "-o", "jsonpath={.spec.clusterIP}"]);
-    let vip = format!("http://{vip}/");
+    let vip = format!("http://{vip}/cgi-bin/slow");
     let urls = [("router", "http://127.0.0.1:8080/"), ("service", &vip)];
     let mut callers = urls.map(|(name, url)| loop_through(name, url));
     let all_met = |version: &str| {
@@ -132,7 +149,7 @@ fn k31_no_request_fails_during_a_rolling_update() {
     };
     all_met("one");
     for version in ["two", "three"] {
-        cluster.apply(&echo(3, version));
+        cluster.apply(&slow_echo(3, version));
         cluster.ok(&["rollout", "status", "deployment/echo", "--timeout=180s"]);
         all_met(version);
     }
