@@ -25,8 +25,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use difference::difference;
+use inspect::Member;
 pub use message::Error;
-use message::{Batch, Expression as E, Hook, Reg};
+use message::{Batch, Element, Expression as E, Hook, Reg};
 pub use rules::Rules;
 
 use crate::slot::{Cidr, Slot};
@@ -47,6 +48,8 @@ pub struct Table {
     applied: Rules,
     /// How much was in the table after the last change.
     uses: Option<u32>,
+    /// The clients that an earlier run remembered for endpoints, until the first rules are there again.
+    remembered: BTreeMap<String, Vec<Member>>,
 }
 
 /// What is the same whatever Services there are.
@@ -60,7 +63,8 @@ struct Frame {
 }
 
 impl Table {
-    /// Makes the table anew, without any Service. What stood in one of that name is replaced in one step.
+    /// Makes the table anew, without any Service. What stood in one of that name is replaced in one step; which client has
+    /// which endpoint is kept for the first rules that are applied.
     pub fn create(slot: &Slot) -> Result<Self, Error> {
         let frame = Frame {
             table: slot.table().to_owned(),
@@ -69,7 +73,8 @@ impl Table {
             pods: slot.pod_cidr(),
             services: slot.service_cidr(),
         };
-        let mut table = Self { frame, applied: Rules::default(), uses: None };
+        let remembered = inspect::members(&frame.table, difference::CLIENTS)?;
+        let mut table = Self { frame, applied: Rules::default(), uses: None, remembered };
         table.replace(Rules::default())?;
         table.open_firewall();
         Ok(table)
@@ -117,6 +122,7 @@ impl Table {
         let mut batch = Batch::new(&self.frame.table);
         difference(&mut batch, &self.applied, &rules);
         let before = self.applied.clone();
+        let remembered = std::mem::take(&mut self.remembered);
         match batch.commit() {
             Ok(()) => {
                 self.applied = rules;
@@ -126,6 +132,7 @@ impl Table {
             Err(Error::Refused { .. }) => self.replace(rules)?,
             Err(error) => return Err(error),
         }
+        self.remember(&remembered);
         if before.leads_udp_elsewhere(&self.applied)
             && let Err(error) = inspect::forget_flows(|flow| self.applied.outdates(&before, flow))
         {
@@ -133,6 +140,21 @@ impl Table {
             tracing::warn!(%error, "UDP senders to endpoints that changed may reach the former ones");
         }
         Ok(())
+    }
+
+    /// Gives the endpoints that are still there the clients that they had. Where that fails, clients choose anew.
+    fn remember(&self, clients: &BTreeMap<String, Vec<Member>>) {
+        let mut batch = Batch::new(&self.frame.table);
+        let mut is_empty = true;
+        for set in difference::client_sets(&self.applied) {
+            let members = clients.get(&set).map(Vec::as_slice).unwrap_or_default();
+            let elements = members.iter().map(|member| (member.key.clone(), Element::Until(member.left)));
+            batch.add_elements(&set, elements);
+            is_empty &= members.is_empty();
+        }
+        if !is_empty && let Err(error) = batch.commit() {
+            tracing::debug!(%error, "clients may get other endpoints than before the restart");
+        }
     }
 
     /// Makes the whole table anew, in one transaction.

@@ -16,6 +16,15 @@ use super::{gone, isolation, key_type};
 /// bytes of the kernel's memory.
 const REMEMBERED_CLIENTS: u32 = 65_536;
 
+/// Names of the sets of clients begin with it.
+pub(super) const CLIENTS: char = 'c';
+
+/// The names of the sets of clients under some rules.
+pub(super) fn client_sets(rules: &Rules) -> impl Iterator<Item = String> + '_ {
+    let sticky = rules.chains.iter().filter(|(_, chain)| chain.affinity.is_some());
+    sticky.flat_map(|(name, chain)| chain.endpoints.iter().map(|endpoint| keeper(name, *endpoint).clients))
+}
+
 pub(super) fn difference(batch: &mut Batch, old: &Rules, new: &Rules) {
     let service_key = |(address, protocol, port): &(Ipv4Addr, u8, u16)| {
         [address.octets(), [*protocol, 0, 0, 0], port_bytes(*port)].concat()
@@ -134,7 +143,7 @@ fn keeper(chain: &str, endpoint: Target) -> Keeper {
     let mut hasher = DefaultHasher::new();
     (chain, endpoint).hash(&mut hasher);
     let id = hasher.finish();
-    Keeper { chain: format!("t{id:016x}"), clients: format!("c{id:016x}") }
+    Keeper { chain: format!("t{id:016x}"), clients: format!("{CLIENTS}{id:016x}") }
 }
 
 fn fill_chain(batch: &mut Batch, name: &str, chain: &Chain) {

@@ -1,16 +1,19 @@
 //! What is in the kernel's packet filter and its table of connections, read over netlink.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 
-use super::message::{Error, FAMILY_IPV4, REQUEST, SUBSYSTEM, open};
+use super::message::{Error, FAMILY_IPV4, REQUEST, SUBSYSTEM, open, string};
 
 /// `NFT_MSG_GET*`.
 pub mod kind {
     pub const TABLE: u16 = 1;
     pub const CHAIN: u16 = 4;
     pub const RULE: u16 = 7;
+    pub const SET: u16 = 10;
+    pub const ELEMENTS: u16 = 13;
 }
 
 /// The kernel's table of connections.
@@ -70,6 +73,47 @@ pub fn get(kind: u16, family: u8, attributes: &[u8]) -> Result<Option<Object>, E
 /// All objects of a kind; of family 0 those of every family.
 pub fn list(kind: u16, family: u8, attributes: &[u8]) -> Result<Vec<Object>, Error> {
     ask(SUBSYSTEM, kind, family, DUMP, attributes).map_err(Error::Socket)
+}
+
+/// A member of a set of limited age.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub key: Vec<u8>,
+    /// Milliseconds until it is forgotten.
+    pub left: u64,
+}
+
+/// The members of those sets of a table whose name begins with `prefix`, by set. Nothing where the table is not there.
+pub fn members(table: &str, prefix: char) -> Result<BTreeMap<String, Vec<Member>>, Error> {
+    if get(kind::TABLE, FAMILY_IPV4, &string(1, table))?.is_none() {
+        return Ok(BTreeMap::new());
+    }
+    let sets = list(kind::SET, FAMILY_IPV4, &string(1, table))?;
+    let names = sets.iter().filter_map(|set| set.text(2)).filter(|name| name.starts_with(prefix));
+    names.map(|name| Ok((name.to_owned(), members_of(table, name)?))).collect()
+}
+
+fn members_of(table: &str, set: &str) -> Result<Vec<Member>, Error> {
+    let messages = list(kind::ELEMENTS, FAMILY_IPV4, &[string(1, table), string(2, set)].concat())?;
+    let elements = messages.iter().filter_map(|message| message.attribute(3)).flat_map(nested);
+    // Attributes of an element: 1 is its key, whose value is in 1, and 5 the time that it has left.
+    let member = |element: &[u8]| {
+        let key = find(find(element, 1)?, 1)?.to_vec();
+        let left = find(element, 5)?.try_into().ok().map(u64::from_be_bytes)?;
+        Some(Member { key, left })
+    };
+    Ok(elements.filter_map(member).collect())
+}
+
+/// The contents of a list of attributes.
+fn nested(mut attributes: &[u8]) -> Vec<&[u8]> {
+    let mut all = Vec::new();
+    while let Some(length) = attributes.get(..2).map(|l| usize::from(u16::from_ne_bytes([l[0], l[1]]))) {
+        let Some(content) = attributes.get(4..length) else { break };
+        all.push(content);
+        attributes = attributes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    all
 }
 
 /// A UDP sender's connection, as the kernel remembers it.

@@ -204,6 +204,8 @@ impl Expression {
 pub enum Element {
     Member,
     Data(Vec<u8>),
+    /// A member for so many milliseconds more.
+    Until(u64),
     Goto(String),
     Jump(String),
 }
@@ -378,6 +380,7 @@ impl Batch {
             match element {
                 Element::Member => {}
                 Element::Data(data) => parts.push(value(2, &data)),
+                Element::Until(left) => parts.push(attribute(5, &left.to_be_bytes())),
                 Element::Goto(chain) => parts.push(to_chain(GOTO, &chain)),
                 Element::Jump(chain) => parts.push(to_chain(JUMP, &chain)),
             }

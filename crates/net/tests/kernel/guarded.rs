@@ -163,6 +163,10 @@ fn a_client_keeps_its_endpoint_while_others_come_and_go() {
             );
         }
         assert_eq!(all(), second);
+        // A restart makes the table anew.
+        let mut table = Table::create(&slot).expect("the table again");
+        table.apply(with(&[b, c], 3600)).expect("to apply");
+        assert_eq!(all(), second, "a restart moves nobody");
         // After the timeout a client gets any: so it meets both, sooner or later.
         table.apply(with(&[b, c], 1)).expect("to apply");
         let mut met = std::collections::BTreeSet::new();
@@ -319,9 +323,9 @@ fn a_pod_is_quiet_once_nobody_waits_for_an_answer() {
         let network = PodNetwork::start(&slot).await.expect("the Pod network");
         let pod = network.attach("a").await.expect("a Pod");
         let clock = SystemClock::shared();
-        drain::quiet(pod.netns.clone(), &*clock).await;
+        drain::quiet(pod.netns.clone(), PATIENCE, &*clock).await;
         let listener = inside(&pod.netns, || TcpListener::bind("[::]:8080").expect("to listen"));
-        drain::quiet(pod.netns.clone(), &*clock).await;
+        drain::quiet(pod.netns.clone(), PATIENCE, &*clock).await;
         let mut client = TcpStream::connect((pod.address, 8080)).expect("to connect");
         let (mut server, _) = listener.accept().expect("a connection");
         client.write_all(b"request").expect("to ask");
@@ -329,13 +333,13 @@ fn a_pod_is_quiet_once_nobody_waits_for_an_answer() {
         // Longer than any time after which a connection counts as left alone.
         let netns = pod.netns.clone();
         tokio::select! {
-            () = drain::quiet(netns, &*clock) => panic!("the client still waits"),
+            () = drain::quiet(netns, PATIENCE, &*clock) => panic!("the client still waits"),
             () = tokio::time::sleep(Duration::from_millis(1500)) => {}
         }
         server.write_all(b"answer").expect("to answer");
         client.read_exact(&mut [0; 6]).expect("the answer");
-        drain::quiet(pod.netns.clone(), &*clock).await;
-        drain::quiet(run.path().join("gone"), &*clock).await;
+        drain::quiet(pod.netns.clone(), PATIENCE, &*clock).await;
+        drain::quiet(run.path().join("gone"), PATIENCE, &*clock).await;
         network.tear_down().await.expect("to tear down");
     });
 }

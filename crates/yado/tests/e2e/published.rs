@@ -98,6 +98,57 @@ fn p04_published_ports_answer_on_the_node() {
     cluster.until("nobody answers", || curl(&cluster, 7080).is_empty().then_some(()));
 }
 
+/// A hostPort opens on the node unless the port is somebody else's, and a Pod that ends serves as long as its Service has
+/// no other.
+#[test]
+fn host_ports_open_and_the_last_endpoint_serves() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    let pod = |name: &str, ports: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: {name}}}}}\nspec: {{terminationGracePeriodSeconds: 60, \
+             containers: [{{name: c, image: busybox, imagePullPolicy: Never, command: [sh, -c, \"trap '' TERM; httpd -p 80; \
+             sleep 1000\"], ports: [{ports}]}}]}}\n---\n"
+        )
+    };
+    let on_host =
+        "{containerPort: 80, hostPort: 7090}, {containerPort: 80, hostPort: 7091, hostIP: 127.0.0.1}";
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: open}\nspec: {selector: {app: open}, ports: [{port: 80}]}\n";
+    let taken = pod("taken", "{containerPort: 80, hostPort: 8080}");
+    cluster.apply(&format!("{}{taken}{service}", pod("open", on_host)));
+    for port in [7090, 7091] {
+        let url = format!("http://127.0.0.1:{port}/");
+        cluster.until("it answers", || cluster.curl(&[&url]).contains("404").then_some(()));
+    }
+    cluster.until("who has the port is told", || {
+        let told = [
+            "get",
+            "events",
+            "--field-selector",
+            "involvedObject.name=taken",
+            "-o",
+            "jsonpath={.items[*].message}",
+        ];
+        cluster.ok(&told).contains("its HTTP router (--http-port)").then_some(())
+    });
+    let vip = cluster.ok(&["get", "service", "open", "-o", "jsonpath={.spec.clusterIP}"]);
+    let url = format!("http://{vip}/");
+    cluster.until("the Service answers", || cluster.curl(&[&url]).contains("404").then_some(()));
+    cluster.ok(&["delete", "pod", "open", "taken", "--wait=false"]);
+    let ready = [
+        "get",
+        "endpointslices",
+        "-l",
+        "kubernetes.io/service-name=open",
+        "-o",
+        "jsonpath={.items[*].endpoints[*].conditions.ready}",
+    ];
+    cluster.until("it is not ready any more", || (cluster.ok(&ready) == "false").then_some(()));
+    assert!(cluster.curl(&[&url]).contains("404"), "there is no other");
+    cluster.ok(&["delete", "pod", "open", "taken", "--force", "--grace-period=0"]);
+    cluster.until("nobody answers", || cluster.curl(&["http://127.0.0.1:7090/"]).is_empty().then_some(()));
+    cluster.until("the Service refuses", || cluster.curl(&[&url]).is_empty().then_some(()));
+}
+
 /// O22: names that are no DNS labels, names without ports, and the port of a name.
 #[test]
 fn o22_names_and_their_ports_are_found() {
