@@ -14,6 +14,7 @@
 //! engine.json    what it says of itself once it is ready
 //! engine.log     what it wrote when it was started in the background; dev.log the same of `yado dev`
 //! net-slot       which names and address ranges the network had last
+//! node-name      the name of its node, whatever the host is called
 //! ```
 
 use std::fs::{self, File, Permissions};
@@ -26,6 +27,8 @@ use nix::fcntl::{Flock, FlockArg};
 
 /// The file of the keys that encrypt Secrets.
 pub const SECRETS_KEY: &str = "secrets.key";
+/// The file of the node's name.
+pub const NODE_NAME: &str = "node-name";
 
 /// A data directory, claimed.
 pub struct DataDir {

@@ -33,6 +33,7 @@ use yado_store::{Embedded, Sealing, Store};
 use crate::collect::Keeper;
 use crate::control;
 use crate::data_dir::{DataDir, SECRETS_KEY};
+use crate::node_name;
 use crate::reset;
 use crate::volumes::LocalVolumes;
 use crate::wiring::{Dialer, NodeNetwork};
@@ -52,7 +53,7 @@ pub struct Settings {
     pub api_port: u16,
     /// Port of the ingress router; 0 takes any free one.
     pub http_port: u16,
-    /// The node's name; `None` is the host name.
+    /// The node's name; `None` is the one that the data directory has kept, or the host name at the first start.
     pub node_name: Option<String>,
     /// Pods may run on this machine's own root.
     pub allow_host_image: bool,
@@ -112,10 +113,11 @@ impl Engine {
         let store = open_store(&data, settings).await?;
         let routed = yado_net::pods::routed().await?;
         let slot = Slot::claim(data.path(), Path::new(RUN_DIR), &routed)?;
-        let node_name = settings.node_name.clone().map_or_else(host_name, Ok)?;
-        let pki = open_pki(&data, &slot, &node_name, &clock)?;
         let dialer = Dialer::new(tasks.clone());
         let api = api_server(&slot, &store, &clock, &dialer).await?;
+        let admin = api.client(Identity::new("kubernetes-admin", [MASTERS]));
+        let node_name = node_name::settle(&data, settings.node_name.as_deref(), &admin).await?;
+        let pki = open_pki(&data, &slot, &node_name, &clock)?;
         tasks.spawn_until_stopped("api", {
             let (api, tls, stop) = (api.clone(), pki.server_config()?, tasks.stop());
             async move { api.serve(api_listener, tls, stop.cancelled_owned()).await }
@@ -246,16 +248,6 @@ async fn bind_api(port: u16) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("{address} cannot be listened on for the API; stop what uses it or choose another --api-port")
     })
-}
-
-fn host_name() -> Result<String> {
-    let name = nix::unistd::gethostname().context("the host has no name")?;
-    let name = name.to_string_lossy().to_ascii_lowercase();
-    // It is the value of a label of the node, too.
-    yado_types::names::dns_subdomain(&name)
-        .and_then(|()| yado_types::names::label_value(&name))
-        .map_err(|_| anyhow::anyhow!("the host's name {name:?} cannot name a node; give one with --name"))?;
-    Ok(name)
 }
 
 /// The store, with Secrets encrypted on the disk. A file of keys that is named must be there: one made in the wrong

@@ -11,7 +11,7 @@ use yado_net::nft::Table;
 use yado_net::pods::PodNetwork;
 use yado_net::slot::Slot;
 
-use crate::data_dir::{DataDir, SECRETS_KEY, require_root};
+use crate::data_dir::{DataDir, NODE_NAME, SECRETS_KEY, require_root};
 use crate::engine::{RUN_DIR, open_runtime};
 
 /// Removes containers, networks and state; images stay.
@@ -41,7 +41,7 @@ pub fn files(data: &DataDir, kubeconfigs: &[PathBuf]) -> Result<()> {
         removed = removed.and(data.remove(name));
     }
     // The key after what it opens.
-    let files = ["control.sock", "engine.json", SECRETS_KEY].map(|name| data.file(name));
+    let files = ["control.sock", "engine.json", NODE_NAME, SECRETS_KEY].map(|name| data.file(name));
     for path in kubeconfigs.iter().cloned().chain(files) {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {

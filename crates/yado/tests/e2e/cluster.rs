@@ -116,7 +116,7 @@ impl Cluster {
         let stdout = holder.stdout.as_mut().expect("its output");
         BufReader::new(stdout).read_line(&mut line).expect("a word");
         let options: Vec<String> = options.iter().map(|o| (*o).to_owned()).collect();
-        let child = up(holder.id(), data.path(), &options, level);
+        let child = up(holder.id(), data.path(), None, &options, level);
         Self { child, holder, options, level, data }
     }
 
@@ -129,7 +129,7 @@ impl Cluster {
     /// Ends yado as a crash would, and starts it again.
     pub fn crash_and_restart(&mut self) {
         self.kill();
-        self.child = up(self.holder.id(), self.data.path(), &self.options, self.level);
+        self.child = up(self.holder.id(), self.data.path(), None, &self.options, self.level);
     }
 
     /// Ends yado as a service manager would, and waits.
@@ -145,7 +145,12 @@ impl Cluster {
 
     /// Starts yado again after [`Cluster::stop`] or [`Cluster::kill`].
     pub fn restart(&mut self) {
-        self.child = up(self.holder.id(), self.data.path(), &self.options, self.level);
+        self.child = up(self.holder.id(), self.data.path(), None, &self.options, self.level);
+    }
+
+    /// Starts yado again on a machine of another name, and does not tell it what its node is called.
+    pub fn restart_on_host(&mut self, host: &str) {
+        self.child = up(self.holder.id(), self.data.path(), Some(host), &self.options, self.level);
     }
 
     /// A command in the cluster's network namespace.
@@ -228,27 +233,23 @@ impl Drop for Cluster {
     }
 }
 
-/// Starts `yado up` and waits for its word.
-fn up(namespace: u32, data: &Path, options: &[String], level: &str) -> Child {
+/// Starts `yado up` and waits for its word, on the host of this name where one is given.
+fn up(namespace: u32, data: &Path, host: Option<&str>, options: &[String], level: &str) -> Child {
     let log = File::options().append(true).create(true).open(data.join(LOG)).expect("a log");
     let mut command = Command::new("nsenter");
     if !level.is_empty() {
         command.env("YADO_LOG", level);
     }
+    command.arg(format!("--net=/proc/{namespace}/ns/net")).arg("--");
+    match host {
+        None => command.args([YADO, "up", "--name", "node-1"]),
+        Some(host) => {
+            let script = "hostname \"$0\" && exec \"$@\"";
+            command.args(["unshare", "--uts", "sh", "-c", script, host, YADO, "up"])
+        }
+    };
     let mut child = command
-        .arg(format!("--net=/proc/{namespace}/ns/net"))
-        .args([
-            "--",
-            YADO,
-            "up",
-            "--api-port",
-            "6443",
-            "--http-port",
-            "8080",
-            "--name",
-            "node-1",
-            "--data-dir",
-        ])
+        .args(["--api-port", "6443", "--http-port", "8080", "--data-dir"])
         .arg(data)
         .args(options)
         .stdout(Stdio::piped())

@@ -192,8 +192,10 @@ fn containers_outlive_yado_and_volumes_outlive_sandboxes() {
     cluster.stop();
     // It ends while nobody looks; its exit code and its log are not lost.
     std::fs::write(cluster.data.path().join("shared/go"), "").expect("a file");
-    cluster.restart();
+    // The machine has another name by now; the node keeps its own, and with it its Pods.
+    cluster.restart_on_host("renamed");
     assert_eq!(cluster.ok(&["get", "pod", "keeper", "-o", about]), before);
+    assert_eq!(cluster.ok(&["get", "nodes", "-o", "name"]), "node/node-1\n");
     let code = "jsonpath={.status.phase} {.status.containerStatuses[0].state.terminated.exitCode}";
     cluster.until("its exit code is known", || {
         (cluster.ok(&["get", "pod", "short", "-o", code]) == "Failed 3").then_some(())
