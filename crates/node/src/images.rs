@@ -1,4 +1,4 @@
-//! Images for containers: policy, pull secrets, one pull at a time per name.
+//! Images for containers: policy, pull secrets, each of which is tried, one pull at a time per name.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -107,13 +107,13 @@ impl Images {
 
     /// Fetches an image. Whoever asks for one that is being fetched waits for the same pull.
     pub(crate) async fn pull(&self, name: &str, secrets: &[Arc<Secret>]) -> Result<Image, Unavailable> {
-        let auth = credentials(name, secrets);
+        let all = credentials(name, secrets);
         let key = format!("{name} {}", secret_key(secrets));
         let pull = {
             let mut pulls = self.pulls.lock();
             let fresh = || {
                 let (store, name) = (self.store.clone(), name.to_owned());
-                async move { store.pull(&name, &auth, &Progress::none()).await.map_err(Arc::new) }
+                async move { store.pull_with_any(&name, &all, &Progress::none()).await.map_err(Arc::new) }
                     .boxed()
                     .shared()
             };
@@ -163,32 +163,36 @@ fn secret_key(secrets: &[Arc<Secret>]) -> String {
     names.join(",")
 }
 
-/// The credentials that the Pod's pull secrets have for this image's registry. A secret that cannot be read is
-/// passed over, as Kubernetes does: the registry's refusal then says what is missing.
-fn credentials(name: &str, secrets: &[Arc<Secret>]) -> RegistryAuth {
-    let Ok(reference) = name.parse::<Reference>() else { return RegistryAuth::Anonymous };
-    for secret in secrets {
-        let data = secret.data.iter().flatten();
-        for (key, value) in data {
-            let json = match key.as_str() {
-                ".dockerconfigjson" => value.0.clone(),
-                ".dockercfg" => [b"{\"auths\":".as_slice(), &value.0, b"}"].concat(),
-                _ => continue,
-            };
-            if let Ok(auths) = RegistryAuths::from_docker_config(&json) {
-                let found = auths.lookup(&reference);
-                if found != RegistryAuth::Anonymous {
-                    return found;
-                }
+/// Everything that the Pod's pull secrets have for this image, the most specific first, as Kubernetes orders it; never
+/// empty. A secret that cannot be read is passed over, as Kubernetes does: the registry's refusal then says what is missing.
+fn credentials(name: &str, secrets: &[Arc<Secret>]) -> Vec<RegistryAuth> {
+    let Ok(reference) = name.parse::<Reference>() else { return vec![RegistryAuth::Anonymous] };
+    let mut found: Vec<(usize, RegistryAuth)> = Vec::new();
+    for (key, value) in secrets.iter().flat_map(|secret| secret.data.iter().flatten()) {
+        let json = match key.as_str() {
+            ".dockerconfigjson" => value.0.clone(),
+            ".dockercfg" => [b"{\"auths\":".as_slice(), &value.0, b"}"].concat(),
+            _ => continue,
+        };
+        let matching = RegistryAuths::from_docker_config(&json).map(|auths| auths.matching(&reference));
+        for (length, auth) in matching.unwrap_or_default() {
+            if !found.iter().any(|(_, known)| *known == auth) {
+                found.push((length, auth));
             }
         }
     }
-    RegistryAuth::Anonymous
+    found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+    let mut all: Vec<RegistryAuth> = found.into_iter().map(|(_, auth)| auth).collect();
+    if all.is_empty() {
+        all.push(RegistryAuth::Anonymous);
+    }
+    all
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use k8s_openapi::ByteString;
+    use serde_json::{Value, json};
     use yado_oci::image::ImageConfig;
 
     use super::*;
@@ -228,14 +232,31 @@ mod tests {
     }
 
     #[test]
-    fn credentials_are_those_of_the_registry() {
-        let secret: Secret = serde_json::from_value(json!({"data": {".dockerconfigjson":
-            // {"auths":{"r.example":{"username":"u","password":"p"}}}
-            "eyJhdXRocyI6eyJyLmV4YW1wbGUiOnsidXNlcm5hbWUiOiJ1IiwicGFzc3dvcmQiOiJwIn19fQ=="}}))
-        .expect("a Secret");
-        let secrets = [Arc::new(secret)];
-        let basic = RegistryAuth::Basic { username: "u".into(), password: "p".into() };
-        assert!(credentials("r.example/app:1", &secrets) == basic);
-        assert!(credentials("other.example/app:1", &secrets) == RegistryAuth::Anonymous);
+    fn credentials_are_all_those_of_the_registry() {
+        let secret = |json: Value| -> Arc<Secret> {
+            let data = [(".dockerconfigjson".to_owned(), ByteString(json.to_string().into_bytes()))];
+            Arc::new(Secret { data: Some(data.into()), ..Default::default() })
+        };
+        let of = |user: &str| json!({"username": user, "password": "p"});
+        let secrets = [
+            secret(json!({"auths": {"r.example": of("first"), "r.example/team": of("team")}})),
+            secret(json!("unreadable")),
+            secret(json!({"auths": {"https://r.example/v1/": of("second"), "*.example": of("any")}})),
+            secret(json!({"auths": {"r.example": of("first"), "r.example/other": of("other")}})),
+        ];
+        let check = |image: &str, expect: &[&str]| {
+            let basic =
+                |user: &&str| RegistryAuth::Basic { username: (*user).to_owned(), password: "p".into() };
+            let mut expect: Vec<_> = expect.iter().map(basic).collect();
+            if expect.is_empty() {
+                expect.push(RegistryAuth::Anonymous);
+            }
+            assert!(credentials(image, &secrets) == expect, "{image}");
+        };
+        check("r.example/app:1", &["first", "second", "any"]);
+        check("r.example/team/app:1", &["team", "first", "second", "any"]);
+        check("q.example/app", &["any"]);
+        check("other.test/app:1", &[]);
+        check("no image", &[]);
     }
 }

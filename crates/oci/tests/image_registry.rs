@@ -267,8 +267,11 @@ fn a_protected_registry() {
         let words = base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", USER.0, USER.1));
         let config = json!({"auths": {(&registry.address): {"auth": words}}}).to_string();
         let auths = RegistryAuths::from_docker_config(config.as_bytes()).unwrap();
-        let auth = auths.lookup(&name.parse().unwrap());
-        let image = store.pull(&name, &auth, &Progress::none()).await.unwrap();
+        let wrong = [basic("eve", USER.1), basic(USER.0, "wrong")];
+        refusal.assert_eq(&registry.sentence(store.pull_with_any(&name, &wrong, &Progress::none()).await));
+        let found = auths.matching(&name.parse().unwrap()).into_iter().map(|(_, auth)| auth);
+        let all: Vec<_> = wrong.into_iter().chain(found).collect();
+        let image = store.pull_with_any(&name, &all, &Progress::none()).await.unwrap();
         assert_eq!(read(&image, 0, "f"), "1");
     });
 }

@@ -440,9 +440,14 @@ fn exec() {
             sandbox.exec_sync("main", words(&["sh", "-c", "yes | head -c 9000; exit 4"]), second, 100).await;
         let output = output.unwrap();
         assert_eq!((output.code, output.stdout.len(), output.stderr.len()), (4, 100, 0));
-        let slow = sandbox.exec_sync("main", words(&["sleep", "1000"]), Duration::from_millis(50), 100).await;
+        // What stays in the background, with its streams open, is not waited for.
+        let leaves = words(&["sh", "-c", "sleep 999 & echo there; exit 5"]);
+        let output = sandbox.exec_sync("main", leaves, second, 100).await.unwrap();
+        assert_eq!((output.code, output.stdout), (5, b"there\n".to_vec()));
+        let slow = words(&["sh", "-c", "sleep 1000 & sh -c 'sleep 1000; true'; true"]);
+        let slow = sandbox.exec_sync("main", slow, Duration::from_millis(500), 100).await;
         assert!(matches!(slow, Err(Error::ExecTimeout(_))), "{slow:?}");
-        // It was killed: only the main process and this one are left.
+        // It was killed with all it had started: only the main process and this one are left.
         loop {
             let ps = sandbox.exec_sync("main", words(&["ps", "-o", "args"]), second, 1000).await.unwrap();
             let text = String::from_utf8(ps.stdout).unwrap();

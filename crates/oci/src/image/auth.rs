@@ -96,15 +96,41 @@ impl RegistryAuths {
         Ok(Self { by_prefix })
     }
 
-    /// What is known for this reference: the longest entry that is its registry or a path above its repository.
-    pub fn lookup(&self, reference: &Reference) -> RegistryAuth {
-        let name = format!("{}/{}", reference.registry(), reference.repository());
-        let covers = |prefix: &str| {
-            name.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    /// What is known for this reference, each with the length of its entry, the longest first: entries that are its registry
+    /// or a path above its repository. In the registry's host an entry may have `*` within a label, as Kubernetes allows.
+    pub fn matching(&self, reference: &Reference) -> Vec<(usize, RegistryAuth)> {
+        let (host, path) = (reference.registry(), reference.repository());
+        let covers = |entry: &str| {
+            let (host_pattern, above) = entry.split_once('/').unwrap_or((entry, ""));
+            let below = path.strip_prefix(above);
+            host_matches(host_pattern, host)
+                && below.is_some_and(|rest| above.is_empty() || rest.is_empty() || rest.starts_with('/'))
         };
-        let best = self.by_prefix.iter().filter(|(p, _)| covers(p)).max_by_key(|(p, _)| p.len());
-        best.map(|(_, auth)| auth.clone()).unwrap_or_default()
+        let covering = self.by_prefix.iter().filter(|(entry, _)| covers(entry));
+        let mut found: Vec<_> = covering.map(|(entry, auth)| (entry.len(), auth.clone())).collect();
+        found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+        found
     }
+}
+
+/// Whether a host with its port is meant by a pattern: label by label, so that `*` never stands for a dot.
+fn host_matches(pattern: &str, host: &str) -> bool {
+    let (pattern, host) = (pattern.split('.'), host.split('.'));
+    pattern.clone().count() == host.clone().count() && pattern.zip(host).all(|(p, h)| label_matches(p, h))
+}
+
+fn label_matches(pattern: &str, label: &str) -> bool {
+    let Some((before, rest)) = pattern.split_once('*') else { return pattern == label };
+    let Some(mut left) = label.strip_prefix(before) else { return false };
+    let mut parts = rest.split('*').peekable();
+    while let Some(part) = parts.next() {
+        if parts.peek().is_none() {
+            return left.ends_with(part);
+        }
+        let Some(at) = left.find(part) else { return false };
+        left = &left[at + part.len()..];
+    }
+    true
 }
 
 /// `https://index.docker.io/v1/` and `docker.io` mean the same; other entries are a host and perhaps a path.
@@ -131,7 +157,8 @@ mod tests {
         .unwrap();
         let basic = |u: &str, p: &str| RegistryAuth::Basic { username: u.to_owned(), password: p.to_owned() };
         let check = |reference: &str, expect: RegistryAuth| {
-            assert_eq!(auths.lookup(&reference.parse().unwrap()), expect, "{reference}");
+            let found = auths.matching(&reference.parse().unwrap()).into_iter().next();
+            assert_eq!(found.map(|(_, auth)| auth).unwrap_or_default(), expect, "{reference}");
         };
         check("busybox", basic("doc", "pw:1"));
         check("r.example.org:5000/app", basic("u", "p"));
@@ -139,6 +166,17 @@ mod tests {
         check("r.example.org:5000/teamwork", basic("u", "p"));
         check("empty.example.org/x", RegistryAuth::Anonymous);
         check("ghcr.io/x", RegistryAuth::Anonymous);
+        for (pattern, host, expect) in [
+            ("r.example.org:5000", "r.example.org:5000", true),
+            ("r.example.org", "r.example.org:5000", false),
+            ("*.example.org", "r.example.org", true),
+            ("*.example.org", "a.r.example.org", false),
+            ("*.dkr.*.example.org", "1.dkr.eu.example.org", true),
+            ("r*-x.example.org", "re-xx-x.example.org", true),
+            ("r*-x*.example.org", "r.example.org", false),
+        ] {
+            assert_eq!(host_matches(pattern, host), expect, "{pattern} {host}");
+        }
         assert_eq!(format!("{:?}", basic("u", "secret")), "Basic(…)");
     }
 

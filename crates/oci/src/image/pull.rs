@@ -47,6 +47,27 @@ impl ImageStore {
         let puller = Puller::new(self.clone(), reference, auth, progress.clone());
         Box::pin(puller.pull()).await
     }
+
+    /// The same with one of these credentials after the other, until the registry accepts one. A registry may refuse an
+    /// image that it does not want to show by saying that it is not there, so that is tried again, too.
+    ///
+    /// # Errors
+    /// What the last of them met; [`ImageError::Unauthorized`] where there are none.
+    pub async fn pull_with_any(
+        &self,
+        reference: &str,
+        all: &[RegistryAuth],
+        progress: &Progress,
+    ) -> Result<Image> {
+        let mut refused = ImageError::Unauthorized(reference.to_owned());
+        for auth in all {
+            match self.pull(reference, auth, progress).await {
+                Err(error @ (ImageError::Unauthorized(_) | ImageError::Registry { .. })) => refused = error,
+                other => return other,
+            }
+        }
+        Err(refused)
+    }
 }
 
 struct Puller {

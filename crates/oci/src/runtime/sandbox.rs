@@ -151,8 +151,9 @@ impl Sandbox {
         })
     }
 
-    /// Runs a process to its end, as a probe does, and kills it where it takes longer than `timeout`
-    /// ([`Error::ExecTimeout`]). Of each output stream the first `limit` bytes are kept.
+    /// Runs a process to its end, as a probe does, and kills it with what it has started where it takes longer than
+    /// `timeout` ([`Error::ExecTimeout`]). Of each output stream the first `limit` bytes are kept. What the process leaves
+    /// in the background when it ends is neither waited for nor killed.
     pub async fn exec_sync(
         &self,
         id: &str,

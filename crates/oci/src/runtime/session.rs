@@ -1,5 +1,6 @@
 //! The daemon's end of an exec or an attachment: streams, a terminal's size, an exit code.
 
+use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::pin::Pin;
@@ -172,17 +173,22 @@ impl ExecSession {
         code
     }
 
-    /// Everything it says, up to `limit` bytes of each stream, and how it ended.
+    /// Everything it says until it ends, up to `limit` bytes of each stream, and how it ended. What it leaves running in
+    /// the background, perhaps with its streams open, is not waited for.
     pub(super) async fn collect(mut self, limit: usize, timeout: Duration) -> Result<ExecOutput> {
         self.stdin = None;
-        let (stdout, stderr) = (self.stdout.take(), self.stderr.take());
-        let all = async {
-            let (stdout, stderr, code) =
-                tokio::join!(read_bounded(stdout, limit), read_bounded(stderr, limit), self.wait());
-            Ok(ExecOutput { code: code?, stdout, stderr })
+        let mut stdout = Kept::new(self.stdout.take(), limit);
+        let mut stderr = Kept::new(self.stderr.take(), limit);
+        let end = async {
+            let streams = async { tokio::join!(stdout.follow(), stderr.follow()) };
+            tokio::select! {
+                code = self.wait() => code,
+                (never, _) = streams => match never {},
+            }
         };
-        // Dropping the session at a timeout kills the process.
-        tokio::time::timeout(timeout, all).await.unwrap_or(Err(Error::ExecTimeout(timeout)))
+        // Dropping the session at a timeout kills the process and what it has started.
+        let code = tokio::time::timeout(timeout, end).await.unwrap_or(Err(Error::ExecTimeout(timeout)))?;
+        Ok(ExecOutput { code, stdout: stdout.finish(), stderr: stderr.finish() })
     }
 }
 
@@ -194,16 +200,53 @@ impl Drop for ExecSession {
     }
 }
 
-/// Reads to the end, but keeps no more than `limit` bytes. A stream that fails is a stream that has ended.
-async fn read_bounded(stream: Option<FdStream>, limit: usize) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let Some(mut stream) = stream else { return kept };
-    let mut buffer = vec![0; 4096];
-    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-        let room = limit.saturating_sub(kept.len());
-        kept.extend_from_slice(&buffer[..count.min(room)]);
+/// The first bytes of a stream, which is read on beyond them so that nobody waits for a reader.
+struct Kept {
+    stream: Option<FdStream>,
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+/// Bytes that a pipe can hold at most, by the kernel's default for unprivileged programs.
+const PIPE_BYTES: usize = 1 << 20;
+
+impl Kept {
+    fn new(stream: Option<FdStream>, limit: usize) -> Self {
+        Self { stream, bytes: Vec::new(), limit }
     }
-    kept
+
+    fn take(&mut self, bytes: &[u8]) {
+        let room = self.limit.saturating_sub(self.bytes.len());
+        self.bytes.extend_from_slice(&bytes[..bytes.len().min(room)]);
+    }
+
+    /// Reads until this future is dropped, which loses nothing. A stream that fails is a stream that has ended.
+    async fn follow(&mut self) -> Infallible {
+        let mut buffer = vec![0; 4096];
+        while let Some(stream) = &mut self.stream {
+            match stream.read(&mut buffer).await {
+                Ok(count @ 1..) => self.take(&buffer[..count]),
+                Ok(0) | Err(_) => self.stream = None,
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// With what is in the pipe at this moment.
+    fn finish(mut self) -> Vec<u8> {
+        let mut buffer = vec![0; 4096];
+        let mut left = PIPE_BYTES;
+        while let (Some(stream), 1..) = (&self.stream, left) {
+            match nix::unistd::read(stream.0.get_ref(), &mut buffer) {
+                Ok(count @ 1..) => {
+                    left = left.saturating_sub(count);
+                    self.take(&buffer[..count]);
+                }
+                Ok(0) | Err(_) => break,
+            }
+        }
+        self.bytes
+    }
 }
 
 /// What [`super::Sandbox::exec_sync`] brings back.

@@ -2,6 +2,7 @@
 //! a listening socket, a signalfd, connections and the containers' output.
 
 mod container;
+mod family;
 mod host;
 mod log;
 mod process;

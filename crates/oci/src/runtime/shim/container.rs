@@ -1,6 +1,7 @@
 //! One container as its shim holds it: made by [`Container::create`], run by [`Container::start`], and exited when
 //! the loop reaps its first process.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
@@ -14,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
+use super::family;
 use super::log::{Logger, Stream};
 use super::process::{self, FAILED, GO, Launch, READY};
 use super::rootfs::{self, Surroundings};
@@ -31,6 +33,9 @@ const ATTACHERS: usize = 16;
 
 /// Rounds of killing what does not die at once, with a millisecond between them.
 const KILL_ROUNDS: usize = 500;
+
+/// Looks at what a killed session has started. Each finds only what was forked during the one before it.
+const FAMILY_ROUNDS: usize = 32;
 
 /// The process namespaces that children are put into.
 pub struct PidNamespaces {
@@ -383,6 +388,26 @@ impl Container {
     pub fn kill(&self, home: &Home) {
         self.signal(libc::SIGKILL);
         let _ = home.hierarchies.group(&self.cgroup).kill();
+    }
+
+    /// Kills the leader of a session in it and everything that the leader has started, as far as that can be told.
+    pub fn kill_family(&self, home: &Home, leader: i32) {
+        let group = home.hierarchies.group(&self.cgroup);
+        let mut killed = BTreeSet::new();
+        for _ in 0..FAMILY_ROUNDS {
+            let mut family = family::of(leader, &group.processes());
+            family.insert(leader);
+            // A process may have been forked while the others were looked at.
+            if family.is_subset(&killed) {
+                return;
+            }
+            for pid in &family {
+                // SAFETY: a system call without pointers. The ids were in the container's cgroup a moment ago, and the
+                // leader is our unreaped child.
+                unsafe { libc::kill(*pid, libc::SIGKILL) };
+            }
+            killed.extend(family);
+        }
     }
 
     /// To its first process; one that has ended is fine.

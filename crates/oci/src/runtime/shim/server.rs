@@ -41,6 +41,8 @@ struct Exec {
     id: u64,
     client: u64,
     tied: bool,
+    /// Of which container.
+    container: String,
 }
 
 struct Server {
@@ -204,9 +206,11 @@ impl Server {
             Request::Exec { id, spec, tied } => self.exec(client, &id, &spec, tied),
             Request::SignalExec { exec, signal } => {
                 let found = self.execs.iter().find(|(_, known)| known.id == exec && known.client == client);
-                if let Some((pid, _)) = found {
+                match found {
+                    Some((pid, exec)) if signal == libc::SIGKILL => self.kill_exec(*pid, exec),
                     // SAFETY: a system call without pointers; the process is our unreaped child.
-                    unsafe { libc::kill(*pid, signal) };
+                    Some((pid, _)) => unsafe { _ = libc::kill(*pid, signal) },
+                    None => {}
                 }
                 done
             }
@@ -315,8 +319,18 @@ impl Server {
         let (pid, fds) = started.map_err(|message| (Refusal::CannotStart, message))?;
         let exec = self.next;
         self.next += 1;
-        self.execs.insert(pid, Exec { id: exec, client, tied });
+        self.execs.insert(pid, Exec { id: exec, client, tied, container: id.to_owned() });
         Ok((Reply::Streams { exec, stdin: spec.stdin, stderr: !spec.terminal, terminal: spec.terminal }, fds))
+    }
+
+    /// Kills a process that was started by exec, with whatever it has started.
+    fn kill_exec(&self, pid: i32, exec: &Exec) {
+        match self.containers.get(&exec.container) {
+            Some(container) => container.kill_family(&self.home, pid),
+            // Its cgroup is gone, and so is everything else in it.
+            // SAFETY: a system call without pointers; the process is our unreaped child.
+            None => unsafe { _ = libc::kill(pid, libc::SIGKILL) },
+        }
     }
 
     fn kill_all(&mut self) {
@@ -410,8 +424,7 @@ impl Server {
         }
         for (pid, exec) in &self.execs {
             if exec.tied && gone.contains(&exec.client) {
-                // SAFETY: a system call without pointers; the process is our unreaped child.
-                unsafe { libc::kill(*pid, libc::SIGKILL) };
+                self.kill_exec(*pid, exec);
             }
         }
         self.clients.retain(|client| !client.dead);
