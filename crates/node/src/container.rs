@@ -48,9 +48,15 @@ impl PodDir {
         self.0.join("volumes")
     }
 
-    /// Where an image is looked into. It lies with the volumes, so that whatever stays mounted goes with them.
-    pub(crate) fn scratch(&self) -> PathBuf {
-        self.0.join("volumes/..image")
+    /// Where an image is looked into for the `number`th time. It lies with the volumes, so that whatever stays mounted goes
+    /// with them.
+    pub(crate) fn scratch(&self, number: u64) -> PathBuf {
+        self.0.join(format!("volumes/..image_{number}"))
+    }
+
+    /// The volumes that a container's image declares: a directory for each run.
+    pub(crate) fn image_volumes(&self, container: &str) -> PathBuf {
+        self.0.join("volumes/..of-images").join(container)
     }
 
     /// `hosts`, `hostname`, `resolv.conf`.

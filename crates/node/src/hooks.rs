@@ -1,16 +1,15 @@
-//! preStop and postStart.
+//! The hooks preStop and postStart: how one is run, and what the end of a postStart hook means.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
+use tokio_util::sync::CancellationToken;
 use yado_reconcile::events::EventType;
 
-use crate::pod::{Entry, Shared};
+use crate::lifecycle::find_container;
+use crate::pod::{Entry, Shared, start_probes};
 use crate::probes::target::{Target, Verdict};
-
-/// A postStart hook that takes longer is given up: the container could never become ready.
-pub(crate) const POST_START_LIMIT: Duration = Duration::from_secs(600);
 
 /// The container's preStop hook.
 pub(crate) fn pre_stop(container: &Container) -> Option<&LifecycleHandler> {
@@ -45,4 +44,41 @@ pub(crate) async fn run(
             Err(message)
         }
     }
+}
+
+/// The run of a container that a hook belongs to.
+pub(crate) struct OfRun {
+    pub container: String,
+    pub attempt: u32,
+    /// Cancelled when the run ends or is being stopped.
+    pub stop: CancellationToken,
+}
+
+/// Runs the postStart hook of a container's present run. Success brings the container up; a failure stops it, and its
+/// restart policy says what follows. As in Kubernetes a hook may take any time: one that hangs keeps its container
+/// waiting. The end of the container, or of the Pod, ends the hook.
+pub(crate) async fn run_post_start(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, of: OfRun) {
+    let OfRun { container: name, attempt, stop } = of;
+    let container = pod.spec.as_ref().and_then(|s| find_container(s, &name));
+    let Some((container, hook)) = container.and_then(|c| Some((c, post_start(c)?))) else { return };
+    let (reason, limit) = ("FailedPostStartHook", Duration::MAX);
+    let ran = stop.run_until_cancelled(run(&shared, &entry, &pod, container, hook, reason, limit)).await;
+    let Some(outcome) = ran else { return };
+    let up = entry.with_container(&name, |record| {
+        // A hook that fails because its run has ended says nothing of the next one.
+        if record.attempt != attempt || !record.is_active() {
+            return false;
+        }
+        match outcome {
+            Ok(()) => record.come_up(Some(container)),
+            Err(_) => {
+                record.doomed.get_or_insert_with(|| (reason.into(), None));
+            }
+        }
+        record.run.is_up()
+    });
+    if up {
+        start_probes(&shared, &entry, &pod, container);
+    }
+    shared.queue.add(entry.uid.clone());
 }

@@ -71,6 +71,11 @@ pub(crate) enum Action {
         /// For the event.
         message: String,
     },
+    /// Run a postStart hook.
+    PostStart {
+        /// Of which container.
+        container: String,
+    },
     /// Run a preStop hook.
     PreStop {
         /// Of which container.

@@ -20,7 +20,7 @@ use crate::images::Images;
 use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
 use crate::pod::{self, Shared};
-use crate::{api, container, registration};
+use crate::{api, container, registration, volumes};
 
 /// Pods worked on at the same time. A turn is short: whatever takes time runs as a task of its own.
 const WORKERS: usize = 8;
@@ -128,7 +128,7 @@ impl Node {
             services: watches.all::<Service>(),
             claims: watches.all::<PersistentVolumeClaim>(),
             volumes: watches.all::<PersistentVolume>(),
-            filling: tokio::sync::Mutex::default(),
+            filling: Default::default(),
             images: Images::new(images),
             queue: Queue::new(clock.clone()),
             entries: parking_lot::Mutex::default(),
@@ -235,7 +235,10 @@ fn feed(shared: &Arc<Shared>) {
             let Some(uid) = uid(pod) else { continue };
             // An old object of the same name is known already; a new one gets its entry here.
             if change.new.as_ref().is_some_and(|new| Arc::ptr_eq(new, pod)) {
-                entries.entry(&uid, &change.key);
+                let entry = entries.entry(&uid, &change.key);
+                if volumes::downward_changed(change.old.as_deref(), pod) {
+                    entries.refresh(entry);
+                }
             }
             entries.queue.add(uid);
         }

@@ -57,8 +57,7 @@ pub(crate) struct Shared {
     pub machine: Machine,
     /// By uid; an entry goes when its Pod does.
     pub entries: Mutex<HashMap<String, Arc<Entry>>>,
-    /// Held while a volume is filled from an image: a second container waits until it is whole.
-    pub filling: tokio::sync::Mutex<()>,
+    pub filling: volumes::copy_up::Filling,
     /// Set once everything is being removed: nothing is begun any more.
     pub closing: CancellationToken,
     /// Read while something is made or taken down; written by who removes everything, once nobody does.
@@ -78,7 +77,7 @@ pub(crate) struct Entry {
     starting: Mutex<CancellationToken>,
     /// Ends the task that watches the sandbox.
     watching: Mutex<Option<DropGuard>>,
-    /// Ends the probes of a container's present run.
+    /// Ends the postStart hook or the probes of a container's present run.
     probing: Mutex<HashMap<String, DropGuard>>,
     /// Preparations that failed in a row.
     preparation_failures: Mutex<u32>,
@@ -141,6 +140,13 @@ impl Entry {
     /// Starts that have not created anything yet are given up.
     fn stop_starting(&self) {
         self.starting.lock().cancel();
+    }
+
+    /// Whatever goes on around the present run of a container, its hook or its probes, ends with that run by `stop`.
+    /// Returns which run that is.
+    pub(crate) fn guard_run(&self, name: &str, stop: &CancellationToken) -> u32 {
+        self.probing.lock().insert(name.to_owned(), stop.clone().drop_guard());
+        self.record.lock().container(name).attempt
     }
 
     fn stop_probes(&self, name: &str) {
@@ -285,6 +291,16 @@ impl Shared {
                 self.event(&pod, Some(container), EventType::Normal, "Killing", message.clone());
                 entry.stop_probes(container);
             }
+            (Action::PostStart { container }, Some(pod)) => {
+                // Before the next run can begin, whose guard would otherwise be replaced.
+                let stop = CancellationToken::new();
+                let run = hooks::OfRun {
+                    container: container.clone(),
+                    attempt: entry.guard_run(container, &stop),
+                    stop,
+                };
+                self.tasks.spawn("postStart", hooks::run_post_start(shared, entry, pod, run));
+            }
             (Action::PreStop { container }, Some(pod)) => {
                 let container = container.clone();
                 self.tasks.spawn("preStop", release::pre_stop(shared, entry, pod, container));
@@ -364,9 +380,14 @@ impl Shared {
             let of_kind = if secret { &references.secrets } else { &references.config_maps };
             if of_kind.contains(name) {
                 self.retry_now(&entry, &[start::CONFIG_ERROR]);
-                self.tasks.spawn("refresh", prepare::refresh(self.clone(), entry, pod));
+                self.refresh(entry);
             }
         }
+    }
+
+    /// Brings a running Pod's projected files up to date, as a task.
+    pub(crate) fn refresh(self: &Arc<Self>, entry: Arc<Entry>) {
+        self.tasks.spawn("refresh", prepare::refresh(self.clone(), entry));
     }
 
     /// Images have come to this machine: Pods that lack one are tried again.
@@ -424,4 +445,5 @@ impl Sources for Watched<'_> {
 }
 
 pub(crate) use adopt::adopt_all;
+pub(crate) use observe::start_probes;
 pub(crate) use release::remove_everything;

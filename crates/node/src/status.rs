@@ -11,7 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Map, Value};
 
 use crate::lifecycle::{
-    ContainerRecord, Ended, Now, Outcome, PodRecord, Run, SandboxPhase, is_sidecar, outcome, restart_policy,
+    ContainerRecord, Ended, Hook, Now, Outcome, PodRecord, Run, SandboxPhase, is_sidecar, outcome,
+    restart_policy,
 };
 use crate::resources;
 
@@ -95,7 +96,7 @@ impl Context<'_> {
         }
         let never_ran = |c: &&Container| {
             let state = self.record.container(&c.name);
-            matches!(state.run, Run::Absent | Run::Starting) && state.last.is_none()
+            state.run.is_pending() && state.last.is_none()
         };
         if self.record.termination.is_some() && self.old.phase.as_deref() == Some("Running") {
             return "Running";
@@ -113,15 +114,14 @@ impl Context<'_> {
         let state = self.record.container(&init.name);
         match &state.run {
             Run::Exited(ended) => !is_sidecar(init) && ended.code == 0,
-            Run::Running { .. } => is_sidecar(init) && state.started,
-            _ => false,
+            run => run.is_up() && is_sidecar(init) && state.started,
         }
     }
 
     fn container(&self, container: &Container, init: bool) -> ContainerStatus {
         let state = self.record.container(&container.name);
         let uid = self.pod.metadata.uid.as_deref().unwrap_or_default();
-        let running = matches!(state.run, Run::Running { .. });
+        let running = state.run.is_up();
         let last = match &state.run {
             Run::Exited(ended) if self.backs_off(container, state, ended, init).is_some() => Some(ended),
             _ => state.last.as_ref(),
@@ -129,7 +129,7 @@ impl Context<'_> {
         let has_run = running || matches!(state.run, Run::Exited(_));
         let completed_init = init && !is_sidecar(container) && self.init_complete(container);
         // A restart that is under way does not count before something runs.
-        let starting = matches!(state.run, Run::Starting | Run::Absent) && state.last.is_some();
+        let starting = state.run.is_pending() && state.last.is_some();
         let restarts = if starting { state.attempt.saturating_sub(1) } else { state.attempt };
         ContainerStatus {
             name: container.name.clone(),
@@ -167,7 +167,7 @@ impl Context<'_> {
             ..Default::default()
         };
         match &state.run {
-            Run::Running { started_at } => ContainerState {
+            Run::Running { started_at, post_start: Hook::Done } => ContainerState {
                 running: Some(ContainerStateRunning { started_at: Some(Time(whole_seconds(*started_at))) }),
                 ..Default::default()
             },
@@ -175,7 +175,7 @@ impl Context<'_> {
                 Some(message) => waiting("CrashLoopBackOff", Some(message)),
                 None => ended(end),
             },
-            Run::Absent | Run::Starting => match (&state.waiting, &state.last) {
+            Run::Absent | Run::Starting | Run::Running { .. } => match (&state.waiting, &state.last) {
                 (Some(w), _)
                     if w.reason == "ErrImagePull"
                         && self.now.monotonic >= w.since + crate::images::SHOWN_AS_ERROR =>

@@ -6,11 +6,13 @@
 //!   ..data -> ..state_0         swapped by a rename, so that readers see the old state or the new one
 //!   KEY -> ..data/KEY
 //! POD/volumes/NAME -> PATH      a claim's volume, wherever that lies
+//! POD/volumes/..of-images/CONTAINER/RUN/N   what an image declares to be a volume
 //! ```
 
 mod claims;
 pub(crate) mod copy_up;
 mod files;
+pub(crate) mod image;
 mod mounts;
 mod payload;
 
@@ -210,7 +212,8 @@ fn host_path(path: &Path, kind: &str) -> io::Result<()> {
     let wrong =
         |what: &str| Err(io::Error::other(format!("it is not {what}, which its hostPath type asks for")));
     match kind {
-        "DirectoryOrCreate" if !path.exists() => return fs::create_dir_all(path),
+        // Without a type nothing is checked, and what is not there becomes a directory, as container runtimes have it.
+        "DirectoryOrCreate" | "" if !path.exists() => return fs::create_dir_all(path),
         "FileOrCreate" if !path.exists() => return fs::File::create(path).map(drop),
         _ => {}
     }
@@ -289,6 +292,18 @@ fn within(root: &Path, sub_path: &Path) -> Result<PathBuf, ConfigError> {
         }
     }
     Ok(path)
+}
+
+/// Whether files of the downward API may say something new: labels or annotations have changed, or the Pod is seen for the
+/// first time.
+pub(crate) fn downward_changed(old: Option<&Pod>, new: &Pod) -> bool {
+    let volumes = new.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let mut downward = volumes.filter(|volume| {
+        let mut sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
+        volume.downward_api.is_some() || sources.any(|s| s.downward_api.is_some())
+    });
+    let said = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+    downward.next().is_some() && old.is_none_or(|old| said(old) != said(new))
 }
 
 /// The ConfigMaps, Secrets and claims that a Pod refers to: a change of one of them is a reason to look at the Pod.

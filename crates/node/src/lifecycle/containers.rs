@@ -1,4 +1,5 @@
 //! Containers of a Pod whose sandbox is ready: init containers in order, then the rest, each restarted as its policy says.
+//! A container with a postStart hook holds back the start of those after it until the hook has ended.
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 
@@ -6,36 +7,48 @@ use super::{
     Action, ContainerRecord, Hook, Now, Plan, PodRecord, Run, grace_period, is_sidecar, restart_policy,
     restarts,
 };
+use crate::hooks;
 
 pub(super) fn decide(spec: &PodSpec, record: &PodRecord, now: Now, plan: &mut Plan) {
     let policy = restart_policy(spec);
     // Once a container has run, init containers are history: sidecars among them are still kept up.
     let initialised = spec.containers.iter().any(|c| record.container(&c.name).run != Run::Absent);
+    let mut may_start = true;
     for init in spec.init_containers.iter().flatten() {
         let state = record.container(&init.name);
         if is_sidecar(init) {
-            keep(spec, init, state, "Always", now, plan);
-            let up = matches!(state.run, Run::Running { .. }) && state.started;
-            if !initialised && !up {
+            keep(spec, init, state, "Always", may_start, now, plan);
+            if !initialised && !(state.run.is_up() && state.started) {
                 return;
             }
+            may_start &= !holds_back(init, state, plan);
         } else if !initialised && !matches!(&state.run, Run::Exited(ended) if ended.code == 0) {
             let policy = if policy == "Always" { "OnFailure" } else { policy };
-            keep(spec, init, state, policy, now, plan);
+            keep(spec, init, state, policy, may_start, now, plan);
             return;
         }
     }
     for container in &spec.containers {
-        keep(spec, container, record.container(&container.name), policy, now, plan);
+        let state = record.container(&container.name);
+        keep(spec, container, state, policy, may_start, now, plan);
+        may_start &= !holds_back(container, state, plan);
     }
 }
 
-/// Starts a container that should run, and stops one that is doomed.
+/// Whether the containers after this one have to wait for its postStart hook.
+fn holds_back(container: &Container, state: &ContainerRecord, plan: &Plan) -> bool {
+    let begins = || plan.actions.contains(&Action::Start { container: container.name.clone() });
+    let comes_up = || state.is_active() && !state.run.is_up();
+    hooks::post_start(container).is_some() && (comes_up() || begins())
+}
+
+/// Starts a container that should run, where it `may_start` already, and stops one that is doomed.
 fn keep(
     spec: &PodSpec,
     container: &Container,
     state: &ContainerRecord,
     policy: &str,
+    may_start: bool,
     now: Now,
     plan: &mut Plan,
 ) {
@@ -50,17 +63,21 @@ fn keep(
                     plan.wake_at(changes);
                 }
             }
-            _ => plan.push(Action::Start { container: name.clone() }),
+            _ if may_start => plan.push(Action::Start { container: name.clone() }),
+            _ => {}
         },
         Run::Exited(ended) if restarts(policy, ended.code) => {
             let at = state.restart_at(ended);
-            if at <= now.monotonic {
+            if at <= now.monotonic && may_start {
                 plan.push(Action::Start { container: name.clone() });
-            } else {
+            } else if at > now.monotonic {
                 plan.wake_at(at);
             }
         }
-        Run::Running { .. } => {
+        Run::Running { post_start, .. } => {
+            if (*post_start, &state.stop) == (Hook::Pending, &None) {
+                plan.push(Action::PostStart { container: name.clone() });
+            }
             if let (Some((message, grace)), None) = (&state.doomed, &state.stop) {
                 let grace = grace.unwrap_or_else(|| grace_period(spec));
                 plan.push(Action::BeginStop { container: name.clone(), grace, message: message.clone() });

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodSpec;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 
 use super::{Action, Now, RESTART_FIRST, RESTART_FORGIVEN, RESTART_LONGEST};
 
@@ -111,9 +111,24 @@ pub(crate) enum Run {
     Running {
         /// When it was started.
         started_at: Timestamp,
+        /// Its postStart hook. Until it is done the container is shown as waiting, has no probes, and holds back those
+        /// after it.
+        post_start: Hook,
     },
     /// Its first process has ended.
     Exited(Ended),
+}
+
+impl Run {
+    /// Its first process runs and its postStart hook, if there is one, has succeeded.
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self, Self::Running { post_start: Hook::Done, .. })
+    }
+
+    /// It has neither come up nor ended yet.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.is_up() && !matches!(self, Self::Exited(_))
+    }
 }
 
 /// How a run ended.
@@ -242,6 +257,7 @@ impl PodRecord {
                 let stop = Stop { deadline, pre_stop, signalled: false };
                 self.container_mut(container).stop = Some(stop);
             }
+            Action::PostStart { container } => self.container_mut(container).post_start(Hook::Running),
             Action::PreStop { container } => self.with_stop(container, |s| s.pre_stop = Hook::Running),
             Action::Signal { container } => self.with_stop(container, |s| {
                 s.signalled = true;
@@ -280,7 +296,7 @@ impl PodRecord {
     /// The sandbox is gone and so is every process in it: what ran has ended, and every container starts anew.
     pub(crate) fn lose_sandbox(&mut self, now: Now) {
         for container in self.containers.values_mut() {
-            if let Run::Running { started_at } = container.run {
+            if let Run::Running { started_at, .. } = container.run {
                 container.ended(Ended::unknown(Some(started_at), container.attempt, now));
             }
         }
@@ -326,6 +342,21 @@ impl ContainerRecord {
     /// Its id in the sandbox.
     pub(crate) fn id(name: &str, attempt: u32) -> String {
         format!("{name}-{attempt}")
+    }
+
+    /// Notes how the postStart hook of the present run fares; of a run that has ended it says nothing.
+    fn post_start(&mut self, state: Hook) {
+        if let Run::Running { post_start, .. } = &mut self.run {
+            *post_start = state;
+        }
+    }
+
+    /// The first process runs, and the postStart hook has succeeded or there is none: probes may begin, and without
+    /// probes the container is ready.
+    pub(crate) fn come_up(&mut self, container: Option<&Container>) {
+        self.post_start(Hook::Done);
+        self.started = container.is_none_or(|c| c.startup_probe.is_none());
+        self.ready = self.started && container.is_none_or(|c| c.readiness_probe.is_none());
     }
 
     fn begin_run(&mut self) {

@@ -52,14 +52,18 @@ impl World {
                     let image = self.container(name).and_then(|c| c.image.clone()).unwrap_or_default();
                     let container = self.record.container_mut(name);
                     container.image = image;
-                    container.run = Run::Running { started_at: now.wall };
-                    (container.started, container.ready, container.waiting) = (true, true, None);
+                    let post_start = if name.starts_with("started") { Hook::Pending } else { Hook::Done };
+                    container.run = Run::Running { started_at: now.wall, post_start };
+                    container.waiting = None;
+                    if post_start == Hook::Done {
+                        container.come_up(None);
+                    }
                 }
             }
             ["exits", name, code] => {
                 let container = self.record.container_mut(name);
                 let started_at = match container.run {
-                    Run::Running { started_at } => Some(started_at),
+                    Run::Running { started_at, .. } => Some(started_at),
                     _ => None,
                 };
                 container.ended(Ended {
@@ -97,6 +101,7 @@ impl World {
             ["hooked", name] => {
                 self.record.container_mut(name).stop.as_mut().expect("it stops").pre_stop = Hook::Done;
             }
+            ["up", name] => self.record.container_mut(name).come_up(None),
             ["gone"] => self.pod = None,
             other => panic!("{other:?}"),
         }
@@ -132,6 +137,7 @@ fn show(action: &Action) -> String {
         Action::BeginTermination { grace } => format!("terminate {grace:?}"),
         Action::Hasten { grace } => format!("hasten {grace:?}"),
         Action::BeginStop { container, grace, .. } => format!("stop {container} {grace:?}"),
+        Action::PostStart { container } => format!("postStart {container}"),
         Action::PreStop { container } => format!("preStop {container}"),
         Action::Signal { container } => format!("signal {container}"),
         Action::Kill { container } => format!("kill {container}"),
@@ -381,6 +387,95 @@ fn hooks_come_before_the_signal() {
             withdrawn      | stop hooked 10s, preStop hooked, (wake in 10s)
             after 10       | signal hooked, (wake in 2s)
             after 2        | kill hooked, (wake in 10s)
+        "#]],
+    );
+}
+
+#[test]
+fn a_post_start_hook_holds_back_what_comes_after() {
+    let started =
+        |name: &str| json!({"name": name, "lifecycle": {"postStart": {"exec": {"command": ["true"]}}}});
+    check(
+        json!({"containers": [started("started"), {"name": "b"}]}),
+        &[
+            "",
+            "prepared",
+            "runs started",
+            "up started",
+            "runs b",
+            "exits started 1",
+            "exits b 1",
+            "runs started",
+            "up started",
+        ],
+        expect![[r#"
+                           | prepare
+            prepared       | start started, start b
+            runs started   | postStart started
+            up started     | 
+            runs b         | 
+            exits started 1 | start started
+            exits b 1      | 
+            runs started   | postStart started
+            up started     | start b
+        "#]],
+    );
+    // A hook that fails ends its container, and with it the wait of the others.
+    check(
+        json!({"containers": [started("started"), {"name": "b"}]}),
+        &[
+            "",
+            "prepared",
+            "runs started",
+            "doomed started",
+            "exits started 143",
+            "runs started",
+            "up started",
+        ],
+        expect![[r#"
+                           | prepare
+            prepared       | start started, start b
+            runs started   | postStart started
+            doomed started | stop started 30s, signal started, (wake in 30s)
+            exits started 143 | start started
+            runs started   | postStart started
+            up started     | 
+        "#]],
+    );
+    // What cannot start for another reason holds nothing back.
+    check(
+        json!({"containers": [started("started"), {"name": "b"}]}),
+        &["", "prepared", "unpulled started"],
+        expect![[r#"
+                           | prepare
+            prepared       | start started, start b
+            unpulled started | (wake in 2s)
+        "#]],
+    );
+    let mut sidecar = started("started");
+    sidecar["restartPolicy"] = json!("Always");
+    check(
+        json!({"initContainers": [sidecar, {"name": "i"}], "containers": [{"name": "a"}]}),
+        &["", "prepared", "runs started", "up started", "runs i", "deleted 5"],
+        expect![[r#"
+                           | prepare
+            prepared       | start started
+            runs started   | postStart started
+            up started     | start i
+            runs i         | 
+            deleted 5      | terminate 5s, (wake in 5s)
+        "#]],
+    );
+    check(
+        json!({"containers": [started("started")]}),
+        &["", "prepared", "runs started", "deleted 5", "withdrawn", "exits started 0"],
+        expect![[r#"
+                           | prepare
+            prepared       | start started
+            runs started   | postStart started
+            deleted 5      | terminate 5s, (wake in 5s)
+            withdrawn      | stop started 5s, signal started, (wake in 5s)
+            exits started 0 | release
         "#]],
     );
 }

@@ -10,8 +10,10 @@ use yado_reconcile::ObjectKey;
 use super::observe::{absorb, identify, start_probes, time, watch};
 use super::prepare::{LABEL_ADDRESS, LABEL_NAME, LABEL_NAMESPACE};
 use super::{Entry, Shared, release};
-use crate::container;
-use crate::lifecycle::{Ended, Now, PodRecord, Run, SandboxPhase, all_containers, find_container, is_final};
+use crate::lifecycle::{
+    Ended, Hook, Now, PodRecord, Run, SandboxPhase, all_containers, find_container, is_final,
+};
+use crate::{container, hooks};
 
 /// Takes over every sandbox that is found, and removes what no Pod owns. Call it once the Pods are known.
 pub(crate) async fn adopt_all(shared: &Arc<Shared>) {
@@ -74,7 +76,7 @@ async fn adopt(shared: &Arc<Shared>, found: Found) {
         let mut record = entry.record.lock();
         record.sandbox = SandboxPhase::Ready;
         for status in sandbox.statuses() {
-            take_over(&mut record, &status, shared.now());
+            take_over(&mut record, pod.as_deref(), &status, shared.now());
         }
     }
     let state = sandbox.subscribe().borrow().clone();
@@ -84,7 +86,7 @@ async fn adopt(shared: &Arc<Shared>, found: Found) {
 }
 
 /// What the sandbox says of a container counts more than what the object says.
-fn take_over(record: &mut PodRecord, status: &ContainerStatus, now: Now) {
+fn take_over(record: &mut PodRecord, pod: Option<&Pod>, status: &ContainerStatus, now: Now) {
     let Some((name, attempt)) = identify(status) else { return };
     let state = record.container_mut(&name);
     if state.attempted && state.attempt > attempt {
@@ -103,10 +105,23 @@ fn take_over(record: &mut PodRecord, status: &ContainerStatus, now: Now) {
     state.run = match &status.state {
         // Created but never started: the process that would have started it is gone. A new run replaces it.
         ContainerState::Created => Run::Absent,
-        ContainerState::Running { started_at, .. } => Run::Running { started_at: time(*started_at, now) },
+        ContainerState::Running { started_at, .. } => {
+            let post_start = if is_hook_pending(pod, &name) { Hook::Pending } else { Hook::Done };
+            Run::Running { started_at: time(*started_at, now), post_start }
+        }
         // Taken in with its message and all when the state is absorbed.
         ContainerState::Exited { .. } => Run::Starting,
     };
+}
+
+/// Whether the postStart hook of a container that runs has to be run, perhaps once more: its end would have been written
+/// as the state `running`. Kubernetes, too, delivers hooks at least once.
+fn is_hook_pending(pod: Option<&Pod>, name: &str) -> bool {
+    let Some((spec, status)) = pod.and_then(|p| p.spec.as_ref().zip(p.status.as_ref())) else { return false };
+    let mut said =
+        status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
+    let runs = said.any(|s| s.name == name && s.state.as_ref().is_some_and(|state| state.running.is_some()));
+    !runs && find_container(spec, name).and_then(hooks::post_start).is_some()
 }
 
 /// What the Pod's own status says of the past: restarts, readiness, how the last runs ended. Where its sandbox is not
@@ -163,10 +178,12 @@ fn resume_probes(shared: &Arc<Shared>, entry: &Arc<Entry>, pod: Option<&Arc<Pod>
         let mut record = entry.record.lock();
         for (name, state) in &mut record.containers {
             let Some(container) = find_container(spec, name) else { continue };
-            state.started |= container.startup_probe.is_none();
-            state.ready |= state.started && container.readiness_probe.is_none();
+            if state.run.is_up() {
+                state.started |= container.startup_probe.is_none();
+                state.ready |= state.started && container.readiness_probe.is_none();
+            }
         }
-        let running = record.containers.iter().filter(|(_, c)| matches!(c.run, Run::Running { .. }));
+        let running = record.containers.iter().filter(|(_, c)| c.run.is_up());
         running.map(|(name, _)| name.clone()).collect()
     };
     for container in running.iter().filter_map(|name| find_container(spec, name)) {

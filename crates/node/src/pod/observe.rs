@@ -12,8 +12,8 @@ use yado_oci::spec::{ContainerState, ContainerStatus};
 use yado_reconcile::events::EventType;
 
 use super::{Entry, Shared};
-use crate::lifecycle::{Ended, Now, Run, SandboxPhase, find_container};
-use crate::{container, logs, probes};
+use crate::lifecycle::{Ended, Hook, Now, Run, SandboxPhase, find_container};
+use crate::{container, hooks, logs, probes};
 
 /// Bytes of a termination message; Kubernetes' limit.
 const MESSAGE_LIMIT: u64 = 4096;
@@ -130,11 +130,13 @@ fn running(
         if matches!(record.run, Run::Running { .. } | Run::Exited(_)) {
             return false;
         }
-        record.run = Run::Running { started_at };
+        let hooked = container.is_some_and(|c| hooks::post_start(c).is_some());
+        record.run = Run::Running { started_at, post_start: if hooked { Hook::Pending } else { Hook::Done } };
         record.waiting = None;
-        record.started = container.is_none_or(|c| c.startup_probe.is_none());
-        record.ready = record.started && container.is_none_or(|c| c.readiness_probe.is_none());
-        true
+        if !hooked {
+            record.come_up(container);
+        }
+        !hooked
     });
     if fresh && let (Some(pod), Some(container)) = (pod, container) {
         start_probes(shared, entry, pod, container);
@@ -142,9 +144,9 @@ fn running(
 }
 
 /// Starts the probes of a container's present run.
-pub(super) fn start_probes(shared: &Arc<Shared>, entry: &Arc<Entry>, pod: &Arc<Pod>, container: &Container) {
+pub(crate) fn start_probes(shared: &Arc<Shared>, entry: &Arc<Entry>, pod: &Arc<Pod>, container: &Container) {
     let stop = CancellationToken::new();
-    entry.probing.lock().insert(container.name.clone(), stop.clone().drop_guard());
+    entry.guard_run(&container.name, &stop);
     probes::start(shared, entry, pod, container, &stop);
 }
 

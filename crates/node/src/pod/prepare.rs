@@ -56,7 +56,7 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>) {
             }
             observe::watch(&shared, &entry, sandbox);
             if entry.stale.swap(false, Ordering::SeqCst) {
-                shared.tasks.spawn("refresh", refresh(shared.clone(), entry.clone(), pod));
+                shared.refresh(entry.clone());
             }
         }
         Err(failure) => {
@@ -198,9 +198,13 @@ async fn tokens(shared: &Shared, entry: &Entry, spec: &PodSpec) -> Result<Tokens
     Ok(tokens)
 }
 
-/// Brings a running Pod's projected files up to date.
-pub(super) async fn refresh(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>) {
+/// Brings a running Pod's projected files up to date, as the Pod and what it refers to are by then.
+pub(super) async fn refresh(shared: Arc<Shared>, entry: Arc<Entry>) {
     let _refreshing = entry.refreshing.lock().await;
+    let Some(pod) = shared.pods.get(&entry.key).filter(|p| p.metadata.uid.as_deref() == Some(&entry.uid))
+    else {
+        return;
+    };
     // Noted before the look at the phase, so that whoever ends the preparation sees one or the other.
     entry.stale.store(true, Ordering::SeqCst);
     if entry.record.lock().sandbox != SandboxPhase::Ready {

@@ -1,4 +1,4 @@
-//! One run of a container: image, configuration, creation, start, postStart.
+//! One run of a container: image, configuration, creation, start.
 
 use std::fs;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Secret};
 use yado_oci::image::{Image, ImageConfig};
-use yado_oci::spec::ContainerSpec;
+use yado_oci::spec::{BindMount, ContainerSpec};
 use yado_reconcile::ObjectKey;
 use yado_reconcile::events::EventType;
 use yado_types::labels;
@@ -17,7 +17,7 @@ use crate::environment::{self, ConfigError};
 use crate::images::{self, Step, Unavailable};
 use crate::lifecycle::{ContainerRecord, Waiting, find_container};
 use crate::volumes::copy_up;
-use crate::{annotations, hooks, security, volumes};
+use crate::{annotations, security, volumes};
 
 /// The waiting reason of what a change of a ConfigMap or Secret may mend.
 pub(super) const CONFIG_ERROR: &str = "CreateContainerConfigError";
@@ -48,7 +48,6 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, n
         return;
     };
     let starting = entry.starting.lock().clone();
-    let attempt = entry.record.lock().container(&name).attempt;
     let prepared = starting.run_until_cancelled(configure(&shared, &entry, &pod, spec, container)).await;
     let outcome = match prepared {
         // The Pod or its sandbox is ending: nothing has been created, and this was no run.
@@ -75,13 +74,8 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, n
         }
         Some(Err(failure)) => Err(failure),
     };
-    match outcome {
-        Ok(()) => {
-            if let Some(hook) = hooks::post_start(container) {
-                post_start(&shared, &entry, &pod, container, attempt, hook).await;
-            }
-        }
-        Err(failure) => fail(&shared, &entry, &pod, container, failure),
+    if let Err(failure) = outcome {
+        fail(&shared, &entry, &pod, container, failure);
     }
     shared.queue.add(entry.uid.clone());
 }
@@ -106,10 +100,18 @@ async fn configure(
     for (alias, image) in annotations::links(pod, &container.name).map_err(invalid)? {
         annotations::linked(&mut env, &alias, &linked_image(shared, pod, spec, &image).await?.config);
     }
-    let binds = volumes::binds(&entry.dir.volumes(), spec, container, &env).map_err(invalid)?;
-    let empty = shared.with_scope(entry, pod, |scope| {
+    let mut binds = volumes::binds(&entry.dir.volumes(), spec, container, &env).map_err(invalid)?;
+    let mut empty = shared.with_scope(entry, pod, |scope| {
         copy_up::wanted(&entry.dir.volumes(), pod, spec, container, scope.sources)
     });
+    let of_run = entry.dir.image_volumes(&container.name).join(attempt.to_string());
+    let declared = volumes::image::binds(&image.config.volumes, &binds, &of_run).map_err(invalid)?;
+    volumes::image::make(&declared)
+        .map_err(|e| cannot_create(format!("cannot make a volume of its image: {e}")))?;
+    let wanted =
+        |bind: &BindMount| copy_up::Wanted { volume: bind.source.clone(), from: bind.target.clone() };
+    empty.extend(declared.iter().map(wanted));
+    binds.extend(declared);
     fill(shared, entry, empty, &image).await?;
     let user = annotations::user(pod, &container.name).map_err(invalid)?;
     let limits = annotations::limits(pod).map_err(invalid)?;
@@ -143,14 +145,26 @@ async fn fill(
     image: &Image,
 ) -> Result<(), Failure> {
     // The machine's own files are no template for a volume.
-    if empty.is_empty() || image.layers.is_empty() {
+    if image.layers.is_empty() {
         return Ok(());
     }
-    let _filling = shared.filling.lock().await;
-    let (layers, scratch) = (image.layers.clone(), entry.dir.scratch());
-    let filled = tokio::task::spawn_blocking(move || copy_up::fill(&empty, &layers, &scratch)).await;
-    let filled = filled.unwrap_or_else(|panicked| Err(panicked.to_string()));
-    filled.map_err(|message| Failure { reason: "CreateContainerError", message })
+    for wanted in empty {
+        let (lock, number) = shared.filling.of(&wanted.volume);
+        // Held by the copy itself, which goes on where this start is given up.
+        let held = lock.lock_owned().await;
+        let (layers, scratch) = (image.layers.clone(), entry.dir.scratch(number));
+        let filled = tokio::task::spawn_blocking(move || {
+            let _held = held;
+            copy_up::fill(&[wanted], &layers, &scratch)
+        });
+        let filled = filled.await.unwrap_or_else(|panicked| Err(panicked.to_string()));
+        filled.map_err(cannot_create)?;
+    }
+    Ok(())
+}
+
+fn cannot_create(message: String) -> Failure {
+    Failure { reason: "CreateContainerError", message }
 }
 
 /// As users know it: the digest at the registry where there is one, else the image's own.
@@ -262,16 +276,15 @@ async fn create(
 ) -> Result<(), Failure> {
     let name = &container.name;
     let event = |kind, reason, message: String| shared.event(pod, Some(name), kind, reason, message);
-    let cannot = |message: String| Failure { reason: "CreateContainerError", message };
     let attempt = entry.record.lock().container(name).attempt;
     make_files(entry, name, attempt)
-        .map_err(|e| cannot(format!("cannot make the container's files: {e}")))?;
+        .map_err(|e| cannot_create(format!("cannot make the container's files: {e}")))?;
     let sandbox = entry.sandbox.lock().clone();
-    let sandbox = sandbox.ok_or_else(|| cannot("the Pod's sandbox is gone".into()))?;
+    let sandbox = sandbox.ok_or_else(|| cannot_create("the Pod's sandbox is gone".into()))?;
     let id = specified.id.clone();
     sandbox.create(specified).await.map_err(|error| {
         event(EventType::Warning, "Failed", format!("Error: {error}"));
-        cannot(error.to_string())
+        cannot_create(error.to_string())
     })?;
     event(EventType::Normal, "Created", format!("Container created: {name}"));
     match sandbox.start(&id).await {
@@ -284,6 +297,12 @@ async fn create(
         // writable layer is of no more use.
         if let Err(error) = sandbox.remove(&ContainerRecord::id(name, before)).await {
             tracing::debug!(pod = %entry.key, container = name, %error, "the container before was not removed");
+        }
+        let volumes = entry.dir.image_volumes(name);
+        let removed =
+            tokio::task::spawn_blocking(move || volumes::image::remove_others(&volumes, attempt)).await;
+        if let Ok(Err(error)) = removed {
+            tracing::debug!(pod = %entry.key, container = name, %error, "volumes of its image were not removed");
         }
     }
     Ok(())
@@ -309,25 +328,6 @@ fn make_files(entry: &Entry, name: &str, attempt: u32) -> std::io::Result<()> {
     fs::write(&message, b"")?;
     // Whoever the container runs as may say why it ends.
     fs::set_permissions(&message, std::os::unix::fs::PermissionsExt::from_mode(0o666))
-}
-
-async fn post_start(
-    shared: &Arc<Shared>,
-    entry: &Arc<Entry>,
-    pod: &Pod,
-    container: &Container,
-    attempt: u32,
-    hook: &k8s_openapi::api::core::v1::LifecycleHandler,
-) {
-    let (reason, limit) = ("FailedPostStartHook", hooks::POST_START_LIMIT);
-    if hooks::run(shared, entry, pod, container, hook, reason, limit).await.is_err() {
-        entry.with_container(&container.name, |record| {
-            // A hook that fails because its run has ended says nothing of the next one.
-            if record.attempt == attempt {
-                record.doomed.get_or_insert_with(|| ("FailedPostStartHook".into(), None));
-            }
-        });
-    }
 }
 
 fn fail(shared: &Shared, entry: &Entry, pod: &Pod, container: &Container, failure: Failure) {

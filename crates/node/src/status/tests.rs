@@ -91,7 +91,7 @@ fn states_are_shown_as_kubectl_users_know_them() {
         |r| {
             ready(r);
             let a = r.container_mut("a");
-            (a.run, a.attempted) = (Run::Running { started_at: at(10) }, true);
+            (a.run, a.attempted) = (Run::Running { started_at: at(10), post_start: Hook::Done }, true);
             (a.started, a.ready) = (true, true);
         },
         expect![[r#"

@@ -63,9 +63,10 @@ fn place(volume: &PersistentVolume) -> Result<Kind, ConfigError> {
     Ok(Kind::Claimed { path, kind })
 }
 
-/// Makes the directory where it is absent and may be made; whoever runs in the Pod may then write to it.
+/// Makes the directory where it is absent and may be made. One that its volume asks for is open to whoever runs in the
+/// Pod.
 pub(super) fn make(path: &Path, kind: &str, group: Option<u32>) -> io::Result<()> {
-    let fresh = !path.exists();
+    let fresh = kind == "DirectoryOrCreate" && !path.exists();
     host_path(path, kind)?;
     if fresh && path.is_dir() {
         fs::set_permissions(path, fs::Permissions::from_mode(0o777))?;

@@ -1,13 +1,16 @@
 //! A new volume is filled with what the image has in its place, as users of Docker's named volumes expect: a database
 //! finds its directory with the right owner, a web server its default pages.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
 use nix::sys::stat::{Mode, SFlag, mknod};
+use parking_lot::Mutex;
 use yado_oci::image::Merged;
 use yado_types::labels;
 
@@ -21,9 +24,41 @@ const OF_FILE_SYSTEMS: &str = "lost+found";
 /// A volume that wants the image's content.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Wanted {
-    volume: PathBuf,
+    /// On this machine.
+    pub volume: PathBuf,
     /// In the image.
-    from: PathBuf,
+    pub from: PathBuf,
+}
+
+/// One lock for each volume that is being filled: a second container with the same volume waits until it is whole, and no
+/// other container waits.
+#[derive(Default)]
+pub(crate) struct Filling {
+    state: Mutex<FillingState>,
+}
+
+#[derive(Default)]
+struct FillingState {
+    locks: HashMap<PathBuf, Weak<tokio::sync::Mutex<()>>>,
+    begun: u64,
+}
+
+impl Filling {
+    /// The lock of a volume, which is known by where it really lies: several Pods may share a claim's. The number is
+    /// another each time.
+    pub(crate) fn of(&self, volume: &Path) -> (Arc<tokio::sync::Mutex<()>>, u64) {
+        let volume = volume.canonicalize().unwrap_or_else(|_| volume.to_owned());
+        let mut state = self.state.lock();
+        state.locks.retain(|_, lock| lock.strong_count() > 0);
+        state.begun += 1;
+        let known = state.locks.get(&volume).and_then(Weak::upgrade);
+        let lock = known.unwrap_or_else(|| {
+            let lock = Arc::default();
+            state.locks.insert(volume, Arc::downgrade(&lock));
+            lock
+        });
+        (lock, state.begun)
+    }
 }
 
 /// The volumes of a container that are empty and want it: those whose claims say so, and those that are as old as their
