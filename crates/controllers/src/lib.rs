@@ -25,7 +25,6 @@ mod pods;
 pub mod replicaset;
 pub mod scheduler;
 mod service_account;
-mod taints;
 pub mod volume;
 mod writes;
 
@@ -41,6 +40,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use yado_reconcile::events::Recorder;
 use yado_reconcile::{Clock, Index, Next, Queue, Tasks, Watches};
+use yado_types::taints;
 
 /// What the controllers can be told.
 #[derive(Clone, Debug)]

@@ -16,19 +16,17 @@ mod affinity;
 mod dependencies;
 mod filter;
 mod pod;
-mod resources;
 mod run;
 mod score;
 mod snapshot;
 mod volumes;
 
 pub use filter::{Reason, Unschedulable};
-pub(crate) use pod::NodeTerm;
 pub use pod::PodInfo;
-pub use resources::Resources;
 pub(crate) use run::start;
 pub use snapshot::{NodeInfo, Snapshot};
 pub use volumes::Volumes;
+pub use yado_types::resources::Resources;
 
 use affinity::Constraints;
 

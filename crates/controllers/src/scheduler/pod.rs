@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint,
+    Affinity, Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector;
 use yado_reconcile::ObjectKey;
+use yado_types::placement::{HostPort, NodeChoice, NodeTerm};
 use yado_types::selector::LabelSelector;
 
 use super::Resources;
@@ -22,8 +23,7 @@ pub struct PodInfo {
     pub(super) controller: Option<Arc<str>>,
     pub(super) requests: Resources,
     pub(super) node_name: Option<String>,
-    pub(super) node_labels: LabelSelector,
-    pub(super) node_terms: Option<Vec<NodeTerm>>,
+    pub(super) node_choice: NodeChoice,
     pub(super) preferred_nodes: Vec<(i64, NodeTerm)>,
     pub(super) tolerations: Vec<Toleration>,
     pub(super) host_ports: Vec<HostPort>,
@@ -36,51 +36,6 @@ pub struct PodInfo {
     pub(super) dependencies: Dependencies,
     /// It is being deleted.
     pub(super) terminating: bool,
-}
-
-/// Requirements on a node's labels and name.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct NodeTerm {
-    labels: LabelSelector,
-    fields: LabelSelector,
-    /// It has no requirement, or one that cannot be read: it matches nothing.
-    empty: bool,
-}
-
-impl NodeTerm {
-    pub(crate) fn of(term: &NodeSelectorTerm) -> Self {
-        let mut all = Self::default();
-        let mut readable = true;
-        for (to, from) in [(&mut all.labels, &term.match_expressions), (&mut all.fields, &term.match_fields)]
-        {
-            for r in from.iter().flatten() {
-                readable &= to.push(&r.key, &r.operator, r.values.as_deref().unwrap_or_default()).is_ok();
-            }
-        }
-        all.empty = !readable || (all.labels.is_empty() && all.fields.is_empty());
-        all
-    }
-
-    pub(crate) fn matches(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
-        let field = |key: &str| (key == "metadata.name").then_some(name);
-        !self.empty && self.labels.matches(labels) && self.fields.matches_with(field)
-    }
-}
-
-/// A port of the node itself; the address is `0.0.0.0` for all of them.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HostPort {
-    pub(super) address: String,
-    pub(super) protocol: String,
-    pub(super) port: i32,
-}
-
-impl HostPort {
-    pub(super) fn collides(&self, other: &Self) -> bool {
-        const ANY: &str = "0.0.0.0";
-        let same_address = self.address == other.address || self.address == ANY || other.address == ANY;
-        self.port == other.port && self.protocol == other.protocol && same_address
-    }
 }
 
 /// Other Pods, and the label of nodes that says what is near.
@@ -175,26 +130,10 @@ impl PodInfo {
     fn read(&mut self, spec: &PodSpec) {
         self.requests = Resources::of_pod(spec);
         self.node_name = spec.node_name.clone().filter(|n| !n.is_empty());
-        self.node_labels = spec.node_selector.as_ref().map(LabelSelector::from_map).unwrap_or_default();
+        self.node_choice = NodeChoice::of(spec);
         self.tolerations = spec.tolerations.clone().unwrap_or_default();
         self.spread = spec.topology_spread_constraints.iter().flatten().map(Spread::of).collect();
-        let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
-        for port in containers.flat_map(|c| c.ports.iter().flatten()) {
-            let host = port
-                .host_port
-                .or_else(|| spec.host_network.unwrap_or_default().then_some(port.container_port));
-            if let Some(number) = host.filter(|p| *p > 0) {
-                self.host_ports.push(HostPort {
-                    address: port
-                        .host_ip
-                        .clone()
-                        .filter(|a| !a.is_empty())
-                        .unwrap_or_else(|| "0.0.0.0".into()),
-                    protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
-                    port: number,
-                });
-            }
-        }
+        self.host_ports = HostPort::of_pod(spec);
         if let Some(affinity) = &spec.affinity {
             self.read_affinity(affinity);
         }
@@ -202,8 +141,6 @@ impl PodInfo {
 
     fn read_affinity(&mut self, affinity: &Affinity) {
         if let Some(nodes) = &affinity.node_affinity {
-            let required = nodes.required_during_scheduling_ignored_during_execution.as_ref();
-            self.node_terms = required.map(|r| r.node_selector_terms.iter().map(NodeTerm::of).collect());
             let preferred = nodes.preferred_during_scheduling_ignored_during_execution.iter().flatten();
             self.preferred_nodes =
                 preferred.map(|p| (p.weight.into(), NodeTerm::of(&p.preference))).collect();
@@ -229,8 +166,7 @@ impl PodInfo {
 
     /// The Pod's own choice of nodes, by labels and by required affinity.
     pub(crate) fn chooses(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
-        let terms = self.node_terms.as_ref();
-        self.node_labels.matches(labels) && terms.is_none_or(|t| t.iter().any(|t| t.matches(name, labels)))
+        self.node_choice.matches(name, labels)
     }
 
     /// Whether some toleration bears the taint.

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 use yado_types::labels::{HOSTNAME, TAINT_NOT_READY, TAINT_UNREACHABLE, TAINT_UNSCHEDULABLE};
+use yado_types::placement::HostPort;
 
-use super::pod::HostPort;
 use super::{PodInfo, Resources, Volumes};
 use crate::taints;
 

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use yado_types::placement::NodeTerm;
 use yado_types::quantity::Quantity;
 use yado_types::selector::LabelSelector;
-
-use crate::scheduler::NodeTerm;
 
 /// The class as it was named before claims and volumes had a field for it.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";

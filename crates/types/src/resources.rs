@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
-use yado_types::quantity::Quantity;
+
+use crate::quantity::Quantity;
 
 /// Amounts in the units that comparisons need: thousandths of a CPU, bytes, counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
