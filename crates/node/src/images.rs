@@ -175,13 +175,13 @@ fn credentials(name: &str, secrets: &[Arc<Secret>]) -> Vec<RegistryAuth> {
             _ => continue,
         };
         let matching = RegistryAuths::from_docker_config(&json).map(|auths| auths.matching(&reference));
-        for (length, auth) in matching.unwrap_or_default() {
+        for (specificity, auth) in matching.unwrap_or_default() {
             if !found.iter().any(|(_, known)| *known == auth) {
-                found.push((length, auth));
+                found.push((specificity, auth));
             }
         }
     }
-    found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+    found.sort_by_key(|(specificity, _)| std::cmp::Reverse(*specificity));
     let mut all: Vec<RegistryAuth> = found.into_iter().map(|(_, auth)| auth).collect();
     if all.is_empty() {
         all.push(RegistryAuth::Anonymous);

@@ -10,6 +10,8 @@
 //!
 //! - [`lifecycle`](self): what is known of a Pod and what is to be done next; pure.
 //! - `pod`: the thin loop that does it, and the tasks it starts.
+//! - `admission`: whether this node can run a Pod at all; pure.
+//! - `eviction`, `disk_usage`: limits of local disk.
 //! - `container`, `environment`, `security`, `resources`, `hostfiles`: from a Pod's specification to a container's; pure.
 //! - `annotations`: what Pods say beyond their fields.
 //! - `volumes`: directories, tmpfs, projected files with atomic refresh.
@@ -18,10 +20,13 @@
 //! - `registration`: the Node object and its lease.
 #![allow(unsafe_code)] // entering a network namespace and inotify are system calls; each use says why it is sound
 
+mod admission;
 mod annotations;
 mod api;
 mod container;
+mod disk_usage;
 mod environment;
+mod eviction;
 mod hooks;
 mod hostfiles;
 mod images;

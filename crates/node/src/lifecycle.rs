@@ -16,7 +16,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-pub(crate) use record::{ContainerRecord, Ended, Hook, PodRecord, Run, SandboxPhase, Waiting};
+pub(crate) use record::{
+    ContainerRecord, Ended, FailureKind, Hook, PodFailure, PodRecord, Run, SandboxPhase, Waiting,
+};
 
 /// The delay before the second restart in a row; each further one doubles it. Kubernetes' value.
 pub(crate) const RESTART_FIRST: Duration = Duration::from_secs(10);
@@ -28,6 +30,8 @@ pub(crate) const RESTART_FORGIVEN: Duration = Duration::from_secs(600);
 const MINIMUM_AFTER_HOOK: Duration = Duration::from_secs(2);
 /// What does not end by SIGKILL gets it again this much later: the signal may not have reached its shim.
 const KILL_AGAIN: Duration = Duration::from_secs(10);
+/// What an evicted Pod gets between SIGTERM and SIGKILL. Kubernetes' value.
+const EVICTED_GRACE: Duration = Duration::from_secs(1);
 /// The grace of a Pod whose object is gone already: enough for a quick exit, and nobody waits for it any more.
 const GONE_GRACE: Duration = Duration::from_secs(1);
 /// Kubernetes' default of `terminationGracePeriodSeconds`.

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Node as NodeObject, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
+};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use yado_oci::image::ImageStore;
@@ -20,7 +22,7 @@ use crate::images::Images;
 use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
 use crate::pod::{self, Shared};
-use crate::{api, container, registration, volumes};
+use crate::{api, container, eviction, registration, volumes};
 
 /// Pods worked on at the same time. A turn is short: whatever takes time runs as a task of its own.
 const WORKERS: usize = 8;
@@ -126,9 +128,11 @@ impl Node {
             config_maps: watches.all::<ConfigMap>(),
             secrets: watches.all::<Secret>(),
             services: watches.all::<Service>(),
+            nodes: watches.all::<NodeObject>(),
             claims: watches.all::<PersistentVolumeClaim>(),
             volumes: watches.all::<PersistentVolume>(),
             filling: Default::default(),
+            admitting: Default::default(),
             images: Images::new(images),
             queue: Queue::new(clock.clone()),
             entries: parking_lot::Mutex::default(),
@@ -150,6 +154,7 @@ impl Node {
     pub fn start(&self) {
         let shared = self.shared.clone();
         registration::start(&shared);
+        eviction::start(&shared);
         let (worker, adopted) = (shared.clone(), self.adopted.clone());
         self.shared.tasks.spawn("node", async move {
             tokio::join!(
@@ -158,7 +163,8 @@ impl Node {
                 worker.secrets.synced(),
                 worker.claims.synced(),
                 worker.volumes.synced(),
-                worker.services.synced()
+                worker.services.synced(),
+                worker.nodes.synced()
             );
             pod::adopt_all(&worker).await;
             feed(&worker);

@@ -1,5 +1,6 @@
 //! The thin loop around [`crate::lifecycle`]: takes a Pod's uid, decides, begins the actions, writes the status.
 
+mod admit;
 mod adopt;
 mod observe;
 mod prepare;
@@ -13,7 +14,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, PodStatus, Secret, Service,
+    ConfigMap, Node, ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod, PodStatus, Secret,
+    Service,
 };
 use kube::Resource;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
@@ -27,7 +29,7 @@ use crate::container::PodDir;
 use crate::environment::{Facts, Scope, Sources};
 use crate::hostfiles::ClusterDns;
 use crate::images::Images;
-use crate::lifecycle::{self, Action, ContainerRecord, Now, PodRecord, Run};
+use crate::lifecycle::{self, Action, ContainerRecord, Now, PodFailure, PodRecord, Run};
 use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
 use crate::{hooks, status, volumes};
@@ -47,6 +49,7 @@ pub(crate) struct Shared {
     pub claims: Arc<Watch<PersistentVolumeClaim>>,
     pub volumes: Arc<Watch<PersistentVolume>>,
     pub services: Arc<Watch<Service>>,
+    pub nodes: Arc<Watch<Node>>,
     pub images: Images,
     pub runtime: Runtime,
     pub network: Arc<dyn PodNetwork>,
@@ -58,6 +61,8 @@ pub(crate) struct Shared {
     /// By uid; an entry goes when its Pod does.
     pub entries: Mutex<HashMap<String, Arc<Entry>>>,
     pub filling: volumes::copy_up::Filling,
+    /// Held while a Pod is being admitted.
+    pub admitting: Mutex<()>,
     /// Set once everything is being removed: nothing is begun any more.
     pub closing: CancellationToken,
     /// Read while something is made or taken down; written by who removes everything, once nobody does.
@@ -135,6 +140,18 @@ impl Entry {
     /// The container's startup probe has passed.
     pub(crate) fn is_started(&self, name: &str) -> bool {
         self.record.lock().container(name).started
+    }
+
+    /// Notes that the Pod has failed as a whole, which stops it; false where it has failed or ended already.
+    pub(crate) fn fail(&self, failure: PodFailure) -> bool {
+        let mut record = self.record.lock();
+        if record.failed.is_some() || record.termination.is_some() {
+            return false;
+        }
+        record.failed = Some(failure);
+        drop(record);
+        self.stop_starting();
+        true
     }
 
     /// Starts that have not created anything yet are given up.
@@ -223,6 +240,7 @@ impl Shared {
         let pod = self.pods.get(&entry.key).filter(|p| p.metadata.uid.as_deref() == Some(&uid));
         if let Some(pod) = &pod {
             *entry.pod.lock() = Some(pod.clone());
+            self.admit(&entry, pod);
         }
         let (actions, wake) = self.decide(&entry, pod.as_deref());
         if let Some(pod) = &pod {

@@ -16,8 +16,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, Owne
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use yado_types::labels;
+use yado_types::resources::Resources;
 
-use crate::machine;
+use crate::machine::{self, Machine};
 use crate::pod::Shared;
 use crate::status::whole_seconds;
 
@@ -113,7 +114,19 @@ async fn register(shared: &Shared) -> Result<String, kube::Error> {
     Ok(node.metadata.uid.unwrap_or_default())
 }
 
-fn node_labels(shared: &Shared) -> BTreeMap<String, String> {
+/// What Pods may take of the machine: all but the memory whose lack is pressure.
+pub(crate) fn allocatable(machine: &Machine) -> Resources {
+    Resources {
+        milli_cpu: machine.cpu.milli(),
+        memory: (machine.memory.units() - LEAST_MEMORY).max(0),
+        ephemeral: machine.ephemeral_storage.units(),
+        pods: machine.pods.into(),
+        ..Default::default()
+    }
+}
+
+/// The labels that the node gives itself.
+pub(crate) fn node_labels(shared: &Shared) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
         (labels::HOSTNAME.to_owned(), shared.config.name.clone()),
         (labels::OS.to_owned(), "linux".to_owned()),
@@ -161,7 +174,7 @@ fn status(shared: &Shared, old: &NodeStatus) -> NodeStatus {
             address("Hostname", machine.hostname.clone()),
         ]),
         capacity: Some(amounts(memory)),
-        allocatable: Some(amounts((memory - LEAST_MEMORY).max(0))),
+        allocatable: Some(amounts(allocatable(machine).memory)),
         conditions: Some(conditions),
         images: Some(images(shared)),
         node_info: Some(NodeSystemInfo {

@@ -11,8 +11,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Map, Value};
 
 use crate::lifecycle::{
-    ContainerRecord, Ended, Hook, Now, Outcome, PodRecord, Run, SandboxPhase, is_sidecar, outcome,
-    restart_policy,
+    ContainerRecord, Ended, FailureKind, Hook, Now, Outcome, PodFailure, PodRecord, Run, SandboxPhase,
+    is_sidecar, outcome, restart_policy,
 };
 use crate::resources;
 
@@ -26,6 +26,9 @@ pub(crate) fn of(pod: &Pod, record: &PodRecord, host: IpAddr, now: Now) -> PodSt
     if matches!(old.phase.as_deref(), Some("Succeeded" | "Failed")) && record.containers.is_empty() {
         // It had ended before this process was there: nothing is known that it does not say already.
         return old;
+    }
+    if let Some(failure) = record.failed.as_ref().filter(|f| f.kind == FailureKind::Rejected) {
+        return rejected(spec, record, failure, old);
     }
     let outcome = outcome(spec, record);
     let context = Context { pod, spec, record, old: &old, now };
@@ -48,10 +51,22 @@ pub(crate) fn of(pod: &Pod, record: &PodRecord, host: IpAddr, now: Now) -> PodSt
         phase: Some(phase.into()),
         qos_class: Some(resources::qos_class(spec).into()),
         start_time: old.start_time.clone().or_else(|| record.started_at.map(Time)),
-        reason: failed.as_ref().map(|(reason, _)| reason.clone()).or_else(|| old.reason.clone()),
-        message: failed.map(|(_, message)| message).or_else(|| old.message.clone()),
+        reason: failed.as_ref().map(|f| f.reason.clone()).or_else(|| old.reason.clone()),
+        message: failed.map(|f| f.message).or_else(|| old.message.clone()),
         observed_generation: pod.metadata.generation,
         ..old.clone()
+    }
+}
+
+/// Of a Pod that the node does not run: it has no containers to tell of.
+fn rejected(spec: &PodSpec, record: &PodRecord, failure: &PodFailure, old: PodStatus) -> PodStatus {
+    PodStatus {
+        phase: Some("Failed".into()),
+        reason: Some(failure.reason.clone()),
+        message: Some(format!("Pod was rejected: {}", failure.message)),
+        qos_class: Some(resources::qos_class(spec).into()),
+        start_time: old.start_time.clone().or_else(|| record.started_at.map(Time)),
+        ..old
     }
 }
 
@@ -106,7 +121,8 @@ impl Context<'_> {
     }
 
     fn initialised(&self) -> bool {
-        let ran = self.spec.containers.iter().any(|c| self.record.container(&c.name).attempted);
+        // In a new sandbox init containers run anew.
+        let ran = self.spec.containers.iter().any(|c| self.record.container(&c.name).run != Run::Absent);
         ran || self.spec.init_containers.iter().flatten().all(|c| self.init_complete(c))
     }
 
@@ -129,8 +145,8 @@ impl Context<'_> {
         let has_run = running || matches!(state.run, Run::Exited(_));
         let completed_init = init && !is_sidecar(container) && self.init_complete(container);
         // A restart that is under way does not count before something runs.
-        let starting = state.run.is_pending() && state.last.is_some();
-        let restarts = if starting { state.attempt.saturating_sub(1) } else { state.attempt };
+        let before = state.last.as_ref().filter(|_| state.run.is_pending());
+        let restarts = before.map_or(state.attempt, |last| last.attempt);
         ContainerStatus {
             name: container.name.clone(),
             image: container.image.clone().unwrap_or_default(),
@@ -269,6 +285,10 @@ impl Context<'_> {
         });
         self.set(&mut all, "Ready", why.is_none(), why);
         self.set(&mut all, "PodScheduled", true, None);
+        if let Some(failure) = self.record.failed.as_ref().filter(|f| f.kind == FailureKind::Evicted) {
+            let why = ("TerminationByKubelet", failure.message.clone());
+            self.set(&mut all, "DisruptionTarget", true, Some(why));
+        }
         all
     }
 

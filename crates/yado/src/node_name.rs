@@ -82,7 +82,7 @@ async fn registered(admin: &Client) -> Result<Option<String>, kube::Error> {
 }
 
 /// A node's name is the value of a label of it, too.
-fn is_name(name: &str) -> Result<(), impl std::fmt::Display> {
+fn is_name(name: &str) -> Result<(), String> {
     names::dns_subdomain(name).and_then(|()| names::label_value(name))
 }
 

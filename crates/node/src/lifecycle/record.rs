@@ -64,8 +64,32 @@ pub(crate) struct PodRecord {
     pub containers: BTreeMap<String, ContainerRecord>,
     /// Set once its deletion has begun.
     pub termination: Option<Termination>,
-    /// It failed as a whole: reason and message.
-    pub failed: Option<(String, String)>,
+    /// It failed as a whole.
+    pub failed: Option<PodFailure>,
+    /// This node has agreed to run it.
+    pub admitted: bool,
+}
+
+/// Why a Pod failed as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PodFailure {
+    /// What ended it.
+    pub kind: FailureKind,
+    /// One word.
+    pub reason: String,
+    /// One sentence.
+    pub message: String,
+}
+
+/// What ends a Pod as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FailureKind {
+    /// The node cannot run it: nothing of it was begun.
+    Rejected,
+    /// It used more of the node's disk than it may.
+    Evicted,
+    /// Its time is over.
+    DeadlineExceeded,
 }
 
 /// One container, over all its restarts.
@@ -243,7 +267,10 @@ impl PodRecord {
             Action::Discard => self.sandbox = SandboxPhase::Releasing { again: true },
             Action::Release => self.sandbox = SandboxPhase::Releasing { again: false },
             Action::Start { container } => self.container_mut(container).begin_run(),
-            Action::Fail { reason, message } => self.failed = Some(((*reason).into(), message.clone())),
+            Action::Fail { reason, message } => {
+                let (reason, message) = ((*reason).into(), message.clone());
+                self.failed = Some(PodFailure { kind: FailureKind::DeadlineExceeded, reason, message });
+            }
             Action::BeginTermination { grace } => {
                 let withdrawn = self.address.is_none() || !self.is_active();
                 let deadline = now.monotonic + *grace;

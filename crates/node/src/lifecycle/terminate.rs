@@ -5,7 +5,10 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::containers::go_on_stopping;
-use super::{Action, GONE_GRACE, Now, Plan, PodRecord, Run, SandboxPhase, grace_period, is_sidecar, seconds};
+use super::{
+    Action, EVICTED_GRACE, FailureKind, GONE_GRACE, Now, Plan, PodRecord, Run, SandboxPhase, grace_period,
+    is_sidecar, seconds,
+};
 
 /// For a Pod that is being deleted, or whose object is gone.
 pub(super) fn decide(
@@ -48,7 +51,11 @@ pub(super) fn decide(
 /// For a Pod that has ended, or failed as a whole, but stays as an object.
 pub(super) fn wind_down(spec: &PodSpec, record: &PodRecord, now: Now, plan: &mut Plan) {
     match record.sandbox {
-        SandboxPhase::Ready => stop_all(Some(spec), record, grace_period(spec), now, plan),
+        SandboxPhase::Ready => {
+            let evicted = record.failed.as_ref().is_some_and(|f| f.kind == FailureKind::Evicted);
+            let grace = if evicted { EVICTED_GRACE } else { grace_period(spec) };
+            stop_all(Some(spec), record, grace, now, plan);
+        }
         SandboxPhase::Dead | SandboxPhase::Failed { .. } => plan.push(Action::Release),
         SandboxPhase::Absent if record.holds => plan.push(Action::Release),
         _ => {}

@@ -102,6 +102,13 @@ impl World {
                 self.record.container_mut(name).stop.as_mut().expect("it stops").pre_stop = Hook::Done;
             }
             ["up", name] => self.record.container_mut(name).come_up(None),
+            ["evicted"] => {
+                self.record.failed = Some(PodFailure {
+                    kind: FailureKind::Evicted,
+                    reason: "Evicted".into(),
+                    message: "too much".into(),
+                });
+            }
             ["gone"] => self.pod = None,
             other => panic!("{other:?}"),
         }
@@ -410,9 +417,9 @@ fn a_post_start_hook_holds_back_what_comes_after() {
         ],
         expect![[r#"
                            | prepare
-            prepared       | start started, start b
+            prepared       | start started
             runs started   | postStart started
-            up started     | 
+            up started     | start b
             runs b         | 
             exits started 1 | start started
             exits b 1      | 
@@ -434,12 +441,12 @@ fn a_post_start_hook_holds_back_what_comes_after() {
         ],
         expect![[r#"
                            | prepare
-            prepared       | start started, start b
+            prepared       | start started
             runs started   | postStart started
             doomed started | stop started 30s, signal started, (wake in 30s)
             exits started 143 | start started
             runs started   | postStart started
-            up started     | 
+            up started     | start b
         "#]],
     );
     // What cannot start for another reason holds nothing back.
@@ -448,8 +455,8 @@ fn a_post_start_hook_holds_back_what_comes_after() {
         &["", "prepared", "unpulled started"],
         expect![[r#"
                            | prepare
-            prepared       | start started, start b
-            unpulled started | (wake in 2s)
+            prepared       | start started
+            unpulled started | start b, (wake in 2s)
         "#]],
     );
     let mut sidecar = started("started");
@@ -657,6 +664,23 @@ fn a_deadline_ends_the_pod() {
             exits a 143    | release
             released       | 
             deleted 5      | delete
+        "#]],
+    );
+}
+
+#[test]
+fn an_evicted_pod_is_stopped_at_once_and_stays_failed() {
+    check(
+        json!({"containers": [{"name": "a"}]}),
+        &["", "prepared", "runs a", "evicted", "after 1", "exits a 137", "released"],
+        expect![[r#"
+                           | prepare
+            prepared       | start a
+            runs a         | 
+            evicted        | stop a 1s, signal a, (wake in 1s)
+            after 1        | kill a, (wake in 10s)
+            exits a 137    | release
+            released       | 
         "#]],
     );
 }

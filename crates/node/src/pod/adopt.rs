@@ -56,6 +56,7 @@ async fn adopt(shared: &Arc<Shared>, found: Found) {
     *entry.pod.lock() = pod.clone();
     {
         let mut record = entry.record.lock();
+        record.admitted = true;
         record.address = label(LABEL_ADDRESS).parse().ok();
         record.sandbox = SandboxPhase::Dead;
         if let Some(pod) = &pod {
@@ -130,6 +131,7 @@ fn recall(record: &mut PodRecord, pod: &Pod, alive: bool, now: Now) {
     record.holds = true;
     let Some((spec, status)) = pod.spec.as_ref().zip(pod.status.as_ref()) else { return };
     record.started_at = status.start_time.as_ref().map(|t| t.0);
+    record.admitted |= record.started_at.is_some();
     if yado_types::pod::is_ended(pod) {
         return;
     }
@@ -146,7 +148,9 @@ fn recall(record: &mut PodRecord, pod: &Pod, alive: bool, now: Now) {
         state.started = said.started.unwrap_or(false);
         let terminated = |state: Option<ApiState>| state.and_then(|s| s.terminated);
         let attempt = state.attempt;
-        let last = terminated(said.last_state.clone()).map(|t| ended(t, attempt.saturating_sub(1), now));
+        let last = terminated(said.last_state.clone());
+        let last = last.map(|t| (attempt_of(&t).unwrap_or(attempt.saturating_sub(1)), t));
+        let last = last.map(|(attempt, t)| ended(t, attempt, now));
         let lost = current.running.as_ref().filter(|_| !alive);
         let lost = lost.map(|r| Ended::unknown(r.started_at.as_ref().map(|t| t.0), attempt, now));
         match terminated(Some(current)).map(|t| ended(t, attempt, now)).or(lost) {
@@ -157,6 +161,11 @@ fn recall(record: &mut PodRecord, pod: &Pod, alive: bool, now: Now) {
             end => state.last = end.or(last),
         }
     }
+}
+
+/// Which run the object tells of, by the end of its container's id.
+fn attempt_of(said: &ContainerStateTerminated) -> Option<u32> {
+    said.container_id.as_ref()?.rsplit_once('-')?.1.parse().ok()
 }
 
 fn ended(said: ContainerStateTerminated, attempt: u32, now: Now) -> Ended {
@@ -216,6 +225,35 @@ mod tests {
         let mut record = PodRecord::default();
         recall(&mut record, &pod, alive, now);
         assert_eq!(decide(Some(&pod), &record, now).actions, expect, "{policy} {state} {alive}");
+    }
+
+    #[test]
+    fn restarts_are_known_after_a_restart_of_the_machine() {
+        let ended =
+            |run: u32| json!({"terminated": {"exitCode": 1, "containerID": format!("yado://u/a-{run}")}});
+        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        for (state, last, count) in
+            [(json!({"running": {}}), ended(2), 3), (waiting, ended(3), 3), (ended(3), ended(2), 3)]
+        {
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+                "spec": {"initContainers": [{"name": "i"}], "containers": [{"name": "a"}]},
+                "status": {"phase": "Running",
+                    "initContainerStatuses": [{"name": "i", "image": "i", "imageID": "i", "ready": true,
+                        "restartCount": 1, "state": {"terminated": {"exitCode": 0}}}],
+                    "containerStatuses": [{"name": "a", "image": "i", "imageID": "i", "ready": false,
+                        "restartCount": count, "state": state, "lastState": last}]},
+            }))
+            .expect("a Pod");
+            let now = Now { monotonic: Duration::from_secs(9), wall: jiff::Timestamp::UNIX_EPOCH };
+            let mut record = PodRecord::default();
+            recall(&mut record, &pod, false, now);
+            let status = crate::status::of(&pod, &record, [127, 0, 0, 1].into(), now);
+            let container = &status.container_statuses.expect("statuses")[0];
+            assert_eq!((container.restart_count, status.phase.as_deref()), (3, Some("Pending")), "{pod:?}");
+            let init = &status.init_container_statuses.expect("statuses")[0];
+            assert!(!init.ready && init.restart_count == 1, "it runs once more: {init:?}");
+        }
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl RegistryAuths {
         Ok(Self { by_prefix })
     }
 
-    /// What is known for this reference, each with the length of its entry, the longest first: entries that are its registry
+    /// What is known for this reference, each with how much its entry says, the most specific first: entries that are its registry
     /// or a path above its repository. In the registry's host an entry may have `*` within a label, as Kubernetes allows.
     pub fn matching(&self, reference: &Reference) -> Vec<(usize, RegistryAuth)> {
         let (host, path) = (reference.registry(), reference.repository());
@@ -107,8 +107,9 @@ impl RegistryAuths {
                 && below.is_some_and(|rest| above.is_empty() || rest.is_empty() || rest.starts_with('/'))
         };
         let covering = self.by_prefix.iter().filter(|(entry, _)| covers(entry));
-        let mut found: Vec<_> = covering.map(|(entry, auth)| (entry.len(), auth.clone())).collect();
-        found.sort_by_key(|(length, _)| std::cmp::Reverse(*length));
+        let said = |entry: &str| entry.len() - entry.matches('*').count();
+        let mut found: Vec<_> = covering.map(|(entry, auth)| (said(entry), auth.clone())).collect();
+        found.sort_by_key(|(said, _)| std::cmp::Reverse(*said));
         found
     }
 }

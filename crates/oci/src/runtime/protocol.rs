@@ -25,6 +25,10 @@ pub const SOCKET: &str = "shim.sock";
 pub const STATE_FILE: &str = "state.json";
 /// The sandbox's specification, written by the runtime before the shim starts.
 pub const SPEC_FILE: &str = "spec.json";
+/// Directory of a sandbox that holds a directory for each container, by its id.
+pub const CONTAINERS: &str = "c";
+/// Directory of a container with its writable layer.
+pub const UPPER: &str = "upper";
 /// Where the shim moves the directories of removed containers, for the daemon to delete.
 pub const GONE: &str = "gone";
 /// Where a shim's last words go.

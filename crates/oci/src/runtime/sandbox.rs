@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use super::connection::{Caller, Connection};
 use super::error::{Error, Result};
-use super::protocol::{GONE, Reply, Request};
+use super::protocol::{CONTAINERS, GONE, Reply, Request, UPPER};
 use super::session::{AttachSession, ExecOutput, ExecSession, Streams};
 use crate::spec::{ContainerSpec, ContainerState, ContainerStatus, ExecSpec, SandboxSpec};
 
@@ -100,6 +100,11 @@ impl Sandbox {
             _ => Ok(()),
         });
         result.await.unwrap_or(Ok(()))
+    }
+
+    /// Where the files lie that a container has written over its image; there as long as the container is.
+    pub fn writable_layer(&self, id: &str) -> PathBuf {
+        self.inner.dir.join(CONTAINERS).join(id).join(UPPER)
     }
 
     /// All containers, as last heard. Waits for nothing.

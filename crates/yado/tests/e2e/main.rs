@@ -14,6 +14,7 @@ mod kinds;
 mod kubectl;
 mod lives;
 mod network;
+mod node;
 mod pods;
 mod published;
 mod secrets;

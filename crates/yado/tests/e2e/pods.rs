@@ -86,6 +86,11 @@ fn a_pod_has_what_its_manifest_asks_for() {
     cluster.ok(&["patch", "configmap", "map", "-p", r#"{"data":{"color":"green"}}"#]);
     cluster
         .until("the file is new", || (exec(&cluster, "web", "cat /etc/all/color") == "green").then_some(()));
+    cluster.ok(&["label", "pod", "web", "tier=front"]);
+    let labels = "app=\"web\"\ntier=\"front\"";
+    cluster.until("the labels are new", || {
+        (exec(&cluster, "web", "cat /etc/all/labels") == labels).then_some(())
+    });
 
     let follow = cluster.command("kubectl").args(["logs", "-f", "web"]).stdout(Stdio::piped()).spawn();
     let mut follow = follow.expect("logs");
@@ -121,6 +126,12 @@ const CANNOT: &[Row] = &[
         container: "command: [nonexistent]",
         state: "CrashLoopBackOff",
         event: "exec: \"nonexistent\": executable file not found in $PATH",
+    },
+    Row {
+        name: "script",
+        container: "command: [/usr/share/doc/busybox-static/copyright]",
+        state: "CrashLoopBackOff",
+        event: "exec: \"/usr/share/doc/busybox-static/copyright\": permission denied",
     },
     Row {
         name: "secret",

@@ -210,7 +210,7 @@ impl Container {
             true => process::all_capabilities(),
             false => process::capability_bits(&spec.capabilities)?,
         };
-        let dir = home.dir.join("c").join(&spec.id);
+        let dir = home.dir.join(protocol::CONTAINERS).join(&spec.id);
         let cgroup = format!("{}/{}", home.cgroup, spec.id);
         let logger = Logger::new(spec.log.clone());
         let mut container = Self {
@@ -239,7 +239,7 @@ impl Container {
     }
 
     fn set_up(&mut self, home: &Home, pids: &PidNamespaces) -> Result<(), String> {
-        for name in ["upper", "work", "root"] {
+        for name in [protocol::UPPER, "work", "root"] {
             let path = self.dir.join(name);
             step(|| format!("make the directory {}", path.display()), fs::create_dir_all(&path))?;
             // The upper directory's mode is the container's root's, whatever umask the daemon was started with.

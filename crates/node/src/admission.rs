@@ -1,0 +1,209 @@
+//! Whether this node can run a Pod that is bound to it; pure. The scheduler asks the same before it binds a Pod, but a Pod
+//! whose creator names the node has not been scheduled. Reasons and sentences are those of Kubernetes' kubelet.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Node, PodSpec, Taint};
+use yado_types::labels;
+use yado_types::placement::{HostPort, NodeChoice};
+use yado_types::resources::Resources;
+use yado_types::taints::{NO_EXECUTE, tolerates};
+
+/// What this node is to its Pods.
+pub(crate) struct Offer {
+    pub name: String,
+    pub labels: BTreeMap<String, String>,
+    pub taints: Vec<Taint>,
+    pub allocatable: Resources,
+}
+
+impl Offer {
+    /// As the Node object says, with labels and taints that others may have added.
+    pub(crate) fn of(node: &Node, allocatable: Resources) -> Self {
+        Self {
+            name: node.metadata.name.clone().unwrap_or_default(),
+            labels: node.metadata.labels.clone().unwrap_or_default(),
+            taints: node.spec.iter().flat_map(|s| s.taints.iter().flatten()).cloned().collect(),
+            allocatable,
+        }
+    }
+}
+
+/// What the Pods that have been admitted take of it.
+#[derive(Default)]
+pub(crate) struct Taken {
+    requests: Resources,
+    ports: Vec<HostPort>,
+}
+
+impl Taken {
+    /// Adds what one more Pod takes.
+    pub(crate) fn add(&mut self, spec: &PodSpec) {
+        self.requests.add(&Resources::of_pod(spec));
+        self.ports.extend(HostPort::of_pod(spec));
+    }
+}
+
+/// Why a Pod is not run: one word and one sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rejection {
+    pub reason: String,
+    pub message: String,
+}
+
+impl Rejection {
+    fn predicate(name: &str, why: &str) -> Self {
+        Self { reason: name.into(), message: format!("Predicate {name} failed: {why}") }
+    }
+}
+
+/// Judges a Pod beside those that run here already. The first obstacle in Kubernetes' order counts.
+pub(crate) fn judge(spec: &PodSpec, offer: &Offer, taken: &Taken) -> Result<(), Rejection> {
+    let own_system = offer.labels.get(labels::OS).map_or("linux", String::as_str);
+    if spec.os.as_ref().is_some_and(|os| os.name != own_system) {
+        return Err(Rejection {
+            reason: "PodOSNotSupported".into(),
+            message: "Failed to admit pod as the OS field doesn't match node OS".into(),
+        });
+    }
+    fits(&Resources::of_pod(spec), &offer.allocatable, &taken.requests)?;
+    if !NodeChoice::of(spec).matches(&offer.name, &offer.labels) {
+        return Err(Rejection::predicate(
+            "NodeAffinity",
+            "node(s) didn't match Pod's node affinity/selector",
+        ));
+    }
+    if HostPort::of_pod(spec).iter().any(|port| taken.ports.iter().any(|other| other.collides(port))) {
+        let why = "node(s) didn't have free ports for the requested pod ports";
+        return Err(Rejection::predicate("NodePorts", why));
+    }
+    let borne = |taint: &Taint| {
+        let value = taint.value.as_deref().unwrap_or_default();
+        spec.tolerations.iter().flatten().any(|t| tolerates(t, &taint.key, value, &taint.effect))
+    };
+    if offer.taints.iter().any(|taint| taint.effect == NO_EXECUTE && !borne(taint)) {
+        return Err(Rejection::predicate(
+            "TaintToleration",
+            "node(s) had taints that the pod didn't tolerate",
+        ));
+    }
+    Ok(())
+}
+
+/// Resources that the node does not know at all are left to whoever offers them elsewhere, as in Kubernetes.
+fn fits(asked: &Resources, has: &Resources, taken: &Resources) -> Result<(), Rejection> {
+    let amounts = [
+        ("pods", asked.pods, taken.pods, has.pods),
+        ("cpu", asked.milli_cpu, taken.milli_cpu, has.milli_cpu),
+        ("memory", asked.memory, taken.memory, has.memory),
+        ("ephemeral-storage", asked.ephemeral, taken.ephemeral, has.ephemeral),
+    ];
+    for (name, asked, taken, has) in amounts {
+        if asked > 0 && asked > has.saturating_sub(taken) {
+            return Err(Rejection {
+                reason: format!("OutOf{name}"),
+                message: format!(
+                    "Node didn't have enough resource: {name}, requested: {asked}, used: {taken}, capacity: {has}"
+                ),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn check(spec: Value, expect: &str) {
+        let read = |mut spec: Value| -> PodSpec {
+            let containers = spec.get("containers").is_none();
+            if containers {
+                spec["containers"] = json!([{"name": "c"}]);
+            }
+            serde_json::from_value(spec).expect("a Pod specification")
+        };
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": "n", "labels": {"kubernetes.io/os": "linux", "disk": "ssd"}},
+            "spec": {"taints": [
+                {"key": "gone", "effect": "NoExecute"}, {"key": "full", "effect": "NoSchedule"},
+            ]},
+        }))
+        .expect("a Node");
+        let allocatable =
+            Resources { milli_cpu: 2000, memory: 1 << 30, ephemeral: 1 << 30, pods: 2, ..Default::default() };
+        let mut taken = Taken::default();
+        taken.add(&read(json!({"containers": [{"name": "c",
+            "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}},
+            "ports": [{"containerPort": 80, "hostPort": 80}]}]})));
+        let mut spec = spec;
+        if spec.get("tolerations").is_none() {
+            spec["tolerations"] = json!([{"operator": "Exists"}]);
+        }
+        let said = judge(&read(spec.clone()), &Offer::of(&node, allocatable), &taken);
+        let said = said.map_or_else(|r| format!("{}: {}", r.reason, r.message), |()| "admitted".into());
+        assert_eq!(said, expect, "{spec}");
+    }
+
+    fn asks(requests: Value) -> Value {
+        json!({"containers": [{"name": "c", "resources": {"requests": requests}}]})
+    }
+
+    #[test]
+    fn a_pod_that_the_node_cannot_run_is_rejected_by_the_first_reason() {
+        check(json!({}), "admitted");
+        check(asks(json!({"cpu": "1500m"})), "admitted");
+        check(
+            asks(json!({"cpu": "1501m"})),
+            "OutOfcpu: Node didn't have enough resource: cpu, requested: 1501, used: 500, capacity: 2000",
+        );
+        check(
+            asks(json!({"memory": "1"})),
+            "OutOfmemory: Node didn't have enough resource: memory, requested: 1, used: 1073741824, capacity: 1073741824",
+        );
+        check(
+            asks(json!({"ephemeral-storage": "2Gi"})),
+            "OutOfephemeral-storage: Node didn't have enough resource: ephemeral-storage, requested: 2147483648, used: 0, capacity: 1073741824",
+        );
+        check(asks(json!({"example.com/gpu": "1"})), "admitted");
+        check(json!({"nodeSelector": {"disk": "ssd"}}), "admitted");
+        let affinity =
+            "NodeAffinity: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector";
+        check(json!({"nodeSelector": {"disk": "hdd"}}), affinity);
+        let term = |operator: &str| {
+            json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+                {"nodeSelectorTerms": [{"matchExpressions": [{"key": "disk", "operator": operator}]}]}}}})
+        };
+        check(term("Exists"), "admitted");
+        check(term("DoesNotExist"), affinity);
+        let port = |protocol: &str| {
+            json!({"containers": [{"name": "c",
+                "ports": [{"containerPort": 8080, "hostPort": 80, "protocol": protocol}]}]})
+        };
+        check(port("UDP"), "admitted");
+        check(
+            port("TCP"),
+            "NodePorts: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+        );
+        let taint = "TaintToleration: Predicate TaintToleration failed: node(s) had taints that the pod didn't tolerate";
+        check(json!({"tolerations": []}), taint);
+        check(json!({"tolerations": [{"key": "full", "operator": "Exists"}]}), taint);
+        check(json!({"tolerations": [{"key": "gone", "operator": "Exists"}]}), "admitted");
+        check(
+            json!({"os": {"name": "windows"}}),
+            "PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS",
+        );
+    }
+
+    #[test]
+    fn pods_are_counted() {
+        let spec: PodSpec = serde_json::from_value(json!({"containers": [{"name": "c"}]})).expect("one");
+        let offer = Offer::of(&Node::default(), Resources { pods: 1, ..Default::default() });
+        let mut taken = Taken::default();
+        assert_eq!(judge(&spec, &offer, &taken), Ok(()));
+        taken.add(&spec);
+        assert_eq!(judge(&spec, &offer, &taken).expect_err("full").reason, "OutOfpods");
+    }
+}
