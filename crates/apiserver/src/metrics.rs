@@ -48,10 +48,12 @@ impl Labels {
             }
             Request::Api(r) => r,
         };
-        let scope = match (r.name.is_empty(), r.namespace.is_empty()) {
-            (false, _) => "resource",
-            (true, false) => "namespace",
-            (true, true) => "cluster",
+        // What is created is one object, as Kubernetes counts it.
+        let one = !r.name.is_empty() || matches!(r.verb, Verb::Create(_));
+        let scope = match r.namespace.is_empty() {
+            _ if one => "resource",
+            false => "namespace",
+            true => "cluster",
         };
         Self {
             verb: verb(r),

@@ -603,7 +603,7 @@ async fn metrics_count_what_was_asked_and_what_is_stored() {
     assert_eq!(response.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let text = response.into_body().collect().await.expect("a body").to_bytes();
     let text = String::from_utf8_lossy(&text);
-    let labels = "component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"configmaps\",scope=\"namespace\",\
+    let labels = "component=\"apiserver\",dry_run=\"\",group=\"\",resource=\"configmaps\",scope=\"resource\",\
                   subresource=\"\",verb=\"POST\",version=\"v1\"";
     for expect in [
         format!("apiserver_request_total{{code=\"201\",{labels}}} 1\n"),

@@ -302,3 +302,72 @@ fn processes_of(uid: &str) -> Vec<i32> {
     })
     .collect()
 }
+
+const LONG: &str = "some-company-order-history-export-service-with-a-long-name-01xy";
+
+#[test]
+fn long_names_run_and_gated_pods_wait_until_they_are_let_go() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    let longest = "p".repeat(253);
+    let serve = "hostname > /tmp/index.html; exec httpd -f -p 8000 -h /tmp";
+    cluster.apply(&format!(
+        r#"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {LONG}}}
+spec:
+  selector: {{matchLabels: {{app: long}}}}
+  template:
+    metadata: {{labels: {{app: long}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers: [{{name: c, image: busybox, imagePullPolicy: Never, command: [sh, -c, "{serve}"], ports: [{{containerPort: 8000}}]}}]
+---
+apiVersion: v1
+kind: Service
+metadata: {{name: long}}
+spec: {{selector: {{app: long}}, ports: [{{name: web, port: 80, targetPort: 8000}}]}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: {longest}}}
+spec:
+  terminationGracePeriodSeconds: 0
+  containers: [{{name: c, image: busybox, imagePullPolicy: Never, command: [sh, -c, "echo named $(hostname); exec sleep 1000"]}}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {{name: gated}}
+spec:
+  terminationGracePeriodSeconds: 0
+  schedulingGates: [{{name: example.com/quota}}]
+  containers: [{{name: c, image: busybox, imagePullPolicy: Never, command: [sh, -c, "{serve}"]}}]
+"#
+    ));
+    let gated = cluster.ok(&["get", "pod", "gated"]);
+    assert!(gated.contains("SchedulingGated"), "{gated}");
+    cluster.ok(&["rollout", "status", &format!("deployment/{LONG}"), "--timeout=180s"]);
+    let name = cluster.ok(&["get", "pods", "-l", "app=long", "-o", "name"]);
+    assert_eq!(name.trim().len(), "pod/".len() + 63, "{name}");
+    wait_ready(&cluster, &longest);
+    cluster.until("the host name of the longest name", || {
+        cluster.ok(&["logs", &longest]).contains(&format!("named {}", &longest[..63])).then_some(())
+    });
+    assert!(cluster.ok(&["get", "pod", "gated"]).contains("SchedulingGated"));
+    let lift = r#"[{"op": "remove", "path": "/spec/schedulingGates"}]"#;
+    cluster.ok(&["patch", "pod", "gated", "--type=json", "-p", lift]);
+    wait_ready(&cluster, "gated");
+
+    // Both answer through the API server, too.
+    let proxied = |kind: &str, name: &str| {
+        let path = format!("/api/v1/namespaces/default/{kind}/{name}/proxy/index.html");
+        cluster.until(&path, || {
+            let output = cluster.kubectl(&["get", "--raw", &path]);
+            output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+        })
+    };
+    assert_eq!(proxied("pods", "gated:8000"), "gated");
+    assert_eq!(format!("pod/{}", proxied("services", "long:web")), name.trim());
+    let metrics = cluster.ok(&["get", "--raw", "/metrics"]);
+    assert!(metrics.contains("verb=\"CONNECT\""), "{metrics}");
+}
