@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! [Service], [Pod] --arbitrate--> published in the routing index --> [Service].status.loadBalancer
-//!                            \--> refused: an event that says who has the port
+//!                            \--> refused: a condition and an event that say who has the port
 //! ```
 //!
 //! Watches Services and Pods; writes the Services' status and events. A port belongs to one: the oldest object that asks
@@ -18,13 +18,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use yado_reconcile::events::{EventType, Recorder};
 use yado_reconcile::{Clock, Next, ObjectKey, Queue, Tasks, Watch, Watches, run};
-
-use yado_types::labels::LOAD_BALANCER_SOURCE_RANGES;
+use yado_types::labels::{LOAD_BALANCER_SOURCE_RANGES, PUBLISHED};
 
 use crate::host_ports;
 use crate::index::{Callers, Endpoint, HostPort, Protocol};
@@ -32,8 +32,9 @@ use crate::routing::Routing;
 use crate::slot::Cidr;
 use reserve::Reservations;
 
-/// How soon a port that a program of the machine has is asked for again: nothing tells when it is free.
-const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// How soon a port that a program of the machine has is asked for again: nothing tells when it is free, and whoever has
+/// just stopped that program waits for it.
+const ASK_AGAIN: Duration = Duration::from_secs(2);
 
 /// Whether a Service is one that this node publishes.
 pub fn is_ours(spec: &ServiceSpec) -> bool {
@@ -197,13 +198,57 @@ fn wanted(service: &Service, outcome: Option<&Result<(), String>>, node: IpAddr)
     Some(if only_here { Ipv4Addr::LOCALHOST.to_string() } else { node.to_string() })
 }
 
+/// The conditions that the status should have, others' kept; `None` where it has them. A Service that asks for no ports
+/// has no such condition.
+fn conditions(
+    service: &Service,
+    outcome: Option<&Result<(), String>>,
+    now: Timestamp,
+) -> Option<Vec<Condition>> {
+    let old = service.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+    let before = old.iter().find(|c| c.type_ == PUBLISHED);
+    let wanted = outcome.map(|outcome| match outcome {
+        Ok(()) => ("True", "Published", String::new()),
+        Err(why) => ("False", "PortUnavailable", why.clone()),
+    });
+    let same = match (&wanted, before) {
+        (Some((status, _, message)), Some(there)) => there.status == *status && there.message == *message,
+        (None, None) => true,
+        _ => false,
+    };
+    if same {
+        return None;
+    }
+    let mut all: Vec<Condition> = old.iter().filter(|c| c.type_ != PUBLISHED).cloned().collect();
+    all.extend(wanted.map(|(status, reason, message)| Condition {
+        type_: PUBLISHED.into(),
+        status: status.into(),
+        reason: reason.into(),
+        message,
+        last_transition_time: match before.filter(|there| there.status == status) {
+            Some(there) => there.last_transition_time.clone(),
+            None => Time(now),
+        },
+        observed_generation: None,
+    }));
+    Some(all)
+}
+
 /// Whether anything is to be done for a Service: it asks for a balancer, or its status still shows one.
 fn concerns(service: &Service) -> bool {
     service.spec.as_ref().is_some_and(|spec| spec.load_balancer_class.is_none())
-        && (service.spec.as_ref().is_some_and(is_ours) || !shown(service).is_empty())
+        && (service.spec.as_ref().is_some_and(is_ours)
+            || !shown(service).is_empty()
+            || has_condition(service))
+}
+
+fn has_condition(service: &Service) -> bool {
+    let status = service.status.as_ref();
+    status.is_some_and(|s| s.conditions.iter().flatten().any(|c| c.type_ == PUBLISHED))
 }
 
 struct Balancer {
+    clock: Arc<dyn Clock>,
     services: Arc<Watch<Service>>,
     pods: Arc<Watch<Pod>>,
     client: kube::Client,
@@ -241,12 +286,14 @@ pub fn start(
         (old != new).then_some(())
     });
     let client = watches.client().clone();
-    let recorder = Recorder::new(client.clone(), "service-controller", &config.node_name, clock, tasks);
+    let recorder =
+        Recorder::new(client.clone(), "service-controller", &config.node_name, clock.clone(), tasks);
     let reservations = Reservations::new(config.own_ports.clone());
     let state = tokio::sync::Mutex::new(State { reservations, told: BTreeMap::new() });
     let node = config.node_address;
     let node_name = config.node_name.clone();
-    let balancer = Arc::new(Balancer { services, pods, client, routing, recorder, node, node_name, state });
+    let balancer =
+        Arc::new(Balancer { clock, services, pods, client, routing, recorder, node, node_name, state });
     run(tasks, "load balancers", &queue, 1, move |()| {
         let balancer = balancer.clone();
         async move { balancer.reconcile().await }
@@ -313,11 +360,16 @@ impl Balancer {
     /// Brings the status up to date.
     async fn show(&self, service: &Service, outcome: Option<&Result<(), String>>) -> Result<(), kube::Error> {
         let wanted = wanted(service, outcome, self.node);
-        if shown(service) == wanted.as_deref().into_iter().collect::<Vec<_>>() {
+        let conditions = conditions(service, outcome, self.clock.now());
+        let same = shown(service) == wanted.as_deref().into_iter().collect::<Vec<_>>();
+        if same && conditions.is_none() {
             return Ok(());
         }
         let ingress = wanted.map(|ip| json!([{"ip": ip}]));
-        let patch = json!({"status": {"loadBalancer": {"ingress": ingress}}});
+        let mut patch = json!({"status": {"loadBalancer": {"ingress": ingress}}});
+        if let Some(conditions) = conditions {
+            patch["status"]["conditions"] = json!(conditions);
+        }
         let key = ObjectKey::of(&service.metadata);
         let api = Api::<Service>::namespaced(self.client.clone(), &key.namespace);
         match api.patch_status(&key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
@@ -447,6 +499,35 @@ mod tests {
                 "s: port 5/SCTP cannot be published: only TCP and UDP can",
             ],
         );
+    }
+
+    #[test]
+    fn the_condition_says_whether_its_ports_are_its_own() {
+        let now = Timestamp::from_second(9).expect("a time");
+        let check = |there: Value, outcome: Option<Result<(), String>>, expect: Option<&str>| {
+            let mut service = (*balancer("s", 1, json!({"port": 80}))).clone();
+            service.status = serde_json::from_value(json!({"conditions": there})).expect("a status");
+            let written = conditions(&service, outcome.as_ref(), now).map(|all| {
+                let shown = |c: &Condition| format!("{}={} {}", c.type_, c.status, c.message);
+                all.iter().map(shown).collect::<Vec<_>>().join(", ")
+            });
+            assert_eq!(written.as_deref().map(str::trim_end), expect);
+        };
+        let condition = |kind: &str, status: &str, message: &str| json!({"type": kind, "status": status, "reason": "r", "message": message, "lastTransitionTime": "1970-01-01T00:00:01Z"});
+        let refused = || Some(Err("nginx has it".to_owned()));
+        check(json!([]), refused(), Some("yado.dev/Published=False nginx has it"));
+        check(json!([condition(PUBLISHED, "False", "nginx has it")]), refused(), None);
+        check(
+            json!([condition(PUBLISHED, "False", "nginx has it")]),
+            Some(Ok(())),
+            Some("yado.dev/Published=True"),
+        );
+        check(
+            json!([condition("Other", "True", "m"), condition(PUBLISHED, "True", "")]),
+            None,
+            Some("Other=True m"),
+        );
+        check(json!([condition("Other", "True", "m")]), None, None);
     }
 
     #[test]

@@ -89,6 +89,9 @@ pub const USERS: &str = "yado.dev/users";
 /// of its links and their images. The node adds the links' variables ([`crate::links`]).
 pub const LINKS: &str = "yado.dev/links";
 
+/// Condition of a Service of type LoadBalancer: whether the node publishes its ports, and if not, who has them.
+pub const PUBLISHED: &str = "yado.dev/Published";
+
 /// The name of the fleet unit that an object was compiled from, such as `web@1.service`, as an annotation.
 pub const UNIT: &str = "yado.dev/unit";
 /// Units that are reached by one name, such as the instances of a template, have one value of it on their Pods.
