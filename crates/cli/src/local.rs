@@ -2,7 +2,13 @@
 
 use std::{
     fs,
-    os::unix::{fs::PermissionsExt, net::UnixStream},
+    os::{
+        fd::AsRawFd,
+        unix::{
+            fs::{OpenOptionsExt, PermissionsExt},
+            net::UnixStream,
+        },
+    },
     path::{Path, PathBuf},
 };
 
@@ -14,7 +20,31 @@ use crate::args::DEFAULT_DATA_DIR;
 /// The file's name.
 const FILE: &str = "engine.json";
 /// The socket on which an engine answers: whether anybody does says whether it runs.
-const SOCKET: &str = "control.sock";
+pub const SOCKET: &str = "control.sock";
+
+/// A path of a data directory's socket that is always short enough to bind or connect to: the kernel takes no more than
+/// 107 bytes, which a data directory alone may have. It leads through the open directory, as long as this is there.
+pub struct SocketPath {
+    directory: fs::File,
+}
+
+impl SocketPath {
+    /// Of the socket in a data directory.
+    ///
+    /// # Errors
+    ///
+    /// The directory cannot be opened.
+    pub fn of(data_dir: &Path) -> std::io::Result<Self> {
+        let flags = nix::libc::O_PATH | nix::libc::O_DIRECTORY;
+        let directory = fs::File::options().read(true).custom_flags(flags).open(data_dir)?;
+        Ok(SocketPath { directory })
+    }
+
+    /// The path, for this process.
+    pub fn path(&self) -> PathBuf {
+        format!("/proc/self/fd/{}/{SOCKET}", self.directory.as_raw_fd()).into()
+    }
+}
 
 /// An engine that runs and is ready.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +97,7 @@ impl Running {
 
     /// The engine of a data directory, if one runs there and is ready.
     pub fn find(data_dir: &Path) -> Option<Self> {
-        UnixStream::connect(data_dir.join(SOCKET)).ok()?;
+        UnixStream::connect(SocketPath::of(data_dir).ok()?.path()).ok()?;
         let running: Running = serde_json::from_slice(&fs::read(data_dir.join(FILE)).ok()?).ok()?;
         // One that was killed leaves its file; another one may be starting.
         Path::new("/proc").join(running.pid.to_string()).exists().then_some(running)
@@ -107,6 +137,17 @@ pub fn addresses(host: Option<&str>, published: &[Published], http_port: Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_socket_in_a_directory_of_any_length_is_bound_and_found() {
+        let folder = tempfile::tempdir().unwrap();
+        let deep = folder.path().join("d".repeat(200));
+        fs::create_dir(&deep).unwrap();
+        let _listener =
+            std::os::unix::net::UnixListener::bind(SocketPath::of(&deep).unwrap().path()).unwrap();
+        assert!(deep.join(SOCKET).exists());
+        UnixStream::connect(SocketPath::of(&deep).unwrap().path()).unwrap();
+    }
 
     #[test]
     fn every_address_is_said_once() {

@@ -10,14 +10,13 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::mpsc;
+use yado_cli::local::{SOCKET, SocketPath};
 use yado_oci::image::{Bounds, Event, Freed, Image, ImageStore, Keep, Progress, StepState};
 use yado_reconcile::Tasks;
 
 use crate::build::{self, Order};
 use crate::collect::Keeper;
 
-/// The socket's name in a data directory.
-const SOCKET: &str = "control.sock";
 /// A request is a path and a few words; a build's process types and the files that it leaves out are the longest.
 const LONGEST_REQUEST: u64 = 1024 * 1024;
 /// Words on their way to a client. One that does not read them misses some, and holds nobody up.
@@ -83,7 +82,7 @@ pub fn serve(data: &Path, keeper: Keeper, tasks: &Tasks) -> Result<()> {
     // A socket that an earlier run left; the data directory's lock says that nobody listens on it.
     let _ = std::fs::remove_file(&path);
     let bind = || {
-        let listener = UnixListener::bind(&path)?;
+        let listener = UnixListener::bind(SocketPath::of(data)?.path())?;
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
         std::io::Result::Ok(listener)
     };
@@ -200,7 +199,7 @@ pub enum Images {
 impl Images {
     /// The engine where one runs on the data directory; `None` otherwise.
     pub async fn of_engine(data: &Path) -> Option<Self> {
-        UnixStream::connect(data.join(SOCKET)).await.ok().map(|_| Images::Engine(data.into()))
+        connect(data).await.ok().map(|_| Images::Engine(data.into()))
     }
 
     /// Carries a request out; `say` is told what is being done. Dropping the future ends the work.
@@ -247,10 +246,13 @@ impl Images {
     }
 }
 
+async fn connect(data: &Path) -> std::io::Result<UnixStream> {
+    UnixStream::connect(SocketPath::of(data)?.path()).await
+}
+
 async fn ask_engine(data: &Path, request: &Request, say: impl Fn(Update)) -> Result<Answer> {
     let no_answer = "the running engine gave no answer";
-    let stream = UnixStream::connect(data.join(SOCKET)).await;
-    let mut stream = stream.context("the running engine cannot be asked")?;
+    let mut stream = connect(data).await.context("the running engine cannot be asked")?;
     let mut text = serde_json::to_vec(request)?;
     text.push(b'\n');
     stream.write_all(&text).await.context("the running engine cannot be asked")?;
