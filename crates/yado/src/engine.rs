@@ -33,6 +33,7 @@ use yado_store::{Embedded, Sealing, Store};
 use crate::collect::Keeper;
 use crate::control;
 use crate::data_dir::{DataDir, SECRETS_KEY};
+use crate::kubeconfig;
 use crate::node_name;
 use crate::reset;
 use crate::volumes::LocalVolumes;
@@ -59,7 +60,7 @@ pub struct Settings {
     pub allow_host_image: bool,
     /// The file of the keys that encrypt Secrets; `None` is one in the data directory.
     pub secrets_key: Option<PathBuf>,
-    /// A further file to write the kubeconfig to.
+    /// A further kubeconfig to add this cluster to.
     pub kubeconfig: Option<PathBuf>,
 }
 
@@ -338,12 +339,16 @@ fn instance(path: &Path) -> String {
     format!("{hash:08x}")
 }
 
-/// Writes the kubeconfig where clients look for it. It holds a key, so only its owner may read it.
+/// Writes the kubeconfig where clients look for it, which only its owner may read as it holds a key, and adds it to the
+/// one that the user names.
 fn write_kubeconfigs(data: &DataDir, settings: &Settings, text: &str) -> Result<Vec<PathBuf>> {
-    let paths: Vec<_> = [data.file("kubeconfig")].into_iter().chain(settings.kubeconfig.clone()).collect();
-    for path in &paths {
-        let written = write_private(path, text);
-        written.with_context(|| format!("the kubeconfig {} cannot be written", path.display()))?;
+    let own = data.file("kubeconfig");
+    write_private(&own, text)
+        .with_context(|| format!("the kubeconfig {} cannot be written", own.display()))?;
+    let mut paths = vec![own];
+    if let Some(users) = &settings.kubeconfig {
+        kubeconfig::add(users, text, &instance(data.path()))?;
+        paths.push(users.clone());
     }
     Ok(paths)
 }

@@ -14,6 +14,7 @@ mod dev;
 mod engine;
 mod image;
 mod infra;
+mod kubeconfig;
 mod node_name;
 mod reset;
 mod signals;

@@ -13,6 +13,7 @@ use yado_net::slot::Slot;
 
 use crate::data_dir::{DataDir, NODE_NAME, SECRETS_KEY, require_root};
 use crate::engine::{RUN_DIR, open_runtime};
+use crate::kubeconfig;
 
 /// Removes containers, networks and state; images stay.
 pub async fn run(args: &ResetArgs) -> Result<()> {
@@ -33,16 +34,22 @@ pub async fn run(args: &ResetArgs) -> Result<()> {
     files(&data, &[data.file("kubeconfig")])
 }
 
-/// Removes the state in the data directory and the kubeconfigs.
+/// Removes the state in the data directory and its kubeconfig, and takes this cluster out of other ones.
 pub fn files(data: &DataDir, kubeconfigs: &[PathBuf]) -> Result<()> {
     let unmounted = unmount_below(&data.file("pods")).context("a volume is still in use");
     let mut removed = unmounted;
     for name in ["store", "pods", "pki", "volumes"] {
         removed = removed.and(data.remove(name));
     }
+    let own = data.file("kubeconfig");
+    for path in kubeconfigs.iter().filter(|path| **path != own) {
+        let text = fs::read_to_string(&own).unwrap_or_default();
+        removed = removed.and(kubeconfig::remove(path, &text));
+    }
     // The key after what it opens.
-    let files = ["control.sock", "engine.json", NODE_NAME, SECRETS_KEY].map(|name| data.file(name));
-    for path in kubeconfigs.iter().cloned().chain(files) {
+    let files =
+        ["kubeconfig", "control.sock", "engine.json", NODE_NAME, SECRETS_KEY].map(|name| data.file(name));
+    for path in files {
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 removed =
