@@ -1,7 +1,7 @@
 //! Objects to the API, by server-side apply.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     io::Write,
     path::{Path, PathBuf},
     time::Duration,
@@ -9,20 +9,25 @@ use std::{
 
 use anyhow::Context;
 use kube::{
-    Api, Client,
-    api::{DeleteParams, DynamicObject, Patch, PatchParams},
+    Api, Client, ResourceExt,
+    api::{DeleteParams, DynamicObject, Patch, PatchParams, PostParams},
     core::GroupVersionKind,
     discovery::{self, ApiResource, Scope},
 };
 use serde_json::Value;
+use yado_types::labels;
 
 use crate::{
     args::{ApplyArgs, Global},
     connect::{connect, failed, reason},
     describe::elsewhere,
     progress::Progress,
-    ready,
+    ready::{self, Wait},
+    references::references,
+    workloads,
 };
+
+mod foreign;
 
 /// Under this name the API keeps which fields of an object are Yado's.
 pub const FIELD_MANAGER: &str = "yado";
@@ -175,8 +180,17 @@ impl Summary {
 pub struct How {
     /// Only ask what would become of them.
     pub dry_run: bool,
-    /// Where a field may never change, delete the object and make it anew. Only workloads, which hold no data.
-    pub replace: bool,
+    /// The description says all there is to say of the objects. Where a field may never change, the object is deleted and
+    /// made anew (only workloads, which hold no data); a Job that has failed is run anew; what others added is removed;
+    /// and Pods are replaced whose ConfigMaps or Secrets have changed.
+    pub deploying: bool,
+}
+
+impl How {
+    /// As for a deployment.
+    pub fn deploying() -> Self {
+        How { dry_run: false, deploying: true }
+    }
 }
 
 /// Creates or changes `objects`, in order. Those without a namespace go to `namespace`. What is said of it begins with
@@ -196,43 +210,117 @@ pub async fn apply_objects(
     let step = progress.step("apply", format!("{what}{} objects", objects.len()));
     let mut kinds = Kinds::new(client.clone(), namespace);
     let mut outcomes = Vec::with_capacity(objects.len());
+    let mut versions = Versions::default();
     for object in objects {
         step.detail(format!("{what}{}", shown(object)));
         let api = kinds.api(object).await?;
-        outcomes.push(apply_one(&api, object, how).await?);
+        let stamped = versions.stamp(object).filter(|_| how.deploying);
+        let (outcome, version) = apply_one(&api, stamped.as_ref().unwrap_or(object), how).await?;
+        versions.note(object, version);
+        outcomes.push(outcome);
     }
     step.done(format!("{what}{}", Summary::of(&outcomes)));
     Ok(outcomes)
 }
 
-async fn apply_one(api: &Api<DynamicObject>, object: &Value, how: How) -> anyhow::Result<Outcome> {
+/// Versions of the ConfigMaps and Secrets that were applied.
+#[derive(Default)]
+struct Versions(BTreeMap<(String, String), String>);
+
+/// On a Pod template: the versions of the ConfigMaps and Secrets that its Pods read, so that a change of one replaces them.
+const CONFIG_VERSIONS: &str = "yado.dev/config-versions";
+
+impl Versions {
+    fn note(&mut self, object: &Value, version: Option<String>) {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        if let Some(version) = version.filter(|_| object["kind"] == "ConfigMap" || object["kind"] == "Secret")
+        {
+            self.0.insert((text(&object["kind"]), text(&object["metadata"]["name"])), version);
+        }
+    }
+
+    /// A compiled workload with the versions of what it reads; `None` where it reads nothing of this deployment. What is
+    /// in a Secret cannot be guessed from its version, as it could from a digest.
+    fn stamp(&self, object: &Value) -> Option<Value> {
+        let compiled = object["metadata"]["labels"][labels::APP_MANAGED_BY] == labels::MANAGED_BY_YADO;
+        if !compiled || object["spec"]["template"].is_null() {
+            return None;
+        }
+        let read = references(object).into_iter().filter_map(|(kind, name)| {
+            let version = self.0.get(&(kind.to_owned(), name.clone()))?;
+            Some(format!("{name}={version}"))
+        });
+        let read: Vec<String> = read.collect();
+        let mut stamped = object.clone();
+        stamped["spec"]["template"]["metadata"]["annotations"][CONFIG_VERSIONS] = read.join(",").into();
+        (!read.is_empty()).then_some(stamped)
+    }
+}
+
+/// Applies an object; what became of it, and its version.
+async fn apply_one(
+    api: &Api<DynamicObject>,
+    object: &Value,
+    how: How,
+) -> anyhow::Result<(Outcome, Option<String>)> {
     let shown = shown(object);
     let name =
         object["metadata"]["name"].as_str().with_context(|| format!("{shown} has no metadata.name"))?;
     let mut params = PatchParams::apply(FIELD_MANAGER).force().validation_strict();
     params.dry_run = how.dry_run;
     let refused = || failed(format!("{shown} cannot be applied"));
-    let before = api.get_opt(name).await.map_err(refused())?;
-    let applied = api.patch(name, &params, &Patch::Apply(object)).await;
     let outcome = |verb, fields| Outcome { object: shown.clone(), verb, fields };
-    let after = match (applied, &before) {
-        (Err(error), Some(_)) if how.replace && is_fixed(&error, object) => {
+    let before = api.get_opt(name).await.map_err(refused())?;
+    if how.deploying && before.as_ref().is_some_and(|before| has_failed(object, before)) {
+        if !how.dry_run {
+            replace(api, name, object, &params).await.map_err(refused())?;
+        }
+        return Ok((outcome(Verb::Configured, vec!["run anew, as it had failed".into()]), None));
+    }
+    let applied = api.patch(name, &params, &Patch::Apply(object)).await;
+    let mut after = match (applied, &before) {
+        (Err(error), Some(_)) if how.deploying && is_fixed(&error, object) => {
             if !how.dry_run {
                 replace(api, name, object, &params).await.map_err(refused())?;
             }
-            return Ok(outcome(Verb::Configured, vec!["made anew, as it may not be changed".into()]));
+            return Ok((outcome(Verb::Configured, vec!["made anew, as it may not be changed".into()]), None));
         }
         // A dry run has made no namespace for it.
         (Err(kube::Error::Api(status)), None) if how.dry_run && status.code == 404 => {
-            return Ok(outcome(Verb::Created, Vec::new()));
+            return Ok((outcome(Verb::Created, Vec::new()), None));
         }
         (applied, _) => applied.map_err(refused())?,
     };
-    let Some(before) = before else { return Ok(outcome(Verb::Created, Vec::new())) };
+    let Some(before) = before else {
+        return Ok((outcome(Verb::Created, Vec::new()), after.resource_version()));
+    };
+    if how.deploying
+        && let Some(cleaned) = foreign::without_foreign(&typed(&after, object)?)
+    {
+        let params = PostParams { dry_run: how.dry_run, field_manager: Some(FIELD_MANAGER.into()) };
+        after = api.replace(name, &params, &serde_json::from_value(cleaned)?).await.map_err(refused())?;
+    }
     // A new version alone may only say who set a field, or what its status is.
-    let fields = crate::diff::changes(&serde_json::to_value(&before)?, &serde_json::to_value(&after)?);
-    let same = fields.is_empty();
-    Ok(outcome(if same { Verb::Unchanged } else { Verb::Configured }, fields))
+    let fields = crate::diff::changes(&typed(&before, object)?, &typed(&after, object)?);
+    let verb = if fields.is_empty() { Verb::Unchanged } else { Verb::Configured };
+    Ok((outcome(verb, fields), after.resource_version()))
+}
+
+/// An object of the API as JSON, with its kind, which lists leave out.
+fn typed(found: &DynamicObject, object: &Value) -> anyhow::Result<Value> {
+    let mut value = serde_json::to_value(found)?;
+    value["apiVersion"] = object["apiVersion"].clone();
+    value["kind"] = object["kind"].clone();
+    Ok(value)
+}
+
+/// Whether a Job, or a Pod that is not started again, has ended badly.
+fn has_failed(object: &Value, before: &DynamicObject) -> bool {
+    match object["kind"].as_str() {
+        Some("Job") => workloads::failed_condition(&before.data).is_some(),
+        Some("Pod") => before.data["status"]["phase"] == "Failed",
+        _ => false,
+    }
 }
 
 /// Whether a change was refused for a field that never changes, of a thing that may be made anew.
@@ -300,10 +388,11 @@ pub(crate) async fn run(global: &Global, args: &ApplyArgs) -> anyhow::Result<()>
     let objects = read_manifests(&args.files).await?;
     let (client, namespace) = connect(global).await?;
     let progress = Progress::stderr(global.color);
-    let how = How { dry_run: args.dry_run, replace: false };
+    let how = How { dry_run: args.dry_run, deploying: false };
     let outcomes = apply_objects(&client, &namespace, &objects, how, "", &progress).await?;
     if args.wait && !args.dry_run {
-        ready::wait_ready(&client, &namespace, &objects, ready::PATIENCE, &progress).await?;
+        let wait = Wait { settle: Duration::from_secs(args.settle), ..Wait::default() };
+        ready::wait_ready(&client, &namespace, &objects, wait, &progress).await?;
     }
     let mut text = String::new();
     outcomes.iter().for_each(|outcome| text.push_str(&format!("{outcome}\n")));

@@ -120,8 +120,8 @@ impl Cli {
 #[derive(Debug, Clone, Args)]
 pub struct Global {
     /// Kubernetes to talk to [default: KUBECONFIG, the one of `yado up` or `yado dev` here, ~/.kube/config];
-    /// with `up` and `dev` one more file to write the engine's kubeconfig to
-    // KUBECONFIG is not read here: `up` would write to the user's own file.
+    /// with `up` and `dev` one more kubeconfig to add the engine to, as its current context
+    // KUBECONFIG is not read here: `up` would write to the user's own file unasked.
     #[arg(long, global = true, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// Namespace to work in [default: the kubeconfig's]
@@ -257,6 +257,7 @@ mod tests {
             ("dev ./ssh -d", "path: \"./ssh\""),
             ("dev ssh web -- ls -l", "Ssh { process: Some(\"web\")"),
             ("dev halt", "Destroy(DevRun"),
+            ("dev vagrant status --x", "Vagrant { args: [\"status\", \"--x\"] }"),
             ("compile -f a.yaml -f b.yaml --profile p", "files: [\"a.yaml\", \"b.yaml\"], profiles: [\"p\"]"),
             ("deploy - -p shop --dry-run", "path: \"-\""),
             (

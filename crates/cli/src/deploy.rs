@@ -11,7 +11,7 @@
 //! So a dependency that two apps name is one unit that both need: the second app's deployment finds it unchanged, and it
 //! goes when the last app that needs it does.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::{Namespace, Service};
@@ -27,13 +27,16 @@ use crate::{
     apply::{FIELD_MANAGER, How, Outcome, apply_objects},
     connect::failed,
     progress::Progress,
-    ready,
+    ready::{self, Wait},
+    source::Source,
 };
 
+mod external;
 mod plan;
 pub mod record;
 mod remove;
 
+pub use external::check as check_external;
 pub use plan::{Refusal, in_namespace};
 pub use record::Record;
 pub use remove::{Removed, remove};
@@ -43,8 +46,10 @@ pub use remove::{Removed, remove};
 pub struct Options {
     /// Only find out what would become of each object.
     pub dry_run: bool,
-    /// Wait for all that runs, and for how long.
-    pub wait: Option<Duration>,
+    /// Wait for all that runs, and how.
+    pub wait: Option<Wait>,
+    /// Replace an app of the same name that was deployed from another place.
+    pub take_over: bool,
 }
 
 /// What became of a deployment.
@@ -58,7 +63,7 @@ pub struct Report {
     pub kept: Vec<String>,
 }
 
-/// Deploys `compiled` to `namespace`. Where that namespace is not there, it is made.
+/// Deploys `compiled`, whose description is at `source`, to `namespace`. Where that namespace is not there, it is made.
 ///
 /// # Errors
 ///
@@ -68,17 +73,22 @@ pub async fn deploy(
     client: &Client,
     namespace: &str,
     compiled: &Compiled,
+    source: Option<Source>,
     options: Options,
     progress: &Progress,
 ) -> anyhow::Result<Report> {
     let records = record::all(client, namespace).await?;
-    let plan = plan::plan(plan::units(compiled), &records)?;
+    let mut units = plan::units(compiled, source);
+    leave_foreign_namespace(client, namespace, &mut units, &records).await?;
+    let plan = plan::plan(units, &records, options.take_over)?;
+    let objects: Vec<&Value> = compiled.objects.iter().map(|object| &object.value).collect();
+    check_external(client, namespace, &objects).await?;
     plan.notes.iter().for_each(|note| progress.say(format!("            {note}")));
     let described = plan.units.iter().any(|unit| unit.makes_namespace(namespace));
     if !options.dry_run && !described {
         ensure_namespace(client, namespace).await?;
     }
-    let how = How { dry_run: options.dry_run, replace: true };
+    let how = How { dry_run: options.dry_run, ..How::deploying() };
     let mut outcomes = Vec::new();
     let mut applied: Vec<Value> = Vec::new();
     let mut latest = None;
@@ -113,11 +123,60 @@ pub async fn deploy(
     for released in plan.released {
         outcomes.extend(remove::release(client, namespace, released, options.dry_run, progress).await?);
     }
-    if let Some(patience) = options.wait.filter(|_| !options.dry_run) {
-        ready::wait_ready(client, namespace, &applied, patience, progress).await?;
+    let mut record = latest.context("the description has no application")?;
+    if let Some(wait) = options.wait.filter(|_| !options.dry_run) {
+        let waited = ready::wait_ready(client, namespace, &applied, wait, progress).await;
+        remember_outcome(client, namespace, &mut record, &waited).await?;
+        waited?;
     }
-    let record = latest.context("the description has no application")?;
     Ok(Report { record, outcomes, kept: plan.kept })
+}
+
+/// Remembers whether the revision became ready, which `yado status` tells.
+async fn remember_outcome(
+    client: &Client,
+    namespace: &str,
+    record: &mut Record,
+    waited: &anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let before = record.clone();
+    match waited {
+        Ok(()) => (record.served, record.failure) = (Some(record.revision), None),
+        // The first line only: below it are words of the process, which may be anything.
+        Err(error) => {
+            let text = error.to_string();
+            let first = text.lines().next().unwrap_or_default();
+            record.failure = Some(first.trim_end_matches("; its last words:").to_owned());
+        }
+    }
+    if *record == before { Ok(()) } else { record::write(client, namespace, record).await }
+}
+
+/// A namespace that was there before, and not made by Yado, is no part of an app: it would go with the app, and all in
+/// it that is somebody else's.
+async fn leave_foreign_namespace(
+    client: &Client,
+    namespace: &str,
+    units: &mut [plan::Unit],
+    records: &[Record],
+) -> anyhow::Result<()> {
+    let api: Api<Namespace> = Api::all(client.clone());
+    let found = api.get_metadata_opt(namespace).await;
+    let found = found.map_err(failed(format!("namespace {namespace} cannot be read")))?;
+    let Some(labels) = found.map(|n| n.metadata.labels.unwrap_or_default()) else { return Ok(()) };
+    if labels.get(labels::APP_MANAGED_BY).is_some_and(|by| by == labels::MANAGED_BY_YADO) {
+        return Ok(());
+    }
+    for unit in units.iter_mut() {
+        let recorded = records
+            .iter()
+            .any(|r| r.objects.iter().any(|key| key.kind == "Namespace" && key.name == namespace));
+        if !recorded && unit.makes_namespace(namespace) {
+            unit.objects.remove(0);
+            unit.record.objects.remove(0);
+        }
+    }
+    Ok(())
 }
 
 fn now() -> String {

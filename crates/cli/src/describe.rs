@@ -7,7 +7,7 @@ use std::{
 
 use yado_compile::{Compiled, Diagnostics, Event, Events, Options};
 
-use crate::{args::SourceArgs, progress::Progress};
+use crate::{args::SourceArgs, progress::Progress, source::Source};
 
 pub(crate) mod elsewhere;
 
@@ -20,6 +20,8 @@ pub struct Described {
     pub directory: PathBuf,
     /// What the user calls the description.
     pub shown: String,
+    /// Where it is, unless it came from standard input or another machine.
+    pub source: Option<Source>,
 }
 
 /// How much is told of a compilation's stages.
@@ -63,7 +65,21 @@ pub async fn describe(args: &SourceArgs, telling: Telling, progress: &Progress) 
         // It lay in a file only for the compiler: there is nowhere to keep an identity.
         compiled.missing_id = None;
     }
-    Ok(Described { compiled, directory, shown: path.display().to_string() })
+    let source = match found.home() {
+        None => Source::of(if compiled.directory.as_os_str().is_empty() {
+            parent(&path)
+        } else {
+            &compiled.directory
+        })
+        .ok(),
+        Some(_) => None,
+    };
+    Ok(Described { compiled, directory, shown: path.display().to_string(), source })
+}
+
+/// The directory that a path is or is in.
+fn parent(path: &Path) -> &Path {
+    if path.is_dir() { path } else { path.parent().unwrap_or(path) }
 }
 
 /// The description, and the files to lay over it.

@@ -162,31 +162,31 @@ pub async fn run(global: &Global, args: &DownArgs) -> anyhow::Result<()> {
     }
     // Each takes its dependencies along, so what there is left is asked for anew.
     while let Some(app) = own(&apps).into_iter().next() {
-        writeln!(out, "{app}")?;
+        writeln!(out, "{}", app.name)?;
         take_down(&scope, &app, &apps, args, &progress).await?;
         let before = own(&apps).len();
         apps = self::apps(&scope, args.volumes).await?;
-        anyhow::ensure!(own(&apps).len() < before, "{app} is still there after it was removed");
+        anyhow::ensure!(own(&apps).len() < before, "{} is still there after it was removed", app.name);
     }
     Ok(())
 }
 
 async fn take_down(
     scope: &Scope,
-    app: &str,
+    app: &AppName,
     apps: &Apps,
     args: &DownArgs,
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
-    let (namespace, records) = &apps[app];
-    let Some(record) = records.iter().find(|record| record.app == app) else {
-        let summary = delete_app(&scope.client, namespace, app, args.volumes, progress).await?;
+    let (AppName { name, namespace }, records) = (app, &apps[app]);
+    let Some(record) = records.iter().find(|record| record.app == *name) else {
+        let summary = delete_app(&scope.client, namespace, name, args.volumes, progress).await?;
         return Ok(writeln!(out, "{summary}")?);
     };
     if !record.asked && !record.needed_by.is_empty() {
         let users = record.needed_by.iter().cloned().collect::<Vec<_>>().join(", ");
-        anyhow::bail!("{app} is needed by {users}: take that down instead, and {app} goes with it");
+        anyhow::bail!("{name} is needed by {users}: take that down instead, and {name} goes with it");
     }
     let removed = deploy::remove(&scope.client, namespace, record, records, args.volumes, progress).await?;
     for line in removed.outcomes.iter().filter_map(Outcome::diff).chain(removed.kept) {
@@ -195,8 +195,15 @@ async fn take_down(
     Ok(writeln!(out, "{}", Summary::of(&removed.outcomes))?)
 }
 
-/// Apps by name, with the namespace each is in and what is remembered there.
-type Apps = BTreeMap<String, (String, Vec<Record>)>;
+/// An app: in two namespaces there may be two of one name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct AppName {
+    name: String,
+    namespace: String,
+}
+
+/// Apps, each with what is remembered in its namespace.
+type Apps = BTreeMap<AppName, Vec<Record>>;
 
 /// The apps that Yado deployed or started. With `volumes`, those too of which nothing but volumes is left.
 async fn apps(scope: &Scope, volumes: bool) -> anyhow::Result<Apps> {
@@ -210,38 +217,59 @@ async fn apps(scope: &Scope, volumes: bool) -> anyhow::Result<Apps> {
         let labelled = found.iter().filter_map(|d| d.labels().get(labels::APP_PART_OF).cloned());
         // Of an app that was taken down there may be volumes, which nobody wants unless they are asked for.
         let recorded = records.iter().filter(|r| r.is_wanted() || volumes).map(|r| r.app.clone());
-        for app in labelled.chain(recorded) {
-            // The namespace in force comes first.
-            apps.entry(app).or_insert_with(|| (namespace.clone(), records.clone()));
+        for name in labelled.chain(recorded) {
+            let namespace = namespace.clone();
+            apps.entry(AppName { name, namespace }).or_insert_with(|| records.clone());
         }
     }
     Ok(apps)
 }
 
 /// Those that are meant where none is named: not what only others need.
-fn own(apps: &Apps) -> Vec<String> {
-    let own = |(name, (_, records)): (&String, &(String, Vec<Record>))| {
-        let record = records.iter().find(|r| r.app == *name);
-        record.is_none_or(|r| r.asked || !r.is_wanted()).then(|| name.clone())
+fn own(apps: &Apps) -> Vec<AppName> {
+    let own = |(app, records): (&AppName, &Vec<Record>)| {
+        let record = records.iter().find(|r| r.app == app.name);
+        record.is_none_or(|r| r.asked || !r.is_wanted()).then(|| app.clone())
     };
     apps.iter().filter_map(own).collect()
 }
 
-fn choose(wanted: Option<&str>, apps: &Apps, scope: &Scope) -> anyhow::Result<String> {
-    match wanted {
-        Some(app) if apps.contains_key(app) => Ok(app.into()),
-        _ => chosen(wanted, &own(apps), &scope.shown()),
-    }
+fn choose(wanted: Option<&str>, apps: &Apps, scope: &Scope) -> anyhow::Result<AppName> {
+    let home =
+        scope.home.as_ref().map(|home| AppName { name: home.app.clone(), namespace: home.namespace.clone() });
+    let home = home.filter(|home| apps.contains_key(home));
+    let candidates: Vec<AppName> = match wanted {
+        Some(name) => apps.keys().filter(|app| app.name == name).cloned().collect(),
+        None => Vec::new(),
+    };
+    let candidates = if candidates.is_empty() { own(apps) } else { candidates };
+    chosen(wanted, home, candidates, &scope.shown())
 }
 
-fn chosen(wanted: Option<&str>, names: &[String], place: &str) -> anyhow::Result<String> {
-    let list = names.join(", ");
-    match (wanted, names) {
-        (None, [only]) => Ok(only.clone()),
-        (None, []) => anyhow::bail!("there is no app in {place}"),
-        (None, _) => Err(crate::Usage(format!("there are several apps, so name one: {list}")).into()),
-        (Some(app), []) => anyhow::bail!("there is no app {app} in {place}"),
-        (Some(app), _) => anyhow::bail!("there is no app {app} in {place}: there are {list}"),
+/// The app that is meant: the one that is named, that of the working directory, or the only one there is.
+fn chosen(
+    wanted: Option<&str>,
+    home: Option<AppName>,
+    candidates: Vec<AppName>,
+    place: &str,
+) -> anyhow::Result<AppName> {
+    let named: Vec<&AppName> =
+        candidates.iter().filter(|app| wanted.is_none_or(|wanted| app.name == wanted)).collect();
+    let list = candidates.iter().map(|app| app.name.as_str()).collect::<Vec<_>>().join(", ");
+    match (wanted, home, named.as_slice()) {
+        (None, Some(home), _) => Ok(home),
+        (Some(name), Some(home), _) if home.name == name => Ok(home),
+        (_, _, [only]) => Ok((*only).clone()),
+        (None, _, []) => anyhow::bail!("there is no app in {place}"),
+        (None, ..) => Err(crate::Usage(format!("there are several apps, so name one: {list}")).into()),
+        (Some(name), _, []) if list.is_empty() => anyhow::bail!("there is no app {name} in {place}"),
+        (Some(name), _, []) => anyhow::bail!("there is no app {name} in {place}: there are {list}"),
+        (Some(name), _, several) => {
+            let namespaces: Vec<&str> = several.iter().map(|app| app.namespace.as_str()).collect();
+            let sentence =
+                format!("there is an app {name} in namespaces {}: name one with -n", namespaces.join(", "));
+            Err(crate::Usage(sentence).into())
+        }
     }
 }
 
@@ -250,16 +278,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_only_app_need_not_be_named() {
-        let check = |wanted, apps: &[&str], expect: &str| {
-            let apps: Vec<String> = apps.iter().map(ToString::to_string).collect();
-            let chosen = chosen(wanted, &apps, "namespace default").unwrap_or_else(|e| e.to_string());
+    fn the_only_app_and_that_of_the_working_directory_need_not_be_named() {
+        let app = |text: &str| {
+            let (namespace, name) = text.split_once('/').unwrap_or(("default", text));
+            AppName { name: name.into(), namespace: namespace.into() }
+        };
+        let check = |wanted, home: Option<&str>, apps: &[&str], expect: &str| {
+            let apps: Vec<AppName> = apps.iter().map(|text| app(text)).collect();
+            let chosen = chosen(wanted, home.map(app), apps, "namespace default");
+            let chosen =
+                chosen.map_or_else(|e| e.to_string(), |app| format!("{}/{}", app.namespace, app.name));
             assert_eq!(chosen, expect);
         };
-        check(None, &["a"], "a");
-        check(None, &[], "there is no app in namespace default");
-        check(None, &["a", "b"], "there are several apps, so name one: a, b");
-        check(Some("c"), &["a", "b"], "there is no app c in namespace default: there are a, b");
-        check(Some("c"), &[], "there is no app c in namespace default");
+        check(None, None, &["a"], "default/a");
+        check(None, None, &[], "there is no app in namespace default");
+        check(None, None, &["a", "b"], "there are several apps, so name one: a, b");
+        check(None, Some("p2/p2"), &["p1/p1", "p2/p2"], "p2/p2");
+        check(Some("p1"), Some("p2/p2"), &["p1/p1", "p2/p2"], "p1/p1");
+        check(Some("c"), None, &["a", "b"], "there is no app c in namespace default: there are a, b");
+        check(Some("c"), None, &[], "there is no app c in namespace default");
+        check(Some("a"), None, &["a", "p/a"], "there is an app a in namespaces default, p: name one with -n");
+        check(Some("a"), Some("p/a"), &["a", "p/a"], "p/a");
     }
 }

@@ -23,8 +23,8 @@ use crate::{
     EXIT_FAILURE,
     args::{ExecArgs, Global},
     connect::failed,
-    process::{self, ProcessNames},
-    scope::Scope,
+    process,
+    scope::{self, Scope},
 };
 
 pub(crate) async fn run(global: &Global, args: &ExecArgs) -> anyhow::Result<u8> {
@@ -72,25 +72,23 @@ pub async fn attach(
     code
 }
 
-/// The Pod that a user's word means, running rather than not and the first rather than the last.
+/// The Pod that a user's word means: of the working directory's app where that has one, and of several that run the same
+/// the first that runs.
 ///
 /// # Errors
 ///
-/// There is none, or it does not run.
+/// There is none, it does not run, or the word means different ones.
 pub async fn find(scope: &Scope, wanted: &str) -> anyhow::Result<Pod> {
-    let pods = scope.pods().await?;
-    let mut names = ProcessNames::of(&pods);
-    let mut candidates: Vec<(bool, String, &Pod)> = Vec::new();
-    for pod in &pods {
-        let process = names.name(pod);
-        if process::matches(pod, &process, wanted) {
-            candidates.push((process::state(pod) != "Running", process, pod));
-        }
-    }
-    candidates.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    let chosen = scope.chosen(Some(wanted), false).await?;
+    let candidates = chosen.found.iter().filter_map(|(process, pod)| {
+        Some((process::precision(pod, process, wanted)?, process.as_str(), pod))
+    });
+    let mut meant = scope::unambiguous(wanted, candidates.collect())?;
+    meant.sort_by_key(|(process, pod)| (process::state(pod) != "Running", *process));
     let sentence = || format!("there is no process or Pod {wanted} in {}: see `yado ps`", scope.shown());
-    let (down, process, pod) = candidates.first().with_context(sentence)?;
-    anyhow::ensure!(!down, "{process} does not run ({}): see `yado logs {process}`", process::state(pod));
+    let (process, pod) = meant.first().with_context(sentence)?;
+    let state = process::state(pod);
+    anyhow::ensure!(state == "Running", "{process} does not run ({state}): see `yado logs {process}`");
     Ok((*pod).clone())
 }
 

@@ -20,9 +20,12 @@ pub mod process;
 pub mod progress;
 pub mod ps;
 pub mod ready;
+mod references;
 pub mod scope;
+pub mod source;
 pub mod status;
 mod table;
+mod text;
 pub mod workloads;
 
 use std::io::{self, Write};

@@ -4,15 +4,17 @@
 //! too, until it is dropped. Each line says which process wrote it; [`Printer`] puts that in front, in colour.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet},
     io::{IsTerminal, Write},
     pin::pin,
     time::Duration,
 };
 
-use futures::{AsyncBufReadExt, StreamExt, TryStreamExt, io::AsyncBufRead};
+use anyhow::Context;
+use futures::{StreamExt, io::AsyncBufRead};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 use kube::{
     Api, Client, ResourceExt,
     api::LogParams,
@@ -26,11 +28,16 @@ use yado_types::labels::APP_PART_OF;
 
 use crate::{
     args::{Global, LogsArgs},
-    connect::failed,
-    process::{ProcessNames, matches},
+    connect::reason,
+    process::{AppPods, ProcessNames, matches},
     progress::use_colour,
     scope::Scope,
+    text::{harmless, next_line},
 };
+
+mod exits;
+
+pub use exits::follow_exits;
 
 /// Lines between the readers and the printer: enough for a burst of every process, and little memory.
 const BUFFERED_LINES: usize = 1024;
@@ -57,6 +64,8 @@ pub struct Selection {
     pub labels: String,
     /// An app, process or Pod, as [`matches()`] understands it.
     pub name: Option<String>,
+    /// Only Pods of this app.
+    pub app: Option<AppPods>,
     /// Lines of each container to begin with; all where it is none.
     pub tail: Option<u32>,
 }
@@ -154,7 +163,9 @@ impl Followed<'_> {
 
     fn pod(&mut self, pod: &Pod, tail: Option<u32>) {
         let process = self.names.name(pod);
-        if self.selection.name.as_ref().is_some_and(|wanted| !matches(pod, &process, wanted)) {
+        if self.selection.name.as_ref().is_some_and(|wanted| !matches(pod, &process, wanted))
+            || self.selection.app.as_ref().is_some_and(|app| !app.has(pod))
+        {
             return;
         }
         for container in started_containers(pod) {
@@ -182,10 +193,12 @@ impl Followed<'_> {
 fn started_containers(pod: &Pod) -> impl Iterator<Item = &ContainerStatus> {
     let status = pod.status.iter();
     let all = status.flat_map(|s| [&s.init_container_statuses, &s.container_statuses]).flatten().flatten();
+    // One that waits to be restarted still has the log of its last run.
     all.filter(|c| {
-        let started =
-            |s: &k8s_openapi::api::core::v1::ContainerState| s.running.is_some() || s.terminated.is_some();
-        c.container_id.is_some() && c.state.as_ref().is_some_and(started)
+        let ended = |s: &ContainerState| s.terminated.is_some();
+        let started = |s: &ContainerState| s.running.is_some() || ended(s);
+        c.container_id.is_some()
+            && (c.state.as_ref().is_some_and(started) || c.last_state.as_ref().is_some_and(ended))
     })
 }
 
@@ -232,13 +245,11 @@ impl Reader {
     }
 
     async fn lines(&mut self, stream: impl AsyncBufRead) -> Ended {
-        let mut lines = pin!(stream.lines());
+        let mut stream = pin!(stream);
         loop {
-            let line = match lines.try_next().await {
+            let line = match next_line(&mut stream).await {
                 Ok(Some(line)) => line,
                 Ok(None) => return Ended::Well,
-                // Bytes that are no text: a process may write what it likes.
-                Err(e) if e.kind() == std::io::ErrorKind::InvalidData => continue,
                 Err(_) => return Ended::Broken,
             };
             let Some(text) = self.new_text(&line) else { continue };
@@ -274,6 +285,7 @@ pub struct Printer<W> {
     out: W,
     colour: bool,
     prefix: bool,
+    raw: bool,
     width: usize,
     colours: BTreeMap<String, usize>,
 }
@@ -282,9 +294,17 @@ pub struct Printer<W> {
 const COLOURS: [&str; 6] = ["36", "33", "32", "35", "34", "96"];
 
 impl<W: Write> Printer<W> {
-    /// Prints to `out`.
+    /// Prints to `out`, bytes of lines as they came.
     pub fn new(out: W, colour: bool, prefix: bool) -> Self {
-        Printer { out, colour, prefix, width: 0, colours: BTreeMap::new() }
+        Printer { out, colour, prefix, raw: true, width: 0, colours: BTreeMap::new() }
+    }
+
+    /// Shows control sequences instead of passing them on, other than those that choose colours: for a terminal, which
+    /// would obey them.
+    #[must_use]
+    pub fn harmless(mut self, harmless: bool) -> Self {
+        self.raw = !harmless;
+        self
     }
 
     /// Prints one line.
@@ -293,8 +313,9 @@ impl<W: Write> Printer<W> {
     ///
     /// Those of `out`.
     pub fn print(&mut self, line: &LogLine) -> std::io::Result<()> {
+        let text = if self.raw { Cow::Borrowed(line.text.as_str()) } else { harmless(&line.text, true) };
         if !self.prefix {
-            return writeln!(self.out, "{}", line.text);
+            return writeln!(self.out, "{text}");
         }
         let mut name = line.process.clone();
         if let Some(container) = &line.container {
@@ -304,13 +325,13 @@ impl<W: Write> Printer<W> {
         self.width = self.width.max(name.chars().count());
         let front = format!("{name:<width$} |", width = self.width);
         if !self.colour {
-            return writeln!(self.out, "{front} {}", line.text);
+            return writeln!(self.out, "{front} {text}");
         }
         let process_type = line.process.trim_end_matches(|c: char| c.is_ascii_digit());
         let next = self.colours.len();
         let colour = COLOURS[*self.colours.entry(process_type.into()).or_insert(next) % COLOURS.len()];
         // A line may leave a colour on; the next one's front must not be in it.
-        writeln!(self.out, "\x1b[{colour}m{front}\x1b[0m {}\x1b[0m", line.text)
+        writeln!(self.out, "\x1b[{colour}m{front}\x1b[0m {text}\x1b[0m")
     }
 }
 
@@ -343,40 +364,71 @@ pub async fn print_followed(
 /// One sentence that says what, and what to do.
 pub async fn run(global: &Global, args: &LogsArgs) -> anyhow::Result<()> {
     let scope = Scope::of(global).await?;
+    let pods = match &args.name {
+        // What is to come may be followed before it is there.
+        Some(_) if args.follow => {
+            scope.chosen(args.name.as_deref(), args.all).await.unwrap_or_else(|_| scope.whole())
+        }
+        name => scope.chosen(name.as_deref(), args.all).await?,
+    };
+    if let Some(name) = &args.name {
+        pods.of_one_app(name)?;
+    }
     let stdout = std::io::stdout();
-    let colour = use_colour(global.color, stdout.is_terminal());
-    let mut printer = Printer::new(stdout, colour, !args.no_prefix);
+    let terminal = stdout.is_terminal();
+    let colour = use_colour(global.color, terminal);
+    let mut printer = Printer::new(stdout, colour, !args.no_prefix).harmless(terminal && !args.raw);
     let tail = args.tail.or(args.follow.then_some(TAIL_OF_FOLLOW));
     if args.follow {
-        let selection = Selection { labels: String::new(), name: args.name.clone(), tail };
-        return Ok(print_followed(&scope.client, &scope.namespaces, &selection, printer).await?);
+        let selection = Selection { labels: String::new(), name: args.name.clone(), app: pods.app, tail };
+        return Ok(print_followed(&scope.client, &pods.namespaces, &selection, printer).await?);
     }
-    let pods = scope.pods().await?;
-    let mut names = ProcessNames::of(&pods);
-    let mut found = false;
-    for pod in &pods {
-        let process = names.name(pod);
-        if args.name.as_ref().is_some_and(|wanted| !matches(pod, &process, wanted)) {
-            continue;
-        }
-        found = true;
+    for (process, pod) in &pods.found {
         let several = pod.spec.as_ref().is_some_and(|s| s.containers.len() > 1);
         for container in started_containers(pod) {
-            let params = LogParams {
-                container: Some(container.name.clone()),
-                tail_lines: tail.map(i64::from),
-                ..LogParams::default()
+            let line = |text| LogLine {
+                process: process.clone(),
+                container: several.then(|| container.name.clone()),
+                text,
             };
-            let logs = scope.api_of(pod).logs(&pod.name_any(), &params).await;
-            let logs = logs.map_err(failed(format!("the log of {process} cannot be read")))?;
-            for text in logs.lines() {
-                let container = several.then(|| container.name.clone());
-                printer.print(&LogLine { process: process.clone(), container, text: text.into() })?;
-            }
+            let api = scope.api_of(pod);
+            let read = print_log(&api, pod, container, tail, |text| printer.print(&line(text))).await;
+            read.with_context(|| format!("the log of {process} cannot be read"))?;
         }
     }
-    if let Some(name) = args.name.as_ref().filter(|_| !found) {
-        anyhow::bail!("there is no app, process or Pod {name} in {}: see `yado ps`", scope.shown());
+    Ok(())
+}
+
+/// Prints what a container's present run has written, or the run before where the present one has written nothing yet.
+async fn print_log(
+    api: &Api<Pod>,
+    pod: &Pod,
+    container: &ContainerStatus,
+    tail: Option<u32>,
+    mut print: impl FnMut(String) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    let restarted = container.last_state.as_ref().is_some_and(|s| s.terminated.is_some());
+    for previous in [false, true] {
+        let params = LogParams {
+            container: Some(container.name.clone()),
+            tail_lines: tail.map(i64::from),
+            previous,
+            ..LogParams::default()
+        };
+        let stream = match api.log_stream(&pod.name_any(), &params).await {
+            // Of a run that has just been replaced there may be no log any more.
+            Err(kube::Error::Api(status)) if previous && (400..500).contains(&status.code) => return Ok(()),
+            stream => stream.map_err(|error| anyhow::anyhow!("{}", reason(&error)))?,
+        };
+        let mut stream = pin!(stream);
+        let mut any = false;
+        while let Some(text) = next_line(&mut stream).await? {
+            any = true;
+            print(text)?;
+        }
+        if any || !restarted {
+            return Ok(());
+        }
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use yado_types::labels;
 /// Gives each Pod a process name and keeps it. A number is free again when its Pod is gone, as on Heroku.
 #[derive(Debug, Default)]
 pub struct ProcessNames {
-    /// Pod name to group and number.
-    taken: BTreeMap<String, (String, usize)>,
+    /// Namespace and name of a Pod to its group and number.
+    taken: BTreeMap<(String, String), (String, usize)>,
 }
 
 impl ProcessNames {
@@ -27,22 +27,23 @@ impl ProcessNames {
 
     /// The Pod's process name.
     pub fn name(&mut self, pod: &Pod) -> String {
-        let name = pod.name_any();
-        let Some(group) = group(pod) else { return name };
-        if !self.taken.contains_key(&name) {
-            let used: Vec<usize> =
-                self.taken.values().filter(|(g, _)| *g == group).map(|(_, n)| *n).collect();
+        let Some(group) = group(pod) else { return pod.name_any() };
+        let key = (pod.namespace().unwrap_or_default(), pod.name_any());
+        if !self.taken.contains_key(&key) {
+            let same =
+                self.taken.iter().filter(|((namespace, _), (g, _))| *namespace == key.0 && *g == group);
+            let used: Vec<usize> = same.map(|(_, (_, number))| *number).collect();
             // One of the first `used.len() + 1` numbers is free.
             let number = (1..=used.len() + 1).find(|n| !used.contains(n)).unwrap_or(used.len() + 1);
-            self.taken.insert(name.clone(), (group, number));
+            self.taken.insert(key.clone(), (group, number));
         }
-        let (group, number) = &self.taken[&name];
+        let (group, number) = &self.taken[&key];
         format!("{group}.{number}")
     }
 
-    /// The Pod is gone.
+    /// The Pod is gone. For names of one namespace.
     pub fn forget(&mut self, pod: &str) {
-        self.taken.remove(pod);
+        self.taken.retain(|(_, name), _| name != pod);
     }
 }
 
@@ -57,16 +58,64 @@ pub fn group(pod: &Pod) -> Option<String> {
 
 /// Whether `wanted` names this Pod: its name, its process, its process type, its app, or the app it is part of.
 pub fn matches(pod: &Pod, process: &str, wanted: &str) -> bool {
+    precision(pod, process, wanted).is_some()
+}
+
+/// How precisely a word names a Pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Precision {
+    /// The Pod's name.
+    Pod,
+    /// `guestbook.web.1`.
+    Process,
+    /// `guestbook.web`, or what owns it.
+    Type,
+    /// `web`, an app, or the app it is part of.
+    Label,
+}
+
+/// How precisely `wanted` names this Pod, if it does.
+pub fn precision(pod: &Pod, process: &str, wanted: &str) -> Option<Precision> {
     let label = |key: &str| pod.labels().get(key).is_some_and(|value| value == wanted);
-    let owner = pod.owner_references().iter().any(|o| o.name == wanted);
+    if pod.name_any() == wanted {
+        Some(Precision::Pod)
+    } else if process == wanted {
+        Some(Precision::Process)
+    } else if group(pod).as_deref() == Some(wanted) || is_owned_by(pod, wanted) {
+        Some(Precision::Type)
+    } else if [labels::APP_NAME, labels::APP_COMPONENT, labels::APP_PART_OF].into_iter().any(label) {
+        Some(Precision::Label)
+    } else {
+        None
+    }
+}
+
+/// Whether a workload of this name has made the Pod.
+fn is_owned_by(pod: &Pod, name: &str) -> bool {
     // A Pod of a Deployment is named DEPLOYMENT-HASH-RANDOM.
-    let deployment = pod.name_any().rsplitn(3, '-').nth(2) == Some(wanted);
-    pod.name_any() == wanted
-        || process == wanted
-        || group(pod).as_deref() == Some(wanted)
-        || owner
-        || deployment
-        || [labels::APP_NAME, labels::APP_COMPONENT, labels::APP_PART_OF].into_iter().any(label)
+    pod.owner_references().iter().any(|o| o.name == name)
+        || pod.name_any().rsplitn(3, '-').nth(2) == Some(name)
+}
+
+/// The Pods of one app.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppPods {
+    /// The app.
+    pub app: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its workloads, by which Pods are found that carry no label of the app's, such as those of manifests.
+    pub workloads: Vec<String>,
+}
+
+impl AppPods {
+    /// Whether a Pod is the app's.
+    pub fn has(&self, pod: &Pod) -> bool {
+        let label = |key: &str| pod.labels().get(key) == Some(&self.app);
+        let owned = || self.workloads.iter().any(|name| pod.name_any() == *name || is_owned_by(pod, name));
+        pod.namespace().is_none_or(|namespace| namespace == self.namespace)
+            && (label(labels::APP_NAME) || label(labels::APP_PART_OF) || owned())
+    }
 }
 
 /// A Pod's state in one word, as `kubectl get pods` says it.
@@ -80,10 +129,24 @@ pub fn state(pod: &Pod) -> String {
     if let Some(reason) = init.iter().find_map(unwell) {
         return format!("Init:{reason}");
     }
-    if let Some(reason) = statuses.iter().find_map(unwell) {
-        return reason;
+    if let Some((container, reason)) = statuses.iter().find_map(|c| Some((c, unwell(c)?))) {
+        let killed = reason != OOM_KILLED && last_was_oom(container);
+        return if killed { format!("{reason} ({OOM_KILLED})") } else { reason };
     }
     status.reason.or(status.phase).unwrap_or_else(|| "Pending".into())
+}
+
+/// The reason of a container that the kernel ended for want of memory.
+const OOM_KILLED: &str = "OOMKilled";
+
+fn last_was_oom(container: &ContainerStatus) -> bool {
+    let last = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
+    last.is_some_and(|ended| ended.reason.as_deref() == Some(OOM_KILLED))
+}
+
+/// Whether one of a Pod's containers was ended for want of memory before it was started again.
+pub fn was_oom_killed(pod: &Pod) -> bool {
+    pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten()).any(last_was_oom)
 }
 
 /// Why a container does not run, if it does not and that is no good end.
@@ -98,61 +161,6 @@ fn unwell(container: &ContainerStatus) -> Option<String> {
     }
     Some(ended.reason.clone().unwrap_or_else(|| format!("ExitCode:{}", ended.exit_code)))
 }
-
-/// The message of the first container that waits for a reason other than being started, such as a missing image.
-pub fn trouble(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let containers =
-        [&status.init_container_statuses, &status.container_statuses].into_iter().flatten().flatten();
-    for container in containers {
-        let state = container.state.as_ref()?;
-        if let Some(waiting) = &state.waiting {
-            let reason = waiting.reason.as_deref().unwrap_or_default();
-            if !["", "ContainerCreating", "PodInitializing"].contains(&reason) {
-                let message = waiting.message.as_deref().unwrap_or_default();
-                return Some(format!("{reason} {message}").trim_end().into());
-            }
-        }
-    }
-    let conditions = status.conditions.iter().flatten();
-    let unscheduled = conditions.filter(|c| c.type_ == "PodScheduled" && c.status == "False");
-    unscheduled.filter_map(|c| c.message.clone()).next()
-}
-
-/// Why waiting for this Pod is in vain, if it is: what it asks for cannot be had, or its process ends again and again.
-pub fn hopeless(pod: &Pod) -> Option<String> {
-    let status = pod.status.as_ref()?;
-    let containers =
-        [&status.init_container_statuses, &status.container_statuses].into_iter().flatten().flatten();
-    for container in containers {
-        let Some(waiting) = container.state.as_ref().and_then(|s| s.waiting.as_ref()) else { continue };
-        let message = waiting.message.as_deref().unwrap_or_default();
-        match waiting.reason.as_deref().unwrap_or_default() {
-            // The node tries again after ErrImagePull, and says this once it has failed for a second time.
-            reason @ ("ImagePullBackOff"
-            | "ErrImageNeverPull"
-            | "InvalidImageName"
-            | "CreateContainerConfigError") => {
-                return Some(
-                    format!("image {} cannot be used: {reason} {message}", container.image).trim_end().into(),
-                );
-            }
-            "CrashLoopBackOff" if container.restart_count >= PATIENT_RESTARTS => {
-                let ended = container.last_state.as_ref().and_then(|s| s.terminated.as_ref());
-                let code = ended.map_or_else(|| "some".into(), |e| e.exit_code.to_string());
-                return Some(format!(
-                    "its process ended with exit code {code}, {} times",
-                    container.restart_count + 1
-                ));
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
-/// A process that needs another one may end a few times until that one is up.
-const PATIENT_RESTARTS: i32 = 3;
 
 /// How often its containers were started again.
 pub fn restarts(pod: &Pod) -> i32 {
@@ -231,36 +239,34 @@ mod tests {
     }
 
     #[test]
-    fn states_are_told_in_a_word_and_troubles_in_a_sentence() {
-        let waiting = |reason: &str, restarts: i32| {
-            json!({"restartCount": restarts, "state": {"waiting": {"reason": reason, "message": "because"}},
-                   "lastState": {"terminated": {"exitCode": 7}}})
-        };
-        type Row<'a> = (Value, &'a str, Option<&'a str>, Option<&'a str>);
-        let rows: [Row; 7] = [
-            (json!(null), "Running", None, None),
-            (waiting("ContainerCreating", 0), "ContainerCreating", None, None),
-            (waiting("ErrImagePull", 0), "ErrImagePull", Some("ErrImagePull because"), None),
-            (
-                waiting("ImagePullBackOff", 0),
-                "ImagePullBackOff",
-                Some("ImagePullBackOff because"),
-                Some("image i:1 cannot be used: ImagePullBackOff because"),
-            ),
-            (waiting("CrashLoopBackOff", 1), "CrashLoopBackOff", Some("CrashLoopBackOff because"), None),
-            (
-                waiting("CrashLoopBackOff", 3),
-                "CrashLoopBackOff",
-                Some("CrashLoopBackOff because"),
-                Some("its process ended with exit code 7, 4 times"),
-            ),
-            (json!({"restartCount": 0, "state": {"terminated": {"exitCode": 2}}}), "ExitCode:2", None, None),
+    fn the_most_precise_meaning_of_a_word_counts() {
+        let pod = pod("shop-web-1-x", labels("shop", "web"), json!(null));
+        for (wanted, expect) in [
+            ("shop-web-1-x", Some(Precision::Pod)),
+            ("shop.web.1", Some(Precision::Process)),
+            ("shop.web", Some(Precision::Type)),
+            ("shop-web", Some(Precision::Type)),
+            ("web", Some(Precision::Label)),
+            ("work", None),
+        ] {
+            assert_eq!(precision(&pod, "shop.web.1", wanted), expect, "{wanted}");
+        }
+    }
+
+    #[test]
+    fn states_are_told_in_a_word() {
+        let waiting = |reason: &str, last: Value| json!({"restartCount": 1, "state": {"waiting": {"reason": reason}}, "lastState": {"terminated": last}});
+        let killed = json!({"exitCode": 137, "reason": "OOMKilled"});
+        let rows = [
+            (json!(null), "Running"),
+            (waiting("ContainerCreating", json!(null)), "ContainerCreating"),
+            (waiting("CrashLoopBackOff", json!({"exitCode": 7})), "CrashLoopBackOff"),
+            (waiting("CrashLoopBackOff", killed.clone()), "CrashLoopBackOff (OOMKilled)"),
+            (json!({"restartCount": 0, "state": {"terminated": {"exitCode": 2}}}), "ExitCode:2"),
+            (json!({"restartCount": 0, "state": {"terminated": killed}}), "OOMKilled"),
         ];
-        for (container, word, sentence, vain) in rows {
-            let pod = pod("p", json!({}), container.clone());
-            assert_eq!(state(&pod), word, "{container}");
-            assert_eq!(trouble(&pod).as_deref(), sentence, "{container}");
-            assert_eq!(hopeless(&pod).as_deref(), vain, "{container}");
+        for (container, word) in rows {
+            assert_eq!(state(&pod("p", json!({}), container.clone())), word, "{container}");
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use anyhow::Context;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt;
 use serde::Serialize;
@@ -10,7 +9,7 @@ use yado_types::clock::SystemClock;
 
 use crate::{
     args::{Global, PsArgs},
-    process::{self, ProcessNames},
+    process,
     scope::Scope,
     table,
 };
@@ -22,6 +21,8 @@ struct Row {
     state: String,
     ready: bool,
     restarts: i32,
+    /// Whether the run before the present one was ended for want of memory.
+    oom_killed: bool,
     age_seconds: i64,
     pod: String,
     namespace: Option<String>,
@@ -35,32 +36,23 @@ struct Row {
 /// One sentence that says what, and what to do.
 pub async fn run(global: &Global, args: &PsArgs) -> anyhow::Result<()> {
     let scope = Scope::of(global).await?;
-    let pods = scope.pods().await?;
-    let now = SystemClock::shared().now();
-    let mut rows = rows(&pods, now.as_second());
-    if let Some(wanted) = &args.name {
-        let mut names = ProcessNames::of(&pods);
-        let chosen: Vec<String> = pods
-            .iter()
-            .filter(|p| process::matches(p, &names.name(p), wanted))
-            .map(ResourceExt::name_any)
-            .collect();
-        rows.retain(|r| chosen.contains(&r.pod));
-        let sentence = || format!("there is no app, process or Pod {wanted} in {}", scope.shown());
-        rows.first().with_context(sentence)?;
-    }
+    let chosen = scope.chosen(args.name.as_deref(), args.all).await?;
+    let rows = rows(&chosen.found, SystemClock::shared().now().as_second());
     let text = match args.output {
         Some(format) => table::formatted(&rows, format)?,
-        None if rows.is_empty() => format!("nothing runs in {}\n", scope.shown()),
+        None if rows.is_empty() => match chosen.app {
+            Some(app) => format!("nothing of {} runs\n", app.app),
+            None => format!("nothing runs in {}\n", scope.shown()),
+        },
         None => as_table(&rows),
     };
     Ok(std::io::stdout().write_all(text.as_bytes())?)
 }
 
-fn rows(pods: &[Pod], now: i64) -> Vec<Row> {
-    let mut names = ProcessNames::of(pods);
-    let row = |pod: &Pod| Row {
-        process: names.name(pod),
+fn rows(pods: &[(String, Pod)], now: i64) -> Vec<Row> {
+    let row = |(process, pod): &(String, Pod)| Row {
+        process: process.clone(),
+        oom_killed: process::was_oom_killed(pod),
         state: process::state(pod),
         ready: process::is_ready(pod),
         restarts: process::restarts(pod),
@@ -70,7 +62,7 @@ fn rows(pods: &[Pod], now: i64) -> Vec<Row> {
         node: pod.spec.as_ref().and_then(|s| s.node_name.clone()),
     };
     let mut rows: Vec<Row> = pods.iter().map(row).collect();
-    rows.sort_by(|a, b| a.process.cmp(&b.process));
+    rows.sort_by(|a, b| (&a.process, &a.namespace).cmp(&(&b.process, &b.namespace)));
     rows
 }
 
@@ -81,7 +73,7 @@ fn as_table(rows: &[Row]) -> String {
             row.process.clone(),
             row.state.clone(),
             ready.into(),
-            row.restarts.to_string(),
+            if row.oom_killed { format!("{} (OOMKilled)", row.restarts) } else { row.restarts.to_string() },
             table::age(row.age_seconds),
             row.pod.clone(),
         ]
@@ -96,6 +88,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::process::ProcessNames;
 
     #[test]
     fn pods_are_listed_as_processes() {
@@ -123,6 +116,8 @@ mod tests {
             ),
             pod("own", json!({}), json!({"phase": "Pending"}), "2026-01-01T00:02:00Z"),
         ];
+        let mut names = ProcessNames::of(&pods);
+        let pods: Vec<(String, Pod)> = pods.into_iter().map(|pod| (names.name(&pod), pod)).collect();
         let rows = rows(&pods, "2026-01-01T00:02:00Z".parse::<jiff::Timestamp>().unwrap().as_second());
         expect![[r#"
             PROCESS     STATE             READY  RESTARTS  AGE  POD

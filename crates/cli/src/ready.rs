@@ -1,9 +1,16 @@
-//! Waiting until what was applied serves.
+//! Waiting until what was applied is ready.
+//!
+//! The decision is [`judge`], a pure function of what is [`Observed`]; here is the loop around it that watches, asks for
+//! warnings, and turns the cause of a failure into an error with the last words of the process.
 
-use std::{collections::BTreeMap, pin::pin, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    time::Duration,
+};
 
 use futures::{StreamExt, stream};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event as Warning, Pod};
 use kube::{
     Api, Client, ResourceExt,
     api::{DynamicObject, ListParams, LogParams},
@@ -13,241 +20,345 @@ use kube::{
     },
 };
 use serde_json::Value;
+use yado_types::clock::SystemClock;
 
 use crate::{
     connect::failed,
-    process,
     progress::{Progress, Step},
-    workloads::{self, Rest},
+    text::{harmless, next_line},
+    workloads,
 };
 
+mod container;
+mod judge;
+mod observed;
+
+pub use judge::{Cause, LogOf, Readiness, Verdict, component, depends_on, judge, newest_pods};
+pub use observed::{Key, Observed, Seen};
+
 /// As long as Kubernetes' own progress deadline of a Deployment.
-pub const PATIENCE: Duration = Duration::from_secs(600);
+pub const TIMEOUT: Duration = Duration::from_secs(600);
+/// How long a process that nothing probes must have run before it counts as ready.
+pub const SETTLE: Duration = Duration::from_secs(2);
 
 /// Lines of a log to show with a failure: enough for most stack traces' ends.
 const LAST_WORDS: i64 = 10;
+/// Time also passes where nothing changes; short, as a start is waited for.
+const TICK: Duration = Duration::from_millis(50);
+/// How often warnings are asked for while something is not ready: they are words for causes, which nobody reads sooner.
+const WARNINGS_EVERY: Duration = Duration::from_secs(1);
 
-/// Waits until all that runs among `objects` has come to rest: every Deployment, StatefulSet and DaemonSet has its Pods
-/// of the newest revision ready, every Job and bare Pod serves or has ended well.
+/// How long to wait, and for what.
+#[derive(Debug, Clone, Copy)]
+pub struct Wait {
+    /// After this, what is not ready is an error.
+    pub timeout: Duration,
+    /// How long a process that nothing probes must have run.
+    pub settle: Duration,
+}
+
+impl Default for Wait {
+    fn default() -> Self {
+        Wait { timeout: TIMEOUT, settle: SETTLE }
+    }
+}
+
+/// Waits until all that runs among `objects`, and every port that they publish, is ready: see [`judge`].
 ///
 /// # Errors
 ///
-/// As soon as a Pod can never start, as its image cannot be had or its process keeps ending; and after `patience`, with
-/// what holds the first of them up.
+/// As soon as one can never become ready, and after the timeout: the first of them, why, and the last words of its
+/// process.
 pub async fn wait_ready(
     client: &Client,
     namespace: &str,
     objects: &[Value],
-    patience: Duration,
+    wait: Wait,
     progress: &Progress,
 ) -> anyhow::Result<()> {
     let mut by_namespace: BTreeMap<&str, Vec<Key>> = BTreeMap::new();
     for object in objects {
-        let Some(kind) = workloads::KINDS.into_iter().find(|k| object["kind"] == *k) else { continue };
+        let Some(key) = awaited(object) else { continue };
         let namespace = object["metadata"]["namespace"].as_str().unwrap_or(namespace);
-        let name = object["metadata"]["name"].as_str().unwrap_or_default();
-        by_namespace.entry(namespace).or_default().push((kind, name.into()));
+        by_namespace.entry(namespace).or_default().push(key);
     }
     for (namespace, keys) in by_namespace {
-        wait_in(client, namespace, keys, patience, progress).await?;
+        wait_in(client, namespace, keys, wait, progress).await?;
     }
     Ok(())
 }
 
-/// Kind and name.
-type Key = (&'static str, String);
+/// The key of an object that is waited for: one that runs something, or publishes ports.
+pub fn awaited(object: &Value) -> Option<Key> {
+    let kind = object["kind"].as_str()?;
+    let published = kind == judge::SERVICE && object["spec"]["type"] == "LoadBalancer";
+    let name = object["metadata"]["name"].as_str()?;
+    (published || workloads::KINDS.contains(&kind)).then(|| (kind.to_owned(), name.to_owned()))
+}
 
 async fn wait_in(
     client: &Client,
     namespace: &str,
     keys: Vec<Key>,
-    patience: Duration,
+    wait: Wait,
     progress: &Progress,
 ) -> anyhow::Result<()> {
-    let total = keys.len();
+    let total = keys.iter().filter(|(kind, _)| kind != judge::SERVICE).count();
     let step = progress.step("start", format!("{total} process types"));
-    let mut waiting = Waiting { of: keys.into_iter().map(|key| (key, None)).collect(), total, trouble: None };
-    let watched = waiting.watch(client, namespace, &step);
-    let failure = match tokio::time::timeout(patience, watched).await {
-        Ok(Ok(())) => None,
-        Ok(Err(failure)) => Some(failure),
-        Err(_) => Some(waiting.late(client, namespace, patience).await),
-    };
-    if let Some(failure) = failure {
-        step.fail();
-        return Err(failure);
+    let (observed, listed) = (Observed::default(), BTreeMap::new());
+    let mut waiting = Waiting { client, namespace, keys, observed, listed, wait };
+    let outcome = waiting.run(&step).await;
+    match outcome {
+        Ok(()) if total == 1 => step.done("1 process type is ready"),
+        Ok(()) => step.done(format!("{total} process types are ready")),
+        Err(_) => step.fail(),
     }
-    step.done(if total == 1 {
-        "1 process type is ready".into()
-    } else {
-        format!("{total} process types are ready")
-    });
+    outcome
+}
+
+struct Waiting<'a> {
+    client: &'a Client,
+    namespace: &'a str,
+    keys: Vec<Key>,
+    observed: Observed,
+    /// Names found by the listing of a kind that is under way.
+    listed: BTreeMap<String, BTreeSet<String>>,
+    wait: Wait,
+}
+
+type Changes = stream::BoxStream<'static, (String, watcher::Result<Event<DynamicObject>>)>;
+
+impl Waiting<'_> {
+    async fn run(&mut self, step: &Step) -> anyhow::Result<()> {
+        let clock = SystemClock::shared();
+        let began = clock.monotonic();
+        // Everything that the first decision needs, so that it is not made on half of it.
+        look(self.client, self.namespace, &self.keys, &mut self.observed).await?;
+        let mut changes = self.changes();
+        let mut tick = tokio::time::interval(TICK);
+        let mut warned = began;
+        loop {
+            self.observed.now = clock.monotonic();
+            self.observed.note();
+            let verdict = judge(&self.keys, &self.observed, self.wait.settle);
+            if let Some((key, cause)) = &verdict.failed {
+                return Err(self.failure(key, cause, "has failed").await);
+            }
+            if verdict.is_ready() {
+                return Ok(());
+            }
+            if self.observed.now.saturating_sub(began) > self.wait.timeout {
+                return Err(self.late().await);
+            }
+            step.detail(self.summary(&verdict));
+            tokio::select! {
+                Some((kind, change)) = changes.next() => self.apply(&kind, change),
+                _ = tick.tick() => {}
+            }
+            if self.observed.now.saturating_sub(warned) >= WARNINGS_EVERY {
+                warned = self.observed.now;
+                self.ask_for_warnings().await;
+            }
+        }
+    }
+
+    fn changes(&self) -> stream::SelectAll<Changes> {
+        let watched = kinds(&self.keys).into_iter().filter_map(|kind| {
+            let api: Api<DynamicObject> =
+                Api::namespaced_with(self.client.clone(), self.namespace, &workloads::resource(&kind)?);
+            // A watcher starts again by itself after an error, with growing pauses.
+            let changes = watcher(api, watcher::Config::default()).default_backoff();
+            Some(changes.map(move |change| (kind.clone(), change)).boxed())
+        });
+        stream::select_all(watched)
+    }
+
+    fn apply(&mut self, kind: &str, change: watcher::Result<Event<DynamicObject>>) {
+        match change {
+            Ok(Event::Apply(object)) => insert(&mut self.observed, kind, &object),
+            Ok(Event::InitApply(object)) => {
+                self.listed.entry(kind.to_owned()).or_default().insert(object.name_any());
+                insert(&mut self.observed, kind, &object);
+            }
+            Ok(Event::Delete(object)) => self.forget(kind, &object.name_any()),
+            Ok(Event::Init) => drop(self.listed.insert(kind.to_owned(), BTreeSet::new())),
+            Ok(Event::InitDone) => {
+                let there = self.listed.remove(kind).unwrap_or_default();
+                let known = self.observed.objects.keys().filter(|(k, _)| k == kind);
+                let gone: Vec<String> =
+                    known.map(|(_, name)| name.clone()).filter(|name| !there.contains(name)).collect();
+                gone.iter().for_each(|name| self.forget(kind, name));
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn forget(&mut self, kind: &str, name: &str) {
+        self.observed.objects.remove(&(kind.to_owned(), name.to_owned()));
+        let pod = self.observed.pods.get(name).filter(|_| kind == "Pod");
+        // A Job that fails may delete its Pods: they still tell why.
+        if pod.is_some_and(|pod| pod.owner_references().iter().all(|owner| owner.kind != "Job")) {
+            self.observed.pods.remove(name);
+        }
+    }
+
+    /// Those who may not list events wait without their words.
+    async fn ask_for_warnings(&mut self) {
+        if let Some(events) = warnings(self.client, self.namespace).await {
+            self.observed.events = events;
+        }
+    }
+
+    /// `2 of 4 ready, waiting for web 1/3`.
+    fn summary(&self, verdict: &Verdict) -> String {
+        let part =
+            |((kind, name), _): &(Key, Cause)| match self.observed.objects.get(&(kind.clone(), name.clone()))
+            {
+                Some(object) if kind != judge::SERVICE => format!("{name} {}", workloads::count(object)),
+                _ => name.clone(),
+            };
+        let parts: Vec<String> = verdict.moving.iter().map(part).collect();
+        let why =
+            verdict.moving.first().map(|(_, cause)| format!(" ({})", cause.sentence)).unwrap_or_default();
+        format!("{} of {} ready, waiting for {}{why}", verdict.ready, self.keys.len(), parts.join(", "))
+    }
+
+    /// The first that is not ready after the timeout: what others depend on comes first.
+    async fn late(&mut self) -> anyhow::Error {
+        self.ask_for_warnings().await;
+        let verdict = judge(&self.keys, &self.observed, self.wait.settle);
+        let seconds = self.wait.timeout.as_secs();
+        let first = verdict.failed.or_else(|| verdict.moving.into_iter().next());
+        match first {
+            Some((key, cause)) => {
+                self.failure(&key, &cause, &format!("is not ready after {seconds} s")).await
+            }
+            None => anyhow::anyhow!("what was started was ready only after {seconds} s"),
+        }
+    }
+
+    async fn failure(&self, key: &Key, cause: &Cause, what: &str) -> anyhow::Error {
+        let words = match &cause.log {
+            Some(log) => last_words(self.client, self.namespace, log).await,
+            None => String::new(),
+        };
+        let waits = dependents(key, &self.keys, &self.observed);
+        let waits = if waits.is_empty() { waits } else { format!("; {waits} for it") };
+        anyhow::anyhow!("{} {} {what}: {}{waits}{words}", key.0, key.1, harmless(&cause.sentence, false))
+    }
+}
+
+/// Which others wait for an object, directly or through others: `web waits`, `seed and web wait`.
+fn dependents(key: &Key, keys: &[Key], observed: &Observed) -> String {
+    let object = |key: &Key| observed.objects.get(key);
+    let Some(first) = object(key).and_then(component) else { return String::new() };
+    let mut found = vec![first];
+    let mut names = Vec::new();
+    // Each pass finds those one step further away.
+    for _ in keys {
+        for other in keys.iter().filter_map(object) {
+            let Some(name) = component(other).filter(|name| !found.contains(name)) else { continue };
+            if depends_on(other).keys().any(|needed| found.contains(&needed.as_str())) {
+                found.push(name);
+                names.push(name);
+            }
+        }
+    }
+    match names.as_slice() {
+        [] => String::new(),
+        [one] => format!("{one} waits"),
+        [first @ .., last] => format!("{} and {last} wait", first.join(", ")),
+    }
+}
+
+/// Kinds to watch for a decision on `keys`.
+fn kinds(keys: &[Key]) -> Vec<String> {
+    let mut kinds: Vec<String> = keys.iter().map(|(kind, _)| kind.clone()).collect();
+    if kinds.iter().any(|kind| kind == "Deployment") {
+        kinds.push("ReplicaSet".into());
+    }
+    if kinds.iter().any(|kind| kind != judge::SERVICE) {
+        kinds.push("Pod".into());
+    }
+    kinds.sort();
+    kinds.dedup();
+    kinds
+}
+
+fn insert(observed: &mut Observed, kind: &str, object: &DynamicObject) {
+    // What the API server sends is JSON.
+    let Ok(mut value) = serde_json::to_value(object) else { return };
+    value["kind"] = kind.into();
+    let name = object.name_any();
+    if kind == "Pod"
+        && let Ok(pod) = serde_json::from_value::<Pod>(value.clone())
+    {
+        observed.pods.insert(name.clone(), pod);
+    }
+    observed.objects.insert((kind.into(), name), value);
+}
+
+async fn warnings(client: &Client, namespace: &str) -> Option<Vec<Warning>> {
+    let api: Api<Warning> = Api::namespaced(client.clone(), namespace);
+    let found = api.list(&ListParams::default().fields("type=Warning")).await;
+    found.ok().map(|list| list.items)
+}
+
+async fn look(client: &Client, namespace: &str, keys: &[Key], observed: &mut Observed) -> anyhow::Result<()> {
+    for kind in kinds(keys) {
+        let Some(resource) = workloads::resource(&kind) else { continue };
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
+        let found = api.list(&ListParams::default()).await;
+        let found = found.map_err(failed(format!("{kind}s cannot be listed")))?;
+        found.iter().for_each(|object| insert(observed, &kind, object));
+    }
     Ok(())
 }
 
-/// What is waited for.
-struct Waiting {
-    /// Each with its last known state.
-    of: BTreeMap<Key, Option<Value>>,
-    total: usize,
-    /// What holds one of them up just now.
-    trouble: Option<String>,
+/// A single look at what `keys` need for a decision: everything counts as having been as it is for long.
+///
+/// # Errors
+///
+/// The API server does not answer.
+pub async fn observe(client: &Client, namespace: &str, keys: &[Key]) -> anyhow::Result<Observed> {
+    let mut observed = Observed { seen: Seen::for_long(), ..Observed::default() };
+    look(client, namespace, keys, &mut observed).await?;
+    observed.events = warnings(client, namespace).await.unwrap_or_default();
+    Ok(observed)
 }
 
-impl Waiting {
-    /// Ends when all have come to rest, or with the reason why one never will.
-    async fn watch(&mut self, client: &Client, namespace: &str, step: &Step) -> anyhow::Result<()> {
-        let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-        let mut kinds: Vec<&'static str> = self.of.keys().map(|(kind, _)| *kind).collect();
-        kinds.dedup();
-        let mut watched = Vec::new();
-        for kind in kinds {
-            let Some(resource) = workloads::resource(kind) else { continue };
-            let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-            // Known before the first Pod is looked at, so that it is seen whose it is.
-            let listed = api.list(&ListParams::default()).await;
-            let listed = listed.map_err(failed(format!("{kind}s cannot be listed")))?;
-            for object in listed {
-                self.object(client, namespace, kind, &object).await?;
-            }
-            let changes = watcher(api, watcher::Config::default()).default_backoff();
-            watched.push(changes.map(move |change| (kind, change)).boxed());
-        }
-        let mut watched = stream::select_all(watched);
-        let mut pods = pin!(watcher(pods, watcher::Config::default()).default_backoff());
-        while !self.of.is_empty() {
-            // A watcher starts again by itself after an error, with growing pauses.
-            tokio::select! {
-                Some((kind, change)) = watched.next() => {
-                    if let Ok(Event::Apply(object) | Event::InitApply(object)) = change {
-                        self.object(client, namespace, kind, &object).await?;
-                    }
-                }
-                Some(change) = pods.next() => {
-                    if let Ok(Event::Apply(pod) | Event::InitApply(pod)) = change {
-                        self.pod(client, &pod).await?;
-                    }
-                }
-                else => break,
-            }
-            step.detail(self.summary());
-        }
-        Ok(())
-    }
-
-    async fn object(
-        &mut self,
-        client: &Client,
-        namespace: &str,
-        kind: &'static str,
-        object: &DynamicObject,
-    ) -> anyhow::Result<()> {
-        let key = (kind, object.name_any());
-        let Some(last) = self.of.get_mut(&key) else { return Ok(()) };
-        let mut value = serde_json::to_value(object)?;
-        value["kind"] = kind.into();
-        match workloads::rest(&value) {
-            Rest::Ready => drop(self.of.remove(&key)),
-            Rest::Moving => *last = Some(value),
-            Rest::Failed(reason) => {
-                let pods: Api<Pod> = Api::namespaced(client.clone(), namespace);
-                let pods = pods.list(&ListParams::default()).await;
-                let words = match pods.iter().flat_map(|list| &list.items).find(|p| selects(&value, p)) {
-                    Some(pod) => last_words(client, pod, false).await,
-                    None => String::new(),
-                };
-                anyhow::bail!("{kind} {} has failed: {reason}{words}", key.1);
-            }
-        }
-        Ok(())
-    }
-
-    async fn pod(&mut self, client: &Client, pod: &Pod) -> anyhow::Result<()> {
-        let ours = self.of.values().flatten().any(|object| selects(object, pod));
-        if !ours || pod.metadata.deletion_timestamp.is_some() {
-            return Ok(());
-        }
-        if let Some(reason) = process::hopeless(pod) {
-            let words = last_words(client, pod, true).await;
-            anyhow::bail!("Pod {} does not start: {reason}{words}", pod.name_any());
-        }
-        self.trouble = process::trouble(pod).map(|trouble| format!("Pod {}: {trouble}", pod.name_any()));
-        Ok(())
-    }
-
-    /// `2 of 4 ready, waiting for guestbook-web 1/3`.
-    fn summary(&self) -> String {
-        let part = |((_, name), object): (&Key, &Option<Value>)| match object {
-            Some(object) => format!("{name} {}", workloads::count(object)),
-            None => name.clone(),
-        };
-        let parts: Vec<String> = self.of.iter().map(part).collect();
-        let (ready, total) = (self.total - self.of.len(), self.total);
-        let trouble = self.trouble.as_ref().map(|t| format!(" ({t})")).unwrap_or_default();
-        format!("{ready} of {total} ready, waiting for {}{trouble}", parts.join(", "))
-    }
-
-    /// What the first that is not ready waits for.
-    async fn late(self, client: &Client, namespace: &str, patience: Duration) -> anyhow::Error {
-        let Some(((kind, name), object)) = self.of.into_iter().next() else {
-            return anyhow::anyhow!("what was started is ready only now");
-        };
-        let cause = match object {
-            Some(object) => cause(client, namespace, &object).await,
-            None => format!("the API server has no such {kind}"),
-        };
-        anyhow::anyhow!("{kind} {name} is not ready after {} s: {cause}", patience.as_secs())
-    }
+/// Why a Pod is not ready, and whether it can become so by itself, as far as the Pod itself tells at a single look.
+pub fn of_pod(pod: &Pod) -> Readiness {
+    let observed = Observed { seen: Seen::for_long(), ..Observed::default() };
+    container::pod(
+        &observed,
+        pod,
+        container::Expectation { settle: Duration::ZERO, owner_counts_failures: false },
+    )
 }
 
-/// Whether a Pod is an object's and runs what its template now says: Pods of earlier revisions are on their way out,
-/// and what is wrong with them may be what this revision mends.
-fn selects(object: &Value, pod: &Pod) -> bool {
-    if object["kind"] == "Pod" {
-        return object["metadata"]["name"].as_str() == Some(pod.name_any().as_str());
-    }
-    let Some(labels) = object["spec"]["selector"]["matchLabels"].as_object() else { return false };
-    let selected =
-        labels.iter().all(|(key, value)| pod.labels().get(key).map(String::as_str) == value.as_str());
-    let Ok(running) = serde_json::to_value(&pod.spec) else { return false };
-    let containers = |spec: &Value| spec["containers"].as_array().cloned().unwrap_or_default();
-    let running = containers(&running);
-    let runs = |wanted: &Value| {
-        let same = |field: &str, there: &Value| there[field] == wanted[field];
-        running.iter().any(|there| ["name", "image", "command", "args"].iter().all(|f| same(f, there)))
-    };
-    selected && containers(&object["spec"]["template"]["spec"]).iter().all(runs)
-}
-
-/// The last lines that a Pod's process wrote before it ended, as an addition to a sentence. `previous`: of the run
-/// before, as it has been started again.
-async fn last_words(client: &Client, pod: &Pod, previous: bool) -> String {
-    let Some(namespace) = pod.namespace() else { return String::new() };
-    let api: Api<Pod> = Api::namespaced(client.clone(), &namespace);
-    let container = pod.spec.as_ref().and_then(|s| s.containers.first()).map(|c| c.name.clone());
-    let params = LogParams { container, tail_lines: Some(LAST_WORDS), previous, ..LogParams::default() };
-    match api.logs(&pod.name_any(), &params).await {
-        Ok(text) if !text.trim().is_empty() => format!("; its last words:\n{}", text.trim_end()),
-        // An image that cannot be had has no log.
-        _ => String::new(),
-    }
-}
-
-/// What an object waits for, from the first of its Pods that is in trouble.
-async fn cause(client: &Client, namespace: &str, object: &Value) -> String {
+/// The last lines that a process wrote, as an addition to a sentence; those of the run before where the present one has
+/// written nothing yet.
+async fn last_words(client: &Client, namespace: &str, log: &LogOf) -> String {
     let api: Api<Pod> = Api::namespaced(client.clone(), namespace);
-    let Ok(pods) = api.list(&ListParams::default()).await else {
-        return "the API server does not answer".into();
-    };
-    let pods: Vec<&Pod> = pods.iter().filter(|pod| selects(object, pod)).collect();
-    if let Some((pod, trouble)) = pods.iter().find_map(|p| Some((p, process::trouble(p)?))) {
-        return format!("Pod {}: {trouble}", pod.name_any());
+    let runs = if log.previous { [true, false] } else { [false, true] };
+    for previous in runs {
+        let params = LogParams {
+            container: Some(log.container.clone()),
+            tail_lines: Some(LAST_WORDS),
+            previous,
+            ..LogParams::default()
+        };
+        // An image that cannot be had has no log.
+        let Ok(stream) = api.log_stream(&log.pod, &params).await else { continue };
+        let (mut stream, mut text) = (pin!(stream), String::new());
+        while let Ok(Some(line)) = next_line(&mut stream).await {
+            text.push_str(&harmless(&line, false));
+            text.push('\n');
+        }
+        if !text.trim().is_empty() {
+            return format!("; its last words:\n{}", text.trim_end());
+        }
     }
-    match pods.iter().find(|p| !process::is_ready(p)) {
-        Some(pod) => format!(
-            "Pod {} runs but is not ready; does its process listen on its port? See `yado logs {0}`",
-            pod.name_any()
-        ),
-        None => "it has no Pods yet".into(),
-    }
+    String::new()
 }

@@ -1,19 +1,21 @@
 //! `yado status`: what is deployed.
 
-use std::io::Write;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write,
+    time::Duration,
+};
 
-use kube::{Api, Client, ResourceExt, api::DynamicObject};
+use kube::Client;
 use serde::Serialize;
 use yado_compile::Published;
 use yado_types::clock::SystemClock;
 
 use crate::{
     args::{Global, StatusArgs},
-    deploy::{
-        self, Record,
-        record::{self, Key},
-    },
+    deploy::{self, Record, record},
     local::{Running, addresses},
+    ready::{self, Observed, Verdict, judge},
     scope::Scope,
     table,
     workloads::{self, Count},
@@ -34,6 +36,9 @@ struct Row {
     needed_by: Vec<String>,
     dependencies: Vec<String>,
     processes: Vec<Process>,
+    /// The revision that serves, where that is another one or none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unready: Option<Unready>,
     images: Vec<String>,
     addresses: Vec<String>,
     /// Volumes that are left of an app that was taken down.
@@ -44,8 +49,24 @@ struct Row {
 struct Process {
     kind: String,
     name: String,
+    /// Pods of the present revision that are ready.
     ready: i64,
     wanted: i64,
+    /// Pods of earlier revisions that are ready.
+    earlier: i64,
+}
+
+/// The present revision is not ready.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Unready {
+    /// It has failed, rather than being on its way.
+    failed: bool,
+    /// Why.
+    why: String,
+    /// The revision that serves meanwhile, where that is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    serving: Option<u64>,
 }
 
 /// `yado status`, and `yado deploy status`.
@@ -79,16 +100,11 @@ pub async fn run(global: &Global, args: &StatusArgs) -> anyhow::Result<()> {
 }
 
 async fn row(client: &Client, namespace: &str, record: Record) -> anyhow::Result<Row> {
-    let mut processes = Vec::new();
-    for key in &record.objects {
-        let Some(count) = count(client, namespace, key).await? else { continue };
-        processes.push(Process {
-            kind: key.kind.clone(),
-            name: key.name.clone(),
-            ready: count.ready,
-            wanted: count.wanted,
-        });
-    }
+    let observed = observe(client, namespace, &record).await?;
+    let verdicts: Vec<Verdict> =
+        observed.iter().map(|(keys, state)| judge(keys, state, Duration::ZERO)).collect();
+    let processes: Vec<Process> =
+        observed.iter().flat_map(|(keys, state)| keys.iter().filter_map(|key| process(key, state))).collect();
     let published: Vec<Published> = record.published.iter().map(Into::into).collect();
     let published = deploy::reached(client, namespace, &published).await;
     let http_port = Running::find(&Running::default_data_dir()).map(|engine| engine.http_port);
@@ -97,6 +113,7 @@ async fn row(client: &Client, namespace: &str, record: Record) -> anyhow::Result
         record.objects.iter().filter(|key| !wanted && key.kind != "Namespace").map(ToString::to_string);
     Ok(Row {
         left: left.collect(),
+        unready: wanted.then(|| unready(&record, &verdicts, &processes)).flatten(),
         app_type: record.app_type,
         namespace: namespace.to_owned(),
         revision: record.revision,
@@ -111,19 +128,69 @@ async fn row(client: &Client, namespace: &str, record: Record) -> anyhow::Result
     })
 }
 
-/// How many of an object's Pods are ready; none for what runs nothing.
-async fn count(client: &Client, namespace: &str, key: &Key) -> anyhow::Result<Option<Count>> {
-    let Some(resource) = workloads::resource(&key.kind) else { return Ok(None) };
-    let namespace = key.namespace.as_deref().unwrap_or(namespace);
-    let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &resource);
-    let found = api.get_opt(&key.name).await;
-    let found = found.map_err(crate::connect::failed(format!("{key} cannot be read")))?;
+/// What runs of an app, and what publishes its ports, by namespace.
+async fn observe(
+    client: &Client,
+    namespace: &str,
+    record: &Record,
+) -> anyhow::Result<Vec<(Vec<ready::Key>, Observed)>> {
+    let mut by_namespace: BTreeMap<&str, Vec<ready::Key>> = BTreeMap::new();
+    let published: BTreeSet<&str> = record.published.iter().map(|port| port.service.as_str()).collect();
+    for key in &record.objects {
+        let publishes = key.kind == "Service" && published.contains(key.name.as_str());
+        if workloads::KINDS.contains(&key.kind.as_str()) || publishes {
+            let namespace = key.namespace.as_deref().unwrap_or(namespace);
+            by_namespace.entry(namespace).or_default().push((key.kind.clone(), key.name.clone()));
+        }
+    }
+    let mut all = Vec::new();
+    for (namespace, mut keys) in by_namespace {
+        let observed = ready::observe(client, namespace, &keys).await?;
+        // A Service of another type is published as soon as it is there.
+        keys.retain(|key| {
+            key.0 != "Service" || observed.objects.get(key).is_some_and(|o| ready::awaited(o).is_some())
+        });
+        all.push((keys, observed));
+    }
+    Ok(all)
+}
+
+/// How many of a workload's Pods are ready; none for a Service.
+fn process(key: &ready::Key, observed: &Observed) -> Option<Process> {
+    if key.0 == "Service" {
+        return None;
+    }
+    let (kind, name) = key.clone();
     // Somebody has removed it by other means: of what was wanted nothing is there.
-    let Some(object) = found else { return Ok(Some(Count { ready: 0, wanted: 1 })) };
-    debug_assert_eq!(object.name_any(), key.name);
-    let mut value = serde_json::to_value(&object)?;
-    value["kind"] = key.kind.as_str().into();
-    Ok(Some(workloads::count(&value)))
+    let Some(object) = observed.objects.get(key) else {
+        return Some(Process { kind, name, ready: 0, wanted: 1, earlier: 0 });
+    };
+    let Count { ready, wanted } = workloads::count(object);
+    if kind != "Deployment" {
+        return Some(Process { kind, name, ready, wanted, earlier: 0 });
+    }
+    let newest = ready::newest_pods(object, observed).filter(|pod| yado_types::pod::is_ready(pod)).count();
+    let newest = i64::try_from(newest).unwrap_or(ready).min(ready);
+    Some(Process { kind, name, ready: newest, wanted, earlier: ready - newest })
+}
+
+/// Why the present revision is not ready, if it is not.
+fn unready(record: &Record, verdicts: &[Verdict], processes: &[Process]) -> Option<Unready> {
+    if verdicts.iter().all(Verdict::is_ready) {
+        return None;
+    }
+    let failed = verdicts.iter().find_map(|verdict| verdict.failed.as_ref());
+    let moving = verdicts.iter().find_map(|verdict| verdict.moving.first());
+    let (key, cause) = failed.or(moving)?;
+    let now = format!("{} {}: {}", key.0, key.1, cause.sentence);
+    // What a deployment saw after it had waited weighs more than what a single look can tell.
+    let why = record.failure.clone().filter(|_| failed.is_none()).unwrap_or(now);
+    let serves = processes.iter().any(|process| process.earlier > 0);
+    Some(Unready {
+        failed: failed.is_some() || record.failure.is_some(),
+        why,
+        serving: record.served.filter(|served| serves && *served != record.revision),
+    })
 }
 
 fn ago(row: &Row, now: i64) -> String {
@@ -138,7 +205,27 @@ fn state(row: &Row) -> String {
         return "down".into();
     }
     let (ready, wanted) = row.processes.iter().fold((0, 0), |(r, w), p| (r + p.ready, w + p.wanted));
-    format!("{ready}/{wanted} ready")
+    let earlier: i64 = row.processes.iter().map(|p| p.earlier).sum();
+    let failed = if row.unready.as_ref().is_some_and(|u| u.failed) { "failed, " } else { "" };
+    match earlier {
+        0 => format!("{failed}{ready}/{wanted} ready"),
+        _ => format!("{failed}{ready}/{wanted} ready, {earlier} of {} serve", serving(row)),
+    }
+}
+
+/// The revision that serves while the present one does not: `v2`, or `an earlier revision`.
+fn serving(row: &Row) -> String {
+    let known = row.unready.as_ref().and_then(|unready| unready.serving);
+    known.map_or_else(|| "an earlier revision".into(), |revision| format!("v{revision}"))
+}
+
+/// `has failed (why); v2 serves`.
+fn present_revision(row: &Row) -> Option<String> {
+    let unready = row.unready.as_ref()?;
+    let word = if unready.failed { "has failed" } else { "is not ready" };
+    let serves = row.processes.iter().any(|process| process.earlier > 0);
+    let serves = if serves { format!("; {} serves", serving(row)) } else { String::new() };
+    Some(format!("v{} {word}{serves}: {}", row.revision, unready.why))
 }
 
 fn overview(rows: &[Row], now: i64) -> String {
@@ -170,6 +257,7 @@ fn detail(row: &Row, now: i64) -> String {
             lines.push(format!("    {title:<15} {item}"));
         }
     };
+    list("State", &present_revision(row).into_iter().collect::<Vec<_>>());
     list("Address", &row.addresses);
     list("Image", &row.images);
     list("Depends on", &row.dependencies);
@@ -177,8 +265,12 @@ fn detail(row: &Row, now: i64) -> String {
     list("Left", &row.left);
     lines.push("==> Component Status".into());
     for process in &row.processes {
-        let Process { kind, name, ready, wanted } = process;
-        lines.push(format!("    {name:<24} {ready}/{wanted} ready ({kind})"));
+        let Process { kind, name, ready, wanted, earlier } = process;
+        let earlier = match earlier {
+            0 => String::new(),
+            _ => format!(", {earlier} of {} serve", serving(row)),
+        };
+        lines.push(format!("    {name:<24} {ready}/{wanted} ready{earlier} ({kind})"));
     }
     if row.processes.is_empty() {
         lines.push("    nothing runs".into());
@@ -208,7 +300,9 @@ mod tests {
                 name: format!("{app}-web"),
                 ready: 1,
                 wanted: 2,
+                earlier: 0,
             }],
+            unready: None,
             images: vec![format!("yado.local/{app}:1")],
             addresses: if app == "shop" {
                 vec!["http://shop.localhost:8080".into(), "tcp://localhost:1".into()]
@@ -243,5 +337,28 @@ mod tests {
                 shop-web                 1/2 ready (Deployment)
         "#]]
         .assert_eq(&detail(&rows[0], now));
+        let mut bad = row("shop", &[], &[]);
+        (bad.processes[0].ready, bad.processes[0].earlier) = (0, 2);
+        let why = "Deployment shop-web: its process ended with exit code 1, 4 times".into();
+        bad.unready = Some(Unready { failed: true, why, serving: Some(2) });
+        expect![[r#"
+            APP   REVISION  DEPLOYED  PROCESSES                         ADDRESS
+            shop  v3        2m ago    failed, 0/2 ready, 2 of v2 serve  http://shop.localhost:8080
+        "#]]
+        .assert_eq(&overview(std::slice::from_ref(&bad), now));
+        expect![[r#"
+            ==> App Info
+                Application:    shop (ruby)
+                Namespace:      default
+                Revision:       v3, deployed 2m ago
+                State:          v3 has failed; v2 serves: Deployment shop-web: its process ended with exit code 1, 4 times
+                Address:        http://shop.localhost:8080
+                                tcp://localhost:1
+                Image:          yado.local/shop:1
+                Depends on:     redis
+            ==> Component Status
+                shop-web                 0/2 ready, 2 of v2 serve (Deployment)
+        "#]]
+        .assert_eq(&detail(&bad, now));
     }
 }

@@ -1,22 +1,26 @@
-//! What runs, whatever its kind: how much of it is wanted, how much is ready, and whether it has come to rest.
+//! What runs, whatever its kind: how much of it is wanted, how much is ready, and whether its rollout is complete.
 
 use k8s_openapi::api::{
-    apps::v1::{DaemonSet, Deployment, StatefulSet},
+    apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet},
     batch::v1::Job,
-    core::v1::Pod,
+    core::v1::{Pod, ReplicationController, Service},
 };
 use kube::discovery::ApiResource;
 use serde_json::Value;
 
 /// Kinds that run something, in Kubernetes' own spelling.
-pub const KINDS: [&str; 5] = ["Deployment", "StatefulSet", "DaemonSet", "Job", "Pod"];
+pub const KINDS: [&str; 7] =
+    ["Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "ReplicationController", "Job", "Pod"];
 
-/// Where a kind of [`KINDS`] is found in the API.
+/// Where a kind of [`KINDS`], or a Service, is found in the API.
 pub fn resource(kind: &str) -> Option<ApiResource> {
     Some(match kind {
         "Deployment" => ApiResource::erase::<Deployment>(&()),
         "StatefulSet" => ApiResource::erase::<StatefulSet>(&()),
         "DaemonSet" => ApiResource::erase::<DaemonSet>(&()),
+        "ReplicaSet" => ApiResource::erase::<ReplicaSet>(&()),
+        "ReplicationController" => ApiResource::erase::<ReplicationController>(&()),
+        "Service" => ApiResource::erase::<Service>(&()),
         "Job" => ApiResource::erase::<Job>(&()),
         "Pod" => ApiResource::erase::<Pod>(&()),
         _ => return None,
@@ -38,17 +42,6 @@ impl std::fmt::Display for Count {
     }
 }
 
-/// Whether a thing has come to rest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Rest {
-    /// All of it is of the newest revision and serves, or has done its work.
-    Ready,
-    /// It is on its way.
-    Moving,
-    /// It has failed for good, for this reason.
-    Failed(String),
-}
-
 /// How many are ready.
 pub fn count(object: &Value) -> Count {
     let spec = |name: &str, default| object["spec"][name].as_i64().unwrap_or(default);
@@ -68,18 +61,13 @@ pub fn count(object: &Value) -> Count {
     }
 }
 
-/// Whether an object of one of [`KINDS`] has come to rest.
-pub fn rest(object: &Value) -> Rest {
+/// Whether the rollout of what keeps a number of Pods is complete: all of them are of the newest revision and ready, and
+/// none of an earlier one is left.
+pub fn is_rolled_out(object: &Value) -> bool {
     let status = |name: &str| object["status"][name].as_i64().unwrap_or(0);
     let Count { ready, wanted } = count(object);
     let seen = status("observedGeneration") >= object["metadata"]["generation"].as_i64().unwrap_or(0);
-    let at_rest = match object["kind"].as_str().unwrap_or_default() {
-        "Deployment" => {
-            let updated = status("updatedReplicas");
-            let no_status = object["status"].as_object().is_none_or(serde_json::Map::is_empty);
-            let settled = seen && updated >= wanted && status("replicas") <= updated && ready >= wanted;
-            if no_status { wanted == 0 } else { settled }
-        }
+    match object["kind"].as_str().unwrap_or_default() {
         "StatefulSet" => {
             let revision = &object["status"]["updateRevision"];
             let updated =
@@ -92,29 +80,28 @@ pub fn rest(object: &Value) -> Rest {
                 && status("updatedNumberScheduled") >= wanted
                 && ready >= wanted
         }
-        "Job" => match failed_condition(object) {
-            Some(reason) => return Rest::Failed(reason),
-            // A Job whose process serves has come to rest as much as one that is over.
-            None => ready >= wanted || condition(object, "Complete"),
-        },
-        "Pod" => match object["status"]["phase"].as_str() {
-            Some("Failed") => return Rest::Failed("its process ended with a failure".into()),
-            _ => ready >= wanted,
-        },
-        _ => true,
-    };
-    if at_rest { Rest::Ready } else { Rest::Moving }
+        "Deployment" => {
+            let updated = status("updatedReplicas");
+            let no_status = object["status"].as_object().is_none_or(serde_json::Map::is_empty);
+            let complete = seen && updated >= wanted && status("replicas") <= updated && ready >= wanted;
+            if no_status { wanted == 0 } else { complete }
+        }
+        _ => seen && status("replicas") <= wanted && ready >= wanted,
+    }
 }
 
-fn condition(object: &Value, wanted: &str) -> bool {
+/// Whether a condition of this type is True.
+pub fn condition(object: &Value, wanted: &str) -> bool {
     conditions(object).any(|c| c["type"] == wanted && c["status"] == "True")
 }
 
-fn conditions(object: &Value) -> impl Iterator<Item = &Value> {
+/// The conditions in an object's status.
+pub fn conditions(object: &Value) -> impl Iterator<Item = &Value> {
     object["status"]["conditions"].as_array().into_iter().flatten()
 }
 
-fn failed_condition(object: &Value) -> Option<String> {
+/// Why a Job has failed for good, if it has.
+pub fn failed_condition(object: &Value) -> Option<String> {
     let failed = conditions(object).find(|c| c["type"] == "Failed" && c["status"] == "True")?;
     let words = [&failed["reason"], &failed["message"]];
     Some(words.iter().filter_map(|w| w.as_str()).collect::<Vec<_>>().join(": "))
@@ -127,55 +114,54 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_kind_comes_to_rest_in_its_own_way() {
+    fn a_rollout_is_complete_in_each_kinds_own_way() {
         let rows = [
-            ("Deployment", json!({}), json!({}), "0/1", Rest::Moving),
-            ("Deployment", json!({"replicas": 0}), json!({}), "0/0", Rest::Ready),
+            ("Deployment", json!({}), json!({}), "0/1", false),
+            ("Deployment", json!({"replicas": 0}), json!({}), "0/0", true),
             (
                 "Deployment",
                 json!({"replicas": 2}),
                 json!({"observedGeneration": 1, "replicas": 2, "updatedReplicas": 2, "availableReplicas": 2}),
                 "2/2",
-                Rest::Ready,
+                true,
             ),
             (
                 "Deployment",
                 json!({"replicas": 2}),
                 json!({"observedGeneration": 1, "replicas": 3, "updatedReplicas": 2, "availableReplicas": 2}),
                 "2/2",
-                Rest::Moving,
+                false,
             ),
             (
                 "DaemonSet",
                 json!({}),
                 json!({"observedGeneration": 1, "desiredNumberScheduled": 1, "updatedNumberScheduled": 1, "numberReady": 1}),
                 "1/1",
-                Rest::Ready,
+                true,
             ),
-            ("DaemonSet", json!({}), json!({}), "0/0", Rest::Moving),
-            ("Job", json!({}), json!({"active": 1}), "0/1", Rest::Moving),
-            ("Job", json!({}), json!({"active": 1, "ready": 1}), "1/1", Rest::Ready),
-            ("Job", json!({"completions": 2}), json!({"succeeded": 2}), "2/2", Rest::Ready),
-            (
-                "Job",
-                json!({}),
-                json!({"conditions": [{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded", "message": "m"}]}),
-                "0/1",
-                Rest::Failed("BackoffLimitExceeded: m".into()),
-            ),
+            ("DaemonSet", json!({}), json!({}), "0/0", false),
             (
                 "StatefulSet",
                 json!({"replicas": 1}),
                 json!({"observedGeneration": 1, "readyReplicas": 1, "currentRevision": "a", "updateRevision": "a"}),
                 "1/1",
-                Rest::Ready,
+                true,
             ),
-            ("Pod", json!({}), json!({"phase": "Succeeded"}), "1/1", Rest::Ready),
-            ("Pod", json!({}), json!({"phase": "Running"}), "0/1", Rest::Moving),
+            (
+                "ReplicaSet",
+                json!({"replicas": 2}),
+                json!({"observedGeneration": 1, "replicas": 2, "availableReplicas": 1}),
+                "1/2",
+                false,
+            ),
         ];
-        for (kind, spec, status, counted, at_rest) in rows {
+        for (kind, spec, status, counted, complete) in rows {
             let object = json!({"kind": kind, "metadata": {"generation": 1}, "spec": spec, "status": status});
-            assert_eq!((count(&object).to_string().as_str(), rest(&object)), (counted, at_rest), "{object}");
+            assert_eq!(
+                (count(&object).to_string().as_str(), is_rolled_out(&object)),
+                (counted, complete),
+                "{object}"
+            );
         }
     }
 }

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use kube::Client;
 use serde_json::json;
 use yado_cli::apply::{Outcome, Summary};
 use yado_cli::args::{DeployStart, Format, Global};
@@ -14,8 +13,10 @@ use yado_cli::deploy::{self, Options, Report};
 use yado_cli::describe::{Telling, describe};
 use yado_cli::local::{Running, addresses};
 use yado_cli::progress::Progress;
+use yado_cli::ready::Wait;
 use yado_compile::{Compiled, Published};
 
+use crate::answers;
 use crate::build::{Artifacts, build_all, keep};
 use crate::control::Images;
 
@@ -43,15 +44,25 @@ pub async fn run(global: &Global, args: &DeployStart) -> Result<()> {
     }
     let namespace = compiled.namespace.clone().unwrap_or_else(|| target.namespace.clone());
     progress.say(format!("==> Deploying {} to namespace {namespace} of {}...", compiled.app, target.server));
-    let options =
-        Options { dry_run: args.dry_run, wait: (!args.no_wait).then(|| Duration::from_secs(args.timeout)) };
-    let report = deploy::deploy(&target.client, &namespace, compiled, options, &progress).await?;
+    let wait = Wait { timeout: Duration::from_secs(args.timeout), settle: Duration::from_secs(args.settle) };
+    let wait = (!args.no_wait).then_some(wait);
+    let options = Options { dry_run: args.dry_run, wait, take_over: args.take_over };
+    let source = described.source.clone();
+    let compiled = &described.compiled;
+    let report = deploy::deploy(&target.client, &namespace, compiled, source, options, &progress).await?;
     report.kept.iter().for_each(|key| {
         progress.say(format!("{key} stays: `yado down {} --volumes` removes it", report.record.app))
     });
+    let http_port = local.as_ref().map(|engine| engine.http_port);
+    let published: Vec<Published> = report.record.published.iter().map(Into::into).collect();
+    let published = deploy::reached(&target.client, &namespace, &published).await;
+    let addresses = addresses(report.record.host.as_deref(), &published, http_port);
+    // Only those of this machine's engine are known to lead through a door that is reached from here.
+    if let Some(wait) = wait.filter(|_| local.is_some() && !args.dry_run) {
+        answers::wait(&addresses, http_port, wait.timeout, &progress).await?;
+    }
     progress.say(if args.dry_run { "==> Nothing was changed" } else { "==> Deploy success!" });
-    let http_port = local.map(|engine| engine.http_port);
-    print(&target.client, &namespace, &report, http_port, args.output).await
+    print(&namespace, &report, &addresses, args.output)
 }
 
 /// Builds the images where the cluster finds them.
@@ -83,18 +94,9 @@ fn local_engine(target: &Target, data_dir: &Path) -> Option<Running> {
     Running::find(data_dir).filter(|engine| target.server.trim_end_matches('/') == engine.api)
 }
 
-async fn print(
-    client: &Client,
-    namespace: &str,
-    report: &Report,
-    http_port: Option<u16>,
-    format: Option<Format>,
-) -> Result<()> {
+fn print(namespace: &str, report: &Report, addresses: &[String], format: Option<Format>) -> Result<()> {
     let record = &report.record;
     let summary = Summary::of(&report.outcomes);
-    let published: Vec<Published> = record.published.iter().map(Into::into).collect();
-    let published = deploy::reached(client, namespace, &published).await;
-    let addresses = addresses(record.host.as_deref(), &published, http_port);
     let mut text = String::new();
     match format {
         Some(format) => {

@@ -2,6 +2,7 @@
 
 use std::io::{IsTerminal, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Result, bail};
 use kube::Client;
@@ -9,10 +10,11 @@ use serde_json::Value;
 use yado_cli::args::{DevStart, Global};
 use yado_cli::describe::{Described, Telling, describe};
 use yado_cli::local::{DevApp, Running, addresses};
-use yado_cli::logs::{Printer, Selection, print_followed};
+use yado_cli::logs::{Printer, Selection, follow_exits, print_followed};
 use yado_cli::progress::{Progress, use_colour};
 use yado_cli::{apply, deploy, down, ready};
 
+use crate::answers;
 use crate::build::{build_all, keep};
 use crate::control::Images;
 use crate::data_dir::{DataDir, require_root};
@@ -25,6 +27,8 @@ mod verbs;
 
 pub use verbs::run as word;
 
+/// How long an address may stay silent before that is said; the processes are ready by then.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Where the objects go of a description that has no namespace of its own.
 const NAMESPACE: &str = "default";
 
@@ -123,52 +127,74 @@ impl<'a> App<'a> {
         self.described.compiled.namespace.as_deref().unwrap_or(NAMESPACE)
     }
 
-    /// Starts it, says where it is, and follows its logs and its files for ever.
-    async fn run(&mut self, engine: &Engine, images: &Images) -> Result<()> {
+    /// Starts it, says where it is, and follows its logs and its files for ever. Of every process that ends it is said
+    /// how, and what happens next.
+    async fn run(&self, engine: &Engine, images: &Images) -> Result<()> {
         engine.ready().await?;
         let client = engine.admin();
-        self.start(&client).await?;
-        let addresses = self.tell(engine, &client).await?;
+        let labels = Selection::of(&self.described.compiled).labels;
+        let exits = follow_exits(&client, self.namespace(), &labels, |line| self.progress.warn(line));
+        tokio::select! {
+            ran = self.serve(engine, &client, images) => ran,
+            () = exits => bail!("the API of this run has ended"),
+        }
+    }
+
+    async fn serve(&self, engine: &Engine, client: &Client, images: &Images) -> Result<()> {
+        self.start(client).await?;
+        let addresses = self.addresses(engine, client).await;
+        // Its logs say why, and the next edit may mend it.
+        if let Err(silent) =
+            answers::wait(&addresses, Some(engine.http().port()), ANSWER_TIMEOUT, self.progress).await
+        {
+            self.progress.warn(format!("{silent}"));
+        }
+        self.tell(engine, &addresses)?;
         self.say(&addresses)?;
         let stdout = std::io::stdout();
-        let colour = use_colour(self.global.color, stdout.is_terminal());
+        let terminal = stdout.is_terminal();
+        let colour = use_colour(self.global.color, terminal);
         let selection = Selection::of(&self.described.compiled);
         let namespaces = [self.namespace().to_owned()];
-        let printer = Printer::new(stdout, colour, true);
+        let printer = Printer::new(stdout, colour, true).harmless(terminal && !self.args.raw);
         let logs = async {
             // In the background nobody reads them here, and a file of them would grow without end: `yado dev logs`.
             if self.args.attached {
                 return std::future::pending().await;
             }
-            print_followed(&client, &namespaces, &selection, printer).await
+            print_followed(client, &namespaces, &selection, printer).await
         };
         tokio::select! {
             printed = logs => Ok(printed?),
-            followed = self.follow_files(&client, images), if !self.args.no_live => followed,
+            followed = self.follow_files(client, images), if !self.args.no_live => followed,
         }
     }
 
     async fn start(&self, client: &Client) -> Result<()> {
-        let how = apply::How { replace: true, ..apply::How::default() };
+        let objects: Vec<&Value> = self.objects.iter().collect();
+        deploy::check_external(client, self.namespace(), &objects).await?;
+        let how = apply::How::deploying();
         apply::apply_objects(client, self.namespace(), &self.objects, how, "", self.progress).await?;
-        ready::wait_ready(client, self.namespace(), &self.objects, ready::PATIENCE, self.progress).await
+        // Whoever develops wants to see it, and is told of each process that ends.
+        let wait = ready::Wait { settle: Duration::ZERO, ..ready::Wait::default() };
+        ready::wait_ready(client, self.namespace(), &self.objects, wait, self.progress).await
     }
 
-    /// Leaves word for `yado dev ssh` and the like, and gives the addresses.
-    async fn tell(&self, engine: &Engine, client: &Client) -> Result<Vec<String>> {
+    async fn addresses(&self, engine: &Engine, client: &Client) -> Vec<String> {
         let compiled = &self.described.compiled;
         let published = deploy::reached(client, self.namespace(), &compiled.published).await;
-        let http_port = engine.http().port();
-        let addresses = addresses(compiled.host.as_deref(), &published, Some(http_port));
+        addresses(compiled.host.as_deref(), &published, Some(engine.http().port()))
+    }
+
+    /// Leaves word for `yado dev ssh` and the like.
+    fn tell(&self, engine: &Engine, addresses: &[String]) -> Result<()> {
         let path = self.args.source.files.first().unwrap_or(&self.args.source.path);
-        let dev = DevApp {
-            name: compiled.app.clone(),
+        engine.tell(Some(DevApp {
+            name: self.described.compiled.app.clone(),
             path: path.canonicalize().unwrap_or_else(|_| path.clone()),
             namespace: self.namespace().to_owned(),
-            addresses: addresses.clone(),
-        };
-        engine.tell(Some(dev))?;
-        Ok(addresses)
+            addresses: addresses.to_vec(),
+        }))
     }
 
     /// What Otto ended with: where it is, and what to do with it.

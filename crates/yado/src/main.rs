@@ -4,6 +4,7 @@
 //! are the commands that need them; all others are in `yado-cli`.
 #![allow(clippy::print_stdout)] // it speaks to a terminal
 
+mod answers;
 mod background;
 mod build;
 mod collect;

@@ -99,6 +99,9 @@ pub struct DevStart {
     /// Run what was built, with no source folder in the containers, and rebuild nothing when files change
     #[arg(long)]
     pub no_live: bool,
+    /// Pass processes' control sequences on to the terminal, instead of showing them
+    #[arg(long)]
+    pub raw: bool,
     /// Where images and state are kept between runs
     #[arg(long, env = "YADO_DATA_DIR", default_value = DEFAULT_DATA_DIR, value_name = "DIR")]
     pub data_dir: PathBuf,
@@ -131,6 +134,13 @@ pub enum DevCommand {
     },
     /// Follow the logs of all its processes
     Logs(DevRun),
+    /// Otto passed this on to Vagrant; Yado has none
+    #[command(hide = true)]
+    Vagrant {
+        /// As Vagrant would have got them.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
     /// End it and remove all of it but the images
     #[command(visible_alias = "halt")]
     Destroy(DevRun),
@@ -197,8 +207,14 @@ pub struct DeployStart {
     #[arg(long)]
     pub no_wait: bool,
     /// Seconds to wait for it
-    #[arg(long, value_name = "SECONDS", default_value_t = crate::ready::PATIENCE.as_secs())]
+    #[arg(long, value_name = "SECONDS", default_value_t = crate::ready::TIMEOUT.as_secs())]
     pub timeout: u64,
+    /// Seconds for which a process must have run that has neither a port nor a probe
+    #[arg(long, value_name = "SECONDS", default_value_t = crate::ready::SETTLE.as_secs())]
+    pub settle: u64,
+    /// Replace an app of the same name that was deployed from another place
+    #[arg(long)]
+    pub take_over: bool,
     /// Format of what is printed of the result
     #[arg(long, short, value_enum)]
     pub output: Option<Format>,

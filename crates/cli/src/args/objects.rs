@@ -15,6 +15,9 @@ pub struct ApplyArgs {
     /// Wait until all that runs is ready
     #[arg(long)]
     pub wait: bool,
+    /// With --wait: seconds for which a process must have run that nothing probes
+    #[arg(long, value_name = "SECONDS", default_value_t = crate::ready::SETTLE.as_secs())]
+    pub settle: u64,
     /// Show what would become of each object, and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -23,8 +26,12 @@ pub struct ApplyArgs {
 /// `yado ps`.
 #[derive(Debug, Clone, Args)]
 pub struct PsArgs {
-    /// An app, a process (`web`, `guestbook.web`, `guestbook.web.1`) or a Pod [default: all]
+    /// An app, a process (`web`, `guestbook.web`, `guestbook.web.1`) or a Pod [default: the app of the working directory,
+    /// or all]
     pub name: Option<String>,
+    /// Also those of other apps, where the working directory is an app's
+    #[arg(long, short = 'A')]
+    pub all: bool,
     /// Format
     #[arg(long, short, value_enum)]
     pub output: Option<Format>,
@@ -33,7 +40,8 @@ pub struct PsArgs {
 /// `yado logs`.
 #[derive(Debug, Clone, Args)]
 pub struct LogsArgs {
-    /// An app, a process (`web`, `guestbook.web`, `guestbook.web.1`) or a Pod [default: all]
+    /// An app, a process (`web`, `guestbook.web`, `guestbook.web.1`) or a Pod [default: the app of the working directory,
+    /// or all]
     pub name: Option<String>,
     /// Go on with what is written from now on, by new Pods too
     #[arg(long, short)]
@@ -44,6 +52,12 @@ pub struct LogsArgs {
     /// Leave out the process in front of each line
     #[arg(long)]
     pub no_prefix: bool,
+    /// Pass a process's control sequences on to the terminal, instead of showing them
+    #[arg(long)]
+    pub raw: bool,
+    /// Also those of other apps, where the working directory is an app's
+    #[arg(long, short = 'A')]
+    pub all: bool,
 }
 
 /// `yado exec`.
@@ -68,7 +82,7 @@ pub struct ExecArgs {
 /// `yado down`.
 #[derive(Debug, Clone, Args)]
 pub struct DownArgs {
-    /// The app to remove [default: the only one there is]
+    /// The app to remove [default: the one of the working directory, or the only one there is]
     pub app: Option<String>,
     /// Remove what this manifest, directory of manifests or http(s) address describes
     #[arg(short = 'f', long = "filename", value_name = "FILE", conflicts_with = "app")]

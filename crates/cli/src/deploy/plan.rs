@@ -7,6 +7,7 @@ use yado_compile::Compiled;
 use yado_types::labels;
 
 use super::record::{Key, Record};
+use crate::{source::Source, workloads};
 
 /// The annotation with an application's identity.
 const OTTO_ID: &str = "yado.dev/otto-id";
@@ -41,7 +42,7 @@ pub(super) struct Plan {
 }
 
 /// The applications of a description.
-pub(super) fn units(compiled: &Compiled) -> Vec<Unit> {
+pub(super) fn units(compiled: &Compiled, source: Option<Source>) -> Vec<Unit> {
     let is_of = |object: &Value, app: &str| object["metadata"]["labels"][labels::APP_NAME] == app;
     let mut units = Vec::new();
     for name in &compiled.dependencies {
@@ -54,6 +55,7 @@ pub(super) fn units(compiled: &Compiled) -> Vec<Unit> {
     let own = compiled.objects.iter().filter(|o| !dependency(&o.value)).map(|o| o.value.clone());
     let mut unit = unit(&compiled.app, own.collect());
     unit.record.asked = true;
+    unit.record.source = source;
     unit.record.app_type = compiled.app_type.clone();
     unit.record.dependencies = compiled.dependencies.clone();
     unit.record.host = compiled.host.clone();
@@ -107,8 +109,9 @@ pub fn in_namespace(compiled: &mut Compiled, namespace: &str) {
     }
 }
 
-/// What to do, given what there is. The last unit is the app itself.
-pub(super) fn plan(units: Vec<Unit>, records: &[Record]) -> Result<Plan, Refusal> {
+/// What to do, given what there is. The last unit is the app itself. With `take_over`, an app that was deployed from
+/// another place is replaced.
+pub(super) fn plan(units: Vec<Unit>, records: &[Record], take_over: bool) -> Result<Plan, Refusal> {
     let app = units.last().map(|unit| unit.record.app.clone()).unwrap_or_default();
     let mut plan = Plan::default();
     let mut of_this: BTreeSet<String> = BTreeSet::new();
@@ -117,6 +120,9 @@ pub(super) fn plan(units: Vec<Unit>, records: &[Record]) -> Result<Plan, Refusal
         no_other_has(&unit, records)?;
         if let Some(known) = records.iter().find(|r| r.app == unit.record.app) {
             same_application(&unit, known, &app)?;
+            if !take_over {
+                same_place(&unit.record, known)?;
+            }
             merge(&mut unit, known, &app, &mut plan);
         }
         plan.units.push(unit);
@@ -164,10 +170,34 @@ fn same_application(unit: &Unit, known: &Record, app: &str) -> Result<(), Refusa
     }
 }
 
+/// Names of different projects may come out as one. An app is the same again where its `.ottoid` or its place says so,
+/// where it was moved, so that nothing is left at its former place, or where another machine deploys a part of the same.
+fn same_place(new: &Record, known: &Record) -> Result<(), Refusal> {
+    let (Some(here), Some(there)) = (&new.source, &known.source) else { return Ok(()) };
+    let same_id = new.id.is_some() && new.id == known.id;
+    if here == there || same_id || !known.is_wanted() || !there.may_exist() {
+        return Ok(());
+    }
+    if here.machine != there.machine && have_common_workload(new, known) {
+        return Ok(());
+    }
+    Err(Refusal(format!(
+        "{} is deployed from {there}, and the name of {here} comes out as the same: give one of them another name (-p NAME \
+         or the description's own), deploy to another namespace with -n, or replace the former with --take-over",
+        new.app
+    )))
+}
+
+fn have_common_workload(new: &Record, known: &Record) -> bool {
+    let mut workloads = known.objects.iter().filter(|key| workloads::KINDS.contains(&key.kind.as_str()));
+    workloads.any(|old| new.objects.iter().any(|key| key.is(old)))
+}
+
 /// Goes on from what was deployed before.
 fn merge(unit: &mut Unit, known: &Record, app: &str, plan: &mut Plan) {
     let as_dependency = !unit.record.asked;
     unit.record.revision = known.revision;
+    unit.record.served = known.served;
     unit.record.deployed_at.clone_from(&known.deployed_at);
     unit.record.needed_by.extend(known.needed_by.iter().cloned());
     let gone = known.objects.iter().filter(|old| !unit.record.objects.iter().any(|new| new.is(old)));
@@ -175,6 +205,7 @@ fn merge(unit: &mut Unit, known: &Record, app: &str, plan: &mut Plan) {
     if as_dependency && known.asked {
         // Its own deployment gave it more than an app that depends on it asks for, such as a host name.
         unit.record.asked = true;
+        unit.record.source.clone_from(&known.source);
         unit.record.app_type.clone_from(&known.app_type);
         unit.record.host.clone_from(&known.host);
         unit.record.published.clone_from(&known.published);
@@ -215,6 +246,7 @@ impl Unit {
         record.objects.extend(self.destroy.iter().cloned());
         if let Some(known) = known {
             record.revision = known.revision;
+            record.failure.clone_from(&known.failure);
         }
         record
     }
@@ -225,6 +257,8 @@ impl Unit {
         if changed || known.is_none_or(|k| k.revision == 0) {
             record.revision += 1;
             record.deployed_at = now;
+        } else {
+            record.failure = known.and_then(|k| k.failure.clone());
         }
         record
     }
@@ -258,7 +292,7 @@ mod tests {
         let mut records: Vec<Record> = Vec::new();
         let mut text = String::new();
         for compiled in apps {
-            let plan = match plan(units(compiled), &records) {
+            let plan = match plan(units(compiled, None), &records, false) {
                 Ok(plan) => plan,
                 Err(refusal) => {
                     text.push_str(&format!("refused: {refusal}\n"));
@@ -370,6 +404,52 @@ mod tests {
                 shop 1, asked for, for {}: 
             "#]],
         );
+    }
+
+    #[test]
+    fn no_project_takes_the_place_of_another() {
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let here = |path: &std::path::Path| Some(Source::of(path).unwrap());
+        let elsewhere = |path: &str| Some(Source { machine: "another".into(), path: path.into() });
+        let removed = Some(Source { path: "/no/such/place".into(), ..here(one.path()).unwrap() });
+        let deployed = |source: Option<Source>, id: Option<&str>, workload: &str| {
+            let mut compiled = app("shop", &[], &[("Deployment", workload)]);
+            if id.is_none() {
+                compiled.objects[0].value["metadata"]["annotations"] = serde_json::json!({});
+            }
+            let mut unit = units(&compiled, source).pop().unwrap();
+            unit.record.id = id.map(str::to_owned);
+            unit
+        };
+        let rows = [
+            ("the same place", here(one.path()), None, "web", here(one.path()), None, "other", true),
+            ("another place", here(one.path()), None, "web", here(two.path()), None, "web", false),
+            ("moved", removed, None, "web", here(two.path()), None, "web", true),
+            ("one identity", here(one.path()), Some("a"), "web", here(two.path()), Some("a"), "web", true),
+            ("from standard input", here(one.path()), None, "web", None, None, "web", true),
+            ("another machine, the same", elsewhere("/a"), None, "web", here(two.path()), None, "web", true),
+            (
+                "another machine's project",
+                elsewhere("/a"),
+                None,
+                "web",
+                here(two.path()),
+                None,
+                "other",
+                false,
+            ),
+        ];
+        for (what, there, old_id, old, source, id, new, expect) in rows {
+            let known = deployed(there.clone(), old_id, old).record;
+            let planned = plan(vec![deployed(source.clone(), id, new)], std::slice::from_ref(&known), false);
+            assert_eq!(planned.is_ok(), expect, "{what}");
+            if let Err(refusal) = planned {
+                let sentence = refusal.to_string();
+                let places = [there, source.clone()].map(|place| place.unwrap().to_string());
+                assert!(places.iter().all(|place| sentence.contains(place)), "{sentence}");
+            }
+            assert!(plan(vec![deployed(source, id, new)], &[known], true).is_ok(), "{what}, taken over");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use yado_compile::Published;
 use yado_types::labels;
 
-use crate::{apply::FIELD_MANAGER, connect::failed};
+use crate::{apply::FIELD_MANAGER, connect::failed, source::Source};
 
 /// Label of the ConfigMaps; its value is [`APP`].
 const RECORD: &str = "yado.dev/record";
@@ -30,8 +30,17 @@ pub struct Record {
     pub app_type: String,
     /// Its identity, from its `.ottoid`.
     pub id: Option<String>,
+    /// Where its description is; none for one from standard input or the network.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// How often a deployment has changed it.
     pub revision: u64,
+    /// The last revision that became ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub served: Option<u64>,
+    /// Why the present revision did not become ready, if it did not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
     /// When that last was.
     pub deployed_at: String,
     /// Whether it was deployed by itself, rather than only as what another app depends on.

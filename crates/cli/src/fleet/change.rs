@@ -21,7 +21,7 @@ use super::{
 use crate::{
     apply::{FIELD_MANAGER, Kinds},
     connect::failed,
-    process,
+    ready::{self, Readiness},
 };
 
 /// How often to look whether something is done.
@@ -418,8 +418,11 @@ impl Change {
                 if told && state.is_some_and(|s| s.active == "failed") {
                     anyhow::bail!("unit {name} has failed: see `yado fleet status {name}`");
                 }
-                if let Some(reason) = pods.iter().find_map(process::hopeless) {
-                    anyhow::bail!("unit {name} cannot run: {reason}");
+                // One that has ended is started again, or has failed as a unit.
+                for pod in pods.iter().filter(|pod| !yado_types::pod::is_ended(pod)) {
+                    if let Readiness::Failed(cause) = ready::of_pod(pod) {
+                        anyhow::bail!("unit {name} cannot run: {}", cause.sentence);
+                    }
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }

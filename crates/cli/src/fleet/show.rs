@@ -1,8 +1,7 @@
 //! What shows units: `status`, `journal`, `ssh`.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
-use futures::{AsyncBufReadExt, TryStreamExt};
 use jiff::{Timestamp, tz::TimeZone};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use kube::{Api, Client, ResourceExt, api::LogParams};
@@ -15,7 +14,11 @@ use super::{
     say, say_error,
     state::{Cluster, main, node},
 };
-use crate::connect::failed;
+use crate::{
+    connect::failed,
+    ready::{self, Readiness},
+    text::{harmless, next_line},
+};
 
 /// Lines of the log below a status, as systemctl shows.
 const LINES: u32 = 10;
@@ -49,8 +52,8 @@ pub async fn status(client: &Client, namespace: &str, unit: &Unit, cluster: &Clu
         for line in processes(pod) {
             say(&line)?;
         }
-        if let Some(trouble) = crate::process::trouble(pod) {
-            say(&format!("   Status: \"{trouble}\""))?;
+        if let Readiness::Moving(cause) | Readiness::Failed(cause) = ready::of_pod(pod) {
+            say(&format!("   Status: \"{}\"", cause.sentence))?;
         }
         let lines = log(client, namespace, pod, LINES).await;
         if !lines.is_empty() {
@@ -155,8 +158,12 @@ async fn log(client: &Client, namespace: &str, pod: &Pod, lines: u32) -> Vec<Str
             continue;
         }
         // A log that is not there yet, or no more, has no lines.
-        if let Ok(text) = api.logs(&pod.name_any(), &params(pod, lines, previous)).await {
-            all.extend(text.lines().map(str::to_string));
+        let Ok(stream) = api.log_stream(&pod.name_any(), &params(pod, lines, previous)).await else {
+            continue;
+        };
+        let mut stream = std::pin::pin!(stream);
+        while let Ok(Some(line)) = next_line(&mut stream).await {
+            all.push(line);
         }
     }
     let first = all.len().saturating_sub(lines as usize);
@@ -200,9 +207,14 @@ pub async fn journal(
         say_error(&format!("Unit {} does not appear to be running.", unit.name));
         return Ok(crate::EXIT_FAILURE);
     };
-    let shown = |line: &str| match journal.output.as_str() {
-        "cat" => line.split_once(' ').map_or("", |(_, text)| text).to_string(),
-        _ => short(line, unit, pod),
+    let terminal = std::io::stdout().is_terminal();
+    let shown = |line: &str| {
+        let line = match journal.output.as_str() {
+            "cat" => line.split_once(' ').map_or("", |(_, text)| text).to_string(),
+            _ => short(line, unit, pod),
+        };
+        // A terminal would obey what a unit writes.
+        if terminal { harmless(&line, true).into_owned() } else { line }
     };
     if !journal.follow {
         for line in log(client, namespace, pod, journal.lines).await {
@@ -214,8 +226,8 @@ pub async fn journal(
     let params = LogParams { follow: true, ..params(pod, journal.lines, false) };
     let stream = api.log_stream(&pod.name_any(), &params).await;
     let stream = stream.map_err(failed(format!("the journal of {} cannot be read", unit.name)))?;
-    let mut lines = std::pin::pin!(stream.lines());
-    while let Some(line) = lines.try_next().await? {
+    let mut stream = std::pin::pin!(stream);
+    while let Some(line) = next_line(&mut stream).await? {
         say(&shown(&line))?;
         std::io::stdout().flush()?;
     }

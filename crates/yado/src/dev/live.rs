@@ -441,7 +441,12 @@ mod tests {
         let watched = |language: Option<&str>| {
             let compiled =
                 Compiled { builds: vec![source(language, "a", folder.path())], ..Compiled::default() };
-            Files::of(&Described { compiled, directory: folder.path().into(), shown: String::new() })
+            Files::of(&Described {
+                compiled,
+                directory: folder.path().into(),
+                shown: String::new(),
+                source: None,
+            })
         };
         let (interpreted, compiled) = (watched(None), watched(Some("go")));
         let differ = |files: &Files| files.state() != files.seen;

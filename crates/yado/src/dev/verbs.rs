@@ -36,10 +36,16 @@ pub async fn run(global: &Global, command: &DevCommand) -> Result<u8> {
         DevCommand::Status { of, output } => status(global, &of.data_dir, *output).await?,
         DevCommand::Logs(of) => {
             let (_, dev) = find(&of.data_dir)?;
-            let args = LogsArgs { name: None, follow: true, tail: None, no_prefix: false };
+            let args =
+                LogsArgs { name: None, follow: true, tail: None, no_prefix: false, raw: false, all: false };
             logs::run(&of_run(global, &of.data_dir, &dev), &args).await?;
         }
         DevCommand::Destroy(of) => destroy(global, &of.data_dir).await?,
+        DevCommand::Vagrant { args } => bail!(
+            "there is no Vagrant below `yado dev` that `{}` could be passed on to: processes run in containers on this \
+             machine; see `yado dev status`, `yado dev ssh` and `yado dev destroy` (a directory is named as ./vagrant)",
+            args.join(" ")
+        ),
     }
     Ok(EXIT_OK)
 }
@@ -111,7 +117,7 @@ async fn status(global: &Global, data_dir: &Path, format: Option<yado_cli::args:
     print(&format!("Application:     {} ({})", dev.name, dev.path.display()))?;
     dev.addresses.iter().try_for_each(|address| print(&format!("Address:         {address}")))?;
     print("")?;
-    ps::run(&of_run(global, data_dir, &dev), &PsArgs { name: None, output: None }).await
+    ps::run(&of_run(global, data_dir, &dev), &PsArgs { name: None, all: false, output: None }).await
 }
 
 async fn destroy(global: &Global, data_dir: &Path) -> Result<()> {

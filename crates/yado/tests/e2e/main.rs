@@ -19,3 +19,4 @@ mod pods;
 mod published;
 mod secrets;
 mod tiers;
+mod truth;
