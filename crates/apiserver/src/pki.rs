@@ -1,7 +1,8 @@
 //! The cluster's own certificate authority, the server's certificate and the administrator's.
 //!
-//! All lie in one directory, readable by their owner only. The authority is made once; certificates are made again
-//! when they are about to end, are damaged, or do not name all the names the server has now.
+//! All lie in one directory, readable by their owner only. The authority is made once. It is made again where it is not
+//! valid now, which a clock that was wrong when it was made can cause; certificates also when they are about to end, are
+//! damaged, or do not name all the names the server has now.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -113,10 +114,7 @@ impl Pki {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
         made.map_err(|source| PkiError::File { path: directory.to_owned(), source })?;
         let path = |name: &str| directory.join(name);
-        let authority = match read(&path("ca"))? {
-            Some(pair) => pair,
-            None => write(&path("ca"), make_authority(now)?)?,
-        };
+        let authority = authority(&path("ca"), &path("ca-before"), now)?;
         let issuer = issuer(&authority, &path("ca"))?;
         let names = names.all();
         let server = match read(&path("server"))? {
@@ -187,6 +185,30 @@ fn read(stem: &Path) -> Result<Option<Pair>> {
         }
     };
     Ok(file("crt")?.zip(file("key")?).map(|(certificate, key)| Pair { certificate, key }))
+}
+
+/// The authority at `stem`, made where none is valid at `now`. One that is not is kept at `before` and comes back once the
+/// clock is right again: kubeconfigs that were copied elsewhere trust it.
+fn authority(stem: &Path, before: &Path, now: Timestamp) -> Result<Pair> {
+    let known = read(stem)?;
+    if let Some(pair) = &known {
+        issuer(pair, stem)?;
+    }
+    match (known, read(before)?) {
+        (Some(pair), _) if is_valid(&pair, now) => Ok(pair),
+        (_, Some(pair)) if is_valid(&pair, now) && issuer(&pair, before).is_ok() => {
+            let pair = write(stem, pair)?;
+            for ending in ["crt", "key"] {
+                let path = before.with_extension(ending);
+                fs::remove_file(&path).map_err(|source| PkiError::File { path, source })?;
+            }
+            Ok(pair)
+        }
+        (known, _) => {
+            known.map(|pair| write(before, pair)).transpose()?;
+            write(stem, make_authority(now)?)
+        }
+    }
 }
 
 /// Writes the key first, so that a certificate that is there has its key.
@@ -301,12 +323,22 @@ fn issuer(authority: &Pair, stem: &Path) -> Result<Issuer<'static, KeyPair>> {
 fn serves(pair: &Pair, authority: &Pair, now: Timestamp) -> bool {
     let Ok(key) = KeyPair::from_pem(&pair.key) else { return false };
     let issuer = read_certificate(&authority.certificate, |c| c.subject().as_raw().to_vec());
-    read_certificate(&pair.certificate, |certificate| {
-        certificate.public_key().raw == key.subject_public_key_info()
-            && issuer.as_deref() == Some(certificate.issuer().as_raw())
-            && certificate.validity().not_after.timestamp() > now.as_second() + RENEW_DAYS * 86_400
-    })
-    .unwrap_or(false)
+    is_valid(pair, now)
+        && read_certificate(&pair.certificate, |certificate| {
+            certificate.public_key().raw == key.subject_public_key_info()
+                && issuer.as_deref() == Some(certificate.issuer().as_raw())
+        })
+        .unwrap_or(false)
+}
+
+/// Whether a certificate is valid at `now` and for [`RENEW_DAYS`] after it.
+fn is_valid(pair: &Pair, now: Timestamp) -> bool {
+    let valid = read_certificate(&pair.certificate, |certificate| {
+        let validity = certificate.validity();
+        validity.not_before.timestamp() <= now.as_second()
+            && validity.not_after.timestamp() > now.as_second() + RENEW_DAYS * 86_400
+    });
+    valid.unwrap_or(false)
 }
 
 /// Looks into a certificate; `None` where it is none.
@@ -335,6 +367,26 @@ fn names_of(pair: &Pair) -> BTreeSet<String> {
 mod tests {
     use super::*;
     use crate::auth::Identity;
+
+    fn check_valid(pki: &Pki, at: &str) {
+        let now = at.parse().expect("a time");
+        let authority = Pair { certificate: pki.authority.clone(), key: String::new() };
+        for pair in [&pki.server, &pki.admin] {
+            assert!(is_valid(&authority, now) && serves(pair, &authority, now), "{at}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_clock_at_the_first_start_is_mended_at_the_next() {
+        for wrong in ["2044-01-01T00:00:00Z", "1970-01-02T00:00:00Z"] {
+            let directory = tempfile::tempdir().expect("a directory");
+            for at in [wrong, "2028-01-01T00:00:00Z"] {
+                let now = at.parse().expect("a time");
+                let pki = Pki::load_or_create(directory.path(), &ServerNames::default(), now);
+                check_valid(&pki.expect("certificates"), at);
+            }
+        }
+    }
 
     #[test]
     fn certificates_are_kept_until_they_end_or_names_change() {
@@ -372,10 +424,18 @@ mod tests {
             let fits = |c: &X509Certificate<'_>| c.public_key().raw == client.subject_public_key_info();
             assert_eq!(read_certificate(&mended.admin.certificate, fits), Some(true), "{file}");
         }
+        // A clock that is years ahead or behind at one start makes certificates that are of no use at the next.
+        for wrong in ["2044-01-01T00:00:00Z", "1970-01-02T00:00:00Z"] {
+            assert!(load(wrong, "b").server.certificate != later.server.certificate);
+            let mended = load("2028-01-02T00:00:00Z", "b");
+            check_valid(&mended, "2028-01-02T00:00:00Z");
+            assert_eq!(mended.authority, first.authority, "copied kubeconfigs trust it, {wrong}");
+        }
+        let later = load("2028-01-02T00:00:00Z", "b");
         fs::remove_file(path.join("ca.crt")).expect("to remove");
-        let other = load("2028-01-01T00:00:01Z", "b");
+        let other = load("2028-01-02T00:00:01Z", "b");
         other.server_config().expect("TLS");
-        assert!(other.authority != first.authority && other.server.certificate != later.server.certificate);
+        assert!(other.authority != later.authority && other.server.certificate != later.server.certificate);
         for content in [&*key, "nonsense"] {
             fs::write(path.join("ca.key"), content).expect("a file");
             let names = ServerNames::default();
