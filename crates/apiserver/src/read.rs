@@ -167,7 +167,14 @@ impl Inner {
                 let place = &kv.key[prefix.len()..];
                 let object = match collection.get(place).filter(|o| o.revision == kv.mod_revision) {
                     Some(object) => object,
-                    None => Arc::new(Object::decode(kv.value, kv.mod_revision).map_err(Failure::internal)?),
+                    None => match Object::decode(kv.value, kv.mod_revision) {
+                        Ok(object) => Arc::new(object),
+                        Err(error) => {
+                            // It must not keep the others from being listed; the cache leaves it out, too.
+                            tracing::error!(key = %kv.key, %error, "an object in the store is not JSON and is left out");
+                            continue;
+                        }
+                    },
                 };
                 if selection.matches(&object) {
                     objects.push(object);

@@ -151,7 +151,7 @@ fn balancer_addresses(object: &Value, old: Option<&Value>, errors: &mut Errors) 
     for (i, one) in list(ingress).iter().enumerate() {
         let at = at.index(i);
         let is_loopback = text(&one["ip"]).parse().is_ok_and(|ip: IpAddr| ip.to_canonical().is_loopback());
-        if !one["ip"].is_null() && !(is_own && is_loopback) {
+        if !(one["ip"].is_null() || is_own && is_loopback) {
             destination(&one["ip"], &at.field("ip"), errors);
         }
     }
