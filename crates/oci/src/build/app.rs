@@ -179,7 +179,7 @@ impl Walk<'_> {
 
 /// Says what stays out, by reason, and what looks like a secret and does not.
 fn tell(listing: &Listing, source: &Path, progress: &Progress) {
-    for reason in [Reason::EnvFile, Reason::Named, Reason::Git, Reason::Ignored] {
+    for reason in [Reason::EnvFile, Reason::Named, Reason::Git, Reason::Ignored, Reason::MadeAnew] {
         let paths: Vec<&Path> =
             listing.left_out.iter().filter(|(_, r)| *r == reason).map(|(path, _)| path.as_path()).collect();
         if !paths.is_empty() {
@@ -243,4 +243,84 @@ fn own(root: &Path, top: &Path, owner: u32) -> Result<()> {
     each(top, owner)?;
     fs::set_permissions(root, fs::Permissions::from_mode(0o755)).at("change the mode of", root)?;
     set_time(root, MADE)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[test]
+    fn secrets_stay_out_and_the_build_says_so() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for (name, text) in [
+            (".git/HEAD", "x"),
+            (".gitignore", "/dist\n*.tmp\n/local\n"),
+            (".dockerignore", "docs\n!docs/kept.md\n!dist\n"),
+            (".env", "A=1"),
+            ("api/.env", "A=1"),
+            ("api/.gitignore", "own.txt\n"),
+            ("api/own.txt", "x"),
+            ("api/main.py", "x"),
+            ("a.tmp", "x"),
+            ("dist/app.js", "x"),
+            ("docs/kept.md", "x"),
+            ("docs/other.md", "x"),
+            ("local/key", "x"),
+            ("node_modules/a.js", "x"),
+            ("other.env", "A=1"),
+            ("prod.env", "A=1"),
+            ("real-token", "x"),
+            ("yado-overlay.yaml", "x"),
+            ("Procfile", "web: run"),
+        ] {
+            let path = dir.path().join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a directory");
+            fs::write(path, text).expect("a file");
+        }
+        std::os::unix::fs::symlink("real-token", dir.path().join("token")).expect("a link");
+        let source = dir.path().canonicalize().expect("a path");
+        let named =
+            [source.join("prod.env"), PathBuf::from("token"), PathBuf::from("/elsewhere"), source.clone()];
+        let said = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&said);
+        let progress = Progress::new(move |event| match event {
+            Event::Notice { text } => sink.lock().expect("no panic").push(text),
+            Event::Warning { text } => sink.lock().expect("no panic").push(format!("warning: {text}")),
+            _ => {}
+        });
+        let left_out = LeftOut { of_plan: &["node_modules"], named: &named };
+        let Ok(listing) = list(&source, left_out, 100, &progress) else { panic!("the directory is listed") };
+        tell(&listing, &source, &progress);
+        let files: Vec<String> = listing.files.iter().map(|f| f.path.display().to_string()).collect();
+        assert_eq!(
+            files,
+            [
+                ".dockerignore",
+                ".gitignore",
+                "Procfile",
+                "api",
+                "api/.gitignore",
+                "api/main.py",
+                "dist",
+                "dist/app.js",
+                "docs",
+                "docs/kept.md",
+                "other.env"
+            ]
+        );
+        assert_eq!(
+            *said.lock().expect("no panic"),
+            [
+                "left out of the image, an env file: .env, api/.env",
+                "left out of the image, an env file or secret of the description: prod.env, real-token, token",
+                "left out of the image, named by .gitignore: a.tmp, api/own.txt, local",
+                "left out of the image, named by .dockerignore or .slugignore: docs",
+                "left out of the image, made anew by the build: node_modules",
+                "warning: the image has files that look like secrets, which everybody reads who gets the image: other.env; name them in .dockerignore, or in .gitignore, to leave them out",
+            ]
+        );
+        assert!(list(&source, left_out, 3, &progress).is_err(), "more files than allowed");
+    }
 }

@@ -6,6 +6,7 @@
 //! | named | the env files and secrets that a description names, whatever their names |
 //! | git | what `.gitignore` files name ([`git`]) |
 //! | ignored | what `.dockerignore` and `.slugignore` name |
+//! | made anew | what the language's tools make in the image |
 //!
 //! A line `!PATH` of the last two keeps what they leave out. It keeps what git leaves out only where it names that very
 //! path: who writes `!dist` wants the folder that the build of another machine has filled.
@@ -40,8 +41,10 @@ pub(super) enum Reason {
     Named,
     /// A `.gitignore` names it.
     Git,
-    /// A `.dockerignore`, a `.slugignore` or the language's plan names it.
+    /// A `.dockerignore` or a `.slugignore` names it.
     Ignored,
+    /// The language's tools make it anew.
+    MadeAnew,
 }
 
 impl fmt::Display for Reason {
@@ -52,6 +55,7 @@ impl fmt::Display for Reason {
             Reason::Named => "an env file or secret of the description",
             Reason::Git => "named by .gitignore",
             Reason::Ignored => "named by .dockerignore or .slugignore",
+            Reason::MadeAnew => "made anew by the build",
         })
     }
 }
@@ -176,8 +180,11 @@ impl InDirectory<'_> {
         }
         // A pattern covers what is beneath what it matches.
         let covers = |p: &&Pattern| (1..=parts.len()).any(|n| matches(&p.parts, &parts[..n]));
+        if self.ignore.of_plan.iter().any(|p| covers(&p)) {
+            return Some(Reason::MadeAnew);
+        }
         let own = self.ignore.patterns.iter().rev().find(covers).is_some_and(|p| !p.keep);
-        (own || self.ignore.of_plan.iter().any(|p| covers(&p))).then_some(Reason::Ignored)
+        own.then_some(Reason::Ignored)
     }
 }
 

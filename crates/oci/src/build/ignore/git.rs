@@ -59,7 +59,13 @@ impl GitRules {
             }
         }
         files.reverse();
-        Ok(Self { files })
+        // A directory that is left out of a repository is no part of it, as below a home directory under version control.
+        let is_part = |file: &RulesFile| {
+            let above: Vec<&Path> =
+                file.above.ancestors().filter(|dir| !dir.as_os_str().is_empty()).collect();
+            above.iter().all(|dir| file.decides(dir, true) != Some(true))
+        };
+        Ok(if files.iter().all(is_part) { Self { files } } else { Self::default() })
     }
 
     /// The rules for the directory `dir` of the sources, relative to them, beneath one for which `self` holds.
@@ -72,18 +78,21 @@ impl GitRules {
 
     /// Whether a path of the sources is left out. Those of the directories above it are not looked at again.
     pub(super) fn excludes(&self, path: &Path, is_dir: bool) -> bool {
-        let decides = |file: &RulesFile| {
-            let path = file.above.join(path.strip_prefix(&file.dir).ok()?);
-            let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
-            let applies =
-                |rule: &&Rule| (is_dir || !rule.directories_only) && matches(&rule.pattern.parts, &parts);
-            file.rules.iter().rev().find(applies).map(|rule| !rule.pattern.keep)
-        };
+        let decides =
+            |file: &RulesFile| file.decides(&file.above.join(path.strip_prefix(&file.dir).ok()?), is_dir);
         self.files.iter().rev().find_map(decides).unwrap_or(false)
     }
 }
 
 impl RulesFile {
+    /// Whether a path, from the directory of the file, is left out; nothing where no rule matches.
+    fn decides(&self, path: &Path, is_dir: bool) -> Option<bool> {
+        let parts: Vec<&str> = path.iter().filter_map(|part| part.to_str()).collect();
+        let applies =
+            |rule: &&Rule| (is_dir || !rule.directories_only) && matches(&rule.pattern.parts, &parts);
+        self.rules.iter().rev().find(applies).map(|rule| !rule.pattern.keep)
+    }
+
     fn read(file: &Path, above: PathBuf, dir: PathBuf) -> Result<Option<Self>> {
         let Some(text) = read_patterns(file)? else { return Ok(None) };
         let rules: Vec<Rule> = text.lines().filter_map(rule).take(super::MAX_PATTERNS).collect();
@@ -173,5 +182,9 @@ mod tests {
         ] {
             assert_eq!(rules.excludes(Path::new(path), false), expect, "{path}");
         }
+        // Where the directory itself is left out, what lies above it has no say.
+        fs::write(top.path().join(".gitignore"), "*\n").expect("a file");
+        let alone = GitRules::above(&source).expect("rules");
+        assert!(!alone.excludes(Path::new("a.key"), false));
     }
 }
