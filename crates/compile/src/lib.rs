@@ -395,14 +395,21 @@ fn describe(path: &Path, options: &Options) -> Result<Description, Diagnostics> 
     if !files.iter().any(manifest) && detect::app_type(path).is_some() {
         return Ok(Description::Application(path.into()));
     }
-    let unbuilt = unbuilt::all_in(path);
-    if !unbuilt.is_empty() && !files.iter().any(manifest) {
-        let sentence = format!("holds {}, which {NOT_YET}", unbuilt::listed(&unbuilt));
-        return Err(Diagnostic::of_file(path, sentence).into());
-    }
-    if files.is_empty() {
-        let sentence = "holds no Appfile, no compose file, no Procfile, no sources in a language known here and no .yaml, .yml or .json manifest: add one, or name another directory";
-        return Err(Diagnostic::of_file(path, sentence).into());
+    if !files.iter().any(manifest)
+        && let Some(mistake) = nothing_in(path, files.is_empty())
+    {
+        return Err(mistake.into());
     }
     Ok(Description::Manifests(files, name))
+}
+
+/// Why there is nothing to compile in a directory without manifests: only files of other tools, or none at all.
+fn nothing_in(directory: &Path, is_empty: bool) -> Option<Diagnostic> {
+    let unbuilt = unbuilt::all_in(directory);
+    if !unbuilt.is_empty() {
+        let sentence = format!("holds {}, which {NOT_YET}", unbuilt::listed(&unbuilt));
+        return Some(Diagnostic::of_file(directory, sentence));
+    }
+    let sentence = "holds no Appfile, no compose file, no Procfile, no sources in a language known here and no .yaml, .yml or .json manifest: add one, or name another directory";
+    is_empty.then(|| Diagnostic::of_file(directory, sentence))
 }

@@ -38,10 +38,12 @@ pub use service::{Port, PublishedPort};
 
 pub mod amount;
 mod claim;
+mod host_path;
 pub mod known_ports;
 pub mod name;
 pub mod pod;
 mod service;
+mod signal;
 
 /// One process type, with the parts of a Pod that its front end decides. `..Workload::default()` is a Deployment of
 /// one Pod that nobody connects to.

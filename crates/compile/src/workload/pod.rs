@@ -1,7 +1,6 @@
 //! What Docker's flags and compose's fields say of a container, as parts of a Pod. Both front ends write through here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use k8s_openapi::{
     api::core::v1::{
@@ -15,8 +14,9 @@ use k8s_openapi::{
 use serde_json::json;
 use yado_types::{labels, tmpfs};
 
-use super::{amount, name};
-use crate::source::clean;
+use super::{amount, name, signal::signal_name};
+
+pub use super::host_path::{host_path, socket_remark};
 
 /// Annotation of a Pod: Docker's labels whose keys no annotation may have, as JSON.
 pub const LABELS: &str = "yado.dev/labels";
@@ -631,46 +631,6 @@ pub fn written(text: &str) -> String {
     text.replace("$$", "$")
 }
 
-/// A path on the node as a bind mount's source: a directory is made where there is nothing, as Docker does, unless the
-/// path is known to be a socket's, whose server could not listen there any more. Links in it stay, since they may lead
-/// elsewhere when it is mounted, as `/etc/localtime` does on another node.
-pub fn host_path(path: &Path) -> From {
-    let absolute = clean(&std::path::absolute(path).unwrap_or_else(|_| path.into()));
-    let type_ = match absolute.metadata() {
-        Err(_) if is_socket_path(&absolute) => Some("Socket"),
-        Ok(meta) if meta.is_file() => Some("File"),
-        // Sockets and devices: whatever is there.
-        Ok(meta) if !meta.is_dir() => None,
-        _ => Some("DirectoryOrCreate"),
-    };
-    From::Host(absolute.to_string_lossy().into_owned(), type_.map(Into::into))
-}
-
-/// Whether a path is that of a socket, by what sockets are called.
-fn is_socket_path(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path == Path::new("/dev/log")
-        || [".sock", ".socket", "_socket"].iter().any(|end| name.ends_with(end) && name.len() > end.len())
-}
-
-/// What to tell of a path of the node that is mounted: of Docker's socket, and of another that is not there.
-pub fn socket_remark(path: &Path) -> Option<String> {
-    let shown = path.display();
-    let docker = path.file_name().is_some_and(|name| name == "docker.sock");
-    match (docker, path.exists()) {
-        (true, true) => Some(format!(
-            "whoever asks {shown} is answered by the Docker of the machine, which does not know the containers here"
-        )),
-        (true, false) => Some(format!(
-            "there is no {shown} on this machine, and no Docker is behind it: nothing is made in its place, so the container starts only when something listens there; remove this mount"
-        )),
-        (false, false) if is_socket_path(path) => Some(format!(
-            "there is no {shown} on this machine: nothing is made in its place, so the container starts only when something listens there"
-        )),
-        _ => None,
-    }
-}
-
 /// A volume named after the place where it is mounted: `/etc/nginx/nginx.conf` is `nginx-conf`.
 fn volume_name(path: &str) -> String {
     let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
@@ -690,56 +650,9 @@ pub fn is_annotation_key(key: &str) -> bool {
         })
 }
 
-/// Signals by number, as on x86 and ARM.
-const SIGNALS: [&str; 32] = [
-    "", "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2", "PIPE",
-    "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG", "XCPU", "XFSZ",
-    "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
-];
-
-/// The name Kubernetes has for a signal: `15`, `TERM` and `SIGTERM` are `SIGTERM`, `RTMIN+3` is `SIGRTMIN+3`.
-fn signal_name(signal: &str) -> Option<String> {
-    let upper = signal.trim().to_ascii_uppercase();
-    if let Ok(number) = upper.parse::<usize>() {
-        return match number {
-            34 => Some("SIGRTMIN".into()),
-            35..=49 => Some(format!("SIGRTMIN+{}", number - 34)),
-            50..=63 => Some(format!("SIGRTMAX-{}", 64 - number)),
-            64 => Some("SIGRTMAX".into()),
-            _ => SIGNALS.get(number).filter(|s| !s.is_empty()).map(|s| format!("SIG{s}")),
-        };
-    }
-    let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = |prefix: &str, most: u8| {
-        let offset = bare.strip_prefix(prefix)?;
-        let number: u8 = if offset.is_empty() { 0 } else { offset.get(1..)?.parse().ok()? };
-        (number <= most).then_some(())
-    };
-    let alias = matches!(bare, "IOT" | "CLD" | "POLL");
-    let known = !bare.is_empty() && SIGNALS.contains(&bare);
-    (known || alias || real_time("RTMIN", 15).is_some() || real_time("RTMAX", 14).is_some())
-        .then(|| format!("SIG{bare}"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn signals_have_one_name() {
-        for (written, name) in [
-            ("15", Some("SIGTERM")),
-            ("term", Some("SIGTERM")),
-            ("SIGQUIT", Some("SIGQUIT")),
-            ("RTMIN+3", Some("SIGRTMIN+3")),
-            ("37", Some("SIGRTMIN+3")),
-            ("SIGNOPE", None),
-            ("0", None),
-            ("RTMIN+99", None),
-        ] {
-            assert_eq!(signal_name(written).as_deref(), name, "{written}");
-        }
-    }
 
     #[test]
     fn volumes_have_names_of_their_own() {

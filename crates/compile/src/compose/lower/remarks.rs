@@ -53,25 +53,7 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
             found.warn(service.place(field), format!("{field} has no effect: {reason}"));
         }
     }
-    for (key, attachment) in &service.networks {
-        let fields = [
-            ("ipv4_address", attachment.ipv4_address.is_some()),
-            ("ipv6_address", attachment.ipv6_address.is_some()),
-            ("mac_address", attachment.mac_address.is_some()),
-            ("link_local_ips", !attachment.link_local_ips.is_empty()),
-            ("interface_name", attachment.interface_name.is_some()),
-            ("driver_opts", !attachment.driver_opts.is_empty()),
-        ];
-        let fields: Vec<&str> = fields.iter().filter(|(_, there)| *there).map(|(field, _)| *field).collect();
-        if !fields.is_empty() {
-            let have = if fields.len() == 1 { "has" } else { "have" };
-            let sentence = format!(
-                "{} of network {key} {have} no effect: a Pod's address and device are given to it, so use names",
-                fields.join(", ")
-            );
-            found.warn(&attachment.at, sentence);
-        }
-    }
+    networks(service, found);
     let restart = service.deploy.as_ref().and_then(|d| d.restart.as_ref());
     if restart.is_some_and(|r| r.delay.is_some() || r.window.is_some()) {
         let sentence =
@@ -96,4 +78,27 @@ fn odd_ipc(service: &Service) -> bool {
             && !i.starts_with("service:")
             && !i.starts_with("container:")
     })
+}
+
+/// Warns of what a service asks of its networks in vain: the rest, such as its aliases, is kept.
+fn networks(service: &Service, found: &mut Findings) {
+    for (key, attachment) in &service.networks {
+        let fields = [
+            ("ipv4_address", attachment.ipv4_address.is_some()),
+            ("ipv6_address", attachment.ipv6_address.is_some()),
+            ("mac_address", attachment.mac_address.is_some()),
+            ("link_local_ips", !attachment.link_local_ips.is_empty()),
+            ("interface_name", attachment.interface_name.is_some()),
+            ("driver_opts", !attachment.driver_opts.is_empty()),
+        ];
+        let fields: Vec<&str> = fields.iter().filter(|(_, there)| *there).map(|(field, _)| *field).collect();
+        if !fields.is_empty() {
+            let have = if fields.len() == 1 { "has" } else { "have" };
+            let sentence = format!(
+                "{} of network {key} {have} no effect: a Pod's address and device are given to it, so use names",
+                fields.join(", ")
+            );
+            found.warn(&attachment.at, sentence);
+        }
+    }
 }

@@ -338,30 +338,27 @@ impl Lowering<'_> {
                 return self.found.error(&mount.at, sentence);
             }
         };
-        let propagation = match mount.propagation.as_deref() {
-            Some("shared" | "rshared") => Some("Bidirectional".into()),
-            Some("slave" | "rslave") => Some("HostToContainer".into()),
-            _ => None,
-        };
-        if propagation.as_deref() == Some("Bidirectional")
-            && part.container.security_context.as_ref().and_then(|s| s.privileged) != Some(true)
-        {
-            let sentence =
-                format!("what is mounted below {path} is not seen outside, which needs privileged: true");
-            self.found.warn(&mount.at, sentence);
-            let propagation = Some("HostToContainer".into());
-            return part.mount(pod::Mount {
-                from,
-                path,
-                read_only,
-                sub_path: mount.subpath.clone(),
-                propagation,
-            });
-        }
+        let propagation = self.propagation(mount, &path, part);
         let sub_path = mount.subpath.clone();
         part.mount(pod::Mount { from, path: path.clone(), read_only, sub_path, propagation });
         if mount.nocopy && matches!(mount.kind, MountKind::Volume | MountKind::Cluster) {
             part.leave_as_it_is(&path);
+        }
+    }
+
+    /// Which mounts beneath it are seen on the other side; only privileged containers' are seen outside.
+    fn propagation(&mut self, mount: &Mount, path: &str, part: &Part) -> Option<String> {
+        let privileged = part.container.security_context.as_ref().and_then(|s| s.privileged) == Some(true);
+        match mount.propagation.as_deref() {
+            Some("shared" | "rshared") if privileged => Some("Bidirectional".into()),
+            Some("shared" | "rshared") => {
+                let sentence =
+                    format!("what is mounted below {path} is not seen outside, which needs privileged: true");
+                self.found.warn(&mount.at, sentence);
+                Some("HostToContainer".into())
+            }
+            Some("slave" | "rslave") => Some("HostToContainer".into()),
+            _ => None,
         }
     }
 
