@@ -152,6 +152,7 @@ async fn a_client_with_many_connections_leaves_the_name_server_to_others() {
     for _ in 0..40 {
         idle.push(connect(greedy, address).await);
     }
-    assert_eq!(answered(connect(greedy, address).await).await, None, "it has its share");
+    assert_eq!(answered(connect(greedy, address).await).await, Some(1), "in place of one that idles");
     assert_eq!(answered(connect(other, address).await).await, Some(1));
+    assert_eq!(soon(idle[0].read(&mut [0; 2])).await.ok(), Some(0), "the oldest is closed");
 }

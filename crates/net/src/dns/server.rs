@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use yado_reconcile::{Clock, Index, Tasks};
 
 use super::message::{self, Answer, Code, Name, Query, Record};
@@ -23,7 +23,8 @@ use crate::index::Snapshot;
 const UNDER_WAY: usize = 512;
 /// How many of those queries one client may have: as many as a busy resolver of its own would send at once.
 const WAITING_OF_CLIENT: usize = 128;
-/// How many of those connections one client may have. A client needs one for all its queries (RFC 7766, 6.2.2).
+/// How many of those connections one client may have; for one more, the one that idled longest is closed. A client needs
+/// one for all its queries (RFC 7766, 6.2.2).
 const CONNECTIONS_OF_CLIENT: usize = 32;
 /// Resolvers of the machine that are asked, as many as the C library asks.
 const RESOLVERS: usize = 3;
@@ -64,7 +65,7 @@ impl Server {
     pub fn start(self, sockets: Sockets, tasks: &Tasks) {
         let server = Arc::new(self);
         let waiting = Places::new(UNDER_WAY, WAITING_OF_CLIENT);
-        let connections = Places::new(UNDER_WAY, CONNECTIONS_OF_CLIENT);
+        let connections = Connections::new(UNDER_WAY, CONNECTIONS_OF_CLIENT);
         let Sockets { udp, tcp } = sockets;
         let (own, owner) = (server.clone(), tasks.clone());
         tasks.spawn("dns over udp", async move {
@@ -96,19 +97,19 @@ impl Server {
                     server.clock.sleep(Duration::from_millis(100)).await;
                     continue;
                 };
-                let Some(place) = connections.take(from.ip()) else { continue };
+                let Some(connection) = connections.open(from.ip()) else { continue };
                 let server = server.clone();
                 owner.spawn("dns connection", async move {
-                    let _ = server.serve(stream, from.ip()).await;
-                    drop(place);
+                    let _ = server.serve(stream, from.ip(), &connection).await;
                 });
             }
         });
     }
 
     /// One TCP connection: packets with their length before them.
-    async fn serve(&self, mut stream: TcpStream, from: IpAddr) -> io::Result<()> {
+    async fn serve(&self, mut stream: TcpStream, from: IpAddr, connection: &Connection) -> io::Result<()> {
         loop {
+            connection.idles(true);
             let read = async {
                 let length = stream.read_u16().await?;
                 let mut packet = vec![0; length.into()];
@@ -117,8 +118,10 @@ impl Server {
             };
             let packet = tokio::select! {
                 packet = read => packet?,
+                () = connection.close.notified() => return Ok(()),
                 () = self.clock.sleep(TCP_PATIENCE) => return Ok(()),
             };
+            connection.idles(false);
             let answer = match self.decide(&packet, from, usize::from(u16::MAX)) {
                 Outcome::Ready(answer) => answer,
                 Outcome::Silence => return Ok(()),
@@ -250,6 +253,81 @@ impl Drop for Place {
     }
 }
 
+/// TCP connections. Where there are too many, one that idles gives way to a new one.
+struct Connections {
+    limit: usize,
+    limit_of_client: usize,
+    open: Mutex<Open>,
+}
+
+#[derive(Default)]
+struct Open {
+    /// Grows with each change.
+    time: u64,
+    all: HashMap<u64, State>,
+}
+
+struct State {
+    client: IpAddr,
+    /// Since when it waits for a query; `None` while one is answered.
+    idle_since: Option<u64>,
+    close: Arc<Notify>,
+}
+
+/// A connection that is open; it counts until this is dropped or it is told to close.
+struct Connection {
+    id: u64,
+    connections: Arc<Connections>,
+    /// Told to close.
+    close: Arc<Notify>,
+}
+
+impl Connections {
+    fn new(limit: usize, limit_of_client: usize) -> Arc<Self> {
+        Arc::new(Self { limit, limit_of_client, open: Mutex::default() })
+    }
+
+    fn open(self: &Arc<Self>, client: IpAddr) -> Option<Connection> {
+        let mut open = self.open.lock();
+        let count = |of: IpAddr| open.all.values().filter(|state| state.client == of).count();
+        let crowded = match () {
+            () if count(client) >= self.limit_of_client => Some(client),
+            // The client that has the most gives one.
+            () if open.all.len() >= self.limit => {
+                open.all.values().map(|state| state.client).max_by_key(|client| (count(*client), *client))
+            }
+            () => None,
+        };
+        if let Some(of) = crowded {
+            let idle = open.all.iter().filter(|(_, state)| state.client == of);
+            let idle = idle.filter_map(|(id, state)| Some((state.idle_since?, *id)));
+            let (_, longest) = idle.min()?;
+            open.all.remove(&longest)?.close.notify_one();
+        }
+        open.time += 1;
+        let (id, close) = (open.time, Arc::<Notify>::default());
+        open.all.insert(id, State { client, idle_since: Some(id), close: close.clone() });
+        Some(Connection { id, connections: self.clone(), close })
+    }
+}
+
+impl Connection {
+    fn idles(&self, idles: bool) {
+        let mut open = self.connections.open.lock();
+        open.time += 1;
+        let now = open.time;
+        if let Some(state) = open.all.get_mut(&self.id) {
+            state.idle_since = idles.then_some(now);
+        }
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.connections.open.lock().all.remove(&self.id);
+    }
+}
+
 enum Outcome {
     Ready(Vec<u8>),
     Silence,
@@ -312,5 +390,27 @@ mod tests {
         drop(third);
         assert!(places.take(client(1)).is_some());
         assert_eq!(places.taken.lock().len(), 1, "who has none is forgotten");
+    }
+
+    #[test]
+    fn a_connection_that_idles_gives_way_to_a_new_one() {
+        let client = |last: u8| IpAddr::from([10, 192, 0, last]);
+        let told =
+            |connection: &Connection| !connection.connections.open.lock().all.contains_key(&connection.id);
+        let connections = Connections::new(3, 2);
+        let first = connections.open(client(1)).expect("a connection");
+        let second = connections.open(client(1)).expect("a connection");
+        first.idles(true);
+        let third = connections.open(client(1)).expect("in place of one that idled longer");
+        assert_eq!([&first, &second, &third].map(told), [false, true, false]);
+        first.idles(false);
+        third.idles(false);
+        assert!(connections.open(client(1)).is_none(), "both are being answered");
+        let other = connections.open(client(2)).expect("another's connection");
+        third.idles(true);
+        let _late = connections.open(client(3)).expect("of the client that has the most");
+        assert_eq!([&first, &third, &other].map(told), [false, true, false]);
+        drop(first);
+        assert_eq!(connections.open.lock().all.len(), 2);
     }
 }
