@@ -271,6 +271,10 @@ mod tests {
                 "up --data-dir /d --api-port 1 --http-port 2 --name n",
                 "api_port: 1, http_port: 2, name: Some(\"n\")",
             ),
+            (
+                "up --trusted-proxies 10.1.2.3/8,192.0.2.1 --trusted-proxies fd00::/8",
+                "trusted_proxies: [10.0.0.0/8, 192.0.2.1/32, fd00::/8]",
+            ),
             ("logs -f web", "name: Some(\"web\"), follow: true"),
             ("shim --id x", "Shim { args: [\"--id\", \"x\"] }"),
             ("image import a.tar b.tar", "archives: [\"a.tar\", \"b.tar\"]"),

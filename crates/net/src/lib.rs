@@ -66,6 +66,8 @@ pub struct Config {
     pub cluster_domain: String,
     /// The text of the machine's `resolv.conf`.
     pub resolv_conf: String,
+    /// What the router is started with.
+    pub router: router::Options,
 }
 
 /// Why the network cannot be set up.
@@ -141,7 +143,14 @@ impl Net {
         let routing = Routing::new(watches, slot.pod_cidr(), slot.gateway());
         let filtered = keep_filtered(table, routing.subscribe(), routing.table(), clock.clone());
         tasks.spawn("packet filter", filtered);
-        Router::start(listeners.0, routing.subscribe(), routing.table(), clock.clone(), tasks);
+        Router::start(
+            listeners.0,
+            config.router.clone(),
+            routing.subscribe(),
+            routing.table(),
+            clock.clone(),
+            tasks,
+        );
         let server = Server {
             zone: Zone {
                 domain: config.cluster_domain.split('.').map(str::to_ascii_lowercase).collect(),

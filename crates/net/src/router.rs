@@ -1,12 +1,27 @@
 //! The ingress router: HTTP requests by Host and path to ready endpoints, past the packet filter.
 //!
-//! - [`routes`]: which backend a request belongs to, pure.
-//! - [`request`]: what a request must look like, and what is changed before it goes on, pure.
-//! - [`upstream`]: connections to one endpoint, kept for the next request.
+//! - [`routes`]: which backend a request belongs to, pure; [`path`]: the form of a path that it is chosen by, pure.
+//! - [`request`], [`forwarded`]: what a request must look like, and the head that the app is sent, pure.
+//! - [`response`], [`chunked`]: where a response ends, pure.
+//! - [`upstream`]: connections to one endpoint, kept for the next request; [`exchange`] and [`body`]: a request and its
+//!   response over one of them.
+//! - [`clients`]: how much each client may hold; [`client_io`]: interim responses to clients.
 //! - [`proxy`]: one request from a client to an endpoint and back.
+//!
+//! Clients speak HTTP/1 or HTTP/2 by prior knowledge, which hyper serves; apps are spoken to in HTTP/1.1. That side is
+//! our own, since hyper's client passes no interim responses and no reasons on, and wakes a task of its own for each
+//! part of a message.
 
+pub mod body;
+pub mod chunked;
+pub mod client_io;
+pub mod clients;
+pub mod exchange;
+pub mod forwarded;
+pub mod path;
 pub mod proxy;
 pub mod request;
+pub mod response;
 pub mod routes;
 pub mod upstream;
 
@@ -17,40 +32,59 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::BytesMut;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use nix::sys::socket::{setsockopt, sockopt};
 use parking_lot::RwLock;
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use yado_reconcile::{Clock, Tasks};
 
 use crate::index::Snapshot;
-use proxy::Connection;
+use client_io::{ClientIo, Interim};
+use clients::{Clients, Connection, Limits};
+use forwarded::{Peer, TrustedProxies};
 use routes::Routes;
 use upstream::Upstream;
 
-/// Client connections at once; further ones wait in the kernel's queue. Each costs some 20 KiB.
-const CONNECTIONS: usize = 8192;
 /// Bytes read ahead on one connection, and roughly the most that headers may take: with every connection at its limit
 /// the router needs half a GiB.
 const BUFFER: usize = 64 << 10;
 /// A client that has not sent its headers by then is let go.
-const HEADER_PATIENCE: Duration = Duration::from_secs(30);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A silent connection is asked after this whether its other end still lives.
 const KEEPALIVE_SECONDS: u32 = 60;
 /// How long an endpoint that is leaving may finish the requests it has before it is told to stop. Longer ones are
 /// between it and its grace period.
-const FINISH_PATIENCE: Duration = Duration::from_secs(5);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long connections may finish when the router itself stops.
-const STOP_PATIENCE: Duration = Duration::from_secs(5);
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Requests at once on one connection of HTTP/2: what RFC 9113 recommends at least.
+const STREAMS: u32 = 100;
+/// What a client of HTTP/2 may send of one request, and of all on a connection, before an app has taken it.
+const WINDOWS: (u32, u32) = (64 << 10, 256 << 10);
+/// What a connection of HTTP/2 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// What the router is started with.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Proxies in front of it whose forwarding headers are kept.
+    pub trusted_proxies: TrustedProxies,
+    /// What clients may hold of it at once.
+    pub limits: Limits,
+}
 
 /// The router of one node.
 pub struct Router {
     routes: RwLock<Arc<Routes>>,
+    trusted: TrustedProxies,
+    clients: Arc<Clients>,
     tasks: Tasks,
     clock: Arc<dyn Clock>,
 }
@@ -77,16 +111,22 @@ impl Router {
     /// Serves `listeners` with the routes of each snapshot, until the tasks are stopped.
     pub fn start(
         listeners: Vec<TcpListener>,
+        options: Options,
         snapshots: watch::Receiver<Arc<Snapshot>>,
         applied: watch::Sender<u64>,
         clock: Arc<dyn Clock>,
         tasks: &Tasks,
     ) {
-        let router = Arc::new(Self { routes: RwLock::default(), tasks: tasks.clone(), clock });
+        let router = Arc::new(Self {
+            routes: RwLock::default(),
+            trusted: options.trusted_proxies,
+            clients: Clients::new(options.limits),
+            tasks: tasks.clone(),
+            clock,
+        });
         tasks.spawn("routes", router.clone().follow(snapshots, applied));
-        let slots = Arc::new(Semaphore::new(CONNECTIONS));
         for listener in listeners {
-            tasks.spawn("router", router.clone().accept(listener, slots.clone()));
+            tasks.spawn("router", router.clone().accept(listener));
         }
     }
 
@@ -122,11 +162,11 @@ impl Router {
                     for (upstream, mut in_use) in left {
                         // Not before the table without it is in place, where requests that it turns away look again.
                         upstream.leave();
-                        let patience = self.clock.sleep(FINISH_PATIENCE);
+                        let timeout = self.clock.sleep(DRAIN_TIMEOUT);
                         finishing.push(async move {
                             tokio::select! {
                                 _ = in_use.recv() => {}
-                                () = patience => {}
+                                () = timeout => {}
                             }
                             latest
                         });
@@ -146,15 +186,22 @@ impl Router {
         }
     }
 
-    async fn accept(self: Arc<Self>, listener: TcpListener, slots: Arc<Semaphore>) {
+    async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
-            // The semaphore is never closed.
-            let Ok(slot) = slots.clone().acquire_owned().await else { return };
             match listener.accept().await {
                 Ok((stream, client)) => {
+                    let Some(place) = self.clients.place().await else { return };
+                    let local = stream.local_addr().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into());
+                    let address = client.ip().to_canonical();
+                    let trusted = self.trusted.contains(address);
+                    let peer = Peer { address, port: local.port(), trusted };
+                    let Some(connection) = self.clients.admit(peer, place) else {
+                        refuse(&stream);
+                        continue;
+                    };
                     let router = self.clone();
                     self.tasks.spawn_until_stopped("client", async move {
-                        router.serve(stream, client, slot).await;
+                        router.serve(stream, connection).await;
                     });
                 }
                 // The client went away, or descriptors ran out: then waiting is all that helps.
@@ -163,29 +210,113 @@ impl Router {
         }
     }
 
-    async fn serve(self: Arc<Self>, stream: TcpStream, client: SocketAddr, place: OwnedSemaphorePermit) {
+    async fn serve(self: Arc<Self>, mut stream: TcpStream, connection: Arc<Connection>) {
         // Without it small answers wait for the client's acknowledgement; a socket that refuses it still works.
         let _ = stream.set_nodelay(true);
         // A client that lost its power says no farewell; its tunnel would stay for ever.
         let _ = setsockopt(&stream, sockopt::KeepAlive, &true);
         let _ = setsockopt(&stream, sockopt::TcpKeepIdle, &KEEPALIVE_SECONDS);
-        let local = stream.local_addr().unwrap_or_else(|_| (Ipv4Addr::UNSPECIFIED, 0).into());
-        let from = request::Client { address: client.ip().to_canonical(), port: local.port() };
-        let (router, connection) = (self.clone(), Arc::new(Connection { client: from, place }));
-        let service = service_fn(move |request| proxy::serve(router.clone(), connection.clone(), request));
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_PATIENCE).max_buf_size(BUFFER);
-        let connection = builder.serve_connection(TokioIo::new(stream), service).with_upgrades();
-        let mut connection = pin!(connection);
         let stop = self.tasks.stop();
+        let began = tokio::select! {
+            began = tokio::time::timeout(HEADER_TIMEOUT, first_bytes(&mut stream)) => began,
+            () = stop.cancelled() => return,
+            () = connection.evicted() => return,
+        };
+        match began {
+            Ok(Ok(began)) if began.starts_with(PREFACE) => self.serve_http2(stream, began, connection).await,
+            Ok(Ok(began)) => self.serve_http1(stream, began, connection).await,
+            // It sent nothing, or went away.
+            Ok(Err(_)) | Err(_) => {}
+        }
+    }
+
+    async fn serve_http1(self: Arc<Self>, stream: TcpStream, began: BytesMut, connection: Arc<Connection>) {
+        let interim = Arc::<Interim>::default();
+        let io = TokioIo::new(ClientIo::new(stream, began.freeze(), interim.clone()));
+        let (router, of) = (self.clone(), connection.clone());
+        let service = service_fn(move |request| {
+            let to_client = Some((interim.clone(), interim.mark()));
+            proxy::serve(router.clone(), of.clone(), to_client, request)
+        });
+        let mut builder = http1::Builder::new();
+        builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(BUFFER);
+        // A client that has sent its request may end its side, and waits for the response all the same.
+        builder.half_close(true);
+        let mut served = pin!(builder.serve_connection(io, service).with_upgrades());
         tokio::select! {
             // A client's broken connection is its own affair.
-            _ = connection.as_mut() => return,
-            () = stop.cancelled() => {}
+            _ = served.as_mut() => return,
+            () = self.asked_to_end(&connection) => {}
         }
-        connection.as_mut().graceful_shutdown();
-        let _ = tokio::time::timeout(STOP_PATIENCE, connection).await;
+        served.as_mut().graceful_shutdown();
+        let _ = tokio::time::timeout(STOP_TIMEOUT, served).await;
     }
+
+    async fn serve_http2(self: Arc<Self>, stream: TcpStream, began: BytesMut, connection: Arc<Connection>) {
+        let io = TokioIo::new(ClientIo::new(stream, began.freeze(), Arc::default()));
+        let (router, of) = (self.clone(), connection.clone());
+        let service = service_fn(move |request| proxy::serve(router.clone(), of.clone(), None, request));
+        let mut builder = http2::Builder::new(Streams(self.tasks.clone()));
+        builder
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .initial_stream_window_size(WINDOWS.0)
+            .initial_connection_window_size(WINDOWS.1)
+            .max_send_buf_size(BUFFER)
+            .max_header_list_size(BUFFER as u32);
+        let mut served = pin!(builder.serve_connection(io, service));
+        tokio::select! {
+            _ = served.as_mut() => return,
+            () = self.asked_to_end(&connection) => {}
+        }
+        served.as_mut().graceful_shutdown();
+        let _ = tokio::time::timeout(STOP_TIMEOUT, served).await;
+    }
+
+    /// Ready when the router stops, or the connection has to make way for another.
+    async fn asked_to_end(&self, connection: &Connection) {
+        tokio::select! {
+            () = self.tasks.stop().cancelled_owned() => {}
+            () = connection.evicted() => {}
+        }
+    }
+}
+
+/// Runs the requests of HTTP/2 connections, each as a task of the router.
+#[derive(Clone)]
+struct Streams(Tasks);
+
+impl<F: Future<Output = ()> + Send + 'static> hyper::rt::Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        self.0.spawn_until_stopped("stream", stream);
+    }
+}
+
+/// Reads until it is certain whether a client speaks HTTP/2.
+async fn first_bytes(stream: &mut TcpStream) -> io::Result<BytesMut> {
+    // Most of the connections that never say anything hold no buffer.
+    stream.readable().await?;
+    let mut began = BytesMut::with_capacity(BUFFER / 8);
+    loop {
+        if stream.read_buf(&mut began).await? == 0 {
+            return Ok(began);
+        }
+        if began.len() >= PREFACE.len() || !PREFACE.starts_with(&began) {
+            return Ok(began);
+        }
+    }
+}
+
+/// Says why a connection is not served, without waiting for the client.
+fn refuse(stream: &TcpStream) {
+    let text = clients::TOO_MANY;
+    let response = format!(
+        "HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{text}",
+        text.len()
+    );
+    // A client that cannot even take this is not owed it.
+    let _ = stream.try_write(response.as_bytes());
 }
 
 /// Every endpoint that some route leads to, kept from table to table with its connections.

@@ -15,7 +15,7 @@ use yado_net::dns::server::{Server, Sockets};
 use yado_net::dns::zone::Zone;
 use yado_net::index::{Callers, Endpoint, PortEntry, Protocol, ServiceEntry, Snapshot};
 use yado_net::policy::{Allowed, Isolation, Peers};
-use yado_net::router::{Router, bind};
+use yado_net::router::{Options, Router, bind};
 use yado_reconcile::{Index, ManualClock, Tasks};
 use yado_types::key::ObjectKey;
 
@@ -97,7 +97,7 @@ async fn the_router_lets_in_whom_the_service_and_the_policies_let_in() {
         let listeners = bind(&["127.0.0.1:0".parse().expect("an address")]).await.expect("a port");
         let router = listeners[0].local_addr().expect("an address");
         let clock = Arc::new(ManualClock::new(Timestamp::UNIX_EPOCH));
-        Router::start(listeners, seen, acknowledge, clock, &tasks);
+        Router::start(listeners, Options::default(), seen, acknowledge, clock, &tasks);
         soon(applied.wait_for(|generation| *generation == 1)).await.expect("the router");
         let mut codes = Vec::new();
         for client in [pod(1), pod(2), outside] {

@@ -21,6 +21,8 @@ use yado_apiserver::auth::{MASTERS, NODES};
 use yado_apiserver::pki::{Pki, ServerNames, write_private};
 use yado_apiserver::{ApiServer, Cidr, Identity};
 use yado_cli::local::{DevApp, Running};
+use yado_net::router::Options as RouterOptions;
+use yado_net::router::forwarded::TrustedProxies;
 use yado_net::slot::Slot;
 use yado_net::{Listeners, Net};
 use yado_node::Node;
@@ -56,6 +58,8 @@ pub struct Settings {
     pub http_port: u16,
     /// The node's name; `None` is the one that the data directory has kept, or the host name at the first start.
     pub node_name: Option<String>,
+    /// Proxies in front of the router whose forwarding headers are kept.
+    pub trusted_proxies: TrustedProxies,
     /// Pods may run on this machine's own root.
     pub allow_host_image: bool,
     /// The file of the keys that encrypt Secrets; `None` is one in the data directory.
@@ -139,6 +143,7 @@ impl Engine {
             ],
             cluster_domain: CLUSTER_DOMAIN.into(),
             resolv_conf: fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+            router: RouterOptions { trusted_proxies: settings.trusted_proxies.clone(), ..Default::default() },
         };
         let net_watches = watches.acting_as(as_component("net"));
         let net = Arc::new(Net::start(slot, listeners, &net_config, &net_watches, &clock, &tasks).await?);

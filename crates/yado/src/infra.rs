@@ -264,6 +264,8 @@ mod tests {
             "1",
             "--name",
             "n",
+            "--trusted-proxies",
+            "10.0.0.0/8,192.0.2.1",
             "--secrets-key",
             "/k",
         ];
@@ -273,7 +275,8 @@ mod tests {
         assert_eq!(
             start,
             "ExecStart=\"/usr/bin/yado\" \"up\" \"--data-dir\" \"/var/lib/a b\" \"--api-port\" \"1\" \"--http-port\" \
-             \"8080\" \"--name\" \"n\" \"--secrets-key\" \"/k\""
+             \"8080\" \"--name\" \"n\" \"--trusted-proxies\" \"10.0.0.0/8\" \"--trusted-proxies\" \"192.0.2.1/32\" \
+             \"--secrets-key\" \"/k\""
         );
     }
 }

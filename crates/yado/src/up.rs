@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::{Context, Result};
 use yado_cli::args::{Global, UpArgs};
 use yado_cli::local::Running;
+use yado_net::router::forwarded::TrustedProxies;
 use yado_reconcile::SystemClock;
 
 use crate::data_dir::DataDir;
@@ -20,6 +21,7 @@ pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {
         api_port: args.api_port,
         http_port: args.http_port,
         node_name: args.name.clone(),
+        trusted_proxies: TrustedProxies::new(args.trusted_proxies.iter().copied()),
         allow_host_image: args.allow_host_image,
         secrets_key: args.secrets_key.clone(),
         kubeconfig: global.kubeconfig.clone(),

@@ -1,8 +1,9 @@
 //! Commands on the engine of this machine: `up`, `infra`, `reset`, `image`.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
+use ipnet::IpNet;
 
 use super::{DEFAULT_DATA_DIR, Format};
 
@@ -21,6 +22,10 @@ pub struct UpArgs {
     /// Name of this node [default: the host name]
     #[arg(long, value_name = "NODE")]
     pub name: Option<String>,
+    /// Networks of proxies in front of the router, such as 10.0.0.0/8, whose X-Forwarded-*, X-Real-IP and Forwarded headers
+    /// are kept and appended to; of all others they are replaced. Repeat it, or separate with commas
+    #[arg(long, env = "YADO_TRUSTED_PROXIES", value_name = "NETWORK", value_delimiter = ',', value_parser = network)]
+    pub trusted_proxies: Vec<IpNet>,
     /// Let Pods run programs of this machine: the image `host` is its own root, read-only under a layer of theirs
     #[arg(long)]
     pub allow_host_image: bool,
@@ -39,6 +44,9 @@ impl UpArgs {
         if let Some(name) = &self.name {
             words.extend(["--name".into(), name.into()]);
         }
+        for network in &self.trusted_proxies {
+            words.extend(["--trusted-proxies".into(), network.to_string().into()]);
+        }
         if self.allow_host_image {
             words.push("--allow-host-image".into());
         }
@@ -48,6 +56,15 @@ impl UpArgs {
         }
         words
     }
+}
+
+/// A network, or an address alone.
+fn network(text: &str) -> Result<IpNet, String> {
+    let text = text.trim();
+    let network = text.parse::<IpNet>().or_else(|_| text.parse::<IpAddr>().map(IpNet::from));
+    network
+        .map(|network| network.trunc())
+        .map_err(|_| "write a network like 10.0.0.0/8 or an address".to_owned())
 }
 
 /// `yado infra`.

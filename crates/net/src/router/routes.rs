@@ -131,7 +131,9 @@ impl Routes {
     /// The backend for a host (in lower case, without port) and a path.
     pub fn find(&self, host: &str, path: &str) -> Option<&Arc<Backend>> {
         let exact = self.hosts.get(host).and_then(|paths| paths.find(path));
-        let wildcard = || self.wildcards.get(host.split_once('.')?.1)?.find(path);
+        // The star stands for one label, and an empty one is none.
+        let parent = host.split_once('.').filter(|(label, _)| !label.is_empty()).map(|(_, parent)| parent);
+        let wildcard = || self.wildcards.get(parent?)?.find(path);
         exact.or_else(wildcard).or_else(|| self.any_host.find(path)).or(self.default.as_ref())
     }
 }
@@ -251,6 +253,8 @@ mod tests {
             ("w.b.test", "/q", Some("n/wild")),
             ("b.test", "/q", None),
             ("v.w.b.test", "/q", None),
+            (".b.test", "/q", None),
+            ("..b.test", "/q", None),
             ("only.test", "/y", None),
             ("only.test", "/any/y", Some("n/any")),
             ("none.test", "/any", Some("n/any")),

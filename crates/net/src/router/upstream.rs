@@ -2,28 +2,21 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use bytes::Bytes;
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::client::conn::http1::{Builder, SendRequest};
-use hyper_util::rt::TokioIo;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use parking_lot::Mutex;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
-use yado_reconcile::Tasks;
-
-/// Takes requests to an endpoint, one at a time.
-pub type Sender = SendRequest<RequestBody>;
 
 /// Idle connections kept for an endpoint: as many as a busy one has requests at once.
 const IDLE: usize = 256;
 /// A Pod on the same network answers in well under this, or its node is gone.
-const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long an endpoint that refused a connection is passed over where there are others.
 const EJECTED: Duration = Duration::from_secs(1);
 
@@ -36,7 +29,7 @@ pub struct Upstream {
 }
 
 struct State {
-    idle: Vec<Sender>,
+    idle: Vec<TcpStream>,
     /// Copied into each [`Lease`]; `None` once no route leads here.
     in_use: Option<mpsc::Sender<()>>,
 }
@@ -51,7 +44,7 @@ pub struct Lease {
 /// A connection that is free, and whether it was just made.
 pub struct Free {
     /// Takes one request.
-    pub sender: Sender,
+    pub stream: TcpStream,
     /// No request went over it yet, so a failure is the endpoint's and not of a connection that had idled too long.
     pub fresh: bool,
 }
@@ -95,49 +88,33 @@ impl Upstream {
 
 impl Lease {
     /// An idle connection, or a new one.
-    pub async fn connection(&self, tasks: &Tasks) -> io::Result<Free> {
-        if let Some(sender) = self.take() {
-            return Ok(Free { sender, fresh: false });
-        }
-        let connect = async {
-            let stream = TcpStream::connect(self.upstream.address).await?;
-            stream.set_nodelay(true)?;
-            let mut builder = Builder::new();
-            builder.max_buf_size(super::BUFFER);
-            builder.handshake(TokioIo::new(stream)).await.map_err(io::Error::other)
-        };
-        let (mut sender, connection) = tokio::time::timeout(CONNECT_PATIENCE, connect).await??;
-        // When the router stops, requests under way have a while to finish. So this does not end with the stop, but
-        // with its sender: when the last request is over and the endpoint is forgotten.
-        tasks.spawn_until_stopped("upstream", async move {
-            // A broken connection shows at the request that uses it.
-            let _ = connection.with_upgrades().await;
-        });
-        sender.ready().await.map_err(io::Error::other)?;
-        Ok(Free { sender, fresh: true })
-    }
-
-    /// The youngest connection that can take a request now: it is the least likely to have been closed. One whose
-    /// answer came before the request's body was through is still busy with that body, for as long as its client
-    /// likes; nobody waits for it.
-    fn take(&self) -> Option<Sender> {
-        let idle = &mut self.upstream.state.lock().idle;
-        for i in (0..idle.len()).rev() {
-            if idle[i].is_closed() {
-                idle.remove(i);
-            } else if idle[i].is_ready() {
-                return Some(idle.remove(i));
+    pub async fn connection(&self) -> io::Result<Free> {
+        while let Some(stream) = self.take() {
+            if is_quiet(&stream) {
+                return Ok(Free { stream, fresh: false });
             }
         }
-        None
+        self.connect().await
     }
 
-    fn put(&self, sender: Sender) {
-        if !sender.is_closed() {
-            let mut state = self.upstream.state.lock();
-            if state.in_use.is_some() && state.idle.len() < IDLE {
-                state.idle.push(sender);
-            }
+    /// A new connection.
+    pub async fn connect(&self) -> io::Result<Free> {
+        let stream =
+            tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.upstream.address)).await??;
+        stream.set_nodelay(true)?;
+        Ok(Free { stream, fresh: true })
+    }
+
+    /// The youngest idle connection: it is the least likely to have been closed.
+    fn take(&self) -> Option<TcpStream> {
+        self.upstream.state.lock().idle.pop()
+    }
+
+    /// Keeps a connection whose response is over for the next request.
+    pub fn put(&self, stream: TcpStream) {
+        let mut state = self.upstream.state.lock();
+        if state.in_use.is_some() && state.idle.len() < IDLE {
+            state.idle.push(stream);
         }
     }
 
@@ -147,100 +124,10 @@ impl Lease {
     }
 }
 
-/// A request's body: the client's, or none where a request is sent again.
-#[derive(Default)]
-pub struct RequestBody {
-    body: Option<Incoming>,
-    moved: Option<Arc<AtomicBool>>,
-}
-
-impl RequestBody {
-    /// The client's body.
-    pub fn new(body: Incoming) -> Self {
-        if body.is_end_stream() {
-            return Self::default();
-        }
-        Self { body: Some(body), moved: Some(Arc::default()) }
-    }
-
-    /// Set whenever a part of the body goes on its way; `None` where there is no body.
-    pub fn moved(&self) -> Option<Arc<AtomicBool>> {
-        self.moved.clone()
-    }
-}
-
-impl Body for RequestBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(body) = &mut self.body else { return Poll::Ready(None) };
-        let frame = Pin::new(body).poll_frame(cx);
-        if let (true, Some(moved)) = (frame.is_ready(), &self.moved) {
-            moved.store(true, Ordering::Relaxed);
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.as_ref().is_none_or(Body::is_end_stream)
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
-    }
-}
-
-/// A response's body. At its end, and not before, its connection is free for the next request; if the client goes
-/// away in the middle, the connection is closed, since what is left of the body stands on it.
-pub struct ResponseBody {
-    body: Incoming,
-    connection: Option<(Lease, Sender)>,
-}
-
-impl ResponseBody {
-    /// A body that came over this connection.
-    pub fn new(body: Incoming, lease: Lease, sender: Sender) -> Self {
-        let mut body = Self { body, connection: Some((lease, sender)) };
-        if body.body.is_end_stream() {
-            body.finish();
-        }
-        body
-    }
-
-    fn finish(&mut self) {
-        if let Some((lease, sender)) = self.connection.take() {
-            lease.put(sender);
-        }
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        match &frame {
-            Poll::Ready(None) => self.finish(),
-            Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => self.finish(),
-            Poll::Ready(Some(Err(_))) => self.connection = None,
-            _ => {}
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+/// Whether an idle connection is open and nothing has come over it. Bytes that came unasked would be taken for the
+/// response to the next request. Asks the kernel: what the runtime knows may be a moment old.
+fn is_quiet(stream: &TcpStream) -> bool {
+    let mut byte = [0];
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+    recv(stream.as_raw_fd(), &mut byte, flags) == Err(Errno::EAGAIN)
 }

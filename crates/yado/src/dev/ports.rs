@@ -5,6 +5,7 @@ use std::io;
 use anyhow::Result;
 use yado_cli::args::{DevStart, Global};
 use yado_compile::Compiled;
+use yado_net::router::forwarded::TrustedProxies;
 use yado_types::labels;
 
 use crate::engine::{Ports, Settings};
@@ -49,6 +50,7 @@ fn settings(global: &Global, args: &DevStart, compiled: &Compiled, http_port: u1
         api_port: args.api_port,
         http_port,
         node_name: None,
+        trusted_proxies: TrustedProxies::default(),
         allow_host_image: compiled.objects.iter().any(|object| asks_for_host(&object.value)),
         secrets_key: None,
         kubeconfig: global.kubeconfig.clone(),

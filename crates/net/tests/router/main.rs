@@ -21,9 +21,13 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use yado_net::index::{Endpoint, PortEntry, Protocol, ServiceEntry, Snapshot};
-use yado_net::router::{Router, bind};
+use yado_net::router::{Options, Router, bind};
 use yado_reconcile::{ManualClock, Tasks};
 use yado_types::key::ObjectKey;
+
+mod clients;
+mod http2;
+mod wire;
 
 /// A router with routes of the test's own. Its clock stands still unless it is moved.
 struct Stage {
@@ -38,19 +42,23 @@ struct Stage {
 type Route<'a> = (&'a str, &'a str, &'a [SocketAddr]);
 
 impl Stage {
-    async fn new() -> Self {
+    async fn new(options: Options) -> Self {
         let tasks = Tasks::new();
         let clock = ManualClock::new(Timestamp::UNIX_EPOCH);
         let (snapshots, seen) = watch::channel(Arc::default());
         let (acknowledge, applied) = watch::channel(0);
         let listeners = bind(&["127.0.0.1:0".parse().expect("an address")]).await.expect("a port");
         let address = listeners[0].local_addr().expect("an address");
-        Router::start(listeners, seen, acknowledge, Arc::new(clock.clone()), &tasks);
+        Router::start(listeners, options, seen, acknowledge, Arc::new(clock.clone()), &tasks);
         Self { address, snapshots, applied, clock, tasks }
     }
 
     async fn with(routes: &[Route<'_>]) -> Self {
-        let mut stage = Self::new().await;
+        Self::with_options(routes, Options::default()).await
+    }
+
+    async fn with_options(routes: &[Route<'_>], options: Options) -> Self {
+        let mut stage = Self::new(options).await;
         stage.route(routes).await;
         stage
     }
@@ -312,12 +320,12 @@ async fn requests_reach_the_app_of_their_host_and_path() {
              Connection: close, X-Hop\nX-Hop: 1\nTE: trailers\nProxy-Authorization: secret\n\n",
             expect![[r#"
                 HTTP/1.1 200 OK
-                content-length: 141
+                content-length: 132
                 connection: close
 
                 web: GET /x?y=1
                 host: A.test:80
-                x-forwarded-for: 1.2.3.4, 127.0.0.1
+                x-forwarded-for: 127.0.0.1
                 x-forwarded-host: A.test:80
                 x-forwarded-proto: http
                 x-real-ip: 127.0.0.1
@@ -670,9 +678,9 @@ async fn failures_are_sentences() {
     .await;
     for (host, expect) in [
         ("none.test", "503 Service Unavailable: the app has no endpoint that is ready"),
-        ("refused.test", "502 Bad Gateway: no endpoint of the app took the request"),
-        ("closing.test", "502 Bad Gateway: no endpoint of the app took the request"),
-        ("garbled.test", "502 Bad Gateway: no endpoint of the app took the request"),
+        ("refused.test", "502 Bad Gateway: no endpoint of the app accepts connections"),
+        ("closing.test", "502 Bad Gateway: the app closed the connection without an answer"),
+        ("garbled.test", "502 Bad Gateway: the app's response is not valid HTTP/1.1"),
     ] {
         let answer = stage.raw(&format!("GET / HTTP/1.1\nHost: {host}\n\n")).await;
         let (head, sentence) = answer.split_once("\n\n").expect("a head and a body");
@@ -745,6 +753,27 @@ async fn idle_connections_that_the_app_closed_cost_no_request() {
         assert_eq!(client.get("/").await, (200, "hi".into()));
     }
     assert!(asked.load(Ordering::SeqCst) >= 50);
+}
+
+#[tokio::test]
+async fn a_connection_that_the_app_closes_as_a_request_comes_costs_no_request() {
+    let tasks = Tasks::new();
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tasks.spawn("app", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut buffer = vec![0; 4096];
+            assert!(stream.read(&mut buffer).await.expect("a request") > 0);
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi").await.expect("to answer");
+            // The next request is taken and not answered.
+            let _ = stream.read(&mut buffer).await;
+        }
+    });
+    let stage = Stage::with(&[("a.test", "/", &[address])]).await;
+    let mut client = stage.client().await;
+    for _ in 0..10 {
+        assert_eq!(client.get("/").await, (200, "hi".into()));
+    }
 }
 
 #[tokio::test]
