@@ -15,7 +15,7 @@ use crate::{
     args::{Global, StatusArgs},
     deploy::{self, Record, record},
     local::{Running, addresses},
-    ready::{self, Observed, Verdict, judge},
+    ready::{self, Observed, Readiness, Verdict, judge},
     scope::Scope,
     table,
     workloads::{self, Count},
@@ -169,9 +169,10 @@ fn process(key: &ready::Key, observed: &Observed) -> Option<Process> {
     if kind != "Deployment" {
         return Some(Process { kind, name, ready, wanted, earlier: 0 });
     }
-    let newest = ready::newest_pods(object, observed).filter(|pod| yado_types::pod::is_ready(pod)).count();
-    let newest = i64::try_from(newest).unwrap_or(ready).min(ready);
-    Some(Process { kind, name, ready: newest, wanted, earlier: ready - newest })
+    let newest = ready::newest_pods(object, observed);
+    let newest = newest.filter(|pod| ready::of_pod(pod) == Readiness::Ready).count();
+    let newest = i64::try_from(newest).unwrap_or(ready);
+    Some(Process { kind, name, ready: newest.min(wanted), wanted, earlier: (ready - newest).max(0) })
 }
 
 /// Why the present revision is not ready, if it is not.

@@ -17,6 +17,10 @@ const CREATE_RETRIED: Duration = Duration::from_secs(3);
 /// How long a Pod may wait for a volume that cannot be mounted, or for a claim that is not there.
 const MOUNT_RETRIED: Duration = Duration::from_secs(5);
 
+/// A container is restarted at once, or waits for its restart in so many words; one that is only ended for longer is
+/// not restarted, as a description may ask for.
+const RESTARTED_WITHIN: Duration = Duration::from_secs(1);
+
 /// What is expected of a Pod's containers.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Expectation {
@@ -50,10 +54,24 @@ pub(super) fn pod(observed: &Observed, pod: &Pod, expected: Expectation) -> Read
     if let Some(cause) = moving {
         return Readiness::Moving(cause);
     }
-    match yado_types::pod::is_ready(pod) {
+    match yado_types::pod::is_ready(pod) || has_done_its_work(observed, pod) {
         true => Readiness::Ready,
         false => Readiness::Moving(Cause::of("its Pod is not ready yet")),
     }
+}
+
+/// Whether a process of the Pod has ended well for good: such a Pod is not Ready, and need not be.
+pub(super) fn has_done_its_work(observed: &Observed, pod: &Pod) -> bool {
+    let mut statuses = containers(pod).filter(|(_, _, init)| !init).filter_map(|(_, status, _)| status);
+    statuses.any(|status| {
+        let ended = status.state.as_ref().and_then(|s| s.terminated.as_ref());
+        ended.is_some_and(|ended| ended.exit_code == 0) && is_over(observed, pod, status)
+    })
+}
+
+/// Whether a container that has ended stays so: one that is to be restarted waits for that, or runs again at once.
+fn is_over(observed: &Observed, pod: &Pod, status: &ContainerStatus) -> bool {
+    observed.seen.age(&container_state(pod, status), observed.now) >= RESTARTED_WITHIN
 }
 
 /// Why a Pod has no node: what it waits for, or what no node offers.
@@ -146,7 +164,12 @@ impl ContainerOf<'_> {
         };
         let state = status.state.clone().unwrap_or_default();
         if let Some(ended) = &state.terminated {
-            return self.ended(ended, false);
+            let over = !self.expected.owner_counts_failures && is_over(self.observed, self.pod, status);
+            return match self.ended(ended, false) {
+                Readiness::Moving(_) if over && ended.exit_code == 0 => Readiness::Ready,
+                Readiness::Moving(cause) if over => Readiness::Failed(cause),
+                readiness => readiness,
+            };
         }
         if let Some(waiting) = &state.waiting {
             let reason = waiting.reason.as_deref().unwrap_or_default();

@@ -210,9 +210,13 @@ fn replicated(object: &Value, observed: &Observed, settle: Duration) -> Readines
     if let Some(cause) = moving {
         return Readiness::Moving(cause);
     }
+    let wanted = usize::try_from(workloads::count(object).wanted).unwrap_or(0);
+    // Processes that have done their work are never available, and as many as were asked for.
+    if pods.len() >= wanted && pods.iter().any(|pod| container::has_done_its_work(observed, pod)) {
+        return Readiness::Ready;
+    }
     // Its status may be known before its Pods are.
     let observed_pods = observed.pods.values().filter(|pod| is_of(pod, object, observed)).count();
-    let wanted = usize::try_from(workloads::count(object).wanted).unwrap_or(0);
     if workloads::is_rolled_out(object) && observed_pods >= wanted {
         return Readiness::Ready;
     }

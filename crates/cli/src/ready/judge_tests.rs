@@ -262,6 +262,20 @@ fn what_cannot_become_ready_fails_with_its_own_cause() {
 }
 
 #[test]
+fn a_process_that_is_not_run_again_has_done_its_work_or_failed() {
+    let of = |code: i32, after| {
+        let mut web = deployment(plain());
+        web[0]["status"]["availableReplicas"] = json!(0);
+        let state = json!({"state": {"terminated": {"exitCode": code}}});
+        Row::of(web, vec![pod("set2", &plain(), "Running", false, state)], after)
+    };
+    check("ended well just now", &of(0, 0), "moving: its process ended with exit code 0 +log");
+    check("ended well", &of(0, 1), "ready");
+    check("ended badly just now", &of(3, 0), "moving: its process ended with exit code 3 +log");
+    check("ended badly", &of(3, 1), "failed: its process ended with exit code 3 +log");
+}
+
+#[test]
 fn only_the_newest_revision_counts() {
     let crash = waits("CrashLoopBackOff", 9, json!({"exitCode": 1}));
     let old = pod("set1", &plain(), "Running", false, crash.clone());
