@@ -66,20 +66,22 @@ pub async fn describe(args: &SourceArgs, telling: Telling, progress: &Progress) 
         compiled.missing_id = None;
     }
     let source = match found.home() {
-        None => Source::of(if compiled.directory.as_os_str().is_empty() {
-            parent(&path)
-        } else {
-            &compiled.directory
-        })
-        .ok(),
+        None => Source::of(&identity(&path, &compiled)).ok(),
         Some(_) => None,
     };
     Ok(Described { compiled, directory, shown: path.display().to_string(), source })
 }
 
-/// The directory that a path is or is in.
-fn parent(path: &Path) -> &Path {
-    if path.is_dir() { path } else { path.parent().unwrap_or(path) }
+/// What tells a description from others: its directory, which may have only one compose project or Appfile, or else the
+/// file, of which there may be several with names that come out as one.
+fn identity(path: &Path, compiled: &Compiled) -> PathBuf {
+    let by_file = compiled.app_type.is_empty() || path.extension().is_some_and(|e| e == "service");
+    match (by_file && path.is_file(), compiled.directory.as_os_str().is_empty()) {
+        (true, _) => path.to_owned(),
+        (false, true) if path.is_dir() => path.to_owned(),
+        (false, true) => path.parent().unwrap_or(path).to_owned(),
+        (false, false) => compiled.directory.clone(),
+    }
 }
 
 /// The description, and the files to lay over it.

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// As long as a Pod's own grace period and as much again; after that something holds it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How often to look whether Pods are gone. A watch would be one connection more for a thing that takes moments.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -58,9 +58,9 @@ pub async fn delete_app(
     destroyed += delete_kind::<Secret>(client, namespace, &selector).await?;
     let gone =
         wait_gone(client, namespace, &selector, |left| step.detail(format!("{app}, {left} processes left")));
-    if tokio::time::timeout(PATIENCE, gone).await.is_err() {
+    if tokio::time::timeout(TIMEOUT, gone).await.is_err() {
         step.fail();
-        anyhow::bail!("{app} still has Pods after {} s: see `yado ps {app}`", PATIENCE.as_secs());
+        anyhow::bail!("{app} still has Pods after {} s: see `yado ps {app}`", TIMEOUT.as_secs());
     }
     if volumes {
         destroyed += delete_kind::<PersistentVolumeClaim>(client, namespace, &selector).await?;

@@ -54,7 +54,7 @@ impl Scope {
             namespaces.extend(found.filter(|n| *n != namespaces[0]).collect::<Vec<_>>());
         }
         let home = match global.namespace {
-            None => home(&client, &namespaces).await,
+            None => home(&client).await,
             Some(_) => None,
         };
         Ok(Scope { client, namespaces, home })
@@ -155,22 +155,18 @@ impl Chosen {
 }
 
 /// The app that was deployed from the working directory. Who may not list what is deployed has none.
-async fn home(client: &Client, namespaces: &[String]) -> Option<AppPods> {
+async fn home(client: &Client) -> Option<AppPods> {
     let here = Source::of(Path::new(".")).ok()?;
-    for namespace in namespaces {
-        let records = record::all(client, namespace).await.ok()?;
-        let Some(record) = records.into_iter().find(|r| r.asked && r.source.as_ref() == Some(&here)) else {
-            continue;
-        };
-        let workloads =
-            record.objects.into_iter().filter(|key| workloads::KINDS.contains(&key.kind.as_str()));
-        return Some(AppPods {
-            app: record.app,
-            namespace: namespace.clone(),
-            workloads: workloads.map(|key| key.name).collect(),
-        });
+    let records = record::everywhere(client).await.ok()?;
+    let mut own =
+        records.into_iter().filter(|(_, r)| r.asked && r.source.as_ref().is_some_and(|s| s.is_in(&here)));
+    let (namespace, record) = own.next()?;
+    // Several apps, as of several manifests of one directory: none of them is meant more than another.
+    if own.next().is_some() {
+        return None;
     }
-    None
+    let workloads = record.objects.into_iter().filter(|key| workloads::KINDS.contains(&key.kind.as_str()));
+    Some(AppPods { app: record.app, namespace, workloads: workloads.map(|key| key.name).collect() })
 }
 
 /// Pods with their process names, and how precisely a word names each.

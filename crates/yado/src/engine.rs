@@ -47,7 +47,7 @@ const CLUSTER_DOMAIN: &str = "cluster.local";
 /// How long tasks may take to end. All of them look at their stop signal at every step.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A node that is not ready by then never will be.
-const READY_PATIENCE: Duration = Duration::from_secs(60);
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What an engine is started with.
 #[derive(Clone, Debug)]
@@ -209,11 +209,11 @@ impl Engine {
             conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
         };
         let key = ObjectKey::new("", &self.node_name);
-        if !nodes.until(&key, READY_PATIENCE, is_ready).await {
+        if !nodes.until(&key, READY_TIMEOUT, is_ready).await {
             anyhow::bail!(
                 "node {} is not ready after {} s; YADO_LOG=debug tells more",
                 self.node_name,
-                READY_PATIENCE.as_secs()
+                READY_TIMEOUT.as_secs()
             );
         }
         self.node.ready().await;

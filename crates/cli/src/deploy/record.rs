@@ -159,7 +159,22 @@ impl Record {
 ///
 /// They cannot be listed, or one is none.
 pub async fn all(client: &Client, namespace: &str) -> anyhow::Result<Vec<Record>> {
-    let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
+    let found = listed(Api::namespaced(client.clone(), namespace)).await?;
+    let mut records: Vec<Record> = found.into_iter().map(|(_, record)| record).collect();
+    records.sort_by(|a: &Record, b| a.app.cmp(&b.app));
+    Ok(records)
+}
+
+/// All records of a cluster, each with its namespace.
+///
+/// # Errors
+///
+/// They cannot be listed, or one is none.
+pub async fn everywhere(client: &Client) -> anyhow::Result<Vec<(String, Record)>> {
+    listed(Api::all(client.clone())).await
+}
+
+async fn listed(api: Api<ConfigMap>) -> anyhow::Result<Vec<(String, Record)>> {
     let listed = api.list(&ListParams::default().labels(&format!("{RECORD}={APP}"))).await;
     let listed = listed.map_err(failed("what is deployed cannot be listed"))?;
     let mut records = Vec::new();
@@ -167,10 +182,10 @@ pub async fn all(client: &Client, namespace: &str) -> anyhow::Result<Vec<Record>
         let name = map.metadata.name.unwrap_or_default();
         let text = map.data.and_then(|mut data| data.remove(KEY)).unwrap_or_default();
         let record = serde_json::from_str(&text);
-        records
-            .push(record.map_err(|e| anyhow::anyhow!("ConfigMap {name} is no record of a deployment: {e}"))?);
+        let record =
+            record.map_err(|e| anyhow::anyhow!("ConfigMap {name} is no record of a deployment: {e}"))?;
+        records.push((map.metadata.namespace.unwrap_or_default(), record));
     }
-    records.sort_by(|a: &Record, b| a.app.cmp(&b.app));
     Ok(records)
 }
 

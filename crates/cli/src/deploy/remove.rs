@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// As long as a Pod's own grace period and as much again; after that something holds it.
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 /// How often to look whether an object is gone. A watch would be one connection more for a thing that takes moments.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -219,9 +219,9 @@ async fn wait_gone(
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };
-    if tokio::time::timeout(PATIENCE, gone).await.is_err() {
+    if tokio::time::timeout(TIMEOUT, gone).await.is_err() {
         let first = going.last().map(|(key, _)| key.to_string()).unwrap_or_default();
-        anyhow::bail!("{first} is not gone after {} s: see `yado ps`", PATIENCE.as_secs());
+        anyhow::bail!("{first} is not gone after {} s: see `yado ps`", TIMEOUT.as_secs());
     }
     Ok(())
 }
