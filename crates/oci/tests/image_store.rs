@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use archives::{Sample, docker_archive, layer, oci_archive, root};
+use archives::{Sample, digest, docker_archive, layer, oci_archive, root};
 use yado_oci::image::{Bounds, Freed, Image, ImageError, ImageStore, Keep, Limits, Progress, StoreConfig};
 
 fn two_layers(name: &str) -> Sample {
@@ -85,6 +85,11 @@ fn bad_archives_are_refused_and_leave_nothing() {
     let mut fewer = two_layers("x");
     fewer.diff_ids = Some(Vec::new());
     check(&docker_archive(&[fewer]), "its configuration names 0 layers, its manifest 2");
+    // The same diff_id twice, and another layer behind the second.
+    let mut repeated = two_layers("x");
+    repeated.diff_ids = Some(vec![digest(&repeated.layers[0]); 2]);
+    check(&docker_archive(&[repeated.clone()]), "once unpacked does not match its digest");
+    check(&oci_archive(&[repeated], &|bytes| bytes.to_vec()), "once unpacked does not match its digest");
     let corrupt = oci_archive(&[two_layers("x")], &|bytes| bytes.to_vec());
     let at = corrupt.windows(5).position(|w| w == b"hello").unwrap();
     let mut changed = corrupt.clone();

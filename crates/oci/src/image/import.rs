@@ -180,12 +180,15 @@ impl ImageStore {
     ) -> Result<Vec<Pin>> {
         let mut pins = Vec::with_capacity(diff_ids.len());
         let mut wanted: Vec<(&String, &(String, Option<String>))> = Vec::new();
-        for (diff_id, source) in diff_ids.iter().zip(sources) {
+        for (index, (diff_id, source)) in diff_ids.iter().zip(sources).enumerate() {
             let (pin, present) = self.inner.pin(diff_id);
             pins.push(pin);
-            if present {
+            let mut before = diff_ids.iter().zip(sources).take(index);
+            let another_source = before.any(|(id, other)| id == diff_id && other != source);
+            if present && !another_source {
                 progress.layer(diff_id, LayerState::Present);
-            } else if !wanted.iter().any(|(id, _)| *id == diff_id) {
+            } else if !wanted.contains(&(diff_id, source)) {
+                // One diff_id with two sources: both are read, since each must hold what the configuration says.
                 wanted.push((diff_id, source));
             }
         }

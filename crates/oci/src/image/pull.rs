@@ -1,6 +1,6 @@
 //! Images from a registry.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read};
 use std::sync::Arc;
 use std::time::Duration;
@@ -124,13 +124,16 @@ impl Puller {
         }
         let mut pins = Vec::with_capacity(diff_ids.len());
         let mut wanted = Vec::new();
-        let mut seen = BTreeSet::new();
+        let mut seen: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
         for (diff_id, layer) in diff_ids.into_iter().zip(layers) {
             let (pin, present) = self.store.inner.pin(&diff_id);
             pins.push(pin);
-            if present {
+            let blobs = seen.entry(diff_id.clone()).or_default();
+            let fresh = blobs.insert(layer.digest.clone());
+            if present && blobs.len() == 1 {
                 self.progress.layer(&diff_id, LayerState::Present);
-            } else if seen.insert(diff_id.clone()) {
+            } else if fresh {
+                // One diff_id with two blobs: both are fetched, since each must hold what the configuration says.
                 wanted.push((diff_id, layer));
             }
         }
