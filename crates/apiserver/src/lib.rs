@@ -34,6 +34,7 @@ mod serve;
 mod server;
 pub mod status;
 pub mod table;
+mod tunnel;
 mod watch;
 mod write;
 

@@ -1,7 +1,7 @@
 //! Streams to Pods: logs, exec, attach and port-forward, handed on to the Pod's node.
 //!
-//! The node is spoken to in plain HTTP/1.1 over whatever stream the [`NodeDialer`] gives. Upgraded connections are
-//! tunnelled byte by byte: the sub-protocols are between client and node.
+//! The node is spoken to in plain HTTP/1.1 over whatever stream the [`NodeDialer`] gives. Upgraded connections, to
+//! WebSockets or to SPDY, are tunnelled byte by byte: the protocols inside are between client and node.
 
 use std::io;
 
@@ -15,7 +15,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::content::Body;
 use crate::object::meta;
@@ -23,6 +23,7 @@ use crate::request::{ApiRequest, Query};
 use crate::resource::Subresource;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
+use crate::tunnel;
 
 /// A connection to a node.
 pub trait NodeStream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -38,8 +39,11 @@ pub trait NodeDialer: Send + Sync + 'static {
 
 /// Reads at most so much of a node's error.
 const MAX_ERROR: usize = 64 << 10;
-/// Headers by which a WebSocket is agreed on.
-const HANDSHAKE: [&str; 5] = [
+/// What connections can be upgraded to.
+const UPGRADES: [&str; 2] = ["websocket", "SPDY/3.1"];
+/// Headers by which a WebSocket, or the protocol of SPDY streams, is agreed on.
+const HANDSHAKE: [&str; 6] = [
+    "x-stream-protocol-version",
     "sec-websocket-key",
     "sec-websocket-version",
     "sec-websocket-protocol",
@@ -128,8 +132,7 @@ impl Inner {
         self.tasks.spawn(async move {
             let tunnel = async {
                 let (Ok(client), Ok(server)) = tokio::join!(client, server) else { return };
-                // Either side may go at any time; that is how streams end.
-                let _ = copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(server)).await;
+                tunnel::join(TokioIo::new(client), TokioIo::new(server)).await;
             };
             tokio::select! {
                 () = stop => {}
@@ -161,10 +164,11 @@ async fn forward(answer: Response<Incoming>) -> Result<Response<Body>> {
     Ok(response)
 }
 
-/// The headers of a WebSocket handshake, if the request is one.
+/// The headers of a handshake, if the request is one.
 fn handshake(parts: &Parts) -> Option<http::HeaderMap> {
     let upgrade = parts.headers.get(UPGRADE)?;
-    if !upgrade.to_str().ok()?.eq_ignore_ascii_case("websocket") {
+    let wanted = upgrade.to_str().ok()?;
+    if !UPGRADES.iter().any(|known| wanted.eq_ignore_ascii_case(known)) {
         return None;
     }
     let mut headers = http::HeaderMap::new();

@@ -5,13 +5,14 @@
 //! | `/healthz` | `ok` |
 //! | `/pods` | the Pods bound here, as a PodList |
 //! | `/containerLogs/NAMESPACE/POD/CONTAINER` | logs |
-//! | `/exec/…`, `/attach/…` | a WebSocket with channels |
-//! | `/portForward/NAMESPACE/POD` | a WebSocket with SPDY frames |
+//! | `/exec/…`, `/attach/…` | a process's streams, over a WebSocket or SPDY |
+//! | `/portForward/NAMESPACE/POD` | connections to ports, over a WebSocket or SPDY |
 
 mod query;
 
 use std::convert::Infallible;
 use std::io;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,8 +36,8 @@ use yado_oci::spec::ExecSpec;
 use crate::lifecycle::{ContainerRecord, Run, find_container, is_final};
 use crate::logs;
 use crate::pod::{Entry, Shared};
-use crate::streams::channels::{self, Process};
-use crate::streams::{self, forward};
+use crate::streams::process::{self, Process, Wanted};
+use crate::streams::{self, Client, Purpose, forward};
 use query::Query;
 
 /// Pieces of log that wait for a slow reader.
@@ -109,7 +110,7 @@ async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
             let (entry, pod) = find(shared, namespace, pod, container)?;
             attach(shared, &entry, &pod, container, &query, request).await
         }
-        ["portForward", namespace, pod] => port_forward(shared, namespace, pod, request),
+        ["portForward", namespace, pod] => port_forward(shared, namespace, pod, &query, request),
         _ => Err(not_found(format!("there is no {path} on a node"))),
     }
 }
@@ -213,25 +214,30 @@ fn which_run(entry: &Entry, pod: &Pod, container: &str, previous: bool) -> Resul
     }
 }
 
-/// Agrees on a WebSocket; `then` goes on with it as a task.
-fn upgrade<F, W>(
-    shared: &Arc<Shared>,
-    mut request: Request<Incoming>,
-    protocols: &[&'static str],
-    then: F,
-) -> Answer
+/// Agrees on a protocol; `then` goes on with the client as a task.
+fn upgrade<F, W>(shared: &Arc<Shared>, mut request: Request<Incoming>, purpose: Purpose, then: F) -> Answer
 where
-    F: FnOnce(streams::Socket) -> W + Send + 'static,
+    F: FnOnce(Client) -> W + Send + 'static,
     W: Future<Output = ()> + Send + 'static,
 {
-    let (response, _) = streams::accept(request.headers(), protocols).map_err(bad_request)?;
+    let (response, agreement) = streams::accept(request.headers(), purpose).map_err(bad_request)?;
     let upgraded = hyper::upgrade::on(&mut request);
     shared.tasks.spawn("stream", async move {
         if let Ok(upgraded) = upgraded.await {
-            then(streams::socket(upgraded).await).await;
+            then(Client::new(upgraded, agreement).await).await;
         }
     });
     Ok(response.map(|()| Empty::new().map_err(|never| match never {}).boxed()))
+}
+
+/// The streams that a request names.
+fn wanted(query: &Query) -> Wanted {
+    Wanted {
+        stdin: query.is_true("input"),
+        stdout: query.is_true("output"),
+        stderr: query.is_true("error"),
+        terminal: query.is_true("tty"),
+    }
 }
 
 async fn exec(
@@ -246,27 +252,28 @@ async fn exec(
         return Err(bad_request("say what to run with at least one command parameter"));
     }
     let Some((sandbox, id)) = entry.running(container) else {
-        return refuse(shared, request, format!("container not found (\"{container}\"): it does not run"));
+        let message = format!("container not found (\"{container}\"): it does not run");
+        return refuse(shared, request, query, message);
     };
-    let terminal = query.is_true("tty");
-    let spec = ExecSpec { args, env: Vec::new(), terminal, stdin: query.is_true("input") };
-    let (out, err) = (query.is_true("output"), query.is_true("error"));
-    upgrade(shared, request, channels::PROTOCOLS, move |socket| async move {
+    let wanted = wanted(query);
+    let spec = ExecSpec { args, env: Vec::new(), terminal: wanted.terminal, stdin: wanted.stdin };
+    upgrade(shared, request, Purpose::Process, move |client| async move {
         let mut session = match sandbox.exec(&id, spec).await {
             Ok(session) => session,
             Err(error) => {
-                let nothing =
-                    Process { stdin: None, stdout: None, stderr: None, resize: Box::new(|_, _| {}) };
                 let message = format!("error executing command in container: {error}");
-                return channels::join(socket, nothing, async move { channels::failure_status(&message) })
-                    .await;
+                return process::fail(client, wanted, message).await;
             }
         };
         let resizer = session.resizer();
         let process = Process {
             stdin: session.stdin.take().map(|s| Box::new(s) as _),
-            stdout: session.stdout.take().filter(|_| out || terminal).map(|s| Box::new(s) as _),
-            stderr: session.stderr.take().filter(|_| err).map(|s| Box::new(s) as _),
+            stdout: session
+                .stdout
+                .take()
+                .filter(|_| wanted.stdout || wanted.terminal)
+                .map(|s| Box::new(s) as _),
+            stderr: session.stderr.take().filter(|_| wanted.stderr).map(|s| Box::new(s) as _),
             resize: match resizer {
                 // A terminal that is gone has no size: the client sees its end soon enough.
                 Ok(resize) => Box::new(move |columns, rows| drop(resize(columns, rows))),
@@ -275,11 +282,11 @@ async fn exec(
         };
         let end = async move {
             match session.wait().await {
-                Ok(code) => channels::exit_status(code),
-                Err(error) => channels::failure_status(&error.to_string()),
+                Ok(code) => process::exit_status(code),
+                Err(error) => process::failure_status(&error.to_string()),
             }
         };
-        channels::join(socket, process, end).await;
+        process::join(client, wanted, process, end).await;
     })
 }
 
@@ -292,26 +299,27 @@ async fn attach(
     request: Request<Incoming>,
 ) -> Answer {
     let Some((sandbox, id)) = entry.running(container) else {
-        return refuse(shared, request, format!("container {container} is not running"));
+        return refuse(shared, request, query, format!("container {container} is not running"));
     };
     let session = match sandbox.attach(&id).await {
         Ok(session) => session,
-        Err(error) => return refuse(shared, request, error.to_string()),
+        Err(error) => return refuse(shared, request, query, error.to_string()),
     };
     let spec = pod.spec.as_ref().and_then(|s| find_container(s, container));
-    let once =
-        spec.is_some_and(|c| c.stdin == Some(true) && c.stdin_once == Some(true)) && query.is_true("input");
-    let (input, out, err) = (query.is_true("input"), query.is_true("output"), query.is_true("error"));
-    upgrade(shared, request, channels::PROTOCOLS, move |socket| async move {
+    let mut wanted = wanted(query);
+    // A client that names no stream at all wants to see the output.
+    wanted.stdout |= !wanted.stdin && !wanted.stderr;
+    let once = spec.is_some_and(|c| c.stdin == Some(true) && c.stdin_once == Some(true)) && wanted.stdin;
+    upgrade(shared, request, Purpose::Process, move |client| async move {
         let resizer = session.resizer();
         let (input_open, input_ended) = oneshot::channel();
         let process = Process {
             stdin: session
                 .stdin
-                .filter(|_| input)
-                .map(|s| Box::new(channels::Noticed::new(s, input_open)) as _),
-            stdout: Some(session.stdout).filter(|_| out || query_default(out, err)).map(|s| Box::new(s) as _),
-            stderr: session.stderr.filter(|_| err).map(|s| Box::new(s) as _),
+                .filter(|_| wanted.stdin)
+                .map(|s| Box::new(process::Noticed::new(s, input_open)) as _),
+            stdout: Some(session.stdout).filter(|_| wanted.stdout).map(|s| Box::new(s) as _),
+            stderr: session.stderr.filter(|_| wanted.stderr).map(|s| Box::new(s) as _),
             resize: match resizer {
                 Ok(resize) => Box::new(move |columns, rows| drop(resize(columns, rows))),
                 Err(_) => Box::new(|_, _| {}),
@@ -326,22 +334,29 @@ async fn attach(
             }
         };
         // Attaching has no exit code of its own: it ends well when the container's output does.
-        let joined = channels::join(socket, process, async { channels::exit_status(0) });
+        let joined = process::join(client, wanted, process, async { process::exit_status(0) });
         tokio::join!(joined, closing);
     })
 }
 
 /// Tells a client on its status channel why nothing was begun: kubectl shows that, but not a refused upgrade.
-fn refuse(shared: &Arc<Shared>, request: Request<Incoming>, message: String) -> Answer {
-    upgrade(shared, request, channels::PROTOCOLS, move |socket| channels::fail(socket, message))
+fn refuse(shared: &Arc<Shared>, request: Request<Incoming>, query: &Query, message: String) -> Answer {
+    let wanted = wanted(query);
+    upgrade(shared, request, Purpose::Process, move |client| process::fail(client, wanted, message))
 }
 
-/// A client that names no stream at all wants to see the output.
-fn query_default(out: bool, err: bool) -> bool {
-    !out && !err
-}
-
-fn port_forward(shared: &Arc<Shared>, namespace: &str, name: &str, request: Request<Incoming>) -> Answer {
+fn port_forward(
+    shared: &Arc<Shared>,
+    namespace: &str,
+    name: &str,
+    query: &Query,
+    request: Request<Incoming>,
+) -> Answer {
+    let ports = query.all("port").flat_map(|v| v.split(',')).map(str::parse::<NonZeroU16>);
+    let ports: Vec<u16> = ports
+        .map(|port| port.map(NonZeroU16::get))
+        .collect::<Result<_, _>>()
+        .map_err(|_| bad_request("ports must be numbers from 1 to 65535"))?;
     let (entry, pod) = shared
         .find(namespace, name)
         .ok_or_else(|| not_found(format!("pod \"{name}\" not found on this node")))?;
@@ -353,5 +368,5 @@ fn port_forward(shared: &Arc<Shared>, namespace: &str, name: &str, request: Requ
         address: address.ok_or_else(|| internal(format!("pod \"{name}\" has no address yet")))?,
         pod: format!("{namespace}/{name}"),
     };
-    upgrade(shared, request, forward::PROTOCOLS, move |socket| forward::serve(socket, place))
+    upgrade(shared, request, Purpose::Ports, move |client| forward::serve(client, place, ports))
 }

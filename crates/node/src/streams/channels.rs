@@ -1,22 +1,19 @@
-//! exec and attach: `v5.channel.k8s.io` and `v4.channel.k8s.io`. The first byte of a message is its channel.
+//! A process's streams as channels of a WebSocket: the first byte of a message is its channel.
+//!
+//! `v5.channel.k8s.io` and `v4.channel.k8s.io` tell the end as a `Status`, `channel.k8s.io` as a text. The `base64`
+//! protocols carry the same in text: a digit for the channel, then the bytes in Base64.
 
-use std::io;
-use std::pin::Pin;
-use std::task::{Context, Poll};
-
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::Socket;
-
-/// Protocols offered, the newest first. Only v5 can half-close standard input.
-pub(crate) const PROTOCOLS: &[&str] = &["v5.channel.k8s.io", "v4.channel.k8s.io"];
+use super::process::{Input, Inputs, Output, StatusForm};
+use super::{LINGER_TIMEOUT, Socket};
 
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
@@ -25,210 +22,196 @@ const STATUS: u8 = 3;
 const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
-/// Output is read in pieces of this size.
-const PIECE: usize = 32 << 10;
-/// Pieces of output that wait for a slow client; then the container's process waits.
-const PIECES: usize = 8;
-
-/// Sets a terminal's size: columns, rows.
-pub(crate) type Resize = Box<dyn Fn(u16, u16) + Send + Sync>;
-
-/// What a client is joined with.
-pub(crate) struct Process {
-    pub stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>,
-    pub stdout: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    pub stderr: Option<Box<dyn AsyncRead + Send + Unpin>>,
-    pub resize: Resize,
+/// How a channel and its bytes become a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Encoding {
+    /// The channel's number as a byte.
+    Binary,
+    /// The channel's number as a digit, the bytes in Base64.
+    Base64,
 }
 
-/// What a message from the client means.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Input {
-    Data(Bytes),
-    End,
-    Size {
-        columns: u16,
-        rows: u16,
-    },
-    /// Nothing that concerns us.
-    Other,
-}
+/// A message is not in the protocol's form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a message is not in Base64")]
+pub(crate) struct Malformed;
 
-impl Input {
-    pub(crate) fn parse(message: &Bytes) -> Self {
-        match message.first() {
-            Some(&STDIN) => Self::Data(message.slice(1..)),
-            Some(&CLOSE) if message.get(1) == Some(&STDIN) => Self::End,
-            Some(&RESIZE) => {
-                let size: Value = serde_json::from_slice(&message[1..]).unwrap_or_default();
-                let of =
-                    |name: &str| size.get(name).and_then(Value::as_u64).and_then(|n| u16::try_from(n).ok());
-                match (of("Width"), of("Height")) {
-                    (Some(columns), Some(rows)) => Self::Size { columns, rows },
-                    _ => Self::Other,
-                }
+impl Encoding {
+    /// A message for a client.
+    pub(crate) fn message(self, channel: u8, bytes: &[u8]) -> Message {
+        match self {
+            Self::Binary => {
+                let mut all = Vec::with_capacity(bytes.len() + 1);
+                all.push(channel);
+                all.extend_from_slice(bytes);
+                Message::Binary(all.into())
             }
-            _ => Self::Other,
+            Self::Base64 => {
+                let mut text = String::from(char::from(b'0' + channel));
+                STANDARD.encode_string(bytes, &mut text);
+                Message::Text(text.into())
+            }
+        }
+    }
+
+    /// Channel and bytes of a message; `None` where it has none. Some clients send text in a binary protocol.
+    pub(crate) fn parse(self, message: Message) -> Result<Option<(u8, Bytes)>, Malformed> {
+        let bytes: Bytes = match message {
+            Message::Binary(bytes) => bytes,
+            Message::Text(text) => text.into(),
+            _ => return Ok(None),
+        };
+        let Some(first) = bytes.first().copied() else { return Ok(None) };
+        let rest = bytes.slice(1..);
+        match self {
+            Self::Binary => Ok(Some((first, rest))),
+            Self::Base64 => {
+                let decoded = STANDARD.decode(&rest).map_err(|_| Malformed)?;
+                Ok(Some((first.wrapping_sub(b'0'), decoded.into())))
+            }
         }
     }
 }
 
-/// The status channel's last word about an exit code.
-pub(crate) fn exit_status(code: i32) -> Value {
-    if code == 0 {
-        return json!({"metadata": {}, "status": "Success"});
+/// One of the channel protocols.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Protocol {
+    pub encoding: Encoding,
+    pub status: StatusForm,
+    /// A client may end its standard input without going away.
+    pub half_close: bool,
+}
+
+impl Protocol {
+    /// The oldest, for a client that names none.
+    pub(crate) const PLAIN: Self =
+        Self { encoding: Encoding::Binary, status: StatusForm::Text, half_close: false };
+
+    fn input(self, channel: u8, bytes: Bytes) -> Option<Input> {
+        match channel {
+            STDIN => Some(Input::Data(bytes)),
+            CLOSE if self.half_close && bytes.first() == Some(&STDIN) => Some(Input::End),
+            RESIZE => Input::size(&bytes),
+            _ => None,
+        }
     }
-    json!({
-        "metadata": {},
-        "status": "Failure",
-        "reason": "NonZeroExitCode",
-        "message": format!("command terminated with non-zero exit code: exit status {code}"),
-        "details": {"causes": [{"reason": "ExitCode", "message": code.to_string()}]},
-    })
-}
 
-/// The status channel's last word where nothing could be run.
-pub(crate) fn failure_status(message: &str) -> Value {
-    json!({"metadata": {}, "status": "Failure", "reason": "InternalError", "message": message, "code": 500})
-}
-
-/// Tells a client why there is no process to join it with.
-pub(crate) async fn fail(socket: Socket, message: String) {
-    let nothing = Process { stdin: None, stdout: None, stderr: None, resize: Box::new(|_, _| {}) };
-    join(socket, nothing, async move { failure_status(&message) }).await;
-}
-
-/// A stream whose end is noticed: dropping it drops `open`.
-pub(crate) struct Noticed<S> {
-    stream: S,
-    _open: oneshot::Sender<()>,
-}
-
-impl<S> Noticed<S> {
-    pub(crate) fn new(stream: S, open: oneshot::Sender<()>) -> Self {
-        Self { stream, _open: open }
+    fn output(self, output: Output) -> Option<Message> {
+        let (channel, bytes) = match output {
+            Output::Stdout(bytes) => (STDOUT, bytes),
+            Output::Stderr(bytes) => (STDERR, bytes),
+            Output::Status(status) => (STATUS, self.status.write(&status)),
+        };
+        // An empty status is a success that this protocol has no words for.
+        (channel != STATUS || !bytes.is_empty()).then(|| self.encoding.message(channel, &bytes))
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Noticed<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
+/// The last message of a WebSocket.
+pub(crate) fn close() -> Message {
+    Message::Close(Some(CloseFrame { code: CloseCode::Normal, reason: "".into() }))
 }
 
-/// Joins a client with a process until the process's output has ended and `end` gives the last word, or the client
-/// is gone.
-pub(crate) async fn join(socket: Socket, process: Process, end: impl Future<Output = Value>) {
+/// Serves a client until it has got all output, or is gone.
+pub(super) async fn serve(
+    socket: Socket,
+    protocol: Protocol,
+    inputs: Inputs,
+    mut outputs: mpsc::Receiver<Output>,
+) {
     let (mut to_client, mut from_client) = socket.split();
-    let (sender, mut messages) = mpsc::channel::<Message>(PIECES);
-    let output = async {
-        tokio::join!(
-            copy_out(process.stdout, STDOUT, sender.clone()),
-            copy_out(process.stderr, STDERR, sender.clone())
-        );
-        let status = end.await;
-        // Fails only where the client is gone.
-        let _ = sender.send(message(STATUS, status.to_string().as_bytes())).await;
-        let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-        let _ = sender.send(Message::Close(Some(close))).await;
-    };
-    let (input_sender, input_receiver) = mpsc::channel::<Input>(PIECES);
     let writing = async {
-        while let Some(message) = messages.recv().await {
-            let last = matches!(message, Message::Close(_));
-            if to_client.send(message).await.is_err() || last {
-                break;
+        while let Some(output) = outputs.recv().await {
+            if let Some(message) = protocol.output(output)
+                && to_client.send(message).await.is_err()
+            {
+                return false;
             }
         }
+        to_client.send(close()).await.is_ok()
     };
     let reading = async {
         while let Some(Ok(message)) = from_client.next().await {
-            match message {
-                Message::Binary(bytes) => match Input::parse(&bytes) {
-                    Input::Size { columns, rows } => (process.resize)(columns, rows),
-                    Input::Other => {}
-                    // A full queue makes the client wait: that is the back-pressure.
-                    input => {
-                        if input_sender.send(input).await.is_err() {
-                            std::future::pending::<()>().await;
-                        }
-                    }
-                },
-                Message::Close(_) => break,
-                _ => {}
+            if message.is_close() {
+                return;
             }
-        }
-    };
-    let writing_input = async {
-        write_in(process.stdin, input_receiver).await;
-        std::future::pending::<()>().await;
-    };
-    tokio::select! {
-        ((), ()) = async { tokio::join!(output, writing) } => {}
-        () = reading => {}
-        () = writing_input => {}
-    }
-}
-
-async fn copy_out(stream: Option<Box<dyn AsyncRead + Send + Unpin>>, channel: u8, to: mpsc::Sender<Message>) {
-    let Some(mut stream) = stream else { return };
-    let mut buffer = vec![0; PIECE];
-    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
-        if to.send(message(channel, &buffer[..count])).await.is_err() {
-            return;
-        }
-    }
-}
-
-/// Ends once the process takes no more input, or there will be none. Dropping the stream is the end of input.
-async fn write_in(stdin: Option<Box<dyn AsyncWrite + Send + Unpin>>, mut inputs: mpsc::Receiver<Input>) {
-    let mut stdin = stdin;
-    while let Some(input) = inputs.recv().await {
-        match input {
-            Input::Data(bytes) => {
-                if let Some(open) = &mut stdin
-                    && open.write_all(&bytes).await.is_err()
-                {
-                    stdin = None;
+            match protocol.encoding.parse(message) {
+                Ok(Some((channel, bytes))) => {
+                    if let Some(input) = protocol.input(channel, bytes) {
+                        inputs.take(input).await;
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    tracing::debug!(%error, "a client's stream ended");
+                    return;
                 }
             }
-            _ => stdin = None,
         }
+    };
+    tokio::pin!(reading);
+    let told = tokio::select! {
+        told = writing => told,
+        () = &mut reading => false,
+    };
+    if told {
+        inputs.end();
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, reading).await;
     }
-}
-
-fn message(channel: u8, bytes: &[u8]) -> Message {
-    let mut all = Vec::with_capacity(bytes.len() + 1);
-    all.push(channel);
-    all.extend_from_slice(bytes);
-    Message::Binary(all.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::streams::process::exit_status;
+
+    const V5: Protocol = Protocol { encoding: Encoding::Binary, status: StatusForm::Json, half_close: true };
+    const BASE64: Protocol = Protocol { encoding: Encoding::Base64, ..Protocol::PLAIN };
+
+    fn parsed(protocol: Protocol, message: Message) -> Result<Option<Input>, Malformed> {
+        let parsed = protocol.encoding.parse(message)?;
+        Ok(parsed.and_then(|(channel, bytes)| protocol.input(channel, bytes)))
+    }
 
     #[test]
     fn messages_are_understood() {
-        let check = |message: &[u8], expect: Input| {
-            assert_eq!(Input::parse(&Bytes::copy_from_slice(message)), expect, "{message:?}");
+        let check = |protocol: Protocol, message: &[u8], expect: Result<Option<Input>, Malformed>| {
+            let binary = Message::Binary(Bytes::copy_from_slice(message));
+            assert_eq!(parsed(protocol, binary), expect, "{message:?}");
+            // The same as text, where it is one.
+            if let Ok(text) = std::str::from_utf8(message) {
+                assert_eq!(parsed(protocol, Message::Text(text.into())), expect, "{text:?}");
+            }
         };
-        check(b"\0abc", Input::Data("abc".into()));
-        check(b"\0", Input::Data(Bytes::new()));
-        check(b"\xff\0", Input::End);
-        check(b"\xff\x01", Input::Other);
-        check(b"\x04{\"Width\":80,\"Height\":24}", Input::Size { columns: 80, rows: 24 });
-        check(b"\x04{\"Width\":80000,\"Height\":24}", Input::Other);
-        check(b"\x04{", Input::Other);
-        check(b"", Input::Other);
+        let data = |bytes: &'static [u8]| Ok(Some(Input::Data(bytes.into())));
+        let size = || Ok(Some(Input::Size { columns: 80, rows: 24 }));
+        check(V5, b"\0abc", data(b"abc"));
+        check(V5, b"\0", data(b""));
+        check(V5, b"\xff\0", Ok(Some(Input::End)));
+        check(V5, b"\xff\x01", Ok(None));
+        check(Protocol::PLAIN, b"\xff\0", Ok(None));
+        check(V5, b"\x04{\"Width\":80,\"Height\":24}", size());
+        check(V5, b"\x04{\"Width\":80000,\"Height\":24}", Ok(None));
+        check(V5, b"\x04{", Ok(None));
+        check(V5, b"", Ok(None));
+        check(BASE64, b"0YWJj", data(b"abc"));
+        check(BASE64, b"0", data(b""));
+        check(BASE64, b"4eyJXaWR0aCI6ODAsIkhlaWdodCI6MjR9", size());
+        check(BASE64, b"0?", Err(Malformed));
+    }
+
+    #[test]
+    fn output_is_written_in_the_protocols_form() {
+        let check = |protocol: Protocol, output: Output, expect: Option<&[u8]>| {
+            let written = protocol.output(output).map(Message::into_data);
+            assert_eq!(written.as_deref(), expect);
+        };
+        check(V5, Output::Stdout(Bytes::from_static(b"a\0")), Some(b"\x01a\0"));
+        check(BASE64, Output::Stderr(Bytes::from_static(b"abc")), Some(b"2YWJj"));
+        check(V5, Output::Status(exit_status(0)), Some(b"\x03{\"metadata\":{},\"status\":\"Success\"}"));
+        check(Protocol::PLAIN, Output::Status(exit_status(0)), None);
+        let told = b"\x03command terminated with non-zero exit code: exit status 7";
+        check(Protocol::PLAIN, Output::Status(exit_status(7)), Some(told));
     }
 
     #[test]

@@ -1,4 +1,7 @@
-//! port-forward: for each connection an error stream and a data stream, joined with a port of the Pod.
+//! port-forward: connections of a client, each joined with a port of the Pod. In SPDY a connection is an error stream and
+//! a data stream that the client opens; in channels there is one connection for each port that the request names.
+
+mod connection;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,24 +9,21 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_tungstenite::tungstenite::Message;
 
-use super::Socket;
+use super::carrier::Carrier;
+use super::channels::{self, Encoding};
 use super::spdy::{Broken, Decoder, Encoder, Frame};
-
-/// The protocol inside the WebSocket.
-pub(crate) const PROTOCOLS: &[&str] = &["SPDY/3.1+portforward.k8s.io"];
+use super::{Client, LINGER_TIMEOUT, Socket};
+use connection::{FromClient, Replies};
 
 /// Streams of one client at the same time: two for each connection, as many as a browser may want at once and more.
 const MOST_STREAMS: usize = 512;
+/// Ports of one client in channels: two channels each, numbered in a byte whose last value has another meaning.
+const MOST_PORTS: usize = 127;
 /// Pieces that wait for a slow side; then the other side waits.
 const PIECES: usize = 8;
-/// Data is read in pieces of this size.
-const PIECE: usize = 32 << 10;
 
 /// Where a Pod's ports are.
 #[derive(Clone, Debug)]
@@ -36,13 +36,20 @@ pub(crate) struct Place {
     pub pod: String,
 }
 
-/// Serves one client until it is gone.
-pub(crate) async fn serve(socket: Socket, place: Place) {
-    let (mut to_client, mut from_client) = socket.split();
+/// Serves one client until it is gone. `ports` are those that the request names, which matter to channels only.
+pub(crate) async fn serve(client: Client, place: Place, ports: Vec<u16>) {
+    match client {
+        Client::Spdy(carrier, _) => serve_streams(carrier, place).await,
+        Client::Channels(socket, protocol) => serve_channels(socket, protocol.encoding, place, &ports).await,
+    }
+}
+
+async fn serve_streams(carrier: Carrier, place: Place) {
+    let (mut from_client, mut to_client) = carrier.split();
     let (frames, mut outgoing) = mpsc::channel::<Bytes>(PIECES);
     let writing = async {
         while let Some(frame) = outgoing.recv().await {
-            if to_client.send(Message::Binary(frame)).await.is_err() {
+            if !to_client.send(frame).await {
                 return;
             }
         }
@@ -57,12 +64,7 @@ pub(crate) async fn serve(socket: Socket, place: Place) {
             place,
             connections: JoinSet::new(),
         };
-        while let Some(Ok(message)) = from_client.next().await {
-            let bytes = match message {
-                Message::Binary(bytes) => bytes,
-                Message::Close(_) => break,
-                _ => continue,
-            };
+        while let Some(bytes) = from_client.next().await {
             if let Err(error) = session.feed(&bytes).await {
                 tracing::debug!(pod = session.place.pod, %error, "port-forward ended");
                 break;
@@ -75,14 +77,11 @@ pub(crate) async fn serve(socket: Socket, place: Place) {
     }
 }
 
-/// What goes to a connection: bytes, or the end of them.
-type ToPod = mpsc::Sender<Option<Bytes>>;
-
 struct Session {
     decoder: Decoder,
     encoder: Encoder,
     /// Data streams that are open. At most [`MOST_STREAMS`].
-    streams: HashMap<u32, ToPod>,
+    streams: HashMap<u32, mpsc::Sender<FromClient>>,
     /// Error streams by request id, until their data stream comes. At most [`MOST_STREAMS`].
     errors: HashMap<String, u32>,
     frames: mpsc::Sender<Bytes>,
@@ -106,13 +105,14 @@ impl Session {
                     if let Some(stream) = self.streams.get(&id) {
                         // Fails only where the connection has ended already.
                         if !bytes.is_empty() {
-                            let _ = stream.send(Some(bytes)).await;
+                            let _ = stream.send(FromClient::Data(bytes)).await;
                         }
                         if fin {
-                            let _ = stream.send(None).await;
+                            let _ = stream.send(FromClient::End).await;
                         }
                     }
                 }
+                // The connection sees its sender go, and ends.
                 Frame::Reset { id } => drop(self.streams.remove(&id)),
                 Frame::Ping { payload } => self.send(Encoder::ping(&payload)).await,
                 Frame::GoAway => {}
@@ -137,10 +137,10 @@ impl Session {
                 self.send(reply).await;
                 let (sender, receiver) = mpsc::channel(PIECES);
                 self.streams.insert(id, sender);
-                let error = self.errors.remove(&request);
+                let replies = Replies::Streams { data: id, error: self.errors.remove(&request) };
                 let (place, frames) = (self.place.clone(), self.frames.clone());
                 self.connections.spawn(async move {
-                    carry(place, port, id, error, receiver, frames).await;
+                    connection::carry(&place, port, replies, receiver, &frames).await;
                     id
                 });
             }
@@ -155,78 +155,54 @@ impl Session {
     }
 }
 
-/// One connection, from its opening to its end.
-async fn carry(
-    place: Place,
-    port: u16,
-    id: u32,
-    error: Option<u32>,
-    mut from_client: mpsc::Receiver<Option<Bytes>>,
-    frames: mpsc::Sender<Bytes>,
-) {
-    let send = |frame| async { frames.send(frame).await.is_ok() };
-    let connection = match connect(&place, port).await {
-        Ok(connection) => connection,
-        Err(reason) => {
-            if let Some(error) = error {
-                let text = format!("error forwarding port {port} to pod {}: {reason}", place.pod);
-                send(Encoder::data(error, text.as_bytes(), true)).await;
+/// Channel 2N carries the data of the N-th port, channel 2N+1 what goes wrong with it. Each begins with the port's
+/// number in two bytes.
+async fn serve_channels(socket: Socket, encoding: Encoding, place: Place, ports: &[u16]) {
+    let (mut to_client, mut from_client) = socket.split();
+    let (frames, mut outgoing) = mpsc::channel::<Bytes>(PIECES);
+    let mut senders = Vec::new();
+    let mut carrying = Vec::new();
+    for (data, port) in (0u8..).step_by(2).zip(ports.iter().copied()).take(MOST_PORTS) {
+        let (sender, receiver) = mpsc::channel(PIECES);
+        senders.push(sender);
+        let (place, frames) = (&place, frames.clone());
+        carrying.push(async move {
+            let replies = Replies::Channels { data };
+            for channel in [data, data + 1] {
+                let [low, high] = port.to_le_bytes();
+                let _ = frames.send(Bytes::copy_from_slice(&[channel, low, high])).await;
             }
-            send(Encoder::data(id, b"", true)).await;
-            return;
-        }
-    };
-    let (mut reader, mut writer) = connection.into_split();
-    let up = async {
-        while let Some(Some(bytes)) = from_client.recv().await {
-            if writer.write_all(&bytes).await.is_err() {
-                return;
-            }
-        }
-        // The client says no more; the Pod may still answer.
-        let _ = writer.shutdown().await;
-    };
-    let down = async {
-        let mut buffer = vec![0; PIECE];
-        while let Ok(count @ 1..) = reader.read(&mut buffer).await {
-            if !send(Encoder::data(id, &buffer[..count], false)).await {
-                return;
-            }
-        }
-        send(Encoder::data(id, b"", true)).await;
-        if let Some(error) = error {
-            send(Encoder::data(error, b"", true)).await;
-        }
-    };
-    tokio::join!(up, down);
-}
-
-/// Connects to a port of the Pod as if from within it: to loopback first, since that is where a port may be hidden.
-async fn connect(place: &Place, port: u16) -> Result<TcpStream, String> {
-    let Some(netns) = place.netns.clone() else {
-        return TcpStream::connect((place.address, port)).await.map_err(|e| e.to_string());
-    };
-    let inside = tokio::task::spawn_blocking(move || connect_within(&netns, port)).await;
-    let stream = inside.unwrap_or_else(|e| Err(std::io::Error::other(e)));
-    let stream = stream.and_then(|s| {
-        s.set_nonblocking(true)?;
-        TcpStream::from_std(s)
-    });
-    match stream {
-        Ok(stream) => Ok(stream),
-        // It may listen on the Pod's address only.
-        Err(first) => TcpStream::connect((place.address, port)).await.map_err(|_| first.to_string()),
+            connection::carry(place, port, replies, receiver, &frames).await;
+        });
     }
-}
-
-/// Connects on a thread of its own, which enters the namespace and ends: no other work ever sees that namespace.
-fn connect_within(netns: &std::path::Path, port: u16) -> std::io::Result<std::net::TcpStream> {
-    let namespace = std::fs::File::open(netns)?;
-    let connecting = std::thread::Builder::new().name("port-forward".into()).spawn(move || {
-        nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
-        let loopback = [std::net::Ipv4Addr::LOCALHOST.into(), IpAddr::from(std::net::Ipv6Addr::LOCALHOST)];
-        let addresses = loopback.map(|ip| std::net::SocketAddr::new(ip, port));
-        std::net::TcpStream::connect(&addresses[..])
-    })?;
-    connecting.join().unwrap_or_else(|_| Err(std::io::Error::other("the connecting thread failed")))
+    drop(frames);
+    let writing = async {
+        while let Some(frame) = outgoing.recv().await {
+            if to_client.send(encoding.message(frame[0], &frame[1..])).await.is_err() {
+                return false;
+            }
+        }
+        to_client.send(channels::close()).await.is_ok()
+    };
+    let reading = async {
+        while let Some(Ok(message)) = from_client.next().await {
+            if message.is_close() {
+                return;
+            }
+            let Ok(parsed) = encoding.parse(message) else { return };
+            let Some((channel, bytes)) = parsed.filter(|(channel, _)| channel % 2 == 0) else { continue };
+            if let Some(sender) = senders.get(usize::from(channel / 2)) {
+                // Fails only where the connection has ended already.
+                let _ = sender.send(FromClient::Data(bytes)).await;
+            }
+        }
+    };
+    tokio::pin!(reading);
+    let told = tokio::select! {
+        (told, _) = async { tokio::join!(writing, futures::future::join_all(carrying)) } => told,
+        () = &mut reading => false,
+    };
+    if told {
+        let _ = tokio::time::timeout(LINGER_TIMEOUT, reading).await;
+    }
 }

@@ -328,28 +328,50 @@ sed -i 's/k: v$/k: w/' \"$1\"
     follow.kill().expect("to end");
     follow.wait().expect("to end");
 
-    let mut shell = cluster
-        .command("kubectl")
-        .args(["exec", "-i", "deployment/web", "--", "cat"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("exec");
+    for websockets in ["true", "false"] {
+        streams(cluster, websockets);
+    }
+}
+
+/// exec and port-forward in both of kubectl's protocols: WebSockets, and SPDY before them.
+fn streams(cluster: &Cluster, websockets: &str) {
+    let kubectl = |args: &[&str]| {
+        let mut command = cluster.command("kubectl");
+        command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets);
+        command.env("KUBECTL_PORT_FORWARD_WEBSOCKETS", websockets);
+        command
+    };
+    let exec = |script: &str| kubectl(&["exec", "-i", "deployment/web", "--", "sh", "-c", script]);
+    let mut shell = exec("cat; echo err >&2; exit 7").spawn().expect("exec");
     shell.stdin.take().expect("its input").write_all(b"through and back").expect("to write");
     let output = shell.wait_with_output().expect("exec");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "through and back");
+    assert!(String::from_utf8_lossy(&output.stderr).starts_with("err\n"), "{output:?}");
+    assert_eq!(output.status.code(), Some(7));
+
+    // Input that goes on when the command has ended.
+    for _ in 0..3 {
+        let mut shell = exec("head -n 2; exit 3").spawn().expect("exec");
+        let mut input = shell.stdin.take().expect("its input");
+        let typing = std::thread::spawn(move || while input.write_all(&b"y\n".repeat(4096)).is_ok() {});
+        let output = shell.wait_with_output().expect("exec");
+        assert_eq!(
+            (output.stdout.as_slice(), output.status.code()),
+            (b"y\ny\n".as_slice(), Some(3)),
+            "{output:?}"
+        );
+        typing.join().expect("an end");
+    }
 
     let terminal = "kubectl exec -it deployment/web -- sh -c 'tty; stty size; echo done'";
-    let typed = cluster.command("script").args(["-qec", terminal, "/dev/null"]).output().expect("script");
-    let typed = String::from_utf8_lossy(&typed.stdout).into_owned();
+    let mut typed = cluster.command("script");
+    typed.args(["-qec", terminal, "/dev/null"]).env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", websockets);
+    let typed = String::from_utf8_lossy(&typed.output().expect("script").stdout).into_owned();
     assert!(typed.contains("/dev/pts/") && typed.contains("done"), "{typed}");
 
-    let mut forward = cluster
-        .command("kubectl")
-        .args(["port-forward", "deployment/web", "18000:8000"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("port-forward");
+    let mut forward =
+        kubectl(&["port-forward", "deployment/web", "18000:8000"]).spawn().expect("port-forward");
     let mut lines = BufReader::new(forward.stdout.take().expect("its output")).lines().map_while(Result::ok);
     assert!(lines.any(|line| line.contains("Forwarding from")));
     for _ in 0..3 {
