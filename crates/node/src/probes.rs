@@ -1,5 +1,6 @@
 //! Probes: tried at intervals while a container runs, judged by thresholds.
 
+pub(crate) mod grpc;
 pub(crate) mod http;
 pub(crate) mod target;
 
@@ -142,7 +143,7 @@ pub(crate) fn start(
         };
         let stop = stop.clone();
         shared.tasks.spawn("probe", async move {
-            // Boxed: an HTTPS probe's future is large, and few probes are that.
+            // Boxed: the future of a probe over TLS or HTTP/2 is large, and few probes are that.
             stop.run_until_cancelled(Box::pin(runner.run())).await;
         });
     }

@@ -1,4 +1,4 @@
-//! What a probe or a hook does: a command, an HTTP request, a connection, a pause.
+//! What a probe or a hook does: a command, an HTTP request, a connection, a gRPC health check, a pause.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Pod
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 
-use super::http;
+use super::{grpc, http};
 use crate::pod::{Entry, Shared};
 
 /// Output of a command that is kept for the event; Kubernetes' limit.
@@ -26,7 +26,15 @@ pub(crate) enum Verdict {
 pub(crate) enum Target {
     Command(Vec<String>),
     Http(http::Request),
-    Tcp { host: Option<String>, port: u16 },
+    Tcp {
+        host: Option<String>,
+        port: u16,
+    },
+    /// A gRPC server's health: of one service, or of all where it is empty.
+    Grpc {
+        port: u16,
+        service: String,
+    },
     Sleep(Duration),
 }
 
@@ -42,7 +50,12 @@ impl Target {
         if let Some(tcp) = &probe.tcp_socket {
             return tcp_socket(tcp, container);
         }
-        Err("this node offers exec, httpGet and tcpSocket probes; use one of these".into())
+        if let Some(check) = &probe.grpc {
+            let port = u16::try_from(check.port).ok().filter(|n| *n > 0);
+            let port = port.ok_or_else(|| format!("invalid port number: {}", check.port))?;
+            return Ok(Self::Grpc { port, service: check.service.clone().unwrap_or_default() });
+        }
+        Err("a probe must have exec, httpGet, tcpSocket or grpc".into())
     }
 
     /// What a lifecycle hook asks for.
@@ -80,6 +93,10 @@ impl Target {
             },
             Self::Tcp { host, port } => match address() {
                 Ok(address) => bounded(timeout, connect(host.as_deref(), address, *port)).await,
+                Err(e) => Err(e),
+            },
+            Self::Grpc { port, service } => match address() {
+                Ok(address) => bounded(timeout, grpc::check(address, *port, service)).await,
                 Err(e) => Err(e),
             },
             Self::Sleep(duration) => {

@@ -119,5 +119,9 @@ fn targets_are_read() {
     check(json!({"exec": {"command": ["true"]}}), Ok(Target::Command(vec!["true".into()])));
     check(json!({"tcpSocket": {"port": "nope"}}), Err("couldn't find port: \"nope\" in container \"c\""));
     check(json!({"tcpSocket": {"port": 0}}), Err("invalid port number: 0"));
-    check(json!({}), Err("this node offers exec, httpGet and tcpSocket probes; use one of these"));
+    let grpc = |service: &str| Target::Grpc { port: 50051, service: service.into() };
+    check(json!({"grpc": {"port": 50051}}), Ok(grpc("")));
+    check(json!({"grpc": {"port": 50051, "service": "shop"}}), Ok(grpc("shop")));
+    check(json!({"grpc": {"port": 70000}}), Err("invalid port number: 70000"));
+    check(json!({}), Err("a probe must have exec, httpGet, tcpSocket or grpc"));
 }
