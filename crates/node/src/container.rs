@@ -121,6 +121,7 @@ pub(crate) fn specify(from: Ingredients) -> Result<ContainerSpec, ConfigError> {
         env: environment(&from),
         cwd: PathBuf::from(if cwd.is_empty() { "/" } else { cwd }),
         user: from.identity.user,
+        run_as_non_root: from.identity.run_as_non_root,
         groups: from.identity.groups,
         mounts,
         capabilities: from.identity.capabilities,

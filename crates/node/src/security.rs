@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use k8s_openapi::api::core::v1::{Container, PodSpec, SeccompProfile};
-use yado_oci::spec::Seccomp;
+use yado_oci::spec::{LARGEST_ID, Seccomp};
 
 use crate::environment::ConfigError;
 
@@ -74,6 +74,8 @@ const ALL_CAPABILITIES: &[&str] = &[
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Identity {
     pub user: String,
+    /// Refuse to run as user 0, whatever `user` resolves to in the image.
+    pub run_as_non_root: bool,
     pub groups: Vec<u32>,
     pub capabilities: Vec<String>,
     pub privileged: bool,
@@ -97,7 +99,9 @@ pub(crate) fn of(
     let image_user = named.unwrap_or(image_user);
     let of_pod = |number: Option<i64>| number.filter(|_| named.is_none());
     let user = own.run_as_user.or(of_pod(pod.run_as_user));
+    let user = user.map(|id| in_range("user", id)).transpose()?;
     let group = own.run_as_group.or(of_pod(pod.run_as_group));
+    let group = group.map(|id| in_range("group", id)).transpose()?;
     let non_root = own.run_as_non_root.or(pod.run_as_non_root).unwrap_or(false);
     let user = match (user, group) {
         (Some(u), Some(g)) => format!("{u}:{g}"),
@@ -114,8 +118,7 @@ pub(crate) fn of(
     let privileged = own.privileged.unwrap_or(false);
     let mut groups: Vec<u32> = Vec::new();
     for group in pod.supplemental_groups.iter().flatten().chain(&pod.fs_group) {
-        let group =
-            u32::try_from(*group).map_err(|_| ConfigError(format!("group id {group} is out of range")))?;
+        let group = in_range("group", *group)?;
         if !groups.contains(&group) {
             groups.push(group);
         }
@@ -123,6 +126,7 @@ pub(crate) fn of(
     let profile = own.seccomp_profile.as_ref().or(pod.seccomp_profile.as_ref());
     Ok(Identity {
         user,
+        run_as_non_root: non_root,
         groups,
         capabilities: capabilities(container, privileged),
         privileged,
@@ -130,6 +134,12 @@ pub(crate) fn of(
         read_only_root: own.read_only_root_filesystem.unwrap_or(false),
         seccomp: if privileged { Seccomp::Unconfined } else { seccomp(profile, profiles)? },
     })
+}
+
+/// An id that a process can have. The API server takes no other; one could be in an object that is older.
+fn in_range(what: &str, id: i64) -> Result<u32, ConfigError> {
+    let valid = u32::try_from(id).ok().filter(|id| *id <= LARGEST_ID);
+    valid.ok_or_else(|| ConfigError(format!("the {what} id {id} is not between 0 and {LARGEST_ID}")))
 }
 
 fn refuse_root(user: &str, container: &Container) -> Result<(), ConfigError> {
@@ -293,6 +303,21 @@ mod tests {
                 "container's runAsUser breaks non-root policy (container: c): set runAsUser to a number other than 0"
             ],
         );
+        for (pod, container) in [
+            (json!({"runAsUser": 4294967295_i64}), json!({})),
+            (json!({}), json!({"runAsUser": 2147483648_i64})),
+            (json!({}), json!({"runAsUser": 5, "runAsGroup": -1})),
+            (json!({"fsGroup": 4294967295_i64}), json!({})),
+            (json!({"supplementalGroups": [5, 4294967296_i64]}), json!({})),
+        ] {
+            let spec: PodSpec = serde_json::from_value(json!({
+                "securityContext": pod, "containers": [{"name": "c", "securityContext": container}],
+            }))
+            .expect("a Pod specification");
+            let said = of(&spec, &spec.containers[0], "", None, "/profiles".as_ref());
+            let said = said.expect_err("an id out of range").to_string();
+            assert!(said.ends_with("is not between 0 and 2147483647"), "{said}");
+        }
         check(
             json!({"seccompProfile": {"type": "Localhost", "localhostProfile": "../x"}}),
             json!({}),

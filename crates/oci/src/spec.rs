@@ -50,8 +50,11 @@ pub struct ContainerSpec {
     /// The working directory, made if absent.
     pub cwd: PathBuf,
     /// As an image writes it: `name`, `uid`, `name:group`, `uid:gid`; empty is root. Names are looked up in the
-    /// container's own `/etc/passwd` and `/etc/group`.
+    /// container's own `/etc/passwd` and `/etc/group`; digits are always an id, at most [`LARGEST_ID`].
     pub user: String,
+    /// Refuse to run as user 0, whatever [`ContainerSpec::user`] resolves to.
+    #[serde(default)]
+    pub run_as_non_root: bool,
     /// Further group ids.
     pub groups: Vec<u32>,
     /// Bind mounts, in order.
@@ -119,6 +122,10 @@ pub const RLIMITS: [&str; 16] = [
     "rtprio",
     "rttime",
 ];
+
+/// The largest user or group id that a container can have. The kernel takes 2^32 - 1 for "leave unchanged", and ids
+/// above this one are negative for programs that keep them in a signed number. Kubernetes has the same bound.
+pub const LARGEST_ID: u32 = i32::MAX as u32;
 
 /// A directory or file of the host seen in a container.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

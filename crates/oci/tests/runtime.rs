@@ -347,7 +347,19 @@ fn programs_that_cannot_run() {
         fs::write(rig.dir.join("layer/bin/plain"), "x").unwrap();
         fs::write(rig.dir.join("layer/bin/script"), "#!/no/such\n").unwrap();
         fs::set_permissions(rig.dir.join("layer/bin/script"), fs::Permissions::from_mode(0o755)).unwrap();
-        let rows: [(&[&str], &str, &str); 7] = [
+        let rows: [(&[&str], &str, &str); 11] = [
+            (
+                &["sh"],
+                "toor",
+                r#"the container must not run as root (runAsNonRoot), and its user "toor" is root"#,
+            ),
+            (&["sh"], "4294967295", "the user id 4294967295 is not between 0 and 2147483647"),
+            (&["sh"], "1:2147483648", "the group id 2147483648 is not between 0 and 2147483647"),
+            (
+                &["sh"],
+                "most",
+                "the user most has the id 4294967295 in the image, which is not between 0 and 2147483647",
+            ),
             (&["foo"], "", r#"exec: "foo": executable file not found in $PATH"#),
             (&["/foo"], "", r#"exec: "/foo": stat /foo: no such file or directory"#),
             (&["plain"], "", r#"exec: "plain": permission denied"#),
@@ -360,11 +372,14 @@ fn programs_that_cannot_run() {
             (&["sh"], "ghost", "unable to find user ghost: no matching entries in passwd file"),
             (&[], "", "the container has no command: neither the image nor the specification names one"),
         ];
+        let users = "root:x:0:0::/root:/bin/sh\nmost:x:4294967295:0::/:/bin/sh\ntoor:x:0:0::/:/bin/sh\n";
+        fs::write(rig.dir.join("layer/etc/passwd"), users).unwrap();
         for (number, (args, user, expect)) in rows.into_iter().enumerate() {
             let id = format!("c{number}");
             let mut spec = rig.shell(&id, "");
             spec.args = args.iter().map(|word| (*word).to_owned()).collect();
             spec.user = user.to_owned();
+            spec.run_as_non_root = user == "toor";
             let created = sandbox.create(spec).await;
             let started = if created.is_ok() { sandbox.start(&id).await.map(|_| ()) } else { created };
             match started {

@@ -702,3 +702,45 @@ fn network_policies() {
         "#]],
     );
 }
+
+#[test]
+fn user_and_group_ids_have_a_range() {
+    let fields = ["runAsUser", "runAsGroup", "fsGroup"];
+    let container = |list: &str, security: &str| {
+        let others = if list == "containers" { "" } else { "containers: [{name: a, image: i}], " };
+        pod(&format!("{{{others}{list}: [{{name: c, image: i, securityContext: {security}}}]}}"))
+    };
+    let of_pod = |security: &str| {
+        pod(&format!("{{containers: [{{name: a, image: i}}], securityContext: {security}}}"))
+    };
+    for id in ["0", "1000", "2147483647"] {
+        let all =
+            format!("{{runAsUser: {id}, runAsGroup: {id}, fsGroup: {id}, supplementalGroups: [0, {id}]}}");
+        check(&of_pod(&all), expect![""]);
+    }
+    for id in ["-1", "2147483648", "4294967295", "4294967296", "9223372036854775807"] {
+        let refused =
+            |at: &str| format!("{at}: Invalid value: {id}: must be between 0 and 2147483647, inclusive\n");
+        let errors = |text: &str| {
+            let (kind, object) = object(text);
+            lines(&validate_object(kind, &object, None))
+        };
+        for field in fields {
+            let found = errors(&of_pod(&format!("{{{field}: {id}}}")));
+            assert_eq!(found, refused(&format!("spec.securityContext.{field}")));
+        }
+        let found = errors(&of_pod(&format!("{{supplementalGroups: [1, {id}]}}")));
+        assert_eq!(found, refused("spec.securityContext.supplementalGroups[1]"));
+        for list in ["containers", "initContainers", "ephemeralContainers"] {
+            for field in &fields[..2] {
+                let found = errors(&container(list, &format!("{{{field}: {id}}}")));
+                assert_eq!(found, refused(&format!("spec.{list}[0].securityContext.{field}")));
+            }
+        }
+        let deployment = format!(
+            "{{kind: Deployment, metadata: {{name: d, namespace: n}}, spec: {{selector: {{matchLabels: {{a: b}}}},
+               template: {{metadata: {{labels: {{a: b}}}}, spec: {{securityContext: {{runAsUser: {id}}}, containers: [{{name: c, image: i}}]}}}}}}}}"
+        );
+        assert_eq!(errors(&deployment), refused("spec.template.spec.securityContext.runAsUser"));
+    }
+}

@@ -142,6 +142,7 @@ impl Rig {
             env: vec![],
             cwd: "/".into(),
             user: String::new(),
+            run_as_non_root: false,
             groups: vec![],
             mounts: vec![],
             capabilities: DEFAULT.map(|name| format!("CAP_{name}")).to_vec(),

@@ -39,6 +39,7 @@ pub fn spec(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
             }
         }
     }
+    pod_parts::ids(&spec["securityContext"], &at.field("securityContext"), errors);
     errors.one_of(&at.field("restartPolicy"), &spec["restartPolicy"], &["Always", "OnFailure", "Never"]);
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     errors.one_of(&at.field("dnsPolicy"), &spec["dnsPolicy"], &policies);

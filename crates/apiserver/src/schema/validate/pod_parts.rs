@@ -51,6 +51,7 @@ pub fn container(
     env_from(&container["envFrom"], &at.field("envFrom"), errors);
     mounts(&container["volumeMounts"], volumes, &at.field("volumeMounts"), errors);
     resources(&container["resources"], &at.field("resources"), errors);
+    ids(&container["securityContext"], &at.field("securityContext"), errors);
     let once = role == Role::Init && container["restartPolicy"] != "Always";
     for key in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
         if once && !container[key].is_null() {
@@ -109,6 +110,25 @@ fn ports(ports: &Value, on_host: bool, at: &Path<'_>, errors: &mut Errors) {
             errors.invalid(&at.field("containerPort"), &port["containerPort"], detail);
         }
         errors.one_of(&at.field("protocol"), &port["protocol"], &["SCTP", "TCP", "UDP"]);
+    }
+}
+
+/// User and group ids of a security context, of a Pod or of a container.
+pub fn ids(context: &Value, at: &Path<'_>, errors: &mut Errors) {
+    for key in ["runAsUser", "runAsGroup", "fsGroup"] {
+        id(&context[key], &at.field(key), errors);
+    }
+    let groups = at.field("supplementalGroups");
+    for (i, group) in list(&context["supplementalGroups"]).iter().enumerate() {
+        id(group, &groups.index(i), errors);
+    }
+}
+
+/// The system calls take 2^32 - 1 for "leave it as it is", so that the process would stay root; Kubernetes' bound is
+/// half of that.
+fn id(id: &Value, at: &Path<'_>, errors: &mut Errors) {
+    if !id.is_null() && !id.as_i64().is_some_and(|id| (0..=i64::from(i32::MAX)).contains(&id)) {
+        errors.invalid(at, id, "must be between 0 and 2147483647, inclusive");
     }
 }
 

@@ -27,6 +27,7 @@ pub struct Launch<'a> {
     pub env: Vec<OsString>,
     pub cwd: &'a Path,
     pub user: &'a str,
+    pub run_as_non_root: bool,
     pub groups: &'a [u32],
     pub capabilities: u64,
     pub no_new_privileges: bool,
@@ -105,6 +106,12 @@ impl Launch<'_> {
         })?;
         let read = |path| fs::read_to_string(path).unwrap_or_default();
         let user = users::resolve(self.user, self.groups, &read("/etc/passwd"), &read("/etc/group"))?;
+        if self.run_as_non_root && user.uid == 0 {
+            return Err(format!(
+                "the container must not run as root (runAsNonRoot), and its user {:?} is root",
+                self.user
+            ));
+        }
         let mut passed: Vec<RawFd> = Vec::new();
         let mut master = None;
         if self.terminal {
