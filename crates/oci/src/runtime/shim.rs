@@ -4,6 +4,7 @@
 mod container;
 mod family;
 mod host;
+mod keyring;
 mod log;
 mod process;
 mod rootfs;

@@ -16,6 +16,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 
 use super::family;
+use super::keyring::Keyring;
 use super::log::{Logger, Stream};
 use super::process::{self, FAILED, GO, Launch, READY};
 use super::rootfs::{self, Surroundings};
@@ -72,6 +73,7 @@ pub struct Container {
     /// Its first process while there is one.
     pub pid: Option<i32>,
     filters: Filters,
+    keyring: Keyring,
     capabilities: u64,
     line: Option<OwnedFd>,
     /// The shim's ends: a pipe each, or the terminal's master as the first.
@@ -206,6 +208,7 @@ impl Container {
             );
         }
         let filters = seccomp::filters(&spec)?;
+        let keyring = step(|| "name a session keyring", Keyring::new())?;
         let capabilities = match spec.privileged {
             true => process::all_capabilities(),
             false => process::capability_bits(&spec.capabilities)?,
@@ -217,6 +220,7 @@ impl Container {
             state: ContainerState::Created,
             pid: None,
             filters,
+            keyring,
             capabilities,
             line: None,
             outputs: [None, None],
@@ -278,6 +282,7 @@ impl Container {
                     user: &self.spec.user,
                     run_as_non_root: self.spec.run_as_non_root,
                     groups: &self.spec.groups,
+                    keyring: &self.keyring,
                     capabilities: self.capabilities,
                     no_new_privileges: self.spec.no_new_privileges,
                     filters: &self.filters,
@@ -541,6 +546,7 @@ impl Container {
                 user: &self.spec.user,
                 run_as_non_root: self.spec.run_as_non_root,
                 groups: &self.spec.groups,
+                keyring: &self.keyring,
                 capabilities: self.capabilities,
                 no_new_privileges: self.spec.no_new_privileges,
                 filters: &self.filters,

@@ -15,6 +15,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, SigmaskHow, sigprocmask};
 use nix::unistd::{Gid, Uid};
 
+use super::keyring::Keyring;
 use super::step;
 use crate::runtime::protocol;
 use crate::runtime::seccomp::{self, Filters};
@@ -29,6 +30,7 @@ pub struct Launch<'a> {
     pub user: &'a str,
     pub run_as_non_root: bool,
     pub groups: &'a [u32],
+    pub keyring: &'a Keyring,
     pub capabilities: u64,
     pub no_new_privileges: bool,
     pub filters: &'a Filters,
@@ -112,6 +114,7 @@ impl Launch<'_> {
                 self.user
             ));
         }
+        step(|| "give the container a session keyring", self.keyring.join())?;
         let mut passed: Vec<RawFd> = Vec::new();
         let mut master = None;
         if self.terminal {
