@@ -14,6 +14,7 @@
 mod cgroup;
 mod connection;
 mod error;
+mod program;
 mod protocol;
 mod sandbox;
 mod seccomp;
@@ -32,6 +33,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::io::AsyncReadExt;
 
+use self::program::Program;
 use self::protocol::Request;
 use self::shim_process::ShimProcess;
 use crate::spec::{ContainerStatus, SandboxSpec};
@@ -222,7 +224,11 @@ impl Runtime {
 
     async fn start_sandbox(&self, spec: SandboxSpec, dir: &Path) -> Result<Sandbox> {
         let refused = |reason: String| Error::ShimStart { id: spec.id.clone(), reason };
-        let mut starter = tokio::process::Command::new(&self.inner.config.shim_exe)
+        // Held until the shim has sealed it.
+        let program = Program::mount(&self.inner.config.shim_exe)
+            .map_err(Error::file("mount a copy of", &self.inner.config.shim_exe))?;
+        let mut starter = tokio::process::Command::new(program.path())
+            .arg0(program::NAME)
             .arg(SHIM_ARGUMENT)
             .arg(dir)
             .arg(&self.inner.config.cgroup_root)
@@ -243,7 +249,7 @@ impl Runtime {
             return Err(refused(if reason.is_empty() { output.status.to_string() } else { reason }));
         }
         // The starter ends by itself in a moment, and tokio reaps it.
-        drop(starter);
+        drop((starter, program));
         Sandbox::connect(dir, spec).await
     }
 

@@ -347,7 +347,16 @@ fn programs_that_cannot_run() {
         fs::write(rig.dir.join("layer/bin/plain"), "x").unwrap();
         fs::write(rig.dir.join("layer/bin/script"), "#!/no/such\n").unwrap();
         fs::set_permissions(rig.dir.join("layer/bin/script"), fs::Permissions::from_mode(0o755)).unwrap();
-        let rows: [(&[&str], &str, &str); 11] = [
+        // A process of a container is not its own program yet when it looks for that.
+        fs::write(rig.dir.join("layer/bin/engine"), "#!/proc/self/exe\n").unwrap();
+        fs::set_permissions(rig.dir.join("layer/bin/engine"), fs::Permissions::from_mode(0o755)).unwrap();
+        std::os::unix::fs::symlink("/proc/self/exe", rig.dir.join("layer/bin/itself")).unwrap();
+        let rows: [(&[&str], &str, &str); 16] = [
+            (&["/proc/self/exe"], "", r#"exec: "/proc/self/exe": permission denied"#),
+            (&["/proc/1/exe"], "", r#"exec: "/proc/1/exe": permission denied"#),
+            (&["/proc/thread-self/exe", "--help"], "", r#"exec: "/proc/thread-self/exe": permission denied"#),
+            (&["engine"], "", r#"exec: "engine": permission denied"#),
+            (&["itself"], "", r#"exec: "itself": permission denied"#),
             (
                 &["sh"],
                 "toor",
@@ -448,6 +457,9 @@ fn exec() {
 
         let missing = sandbox.exec("main", exec_spec(&["foo"], false, false)).await.unwrap_err();
         assert_eq!(missing.to_string(), r#"exec: "foo": executable file not found in $PATH"#);
+
+        let engine = sandbox.exec("main", exec_spec(&["/proc/self/exe"], false, false)).await.unwrap_err();
+        assert_eq!(engine.to_string(), r#"exec: "/proc/self/exe": permission denied"#);
 
         let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
         let second = Duration::from_secs(120);

@@ -26,6 +26,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, soc
 use nix::unistd::{ForkResult, Pid};
 
 use super::cgroup::Hierarchies;
+use super::program;
 use super::protocol::{SHIM_LOG, SOCKET, SPEC_FILE};
 use crate::spec::SandboxSpec;
 
@@ -81,6 +82,7 @@ struct Prepared {
 fn prepare(dir: &Path, root: &str) -> Result<Prepared, String> {
     // What containers get as their environment passes through here. Programs that are run can be dumped again.
     step(|| "forbid core dumps", nix::sys::prctl::set_dumpable(false))?;
+    step(|| "seal this program", program::seal())?;
     let dir = step(|| format!("find {}", dir.display()), fs::canonicalize(dir))?;
     step(|| format!("enter {}", dir.display()), std::env::set_current_dir(&dir))?;
     let text = step(|| format!("read {SPEC_FILE} in {}", dir.display()), fs::read(SPEC_FILE))?;
