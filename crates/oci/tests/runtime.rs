@@ -590,6 +590,15 @@ fn containers_of_a_sandbox_share() {
             let output = sandbox.exec_sync(id, words(text), limit, 1000).await.unwrap();
             String::from_utf8(output.stdout).unwrap()
         };
+        // Process 1 is seen by all, and its root is not the machine's. Only a container that may trace it sees as much.
+        let mut tracer = rig.shell("tracer", "sleep 2000");
+        tracer.capabilities.push("CAP_SYS_PTRACE".into());
+        sandbox.create(tracer).await.unwrap();
+        sandbox.start("tracer").await.unwrap();
+        assert_eq!(
+            say("tracer", "cat /proc/1/comm; ls -A /proc/1/root/; ls -A /proc/1/cwd/").await,
+            "pause\n"
+        );
         say("one", "echo x > /dev/shm/f").await;
         assert_eq!(say("two", "cat /dev/shm/f").await, "x\n");
         assert_eq!(say("two", "cat /proc/sys/kernel/shm_rmid_forced").await, "1\n");

@@ -7,7 +7,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -585,13 +585,21 @@ impl Attacher {
     }
 }
 
-/// The first process of a namespace that the sandbox's containers share: it reaps and does nothing else.
-pub fn pause() -> Result<i32, String> {
-    let pid = step(|| "clone a process", process::clone(libc::CLONE_NEWPID))?;
+/// The first process of a namespace that the sandbox's containers share: it reaps and does nothing else. `dir` is the
+/// shim's current directory.
+///
+/// Containers see it as process 1, and one that may trace processes could follow its root: that is an empty file
+/// system, not the machine's.
+pub fn pause(dir: &Path) -> Result<i32, String> {
+    let pid = step(|| "clone a process", process::clone(libc::CLONE_NEWPID | libc::CLONE_NEWNS))?;
     if pid != 0 {
         return Ok(pid);
     }
     process::detach_from_shim();
+    if rootfs::enter_empty(dir).is_err() {
+        // SAFETY: ends this process; the shim's first container then says that the namespace is not there.
+        unsafe { libc::_exit(1) }
+    }
     // SAFETY: system calls with a static string and null pointers. Blocked, so that waiting takes the signal.
     unsafe {
         libc::prctl(libc::PR_SET_NAME, c"pause".as_ptr());

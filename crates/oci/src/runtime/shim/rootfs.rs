@@ -175,6 +175,14 @@ fn switch_root(root: &Path) -> Result<(), String> {
     step(|| format!("make {} the root", root.display()), all())
 }
 
+/// Makes an empty, read-only file system this process's root. It is mounted over `place` in the process's own mount
+/// namespace.
+pub fn enter_empty(place: &Path) -> Result<(), String> {
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    step(|| "mount an empty root", mount(Some("tmpfs"), place, Some("tmpfs"), flags, Some("size=4k")))?;
+    switch_root(place)
+}
+
 /// A directory of the image, made where absent. A symbolic link would put a kernel file system where neither the
 /// masks below nor the programs expect it.
 fn directory(path: &str) -> Result<(), String> {

@@ -78,7 +78,7 @@ pub fn serve(home: Home, listener: UnixListener) -> io::Result<()> {
     handled.thread_block()?;
     let signals = SignalFd::with_flags(&handled, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let shared = match home.spec.share_pid && !home.spec.host_pid {
-        true => Some(pause().map_err(io::Error::other)?),
+        true => Some(pause(&home.dir).map_err(io::Error::other)?),
         false => None,
     };
     let pids = PidNamespaces { own: File::open("/proc/self/ns/pid")?, shared };
