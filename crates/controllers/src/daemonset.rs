@@ -20,20 +20,18 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use yado_reconcile::Next;
-use yado_types::pod::{is_ended, is_ready, is_terminating, phase};
+use yado_types::pod::{is_ended, is_ready, is_terminating};
 use yado_types::selector::LabelSelector;
 
 use crate::owners::{self, Claim};
-use crate::replicaset::available_in;
+use crate::replicaset::{available_in, stays_for};
 
 /// Pods created or deleted in one go, as in Kubernetes: the next look comes at once.
 const BURST: usize = 250;
-/// A Pod that failed stays for so long, so that one that always fails at once is not made without pause.
-const FAILED_STAY: SignedDuration = SignedDuration::from_secs(5);
 /// Label with the hash of the template that a Pod was made of.
 const REVISION_HASH: &str = "controller-revision-hash";
 
@@ -217,13 +215,6 @@ impl Cluster {
         status.number_unavailable = (unavailable > 0).then_some(unavailable);
         (status, next)
     }
-}
-
-/// How long an ended Pod is still left alone.
-fn stays_for(pod: &Pod, now: Timestamp) -> Duration {
-    let born = pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
-    let left = born.filter(|_| phase(pod) == "Failed").map(|born| FAILED_STAY - now.duration_since(born));
-    left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default()
 }
 
 /// Whether a Pod was made of the template with this hash.

@@ -21,13 +21,16 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStat
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
 use yado_reconcile::Next;
-use yado_types::pod::{condition, is_ended, is_ready, is_terminating};
+use yado_types::pod::{condition, is_ended, is_ready, is_terminating, phase};
 use yado_types::selector::LabelSelector;
 
 use crate::owners::{self, Claim};
 
 /// Pods created or deleted in one go, as in Kubernetes: the next look comes at once.
 const BURST: usize = 500;
+/// A Pod that failed stays in its place for so long after it was made, so that one that always fails at once, such as
+/// one that its node refuses, is not made without pause.
+const FAILED_STAY: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
 /// What a decision rests on.
 pub struct Observed<'a> {
@@ -74,13 +77,24 @@ pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next)
         // How many there are is known once these are through; their change brings us back.
         return (claims, Next::Wait);
     }
-    let mut active: Vec<_> = mine.into_iter().filter(|p| !is_ended(p) && !is_terminating(p)).collect();
-    let (status, next) = status(set, &active, now);
+    let (ended, mut active): (Vec<_>, Vec<_>) =
+        mine.into_iter().filter(|p| !is_terminating(p)).partition(|p| is_ended(p));
+    let (status, mut next) = status(set, &active, now);
     let mut actions = Vec::new();
     if set.metadata.deletion_timestamp.is_none() {
         let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or_default();
         if active.len() < wanted {
-            actions.push(Action::Create((wanted - active.len()).min(BURST)));
+            let stays: Vec<_> = ended.iter().map(|p| stays_for(p, now)).filter(|s| !s.is_zero()).collect();
+            let missing = (wanted - active.len()).saturating_sub(stays.len());
+            if missing > 0 {
+                actions.push(Action::Create(missing.min(BURST)));
+            }
+            if let Some(first) = stays.into_iter().min() {
+                next = match next {
+                    Next::After(other) => Next::After(other.min(first)),
+                    Next::Wait => Next::After(first),
+                };
+            }
         } else if active.len() > wanted {
             let surplus = (active.len() - wanted).min(BURST);
             rank::sort(&mut active, &observed.related_per_node, now);
@@ -90,6 +104,13 @@ pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next)
     }
     actions.push(Action::Status(Box::new(status)));
     (actions, next)
+}
+
+/// How long a Pod that has failed still counts as one of its controller's.
+pub fn stays_for(pod: &Pod, now: Timestamp) -> Duration {
+    let born = pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    let left = born.filter(|_| phase(pod) == "Failed").map(|born| FAILED_STAY - now.duration_since(born));
+    left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default()
 }
 
 /// Since when a Pod has been available, or in how long it will be if it stays ready; `None` while it is not ready.

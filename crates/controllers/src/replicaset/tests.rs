@@ -114,6 +114,14 @@ fn as_many_pods_as_asked_for() {
         create 2
         status 1 ready 0 available 0 labelled 1"#]],
     );
+    // What has failed just after it was made is not replaced at once.
+    check(
+        &set(3, json!({})),
+        &["a", "b failed born@98", "c failed born@97", "d failed"],
+        expect![[r#"
+        status 1 ready 0 available 0 labelled 1
+        After(2s)"#]],
+    );
     check(
         &set(1000, json!({})),
         &[],
