@@ -7,6 +7,7 @@ use k8s_openapi::api::core::v1::{Node, PodSpec, Taint};
 use yado_types::labels;
 use yado_types::placement::{HostPort, NodeChoice};
 use yado_types::resources::Resources;
+use yado_types::sysctls::Allowed;
 use yado_types::taints::{NO_EXECUTE, tolerates};
 
 /// What this node is to its Pods.
@@ -15,16 +16,19 @@ pub(crate) struct Offer {
     pub labels: BTreeMap<String, String>,
     pub taints: Vec<Taint>,
     pub allocatable: Resources,
+    /// Kernel parameters that Pods may set beyond the safe ones.
+    pub sysctls: Allowed,
 }
 
 impl Offer {
     /// As the Node object says, with labels and taints that others may have added.
-    pub(crate) fn of(node: &Node, allocatable: Resources) -> Self {
+    pub(crate) fn of(node: &Node, allocatable: Resources, sysctls: Allowed) -> Self {
         Self {
             name: node.metadata.name.clone().unwrap_or_default(),
             labels: node.metadata.labels.clone().unwrap_or_default(),
             taints: node.spec.iter().flat_map(|s| s.taints.iter().flatten()).cloned().collect(),
             allocatable,
+            sysctls,
         }
     }
 }
@@ -59,6 +63,9 @@ impl Rejection {
 
 /// Judges a Pod beside those that run here already. The first obstacle in Kubernetes' order counts.
 pub(crate) fn judge(spec: &PodSpec, offer: &Offer, taken: &Taken) -> Result<(), Rejection> {
+    if let Some(message) = forbidden_sysctl(spec, &offer.sysctls) {
+        return Err(Rejection { reason: "SysctlForbidden".into(), message });
+    }
     let own_system = offer.labels.get(labels::OS).map_or("linux", String::as_str);
     if spec.os.as_ref().is_some_and(|os| os.name != own_system) {
         return Err(Rejection {
@@ -88,6 +95,13 @@ pub(crate) fn judge(spec: &PodSpec, offer: &Offer, taken: &Taken) -> Result<(), 
         ));
     }
     Ok(())
+}
+
+/// Why the Pod may not set the kernel parameters that it asks for; `None` where it may.
+fn forbidden_sysctl(spec: &PodSpec, allowed: &Allowed) -> Option<String> {
+    let sysctls = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
+    let (network, ipc) = (spec.host_network == Some(true), spec.host_ipc == Some(true));
+    allowed.refusal(sysctls.map(|s| s.name.as_str()), network, ipc)
 }
 
 /// Resources that the node does not know at all are left to whoever offers them elsewhere, as in Kubernetes.
@@ -134,6 +148,7 @@ mod tests {
         .expect("a Node");
         let allocatable =
             Resources { milli_cpu: 2000, memory: 1 << 30, ephemeral: 1 << 30, pods: 2, ..Default::default() };
+        let sysctls = "net.core.*".parse().expect("a pattern");
         let mut taken = Taken::default();
         taken.add(&read(json!({"containers": [{"name": "c",
             "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}},
@@ -142,7 +157,7 @@ mod tests {
         if spec.get("tolerations").is_none() {
             spec["tolerations"] = json!([{"operator": "Exists"}]);
         }
-        let said = judge(&read(spec.clone()), &Offer::of(&node, allocatable), &taken);
+        let said = judge(&read(spec.clone()), &Offer::of(&node, allocatable, sysctls), &taken);
         let said = said.map_or_else(|r| format!("{}: {}", r.reason, r.message), |()| "admitted".into());
         assert_eq!(said, expect, "{spec}");
     }
@@ -191,6 +206,10 @@ mod tests {
         check(json!({"tolerations": []}), taint);
         check(json!({"tolerations": [{"key": "full", "operator": "Exists"}]}), taint);
         check(json!({"tolerations": [{"key": "gone", "operator": "Exists"}]}), "admitted");
+        let sysctl = |name: &str| json!({"securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
+        check(sysctl("kernel.shm_rmid_forced"), "admitted");
+        check(sysctl("net/core/somaxconn"), "admitted");
+        check(sysctl("kernel.msgmax"), "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
         check(
             json!({"os": {"name": "windows"}}),
             "PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS",
@@ -200,7 +219,11 @@ mod tests {
     #[test]
     fn pods_are_counted() {
         let spec: PodSpec = serde_json::from_value(json!({"containers": [{"name": "c"}]})).expect("one");
-        let offer = Offer::of(&Node::default(), Resources { pods: 1, ..Default::default() });
+        let offer = Offer::of(
+            &Node::default(),
+            Resources { pods: 1, ..Default::default() },
+            Allowed::default(),
+        );
         let mut taken = Taken::default();
         assert_eq!(judge(&spec, &offer, &taken), Ok(()));
         taken.add(&spec);

@@ -16,6 +16,7 @@ use yado_oci::runtime::Runtime;
 use yado_oci::spec::HostRoot;
 use yado_reconcile::events::Recorder;
 use yado_reconcile::{Change, Clock, ObjectKey, Queue, Tasks, Watches, run};
+use yado_types::sysctls::Allowed;
 
 use crate::hostfiles::ClusterDns;
 use crate::images::Images;
@@ -48,6 +49,8 @@ pub struct Config {
     pub capacity: BTreeMap<String, String>,
     /// Pods may run on this machine's own root, with this hidden of it; `None` refuses them.
     pub host_image: Option<HostRoot>,
+    /// Kernel parameters that Pods may set beyond the safe ones.
+    pub allowed_sysctls: Allowed,
     /// The most Pods that run here at once; Kubernetes' default is 110.
     pub most_pods: u32,
 }
@@ -64,6 +67,7 @@ impl Config {
             address: None,
             capacity: BTreeMap::new(),
             host_image: None,
+            allowed_sysctls: Allowed::default(),
             most_pods: 110,
         }
     }

@@ -23,7 +23,7 @@ pub struct SandboxSpec {
     pub share_pid: bool,
     /// Limits of the whole sandbox.
     pub resources: Resources,
-    /// Kernel parameters set in the sandbox's namespaces.
+    /// Kernel parameters set in the sandbox's namespaces, by names with dots. A dot within a part is written as a slash.
     pub sysctls: BTreeMap<String, String>,
     /// Given back unchanged by [`crate::runtime::Runtime::sandboxes`]: what the caller needs to adopt it again.
     pub labels: BTreeMap<String, String>,

@@ -12,5 +12,6 @@ pub mod pod;
 pub mod quantity;
 pub mod resources;
 pub mod selector;
+pub mod sysctls;
 pub mod taints;
 pub mod tmpfs;

@@ -31,6 +31,7 @@ use yado_oci::runtime::{self, Runtime};
 use yado_oci::spec::HostRoot;
 use yado_reconcile::{Clock, ObjectKey, SystemClock, Tasks, Watches};
 use yado_store::{Embedded, Sealing, Store};
+use yado_types::sysctls::Allowed;
 
 use crate::collect::Keeper;
 use crate::control;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub trusted_proxies: TrustedProxies,
     /// Pods may run on this machine's own root.
     pub allow_host_image: bool,
+    /// Kernel parameters that Pods may set beyond the safe ones.
+    pub allowed_sysctls: Allowed,
     /// The file of the keys that encrypt Secrets; `None` is one in the data directory.
     pub secrets_key: Option<PathBuf>,
     /// A further kubeconfig to add this cluster to.
@@ -150,6 +153,7 @@ impl Engine {
         let node_watches =
             watches.acting_as(api.client(Identity::new(format!("system:node:{node_name}"), [NODES])));
         let mut node_config = yado_node::Config::new(&node_name, data.dir("pods")?, gateway);
+        node_config.allowed_sysctls = settings.allowed_sysctls.clone();
         node_config.host_image = settings.allow_host_image.then(|| hidden(&data, settings));
         let node = start_node(&data, node_config, images.clone(), &net, node_watches, &clock, &tasks).await?;
         dialer.lead_to(node.clone());

@@ -266,6 +266,8 @@ mod tests {
             "n",
             "--trusted-proxies",
             "10.0.0.0/8,192.0.2.1",
+            "--allowed-unsafe-sysctls",
+            "net.core.*,kernel/sem",
             "--secrets-key",
             "/k",
         ];
@@ -276,7 +278,7 @@ mod tests {
             start,
             "ExecStart=\"/usr/bin/yado\" \"up\" \"--data-dir\" \"/var/lib/a b\" \"--api-port\" \"1\" \"--http-port\" \
              \"8080\" \"--name\" \"n\" \"--trusted-proxies\" \"10.0.0.0/8\" \"--trusted-proxies\" \"192.0.2.1/32\" \
-             \"--secrets-key\" \"/k\""
+             \"--allowed-unsafe-sysctls\" \"net.core.*,kernel.sem\" \"--secrets-key\" \"/k\""
         );
     }
 }

@@ -23,6 +23,7 @@ pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {
         node_name: args.name.clone(),
         trusted_proxies: TrustedProxies::new(args.trusted_proxies.iter().copied()),
         allow_host_image: args.allow_host_image,
+        allowed_sysctls: args.allowed_unsafe_sysctls.clone(),
         secrets_key: args.secrets_key.clone(),
         kubeconfig: global.kubeconfig.clone(),
     };

@@ -744,3 +744,24 @@ fn user_and_group_ids_have_a_range() {
         assert_eq!(errors(&deployment), refused("spec.template.spec.securityContext.runAsUser"));
     }
 }
+
+#[test]
+fn kernel_parameters_have_names() {
+    let of_pod = |sysctls: &str| {
+        pod(&format!("{{containers: [{{name: a, image: i}}], securityContext: {{sysctls: {sysctls}}}}}"))
+    };
+    check(
+        &of_pod("[{name: net.core.somaxconn, value: '1'}, {name: net/ipv4/ip_forward, value: '1'}]"),
+        expect![""],
+    );
+    check(
+        &of_pod(
+            "[{value: '1'}, {name: net..x, value: '1'}, {name: kernel.sem, value: '1'}, {name: kernel/sem, value: '2'}]",
+        ),
+        expect![[r#"
+            spec.securityContext.sysctls[0].name: Required value
+            spec.securityContext.sysctls[1].name: Invalid value: "net..x": must have at most 253 characters and consist of parts of lower case letters, digits, '-' and '_', which begin and end with a letter or a digit and are separated by '.' or '/'
+            spec.securityContext.sysctls[3].name: Duplicate value: "kernel/sem"
+        "#]],
+    );
+}

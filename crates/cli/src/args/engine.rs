@@ -4,6 +4,7 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
+use yado_types::sysctls::Allowed;
 
 use super::{DEFAULT_DATA_DIR, Format};
 
@@ -29,6 +30,10 @@ pub struct UpArgs {
     /// Let Pods run programs of this machine: the image `host` is its own root, read-only under a layer of theirs
     #[arg(long)]
     pub allow_host_image: bool,
+    /// Kernel parameters that Pods may set beyond the safe ones, as names or as beginnings and `*`, with commas between:
+    /// `net.core.somaxconn,kernel.msg*`. A Pod that sets another fails with SysctlForbidden
+    #[arg(long, value_name = "NAMES", default_value = "", hide_default_value = true)]
+    pub allowed_unsafe_sysctls: Allowed,
     /// The keys that encrypt Secrets on the disk: lines of 32 bytes in base64. The first encrypts, all decrypt; what is
     /// under another than the first is encrypted anew at each start [default: DIR/secrets.key, made at the first start]
     #[arg(long, value_name = "FILE")]
@@ -49,6 +54,10 @@ impl UpArgs {
         }
         if self.allow_host_image {
             words.push("--allow-host-image".into());
+        }
+        let sysctls = self.allowed_unsafe_sysctls.to_string();
+        if !sysctls.is_empty() {
+            words.extend(["--allowed-unsafe-sysctls".into(), sysctls.into()]);
         }
         if let Some(file) = &self.secrets_key {
             let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());

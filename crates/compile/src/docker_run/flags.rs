@@ -538,7 +538,7 @@ impl<'a> Reader<'a> {
         });
     }
 
-    fn remark(&mut self, flag: &str, remark: Option<Remark>) {
+    pub(super) fn remark(&mut self, flag: &str, remark: Option<Remark>) {
         match remark {
             Some(Remark::Warning(sentence)) => self.warn(format!("{flag}: {sentence}")),
             Some(Remark::Mistake(sentence)) => self.error(format!("{flag}: {sentence}")),

@@ -72,7 +72,10 @@ impl Reader<'_> {
             },
             "ulimit" => self.ulimit(flag, value),
             "sysctl" => match value.split_once('=') {
-                Some((key, value)) => part.sysctl(key.trim(), value.trim()),
+                Some((key, value)) => {
+                    let remark = part.sysctl(key.trim(), value.trim());
+                    self.remark(flag, remark);
+                }
                 None => self.error(format!("{flag} {value}: write {flag} NAME=VALUE")),
             },
             "storage-opt" => match value.strip_prefix("size=").and_then(amount::memory) {

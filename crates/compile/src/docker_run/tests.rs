@@ -105,6 +105,7 @@ fn p15_every_flag_with_a_meaning_has_it() {
             annotations: {"a":"b","yado.dev/ulimits":"{\"nofile\":{\"soft\":1024,\"hard\":2048}}"}
             container: {"args":["a","b"],"command":["/bin/e"],"image":"x","imagePullPolicy":"Always","lifecycle":{"stopSignal":"SIGQUIT"},"name":"","resources":{"limits":{"cpu":"500m","memory":"1536Mi","nvidia.com/gpu":"2"},"requests":{"cpu":"500m","memory":"512Mi"}},"securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"add":["SYS_ADMIN"],"drop":["ALL"]},"privileged":true,"readOnlyRootFilesystem":true,"runAsGroup":1000,"runAsUser":1000},"volumeMounts":[{"mountPath":"/dev/shm","name":"shm"}],"workingDir":"/w"}
             pod: {"hostIPC":true,"hostPID":true,"nodeSelector":{"kubernetes.io/arch":"arm64","kubernetes.io/os":"linux"},"os":{"name":"linux"},"runtimeClassName":"kata","securityContext":{"supplementalGroups":[5],"sysctls":[{"name":"net.ipv4.ip_forward","value":"1"}]},"terminationGracePeriodSeconds":20,"volumes":[{"emptyDir":{"medium":"Memory","sizeLimit":"64Mi"},"name":"shm"}]}
+            warning: --sysctl: net.ipv4.ip_forward is set only by nodes that allow it, as its effects on other Pods are not bounded: start the engine with --allowed-unsafe-sysctls net.ipv4.ip_forward (yado dev does)
         "#]],
     );
     check(

@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::api::resource::Quantity,
 };
 use serde_json::json;
-use yado_types::{labels, tmpfs};
+use yado_types::{labels, sysctls, tmpfs};
 
 use super::{amount, name, signal::signal_name};
 
@@ -392,11 +392,25 @@ impl Part {
         }
     }
 
-    /// A kernel parameter.
-    pub fn sysctl(&mut self, key: &str, value: &str) {
-        let sysctls = self.pod_security().sysctls.get_or_insert_default();
-        sysctls.retain(|s| s.name != key);
-        sysctls.push(Sysctl { name: key.into(), value: value.into() });
+    /// A kernel parameter. Docker lets a container set all of its namespaces'; a cluster's nodes only the safe ones,
+    /// unless their owner allows more.
+    pub fn sysctl(&mut self, key: &str, value: &str) -> Option<Remark> {
+        let all = self.pod_security().sysctls.get_or_insert_default();
+        all.retain(|s| s.name != key);
+        all.push(Sysctl { name: key.into(), value: value.into() });
+        let name = sysctls::dotted(key);
+        if sysctls::is_safe(&name) {
+            return None;
+        }
+        Some(Remark::Warning(match sysctls::Namespace::of(&name) {
+            Some(_) => format!(
+                "{name} is set only by nodes that allow it, as its effects on other Pods are not bounded: start the \
+                 engine with --allowed-unsafe-sysctls {name} (yado dev does)"
+            ),
+            None => format!(
+                "{name} is the whole machine's, so that no node sets it for a Pod: set it on the machine"
+            ),
+        }))
     }
 
     /// A line of `/etc/hosts`.

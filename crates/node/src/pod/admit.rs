@@ -40,12 +40,13 @@ impl Shared {
         let known = self.nodes.get(&ObjectKey::new("", &self.config.name));
         let allocatable = registration::allocatable(&self.machine);
         match known {
-            Some(node) => Offer::of(&node, allocatable),
+            Some(node) => Offer::of(&node, allocatable, self.config.allowed_sysctls.clone()),
             None => Offer {
                 name: self.config.name.clone(),
                 labels: registration::node_labels(self),
                 taints: Vec::new(),
                 allocatable,
+                sysctls: self.config.allowed_sysctls.clone(),
             },
         }
     }

@@ -131,7 +131,7 @@ fn labels(entry: &Entry, address: Option<IpAddr>) -> BTreeMap<String, String> {
 
 fn sysctls(spec: &PodSpec) -> BTreeMap<String, String> {
     let all = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
-    all.map(|s| (s.name.clone(), s.value.clone())).collect()
+    all.map(|s| (yado_types::sysctls::dotted(&s.name), s.value.clone())).collect()
 }
 
 async fn volumes(shared: &Shared, entry: &Entry, pod: &Pod, tokens: &Tokens) -> Result<(), Failure> {

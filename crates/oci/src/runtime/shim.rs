@@ -166,12 +166,18 @@ fn set_sysctl(spec: &SandboxSpec, name: &str, value: &str) -> Result<(), String>
     let ipc = ["kernel.shm", "kernel.msg", "kernel.sem", "fs.mqueue."];
     let own = (name.starts_with("net.") && spec.netns.is_some())
         || (ipc.iter().any(|prefix| name.starts_with(prefix)) && !spec.host_ipc);
-    if !own || name.contains("..") || name.contains('/') {
+    let swap = |c| match c {
+        '.' => '/',
+        '/' => '.',
+        other => other,
+    };
+    let path: String = name.chars().map(swap).collect();
+    if !own || path.split('/').any(|part| matches!(part, "" | "." | "..")) {
         return Err(format!(
             "the kernel parameter {name} does not belong to the sandbox and would change the host"
         ));
     }
-    let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+    let path = Path::new("/proc/sys").join(path);
     step(|| format!("set the kernel parameter {name}"), fs::write(path, value))
 }
 

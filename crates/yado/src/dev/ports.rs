@@ -3,10 +3,12 @@
 use std::io;
 
 use anyhow::Result;
+use serde_json::Value;
 use yado_cli::args::{DevStart, Global};
 use yado_compile::Compiled;
 use yado_net::router::forwarded::TrustedProxies;
 use yado_types::labels;
+use yado_types::sysctls::Allowed;
 
 use crate::engine::{Ports, Settings};
 
@@ -51,19 +53,38 @@ fn settings(global: &Global, args: &DevStart, compiled: &Compiled, http_port: u1
         http_port,
         node_name: None,
         trusted_proxies: TrustedProxies::default(),
+        allowed_sysctls: allowed_sysctls(compiled),
         allow_host_image: compiled.objects.iter().any(|object| asks_for_host(&object.value)),
         secrets_key: None,
         kubeconfig: global.kubeconfig.clone(),
     }
 }
 
+/// The kernel parameters that its Pods set: whoever starts that here, on this machine, allows it.
+fn allowed_sysctls(compiled: &Compiled) -> Allowed {
+    fn collect<'a>(value: &'a Value, names: &mut Vec<&'a str>) {
+        match value {
+            Value::Object(fields) => {
+                let sysctls = fields.get("sysctls").and_then(Value::as_array).into_iter().flatten();
+                names.extend(sysctls.filter_map(|sysctl| sysctl["name"].as_str()));
+                fields.values().for_each(|value| collect(value, names));
+            }
+            Value::Array(all) => all.iter().for_each(|value| collect(value, names)),
+            _ => {}
+        }
+    }
+    let mut names = Vec::new();
+    compiled.objects.iter().for_each(|object| collect(&object.value, &mut names));
+    Allowed::names(names)
+}
+
 /// Whether a Pod in it runs programs of this machine: whoever starts that here, on this machine, allows it.
-fn asks_for_host(object: &serde_json::Value) -> bool {
+fn asks_for_host(object: &Value) -> bool {
     match object {
-        serde_json::Value::Object(fields) => {
+        Value::Object(fields) => {
             fields.contains_key(labels::HOST_IMAGE_ALLOWED) || fields.values().any(asks_for_host)
         }
-        serde_json::Value::Array(all) => all.iter().any(asks_for_host),
+        Value::Array(all) => all.iter().any(asks_for_host),
         _ => false,
     }
 }

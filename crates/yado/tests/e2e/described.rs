@@ -110,7 +110,14 @@ fn programs_of_the_machine() {
 /// Users by name, limits, signals and namespaces are as described.
 #[test]
 fn users_limits_signals_and_namespaces() {
-    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    let options = ["--allowed-unsafe-sysctls", "net.core.*"];
+    let Some(cluster) = Cluster::start_with(&["busybox.tar"], &options) else { return };
+    cluster.apply(&pod(
+        "forbidden",
+        "",
+        "securityContext: {sysctls: [{name: kernel.msgmax, value: \"65536\"}]}",
+        "",
+    ));
     cluster.apply(&pod(
         "limited",
         r#"yado.dev/ulimits: '{"nofile": {"soft": 100, "hard": 200}}', yado.dev/users: '{"c": "0:7"}'"#,
@@ -142,6 +149,11 @@ fn users_limits_signals_and_namespaces() {
     assert_eq!(of("hosts", "pid"), link("pid"));
     assert_ne!(of("shared", "pid"), link("pid"));
     assert_eq!(exec(&cluster, "shared", "cat /proc/1/comm").trim(), "pause");
+    cluster.until("the forbidden parameter is refused", || {
+        let status =
+            cluster.ok(&["get", "pod", "forbidden", "-o", "jsonpath={.status.phase} {.status.reason}"]);
+        (status == "Failed SysctlForbidden").then_some(())
+    });
     cluster.until("the mistake is told", || {
         cluster.ok(&["get", "events"]).contains("files is no limit").then_some(())
     });

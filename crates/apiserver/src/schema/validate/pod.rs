@@ -39,7 +39,9 @@ pub fn spec(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
             }
         }
     }
-    pod_parts::ids(&spec["securityContext"], &at.field("securityContext"), errors);
+    let security = at.field("securityContext");
+    pod_parts::ids(&spec["securityContext"], &security, errors);
+    pod_parts::sysctls(&spec["securityContext"]["sysctls"], &security.field("sysctls"), errors);
     errors.one_of(&at.field("restartPolicy"), &spec["restartPolicy"], &["Always", "OnFailure", "Never"]);
     let policies = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
     errors.one_of(&at.field("dnsPolicy"), &spec["dnsPolicy"], &policies);

@@ -132,6 +132,25 @@ fn id(id: &Value, at: &Path<'_>, errors: &mut Errors) {
     }
 }
 
+/// Kernel parameters that a Pod sets. Which of them it may set is the node's affair.
+pub fn sysctls(sysctls: &Value, at: &Path<'_>, errors: &mut Errors) {
+    let mut seen = HashSet::new();
+    for (i, sysctl) in list(sysctls).iter().enumerate() {
+        let at = at.index(i);
+        let name = text(&sysctl["name"]);
+        let at = at.field("name");
+        if name.is_empty() {
+            errors.required(&at, "");
+        } else if !yado_types::sysctls::is_name(name) {
+            let detail = "must have at most 253 characters and consist of parts of lower case letters, digits, '-' and '_', \
+                          which begin and end with a letter or a digit and are separated by '.' or '/'";
+            errors.invalid_text(&at, name, detail);
+        } else if !seen.insert(yado_types::sysctls::dotted(name)) {
+            errors.duplicate(&at, &sysctl["name"]);
+        }
+    }
+}
+
 fn env(env: &Value, at: &Path<'_>, errors: &mut Errors) {
     for (i, variable) in list(env).iter().enumerate() {
         let at = at.index(i);

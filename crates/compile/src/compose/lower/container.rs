@@ -167,7 +167,9 @@ fn security(service: &Service, part: &mut Part, found: &mut Findings) {
 
 /// What the kernel is told.
 fn system(service: &Service, part: &mut Part, found: &mut Findings) {
-    service.sysctls.iter().for_each(|(k, v)| part.sysctl(k, v));
+    for (key, value) in &service.sysctls {
+        remark(part.sysctl(key, value), service, "sysctls", found);
+    }
     service.ulimits.iter().for_each(|(k, l)| part.ulimit(k, l.soft, l.hard));
     if let Some(size) = service.shm_size.and_then(|s| amount::memory(&s.to_string())) {
         let from = From::Memory(Memory::sized(Some(size)));
