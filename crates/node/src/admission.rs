@@ -209,7 +209,10 @@ mod tests {
         let sysctl = |name: &str| json!({"securityContext": {"sysctls": [{"name": name, "value": "1"}]}});
         check(sysctl("kernel.shm_rmid_forced"), "admitted");
         check(sysctl("net/core/somaxconn"), "admitted");
-        check(sysctl("kernel.msgmax"), "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted");
+        check(
+            sysctl("kernel.msgmax"),
+            "SysctlForbidden: forbidden sysctl: \"kernel.msgmax\" not allowlisted",
+        );
         check(
             json!({"os": {"name": "windows"}}),
             "PodOSNotSupported: Failed to admit pod as the OS field doesn't match node OS",
@@ -219,11 +222,8 @@ mod tests {
     #[test]
     fn pods_are_counted() {
         let spec: PodSpec = serde_json::from_value(json!({"containers": [{"name": "c"}]})).expect("one");
-        let offer = Offer::of(
-            &Node::default(),
-            Resources { pods: 1, ..Default::default() },
-            Allowed::default(),
-        );
+        let offer =
+            Offer::of(&Node::default(), Resources { pods: 1, ..Default::default() }, Allowed::default());
         let mut taken = Taken::default();
         assert_eq!(judge(&spec, &offer, &taken), Ok(()));
         taken.add(&spec);

@@ -58,7 +58,7 @@ pub(crate) enum Agreement {
     /// A WebSocket whose messages are pieces of SPDY.
     Tunnel,
     /// SPDY itself.
-    Spdy(StatusForm),
+    Spdy(command::Protocol),
 }
 
 /// A client after the upgrade.
@@ -66,7 +66,7 @@ pub(crate) enum Client {
     /// A WebSocket whose messages begin with a channel.
     Channels(Socket, Protocol),
     /// SPDY frames.
-    Spdy(Carrier, StatusForm),
+    Spdy(Carrier, command::Protocol),
 }
 
 /// Protocols inside a WebSocket for exec and attach, the newest first. Only v5 can half-close standard input.
@@ -91,15 +91,22 @@ const PORT_CHANNELS: [(&str, Agreement); 3] = [
         Agreement::Channels(Protocol { encoding: Encoding::Base64, ..Protocol::PLAIN }),
     ),
 ];
+/// What a client speaks that names no protocol of SPDY streams.
+const PLAIN_STREAMS: command::Protocol = command::Protocol { status: StatusForm::Text, resize: false };
 /// Protocols of SPDY streams for exec and attach. Before v4 a failure is told as plain text.
-const PROCESS_STREAMS: [(&str, Agreement); 4] = [
-    ("v4.channel.k8s.io", Agreement::Spdy(StatusForm::Json)),
-    ("v3.channel.k8s.io", Agreement::Spdy(StatusForm::Text)),
-    ("v2.channel.k8s.io", Agreement::Spdy(StatusForm::Text)),
-    ("channel.k8s.io", Agreement::Spdy(StatusForm::Text)),
-];
+const PROCESS_STREAMS: [(&str, Agreement); 4] = {
+    const fn streams(status: StatusForm, resize: bool) -> Agreement {
+        Agreement::Spdy(command::Protocol { status, resize })
+    }
+    [
+        ("v4.channel.k8s.io", streams(StatusForm::Json, true)),
+        ("v3.channel.k8s.io", streams(StatusForm::Text, true)),
+        ("v2.channel.k8s.io", streams(StatusForm::Text, false)),
+        ("channel.k8s.io", streams(StatusForm::Text, false)),
+    ]
+};
 /// The same for port-forward.
-const PORT_STREAMS: [(&str, Agreement); 1] = [("portforward.k8s.io", Agreement::Spdy(StatusForm::Text))];
+const PORT_STREAMS: [(&str, Agreement); 1] = [("portforward.k8s.io", Agreement::Spdy(PLAIN_STREAMS))];
 
 /// The answer to an upgrade, with the first of our protocols that the client offers. A client that offers none gets
 /// the oldest, as in Kubernetes.
@@ -138,7 +145,7 @@ fn accept_spdy(headers: &HeaderMap, purpose: Purpose) -> Result<(Response<()>, A
     };
     let mut response = switching(SPDY);
     let Some((name, agreement)) = choose(headers, &STREAM_PROTOCOL, ours)? else {
-        return Ok((response, Agreement::Spdy(StatusForm::Text)));
+        return Ok((response, Agreement::Spdy(PLAIN_STREAMS)));
     };
     response.headers_mut().insert(STREAM_PROTOCOL, HeaderValue::from_static(name));
     Ok((response, agreement))
@@ -176,8 +183,8 @@ impl Client {
     pub(crate) async fn new(upgraded: Upgraded, agreement: Agreement) -> Self {
         match agreement {
             Agreement::Channels(protocol) => Self::Channels(socket(upgraded).await, protocol),
-            Agreement::Tunnel => Self::Spdy(Carrier::WebSocket(socket(upgraded).await), StatusForm::Text),
-            Agreement::Spdy(status) => Self::Spdy(Carrier::Connection(TokioIo::new(upgraded)), status),
+            Agreement::Tunnel => Self::Spdy(Carrier::WebSocket(socket(upgraded).await), PLAIN_STREAMS),
+            Agreement::Spdy(protocol) => Self::Spdy(Carrier::Connection(TokioIo::new(upgraded)), protocol),
         }
     }
 }

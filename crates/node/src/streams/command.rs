@@ -17,6 +17,14 @@ const FRAMES: usize = 8;
 /// Bytes of one size of a terminal; it is two numbers and their names.
 const LARGEST_SIZE: usize = 1024;
 
+/// One of the protocols of SPDY streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Protocol {
+    pub status: StatusForm,
+    /// A client with a terminal opens a stream for its size.
+    pub resize: bool,
+}
+
 /// The streams that a client has opened, by what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Streams {
@@ -39,9 +47,11 @@ impl Streams {
         }
     }
 
-    /// All are there that the client has said it wants. A size is no condition: older protocols have none.
-    fn complete(&self, wanted: Wanted) -> bool {
+    /// All are there that the client has said it wants. Nothing may be sent before: a client that opens a stream once
+    /// all is over waits for its reply.
+    fn complete(&self, wanted: Wanted, protocol: Protocol) -> bool {
         self.status.is_some()
+            && (self.resize.is_some() || !wanted.terminal || !protocol.resize)
             && (self.stdin.is_some() || !wanted.stdin)
             && (self.stdout.is_some() || !wanted.stdout)
             && (self.stderr.is_some() || !wanted.stderr || wanted.terminal)
@@ -51,7 +61,7 @@ impl Streams {
 /// Serves a client until it has got all output, or is gone.
 pub(super) async fn serve(
     carrier: Carrier,
-    status: StatusForm,
+    protocol: Protocol,
     wanted: Wanted,
     inputs: Inputs,
     outputs: mpsc::Receiver<Output>,
@@ -63,7 +73,7 @@ pub(super) async fn serve(
         Session { decoder: Decoder::new(), encoder: Encoder::new(), sizes: BytesMut::new(), opened };
     let reading = read(reader, session, frames.clone(), &inputs);
     tokio::pin!(reading);
-    let output = write(streams, wanted, status, outputs, frames);
+    let output = write(streams, wanted, protocol, outputs, frames);
     let writing = async {
         let sending = async {
             while let Some(Some(frame)) = to_client.recv().await {
@@ -99,11 +109,12 @@ type Frames = mpsc::Sender<Option<Bytes>>;
 async fn write(
     mut streams: watch::Receiver<Streams>,
     wanted: Wanted,
-    form: StatusForm,
+    protocol: Protocol,
     mut outputs: mpsc::Receiver<Output>,
     frames: Frames,
 ) {
-    let complete = async { streams.wait_for(|streams| streams.complete(wanted)).await.ok().map(|s| *s) };
+    let complete =
+        async { streams.wait_for(|streams| streams.complete(wanted, protocol)).await.ok().map(|s| *s) };
     let Ok(Some(streams)) = tokio::time::timeout(STREAMS_TIMEOUT, complete).await else {
         // The client is gone, or has not opened what it wanted to in time.
         let _ = frames.send(None).await;
@@ -116,7 +127,7 @@ async fn write(
             Output::Status(status) => {
                 send(&frames, streams.stdout, b"", true).await
                     && send(&frames, streams.stderr, b"", true).await
-                    && send(&frames, streams.status, &form.write(&status), true).await
+                    && send(&frames, streams.status, &protocol.status.write(&status), true).await
             }
         };
         if !sent {
@@ -164,11 +175,7 @@ impl Session {
     async fn take(&mut self, frame: Frame, frames: &Frames, inputs: &Inputs) -> Result<(), Broken> {
         let streams = *self.opened.borrow();
         match frame {
-            Frame::Open { id, headers, .. } => {
-                let reply = self.open(id, &headers)?;
-                // Fails only where the client is gone, or where it opens more after the end.
-                let _ = frames.send(Some(reply)).await;
-            }
+            Frame::Open { id, headers, .. } => self.open(id, &headers, frames).await?,
             Frame::Data { id, bytes, fin } if Some(id) == streams.stdin => {
                 if !bytes.is_empty() {
                     inputs.take(Input::Data(bytes)).await;
@@ -189,16 +196,19 @@ impl Session {
         Ok(())
     }
 
-    fn open(&mut self, id: u32, headers: &[(String, String)]) -> Result<Bytes, Broken> {
+    async fn open(&mut self, id: u32, headers: &[(String, String)], frames: &Frames) -> Result<(), Broken> {
         let kind = headers.iter().find(|(name, _)| name == "streamtype").map_or("", |(_, v)| v.as_str());
-        let taken = self.opened.send_if_modified(|streams| match streams.place(kind) {
-            Some(place @ None) => {
-                *place = Some(id);
-                true
-            }
-            _ => false,
-        });
-        if taken { self.encoder.reply(id) } else { Ok(Encoder::refuse(id)) }
+        let mut streams = *self.opened.borrow();
+        let Some(place @ None) = streams.place(kind) else {
+            let _ = frames.send(Some(Encoder::refuse(id))).await;
+            return Ok(());
+        };
+        *place = Some(id);
+        // Before anything is sent on it. Fails only where the client is gone.
+        let reply = self.encoder.reply(id)?;
+        let _ = frames.send(Some(reply)).await;
+        self.opened.send_replace(streams);
+        Ok(())
     }
 
     /// The sizes that are whole: objects of JSON, each on a line of its own.

@@ -184,8 +184,8 @@ pub(crate) async fn join(client: Client, wanted: Wanted, process: Process, end: 
     let serving = async {
         match client {
             Client::Channels(socket, protocol) => channels::serve(socket, protocol, inputs, to_client).await,
-            Client::Spdy(carrier, status) => {
-                command::serve(carrier, status, wanted, inputs, to_client).await;
+            Client::Spdy(carrier, protocol) => {
+                command::serve(carrier, protocol, wanted, inputs, to_client).await;
             }
         }
     };

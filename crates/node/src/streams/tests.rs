@@ -408,6 +408,37 @@ async fn a_process_is_spoken_to_in_spdy() {
 }
 
 #[tokio::test]
+async fn a_terminal_that_ends_at_once_waits_for_its_client() {
+    let wanted = Wanted { stdin: true, stdout: true, stderr: false, terminal: true };
+    let over = move |client| process::join(client, wanted, Process::none(), async { exit_status(0) });
+    let (mut client, _) = connect_spdy(Purpose::Process, "v4.channel.k8s.io", over).await;
+    let (mut encoder, mut decoder) = (ClientEncoder::new(), Decoder::new());
+    for (id, kind) in [(1, "error"), (3, "stdin"), (5, "stdout")] {
+        client.write_all(&encoder.open(id, &[("streamType", kind)])).await.expect("sent");
+    }
+    // The reply to a ping follows whatever was sent before it.
+    client.write_all(&Encoder::ping(&[0, 0, 0, 9])).await.expect("sent");
+    let mut buffer = vec![0; 1024];
+    let mut frames = Vec::new();
+    while !frames.contains(&Frame::Ping { payload: Bytes::from_static(&[0, 0, 0, 9]) }) {
+        let count = client.read(&mut buffer).await.expect("read");
+        decoder.feed(&buffer[..count]);
+        while let Some(frame) = decoder.next().expect("sound frames") {
+            frames.push(frame);
+        }
+    }
+    assert_eq!(frames.len(), 1, "{frames:?}");
+    client.write_all(&encoder.open(7, &[("streamType", "resize")])).await.expect("sent");
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.expect("read");
+    decoder.feed(&rest);
+    while let Some(frame) = decoder.next().expect("sound frames") {
+        frames.push(frame);
+    }
+    assert!(matches!(frames.last(), Some(Frame::Data { id: 1, fin: true, .. })), "{frames:?}");
+}
+
+#[tokio::test]
 async fn a_process_is_spoken_to_in_the_older_channels() {
     let rows: [(&str, Message, &[u8], &[u8]); 4] = [
         ("channel.k8s.io", Message::Text("\0hello".into()), b"\x01HELLO", b"\x03command terminated"),
@@ -508,11 +539,11 @@ fn protocols_are_agreed_on() {
         &[ws, key, ("sec-websocket-protocol", "SPDY/3.1+portforward.k8s.io")],
         Ok((Some("SPDY/3.1+portforward.k8s.io"), Agreement::Tunnel)),
     );
-    check(Purpose::Process, &[spdy], Ok((None, Agreement::Spdy(process::StatusForm::Text))));
+    check(Purpose::Process, &[spdy], Ok((None, Agreement::Spdy(PLAIN_STREAMS))));
     check(
         Purpose::Ports,
         &[spdy, ("x-stream-protocol-version", "portforward.k8s.io")],
-        Ok((Some("portforward.k8s.io"), Agreement::Spdy(process::StatusForm::Text))),
+        Ok((Some("portforward.k8s.io"), Agreement::Spdy(PLAIN_STREAMS))),
     );
     check(
         Purpose::Process,
