@@ -122,7 +122,7 @@ pub fn addresses(host: Option<&str>, published: &[Published], http_port: Option<
             addresses.push(url(host));
         }
         let Some(number) = port.port else { continue };
-        let scheme = match (port.protocol.as_str(), port.host.is_some()) {
+        let scheme = match (port.protocol.as_str(), port.web || port.host.is_some()) {
             ("TCP", true) => "http",
             ("TCP", false) => "tcp",
             (other, _) => &other.to_lowercase(),
@@ -157,6 +157,7 @@ mod tests {
             port,
             target: 80,
             protocol: protocol.into(),
+            web: host.is_some(),
             host: host.map(Into::into),
         };
         let ports = [
@@ -176,5 +177,8 @@ mod tests {
             ]
         );
         assert_eq!(addresses(Some("a.example"), &[], None), ["http://a.example"]);
+        // A page that only this machine reaches has no host name.
+        let local = Published { web: true, ..published(Some(9000), "TCP", None) };
+        assert_eq!(addresses(None, &[local], Some(80)), ["http://localhost:9000"]);
     }
 }

@@ -133,6 +133,10 @@ pub fn state(pod: &Pod) -> String {
         let killed = reason != OOM_KILLED && last_was_oom(container);
         return if killed { format!("{reason} ({OOM_KILLED})") } else { reason };
     }
+    let over = |s: &ContainerStatus| s.state.as_ref().is_some_and(|state| state.terminated.is_some());
+    if !statuses.is_empty() && statuses.iter().all(over) {
+        return "Completed".into();
+    }
     status.reason.or(status.phase).unwrap_or_else(|| "Pending".into())
 }
 
@@ -263,6 +267,7 @@ mod tests {
             (waiting("CrashLoopBackOff", json!({"exitCode": 7})), "CrashLoopBackOff"),
             (waiting("CrashLoopBackOff", killed.clone()), "CrashLoopBackOff (OOMKilled)"),
             (json!({"restartCount": 0, "state": {"terminated": {"exitCode": 2}}}), "ExitCode:2"),
+            (json!({"restartCount": 0, "state": {"terminated": {"exitCode": 0}}}), "Completed"),
             (json!({"restartCount": 0, "state": {"terminated": killed}}), "OOMKilled"),
         ];
         for (container, word) in rows {

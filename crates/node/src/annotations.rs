@@ -8,9 +8,13 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use yado_oci::image::ImageConfig;
 use yado_oci::spec::{Limit, RLIMITS, UNLIMITED};
+use yado_types::pod::Restart;
 use yado_types::{labels, links};
 
 use crate::environment::ConfigError;
+
+/// The highest number of a user or group. Above it system calls read -1, which leaves the owner as it is.
+const MAX_ID: u32 = i32::MAX as u32;
 
 /// As written: one number for both, or each; -1 is no limit.
 #[derive(Deserialize)]
@@ -25,6 +29,35 @@ pub(crate) fn user(pod: &Pod, container: &str) -> Result<Option<String>, ConfigE
     let mut users: BTreeMap<String, String> =
         read(pod, labels::USERS, "an object of containers and their users")?;
     Ok(users.remove(container).filter(|user| !user.is_empty()))
+}
+
+/// Owners of files of a volume, by their paths in it ([`labels::FILE_OWNERS`]): user and group.
+pub(crate) fn file_owners(pod: &Pod, volume: &str) -> Result<BTreeMap<String, (u32, u32)>, ConfigError> {
+    let mut volumes: BTreeMap<String, BTreeMap<String, String>> = read(
+        pod,
+        labels::FILE_OWNERS,
+        "an object of volumes and, for each, its files and their owners as UID:GID",
+    )?;
+    let number = |text: &str| text.parse::<u32>().ok().filter(|id| *id <= MAX_ID);
+    let owner = |(path, written): (String, String)| {
+        let owner = written.split_once(':').and_then(|(user, group)| Some((number(user)?, number(group)?)));
+        let Some(owner) = owner else {
+            let name = labels::FILE_OWNERS;
+            return Err(ConfigError(format!(
+                "annotation {name}: the owner \"{written}\" of {path} is not UID:GID, of numbers up to {MAX_ID}"
+            )));
+        };
+        Ok((path, owner))
+    };
+    volumes.remove(volume).unwrap_or_default().into_iter().map(owner).collect()
+}
+
+/// How often a container is run again after it has ended ([`labels::RESTART`]). The Pod's own policy is not looked at.
+/// What cannot be read is as if it were not there: the API server takes any annotation, and an app that runs must not
+/// end by one.
+pub(crate) fn restart(pod: &Pod, container: &str) -> Restart {
+    let all: BTreeMap<String, String> = read(pod, labels::RESTART, "").unwrap_or_default();
+    all.get(container).and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 /// Limits of every process of the Pod ([`labels::ULIMITS`]).

@@ -181,7 +181,7 @@ fn which_run(entry: &Entry, pod: &Pod, container: &str, previous: bool) -> Resul
         // While it waits for its next run, the run that has ended is the previous one: describe says the same.
         if let (Run::Exited(ended), Some(spec)) = (&state.run, &pod.spec)
             && spec.containers.iter().any(|c| c.name == container)
-            && !is_final(spec, container, ended)
+            && !is_final(pod, container, ended)
         {
             return Ok((state.attempt, false));
         }

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use yado_types::labels;
 
 /// Search domains are cut at this number and length, as Kubernetes does; resolvers ignore more.
 const MOST_SEARCHES: usize = 32;
@@ -53,14 +54,16 @@ pub(crate) fn uts_name(pod: &Pod, node_name: &str, domain: &str) -> String {
     }
 }
 
-/// `/etc/hosts`. On the host's network the host's own file is the start.
+/// `/etc/hosts`, for a Pod on the `node` of this name and address. On the host's network the host's own file is the
+/// start.
 pub(crate) fn hosts(
     pod: &Pod,
     address: Option<IpAddr>,
     host_file: &str,
     dns: &ClusterDns,
-    node: &str,
+    node: (&str, IpAddr),
 ) -> String {
+    let (node, node_address) = node;
     let spec = pod.spec.clone().unwrap_or_default();
     let mut out = if spec.host_network == Some(true) {
         let newline = if host_file.is_empty() || host_file.ends_with('\n') { "" } else { "\n" };
@@ -86,7 +89,19 @@ pub(crate) fn hosts(
         let names = alias.hostnames.unwrap_or_default();
         out.push_str(&format!("{}\t{}\n", alias.ip, names.join("\t")));
     }
+    let gateway = pod.metadata.annotations.as_ref().and_then(|a| a.get(labels::HOST_GATEWAY));
+    let names: Vec<&str> =
+        gateway.iter().flat_map(|names| names.split(',')).map(str::trim).filter(|n| is_host(n)).collect();
+    if !names.is_empty() {
+        out.push_str(&format!("\n# The node, by the annotation {}.\n", labels::HOST_GATEWAY));
+        out.push_str(&format!("{node_address}\t{}\n", names.join("\t")));
+    }
     out
+}
+
+/// Whether a name is one word of `/etc/hosts`.
+fn is_host(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'))
 }
 
 /// `/etc/resolv.conf`, given the host's own.
@@ -251,10 +266,13 @@ mod tests {
     fn check_hosts(spec: Value, uts: &str, expect: Expect) {
         let mut spec = spec;
         spec["containers"] = json!([]);
-        let pod = json!({"metadata": {"name": "web-1", "namespace": "shop"}, "spec": spec});
-        let pod: Pod = serde_json::from_value(pod).expect("a Pod");
+        let gateway = "host.docker.internal, gw,\n6.6.6.6 evil";
+        let metadata =
+            json!({"name": "web-1", "namespace": "shop", "annotations": {labels::HOST_GATEWAY: gateway}});
+        let pod: Pod = serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a Pod");
         assert_eq!(uts_name(&pod, "node-1", "cluster.local"), uts);
-        let all = hosts(&pod, Some([10, 244, 0, 5].into()), "127.0.0.1 localhost", &dns(), "node-1");
+        let node = ("node-1", [192, 0, 2, 1].into());
+        let all = hosts(&pod, Some([10, 244, 0, 5].into()), "127.0.0.1 localhost", &dns(), node);
         let own: Vec<_> = all.lines().filter(|l| !l.contains("ip6-")).collect();
         expect.assert_eq(&own.join("\n"));
     }
@@ -267,7 +285,10 @@ mod tests {
             expect![[r#"
             # Kubernetes-managed hosts file.
             127.0.0.1	localhost
-            10.244.0.5	web-1"#]],
+            10.244.0.5	web-1
+
+            # The node, by the annotation yado.dev/host-gateway.
+            192.0.2.1	host.docker.internal	gw"#]],
         );
         check_hosts(
             json!({"hostname": "a", "subdomain": "db", "setHostnameAsFQDN": true,
@@ -279,8 +300,19 @@ mod tests {
                 10.244.0.5	a.db.shop.svc.cluster.local	a
 
                 # Entries added by HostAliases.
-                1.2.3.4	x	y"#]],
+                1.2.3.4	x	y
+
+                # The node, by the annotation yado.dev/host-gateway.
+                192.0.2.1	host.docker.internal	gw"#]],
         );
-        check_hosts(json!({"hostNetwork": true}), "node-1", expect!["127.0.0.1 localhost"]);
+        check_hosts(
+            json!({"hostNetwork": true}),
+            "node-1",
+            expect![[r#"
+                127.0.0.1 localhost
+
+                # The node, by the annotation yado.dev/host-gateway.
+                192.0.2.1	host.docker.internal	gw"#]],
+        );
     }
 }

@@ -34,6 +34,8 @@ const KILL_AGAIN: Duration = Duration::from_secs(10);
 const EVICTED_GRACE: Duration = Duration::from_secs(1);
 /// The grace of a Pod whose object is gone already: enough for a quick exit, and nobody waits for it any more.
 const GONE_GRACE: Duration = Duration::from_secs(1);
+/// Why a container ended that nobody saw end. Kubernetes' word.
+const ENDED_UNSEEN: &str = "ContainerStatusUnknown";
 /// Kubernetes' default of `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE: i64 = 30;
 
@@ -159,7 +161,7 @@ pub(crate) fn decide(pod: Option<&Pod>, record: &PodRecord, now: Now) -> Plan {
             SandboxPhase::Failed { retry_at, .. } if *retry_at <= now.monotonic => plan.push(Action::Prepare),
             SandboxPhase::Failed { retry_at, .. } => plan.wake_at(*retry_at),
             SandboxPhase::Dead => plan.push(Action::Discard),
-            SandboxPhase::Ready => containers::decide(spec, record, now, &mut plan),
+            SandboxPhase::Ready => containers::decide(pod, spec, record, now, &mut plan),
             SandboxPhase::Preparing | SandboxPhase::Releasing { .. } | SandboxPhase::Released => {}
         }
     }
@@ -217,9 +219,29 @@ fn restarts(policy: &str, code: i32) -> bool {
     }
 }
 
-/// The container's end was its last: its Pod's policy has no further run for it.
-pub(crate) fn is_final(spec: &PodSpec, container: &str, ended: &Ended) -> bool {
-    spec.containers.iter().any(|c| c.name == container) && !restarts(restart_policy(spec), ended.code)
+/// The restart policy of a container, after so many restarts, in the words of Pods: the Pod's own, or where that is
+/// `Always` what the annotation [`yado_types::labels::RESTART`] leaves of it.
+pub(crate) fn policy_of<'a>(pod: &Pod, spec: &'a PodSpec, container: &str, restarts: u32) -> &'a str {
+    let policy = restart_policy(spec);
+    if policy != "Always" {
+        return policy;
+    }
+    let restart = crate::annotations::restart(pod, container);
+    match (restart.again(0, restarts), restart.again(1, restarts)) {
+        (true, _) => policy,
+        (false, true) => "OnFailure",
+        (false, false) => "Never",
+    }
+}
+
+/// The container's end was its last: there is no further run for it.
+pub(crate) fn is_final(pod: &Pod, container: &str, ended: &Ended) -> bool {
+    let Some(spec) = pod.spec.as_ref() else { return false };
+    // A process that went with its machine did not end by itself: only the Pod's own policy leaves it at that.
+    let lost = ended.reason == ENDED_UNSEEN && restart_policy(spec) == "Always";
+    !lost
+        && spec.containers.iter().any(|c| c.name == container)
+        && !restarts(policy_of(pod, spec, container, ended.attempt), ended.code)
 }
 
 /// An init container that keeps running beside the containers.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 
 use crate::lifecycle::{
     ContainerRecord, Ended, FailureKind, Hook, Now, Outcome, PodFailure, PodRecord, Run, SandboxPhase,
-    is_sidecar, outcome, restart_policy,
+    is_sidecar, outcome, policy_of, restart_policy,
 };
 use crate::resources;
 
@@ -224,7 +224,8 @@ impl Context<'_> {
         let policy = match restart_policy(self.spec) {
             _ if is_sidecar(container) && init => "Always",
             "Always" if init => "OnFailure",
-            other => other,
+            other if init => other,
+            _ => policy_of(self.pod, self.spec, &container.name, ended.attempt),
         };
         let again = policy == "Always" || (policy == "OnFailure" && ended.code != 0);
         let waits = again

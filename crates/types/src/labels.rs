@@ -71,6 +71,9 @@ pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 /// Further names of a Service that are no DNS labels (`my_db`), separated by commas, on the Service. The name server
 /// answers them as it answers the Service's own name.
 pub const ALIASES: &str = "yado.dev/aliases";
+/// The name of a network of Docker's that projects share, on the Namespace with its members' names, where that cannot be
+/// called so.
+pub const NETWORK: &str = "yado.dev/network";
 /// What must be there before a Pod is placed, on the Pod: JSON, component to [`DEPENDS_ON_STARTED`],
 /// [`DEPENDS_ON_HEALTHY`] or [`DEPENDS_ON_COMPLETED`]. Components are those of the Pod's own app and namespace.
 pub const DEPENDS_ON: &str = "yado.dev/depends-on";
@@ -85,6 +88,9 @@ pub const ULIMITS: &str = "yado.dev/ulimits";
 /// The user a container runs as, by name, on the Pod: JSON, container to `USER` or `USER:GROUP` as the image knows
 /// them. A Pod's own fields only take numbers.
 pub const USERS: &str = "yado.dev/users";
+/// Names by which a Pod finds its node, on the Pod: host names, separated by commas. Which address that is, only the
+/// node knows.
+pub const HOST_GATEWAY: &str = "yado.dev/host-gateway";
 /// Containers that a container links and whose ports only their images know, on the Pod: JSON, container to the names
 /// of its links and their images. The node adds the links' variables ([`crate::links`]).
 pub const LINKS: &str = "yado.dev/links";
@@ -109,6 +115,13 @@ pub const MACHINE_ID: &str = "yado.dev/machine-id";
 pub const HOST_IMAGE: &str = "host";
 /// Label of nodes that allow [`HOST_IMAGE`]; its value is `true`.
 pub const HOST_IMAGE_ALLOWED: &str = "yado.dev/host-image";
+
+/// Owners of files in a Pod's volumes of Secrets and ConfigMaps, on the Pod: JSON, volume to paths in it, each with
+/// `UID:GID`. A Pod's own fields only say modes, and a group for all of it.
+pub const FILE_OWNERS: &str = "yado.dev/file-owners";
+/// How often a Pod's containers are run again after they have ended, on the Pod: JSON, container to what
+/// [`crate::pod::Restart`] reads. Counts for Pods whose `restartPolicy` is `Always`, as that of a Deployment has to be.
+pub const RESTART: &str = "yado.dev/restart";
 
 /// On a PersistentVolumeClaim, `true`: what the image has at the place where the claim is mounted is copied into its
 /// volume when that is empty, with owners and modes, as Docker does for named volumes. On a Pod, names of its emptyDir

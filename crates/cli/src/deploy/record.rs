@@ -125,6 +125,9 @@ pub struct Port {
     pub target: u16,
     /// `TCP`.
     pub protocol: String,
+    /// Whether it serves a web page; unknown in records of before.
+    #[serde(default)]
+    pub web: bool,
     /// The host name that leads to it.
     pub host: Option<String>,
 }
@@ -133,7 +136,7 @@ impl From<&Published> for Port {
     fn from(p: &Published) -> Self {
         let (component, service) = (p.component.clone(), p.service.clone());
         let (protocol, host) = (p.protocol.clone(), p.host.clone());
-        Port { component, service, port: p.port, target: p.target, protocol, host }
+        Port { component, service, port: p.port, target: p.target, protocol, web: p.web, host }
     }
 }
 
@@ -141,7 +144,7 @@ impl From<&Port> for Published {
     fn from(p: &Port) -> Self {
         let (component, service) = (p.component.clone(), p.service.clone());
         let (protocol, host) = (p.protocol.clone(), p.host.clone());
-        Published { component, service, port: p.port, target: p.target, protocol, host }
+        Published { component, service, port: p.port, target: p.target, protocol, web: p.web, host }
     }
 }
 

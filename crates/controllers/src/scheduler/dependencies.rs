@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::Pod;
 use yado_reconcile::Change;
 use yado_types::labels::{
     APP_COMPONENT, APP_NAME, DEPENDS_ON, DEPENDS_ON_COMPLETED, DEPENDS_ON_HEALTHY, DEPENDS_ON_STARTED,
+    RESTART,
 };
 use yado_types::pod::{is_ready, phase};
 
@@ -70,6 +71,14 @@ fn component(pod: &Pod) -> Option<Component> {
     Some(Component { namespace, app, name })
 }
 
+fn is_over(pod: &Pod) -> bool {
+    let annotated = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(RESTART));
+    let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
+    let mut ended =
+        statuses.map(|s| s.state.as_ref().is_some_and(|state| state.terminated.is_some())).peekable();
+    annotated && ended.peek().is_some() && ended.all(|ended| ended)
+}
+
 fn parse(text: &str) -> Result<BTreeMap<String, Wanted>, String> {
     let read: BTreeMap<String, String> =
         serde_json::from_str(text).map_err(|e| format!("it is no JSON object of texts: {e}"))?;
@@ -98,6 +107,8 @@ struct Progress {
     ready: bool,
     completed: bool,
     failed: bool,
+    /// None of its processes runs, though its phase says so of none: a restart policy leaves them ended.
+    over: bool,
 }
 
 impl Progress {
@@ -109,6 +120,7 @@ impl Progress {
             ready: is_ready(pod),
             completed: phase == "Succeeded",
             failed: phase == "Failed",
+            over: is_over(pod),
         }
     }
 
@@ -119,6 +131,7 @@ impl Progress {
             ready: self.ready || other.ready,
             completed: self.completed || other.completed,
             failed: self.failed || other.failed,
+            over: self.over || other.over,
         }
     }
 
@@ -176,6 +189,7 @@ impl Components {
                 (true, ..) => return None,
                 (false, false, _) => " (there is no Pod of it)",
                 (false, true, Wanted::Completed) if progress.failed => " (it has failed)",
+                (false, true, Wanted::Healthy) if progress.over => " (it has ended)",
                 (false, true, _) => "",
             };
             Some(match wanted {

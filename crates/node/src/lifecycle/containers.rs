@@ -1,15 +1,15 @@
 //! Containers of a Pod whose sandbox is ready: init containers in order, then the rest, each restarted as its policy says.
 //! A container with a postStart hook holds back the start of those after it until the hook has ended.
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::{
-    Action, ContainerRecord, Hook, Now, Plan, PodRecord, Run, grace_period, is_sidecar, restart_policy,
-    restarts,
+    Action, ContainerRecord, Hook, Now, Plan, PodRecord, Run, grace_period, is_sidecar, policy_of,
+    restart_policy, restarts,
 };
 use crate::hooks;
 
-pub(super) fn decide(spec: &PodSpec, record: &PodRecord, now: Now, plan: &mut Plan) {
+pub(super) fn decide(pod: &Pod, spec: &PodSpec, record: &PodRecord, now: Now, plan: &mut Plan) {
     let policy = restart_policy(spec);
     // Once a container has run, init containers are history: sidecars among them are still kept up.
     let initialised = spec.containers.iter().any(|c| record.container(&c.name).run != Run::Absent);
@@ -30,6 +30,7 @@ pub(super) fn decide(spec: &PodSpec, record: &PodRecord, now: Now, plan: &mut Pl
     }
     for container in &spec.containers {
         let state = record.container(&container.name);
+        let policy = policy_of(pod, spec, &container.name, state.attempt);
         keep(spec, container, state, policy, may_start, now, plan);
         may_start &= !holds_back(container, state, plan);
     }

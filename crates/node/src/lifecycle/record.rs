@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::{Action, Now, RESTART_FIRST, RESTART_FORGIVEN, RESTART_LONGEST};
 
@@ -179,7 +179,7 @@ impl Ended {
     pub(crate) fn unknown(started_at: Option<Timestamp>, attempt: u32, now: Now) -> Self {
         Self {
             code: 137,
-            reason: "ContainerStatusUnknown".into(),
+            reason: super::ENDED_UNSEEN.into(),
             message: "The container could not be located when the pod was terminated".into(),
             started_at,
             finished_at: now.wall,
@@ -338,13 +338,13 @@ impl PodRecord {
 
     /// Before a new sandbox is made in the place of a lost one: no run of the old one counts any more, but for those
     /// that have ended for good.
-    pub(crate) fn start_over(&mut self, spec: Option<&PodSpec>) {
+    pub(crate) fn start_over(&mut self, pod: Option<&Pod>) {
         self.sandbox = SandboxPhase::Absent;
         self.holds = true;
         self.address = None;
         for (name, container) in &mut self.containers {
             match std::mem::take(&mut container.run) {
-                Run::Exited(ended) if spec.is_some_and(|s| super::is_final(s, name, &ended)) => {
+                Run::Exited(ended) if pod.is_some_and(|pod| super::is_final(pod, name, &ended)) => {
                     container.run = Run::Exited(ended);
                 }
                 Run::Exited(ended) => container.last = Some(ended),

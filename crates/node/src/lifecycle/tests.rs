@@ -45,7 +45,7 @@ impl World {
                 self.record.lose_sandbox(now);
                 self.record.sandbox = SandboxPhase::Dead;
             }
-            ["discarded"] => self.record.start_over(self.pod.as_ref().and_then(|p| p.spec.as_ref())),
+            ["discarded"] => self.record.start_over(self.pod.as_ref()),
             ["released"] => self.record.sandbox = SandboxPhase::Released,
             ["runs", names @ ..] => {
                 for name in names {
@@ -711,4 +711,78 @@ fn restarts_are_counted() {
         })
         .collect();
     assert_eq!(attempts, [0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 2]);
+}
+
+/// A Deployment's Pods are always restarted by their own field; how often their containers are is an annotation.
+#[test]
+fn containers_run_as_often_as_their_annotation_says() {
+    let restart = json!({"once": "no", "thrice": "on-failure:2"}).to_string();
+    let spec = json!({"containers": [{"name": "once", "image": "a"}, {"name": "thrice"}]});
+    let mut world = World::new(spec);
+    let metadata = &mut world.pod.as_mut().expect("it is there").metadata;
+    metadata.annotations = Some([(yado_types::labels::RESTART.to_owned(), restart)].into());
+    let mut story = String::new();
+    for event in [
+        "",
+        "prepared",
+        "runs once thrice",
+        "exits once 1",
+        "exits thrice 1",
+        "runs thrice",
+        "exits thrice 1",
+        "after 10",
+        "runs thrice",
+        "exits thrice 1",
+        "after 3600",
+        // Both have had their last run, and a new sandbox gives them no other.
+        "died",
+        "discarded",
+        "prepared",
+        "after 3600",
+    ] {
+        world.happen(event);
+        story.push_str(&format!("{event:<16} | {}\n", world.settle()));
+    }
+    expect![[r#"
+                         | prepare
+        prepared         | start once, start thrice
+        runs once thrice | 
+        exits once 1     | 
+        exits thrice 1   | start thrice
+        runs thrice      | 
+        exits thrice 1   | (wake in 10s)
+        after 10         | start thrice
+        runs thrice      | 
+        exits thrice 1   | 
+        after 3600       | 
+        died             | discard
+        discarded        | prepare
+        prepared         | 
+        after 3600       | 
+    "#]]
+    .assert_eq(&story);
+    let pod = world.pod.expect("it is there");
+    assert_eq!(outcome(pod.spec.as_ref().expect("a specification"), &world.record), None);
+}
+
+#[test]
+fn what_went_with_its_machine_did_not_end_by_itself() {
+    let restart = json!({"once": "no"}).to_string();
+    let mut world = World::new(json!({"containers": [{"name": "once"}]}));
+    let metadata = &mut world.pod.as_mut().expect("it is there").metadata;
+    metadata.annotations = Some([(yado_types::labels::RESTART.to_owned(), restart)].into());
+    let mut story = String::new();
+    for event in ["", "prepared", "runs once", "died", "discarded", "prepared"] {
+        world.happen(event);
+        story.push_str(&format!("{event:<10} | {}\n", world.settle()));
+    }
+    expect![[r#"
+                   | prepare
+        prepared   | start once
+        runs once  | 
+        died       | discard
+        discarded  | prepare
+        prepared   | start once
+    "#]]
+    .assert_eq(&story);
 }

@@ -155,7 +155,7 @@ fn recall(record: &mut PodRecord, pod: &Pod, alive: bool, now: Now) {
         let lost = lost.map(|r| Ended::unknown(r.started_at.as_ref().map(|t| t.0), attempt, now));
         match terminated(Some(current)).map(|t| ended(t, attempt, now)).or(lost) {
             // It must not run once more because its sandbox went with the machine.
-            Some(end) if is_final(spec, &said.name, &end) => {
+            Some(end) if is_final(pod, &said.name, &end) => {
                 (state.run, state.last) = (Run::Exited(end), last);
             }
             end => state.last = end.or(last),
@@ -211,8 +211,21 @@ mod tests {
 
     /// What is begun for a Pod of this policy whose only container said `state`, once its sandbox is `alive` or not.
     fn check(policy: &str, state: Value, alive: bool, expect: &[Action]) {
+        check_restart(policy, "always", state, alive, expect);
+    }
+
+    /// The same where an annotation says how often the containers are run again. Gives what starts after that.
+    fn check_restart(
+        policy: &str,
+        restart: &str,
+        state: Value,
+        alive: bool,
+        expect: &[Action],
+    ) -> Vec<Action> {
+        let restart = json!({"a": restart, "b": restart}).to_string();
         let pod: Pod = serde_json::from_value(json!({
-            "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+            "metadata": {"name": "p", "namespace": "n", "uid": "u",
+                "annotations": {yado_types::labels::RESTART: restart}},
             "spec": {"restartPolicy": policy, "containers": [{"name": "a"}, {"name": "b"}]},
             "status": {"phase": "Running", "containerStatuses": [
                 {"name": "a", "image": "i", "imageID": "i", "ready": false, "restartCount": 0, "state": state},
@@ -225,6 +238,8 @@ mod tests {
         let mut record = PodRecord::default();
         recall(&mut record, &pod, alive, now);
         assert_eq!(decide(Some(&pod), &record, now).actions, expect, "{policy} {state} {alive}");
+        record.sandbox = SandboxPhase::Ready;
+        decide(Some(&pod), &record, now).actions
     }
 
     #[test]
@@ -267,6 +282,19 @@ mod tests {
         check("Never", running(), false, &[Action::Release]);
         check("Never", failed(), false, &[Action::Release]);
         check("Never", running(), true, &[Action::Prepare]);
+        // What an annotation leaves at one run has had it; but what ended with the machine starts again.
+        for (restart, state, starts) in [
+            ("no", running(), &["a"][..]),
+            ("no", failed(), &[]),
+            ("on-failure:1", failed(), &["a"]),
+            ("on-failure", json!({"terminated": {"exitCode": 0}}), &[]),
+            ("always", json!({"terminated": {"exitCode": 0}}), &["a", "b"]),
+        ] {
+            let begun = check_restart("Always", restart, state.clone(), false, &[Action::Prepare]);
+            let starts: Vec<_> =
+                starts.iter().map(|name| Action::Start { container: (*name).into() }).collect();
+            assert_eq!(begun, starts, "{restart} {state}");
+        }
         // Whether an ended Pod was taken down is not known: it is done again.
         let ended = json!({"spec": {"containers": [{"name": "a"}]}, "status": {"phase": "Failed"}});
         let ended: Pod = serde_json::from_value(ended).expect("a Pod");

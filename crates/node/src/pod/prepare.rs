@@ -152,7 +152,8 @@ fn write_etc(shared: &Shared, entry: &Entry, pod: &Pod, address: Option<IpAddr>)
     fs::create_dir_all(&etc)?;
     let spec = pod.spec.clone().unwrap_or_default();
     let host = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let hosts = hostfiles::hosts(pod, address, &host("/etc/hosts"), &shared.dns, &shared.config.name);
+    let node = (shared.config.name.as_str(), shared.machine.address);
+    let hosts = hostfiles::hosts(pod, address, &host("/etc/hosts"), &shared.dns, node);
     fs::write(etc.join("hosts"), hosts)?;
     let conf = hostfiles::resolv_conf(&spec, &entry.key.namespace, &shared.dns, &host("/etc/resolv.conf"));
     fs::write(etc.join("resolv.conf"), conf)?;

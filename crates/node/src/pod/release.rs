@@ -119,7 +119,7 @@ pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, again: bool) {
         record.lose_sandbox(shared.now());
         if again {
             let pod = entry.pod.lock().clone();
-            record.start_over(pod.as_ref().and_then(|p| p.spec.as_ref()));
+            record.start_over(pod.as_deref());
             *entry.starting.lock() = CancellationToken::new();
         } else {
             record.sandbox = SandboxPhase::Released;

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use super::payload::Payload;
+use super::payload::{File, Payload};
 
 /// The link that readers come through.
 const CURRENT: &str = "..data";
@@ -22,8 +22,8 @@ pub(super) fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Re
     let fresh = fresh_name(dir);
     let fresh_dir = dir.join(&fresh);
     make_dir(&fresh_dir, group)?;
-    for (path, (mode, content)) in payload {
-        write_file(&fresh_dir, Path::new(path), *mode, content, group)?;
+    for (path, file) in payload {
+        write_file(&fresh_dir, Path::new(path), file, group)?;
     }
     let swap = dir.join("..data_tmp");
     match fs::remove_file(&swap) {
@@ -75,7 +75,7 @@ fn make_dir(dir: &Path, group: Option<u32>) -> io::Result<()> {
     Ok(())
 }
 
-fn write_file(root: &Path, path: &Path, mode: u32, content: &[u8], group: Option<u32>) -> io::Result<()> {
+fn write_file(root: &Path, path: &Path, planned: &File, group: Option<u32>) -> io::Result<()> {
     let mut dir = root.to_owned();
     if let Some(parent) = path.parent() {
         for part in parent.components() {
@@ -87,12 +87,19 @@ fn write_file(root: &Path, path: &Path, mode: u32, content: &[u8], group: Option
     }
     let path = root.join(path);
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
-    file.write_all(content)?;
-    // The group that owns the volume can read what it holds, as with Kubernetes' fsGroup.
-    let mode = if group.is_some() { mode | 0o440 } else { mode };
-    if group.is_some() {
-        chown(&path, None, group)?;
-    }
+    file.write_all(&planned.content)?;
+    let mode = match (planned.owner, group) {
+        (Some((user, group)), _) => {
+            chown(&path, Some(user), Some(group))?;
+            planned.mode
+        }
+        // The group that owns the volume can read what it holds, as with Kubernetes' fsGroup.
+        (None, Some(group)) => {
+            chown(&path, None, Some(group))?;
+            planned.mode | 0o440
+        }
+        (None, None) => planned.mode,
+    };
     fs::set_permissions(&path, fs::Permissions::from_mode(mode))
 }
 
@@ -100,11 +107,12 @@ fn same(state: &Path, payload: &Payload) -> bool {
     let mut found = 0;
     count_files(state, &mut found).is_ok()
         && found == payload.len()
-        && payload.iter().all(|(path, (mode, content))| {
+        && payload.iter().all(|(path, file)| {
             let path = state.join(path);
-            let kept = |m: u32| m & 0o777 == *mode || m & 0o777 == *mode | 0o440;
-            fs::metadata(&path).is_ok_and(|m| kept(m.permissions().mode()))
-                && fs::read(&path).is_ok_and(|c| c == *content)
+            let kept = |m: u32| m & 0o777 == file.mode || m & 0o777 == file.mode | 0o440;
+            let owned = |m: &fs::Metadata| file.owner.is_none_or(|owner| owner == (m.uid(), m.gid()));
+            fs::metadata(&path).is_ok_and(|m| kept(m.permissions().mode()) && owned(&m))
+                && fs::read(&path).is_ok_and(|c| c == file.content)
         })
 }
 

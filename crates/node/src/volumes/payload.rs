@@ -7,13 +7,25 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret, Volume, VolumeProjection,
 };
 
+use yado_types::labels;
+
+use crate::annotations;
 use crate::environment::{ConfigError, Scope, fields};
 
 /// Kubernetes' default mode of projected files.
 const DEFAULT_MODE: u32 = 0o644;
 
-/// Files by their path in the volume, with their modes.
-pub(crate) type Payload = BTreeMap<String, (u32, Vec<u8>)>;
+/// Files by their path in the volume.
+pub(crate) type Payload = BTreeMap<String, File>;
+
+/// A file of a volume.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct File {
+    pub mode: u32,
+    /// User and group where they are not root's, or the volume's own group.
+    pub owner: Option<(u32, u32)>,
+    pub content: Vec<u8>,
+}
 
 /// Tokens of projected volumes, by volume name and path in it.
 pub(crate) type Tokens = BTreeMap<(String, String), String>;
@@ -38,6 +50,15 @@ pub(super) fn of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<Opti
     } else {
         return Ok(None);
     }
+    for (path, owner) in annotations::file_owners(scope.pod, &volume.name)? {
+        match payload.get_mut(&path) {
+            Some(file) => file.owner = Some(owner),
+            None => {
+                let name = labels::FILE_OWNERS;
+                return Err(ConfigError(format!("annotation {name}: there is no file \"{path}\" in it")));
+            }
+        }
+    }
     Ok(Some(payload))
 }
 
@@ -56,7 +77,7 @@ fn add(payload: &mut Payload, files: Files, default: u32) -> Result<(), ConfigEr
                 "\"{path}\" cannot be a path in a volume: it must be relative, without \"..\""
             )));
         }
-        payload.insert(path, (own.unwrap_or(default), content));
+        payload.insert(path, File { mode: own.unwrap_or(default), owner: None, content });
     }
     Ok(())
 }

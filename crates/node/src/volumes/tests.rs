@@ -35,7 +35,11 @@ fn listing(dir: &Path) -> String {
             } else {
                 let name = path.strip_prefix(root).expect("within").display();
                 let content = fs::read_to_string(&path).expect("text");
-                out.push(format!("{name} {:o} {content}\n", meta.mode() & 0o7777));
+                let owner = match (meta.uid(), meta.gid()) {
+                    (0, 0) => String::new(),
+                    (user, group) => format!(" {user}:{group}"),
+                };
+                out.push(format!("{name} {:o}{owner} {content}\n", meta.mode() & 0o7777));
             }
         }
     }
@@ -103,6 +107,41 @@ fn files_are_projected() {
             s/password 400 hunter2
         "#]],
     );
+}
+
+#[test]
+fn files_have_the_owners_that_an_annotation_says() {
+    if !root() {
+        return;
+    }
+    let volumes = json!([
+        {"name": "s", "secret": {"secretName": "key", "defaultMode": 256}},
+        {"name": "all", "projected": {"sources": [
+            {"configMap": {"name": "map", "items": [{"key": "size", "path": "a/size"}, {"key": "color", "path": "b"}]}}]}},
+    ]);
+    let shown = |owners: &str| {
+        let mut pod = pod(volumes.clone(), json!([]));
+        let annotation = (yado_types::labels::FILE_OWNERS.to_owned(), owners.to_owned());
+        pod.metadata.annotations = Some([annotation].into());
+        match Made::new(&pod, &given()) {
+            Ok(made) => {
+                let before = listing(made.0.path());
+                refresh(made.0.path(), &planned(&pod, &given()).expect("planned")).expect("refreshed");
+                assert_eq!(listing(made.0.path()), before);
+                before
+            }
+            Err(error) => error.to_string(),
+        }
+    };
+    expect![[r#"
+        all/a/size 644 0:7 9
+        all/b 644 red
+        s/password 400 1000:1000 hunter2
+    "#]]
+    .assert_eq(&shown(r#"{"s": {"password": "1000:1000"}, "all": {"a/size": "0:7"}}"#));
+    for owners in [r#"{"s": {"none": "1:1"}}"#, r#"{"s": {"password": "4294967295:0"}}"#, r#"{"s": 1}"#] {
+        assert!(shown(owners).contains("annotation yado.dev/file-owners"), "{owners}");
+    }
 }
 
 #[test]
@@ -190,8 +229,8 @@ fn a_refresh_shows_the_new_state_at_once_and_keeps_what_did_not_change() {
     assert!(!dir.join(state).exists());
     assert_eq!(fs::metadata(dir.join("new")).expect("made").gid(), 77);
     expect![[r#"
-        color 644 green
-        new 644 1
+        color 644 0:77 green
+        new 644 0:77 1
     "#]]
     .assert_eq(&listing(&dir));
 }
@@ -401,7 +440,7 @@ fn an_empty_volume_is_filled_from_the_image() {
     let layers = [upper.clone(), lower.clone()];
     copy_up::fill(&all, &layers, &at("pod/image")).expect("filled");
     assert!(!at("pod/image").exists());
-    assert_eq!(listing(&at("volumes/v")), "link 644 2\nold 644 3\nsub/deep 644 2\n");
+    assert_eq!(listing(&at("volumes/v")), "link 644 2\nold 644 999:5 3\nsub/deep 644 2\n");
     let v = fs::metadata(at("volumes/v")).expect("there");
     assert_eq!((v.uid(), v.gid(), v.mode() & 0o7777), (999, 998, 0o2750));
     let old = fs::metadata(at("volumes/v/old")).expect("there");

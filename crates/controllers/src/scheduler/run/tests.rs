@@ -93,12 +93,15 @@ fn pods_that_are_not_ours_are_left_alone() {
 fn of_component(name: &str, phase: &str, depends_on: &str) -> Arc<Pod> {
     let bound = if phase == "Pending" { "" } else { "a" };
     let conditions = json!([{"type": "Ready", "status": if phase == "Ready" { "True" } else { "False" }}]);
+    let over = json!([{"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 0,
+        "state": {"terminated": {"exitCode": 0}}}]);
     let value = json!({
         "metadata": {"name": name, "namespace": "n", "uid": name,
             "labels": {"app.kubernetes.io/name": "shop", "app.kubernetes.io/component": name},
-            "annotations": {"yado.dev/depends-on": depends_on}},
+            "annotations": {"yado.dev/depends-on": depends_on, "yado.dev/restart": "{\"c\":\"no\"}"}},
         "spec": {"nodeName": bound, "containers": []},
-        "status": {"phase": if phase == "Ready" { "Running" } else { phase }, "conditions": conditions},
+        "status": {"phase": if ["Ready", "Over"].contains(&phase) { "Running" } else { phase },
+            "containerStatuses": if phase == "Over" { over } else { json!([]) }, "conditions": conditions},
     });
     Arc::new(serde_json::from_value(value).expect("a Pod"))
 }
@@ -124,6 +127,11 @@ fn pods_wait_for_what_they_depend_on() {
             "db",
             "Running",
             "web waits for db to be healthy and for migrate to complete (there is no Pod of it)",
+        ),
+        (
+            "db",
+            "Over",
+            "web waits for db to be healthy (it has ended) and for migrate to complete (there is no Pod of it)",
         ),
         ("db", "Ready", "web waits for migrate to complete (there is no Pod of it)"),
         ("migrate", "Failed", "web waits for migrate to complete (it has failed)"),
