@@ -103,7 +103,7 @@ pub enum Peers {
 }
 
 /// Which side of a connection a rule is about.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
     Ingress,
     Egress,
@@ -148,18 +148,30 @@ pub fn isolate(
         name_server_labels: [(key.to_owned(), value.to_owned())].into(),
         namespaces: named.collect(),
     };
+    // Every compose project has a policy that selects all of its Pods, and each looks at all Pods there are. What one
+    // allows is the same for all that it selects, unless it names ports by what they are called there.
+    let mut same: BTreeMap<(usize, Side), Vec<Allowed>> = BTreeMap::new();
     for pod in &known.pods {
-        let selecting: Vec<&NetworkPolicy> =
-            policies.iter().map(AsRef::as_ref).filter(|policy| selects(policy, pod)).collect();
+        let selecting: Vec<(usize, &NetworkPolicy)> = policies
+            .iter()
+            .map(AsRef::as_ref)
+            .enumerate()
+            .filter(|(_, policy)| selects(policy, pod))
+            .collect();
         for side in [Side::Ingress, Side::Egress] {
-            let of_side: Vec<_> = selecting.iter().filter(|policy| restricts(policy, side)).collect();
+            let of_side: Vec<_> = selecting.iter().filter(|(_, policy)| restricts(policy, side)).collect();
             if of_side.is_empty() {
                 continue;
             }
-            let mut allowed: Vec<Allowed> = of_side
-                .iter()
-                .flat_map(|policy| allows(policy, side, pod, &known, &mut isolation.sets))
-                .collect();
+            let mut allowed: Vec<Allowed> = Vec::new();
+            for (place, policy) in of_side {
+                let mut of_pod = || allows(policy, side, pod, &known, &mut isolation.sets);
+                if side == Side::Ingress && names_ports(policy) {
+                    allowed.extend(of_pod());
+                } else {
+                    allowed.extend(same.entry((*place, side)).or_insert_with(of_pod).iter().cloned());
+                }
+            }
             allowed.sort();
             allowed.dedup();
             let name = named_after(if side == Side::Ingress { "i" } else { "o" }, &allowed);
@@ -201,6 +213,13 @@ fn restricts(policy: &NetworkPolicy, side: Side) -> bool {
         Some(types) if !types.is_empty() => types.iter().any(|t| t == name),
         _ => side == Side::Ingress || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()),
     }
+}
+
+/// Whether a policy's ports of ingress have names, whose numbers each Pod says itself.
+fn names_ports(policy: &NetworkPolicy) -> bool {
+    let rules = policy.spec.iter().flat_map(|spec| spec.ingress.iter().flatten());
+    let mut ports = rules.flat_map(|rule| rule.ports.iter().flatten());
+    ports.any(|port| matches!(port.port, Some(IntOrString::String(_))))
 }
 
 /// What one policy lets a Pod take or make.
