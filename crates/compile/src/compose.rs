@@ -149,6 +149,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
     merge::strip_resets(&mut tree);
     let whole = loader.found.errors.is_empty();
     let mut project = project::read(&tree, name, &environment, &mut loader);
+    project.version_1 = loader.version_1;
     if project.services.is_empty() && loader.found.errors.is_empty() {
         loader.found.error(&tree.at, "has no services, so there is nothing to run");
     }

@@ -228,6 +228,8 @@ pub struct Published {
     pub target: u16,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
+    /// Whether it serves a web page, as far as can be seen.
+    pub web: bool,
     /// The host name at which the router answers for it.
     pub host: Option<String>,
 }

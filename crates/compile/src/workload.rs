@@ -22,7 +22,9 @@ use k8s_openapi::{
             DeploymentStrategy, RollingUpdateDaemonSet, RollingUpdateDeployment,
         },
         batch::v1::{Job, JobSpec},
-        core::v1::{Container, ContainerPort, PodSpec, PodTemplateSpec, Probe, TCPSocketAction},
+        core::v1::{
+            Container, ContainerPort, PodSpec, PodTemplateSpec, Probe, SeccompProfile, TCPSocketAction,
+        },
     },
     apimachinery::pkg::{
         apis::meta::v1::{LabelSelector, ObjectMeta},
@@ -71,11 +73,13 @@ pub struct Workload {
     pub headless: bool,
     /// Further names for the same. Those that cannot be a Service's are answered by Yado's name server only.
     pub aliases: Vec<String>,
+    /// Further names that are not worth a Service each: Yado's name server answers them.
+    pub by_name_server: Vec<String>,
     /// How many; nothing to a DaemonSet.
     pub replicas: i32,
     /// The Pod's spec. Its `containers` come after [`Workload::container`].
     pub pod: PodSpec,
-    /// The container but for its ports and, unless it has one, its readiness probe.
+    /// The container but for its ports and, unless it has a probe of its own, the one that [`Workload::ready`] asks for.
     pub container: Container,
     /// When the container is ready, where it has no probe.
     pub ready: Ready,
@@ -135,13 +139,13 @@ pub enum Update {
     },
 }
 
-/// When a container without a probe of its own is ready.
+/// When a container without a probe of its own becomes ready; it then stays so until it ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Ready {
-    /// When its first TCP port is listened on.
+    /// When a connection to its first TCP port is accepted.
     #[default]
     Listening,
-    /// When this port of the container is listened on.
+    /// When a connection to this port of the container is accepted.
     ListeningOn(u16),
     /// When it has been started.
     Started,
@@ -278,13 +282,16 @@ impl Workload {
             }
         }
         container.ports = (!ports.is_empty()).then_some(ports).or(container.ports);
-        if container.readiness_probe.is_none() && !matches!(self.kind, Kind::Job { .. }) {
-            container.readiness_probe = match self.ready {
+        let probed = container.readiness_probe.is_some() || container.startup_probe.is_some();
+        if !probed && !matches!(self.kind, Kind::Job { .. }) {
+            container.startup_probe = match self.ready {
                 Ready::Started => None,
-                Ready::ListeningOn(port) => Some(ready_when_listening(port)),
-                Ready::Listening => {
-                    self.ports.iter().find(|p| p.protocol == "TCP").map(|p| ready_when_listening(p.container))
-                }
+                Ready::ListeningOn(port) => Some(started_when_listening(port)),
+                Ready::Listening => self
+                    .ports
+                    .iter()
+                    .find(|p| p.protocol == "TCP")
+                    .map(|p| started_when_listening(p.container)),
             };
         }
         let mut annotations = self.pod_annotations.clone();
@@ -293,6 +300,13 @@ impl Workload {
         }
         let mut pod = self.pod.clone();
         pod.containers.insert(0, container);
+        // An app's environment never depends on which Services happen to be in its namespace.
+        pod.enable_service_links.get_or_insert(false);
+        let security = pod.security_context.get_or_insert_default();
+        security.seccomp_profile.get_or_insert_with(|| SeccompProfile {
+            type_: "RuntimeDefault".into(),
+            localhost_profile: None,
+        });
         pod.restart_policy = pod.restart_policy.or(restart.map(Into::into));
         PodTemplateSpec {
             metadata: Some(ObjectMeta {
@@ -305,11 +319,15 @@ impl Workload {
     }
 }
 
-/// Ready when something listens. Asked every second instead of every ten, as a start is waited for.
-fn ready_when_listening(port: u16) -> Probe {
+/// Started, and with that ready, once something listens. A startup probe ends with its first success, so that a
+/// database does not log a connection without a login every second for as long as it runs. It is asked every second, as
+/// somebody waits for the start, and never gives up: a process that listens nowhere is not ready, which is no reason to
+/// restart it.
+fn started_when_listening(port: u16) -> Probe {
     Probe {
         tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(port.into()), host: None }),
         period_seconds: Some(1),
+        failure_threshold: Some(i32::MAX),
         ..Probe::default()
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn check(project: &mut Project, profiles: &[String], found: &mut Find
     }
     let default = project.services.values().any(|s| s.networks.contains_key("default"));
     if default && !project.networks.contains_key("default") {
-        let name = format!("{}_default", project.name);
+        // Version 1 knew no other network than Docker's own.
+        let name = if project.version_1 { "bridge".into() } else { format!("{}_default", project.name) };
         project.networks.insert("default".into(), Network { name, ..Network::default() });
     }
     for service in project.services.values() {

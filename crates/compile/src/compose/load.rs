@@ -44,6 +44,8 @@ pub(super) struct Loader {
     missing: Vec<(String, Position)>,
     /// Something that others may name could not be read at all.
     pub dropped: bool,
+    /// The project's own files are of version 1.
+    pub version_1: bool,
     /// Values whose variables could not be replaced.
     broken: Vec<Position>,
     /// Brings what is elsewhere, for files that may name such.
@@ -102,16 +104,28 @@ impl Loader {
         including: &[PathBuf],
     ) -> Option<Node> {
         let mut all: Option<Node> = None;
-        for file in files {
-            for document in self.documents(file, base, environment) {
-                let Some(document) = self.complete(document, file, base, environment, including) else {
-                    continue;
-                };
-                all = Some(match all {
-                    None => document,
-                    Some(earlier) => merge::merge(earlier, document, &mut Vec::new(), &mut self.found),
-                });
+        let documents: Vec<(&PathBuf, Node)> = files
+            .iter()
+            .flat_map(|file| {
+                let documents = self.documents(file, base, environment);
+                documents.into_iter().map(move |document| (file, document))
+            })
+            .collect();
+        // Files that are laid over each other are of one version. A part of one says too little by itself.
+        let version_1 = documents.iter().any(|(_, document)| old::is_version_1(document))
+            || documents.iter().all(|(_, document)| old::is_fragment(document));
+        for (file, mut document) in documents {
+            if version_1 && old::is_fragment(&document) {
+                old::to_services(&mut document);
+                self.version_1 |= including.is_empty();
             }
+            let Some(document) = self.complete(document, file, base, environment, including) else {
+                continue;
+            };
+            all = Some(match all {
+                None => document,
+                Some(earlier) => merge::merge(earlier, document, &mut Vec::new(), &mut self.found),
+            });
         }
         if let Some(services) = all.as_mut().and_then(|a| a.as_mapping_mut()?.get_mut("services")) {
             name_environment(&mut services.value, environment);
@@ -177,7 +191,6 @@ impl Loader {
             self.found.error(&document.at, "is no compose file: it has to be a mapping with services");
             return None;
         }
-        old::to_services(&mut document);
         let include = document.as_mapping_mut().and_then(|m| m.shift_remove("include"));
         if let Some(include) = include {
             let mut chain = including.to_vec();
@@ -373,7 +386,10 @@ impl Loader {
         let directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let mut services = Mapping::new();
         for mut document in self.documents(&path, &directory, scope.environment) {
-            old::to_services(&mut document);
+            // A file that others extend need not say what its services run.
+            if old::is_fragment(&document) {
+                old::to_services(&mut document);
+            }
             let all = document.as_mapping_mut().and_then(|m| m.shift_remove("services"));
             if let Some(Entry { value: Node { value: Value::Mapping(all), .. }, .. }) = all {
                 services.extend(all);

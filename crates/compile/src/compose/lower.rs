@@ -19,13 +19,13 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
-use yado_types::labels;
+use yado_types::{labels, pod::Restart};
 
 use super::model::{Condition, NetworkMode, Project, Service};
 use crate::{
     Compiled, Diagnostics, Object, Options,
     diagnostic::Findings,
-    workload::{Workload, pod::Part},
+    workload::{Kind, Workload, pod::Part},
 };
 use names::Names;
 
@@ -34,6 +34,7 @@ mod container;
 mod deploy;
 mod dockerfile;
 mod files;
+mod front;
 mod health;
 mod names;
 mod networks;
@@ -59,7 +60,8 @@ pub fn lower(project: &Project, options: &Options) -> Result<Compiled, Diagnosti
     let mut lowering = Lowering {
         project,
         options,
-        apart: networks::apart(project),
+        front: front::front(project, &joins).map(|s| s.name.clone()),
+        fixed: networks::fixed(project),
         left_out: build::secret_files(project),
         members,
         volumes: volumes::Volumes::new(project, &names, &mut found),
@@ -93,10 +95,12 @@ struct Lowering<'a> {
     joins: BTreeMap<String, String>,
     /// Services whose containers are in the Pod of another, by that one, in the order written.
     members: BTreeMap<String, Vec<&'a Service>>,
-    /// Whether some services are in no network together.
-    apart: bool,
     /// Files that may hold secrets, which no image has.
     left_out: Arc<[PathBuf]>,
+    /// The service that a person would open.
+    front: Option<String>,
+    /// Addresses that services ask for and do not get, and whose they were to be.
+    fixed: BTreeMap<&'a str, &'a str>,
     found: Findings,
     compiled: Compiled,
 }
@@ -123,6 +127,7 @@ impl<'a> Lowering<'a> {
             }
         }
         self.networks();
+        self.fixed_addresses();
         self.external_links();
         self.published();
     }
@@ -144,12 +149,7 @@ impl<'a> Lowering<'a> {
     /// One service with those that join its Pod.
     fn service(&mut self, service: &Service) {
         let members: Vec<&Service> = self.members.get(&service.name).cloned().unwrap_or_default();
-        let pod = PodSpec {
-            automount_service_account_token: Some(false),
-            // Variables such as DB_PORT, which Kubernetes would make of every Service, mean other things to images.
-            enable_service_links: Some(false),
-            ..PodSpec::default()
-        };
+        let pod = PodSpec { automount_service_account_token: Some(false), ..PodSpec::default() };
         let mut part = Part::new(Default::default(), pod);
         self.container(service, &mut part);
         let mut shared = service.init == Some(true);
@@ -167,6 +167,10 @@ impl<'a> Lowering<'a> {
             part.dns().searches.get_or_insert_default().push(namespace);
         }
         let kind = self.kind(service);
+        if matches!(kind, Kind::Job { .. }) {
+            // A Job says by its own fields how often it is tried.
+            part.restart(Restart::Always);
+        }
         let own = self.names.of(&service.name).clone();
         let inside = self.ports[&service.name].clone();
         let mut workload = Workload {
@@ -181,6 +185,7 @@ impl<'a> Lowering<'a> {
             service: Some(own.object.clone()),
             headless: remarks::is_dnsrr(service),
             aliases: own.aliases.clone(),
+            by_name_server: own.containers.clone(),
             replicas: i32::try_from(service.replicas()).unwrap_or(i32::MAX),
             ready: ports::ready(service, &inside),
             ports: inside.ports,

@@ -20,6 +20,8 @@ use crate::diagnostic::{Diagnostic, Position};
 pub struct Project {
     /// Lower-case letters, digits, `-` and `_`, beginning with a letter or digit.
     pub name: String,
+    /// Its main file is of version 1: links give variables, and all such projects share one network.
+    pub version_1: bool,
     /// What relative paths start from.
     pub directory: PathBuf,
     /// The files read, the first one being the main one; included and extended ones too.

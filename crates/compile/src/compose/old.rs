@@ -3,26 +3,33 @@
 use super::fields;
 use crate::yaml::{Entry, Mapping, Node, Value};
 
-/// Whether a document is of version 1: it has no `services`, and every entry is something to run.
+/// Whether a document is of version 1 beyond doubt: it has no `services`, and every entry is something to run.
 pub(super) fn is_version_1(document: &Node) -> bool {
-    let Some(mapping) = document.as_mapping() else { return false };
-    const NEWER: [&str; 8] =
-        ["services", "include", "networks", "volumes", "configs", "secrets", "models", "name"];
-    if NEWER.iter().any(|key| mapping.contains_key(*key)) || mapping.contains_key("apiVersion") {
-        return false;
-    }
-    let mut services =
-        mapping.iter().filter(|(key, _)| !key.starts_with("x-") && *key != "version").peekable();
     const RUN: [&str; 4] = ["image", "build", "extends", "dockerfile"];
-    services.peek().is_some() && services.all(|(_, e)| RUN.iter().any(|f| e.value.get(f).is_some()))
+    is_fragment(document)
+        && services(document).all(|(_, entry)| RUN.iter().any(|field| entry.value.get(field).is_some()))
+}
+
+/// Whether a document can be a part of a version 1 project: mappings by the names of services, and nothing that came
+/// with later versions. What is laid over a file of version 1, and what one extends, need not say what to run.
+pub(super) fn is_fragment(document: &Node) -> bool {
+    const NEWER: [&str; 9] =
+        ["services", "include", "networks", "volumes", "configs", "secrets", "models", "name", "apiVersion"];
+    let newer = |mapping: &Mapping| NEWER.iter().any(|key| mapping.contains_key(*key));
+    document.as_mapping().is_some_and(|mapping| !newer(mapping))
+        && services(document).next().is_some()
+        && services(document).all(|(_, entry)| entry.value.as_mapping().is_some())
+}
+
+/// The services of a version 1 document.
+fn services(document: &Node) -> impl Iterator<Item = (&String, &Entry)> {
+    let entries = document.as_mapping().into_iter().flatten();
+    entries.filter(|(key, _)| !key.starts_with("x-") && *key != "version")
 }
 
 /// Puts the services of a version 1 document where later versions have them, and declares the volumes that its services
 /// name, which then needed no declaration.
 pub(super) fn to_services(document: &mut Node) {
-    if !is_version_1(document) {
-        return;
-    }
     let at = document.at.clone();
     let Some(all) = document.as_mapping_mut() else { return };
     let mut services = Mapping::new();

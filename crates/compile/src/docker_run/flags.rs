@@ -154,7 +154,6 @@ impl<'a> Reader<'a> {
             let milli = quota as u64 * 1000 / self.cpu_period.unwrap_or(100_000).max(1);
             self.run.part.limit("cpu", amount::milli_cpus(milli));
         }
-        self.run.part.reserve_what_is_asked();
         if self.errors.is_empty() { Ok(self.run) } else { Err(self.errors) }
     }
 

@@ -161,7 +161,7 @@ fn what_is_kept_otherwise_is_said() {
         expect![[r#"
             ports: ["tcp-80","tcp-81"]
             published: ["80:80","any:81 local"]
-            container: {"image":"x","name":"","resources":{"limits":{"cpu":"4"},"requests":{"cpu":"0"}}}
+            container: {"image":"x","name":"","resources":{"limits":{"cpu":"4"}}}
             warning: --cpuset-cpus 0-2,4 limits it to 4 processors; which ones, the node decides
             warning: --log-driver syslog has no effect: a Pod's output is kept by its node, for yado logs
             warning: --ip 10.0.0.2 has no effect: a Pod's address is given to it: use its name

@@ -209,9 +209,10 @@ pub fn published_of(one: &Read, set: &Set<'_>) -> Vec<Published> {
         .map(|p| Published {
             component: one.group.clone(),
             service: p.service(&outer(one, p)),
-            port: p.port,
+            port: p.outside(),
             target: p.target,
             protocol: p.protocol.clone(),
+            web: web == Some((p.port, p.target)),
             host: host.clone().filter(|_| web == Some((p.port, p.target))),
         })
         .collect()

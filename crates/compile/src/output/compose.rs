@@ -149,18 +149,17 @@ impl<'a> Writer<'a> {
         shapes
     }
 
-    /// A project's name: the namespace's or the app's.
+    /// A project's name: as it was written, else the namespace's or the app's.
     fn project(&self) -> String {
-        let written = self
-            .compiled
-            .objects
-            .iter()
-            .filter(|o| o.kind() == "Namespace")
-            .find_map(|o| o.value["metadata"]["annotations"][labels::COMPOSE_PROJECT].as_str());
-        if let Some(written) = written {
-            return written.into();
-        }
-        self.compiled.namespace.clone().unwrap_or_else(|| self.compiled.app.clone())
+        let namespace = self.namespace();
+        let own = self.compiled.objects.iter().find(|o| o.kind() == "Namespace" && o.name() == namespace);
+        let written = own.and_then(|o| o.value["metadata"]["annotations"][labels::COMPOSE_PROJECT].as_str());
+        written.unwrap_or(namespace).to_string()
+    }
+
+    /// The project's namespace, or the app's name where it has none of its own.
+    fn namespace(&self) -> &str {
+        self.compiled.namespace.as_deref().unwrap_or(&self.compiled.app)
     }
 
     /// Networks that other projects are in, too: Namespaces of names that lead here.
@@ -169,7 +168,9 @@ impl<'a> Writer<'a> {
             // A project's own Namespace has labels.
             let shared = object.value["metadata"]["labels"].is_null();
             if let Some(network) = object.name().strip_prefix("network-").filter(|_| shared) {
-                self.networks.insert(network.into(), json!({"name": network, "external": true}));
+                let written = object.value["metadata"]["annotations"][labels::NETWORK].as_str();
+                let section = json!({"name": written.unwrap_or(network), "external": true});
+                self.networks.insert(network.into(), section);
             }
         }
     }

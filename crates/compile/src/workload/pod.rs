@@ -6,19 +6,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
     api::core::v1::{
-        AppArmorProfile, Container, EmptyDirVolumeSource, ExecAction, HostAlias, HostPathVolumeSource,
-        PersistentVolumeClaimVolumeSource, PodDNSConfig, PodDNSConfigOption, PodOS, PodSecurityContext,
-        PodSpec, Probe, ResourceRequirements, SELinuxOptions, SeccompProfile, SecurityContext, Volume,
-        VolumeMount,
+        Container, EmptyDirVolumeSource, HostAlias, HostPathVolumeSource, PersistentVolumeClaimVolumeSource,
+        PodDNSConfig, PodDNSConfigOption, PodOS, PodSecurityContext, PodSpec, ResourceRequirements,
+        SecurityContext, Volume, VolumeMount,
     },
     apimachinery::pkg::api::resource::Quantity,
 };
 use serde_json::json;
-use yado_types::{labels, tmpfs};
+use yado_types::{labels, pod::Restart, tmpfs};
 
 use super::{amount, name, signal::signal_name};
 
 pub use super::host_path::{host_path, socket_remark};
+
+pub use health::Health;
+
+mod health;
+mod security;
 
 /// Annotation of a Pod: Docker's labels whose keys no annotation may have, as JSON.
 pub const LABELS: &str = "yado.dev/labels";
@@ -44,6 +48,9 @@ pub struct Part {
     /// Claims that others make, and what Docker calls their volumes.
     docker_volumes: BTreeMap<String, String>,
     links: BTreeMap<String, BTreeMap<String, String>>,
+    host_gateway: Vec<String>,
+    owners: BTreeMap<String, BTreeMap<String, String>>,
+    restarts: BTreeMap<String, Restart>,
     odd_labels: BTreeMap<String, String>,
 }
 
@@ -101,23 +108,6 @@ pub struct Mount {
     pub propagation: Option<String>,
 }
 
-/// How a container is asked whether it is well, as Docker's `HEALTHCHECK` says.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Health {
-    /// The command, without a shell.
-    pub command: Vec<String>,
-    /// Milliseconds between two questions; Docker's default is 30 s.
-    pub interval: Option<u64>,
-    /// Milliseconds for an answer; Docker's default is 30 s.
-    pub timeout: Option<u64>,
-    /// Failures in a row that make it unwell; Docker's default is 3.
-    pub retries: Option<u32>,
-    /// Milliseconds at its start in which failures do not count.
-    pub start_period: Option<u64>,
-    /// Milliseconds between two questions in that time.
-    pub start_interval: Option<u64>,
-}
-
 /// Said of something that has no full meaning in a Pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Remark {
@@ -165,6 +155,17 @@ impl Part {
         if !self.links.is_empty() {
             all.insert(labels::LINKS.into(), json!(self.links).to_string());
         }
+        if !self.host_gateway.is_empty() {
+            all.insert(labels::HOST_GATEWAY.into(), self.host_gateway.join(","));
+        }
+        if !self.owners.is_empty() {
+            all.insert(labels::FILE_OWNERS.into(), json!(self.owners).to_string());
+        }
+        if !self.restarts.is_empty() {
+            let restarts: BTreeMap<&String, String> =
+                self.restarts.iter().map(|(name, restart)| (name, restart.to_string())).collect();
+            all.insert(labels::RESTART.into(), json!(restarts).to_string());
+        }
         if !self.odd_labels.is_empty() {
             all.insert(LABELS.into(), json!(self.odd_labels).to_string());
         }
@@ -185,11 +186,17 @@ impl Part {
             unchecked,
             docker_volumes,
             links,
+            host_gateway,
+            mut owners,
+            restarts,
             odd_labels,
         } = other;
         for volume in pod.volumes.into_iter().flatten() {
             let old = volume.name.clone();
             let new = self.volume(volume);
+            if let Some(owned) = owners.remove(&old) {
+                self.owners.entry(new.clone()).or_default().extend(owned);
+            }
             self.tmpfs.extend(tmpfs.remove(&old).map(|options| (new.clone(), options)));
             for (theirs, ours) in [(&filled, &mut self.filled), (&not_filled, &mut self.not_filled)] {
                 ours.extend(theirs.contains(&old).then(|| new.clone()));
@@ -226,6 +233,12 @@ impl Part {
         self.ulimits.extend(ulimits);
         self.users.extend(users);
         self.links.extend(links);
+        self.restarts.extend(restarts);
+        for host in host_gateway {
+            if !self.host_gateway.contains(&host) {
+                self.host_gateway.push(host);
+            }
+        }
         self.odd_labels.extend(odd_labels);
     }
 
@@ -333,6 +346,20 @@ impl Part {
         name
     }
 
+    /// Gives a file of a volume of the Pod an owner.
+    pub fn own(&mut self, volume: &str, path: &str, uid: u32, gid: u32) {
+        self.owners.entry(volume.into()).or_default().insert(path.into(), format!("{uid}:{gid}"));
+    }
+
+    /// How often the container is run again after it has ended.
+    pub fn restart(&mut self, restart: Restart) {
+        let name = self.container.name.clone();
+        match restart {
+            Restart::Always => drop(self.restarts.remove(&name)),
+            other => drop(self.restarts.insert(name, other)),
+        }
+    }
+
     /// Links, as `alias`, a container whose ports only its image knows.
     pub fn link(&mut self, alias: &str, image: &str) {
         let links = self.links.entry(self.container.name.clone()).or_default();
@@ -382,9 +409,10 @@ impl Part {
     pub fn extra_host(&mut self, host: &str, address: &str) -> Option<Remark> {
         let address = address.trim_start_matches('[').trim_end_matches(']');
         if address == "host-gateway" {
-            return Some(Remark::Warning(format!(
-                "{host} has no fixed address: host-gateway is known only where a Pod runs, so {host} has to be named otherwise"
-            )));
+            if !self.host_gateway.iter().any(|known| known == host) {
+                self.host_gateway.push(host.into());
+            }
+            return None;
         }
         if address.parse::<std::net::IpAddr>().is_err() {
             return Some(Remark::Mistake(format!("\"{address}\" is no IP address for {host}")));
@@ -419,15 +447,6 @@ impl Part {
         self.resources().requests.get_or_insert_default().insert(resource.into(), Quantity(quantity));
     }
 
-    /// A limit of Docker's reserves nothing, while Kubernetes reserves what is limited unless told.
-    pub fn reserve_what_is_asked(&mut self) {
-        let limits = self.container.resources.as_ref().and_then(|r| r.limits.clone()).unwrap_or_default();
-        for resource in limits.keys().filter(|r| !r.contains('.')) {
-            let requests = self.resources().requests.get_or_insert_default();
-            requests.entry(resource.clone()).or_insert_with(|| Quantity("0".into()));
-        }
-    }
-
     fn resources(&mut self) -> &mut ResourceRequirements {
         self.container.resources.get_or_insert_default()
     }
@@ -440,56 +459,6 @@ impl Part {
         self.container.lifecycle.get_or_insert_default().stop_signal = Some(name);
         // Kubernetes allows a signal only where it is told whose signals they are.
         self.pod.os = Some(PodOS { name: "linux".into() });
-        None
-    }
-
-    /// One of Docker's `--security-opt`, `key=value` or, as it was, `key:value`.
-    pub fn security_opt(&mut self, option: &str) -> Option<Remark> {
-        let place = option.find(['=', ':']).unwrap_or(option.len());
-        let (key, value) = (&option[..place], option[place..].get(1..).unwrap_or_default());
-        match (key, value) {
-            ("no-new-privileges", "" | "true") => self.security().allow_privilege_escalation = Some(false),
-            ("no-new-privileges", "false") => self.security().allow_privilege_escalation = Some(true),
-            ("seccomp", "unconfined") => {
-                let profile = SeccompProfile { type_: "Unconfined".into(), localhost_profile: None };
-                self.security().seccomp_profile = Some(profile);
-            }
-            ("seccomp", "builtin") => {}
-            ("apparmor", "unconfined") => {
-                let profile = AppArmorProfile { type_: "Unconfined".into(), localhost_profile: None };
-                self.security().app_armor_profile = Some(profile);
-            }
-            ("apparmor", "docker-default") => {}
-            ("apparmor", name) if !name.is_empty() => {
-                let profile =
-                    AppArmorProfile { type_: "Localhost".into(), localhost_profile: Some(name.into()) };
-                self.security().app_armor_profile = Some(profile);
-            }
-            ("label", label) => return self.se_linux(label),
-            ("systempaths", "unconfined") => self.security().proc_mount = Some("Unmasked".into()),
-            _ => {
-                return Some(Remark::Warning(format!("security option {option} has no effect in a Pod")));
-            }
-        }
-        None
-    }
-
-    fn se_linux(&mut self, label: &str) -> Option<Remark> {
-        let (key, value) = label.split_once(':').unwrap_or((label, ""));
-        let options: &mut SELinuxOptions = self.security().se_linux_options.get_or_insert_default();
-        match key {
-            "user" => options.user = Some(value.into()),
-            "role" => options.role = Some(value.into()),
-            "type" => options.type_ = Some(value.into()),
-            "level" => options.level = Some(value.into()),
-            // The type that SELinux does not confine.
-            "disable" => options.type_ = Some("spc_t".into()),
-            _ => {
-                return Some(Remark::Warning(format!(
-                    "security option label:{label} has no effect in a Pod"
-                )));
-            }
-        }
         None
     }
 
@@ -541,34 +510,6 @@ impl Part {
         Some(Remark::Warning(format!(
             "device {source} is mounted from the node; a cluster that guards its devices also needs privileged: true"
         )))
-    }
-
-    /// Asked whether it is well: it is ready when it is. A start period is a startup probe.
-    pub fn health(&mut self, health: &Health) {
-        let exec = Some(ExecAction { command: Some(health.command.clone()) });
-        let interval = amount::seconds(health.interval.unwrap_or(30_000), 1);
-        let timeout = amount::seconds(health.timeout.unwrap_or(30_000), 1);
-        let retries = i32::try_from(health.retries.unwrap_or(3)).unwrap_or(i32::MAX).max(1);
-        let probe = Probe {
-            exec,
-            period_seconds: Some(interval),
-            timeout_seconds: Some(timeout),
-            failure_threshold: Some(retries),
-            ..Probe::default()
-        };
-        if let Some(start) = health.start_period.filter(|p| *p > 0) {
-            // Docker asks every 5 s while a container starts, and says it is unwell when the tries after that time
-            // are used up.
-            let period = amount::seconds(health.start_interval.unwrap_or(5000), 1).min(interval);
-            let in_all = i64::from(amount::seconds(start, 1)) + i64::from(retries) * i64::from(interval);
-            let tries = (in_all as u64).div_ceil(period as u64);
-            self.container.startup_probe = Some(Probe {
-                period_seconds: Some(period),
-                failure_threshold: Some(i32::try_from(tries).unwrap_or(i32::MAX)),
-                ..probe.clone()
-            });
-        }
-        self.container.readiness_probe = Some(probe);
     }
 
     /// What the container may do.

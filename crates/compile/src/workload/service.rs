@@ -32,7 +32,7 @@ pub struct Port {
 /// A port that is reached from outside the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedPort {
-    /// The port outside; `None` where any will do.
+    /// The port outside; `None` where any will do, which for a `local` one is that of the process.
     pub port: Option<u16>,
     /// What the process listens on.
     pub target: u16,
@@ -72,16 +72,22 @@ impl Port {
 impl PublishedPort {
     /// The name of the Service of `workload` that publishes it.
     pub fn service(&self, workload: &str) -> String {
-        let suffix = match self {
-            PublishedPort { port: None, .. } => "ports",
-            PublishedPort { local: true, .. } => "local",
-            _ => "public",
+        let suffix = match (self.local, self.port) {
+            (true, _) => "local",
+            (false, None) => "ports",
+            (false, Some(_)) => "public",
         };
         format!("{workload}-{suffix}")
     }
 
+    /// The port outside; `None` where the cluster chooses one. A port that it chooses is open on every address, so a
+    /// local one is that of the process.
+    pub fn outside(&self) -> Option<u16> {
+        self.port.or(self.local.then_some(self.target))
+    }
+
     fn of_service(&self) -> ServicePort {
-        let outside = self.port.unwrap_or(self.target);
+        let outside = self.outside().unwrap_or(self.target);
         Port::new(outside, self.target, &self.protocol).of_service()
     }
 }
@@ -91,7 +97,8 @@ impl Workload {
     /// Service's.
     pub(super) fn named_services(&self) -> impl Iterator<Item = Service> {
         let valid = |name: &&String| names::dns_1035_label(name).is_ok();
-        let others: Vec<String> = self.aliases.iter().filter(|a| !valid(a)).cloned().collect();
+        let others = self.aliases.iter().filter(|a| !valid(a)).chain(&self.by_name_server);
+        let others: Vec<String> = others.cloned().collect();
         let own = self.service.iter().map(|name| {
             let mut service = self.internal(name);
             if !others.is_empty() {
@@ -144,13 +151,22 @@ impl Workload {
         services.into_values()
     }
 
+    /// Whether the router may serve this port of the container to everybody: not if it is published, but to the
+    /// machine itself only.
+    pub fn is_open(&self, target: u16) -> bool {
+        let mut of_port = self.published.iter().filter(|p| p.target == target).peekable();
+        of_port.peek().is_none() || of_port.any(|p| !p.local)
+    }
+
     fn outer(&self, published: &PublishedPort, metadata: ObjectMeta) -> Service {
-        let type_ = if published.port.is_some() { "LoadBalancer" } else { "NodePort" };
-        let local = published.local && published.port.is_some();
+        let type_ = if published.outside().is_some() { "LoadBalancer" } else { "NodePort" };
+        let local = published.local;
         Service {
             metadata,
             spec: Some(ServiceSpec {
                 type_: Some(type_.into()),
+                // A node port would be open on every address of the node.
+                allocate_load_balancer_node_ports: local.then_some(false),
                 load_balancer_source_ranges: local.then(|| vec!["127.0.0.0/8".into()]),
                 selector: Some(self.selector()),
                 ..ServiceSpec::default()
@@ -162,6 +178,10 @@ impl Workload {
     pub(super) fn ingress(&self) -> Option<Ingress> {
         let service = self.service.as_ref()?;
         let first = self.web_port.or(self.ports.first().map(|p| p.service))?;
+        let target = self.ports.iter().find(|p| p.service == first).map_or(first, |p| p.container);
+        if !self.is_open(target) {
+            return None;
+        }
         let rule = |host: &String| {
             let port = ServiceBackendPort { number: Some(first.into()), name: None };
             let backend = IngressServiceBackend { name: service.clone(), port: Some(port) };

@@ -1,6 +1,7 @@
 //! Compose files to objects and back.
 
 mod meaning;
+mod reach;
 mod table;
 mod valid;
 

@@ -22,18 +22,61 @@ pub fn compiled(files: &[(&str, &str)]) -> (tempfile::TempDir, Compiled) {
     (directory, compiled)
 }
 
+/// Whether an object is what every project has: its Namespace, and the network that it has without a word of it.
+fn is_usual(compiled: &Compiled, object: &yado_compile::Object) -> bool {
+    let policy =
+        |o: &&yado_compile::Object| o.kind() == "NetworkPolicy" && !o.name().starts_with("published-");
+    let plain = compiled.objects.iter().filter(policy).all(|o| o.name() == "network-default");
+    match object.kind() {
+        "Namespace" => object.name() == compiled.app,
+        "NetworkPolicy" => plain,
+        _ => false,
+    }
+}
+
+/// Takes away what containers and names have where nothing is said: they run once, under the usual filter of system
+/// calls, and are found as Docker calls them.
+fn shorten(annotations: &mut Value, pod: &mut Value) {
+    let once = annotations["yado.dev/restart"].as_str().and_then(|text| serde_json::from_str(text).ok());
+    let once: std::collections::BTreeMap<String, String> = once.unwrap_or_default();
+    if let Some(annotations) = annotations.as_object_mut() {
+        if once.values().all(|restart| restart == "no") {
+            annotations.shift_remove("yado.dev/restart");
+        }
+        if let Some(Value::String(names)) = annotations.get_mut("yado.dev/aliases") {
+            let written = names.split(',').filter(|n| !(n.starts_with("shop-") && n.ends_with("-1")));
+            *names = written.collect::<Vec<_>>().join(",");
+            if names.is_empty() {
+                annotations.shift_remove("yado.dev/aliases");
+            }
+        }
+    }
+    if annotations.as_object().is_some_and(serde_json::Map::is_empty) {
+        annotations.take();
+    }
+    let usual = serde_json::json!({"type": "RuntimeDefault"});
+    if let Some(security) = pod["securityContext"].as_object_mut() {
+        security.retain(|key, value| key != "seccompProfile" || *value != usual);
+        if security.is_empty() {
+            pod.as_object_mut().unwrap().shift_remove("securityContext");
+        }
+    }
+}
+
 /// The objects in one line each, without what every object has.
 fn lines(compiled: &Compiled) -> String {
     let mut all = String::new();
-    for object in compiled.objects.iter().filter(|o| !(o.kind() == "Namespace" && o.name() == compiled.app)) {
+    for object in compiled.objects.iter().filter(|o| !is_usual(compiled, o)) {
         let mut value = object.value.clone();
-        let annotations = value["metadata"]["annotations"].take();
+        let mut annotations = value["metadata"]["annotations"].take();
+        shorten(&mut annotations, &mut Value::Null);
         let noted = if annotations.is_null() { String::new() } else { format!(" {annotations}") };
         all.push_str(&format!("{} {}{noted}", object.kind(), object.name()));
         let spec = &mut value["spec"];
         if let Some(template) = spec.get_mut("template").map(Value::take) {
-            let more = template["metadata"]["annotations"].clone();
+            let mut more = template["metadata"]["annotations"].clone();
             let mut pod = template["spec"].clone();
+            shorten(&mut more, &mut pod);
             for usual in
                 ["automountServiceAccountToken", "enableServiceLinks", "terminationGracePeriodSeconds"]
             {
@@ -81,6 +124,13 @@ pub fn check_files(files: &[(&str, &str)], expect: Expect) {
     }
 }
 
+/// Objects that no compose file of today gives.
+fn check_one_way(compose: &str, expect: Expect) {
+    let (_directory, compiled) = compiled(&[("compose.yaml", compose)]);
+    assert_eq!(valid::problems(&compiled), Vec::<String>::new());
+    expect.assert_eq(&lines(&compiled));
+}
+
 pub fn check(compose: &str, expect: Expect) {
     check_files(&[("compose.yaml", compose)], expect);
 }
@@ -98,37 +148,43 @@ services:
             Service dbs {"ports":[{"name":"tcp-3306","port":3306,"protocol":"TCP","targetPort":3306}]}
             Service db {"ports":[{"name":"tcp-3306","port":3306,"protocol":"TCP","targetPort":3306}]}
             Deployment dbs {"replicas":1}
-              pod {"containers":[{"env":[{"name":"MYSQL_DATABASE","value":"board"}],"image":"mysql:5.7","name":"dbs","ports":[{"containerPort":3306,"name":"tcp-3306","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":3306}}}]}
+              pod {"containers":[{"env":[{"name":"MYSQL_DATABASE","value":"board"}],"image":"mysql:5.7","name":"dbs","ports":[{"containerPort":3306,"name":"tcp-3306","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":3306}}}]}
             Service app {"ports":[{"name":"tcp-5555","port":5555,"protocol":"TCP","targetPort":5555}]}
             Service rest {"ports":[{"name":"tcp-5555","port":5555,"protocol":"TCP","targetPort":5555}]}
             Deployment app {"replicas":1}
-              pod {"yado.dev/depends-on":"{\"dbs\":\"started\"}"} {"containers":[{"env":[{"name":"DB_NAME","value":"/app/db"},{"name":"DB_PORT","value":"tcp://db:3306"},{"name":"DB_PORT_3306_TCP","value":"tcp://db:3306"},{"name":"DB_PORT_3306_TCP_ADDR","value":"db"},{"name":"DB_PORT_3306_TCP_PORT","value":"3306"},{"name":"DB_PORT_3306_TCP_PROTO","value":"tcp"},{"name":"DB_ENV_MYSQL_DATABASE","value":"board"}],"image":"me/app","name":"app","ports":[{"containerPort":5555,"name":"tcp-5555","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":5555}}}]}
+              pod {"yado.dev/depends-on":"{\"dbs\":\"started\"}"} {"containers":[{"image":"me/app","name":"app","ports":[{"containerPort":5555,"name":"tcp-5555","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":5555}}}]}
             Service web {"ports":[{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80}]}
             Deployment web {"replicas":1}
-              pod {"yado.dev/depends-on":"{\"app\":\"started\"}"} {"containers":[{"env":[{"name":"REST_NAME","value":"/web/rest"},{"name":"REST_PORT","value":"tcp://rest:5555"},{"name":"REST_PORT_5555_TCP","value":"tcp://rest:5555"},{"name":"REST_PORT_5555_TCP_ADDR","value":"rest"},{"name":"REST_PORT_5555_TCP_PORT","value":"5555"},{"name":"REST_PORT_5555_TCP_PROTO","value":"tcp"}],"image":"nginx","name":"web","ports":[{"containerPort":80,"name":"tcp-80","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":80}}}]}
+              pod {"yado.dev/depends-on":"{\"app\":\"started\"}"} {"containers":[{"image":"nginx","name":"web","ports":[{"containerPort":80,"name":"tcp-80","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":80}}}]}
             Service web-public {"ports":[{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80}],"type":"LoadBalancer"}
             Ingress web {"rules":[{"host":"shop.localhost","http":{"paths":[{"backend":{"service":{"name":"web","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}},{"host":"web.shop.localhost","http":{"paths":[{"backend":{"service":{"name":"web","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}}]}
         "#]],
     );
 }
 
-/// The ports of an image that is not known are the image's own to say: the node that has it adds what the link lacks.
+/// Version 1 tells a container of its links by variables. The ports of an image that is not known are the image's own to
+/// say: the node that has it adds what the link lacks.
 #[test]
-fn p03_a_link_to_an_unknown_image_is_left_to_the_node() {
-    check(
+fn p03_links_of_version_1_give_variables() {
+    check_one_way(
         "
-services:
-  app: {image: me/app, expose: [5555], links: ['dbs:db']}
-  dbs: {image: 'me/dbs:1'}
+app: {image: me/app, expose: [5555], links: ['dbs:db', 'store:redis']}
+dbs: {image: 'me/dbs:1', environment: {USER: me}}
+store: {image: 'redis:3'}
 ",
         expect![[r#"
-            Service dbs {"clusterIP":"None","publishNotReadyAddresses":true}
+            Service dbs {"yado.dev/aliases":"shop_dbs_1"} {"clusterIP":"None","publishNotReadyAddresses":true}
             Service db {"clusterIP":"None","publishNotReadyAddresses":true}
             Deployment dbs {"replicas":1}
-              pod {"containers":[{"image":"me/dbs:1","name":"dbs"}]}
-            Service app {"ports":[{"name":"tcp-5555","port":5555,"protocol":"TCP","targetPort":5555}]}
+              pod {"containers":[{"env":[{"name":"USER","value":"me"}],"image":"me/dbs:1","name":"dbs"}]}
+            Service store {"yado.dev/aliases":"shop_store_1"} {"ports":[{"name":"tcp-6379","port":6379,"protocol":"TCP","targetPort":6379}]}
+            Service redis {"ports":[{"name":"tcp-6379","port":6379,"protocol":"TCP","targetPort":6379}]}
+            Deployment store {"replicas":1}
+              pod {"containers":[{"image":"redis:3","name":"store","ports":[{"containerPort":6379,"name":"tcp-6379","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":6379}}}]}
+            Service app {"yado.dev/aliases":"shop_app_1"} {"ports":[{"name":"tcp-5555","port":5555,"protocol":"TCP","targetPort":5555}]}
             Deployment app {"replicas":1}
-              pod {"yado.dev/depends-on":"{\"dbs\":\"started\"}","yado.dev/links":"{\"app\":{\"db\":\"me/dbs:1\"}}"} {"containers":[{"env":[{"name":"DB_NAME","value":"/app/db"}],"image":"me/app","name":"app","ports":[{"containerPort":5555,"name":"tcp-5555","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":5555}}}]}
+              pod {"yado.dev/depends-on":"{\"dbs\":\"started\",\"store\":\"started\"}","yado.dev/links":"{\"app\":{\"db\":\"me/dbs:1\"}}"} {"containers":[{"env":[{"name":"DB_NAME","value":"/app/db"},{"name":"DB_ENV_USER","value":"me"},{"name":"REDIS_NAME","value":"/app/redis"},{"name":"REDIS_PORT","value":"tcp://redis:6379"},{"name":"REDIS_PORT_6379_TCP","value":"tcp://redis:6379"},{"name":"REDIS_PORT_6379_TCP_ADDR","value":"redis"},{"name":"REDIS_PORT_6379_TCP_PORT","value":"6379"},{"name":"REDIS_PORT_6379_TCP_PROTO","value":"tcp"}],"image":"me/app","name":"app","ports":[{"containerPort":5555,"name":"tcp-5555","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":5555}}}]}
+            NetworkPolicy shared-network-bridge {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/bridge":"shared"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"namespaceSelector":{},"podSelector":{"matchExpressions":[{"key":"network.yado.dev/bridge","operator":"Exists"}]}}]}]}
         "#]],
     );
 }
@@ -146,7 +202,7 @@ networks: {dmz: , app: , dbs: }
         expect![[r#"
             Service web {"ports":[{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80}]}
             Deployment web {"replicas":1}
-              pod {"containers":[{"image":"nginx","name":"web","ports":[{"containerPort":80,"name":"tcp-80","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":80}}}]}
+              pod {"containers":[{"image":"nginx","name":"web","ports":[{"containerPort":80,"name":"tcp-80","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":80}}}]}
             Service web-public {"ports":[{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80}],"type":"LoadBalancer"}
             Ingress web {"rules":[{"host":"shop.localhost","http":{"paths":[{"backend":{"service":{"name":"web","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}},{"host":"web.shop.localhost","http":{"paths":[{"backend":{"service":{"name":"web","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}}]}
             Service app {"clusterIP":"None","publishNotReadyAddresses":true}
@@ -154,10 +210,10 @@ networks: {dmz: , app: , dbs: }
               pod {"containers":[{"image":"a","name":"app"}]}
             Service dbs {"ports":[{"name":"tcp-3306","port":3306,"protocol":"TCP","targetPort":3306}]}
             Deployment dbs {"replicas":1}
-              pod {"containers":[{"image":"mysql","name":"dbs","ports":[{"containerPort":3306,"name":"tcp-3306","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":3306}}}]}
-            NetworkPolicy network-dmz {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/dmz":"true"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/dmz":"true"}}}]}]}
-            NetworkPolicy network-app {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/app":"true"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/app":"true"}}}]}]}
-            NetworkPolicy network-dbs {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/dbs":"true"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/dbs":"true"}}}]}]}
+              pod {"containers":[{"image":"mysql","name":"dbs","ports":[{"containerPort":3306,"name":"tcp-3306","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":3306}}}]}
+            NetworkPolicy network-app {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-app":"true"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-app":"true"}}},{"namespaceSelector":{},"podSelector":{"matchLabels":{"network.yado.dev/shop-app":"shared"}}}]}]}
+            NetworkPolicy network-dbs {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-dbs":"true"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-dbs":"true"}}},{"namespaceSelector":{},"podSelector":{"matchLabels":{"network.yado.dev/shop-dbs":"shared"}}}]}]}
+            NetworkPolicy network-dmz {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-dmz":"true"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-dmz":"true"}}},{"namespaceSelector":{},"podSelector":{"matchLabels":{"network.yado.dev/shop-dmz":"shared"}}}]}]}
             NetworkPolicy published-web {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","app.kubernetes.io/component":"web"}},"policyTypes":["Ingress"],"ingress":[{"ports":[{"port":80,"protocol":"TCP"}]}]}
         "#]],
     );
@@ -176,10 +232,12 @@ networks: {router: {external: true}}
             Service akira {"ports":[{"name":"tcp-8080","port":8080,"protocol":"TCP","targetPort":8080}]}
             Service api {"ports":[{"name":"tcp-8080","port":8080,"protocol":"TCP","targetPort":8080}]}
             Deployment akira {"replicas":1}
-              pod {"containers":[{"image":"a","name":"akira","ports":[{"containerPort":8080,"name":"tcp-8080","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":8080}}}],"dnsConfig":{"searches":["network-router.svc.cluster.local"]}}
+              pod {"containers":[{"image":"a","name":"akira","ports":[{"containerPort":8080,"name":"tcp-8080","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":8080}}}],"dnsConfig":{"searches":["network-router.svc.cluster.local"]}}
             Service db {"ports":[{"name":"tcp-6379","port":6379,"protocol":"TCP","targetPort":6379}]}
             Deployment db {"replicas":1}
-              pod {"containers":[{"image":"redis","name":"db","ports":[{"containerPort":6379,"name":"tcp-6379","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":6379}}}]}
+              pod {"containers":[{"image":"redis","name":"db","ports":[{"containerPort":6379,"name":"tcp-6379","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":6379}}}]}
+            NetworkPolicy network-default {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-default":"true"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-default":"true"}}},{"namespaceSelector":{},"podSelector":{"matchLabels":{"network.yado.dev/shop-default":"shared"}}}]}]}
+            NetworkPolicy shared-network-router {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/router":"shared"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"namespaceSelector":{},"podSelector":{"matchExpressions":[{"key":"network.yado.dev/router","operator":"Exists"}]}}]}]}
             Namespace network-router
             Service akira {"type":"ExternalName","externalName":"akira.shop.svc.cluster.local"}
             Service api {"type":"ExternalName","externalName":"akira.shop.svc.cluster.local"}
@@ -214,8 +272,8 @@ services:
             Service crm-db-1 {"yado.dev/aliases":"crm_db_1"} {"type":"ExternalName","externalName":"db.crm.svc.cluster.local"}
             Service database {"type":"ExternalName","externalName":"db.crm.svc.cluster.local"}
             warning: /shop/compose.yaml:5:65: worker is not found as job, which is job (at /shop/compose.yaml:7:3)
-            warning: /shop/compose.yaml:5:22: crm_db_1 is taken to be service db of project crm
-            warning: /shop/compose.yaml:5:32: crm-db-1 is taken to be service db of project crm
+            warning: /shop/compose.yaml:5:22: crm_db_1 is taken to be service db of project crm, which has to be in an external network of both
+            warning: /shop/compose.yaml:5:32: crm-db-1 is taken to be service db of project crm, which has to be in an external network of both
             warning: /shop/compose.yaml:5:79: external_links has no effect: nothing shows which project mysql is of; reach it as SERVICE.PROJECT, or put both into one external network
             warning: /shop/compose.yaml:5:86: external_links has no effect: nothing shows which project my_crm_db_1 is of; reach it as SERVICE.PROJECT, or put both into one external network
             warning: /shop/compose.yaml:5:103: ab_cd_1 is not found as worker, which is something else here
@@ -243,9 +301,9 @@ services:
   agent: {image: agent, deploy: {mode: global}}
 ",
         expect![[r#"
-            Service ui {"clusterIP":"None","publishNotReadyAddresses":true}
+            Service ui {"yado.dev/aliases":"shop-ui-2,shop-ui-3"} {"clusterIP":"None","publishNotReadyAddresses":true}
             Deployment ui {"tier":"front"} {"minReadySeconds":10,"replicas":3,"strategy":{"rollingUpdate":{"maxSurge":0,"maxUnavailable":2},"type":"RollingUpdate"}}
-              pod {"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"node-role.kubernetes.io/control-plane","operator":"Exists"},{"key":"disk","operator":"NotIn","values":["hdd"]}]}]}},"podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"labelSelector":{"matchLabels":{"app.kubernetes.io/component":"ui"}},"topologyKey":"kubernetes.io/hostname"}]}},"containers":[{"args":["serve"],"command":["/ui","-v"],"image":"ui","name":"ui","resources":{"limits":{"cpu":"500m","memory":"50Mi"},"requests":{"cpu":"0","memory":"20Mi"}},"volumeMounts":[{"mountPath":"/data","name":"data","readOnly":true}]}],"topologySpreadConstraints":[{"labelSelector":{"matchLabels":{"app.kubernetes.io/component":"ui"}},"maxSkew":1,"topologyKey":"zone","whenUnsatisfiable":"ScheduleAnyway"}],"volumes":[{"hostPath":{"path":"/srv/ui","type":"DirectoryOrCreate"},"name":"data"}]}
+              pod {"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[{"matchExpressions":[{"key":"node-role.kubernetes.io/control-plane","operator":"Exists"},{"key":"disk","operator":"NotIn","values":["hdd"]}]}]}},"podAntiAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":[{"labelSelector":{"matchLabels":{"app.kubernetes.io/component":"ui"}},"topologyKey":"kubernetes.io/hostname"}]}},"containers":[{"args":["serve"],"command":["/ui","-v"],"image":"ui","name":"ui","resources":{"limits":{"cpu":"500m","memory":"50Mi"},"requests":{"memory":"20Mi"}},"volumeMounts":[{"mountPath":"/data","name":"data","readOnly":true}]}],"topologySpreadConstraints":[{"labelSelector":{"matchLabels":{"app.kubernetes.io/component":"ui"}},"maxSkew":1,"topologyKey":"zone","whenUnsatisfiable":"ScheduleAnyway"}],"volumes":[{"hostPath":{"path":"/srv/ui","type":"DirectoryOrCreate"},"name":"data"}]}
             Service agent {"clusterIP":"None","publishNotReadyAddresses":true}
             DaemonSet agent {}
               pod {"containers":[{"image":"agent","name":"agent"}]}
@@ -266,7 +324,7 @@ services:
             Service my-db {"yado.dev/aliases":"my_db,main.db,the_cache"} {"ports":[{"name":"tcp-6379","port":6379,"protocol":"TCP","targetPort":6379}]}
             Service cache {"ports":[{"name":"tcp-6379","port":6379,"protocol":"TCP","targetPort":6379}]}
             Deployment my-db {"replicas":1}
-              pod {"containers":[{"image":"redis","name":"my-db","ports":[{"containerPort":6379,"name":"tcp-6379","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":6379}}}]}
+              pod {"containers":[{"image":"redis","name":"my-db","ports":[{"containerPort":6379,"name":"tcp-6379","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":6379}}}]}
             Service a {"clusterIP":"None","publishNotReadyAddresses":true}
             Deployment a {"replicas":1}
               pod {"containers":[{"image":"a","name":"a"}]}
@@ -294,8 +352,8 @@ services:
         expect![[r#"
             Service web {"ports":[{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80},{"name":"tcp-9000","port":9000,"protocol":"TCP","targetPort":9000},{"name":"udp-53","port":53,"protocol":"UDP","targetPort":53},{"name":"tcp-7000","port":7000,"protocol":"TCP","targetPort":7000},{"name":"tcp-81","port":81,"protocol":"TCP","targetPort":81},{"name":"tcp-9090","port":9090,"protocol":"TCP","targetPort":9090}]}
             Deployment web {"replicas":1}
-              pod {"containers":[{"env":[{"name":"UPSTREAM","value":"http://web:9090/x"}],"image":"x","name":"web","ports":[{"containerPort":80,"name":"tcp-80","protocol":"TCP"},{"containerPort":9000,"name":"tcp-9000","protocol":"TCP"},{"containerPort":53,"name":"udp-53","protocol":"UDP"},{"containerPort":7000,"name":"tcp-7000","protocol":"TCP"},{"containerPort":81,"name":"tcp-81","protocol":"TCP"},{"containerPort":9090,"name":"tcp-9090","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":80}}}]}
-            Service web-2-local {"loadBalancerSourceRanges":["127.0.0.0/8"],"ports":[{"name":"tcp-9000","port":9000,"protocol":"TCP","targetPort":9000},{"name":"tcp-81","port":81,"protocol":"TCP","targetPort":81}],"type":"LoadBalancer"}
+              pod {"containers":[{"env":[{"name":"UPSTREAM","value":"http://web:9090/x"}],"image":"x","name":"web","ports":[{"containerPort":80,"name":"tcp-80","protocol":"TCP"},{"containerPort":9000,"name":"tcp-9000","protocol":"TCP"},{"containerPort":53,"name":"udp-53","protocol":"UDP"},{"containerPort":7000,"name":"tcp-7000","protocol":"TCP"},{"containerPort":81,"name":"tcp-81","protocol":"TCP"},{"containerPort":9090,"name":"tcp-9090","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":80}}}]}
+            Service web-2-local {"allocateLoadBalancerNodePorts":false,"loadBalancerSourceRanges":["127.0.0.0/8"],"ports":[{"name":"tcp-9000","port":9000,"protocol":"TCP","targetPort":9000},{"name":"tcp-81","port":81,"protocol":"TCP","targetPort":81}],"type":"LoadBalancer"}
             Service web-2-ports {"ports":[{"name":"tcp-7000","port":7000,"protocol":"TCP","targetPort":7000}],"type":"NodePort"}
             Service web-2-public {"ports":[{"name":"tcp-8080","port":8080,"protocol":"TCP","targetPort":80},{"name":"udp-53","port":53,"protocol":"UDP","targetPort":53}],"type":"LoadBalancer"}
             Ingress web {"rules":[{"host":"shop.localhost","http":{"paths":[{"backend":{"service":{"name":"web","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}},{"host":"web.shop.localhost","http":{"paths":[{"backend":{"service":{"name":"web","port":{"number":80}}},"path":"/","pathType":"Prefix"}]}}]}
@@ -346,7 +404,7 @@ volumes:
             PersistentVolumeClaim shared {"yado.dev/copy-up":"true"} {"accessModes":["ReadWriteMany"],"resources":{"requests":{"storage":"1Gi"}}}
             Service db {"ports":[{"name":"tcp-5432","port":5432,"protocol":"TCP","targetPort":5432}]}
             Deployment db {"replicas":1,"strategy":{"type":"Recreate"}}
-              pod {"containers":[{"image":"postgres","name":"db","ports":[{"containerPort":5432,"name":"tcp-5432","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":5432}},"volumeMounts":[{"mountPath":"/dev/shm","name":"shm"},{"mountPath":"/var/lib/postgresql/data","name":"db-data"},{"mountPath":"/etc/pg.conf","name":"pg-conf","readOnly":true},{"mountPath":"/var/lib/postgresql/tmp","name":"db-var-lib-postgresql-tmp"},{"mountPath":"/cache","name":"cache"},{"mountPath":"/s","name":"shared","subPath":"a/b"},{"mountPath":"/x","mountPropagation":"HostToContainer","name":"x"},{"mountPath":"/run","name":"run"}]}],"volumes":[{"emptyDir":{"medium":"Memory","sizeLimit":"256Mi"},"name":"shm"},{"name":"db-data","persistentVolumeClaim":{"claimName":"db-data"}},{"hostPath":{"path":"/shop/conf/pg.conf","type":"File"},"name":"pg-conf"},{"name":"db-var-lib-postgresql-tmp","persistentVolumeClaim":{"claimName":"db-var-lib-postgresql-tmp"}},{"emptyDir":{"medium":"Memory","sizeLimit":"64Mi"},"name":"cache"},{"name":"shared","persistentVolumeClaim":{"claimName":"shared"}},{"hostPath":{"path":"/srv/x","type":"Directory"},"name":"x"},{"emptyDir":{"medium":"Memory","sizeLimit":"1Mi"},"name":"run"}]}
+              pod {"containers":[{"image":"postgres","name":"db","ports":[{"containerPort":5432,"name":"tcp-5432","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":5432}},"volumeMounts":[{"mountPath":"/dev/shm","name":"shm"},{"mountPath":"/var/lib/postgresql/data","name":"db-data"},{"mountPath":"/etc/pg.conf","name":"pg-conf","readOnly":true},{"mountPath":"/var/lib/postgresql/tmp","name":"db-var-lib-postgresql-tmp"},{"mountPath":"/cache","name":"cache"},{"mountPath":"/s","name":"shared","subPath":"a/b"},{"mountPath":"/x","mountPropagation":"HostToContainer","name":"x"},{"mountPath":"/run","name":"run"}]}],"volumes":[{"emptyDir":{"medium":"Memory","sizeLimit":"256Mi"},"name":"shm"},{"name":"db-data","persistentVolumeClaim":{"claimName":"db-data"}},{"hostPath":{"path":"/shop/conf/pg.conf","type":"File"},"name":"pg-conf"},{"name":"db-var-lib-postgresql-tmp","persistentVolumeClaim":{"claimName":"db-var-lib-postgresql-tmp"}},{"emptyDir":{"medium":"Memory","sizeLimit":"64Mi"},"name":"cache"},{"name":"shared","persistentVolumeClaim":{"claimName":"shared"}},{"hostPath":{"path":"/srv/x","type":"Directory"},"name":"x"},{"emptyDir":{"medium":"Memory","sizeLimit":"1Mi"},"name":"run"}]}
             Service backup {"clusterIP":"None","publishNotReadyAddresses":true}
             Deployment backup {"replicas":1,"strategy":{"type":"Recreate"}}
               pod {"yado.dev/depends-on":"{\"db\":\"started\"}","yado.dev/docker-volumes":"{\"legacy-data\":\"legacy_data\"}"} {"containers":[{"image":"b","name":"backup","volumeMounts":[{"mountPath":"/var/lib/postgresql/data","name":"db-data","readOnly":true},{"mountPath":"/etc/pg.conf","name":"pg-conf","readOnly":true},{"mountPath":"/var/lib/postgresql/tmp","name":"db-var-lib-postgresql-tmp","readOnly":true},{"mountPath":"/cache","name":"cache","readOnly":true},{"mountPath":"/s","name":"shared","readOnly":true,"subPath":"a/b"},{"mountPath":"/x","mountPropagation":"HostToContainer","name":"x","readOnly":true},{"mountPath":"/n","name":"nfs"},{"mountPath":"/o","name":"legacy-data"},{"mountPath":"/r","name":"r"}]}],"volumes":[{"name":"db-data","persistentVolumeClaim":{"claimName":"db-data"}},{"hostPath":{"path":"/shop/conf/pg.conf","type":"File"},"name":"pg-conf"},{"name":"db-var-lib-postgresql-tmp","persistentVolumeClaim":{"claimName":"db-var-lib-postgresql-tmp"}},{"emptyDir":{"medium":"Memory","sizeLimit":"64Mi"},"name":"cache"},{"name":"shared","persistentVolumeClaim":{"claimName":"shared"}},{"hostPath":{"path":"/srv/x","type":"Directory"},"name":"x"},{"name":"nfs","nfs":{"path":"/exports","server":"10.0.0.1"}},{"name":"legacy-data","persistentVolumeClaim":{"claimName":"legacy-data"}},{"emptyDir":{"medium":"Memory","sizeLimit":"10Mi"},"name":"r"}]}
@@ -387,7 +445,7 @@ configs:
             Secret token {"token":"czNjcmV0"}
             Service web {"ports":[{"name":"tcp-80","port":80,"protocol":"TCP","targetPort":80}]}
             Deployment web {"replicas":1}
-              pod {"containers":[{"image":"nginx","name":"web","ports":[{"containerPort":80,"name":"tcp-80","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":80}},"volumeMounts":[{"mountPath":"/etc/ssl/cert.pem","name":"secret-cert","readOnly":true,"subPath":"cert"},{"mountPath":"/run/secrets","name":"secrets","readOnly":true},{"mountPath":"/site","name":"config-site","readOnly":true,"subPath":"site"},{"mountPath":"/etc/inline.conf","name":"config-inline","readOnly":true,"subPath":"inline"}]}],"volumes":[{"name":"secret-cert","secret":{"items":[{"key":"cert","mode":256,"path":"cert"}],"secretName":"company-cert"}},{"name":"secrets","projected":{"defaultMode":292,"sources":[{"secret":{"items":[{"key":"token","path":"token"}],"name":"token"}},{"secret":{"items":[{"key":"missing","path":"other"}],"name":"missing"}}]}},{"configMap":{"items":[{"key":"site","path":"site"}],"name":"site"},"name":"config-site"},{"configMap":{"items":[{"key":"inline","path":"inline"}],"name":"inline"},"name":"config-inline"}]}
+              pod {"containers":[{"image":"nginx","name":"web","ports":[{"containerPort":80,"name":"tcp-80","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":80}},"volumeMounts":[{"mountPath":"/etc/ssl/cert.pem","name":"secret-cert","readOnly":true,"subPath":"cert"},{"mountPath":"/run/secrets","name":"secrets","readOnly":true},{"mountPath":"/site","name":"config-site","readOnly":true,"subPath":"site"},{"mountPath":"/etc/inline.conf","name":"config-inline","readOnly":true,"subPath":"inline"}]}],"volumes":[{"name":"secret-cert","secret":{"items":[{"key":"cert","mode":256,"path":"cert"}],"secretName":"company-cert"}},{"name":"secrets","projected":{"defaultMode":292,"sources":[{"secret":{"items":[{"key":"token","path":"token"}],"name":"token"}},{"secret":{"items":[{"key":"missing","path":"other"}],"name":"missing"}}]}},{"configMap":{"items":[{"key":"site","path":"site"}],"name":"site"},"name":"config-site"},{"configMap":{"items":[{"key":"inline","path":"inline"}],"name":"inline"},"name":"config-inline"}]}
             warning: /shop/compose.yaml:9:3: secret cert is external: a Secret company-cert with the key cert has to be in the namespace
             warning: /shop/compose.yaml:10:3: secret missing is not made, as /shop/missing.txt cannot be read (No such file or directory (os error 2)): write that file, or make the Secret missing yourself
         "#]],
@@ -404,8 +462,17 @@ services:
     image: postgres
     healthcheck: {test: 'pg_isready -U $$USER', interval: 10s, timeout: 3s, retries: 5, start_period: 30s}
   migrate: {image: w, command: [migrate], restart: on-failure:3}
-  once: {image: w, restart: 'no'}
+  seed: {image: w}
+  once: {image: w, restart: 'no', depends_on: {seed: {condition: service_completed_successfully}}}
+  job: {image: w, deploy: {mode: replicated-job, restart_policy: {max_attempts: 2}}}
+  loop: {image: w, restart: always}
   fails: {image: w, restart: on-failure}
+  tries: {image: w, restart: 'on-failure:3'}
+  stays: {image: w, restart: always}
+  swarm: {image: w, deploy: {restart_policy: {condition: any, max_attempts: 4}}}
+  both: {image: w, restart: unless-stopped, deploy: {restart_policy: {condition: none}}}
+  all: {image: w, deploy: {mode: global, restart_policy: {condition: on-failure}}}
+  last: {image: w, depends_on: {loop: {condition: service_completed_successfully}}}
   off: {image: w, scale: 0}
 ",
         expect![[r#"
@@ -421,13 +488,41 @@ services:
             Service web {"clusterIP":"None","publishNotReadyAddresses":true}
             Deployment web {"replicas":1}
               pod {"yado.dev/depends-on":"{\"db\":\"healthy\",\"migrate\":\"completed\"}"} {"containers":[{"image":"w","name":"web"}]}
+            Service seed {"clusterIP":"None","publishNotReadyAddresses":true}
+            Job seed {"backoffLimit":0}
+              pod {"containers":[{"image":"w","name":"seed"}],"restartPolicy":"Never"}
             Service once {"clusterIP":"None","publishNotReadyAddresses":true}
-            Job once {"backoffLimit":0}
-              pod {"containers":[{"image":"w","name":"once"}],"restartPolicy":"Never"}
+            Deployment once {"replicas":1}
+              pod {"yado.dev/depends-on":"{\"seed\":\"completed\"}"} {"containers":[{"image":"w","name":"once"}]}
+            Service job {"clusterIP":"None","publishNotReadyAddresses":true}
+            Job job {"backoffLimit":2}
+              pod {"containers":[{"image":"w","name":"job"}],"restartPolicy":"OnFailure"}
+            Service loop {"clusterIP":"None","publishNotReadyAddresses":true}
+            Job loop {"backoffLimit":2147483647}
+              pod {"containers":[{"image":"w","name":"loop"}],"restartPolicy":"OnFailure"}
             Service fails {"clusterIP":"None","publishNotReadyAddresses":true}
             Deployment fails {"replicas":1}
-              pod {"containers":[{"image":"w","name":"fails"}]}
-            warning: /shop/compose.yaml:9:21: fails is started again also when it ends well, as a Deployment always does
+              pod {"yado.dev/restart":"{\"fails\":\"on-failure\"}"} {"containers":[{"image":"w","name":"fails"}]}
+            Service tries {"clusterIP":"None","publishNotReadyAddresses":true}
+            Deployment tries {"replicas":1}
+              pod {"yado.dev/restart":"{\"tries\":\"on-failure:3\"}"} {"containers":[{"image":"w","name":"tries"}]}
+            Service stays {"clusterIP":"None","publishNotReadyAddresses":true}
+            Deployment stays {"replicas":1}
+              pod {"containers":[{"image":"w","name":"stays"}]}
+            Service swarm {"clusterIP":"None","publishNotReadyAddresses":true}
+            Deployment swarm {"replicas":1}
+              pod {"yado.dev/restart":"{\"swarm\":\"always:4\"}"} {"containers":[{"image":"w","name":"swarm"}]}
+            Service both {"clusterIP":"None","publishNotReadyAddresses":true}
+            Deployment both {"replicas":1}
+              pod {"containers":[{"image":"w","name":"both"}]}
+            Service all {"clusterIP":"None","publishNotReadyAddresses":true}
+            DaemonSet all {}
+              pod {"yado.dev/restart":"{\"all\":\"on-failure\"}"} {"containers":[{"image":"w","name":"all"}]}
+            Service last {"clusterIP":"None","publishNotReadyAddresses":true}
+            Deployment last {"replicas":1}
+              pod {"yado.dev/depends-on":"{\"loop\":\"completed\"}"} {"containers":[{"image":"w","name":"last"}]}
+            warning: /shop/compose.yaml:11:20: loop is started again only when it fails, as last waits for its end
+            warning: /shop/compose.yaml:16:54: restart_policy has no effect beside restart: write only one
         "#]],
     );
 }
@@ -446,12 +541,12 @@ volumes: {dl: }
             PersistentVolumeClaim dl {"yado.dev/copy-up":"true"} {"accessModes":["ReadWriteOnce"],"resources":{"requests":{"storage":"1Gi"}}}
             Service vpn {"ports":[{"name":"tcp-8080","port":8080,"protocol":"TCP","targetPort":8080}]}
             Deployment vpn {"replicas":1,"strategy":{"type":"Recreate"}}
-              pod {"yado.dev/depends-on":"{\"db\":\"started\"}"} {"containers":[{"image":"gluetun","name":"vpn","ports":[{"containerPort":8080,"name":"tcp-8080","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":8080}},"securityContext":{"capabilities":{"add":["NET_ADMIN"]}},"volumeMounts":[{"mountPath":"/dev/net/tun","name":"tun"}]},{"image":"qb","name":"torrent","volumeMounts":[{"mountPath":"/downloads","name":"dl"}]}],"volumes":[{"hostPath":{"path":"/dev/net/tun"},"name":"tun"},{"name":"dl","persistentVolumeClaim":{"claimName":"dl"}}]}
+              pod {"yado.dev/depends-on":"{\"db\":\"started\"}"} {"containers":[{"image":"gluetun","name":"vpn","ports":[{"containerPort":8080,"name":"tcp-8080","protocol":"TCP"}],"securityContext":{"capabilities":{"add":["NET_ADMIN"]}},"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":8080}},"volumeMounts":[{"mountPath":"/dev/net/tun","name":"tun"}]},{"image":"qb","name":"torrent","volumeMounts":[{"mountPath":"/downloads","name":"dl"}]}],"volumes":[{"hostPath":{"path":"/dev/net/tun"},"name":"tun"},{"name":"dl","persistentVolumeClaim":{"claimName":"dl"}}]}
             Service vpn-public {"ports":[{"name":"tcp-8080","port":8080,"protocol":"TCP","targetPort":8080}],"type":"LoadBalancer"}
             Ingress vpn {"rules":[{"host":"shop.localhost","http":{"paths":[{"backend":{"service":{"name":"vpn","port":{"number":8080}}},"path":"/","pathType":"Prefix"}]}},{"host":"vpn.shop.localhost","http":{"paths":[{"backend":{"service":{"name":"vpn","port":{"number":8080}}},"path":"/","pathType":"Prefix"}]}}]}
             Service db {"ports":[{"name":"tcp-6379","port":6379,"protocol":"TCP","targetPort":6379}]}
             Deployment db {"replicas":1}
-              pod {"containers":[{"image":"redis","name":"db","ports":[{"containerPort":6379,"name":"tcp-6379","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":6379}}}]}
+              pod {"containers":[{"image":"redis","name":"db","ports":[{"containerPort":6379,"name":"tcp-6379","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":6379}}}]}
             warning: /shop/compose.yaml:3:69: device /dev/net/tun is mounted from the node; a cluster that guards its devices also needs privileged: true
         "#]],
     );
@@ -505,11 +600,10 @@ services:
             Service x {"yado.dev/aliases":"h.example.org"} {"clusterIP":"None","publishNotReadyAddresses":true}
             Service h {"clusterIP":"None","publishNotReadyAddresses":true}
             Deployment x {"replicas":1}
-              pod {"com.example.a":"b","yado.dev/labels":"{\"odd key\":\"c\"}","yado.dev/ulimits":"{\"nofile\":{\"soft\":1,\"hard\":2},\"nproc\":{\"soft\":65535,\"hard\":65535}}","yado.dev/users":"{\"x\":\"node\"}"} {"containers":[{"args":["echo $$(HOME) $HOME"],"command":["sh","-c"],"env":[{"name":"HOME","value":"/h"},{"name":"RAW","value":"$$(HOME) a$$$$b"},{"name":"EMPTY","value":""}],"image":"x","lifecycle":{"postStart":{"exec":{"command":["a"]}},"preStop":{"exec":{"command":["b"]}},"stopSignal":"SIGQUIT"},"name":"x","resources":{"limits":{"cpu":"1500m","memory":"1Gi","nvidia.com/gpu":"2"},"requests":{"cpu":"500m","memory":"0"}},"securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]},"privileged":true,"readOnlyRootFilesystem":true,"seLinuxOptions":{"type":"spc_t"},"seccompProfile":{"type":"Unconfined"}},"stdin":true,"tty":true,"workingDir":"/w"}],"dnsConfig":{"nameservers":["1.1.1.1"],"options":[{"name":"ndots","value":"2"}],"searches":["example.org"]},"hostAliases":[{"hostnames":["a","b"],"ip":"10.0.0.1"}],"hostIPC":true,"hostPID":true,"hostname":"h","nodeSelector":{"kubernetes.io/arch":"arm64","kubernetes.io/os":"linux"},"os":{"name":"linux"},"runtimeClassName":"kata","securityContext":{"supplementalGroups":[100],"sysctls":[{"name":"net.core.somaxconn","value":"1024"}]}}
+              pod {"com.example.a":"b","yado.dev/host-gateway":"host.docker.internal","yado.dev/labels":"{\"odd key\":\"c\"}","yado.dev/ulimits":"{\"nofile\":{\"soft\":1,\"hard\":2},\"nproc\":{\"soft\":65535,\"hard\":65535}}","yado.dev/users":"{\"x\":\"node\"}"} {"containers":[{"args":["echo $$(HOME) $HOME"],"command":["sh","-c"],"env":[{"name":"HOME","value":"/h"},{"name":"RAW","value":"$$(HOME) a$$$$b"},{"name":"EMPTY","value":""}],"image":"x","lifecycle":{"postStart":{"exec":{"command":["a"]}},"preStop":{"exec":{"command":["b"]}},"stopSignal":"SIGQUIT"},"name":"x","resources":{"limits":{"cpu":"1500m","memory":"1Gi","nvidia.com/gpu":"2"},"requests":{"cpu":"500m"}},"securityContext":{"allowPrivilegeEscalation":false,"capabilities":{"drop":["ALL"]},"privileged":true,"readOnlyRootFilesystem":true,"seLinuxOptions":{"type":"spc_t"},"seccompProfile":{"type":"Unconfined"}},"stdin":true,"tty":true,"workingDir":"/w"}],"dnsConfig":{"nameservers":["1.1.1.1"],"options":[{"name":"ndots","value":"2"}],"searches":["example.org"]},"hostAliases":[{"hostnames":["a","b"],"ip":"10.0.0.1"}],"hostIPC":true,"hostPID":true,"hostname":"h","nodeSelector":{"kubernetes.io/arch":"arm64","kubernetes.io/os":"linux"},"os":{"name":"linux"},"runtimeClassName":"kata","securityContext":{"supplementalGroups":[100],"sysctls":[{"name":"net.core.somaxconn","value":"1024"}]}}
             warning: /shop/compose.yaml:27:5: group audio has no effect, as a Pod names further groups by number
             warning: /shop/compose.yaml:16:5: net.core.somaxconn is set only by nodes that allow it, as its effects on other Pods are not bounded: start the engine with --allowed-unsafe-sysctls net.core.somaxconn (yado dev does)
             warning: /shop/compose.yaml:22:5: hostname h.example.org is h, as host names of Pods are one DNS label
-            warning: /shop/compose.yaml:18:5: host.docker.internal has no fixed address: host-gateway is known only where a Pod runs, so host.docker.internal has to be named otherwise
             warning: /shop/compose.yaml:38:5: logging has no effect: a Pod's output is kept by its node, for yado logs
             warning: /shop/compose.yaml:39:5: mac_address has no effect: a Pod's address is given to it
             warning: /shop/compose.yaml:40:5: oom_score_adj has no effect: it follows from requests and limits
@@ -536,7 +630,7 @@ services:
         expect![[r#"
             Service web {"ports":[{"name":"tcp-3000","port":3000,"protocol":"TCP","targetPort":3000},{"name":"tcp-9000","port":9000,"protocol":"TCP","targetPort":9000}]}
             Deployment web {"replicas":1}
-              pod {"containers":[{"image":"yado.local/shop-web:latest","name":"web","ports":[{"containerPort":3000,"name":"tcp-3000","protocol":"TCP"},{"containerPort":9000,"name":"tcp-9000","protocol":"TCP"}],"readinessProbe":{"periodSeconds":1,"tcpSocket":{"port":3000}}}]}
+              pod {"containers":[{"image":"yado.local/shop-web:latest","name":"web","ports":[{"containerPort":3000,"name":"tcp-3000","protocol":"TCP"},{"containerPort":9000,"name":"tcp-9000","protocol":"TCP"}],"startupProbe":{"failureThreshold":2147483647,"periodSeconds":1,"tcpSocket":{"port":3000}}}]}
             Service web-public {"ports":[{"name":"tcp-3000","port":3000,"protocol":"TCP","targetPort":3000}],"type":"LoadBalancer"}
             Ingress web {"rules":[{"host":"shop.localhost","http":{"paths":[{"backend":{"service":{"name":"web","port":{"number":3000}}},"path":"/","pathType":"Prefix"}]}},{"host":"web.shop.localhost","http":{"paths":[{"backend":{"service":{"name":"web","port":{"number":3000}}},"path":"/","pathType":"Prefix"}]}}]}
             Service worker {"clusterIP":"None","publishNotReadyAddresses":true}
@@ -715,6 +809,7 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 8080, targetPort: ht
                 condition: service_completed_successfully
           web-side:
             image: side
+            restart: unless-stopped
             network_mode: service:web
         volumes:
           web-d: null

@@ -8,7 +8,7 @@ use crate::dev::Dev;
 use crate::flow::check;
 
 /// The bulletin board as it was started with docker's links, the database on a volume of its own, each tier on the
-/// networks that it needs.
+/// networks that it needs. What links told by variables under `docker run`, a compose file of today says itself.
 const BOARD: &str = r#"
 services:
   web:
@@ -20,6 +20,12 @@ services:
     image: example/app:ver1.0
     expose: ["5555"]
     links: ["dbs:db"]
+    environment:
+      DB_PORT_3306_TCP_ADDR: db
+      DB_PORT_3306_TCP_PORT: "3306"
+      DB_ENV_MYSQL_DATABASE: board
+      DB_ENV_MYSQL_USER: board
+      DB_ENV_MYSQL_PASSWORD: pass\word
     networks: [app, dbs]
   dbs:
     image: example/dbs:ver1.0

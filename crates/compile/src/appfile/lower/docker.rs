@@ -45,21 +45,12 @@ impl Lowering<'_> {
         if let Some(place) = http {
             ports.swap(0, place);
         }
-        let host = self.host.clone().filter(|_| http.is_some());
-        self.compiled.host = host.clone().or(self.compiled.host.take());
+        let http = http.is_some();
         // A dependency is there for the applications that name it; outside it would only be in others' way.
         let published = if self.host.is_some() { run.published } else { Vec::new() };
-        self.compiled.published.extend(published.iter().map(|p| Published {
-            component: "app".into(),
-            service: p.service(&self.name),
-            port: p.port,
-            target: p.target,
-            protocol: p.protocol.clone(),
-            host: host.clone().filter(|_| HTTP_PORTS.contains(&p.target)),
-        }));
         let mut aliases = self.aliases();
         aliases.extend(run.aliases);
-        let workload = Workload {
+        let mut workload = Workload {
             app: self.name.clone(),
             component: "app".into(),
             part_of: self.part_of.into(),
@@ -71,13 +62,34 @@ impl Lowering<'_> {
             container,
             ports,
             published,
-            hosts: host.into_iter().collect(),
             claims: run.claims,
             annotations: self.annotations(),
             pod_annotations,
             ..Workload::default()
         };
+        self.reached(&mut workload, http);
         self.push(workload, run.links, &at);
+    }
+
+    /// The host name of a page at the first port, unless only the machine itself is to reach that, and what is
+    /// published.
+    fn reached(&mut self, workload: &mut Workload, page: bool) {
+        let open = page && workload.ports.first().is_some_and(|p| workload.is_open(p.container));
+        let host = self.host.clone().filter(|_| open);
+        self.compiled.host = host.clone().or(self.compiled.host.take());
+        workload.hosts = host.clone().into_iter().collect();
+        self.compiled.published.extend(workload.published.iter().map(|p| {
+            let web = HTTP_PORTS.contains(&p.target);
+            Published {
+                component: "app".into(),
+                service: p.service(&self.name),
+                port: p.outside(),
+                target: p.target,
+                protocol: p.protocol.clone(),
+                web,
+                host: host.clone().filter(|_| web && !p.local),
+            }
+        }));
     }
 
     /// What `run_args` says, over `part`.

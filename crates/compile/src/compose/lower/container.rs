@@ -35,9 +35,16 @@ impl Lowering<'_> {
         part.container.working_dir.clone_from(&service.working_dir);
         part.container.tty = service.tty.filter(|t| *t);
         part.container.stdin = service.stdin_open.filter(|t| *t);
+        part.restart(deploy::restart(service));
         security(service, part, found);
         system(service, part, found);
         network(service, part, found);
+        // Nobody answers at an address that a service asked for in vain.
+        let fixed = &self.fixed;
+        if let Some(dns) = part.pod.dns_config.as_mut() {
+            dns.nameservers.iter_mut().for_each(|all| all.retain(|s| !fixed.contains_key(s.as_str())));
+            dns.nameservers = dns.nameservers.take().filter(|all| !all.is_empty());
+        }
         deploy::resources(service, part, found);
         deploy::placement(service, part, found);
         health::probe(service, part, found);
@@ -59,7 +66,8 @@ impl Lowering<'_> {
                 order.push(name.to_string());
             }
         };
-        for link in &service.links {
+        // Only version 1 tells a container of its links by variables. In later ones DB_PORT would be taken for a number.
+        for link in service.links.iter().filter(|_| self.project.version_1) {
             let Some(target) = self.project.services.get(&link.target) else { continue };
             let own = target.environment.iter().map(|(n, v)| (n.as_str(), v.as_str()));
             let host = self.joins.get(&link.target).unwrap_or(&link.target);
@@ -205,11 +213,11 @@ fn system(service: &Service, part: &mut Part, found: &mut Findings) {
 fn network(service: &Service, part: &mut Part, found: &mut Findings) {
     match &service.network_mode {
         Some(NetworkMode::Host) => part.host_network(),
-        Some(NetworkMode::None) => found
-            .warn(service.place("network_mode"), "network_mode: none has no effect: every Pod has a network"),
         Some(NetworkMode::Network(name)) => found.warn(
             service.place("network_mode"),
-            format!("network_mode: {name} has no effect: the service is in its project's network"),
+            format!(
+                "network_mode: {name} gives no names: others in network {name} reach the service as SERVICE.PROJECT"
+            ),
         ),
         _ => {}
     }

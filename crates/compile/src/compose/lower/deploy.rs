@@ -9,10 +9,10 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::LabelSelector,
 };
-use yado_types::{labels, names};
+use yado_types::{labels, names, pod::Restart};
 
 use super::{
-    super::model::{Condition, Deploy, DeviceRequest, NetworkMode, Restart, Service},
+    super::model::{self, Condition, Deploy, DeviceRequest, NetworkMode, Service},
     Lowering,
 };
 use crate::{
@@ -23,21 +23,14 @@ use crate::{
     },
 };
 
-/// How often a Job is tried where its description sets no bound: Kubernetes' own number.
-const RETRIES: i32 = 6;
-
 impl Lowering<'_> {
-    /// Decision: what is to end is a Job, what is to be on each node a DaemonSet, all else a Deployment.
+    /// What keeps the service's Pods: a Job where others wait for its end or it calls itself one, a DaemonSet where it is
+    /// to be on each node, else a Deployment. How often a container of one is run again is an annotation
+    /// ([`labels::RESTART`]), since a Deployment's own policy is always `Always`: whether a service serves or ends shows
+    /// only when it runs, and one that serves has to be replaced without a gap.
     pub(super) fn kind(&mut self, service: &Service) -> Kind {
         let deploy = service.deploy.as_ref();
         let mode = deploy.and_then(|d| d.mode.as_deref()).unwrap_or("replicated");
-        let condition = deploy.and_then(|d| d.restart.as_ref()).and_then(|r| r.condition.as_deref());
-        let attempts = deploy.and_then(|d| d.restart.as_ref()).and_then(|r| r.max_attempts);
-        let awaited =
-            self.project.services.values().any(|s| {
-                s.depends_on.get(&service.name).is_some_and(|d| d.condition == Condition::Completed)
-            });
-        let retries = |n: Option<u32>| n.map_or(RETRIES, |n| i32::try_from(n).unwrap_or(i32::MAX));
         if mode == "global" {
             return Kind::DaemonSet;
         }
@@ -45,24 +38,29 @@ impl Lowering<'_> {
             let sentence = "mode global-job runs one Pod, not one on each node, as a Job has no nodes";
             self.found.warn(service.place("deploy.mode"), sentence);
         }
-        let never = matches!((service.restart, condition), (Some(Restart::No), _) | (None, Some("none")));
-        if mode.ends_with("-job") || awaited || never {
-            let retries = match service.restart {
-                _ if never => 0,
-                Some(Restart::OnFailure(times)) => retries(times),
-                _ => retries(attempts),
-            };
-            return Kind::Job { retries, at_once: None };
+        let waits =
+            self.project.services.values().find(|s| {
+                s.depends_on.get(&service.name).is_some_and(|d| d.condition == Condition::Completed)
+            });
+        if !mode.ends_with("-job") && waits.is_none() {
+            return Kind::Deployment;
         }
-        if matches!(service.restart, Some(Restart::OnFailure(_))) || condition == Some("on-failure") {
+        let policy = restart(service);
+        if let (Restart::Always | Restart::AtMost(_), Some(waiting)) = (policy, waits) {
             let field = if service.restart.is_some() { "restart" } else { "deploy.restart_policy" };
             let sentence = format!(
-                "{} is started again also when it ends well, as a Deployment always does",
-                service.name
+                "{} is started again only when it fails, as {} waits for its end",
+                service.name, waiting.name
             );
             self.found.warn(service.place(field), sentence);
         }
-        Kind::Deployment
+        let retries = match policy {
+            Restart::No => 0,
+            // As many as a Job can have.
+            Restart::Always | Restart::OnFailure(None) => i32::MAX,
+            Restart::AtMost(most) | Restart::OnFailure(Some(most)) => i32::try_from(most).unwrap_or(i32::MAX),
+        };
+        Kind::Job { retries, at_once: None }
     }
 
     /// How a new version takes the old one's place.
@@ -104,13 +102,30 @@ impl Lowering<'_> {
     }
 }
 
+/// How often the service's containers are run again after they have ended: as `restart` says, else Swarm's
+/// `restart_policy`, else never, as docker compose does.
+pub(super) fn restart(service: &Service) -> Restart {
+    match (service.restart, service.deploy.as_ref().and_then(|d| d.restart.as_ref())) {
+        (Some(model::Restart::No), _) => Restart::No,
+        (Some(model::Restart::Always | model::Restart::UnlessStopped), _) => Restart::Always,
+        (Some(model::Restart::OnFailure(most)), _) => Restart::OnFailure(most),
+        (None, None) => Restart::No,
+        (None, Some(policy)) => match (policy.condition.as_deref().unwrap_or("any"), policy.max_attempts) {
+            ("none", _) => Restart::No,
+            ("on-failure", most) => Restart::OnFailure(most),
+            (_, Some(most)) => Restart::AtMost(most),
+            (_, None) => Restart::Always,
+        },
+    }
+}
+
 /// Labels of the service itself, in Swarm's sense.
 pub(super) fn annotations(service: &Service) -> BTreeMap<String, String> {
     let labels = service.deploy.iter().flat_map(|d| &d.labels);
     labels.filter(|(key, _)| is_annotation_key(key)).map(|(k, v)| (k.clone(), v.clone())).collect()
 }
 
-/// Limits and reservations. A limit alone reserves nothing, unlike in Kubernetes.
+/// Limits and reservations. What is limited and not reserved is left to the cluster's defaults.
 pub(super) fn resources(service: &Service, part: &mut Part, found: &mut Findings) {
     let deploy = service.deploy.clone().unwrap_or_default();
     let limits = deploy.limits.clone().unwrap_or_default();
@@ -129,15 +144,15 @@ pub(super) fn resources(service: &Service, part: &mut Part, found: &mut Findings
     let memory_request = reservations.memory.or(service.mem_reservation).filter(|b| *b > 0);
     if let Some(cpus) = cpu_limit {
         part.limit("cpu", milli(cpus));
-        part.request("cpu", cpu_request.map_or("0".into(), |r| milli(r.min(cpus))));
-    } else if let Some(cpus) = cpu_request {
-        part.request("cpu", milli(cpus));
+    }
+    if let Some(request) = cpu_request {
+        part.request("cpu", milli(cpu_limit.map_or(request, |limit| request.min(limit))));
     }
     if let Some(memory) = memory_limit {
         part.limit("memory", bytes(memory));
-        part.request("memory", memory_request.map_or("0".into(), |r| bytes(r.min(memory))));
-    } else if let Some(memory) = memory_request {
-        part.request("memory", bytes(memory));
+    }
+    if let Some(request) = memory_request {
+        part.request("memory", bytes(memory_limit.map_or(request, |limit| request.min(limit))));
     }
     if memory_request > memory_limit && memory_limit.is_some()
         || cpu_limit.is_some_and(|l| cpu_request > Some(l))
@@ -158,7 +173,6 @@ pub(super) fn resources(service: &Service, part: &mut Part, found: &mut Findings
     }
     if let Some(size) = service.storage_opt.get("size").and_then(|s| amount::memory(s)) {
         part.limit("ephemeral-storage", size);
-        part.request("ephemeral-storage", "0".into());
     }
 }
 

@@ -26,6 +26,9 @@ const SECRETS: &str = "/run/secrets";
 /// The group of Secrets in the output: a file of its own, which only its owner reads.
 const SECRETS_GROUP: &str = "secrets";
 
+/// The highest number of a user or group that a container has.
+const MAX_ID: u32 = i32::MAX as u32;
+
 /// What one ConfigMap or Secret may hold.
 const MAX_BYTES: usize = 1 << 20;
 
@@ -142,8 +145,9 @@ impl Lowering<'_> {
     /// Mounts the configs and secrets of one service: what goes below /run/secrets as one volume, all else as a file.
     pub(super) fn file_mounts(&mut self, service: &Service, part: &mut Part) {
         let mut below = Vec::new();
+        let mut owners = Vec::new();
         for reference in &service.secrets {
-            self.owner_has_no_effect(reference);
+            let owner = self.owner(reference);
             let Some(secret) = self.project.secrets.get(&reference.source) else { continue };
             let (name, item) = (object_name(&reference.source, secret), item(reference));
             let target = reference.target.clone().unwrap_or_else(|| reference.source.clone());
@@ -159,8 +163,10 @@ impl Lowering<'_> {
                     secret: Some(secret),
                     ..Volume::default()
                 };
-                single(part, volume, &reference.source, target);
+                single(part, volume, &reference.source, target, owner);
             } else {
+                let path = target.trim_start_matches("./").to_string();
+                owners.extend(owner.map(|owner| (path, owner)));
                 let item = KeyToPath { path: target.trim_start_matches("./").into(), ..item };
                 below.push(VolumeProjection {
                     secret: Some(SecretProjection { name, items: Some(vec![item]), optional: None }),
@@ -169,11 +175,16 @@ impl Lowering<'_> {
             }
         }
         if !below.is_empty() {
+            // Files of other owners are other files, so such a volume is not shared within a Pod.
+            let own = format!("{}-secrets", part.container.name);
             let name = part.volume(Volume {
-                name: "secrets".into(),
+                name: if owners.is_empty() { "secrets".into() } else { own },
                 projected: Some(ProjectedVolumeSource { sources: Some(below), default_mode: Some(0o444) }),
                 ..Volume::default()
             });
+            for (path, (uid, gid)) in owners {
+                part.own(&name, &path, uid, gid);
+            }
             let mount_path = SECRETS.to_string();
             part.mount_volume(VolumeMount {
                 name,
@@ -183,7 +194,7 @@ impl Lowering<'_> {
             });
         }
         for reference in &service.configs {
-            self.owner_has_no_effect(reference);
+            let owner = self.owner(reference);
             let Some(config) = self.project.configs.get(&reference.source) else { continue };
             let target = reference.target.clone().unwrap_or_else(|| format!("/{}", reference.source));
             let target = if target.starts_with('/') { target } else { format!("/{target}") };
@@ -197,25 +208,38 @@ impl Lowering<'_> {
                 config_map: Some(config_map),
                 ..Volume::default()
             };
-            single(part, volume, &reference.source, target);
+            single(part, volume, &reference.source, target, owner);
         }
     }
 
-    fn owner_has_no_effect(&mut self, reference: &FileReference) {
-        let zero = |id: &Option<String>| id.as_deref().is_none_or(|i| i == "0");
-        if !zero(&reference.uid) || !zero(&reference.gid) {
-            let sentence = format!(
-                "uid and gid of {} have no effect: everybody in the container reads it",
-                reference.source
-            );
-            self.found.warn(&reference.at, sentence);
-        }
+    /// The owner that a file is to have, by numbers; root where nothing is written.
+    fn owner(&mut self, reference: &FileReference) -> Option<(u32, u32)> {
+        let mut number = |field: &str, id: &Option<String>| match id.as_deref() {
+            None => 0,
+            Some(text) => text.parse().ok().filter(|id| *id <= MAX_ID).unwrap_or_else(|| {
+                let sentence = format!(
+                    "{field} {text} of {} has no effect, so it is root's: write a number of at most {MAX_ID}",
+                    reference.source
+                );
+                self.found.warn(&reference.at, sentence);
+                0
+            }),
+        };
+        let owner = (number("uid", &reference.uid), number("gid", &reference.gid));
+        (owner != (0, 0)).then_some(owner)
     }
 }
 
 /// Mounts the one file of a volume.
-fn single(part: &mut Part, volume: Volume, source: &str, target: String) {
+fn single(part: &mut Part, mut volume: Volume, source: &str, target: String, owner: Option<(u32, u32)>) {
+    if let Some((uid, gid)) = owner {
+        // The same file of another owner is another file.
+        volume.name = sanitised(&format!("{}-{uid}-{gid}", volume.name), 58);
+    }
     let name = part.volume(volume);
+    if let Some((uid, gid)) = owner {
+        part.own(&name, &data_key(source), uid, gid);
+    }
     part.mount_volume(VolumeMount {
         name,
         mount_path: target,

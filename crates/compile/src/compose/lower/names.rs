@@ -15,6 +15,9 @@ use crate::{
 /// Room for what object names have after a service's: `-public`, and what Deployments and Pods add.
 const SERVICE_ROOM: usize = 45;
 
+/// Replicas of a service beyond these have no names of their own, as each name is a word of an annotation.
+const MAX_CONTAINER_NAMES: u32 = 16;
+
 /// Namespaces that are not a project's to have.
 const RESERVED: [&str; 4] = ["default", "kube-node-lease", "kube-public", "kube-system"];
 
@@ -40,6 +43,8 @@ pub(super) struct ServiceNames {
     pub aliases: Vec<String>,
     /// Names that it has together with others.
     pub shared: Vec<String>,
+    /// The names that Docker gives its containers.
+    pub containers: Vec<String>,
 }
 
 /// A name for a service, and who says so.
@@ -66,6 +71,7 @@ impl Names {
         let services = objects(project);
         let mut all = Names { app: namespace.clone(), namespace, services, shared: BTreeMap::new() };
         all.aliases(project, found);
+        all.containers(project);
         all.outer();
         all
     }
@@ -156,6 +162,24 @@ impl Names {
         }
     }
 
+    /// Names of containers as docker compose makes them, which answer where nothing else has such a name: for each
+    /// replica of a service one, `PROJECT-SERVICE-1`, and version 1 wrote `PROJECT_SERVICE_1`. Any of them leads to all.
+    fn containers(&mut self, project: &Project) {
+        let taken: BTreeSet<String> = self
+            .services
+            .iter()
+            .flat_map(|(key, n)| n.aliases.iter().chain(&n.shared).chain([key, &n.object]))
+            .cloned()
+            .collect();
+        let separator = if project.version_1 { '_' } else { '-' };
+        for service in project.services.values() {
+            let number = 1..=service.replicas().min(MAX_CONTAINER_NAMES);
+            let names = number.map(|n| format!("{}{separator}{}{separator}{n}", project.name, service.name));
+            let free = names.filter(|name| !taken.contains(name)).collect();
+            self.services[service.name.as_str()].containers = free;
+        }
+    }
+
     /// Keeps the names of what is published apart from names of services: `web-public` may be one.
     fn outer(&mut self) {
         let taken: BTreeSet<String> = self
@@ -204,7 +228,7 @@ fn namespace(project: &Project, found: &mut Findings) -> String {
 }
 
 /// The Namespace of the project called `project`.
-fn namespace_of(project: &str) -> String {
+pub(super) fn namespace_of(project: &str) -> String {
     let mut name = project.replace(['_', '.'], "-").to_ascii_lowercase();
     name = name.trim_matches('-').to_string();
     if RESERVED.contains(&name.as_str()) {

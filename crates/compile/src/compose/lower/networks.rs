@@ -1,8 +1,17 @@
-//! Networks: those that keep services apart become NetworkPolicies, those that other projects share become Namespaces
-//! with a name for each member.
+//! Networks: each becomes a NetworkPolicy, and those that other projects share also a Namespace with a name for each
+//! member.
 //!
 //! A network becomes a policy that lets its members reach each other; as policies add up, two services reach each
-//! other if they have a network in common. What is published is reached from everywhere.
+//! other if they have a network in common. So projects are apart, as under Docker: a project's own networks have members
+//! of its own only, until another project names one of them as an external network. What is published is reached from
+//! everywhere.
+//!
+//! | label `network.yado.dev/NAME` of a Pod | it is in |
+//! |---|---|
+//! | `PROJECT-KEY: "true"` | a network of its own project |
+//! | `NAME: shared` | a network that projects share by its name; with the name `PROJECT-KEY` another project's own |
+//! | `bridge: shared` | Docker's default network, as all services of version 1 are |
+//! | `none: "true"` | no network: it is cut off both ways |
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -13,25 +22,22 @@ use super::{
     super::model::{Network, NetworkMode, Project, Service},
     Lowering,
     names::{self, alias_label, component},
+    ports,
 };
 use crate::workload::name::sanitised;
 
 impl Lowering<'_> {
-    /// Labels by which policies select the Pods of `service`; none where nothing is kept apart.
+    /// Labels by which policies select the Pods of `service`.
     pub(super) fn network_labels(&self, service: &Service) -> BTreeMap<String, String> {
-        if !self.apart {
-            return BTreeMap::new();
-        }
-        service.networks.keys().map(|key| (label(&own_name(self.project, key)), "true".to_string())).collect()
+        let all = memberships(self.project, &self.names.namespace, service);
+        all.into_iter().map(|m| (m.label, m.value.to_string())).collect()
     }
 
     /// Policies, aliases that several services share, and names in shared networks.
     pub(super) fn networks(&mut self) {
+        self.policies();
         let project = self.project;
         let members = members(project);
-        if self.apart {
-            self.policies(&members);
-        }
         for (alias, owners) in self.names.shared.clone() {
             let mut ports = BTreeMap::new();
             for port in owners.iter().flat_map(|o| &self.ports[o.as_str()].ports) {
@@ -63,6 +69,36 @@ impl Lowering<'_> {
             }
             if is_shared(project, key, network) {
                 self.share(key, network, members.get(key.as_str()).map_or(&[], Vec::as_slice));
+            }
+        }
+    }
+
+    /// Warns of what asks a service at an address that it does not get here, and leaves such addresses out of `dns`.
+    pub(super) fn fixed_addresses(&mut self) {
+        if self.fixed.is_empty() {
+            return;
+        }
+        for service in self.project.services.values() {
+            let hosts = service.extra_hosts.iter().map(|(_, address)| ("extra_hosts", address));
+            let dns = service.dns.iter().map(|address| ("dns", address));
+            let environment = service.environment.values().map(|value| ("environment", value));
+            let words = service.command.iter().flatten().map(|word| ("command", word));
+            let words = words.chain(service.entrypoint.iter().flatten().map(|word| ("entrypoint", word)));
+            let mut said: BTreeSet<(&str, &str)> = BTreeSet::new();
+            for (field, text) in hosts.chain(dns).chain(environment).chain(words) {
+                let Some((address, owner)) = address_in(text, &self.fixed) else { continue };
+                if !said.insert((field, address)) {
+                    continue;
+                }
+                let instead = match field {
+                    "dns" => format!("names are asked of the cluster instead, and of {owner} by nobody"),
+                    _ => format!("write its name, {owner}"),
+                };
+                let sentence = format!(
+                    "{field} of {} leads to {owner} at {address}, which {owner} does not get here: {instead}",
+                    service.name
+                );
+                self.found.warn(service.place(field), sentence);
             }
         }
     }
@@ -100,7 +136,9 @@ impl Lowering<'_> {
             if given.insert(alias.clone(), target.clone()).is_some() {
                 continue;
             }
-            let sentence = format!("{container} is taken to be service {service} of project {other}");
+            let apart =
+                if project.version_1 { "" } else { ", which has to be in an external network of both" };
+            let sentence = format!("{container} is taken to be service {service} of project {other}{apart}");
             self.found.warn(&link.at, sentence);
             let spec = json!({"type": "ExternalName", "externalName": target});
             let mut object = self.object("v1", "Service", &name, spec);
@@ -111,26 +149,25 @@ impl Lowering<'_> {
         }
     }
 
-    fn policies(&mut self, members: &HashMap<&str, Vec<&Service>>) {
+    fn policies(&mut self) {
         let project = self.project;
-        for key in project.networks.keys().filter(|key| members.contains_key(key.as_str())) {
-            let name = own_name(project, key);
-            let members = json!({"matchLabels": {labels::APP_NAME: self.names.app, label(&name): "true"}});
-            // Who else is in a network that projects share is not known here.
-            let shared = project.networks.get(key).is_some_and(|network| is_shared(project, key, network));
-            let from = if shared { json!({}) } else { json!({"from": [{"podSelector": members.clone()}]}) };
-            let spec = json!({"podSelector": members, "policyTypes": ["Ingress"], "ingress": [from]});
-            let name = format!("network-{}", sanitised(&name, 50));
-            let policy = self.object("networking.k8s.io/v1", "NetworkPolicy", &name, spec);
-            self.push(&self.names.app.clone(), policy);
-        }
-        for service in project.services.values().filter(|s| !s.ports.is_empty() && !s.networks.is_empty()) {
+        let services = || project.services.values().filter(|s| !self.joins.contains_key(&s.name));
+        let members = services().flat_map(|s| memberships(project, &self.names.namespace, s));
+        let members: BTreeMap<String, Membership> = members.map(|m| (m.policy.clone(), m)).collect();
+        let mut policies: Vec<(String, Value)> =
+            members.into_values().map(|m| (m.policy.clone(), m.policy_spec(&self.names.app))).collect();
+        for service in services() {
+            // What is published to the machine itself is reached by the node, which no policy keeps out.
+            let open = service.ports.iter().filter(|p| !ports::outside(p).local);
             let mut ports: Vec<Value> = Vec::new();
-            for port in &service.ports {
+            for port in open {
                 let port = json!({"port": port.target, "protocol": port.protocol.to_uppercase()});
                 if !ports.contains(&port) {
                     ports.push(port);
                 }
+            }
+            if ports.is_empty() || memberships(project, &self.names.namespace, service).is_empty() {
+                continue;
             }
             let selector = json!({"matchLabels": {
                 labels::APP_NAME: self.names.app,
@@ -138,7 +175,9 @@ impl Lowering<'_> {
             }});
             let spec =
                 json!({"podSelector": selector, "policyTypes": ["Ingress"], "ingress": [{"ports": ports}]});
-            let name = format!("published-{}", self.names.of(&service.name).object);
+            policies.push((format!("published-{}", self.names.of(&service.name).object), spec));
+        }
+        for (name, spec) in policies {
             let policy = self.object("networking.k8s.io/v1", "NetworkPolicy", &name, spec);
             self.push(&self.names.app.clone(), policy);
         }
@@ -148,7 +187,10 @@ impl Lowering<'_> {
     /// to the project's.
     fn share(&mut self, key: &str, network: &Network, members: &[&Service]) {
         let namespace = shared_namespace(network);
-        let place = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        let mut place = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
+        if namespace != format!("network-{}", network.name) {
+            place["metadata"]["annotations"] = json!({labels::NETWORK: network.name});
+        }
         self.push(super::NAMESPACES_GROUP, place);
         for service in members {
             let Some(attachment) = service.networks.get(key) else { continue };
@@ -172,12 +214,18 @@ impl Lowering<'_> {
 
     /// Namespaces in which `service` finds further names, beside its own.
     pub(super) fn searches(&self, service: &Service) -> Vec<String> {
-        let shared = service.networks.keys().filter_map(|key| {
-            let network = self.project.networks.get(key)?;
-            is_shared(self.project, key, network)
-                .then(|| format!("{}.svc.cluster.local", shared_namespace(network)))
-        });
-        shared.collect()
+        let mut all = Vec::new();
+        for (key, network) in service.networks.keys().filter_map(|k| self.project.networks.get_key_value(k)) {
+            if !is_shared(self.project, key, network) {
+                continue;
+            }
+            all.push(shared_namespace(network));
+            // Another project's own network, in which its services have their own names.
+            if let (true, Some((project, _))) = (network.external, network.name.rsplit_once('_')) {
+                all.push(names::namespace_of(project));
+            }
+        }
+        all.iter().map(|namespace| format!("{namespace}.svc.cluster.local")).collect()
     }
 
     fn object(&self, version: &str, kind: &str, name: &str, spec: Value) -> Value {
@@ -188,6 +236,27 @@ impl Lowering<'_> {
             "spec": spec,
         })
     }
+}
+
+/// The first of the addresses that stands in a text by itself, and whose it is.
+fn address_in<'a>(text: &str, fixed: &BTreeMap<&'a str, &'a str>) -> Option<(&'a str, &'a str)> {
+    let ends = |c: Option<char>| c.is_none_or(|c| !c.is_ascii_alphanumeric() && c != '.');
+    fixed.iter().map(|(address, owner)| (*address, *owner)).find(|(address, _)| {
+        text.match_indices(address).any(|(at, found)| {
+            let (before, after) = (&text[..at], &text[at + found.len()..]);
+            ends(before.chars().next_back()) && ends(after.chars().next())
+        })
+    })
+}
+
+/// Addresses that services ask for in their networks, and whose they were to be.
+pub(super) fn fixed(project: &Project) -> BTreeMap<&str, &str> {
+    let attachments = project.services.values().flat_map(|s| s.networks.values().map(move |a| (s, a)));
+    let addresses = attachments.flat_map(|(service, attachment)| {
+        let both = [&attachment.ipv4_address, &attachment.ipv6_address].into_iter().flatten();
+        both.map(|address| (address.as_str(), service.name.as_str()))
+    });
+    addresses.collect()
 }
 
 /// What a network says in vain, and why.
@@ -209,13 +278,75 @@ fn without_effect(network: &Network) -> Vec<(&'static str, &'static str)> {
     fields.into_iter().filter(|(_, there, _)| *there).map(|(field, _, reason)| (field, reason)).collect()
 }
 
-/// What a network is called here: by its key, and one that others share by its name.
-fn own_name(project: &Project, key: &str) -> String {
-    match project.networks.get(key) {
-        Some(network) if is_shared(project, key, network) => sanitised(&network.name, 50),
-        _ => key.into(),
+/// How a service is in a network.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Membership {
+    /// The label of its Pods.
+    label: String,
+    /// And its value.
+    value: &'static str,
+    /// The name of the network's NetworkPolicy.
+    policy: String,
+}
+
+/// Value of a label: of a project's own network.
+const OWN: &str = "true";
+/// Value of a label: of a network by its name, whoever made it.
+const SHARED: &str = "shared";
+
+impl Membership {
+    fn own(namespace: &str, key: &str) -> Self {
+        let policy = format!("network-{}", sanitised(key, 50));
+        Membership { label: label(&format!("{namespace}-{key}")), value: OWN, policy }
+    }
+
+    fn shared(name: &str) -> Self {
+        let name = sanitised(name, 50);
+        Membership { label: label(&name), value: SHARED, policy: format!("shared-network-{name}") }
+    }
+
+    /// Cut off both ways.
+    fn none() -> Self {
+        Membership { label: label("none"), value: OWN, policy: "no-network".into() }
+    }
+
+    /// Who reaches the members.
+    fn policy_spec(&self, app: &str) -> Value {
+        let members = json!({"matchLabels": {labels::APP_NAME: app, self.label.clone(): self.value}});
+        if *self == Membership::none() {
+            return json!({"podSelector": members, "policyTypes": ["Ingress", "Egress"]});
+        }
+        let of_others = |selector: Value| json!({"namespaceSelector": {}, "podSelector": selector});
+        let from = match self.value {
+            OWN => vec![
+                json!({"podSelector": members.clone()}),
+                of_others(json!({"matchLabels": {self.label.clone(): SHARED}})),
+            ],
+            _ => vec![of_others(json!({"matchExpressions": [{"key": self.label, "operator": "Exists"}]}))],
+        };
+        json!({"podSelector": members, "policyTypes": ["Ingress"], "ingress": [{"from": from}]})
     }
 }
+
+/// The networks of a service; none where it is on the node's.
+fn memberships(project: &Project, namespace: &str, service: &Service) -> Vec<Membership> {
+    let of = |key: &String| match project.networks.get(key) {
+        Some(network) if network.name == BRIDGE => Membership::shared(BRIDGE),
+        Some(network) if is_shared(project, key, network) => Membership::shared(&network.name),
+        _ => Membership::own(namespace, key),
+    };
+    match &service.network_mode {
+        Some(NetworkMode::Host | NetworkMode::Service(_) | NetworkMode::Container(_)) => Vec::new(),
+        Some(NetworkMode::None) => vec![Membership::none()],
+        Some(NetworkMode::Bridge) => vec![Membership::shared(BRIDGE)],
+        Some(NetworkMode::Network(name)) => vec![Membership::shared(name)],
+        None if service.networks.is_empty() => vec![Membership::own(namespace, "default")],
+        None => service.networks.keys().map(of).collect(),
+    }
+}
+
+/// Docker's default network.
+const BRIDGE: &str = "bridge";
 
 /// A network of Docker's own name, which other projects are in, too.
 fn is_shared(project: &Project, key: &str, network: &Network) -> bool {
@@ -240,62 +371,11 @@ fn members(project: &Project) -> HashMap<&str, Vec<&Service>> {
     members
 }
 
-/// Whether some two services have no network in common, and so must not reach each other.
-pub(super) fn apart(project: &Project) -> bool {
-    let own = |s: &&Service| !matches!(s.network_mode, Some(NetworkMode::Host)) && !s.networks.is_empty();
-    let services: Vec<&Service> = project.services.values().filter(own).collect();
-    let members = members(project);
-    // What only one service is in connects no two. Without those, few different sets are left, however many services.
-    let sets: BTreeSet<BTreeSet<&str>> = services
-        .iter()
-        .map(|s| s.networks.keys().map(String::as_str).filter(|key| members[key].len() > 1).collect())
-        .collect();
-    let sets: Vec<BTreeSet<&str>> = sets.into_iter().collect();
-    let together = |a: &BTreeSet<&str>, b: &BTreeSet<&str>| !a.is_disjoint(b);
-    services.len() > 1
-        && sets
-            .iter()
-            .enumerate()
-            .any(|(place, a)| a.is_empty() || sets[place + 1..].iter().any(|b| !together(a, b)))
-}
-
 fn label(network: &str) -> String {
-    let name: String = network
-        .chars()
-        .map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' })
-        .take(63)
-        .collect();
-    format!("network.yado.dev/{}", name.trim_matches(|c: char| !c.is_ascii_alphanumeric()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn services_are_apart_where_two_have_no_network_in_common() {
-        for (sets, expect) in [
-            (&[][..], false),
-            (&["a"][..], false),
-            (&["a", "a"], false),
-            (&["a", "b"], true),
-            (&["a", ""], false),
-            (&["a b", "b", "a b"], false),
-            (&["a b", "a", "b"], true),
-            // Each two have one, and no one is common to all.
-            (&["a b", "b c", "a c"], false),
-            // Networks of one service alone connect nothing.
-            (&["all x", "all y", "all z"], false),
-            (&["x", "y"], true),
-            (&["all x", "y"], true),
-        ] {
-            let mut project = Project::default();
-            for (number, set) in sets.iter().enumerate() {
-                let networks = set.split_whitespace().map(|n| (n.to_string(), Default::default())).collect();
-                let name = number.to_string();
-                project.services.insert(name.clone(), Service { name, networks, ..Service::default() });
-            }
-            assert_eq!(apart(&project), expect, "{sets:?}");
-        }
-    }
+    const ROOM: usize = 63;
+    let keep = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    let name: String = network.chars().map(keep).collect();
+    let name = name.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    let name = if name.len() > ROOM { sanitised(network, ROOM) } else { name.into() };
+    format!("network.yado.dev/{name}")
 }

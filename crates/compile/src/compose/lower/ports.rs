@@ -103,16 +103,27 @@ pub(super) fn ready(service: &Service, inside: &Inside) -> Ready {
                 _ => Ready::Started,
             }
         }
-        _ => web_port(service).map_or(Ready::Started, Ready::ListeningOn),
+        _ => page(service).map_or(Ready::Started, |(port, _)| Ready::ListeningOn(port)),
     }
 }
 
-/// The published port that is a web page's, if any is.
-fn web_port(service: &Service) -> Option<u16> {
+/// Who reaches a published port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Reach {
+    /// Everybody who reaches the node.
+    Everybody,
+    /// Only programs of the node itself: it is published on a loopback address.
+    Machine,
+}
+
+/// The published port of the container that is a web page's, if any is: rather one that everybody reaches.
+pub(super) fn page(service: &Service) -> Option<(u16, Reach)> {
     let image = service.image.as_deref().unwrap_or_default();
     let known = known_ports::of_image(image);
     let web = |port: u16| known_ports::may_be_http(port) && (!known.contains(&port) || !is_database(image));
-    service.ports.iter().find(|p| p.protocol == "tcp" && web(p.target)).map(|p| p.target)
+    let reach = |p: &model::Port| if outside(p).local { Reach::Machine } else { Reach::Everybody };
+    let pages = service.ports.iter().filter(|p| p.protocol == "tcp" && web(p.target));
+    pages.map(|p| (p.target, reach(p))).min_by_key(|(_, reach)| *reach)
 }
 
 /// Images whose ports speak something of their own, whatever the number.
@@ -120,7 +131,7 @@ fn is_database(image: &str) -> bool {
     known_ports::of_image(image).first().is_some_and(|p| !known_ports::may_be_http(*p))
 }
 
-fn outside(port: &model::Port) -> PublishedPort {
+pub(super) fn outside(port: &model::Port) -> PublishedPort {
     PublishedPort {
         // Docker takes 0 as any.
         port: port.published.filter(|p| *p > 0),
@@ -153,6 +164,13 @@ impl Lowering<'_> {
                 self.found.warn(&port.at, sentence);
             }
             let published = outside(port);
+            if published.local && published.port.is_none() {
+                let sentence = format!(
+                    "port {0} is published at {0} of the machine itself: only ports that everybody reaches are chosen freely",
+                    port.target
+                );
+                self.found.warn(&port.at, sentence);
+            }
             if !all.contains(&published) {
                 all.push(published);
             }
@@ -167,16 +185,13 @@ impl Lowering<'_> {
         all
     }
 
-    /// The web page of a service: SERVICE.PROJECT.DOMAIN, and PROJECT.DOMAIN of the first one.
+    /// The web page of a service: SERVICE.PROJECT.DOMAIN, and PROJECT.DOMAIN of the one that a person would open. What
+    /// only the machine itself reaches is not routed, as the router answers everybody.
     pub(super) fn web(&mut self, service: &Service, workload: &mut Workload) {
-        let Some(port) = web_port(service).filter(|_| !workload.published.is_empty()) else { return };
+        let page = page(service).filter(|_| !workload.published.is_empty());
+        let Some((port, Reach::Everybody)) = page else { return };
         let (app, domain) = (&self.names.app, &self.options.domain);
-        let first = self
-            .project
-            .services
-            .values()
-            .find(|s| web_port(s).is_some() && !self.joins.contains_key(&s.name));
-        let is_first = first.is_some_and(|f| f.name == service.name);
+        let is_first = self.front.as_ref() == Some(&service.name);
         let whole = format!("{app}.{domain}");
         let own = format!("{}.{whole}", workload.name);
         workload.hosts.extend([whole.clone()].into_iter().filter(|_| is_first));
@@ -187,24 +202,29 @@ impl Lowering<'_> {
         }
     }
 
-    /// Lists what is published, in the order written.
+    /// Lists what is published: the ports of the service that a person would open, then the others as written.
     pub(super) fn published(&mut self) {
-        for service in self.project.services.values() {
+        let front = self.front.as_ref().and_then(|name| self.project.services.get(name));
+        let others = self.project.services.values().filter(|s| front.is_none_or(|f| f.name != s.name));
+        for service in front.into_iter().chain(others) {
             if self.joins.contains_key(&service.name)
                 || matches!(service.network_mode, Some(super::NetworkMode::Host))
             {
                 continue;
             }
             let names = self.names.of(&service.name);
-            let web = web_port(service);
+            let page = page(service);
             for port in &service.ports {
                 let outside = outside(port);
+                let web = page.filter(|(target, _)| *target == outside.target && port.protocol == "tcp");
+                let routed = web.is_some_and(|(_, reach)| reach == Reach::Everybody);
                 self.compiled.published.push(Published {
                     component: super::names::component(&service.name),
                     service: outside.service(names.outer.as_ref().unwrap_or(&names.object)),
-                    port: outside.port,
+                    port: outside.outside(),
                     target: outside.target,
-                    host: (web == Some(outside.target) && port.protocol == "tcp")
+                    web: web.is_some(),
+                    host: routed
                         .then(|| format!("{}.{}.{}", names.object, self.names.app, self.options.domain)),
                     protocol: outside.protocol,
                 });

@@ -54,17 +54,66 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
         }
     }
     networks(service, found);
+    hosts_of_others(service, found);
     let restart = service.deploy.as_ref().and_then(|d| d.restart.as_ref());
     if restart.is_some_and(|r| r.delay.is_some() || r.window.is_some()) {
         let sentence =
             "delay and window of restart_policy have no effect: each restart waits longer than the last";
         found.warn(service.place("deploy.restart_policy"), sentence);
     }
-    let any = restart.is_some_and(|r| r.condition.as_deref().is_none_or(|c| c == "any"));
-    if any && restart.is_some_and(|r| r.max_attempts.is_some()) && service.restart.is_none() {
-        let sentence = "max_attempts of restart_policy has no effect: a Deployment never gives up";
+    if restart.is_some() && service.restart.is_some() {
+        let sentence = "restart_policy has no effect beside restart: write only one";
         found.warn(service.place("deploy.restart_policy"), sentence);
     }
+}
+
+/// Warns of host names that are written for another router: labels of Traefik and of Caddy's plug-in for Docker, and the
+/// variables of nginx-proxy. They are not routed here either, as the router knows nothing of what guards them there.
+fn hosts_of_others(service: &Service, found: &mut Findings) {
+    let deploy = service.deploy.iter().flat_map(|d| &d.labels).map(|l| ("deploy.labels", l));
+    for (field, (key, value)) in service.labels.iter().map(|l| ("labels", l)).chain(deploy) {
+        let hosts = hosts_of_label(key, value);
+        if !hosts.is_empty() {
+            found.warn(service.place(field), not_routed(&hosts, &format!("label {key}")));
+        }
+    }
+    if let Some(value) = service.environment.get("VIRTUAL_HOST") {
+        let hosts: Vec<&str> = value.split(',').map(str::trim).filter(|h| !h.is_empty()).collect();
+        if !hosts.is_empty() {
+            found.warn(service.place("environment"), not_routed(&hosts, "variable VIRTUAL_HOST"));
+        }
+    }
+}
+
+fn not_routed(hosts: &[&str], what: &str) -> String {
+    let are = if hosts.len() == 1 { "is" } else { "are" };
+    format!(
+        "{} {are} not routed: nothing here reads the {what}; publish the port and add the host to its Ingress in {}",
+        hosts.join(" and "),
+        crate::output::overlay::FILE
+    )
+}
+
+/// The host names in a label of another router.
+fn hosts_of_label<'a>(key: &str, value: &'a str) -> Vec<&'a str> {
+    let traefik = key.starts_with("traefik.");
+    let rule = key.rsplit('.').next() == Some("rule");
+    if traefik && rule {
+        // Version 2 writes Host(`a`, `b`) and HostSNI(`a`), version 1 wrote Host:a,b;PathPrefix:/c.
+        let quoted = value.match_indices("Host").flat_map(|(at, _)| {
+            let rest = value[at..].split_once('(').and_then(|(_, rest)| rest.split_once(')'));
+            let names = rest.map(|(names, _)| names).unwrap_or_default();
+            names.split(',').map(|name| name.trim_matches([' ', '`', '"', '\'']))
+        });
+        let old = value.split(';').filter_map(|part| part.trim().strip_prefix("Host:"));
+        let old = old.flat_map(|names| names.split(',').map(str::trim));
+        return quoted.chain(old).filter(|name| name.contains(|c: char| c.is_ascii_alphanumeric())).collect();
+    }
+    let numbered = key.strip_prefix("caddy_").is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()));
+    if key == "caddy" || numbered {
+        return value.split([',', ' ']).filter(|name| name.contains('.')).collect();
+    }
+    Vec::new()
 }
 
 /// Whether the service's name leads to the address of each of its Pods.

@@ -199,7 +199,16 @@ fn place(key: &str, volume: &Volume, name: String, shared: bool, found: &mut Fin
             format!("driver {driver} of volume {key} has no effect: the cluster's storage class makes it");
         found.warn(&volume.at, sentence);
     }
-    let size = option("size").or_else(|| value("size")).and_then(amount::memory);
+    let size = option("size").or_else(|| value("size")).and_then(|written| {
+        let size = claim_size(written);
+        if size.is_none() {
+            let sentence = format!(
+                "size {written} of volume {key} has no effect: write at least 1m, with a unit, as in 10g"
+            );
+            found.warn(&volume.at, sentence);
+        }
+        size
+    });
     let annotations = volume
         .labels
         .iter()
@@ -207,6 +216,11 @@ fn place(key: &str, volume: &Volume, name: String, shared: bool, found: &mut Fin
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
     Place::Claim(Claim { size, shared, annotations, ..Claim::new(&name) })
+}
+
+/// How large a claim is to be. Drivers read numbers without a unit in units of their own, so a few bytes are not meant.
+fn claim_size(written: &str) -> Option<String> {
+    amount::bytes(written).filter(|bytes| *bytes >= 1 << 20).and_then(|_| amount::memory(written))
 }
 
 impl Lowering<'_> {

@@ -36,12 +36,8 @@ impl Writer<'_> {
     fn mode(&mut self, shape: &Shape, deploy: &mut Map<String, Value>) {
         match shape.runs {
             Runs::Everywhere => drop(deploy.insert("mode".into(), "global".into())),
-            Runs::Once(retries) if retries > 0 => {
-                deploy.insert("mode".into(), "replicated-job".into());
-                let policy = json!({"condition": "on-failure", "max_attempts": retries});
-                deploy.insert("restart_policy".into(), policy);
-            }
-            _ => {}
+            Runs::Once(_) => drop(deploy.insert("mode".into(), "replicated-job".into())),
+            Runs::Always => {}
         }
         if shape.replicas != 1 {
             deploy.insert("replicas".into(), shape.replicas.into());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use yado_types::labels;
 
 use super::{Writer, shape::Shape};
-use crate::workload::known_ports;
+use crate::workload::{known_ports, name::sanitised};
 
 /// How a service is reached.
 #[derive(Debug, Clone, Default)]
@@ -51,7 +51,9 @@ impl Writer<'_> {
                 && spec.ports.iter().flatten().next().is_some()
                 && service.metadata.name == shape.metadata.name;
             if let Some(more) = service.metadata.annotations.as_ref().and_then(|a| a.get(labels::ALIASES)) {
-                reach.aliases.extend(more.split(',').map(Into::into));
+                let project = self.namespace();
+                let written = more.split(',').filter(|name| !is_container(name, project, &shape.service));
+                reach.aliases.extend(written.map(Into::into));
             }
             let local = spec.load_balancer_source_ranges.iter().flatten().any(|r| r.starts_with("127."));
             for port in spec.ports.iter().flatten() {
@@ -130,8 +132,7 @@ impl Writer<'_> {
             .collect();
         // What the image is known for need not be said, unless that it is listened on is asked for.
         let told = container.is_some_and(|c| c.command.is_some() || c.args.is_some());
-        let asked =
-            container.and_then(|c| c.readiness_probe.as_ref()).is_some_and(|p| p.tcp_socket.is_some());
+        let asked = container.and_then(|c| c.startup_probe.as_ref()).is_some_and(|p| p.tcp_socket.is_some());
         let implied = unpublished.iter().all(|(port, protocol)| protocol == "TCP" && known.contains(port));
         if !implied || told && asked && published.is_empty() {
             for (port, protocol) in unpublished {
@@ -151,6 +152,13 @@ impl Writer<'_> {
             reach.ports.clear();
         }
     }
+}
+
+/// Whether compose calls a container of `service` so by itself: `PROJECT-SERVICE-1`.
+fn is_container(name: &str, project: &str, service: &str) -> bool {
+    let words = name.rsplit_once(['-', '_']).filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit()));
+    let start = words.and_then(|(start, _)| start.strip_suffix(service)?.strip_suffix(['-', '_']));
+    start.is_some_and(|start| sanitised(start, 63) == project)
 }
 
 fn selects(service: &Service, pod: &BTreeMap<String, String>) -> bool {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, ExecAction, PodSpec, Probe};
 use serde_json::{Map, Value, json};
-use yado_types::labels;
+use yado_types::{labels, pod::Restart};
 
 use super::{
     Writer,
@@ -25,6 +25,7 @@ impl Writer<'_> {
         let annotations =
             shape.template.metadata.as_ref().and_then(|m| m.annotations.clone()).unwrap_or_default();
         let users: BTreeMap<String, String> = annotation(&annotations, labels::USERS);
+        let restarts: BTreeMap<String, String> = annotation(&annotations, labels::RESTART);
         for (place, container) in pod.containers.iter().enumerate() {
             let first = place == 0;
             let name =
@@ -32,6 +33,10 @@ impl Writer<'_> {
             let mut service = self.container(shape, &pod, container, first);
             if let Some(user) = users.get(&container.name) {
                 service.insert("user".into(), escaped(user).into());
+            }
+            if matches!(shape.runs, Runs::Always | Runs::Everywhere) {
+                let restart = restarts.get(&container.name).and_then(|text| text.parse().ok());
+                restarted(restart.unwrap_or_default(), &mut service);
             }
             if first {
                 self.of_pod(shape, &pod, &annotations, &mut service);
@@ -259,7 +264,7 @@ impl Writer<'_> {
     fn reached(&mut self, shape: &Shape, built: bool, service: &mut Map<String, Value>) {
         let reach = self.reach(shape, built);
         let container = shape.template.spec.as_ref().and_then(|s| s.containers.first());
-        let probed = container.is_some_and(|c| c.readiness_probe.is_some());
+        let probed = container.is_some_and(|c| c.readiness_probe.is_some() || c.startup_probe.is_some());
         let udp = |port: &&Value| port.as_str().is_some_and(|p| p.contains("/udp") || p.contains("/sctp"));
         let tcp = |ports: &[Value]| ports.iter().filter(|p| !udp(p)).count();
         // Without a word, a service is ready when its port is listened on.
@@ -287,7 +292,14 @@ impl Writer<'_> {
         let with = |prefix: &str| -> Vec<String> {
             pod.keys().filter_map(|k| k.strip_prefix(prefix)).map(Into::into).collect()
         };
+        let own = format!("{}-", self.namespace());
         let mut networks = with("network.yado.dev/");
+        for network in &mut networks {
+            // Docker's own network has no names, which a project's has.
+            let key = if network == "bridge" { Some("default") } else { network.strip_prefix(&own) };
+            *network = key.unwrap_or(network).to_string();
+        }
+        let none = networks.iter().any(|network| network == "none");
         let shared = self.shared_names(shape.metadata.name.as_deref().unwrap_or_default());
         if networks.is_empty() {
             networks.push("default".into());
@@ -313,6 +325,8 @@ impl Writer<'_> {
             if let Some(alias) = aliases.first() {
                 service.insert("container_name".into(), alias.clone().into());
             }
+        } else if none {
+            service.insert("network_mode".into(), "none".into());
         } else if !plain {
             service.insert("networks".into(), attachments.into());
         }
@@ -327,9 +341,12 @@ impl Writer<'_> {
         service: &mut Map<String, Value>,
     ) {
         match shape.runs {
-            Runs::Always => drop(service.insert("restart".into(), "unless-stopped".into())),
+            Runs::Always | Runs::Everywhere => {}
             Runs::Once(0) => drop(service.insert("restart".into(), "no".into())),
-            _ => {}
+            Runs::Once(retries) => {
+                let most = u32::try_from(retries).ok().filter(|n| *n < i32::MAX as u32);
+                service.insert("restart".into(), Restart::OnFailure(most).to_string().into());
+            }
         }
         if pod.share_process_namespace == Some(true) {
             service.insert("init".into(), true.into());
@@ -392,6 +409,12 @@ impl Writer<'_> {
         annotations: &BTreeMap<String, String>,
         service: &mut Map<String, Value>,
     ) {
+        if let Some(gateway) = annotations.get(labels::HOST_GATEWAY) {
+            let hosts = gateway.split(',').map(|host| Value::from(format!("{host}=host-gateway")));
+            if let Some(known) = service.entry("extra_hosts").or_insert_with(|| json!([])).as_array_mut() {
+                known.extend(hosts);
+            }
+        }
         let ulimits: BTreeMap<String, Value> = annotation(annotations, labels::ULIMITS);
         if !ulimits.is_empty() {
             service.insert("ulimits".into(), json!(ulimits));
@@ -476,6 +499,18 @@ impl Writer<'_> {
         if !hooks.is_empty() {
             service.insert("pre_start".into(), hooks.into());
         }
+    }
+}
+
+/// How often what has ended is run again. A bound for any end is only known to `restart_policy`.
+fn restarted(restart: Restart, service: &mut Map<String, Value>) {
+    match restart {
+        Restart::Always => drop(service.insert("restart".into(), "unless-stopped".into())),
+        Restart::AtMost(most) => {
+            let deploy = service.entry("deploy").or_insert_with(|| json!({}));
+            deploy["restart_policy"] = json!({"condition": "any", "max_attempts": most});
+        }
+        other => drop(service.insert("restart".into(), other.to_string().into())),
     }
 }
 

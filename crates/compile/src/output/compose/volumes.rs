@@ -35,7 +35,11 @@ impl Writer<'_> {
                 all.volumes.push(with_options(&name, mount));
                 continue;
             };
+            let before = (all.secrets.len(), all.configs.len());
             self.mount(shape, pod, volume, mount, &mut all);
+            let owned = owners(shape, &volume.name);
+            let files = all.secrets[before.0..].iter_mut().chain(&mut all.configs[before.1..]);
+            files.for_each(|reference| own(reference, mount, &owned));
         }
         all
     }
@@ -317,6 +321,28 @@ fn target(mount: &VolumeMount, item: &KeyToPath) -> String {
         Some(_) => mount.mount_path.clone(),
         None => format!("{}/{}", mount.mount_path.trim_end_matches('/'), item.path),
     }
+}
+
+/// Owners of files of a volume, by their paths in it.
+fn owners(shape: &Shape, volume: &str) -> BTreeMap<String, String> {
+    let annotations = shape.template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
+    let all: Option<BTreeMap<String, BTreeMap<String, String>>> =
+        annotations.and_then(|a| serde_json::from_str(a.get(labels::FILE_OWNERS)?).ok());
+    all.and_then(|mut all| all.remove(volume)).unwrap_or_default()
+}
+
+/// Adds the owner to a reference to a secret or config.
+fn own(reference: &mut Value, mount: &VolumeMount, owners: &BTreeMap<String, String>) {
+    let path = match &mount.sub_path {
+        Some(path) => Some(path.as_str()),
+        None => reference["target"].as_str().or(reference.as_str()),
+    };
+    let Some((uid, gid)) = path.and_then(|path| owners.get(path)?.split_once(':')) else { return };
+    if let Some(source) = reference.as_str() {
+        *reference = json!({"source": source});
+    }
+    reference["uid"] = uid.into();
+    reference["gid"] = gid.into();
 }
 
 fn reference(key: &str, target: &str, usual: bool, mode: Option<i32>) -> Value {
