@@ -62,7 +62,9 @@ pub(crate) async fn run_post_start(shared: Arc<Shared>, entry: Arc<Entry>, pod: 
     let container = pod.spec.as_ref().and_then(|s| find_container(s, &name));
     let Some((container, hook)) = container.and_then(|c| Some((c, post_start(c)?))) else { return };
     let (reason, limit) = ("FailedPostStartHook", Duration::MAX);
-    let ran = stop.run_until_cancelled(run(&shared, &entry, &pod, container, hook, reason, limit)).await;
+    // Boxed: the future of an HTTPS request is large, and few hooks make one.
+    let hooked = Box::pin(run(&shared, &entry, &pod, container, hook, reason, limit));
+    let ran = stop.run_until_cancelled(hooked).await;
     let Some(outcome) = ran else { return };
     let up = entry.with_container(&name, |record| {
         // A hook that fails because its run has ended says nothing of the next one.

@@ -18,7 +18,8 @@ pub(super) fn decide(pod: &Pod, spec: &PodSpec, record: &PodRecord, now: Now, pl
         let state = record.container(&init.name);
         if is_sidecar(init) {
             keep(spec, init, state, "Always", may_start, now, plan);
-            if !initialised && !(state.run.is_up() && state.started) {
+            let up = state.run.is_up() && state.started;
+            if !initialised && !up {
                 return;
             }
             may_start &= !holds_back(init, state, plan);

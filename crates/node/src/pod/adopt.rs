@@ -243,6 +243,39 @@ mod tests {
     }
 
     #[test]
+    fn a_hook_whose_end_was_never_written_runs_again() {
+        let check = |state: Value, hooked: bool, expect: &[Action]| {
+            let mut container = json!({"name": "a", "image": "i"});
+            if hooked {
+                container["lifecycle"] = json!({"postStart": {"exec": {"command": ["true"]}}});
+            }
+            let pod: Pod = serde_json::from_value(json!({
+                "metadata": {"name": "p", "namespace": "n", "uid": "u"},
+                "spec": {"containers": [container]},
+                "status": {"phase": "Pending", "containerStatuses": [{"name": "a", "image": "i", "imageID": "i",
+                    "ready": false, "restartCount": 0, "state": state}]},
+            }))
+            .expect("a Pod");
+            let now = Now { monotonic: Duration::from_secs(9), wall: jiff::Timestamp::UNIX_EPOCH };
+            let mut record = PodRecord::default();
+            recall(&mut record, &pod, true, now);
+            record.sandbox = SandboxPhase::Ready;
+            let labels = [(container::LABEL_NAME, "a"), (container::LABEL_ATTEMPT, "0")];
+            let status = ContainerStatus {
+                id: "a-0".into(),
+                state: ContainerState::Running { pid: 1, started_at: 0 },
+                labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+            };
+            take_over(&mut record, Some(&pod), &status, now);
+            assert_eq!(decide(Some(&pod), &record, now).actions, expect, "{pod:?}");
+        };
+        let waiting = || json!({"waiting": {"reason": "ContainerCreating"}});
+        check(waiting(), true, &[Action::PostStart { container: "a".into() }]);
+        check(json!({"running": {}}), true, &[]);
+        check(waiting(), false, &[]);
+    }
+
+    #[test]
     fn restarts_are_known_after_a_restart_of_the_machine() {
         let ended =
             |run: u32| json!({"terminated": {"exitCode": 1, "containerID": format!("yado://u/a-{run}")}});

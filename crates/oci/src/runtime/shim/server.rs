@@ -208,8 +208,10 @@ impl Server {
                 let found = self.execs.iter().find(|(_, known)| known.id == exec && known.client == client);
                 match found {
                     Some((pid, exec)) if signal == libc::SIGKILL => self.kill_exec(*pid, exec),
-                    // SAFETY: a system call without pointers; the process is our unreaped child.
-                    Some((pid, _)) => unsafe { _ = libc::kill(*pid, signal) },
+                    Some((pid, _)) => {
+                        // SAFETY: a system call without pointers; the process is our unreaped child.
+                        unsafe { libc::kill(*pid, signal) };
+                    }
                     None => {}
                 }
                 done
@@ -328,8 +330,10 @@ impl Server {
         match self.containers.get(&exec.container) {
             Some(container) => container.kill_family(&self.home, pid),
             // Its cgroup is gone, and so is everything else in it.
-            // SAFETY: a system call without pointers; the process is our unreaped child.
-            None => unsafe { _ = libc::kill(pid, libc::SIGKILL) },
+            None => {
+                // SAFETY: a system call without pointers; the process is our unreaped child.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
         }
     }
 
