@@ -11,6 +11,7 @@ use kube::{
         watcher::{self, Event, watcher},
     },
 };
+use yado_types::{labels::RESTART, pod::Restart};
 
 use crate::{process::ProcessNames, text::harmless};
 
@@ -91,7 +92,9 @@ fn end(pod: &Pod, container: &ContainerStatus, is_init: bool) -> Option<End> {
         Some("OOMKilled") => format!("was killed for want of memory (OOMKilled, exit code {code})"),
         _ => format!("ended with exit code {code}"),
     };
-    let next = match (restarts(pod, code, is_init), waiting) {
+    // What has been replaced by another run was run again, whatever is said of the present one.
+    let again = now.is_none() || restarts(pod, container, code, is_init);
+    let next = match (again, waiting) {
         (true, Some(waiting)) => match delay(waiting.message.as_deref().unwrap_or_default()) {
             Some(delay) => format!("it is started again in {delay}"),
             None => "it is started again".into(),
@@ -105,12 +108,19 @@ fn end(pod: &Pod, container: &ContainerStatus, is_init: bool) -> Option<End> {
     Some(End { run, code, sentence: format!("{how}; {next}") })
 }
 
-/// Whether the node starts a container again that ended with this code.
-fn restarts(pod: &Pod, code: i32, is_init: bool) -> bool {
+/// Whether the node starts a container again that ended with this code: as its Pod's policy says or, where that is
+/// `Always` as a Deployment's has to be, the annotation with what its description says.
+fn restarts(pod: &Pod, container: &ContainerStatus, code: i32, is_init: bool) -> bool {
     match pod.spec.as_ref().and_then(|s| s.restart_policy.as_deref()).unwrap_or("Always") {
         "Never" => false,
         "OnFailure" => code != 0,
-        _ => !is_init || code != 0,
+        _ if is_init => code != 0,
+        _ => {
+            let annotation = pod.annotations().get(RESTART).map_or("{}", String::as_str);
+            let policies: BTreeMap<String, String> = serde_json::from_str(annotation).unwrap_or_default();
+            let policy = policies.get(&container.name).and_then(|text| text.parse::<Restart>().ok());
+            policy.unwrap_or_default().again(code, container.restart_count.max(0).unsigned_abs())
+        }
     }
 }
 
@@ -211,6 +221,10 @@ mod tests {
             assert_eq!(exits.observe(&pod).first().map(String::as_str), expect);
             assert_eq!(exits.observe(&pod), Vec::<String>::new(), "told twice");
         }
+        // A Deployment's Pods that run once, as their description says.
+        let mut once = pod("Always", "ReplicaSet", json!({"state": ended(3, "1")}));
+        once.metadata.annotations = Some([(RESTART.to_owned(), r#"{"c": "no"}"#.to_owned())].into());
+        assert_eq!(Exits::default().observe(&once), ["p ended with exit code 3; it is not started again"]);
         let mut exits = Exits::default();
         assert_eq!(exits.observe(&pod("Always", "ReplicaSet", waits("1"))).len(), 1);
         assert_eq!(exits.observe(&pod("Always", "ReplicaSet", waits("2"))).len(), 1);
