@@ -16,7 +16,6 @@ mod default;
 mod fields;
 mod json;
 mod kinds;
-mod quantity;
 mod validate;
 mod yaml;
 

@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use super::Kind;
 use super::fields::{Field, Inner, Message, Shape, message};
 use super::json::Parsed;
-use super::{Kind, quantity};
 
 /// What to do about unknown and duplicate fields; the `fieldValidation` parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -226,7 +226,7 @@ impl Decoder {
             }
             (Inner::Quantity, Value::String(_) | Value::Number(_)) => {
                 let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-                *value = Value::String(quantity::canonical(&text).ok_or(
+                *value = Value::String(yado_types::quantity::canonical(&text).ok_or(
                     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'",
                 )?);
                 true
