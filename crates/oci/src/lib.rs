@@ -8,5 +8,6 @@
 
 pub mod build;
 pub mod image;
+pub mod mountinfo;
 pub mod runtime;
 pub mod spec;

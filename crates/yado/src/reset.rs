@@ -10,6 +10,7 @@ use yado_cli::args::ResetArgs;
 use yado_net::nft::Table;
 use yado_net::pods::PodNetwork;
 use yado_net::slot::Slot;
+use yado_oci::mountinfo::mount_points;
 
 use crate::data_dir::{DataDir, NODE_NAME, SECRETS_KEY, require_root};
 use crate::engine::{RUN_DIR, open_runtime};
@@ -64,20 +65,12 @@ pub fn files(data: &DataDir, kubeconfigs: &[PathBuf]) -> Result<()> {
 /// Unmounts everything below a directory, the innermost first.
 fn unmount_below(directory: &Path) -> Result<()> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").context("the list of mounts cannot be read")?;
-    let points = mounts.lines().filter_map(|line| line.split(' ').nth(4)).map(unescape);
-    let mut below: Vec<PathBuf> = points.filter(|point| point.starts_with(directory)).collect();
+    let mut below: Vec<PathBuf> =
+        mount_points(&mounts).filter(|point| point.starts_with(directory)).collect();
     below.sort();
     for point in below.iter().rev() {
         umount2(point, MntFlags::MNT_DETACH)
             .with_context(|| format!("{} cannot be unmounted", point.display()))?;
     }
     Ok(())
-}
-
-/// The kernel writes blanks in paths as octal numbers.
-fn unescape(text: &str) -> PathBuf {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (code, c)| text.replace(code, c))
-        .into()
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use yado_oci::mountinfo::mount_points;
 use yado_types::tmpfs::Options;
 
 /// Mounts a tmpfs on `path` unless something is mounted there. What lies on it is not swapped out to a disk; kernels
@@ -48,26 +49,5 @@ pub(crate) fn unmount_beneath(dir: &Path) -> io::Result<()> {
 /// Every mount point, from `/proc/self/mountinfo`.
 pub(super) fn mounted() -> io::Result<Vec<PathBuf>> {
     let table = fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(table.lines().filter_map(|line| line.split(' ').nth(4)).map(|p| PathBuf::from(unescape(p))).collect())
-}
-
-/// The kernel writes space, tab, newline and backslash as octal.
-fn unescape(path: &str) -> String {
-    let mut out = String::with_capacity(path.len());
-    let mut rest = path;
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let code = rest.get(at + 1..at + 4).and_then(|digits| u8::from_str_radix(digits, 8).ok());
-        match code {
-            Some(code) => {
-                out.push(code.into());
-                rest = &rest[at + 4..];
-            }
-            None => {
-                out.push('\\');
-                rest = &rest[at + 1..];
-            }
-        }
-    }
-    out + rest
+    Ok(mount_points(&table).collect())
 }

@@ -18,6 +18,7 @@ use nix::mount::{MsFlags, mount};
 
 use super::rootfs::overlay;
 use super::step;
+use crate::mountinfo::unescape;
 use crate::spec::HostRoot;
 
 /// Where programs, their settings and their data live. Mounts beneath other directories are left out.
@@ -143,14 +144,6 @@ fn system_mounts(table: &str, hidden: &[PathBuf]) -> Vec<PathBuf> {
     all.dedup();
     all.truncate(MOST);
     all
-}
-
-/// The kernel writes space, tab, newline and backslash as octal.
-fn unescape(text: &str) -> PathBuf {
-    [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")]
-        .iter()
-        .fold(text.to_owned(), |text, (code, c)| text.replace(code, c))
-        .into()
 }
 
 #[cfg(test)]
