@@ -1,6 +1,13 @@
 //! The query of a URL.
 
+use std::borrow::Cow;
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
 use crate::status::{Failure, Result};
+
+/// Everything but the unreserved characters of RFC 3986, section 2.3.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
 
 /// Parameters in their order; a name may come more than once.
 #[derive(Clone, Debug, Default)]
@@ -61,53 +68,21 @@ impl Query {
 
     /// The text of a query with these parameters.
     pub fn encode<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-        let mut text = String::new();
-        for (name, value) in pairs {
-            if !text.is_empty() {
-                text.push('&');
-            }
-            percent_encode(name, &mut text);
-            text.push('=');
-            percent_encode(value, &mut text);
-        }
-        text
+        let encoded = |text| utf8_percent_encode(text, RESERVED);
+        let pairs = pairs.into_iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value)));
+        pairs.collect::<Vec<_>>().join("&")
     }
 }
 
-/// Undoes percent-encoding; `plus` reads `+` as a space, as queries do. `None` where the result is no UTF-8.
+/// Undoes percent-encoding; `plus` reads `+` as a space, as queries do. `None` where an encoded byte is malformed or the
+/// result is not UTF-8.
 pub fn percent_decode(text: &str, plus: bool) -> Option<String> {
-    if !text.contains(['%', '+']) {
-        return Some(text.to_owned());
+    let text = if plus { Cow::Owned(text.replace('+', " ")) } else { Cow::Borrowed(text) };
+    let is_byte = |code: &str| code.len() >= 2 && code.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit);
+    if !text.split('%').skip(1).all(is_byte) {
+        return None;
     }
-    let bytes = text.as_bytes();
-    let (mut out, mut i) = (Vec::with_capacity(bytes.len()), 0);
-    while let Some(&byte) = bytes.get(i) {
-        match byte {
-            b'%' => {
-                let digit = |at: usize| bytes.get(at).and_then(|b| (*b as char).to_digit(16));
-                out.push((digit(i + 1)? * 16 + digit(i + 2)?) as u8);
-                i += 2;
-            }
-            b'+' if plus => out.push(b' '),
-            other => out.push(other),
-        }
-        i += 1;
-    }
-    String::from_utf8(out).ok()
-}
-
-/// Appends with everything but unreserved characters encoded.
-pub fn percent_encode(text: &str, out: &mut String) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            out.push(byte as char);
-        } else {
-            out.push('%');
-            out.push(HEX[usize::from(byte >> 4)] as char);
-            out.push(HEX[usize::from(byte & 15)] as char);
-        }
-    }
+    percent_decode_str(&text).decode_utf8().ok().map(Cow::into_owned)
 }
 
 #[cfg(test)]
