@@ -340,29 +340,7 @@ fn describe(path: &Path, options: &Options) -> Result<Description, Diagnostics> 
         _ => Diagnostic::of_file(path, format!("cannot be read: {e}")),
     })?;
     if meta.is_file() {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        return match path.extension().and_then(|e| e.to_str()) {
-            _ if procfile::is_named(path) || name == "Appfile" => Ok(Description::Application(path.into())),
-            Some("hcl") => Ok(Description::Application(path.into())),
-            _ if manifest::Renderer::is_named(&name) => {
-                let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-                describe(directory, options)
-            }
-            _ if compose::is_compose(path) => Ok(Description::Compose(path.into())),
-            _ if unbuilt::is_named(path).is_some() => {
-                let what = unbuilt::is_named(path).map_or("", |one| one.what);
-                Err(Diagnostic::of_file(path, format!("is {what}, which {NOT_YET}")).into())
-            }
-            Some("yaml" | "yml" | "json") => {
-                let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-                Ok(Description::Manifests(vec![path.into()], stem.into_owned()))
-            }
-            _ => Err(Diagnostic::of_file(
-                path,
-                "is in no format known here: name an Appfile, a compose file, a Procfile, or a .yaml, .yml or .json manifest",
-            )
-            .into()),
-        };
+        return describe_file(path, options);
     }
     if path.join("Appfile").is_file() {
         return Ok(Description::Application(path.join("Appfile")));
@@ -403,6 +381,33 @@ fn describe(path: &Path, options: &Options) -> Result<Description, Diagnostics> 
         return Err(mistake.into());
     }
     Ok(Description::Manifests(files, name))
+}
+
+/// The format of a single file.
+fn describe_file(path: &Path, options: &Options) -> Result<Description, Diagnostics> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    match path.extension().and_then(|e| e.to_str()) {
+        _ if procfile::is_named(path) || name == "Appfile" => Ok(Description::Application(path.into())),
+        Some("hcl") => Ok(Description::Application(path.into())),
+        _ if manifest::Renderer::is_named(&name) => {
+            let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            describe(directory, options)
+        }
+        _ if compose::is_compose(path) => Ok(Description::Compose(path.into())),
+        _ if unbuilt::is_named(path).is_some() => {
+            let what = unbuilt::is_named(path).map_or("", |one| one.what);
+            Err(Diagnostic::of_file(path, format!("is {what}, which {NOT_YET}")).into())
+        }
+        Some("yaml" | "yml" | "json") => {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            Ok(Description::Manifests(vec![path.into()], stem.into_owned()))
+        }
+        _ => Err(Diagnostic::of_file(
+            path,
+            "is in no format known here: name an Appfile, a compose file, a Procfile, or a .yaml, .yml or .json manifest",
+        )
+        .into()),
+    }
 }
 
 /// Why there is nothing to compile in a directory without manifests: only files of other tools, or none at all.

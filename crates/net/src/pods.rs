@@ -27,7 +27,7 @@ use rtnetlink::packet_route::route::{
 use rtnetlink::{
     Handle, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder, new_connection,
 };
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use crate::slot::{Cidr, Slot};
 
@@ -91,28 +91,24 @@ pub struct PodNetwork {
     state: Mutex<Addresses>,
 }
 
-/// A netlink socket of the node's own namespace, with the task that reads it.
+/// A netlink socket of the node's own namespace, with the task that reads it and ends with it.
 struct Host {
     handle: Handle,
-    reader: JoinHandle<()>,
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
+    _reader: JoinSet<()>,
 }
 
 impl Host {
     fn connect() -> Result<Self, Error> {
         let (connection, handle, _) = new_connection().map_err(system("netlink socket"))?;
-        Ok(Self { handle, reader: own(connection) })
+        Ok(Self { handle, _reader: own(connection) })
     }
 }
 
-/// The reader ends when its handle is dropped, or is aborted by its owner.
-fn own(connection: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
-    tokio::task::spawn(connection)
+/// The reader of a netlink socket, which ends when what is returned is dropped.
+fn own(connection: impl Future<Output = ()> + Send + 'static) -> JoinSet<()> {
+    let mut reader = JoinSet::new();
+    reader.spawn(connection);
+    reader
 }
 
 /// Addresses given out, by Pod; the next search starts after the last one, so that an address rests before it is
@@ -275,10 +271,8 @@ impl PodNetwork {
             Ok(Ok(made)) => made?,
             _ => return Err(missing("namespace")),
         };
-        let reader = own(connection);
-        let joined = self.join(uid, address, &pod, &file).await;
-        reader.abort();
-        joined?;
+        let _reader = own(connection);
+        self.join(uid, address, &pod, &file).await?;
         fs::write(self.record(uid), format!("{address}{WHOLE}")).map_err(system("record"))
     }
 

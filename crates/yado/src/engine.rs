@@ -103,6 +103,22 @@ pub struct Engine {
     tasks: Tasks,
 }
 
+/// How the network is set up. Published ports keep off the engine's own two.
+fn net_config(settings: &Settings, node_name: &str, http_port: u16, api_port: u16) -> yado_net::Config {
+    yado_net::Config {
+        ingress_address: Ipv4Addr::LOCALHOST.into(),
+        node_address: yado_node::machine_address(),
+        node_name: node_name.to_owned(),
+        own_ports: vec![
+            (http_port, "its HTTP router (--http-port)".into()),
+            (api_port, "its API (--api-port)".into()),
+        ],
+        cluster_domain: CLUSTER_DOMAIN.into(),
+        resolv_conf: fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
+        router: RouterOptions { trusted_proxies: settings.trusted_proxies.clone(), ..Default::default() },
+    }
+}
+
 impl Engine {
     /// Starts everything; [`Engine::ready`] tells when Pods can run.
     pub async fn start(
@@ -136,18 +152,7 @@ impl Engine {
         let as_component = |name| api.client(Identity::component(name));
         let watches = Watches::new(as_component("controllers"), tasks.clone());
         let gateway = IpAddr::V4(slot.gateway());
-        let net_config = yado_net::Config {
-            ingress_address: Ipv4Addr::LOCALHOST.into(),
-            node_address: yado_node::machine_address(),
-            node_name: node_name.clone(),
-            own_ports: vec![
-                (http.port(), "its HTTP router (--http-port)".into()),
-                (api_address.port(), "its API (--api-port)".into()),
-            ],
-            cluster_domain: CLUSTER_DOMAIN.into(),
-            resolv_conf: fs::read_to_string("/etc/resolv.conf").unwrap_or_default(),
-            router: RouterOptions { trusted_proxies: settings.trusted_proxies.clone(), ..Default::default() },
-        };
+        let net_config = net_config(settings, &node_name, http.port(), api_address.port());
         let net_watches = watches.acting_as(as_component("net"));
         let net = Arc::new(Net::start(slot, listeners, &net_config, &net_watches, &clock, &tasks).await?);
         let node_watches =

@@ -4,6 +4,7 @@
 //! What has a place of its own in a file carries `at`; the place of any field of a service is [`Service::place`].
 
 mod parts;
+mod shared;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 pub use parts::*;
+pub use shared::*;
 
 use crate::diagnostic::{Diagnostic, Position};
 

@@ -7,38 +7,84 @@ use crate::workload::{
 };
 
 impl Reader<'_> {
-    /// How much it may use.
+    /// Limits and reservations of the container; false for other flags.
     pub(super) fn of_resources(&mut self, flag: &str, name: &str, value: &str) -> bool {
+        match name {
+            "memory" | "memory-reservation" | "shm-size" => self.memory(flag, name, value),
+            "cpus" | "cpu-shares" | "cpu-period" | "cpu-quota" | "cpuset-cpus" | "cpuset" => {
+                self.processors(flag, name, value);
+            }
+            "gpus" => {
+                let count =
+                    value.split(',').find_map(|o| o.strip_prefix("count=").unwrap_or(o).parse::<u32>().ok());
+                self.run.part.limit("nvidia.com/gpu", count.unwrap_or(1).to_string());
+                if count.is_none() {
+                    self.warn(format!(
+                        "{flag} {value} asks for one GPU, as a Pod says how many: write {flag} N"
+                    ));
+                }
+            }
+            "ulimit" => self.ulimit(flag, value),
+            "sysctl" => match value.split_once('=') {
+                Some((key, value)) => {
+                    let remark = self.run.part.sysctl(key.trim(), value.trim());
+                    self.remark(flag, remark);
+                }
+                None => self.error(format!("{flag} {value}: write {flag} NAME=VALUE")),
+            },
+            "storage-opt" => match value.strip_prefix("size=").and_then(amount::memory) {
+                Some(size) => self.run.part.limit("ephemeral-storage", size),
+                None => self.warn(format!("{flag} {value} has no effect: only size has a meaning here")),
+            },
+            _ => return false,
+        }
+        true
+    }
+
+    fn memory(&mut self, flag: &str, name: &str, value: &str) {
+        let part = &mut self.run.part;
+        match (name, amount::memory(value)) {
+            ("shm-size", Some(size)) => part.mount(Mount {
+                from: From::Memory(Memory::sized(Some(size))),
+                path: "/dev/shm".into(),
+                read_only: false,
+                sub_path: None,
+                propagation: None,
+            }),
+            // No limit, as where the flag is not written.
+            (_, Some(zero)) if zero == "0" => {}
+            ("memory", Some(amount)) => part.limit("memory", amount),
+            (_, Some(amount)) => part.request("memory", amount),
+            (_, None) => {
+                self.error(format!("{flag} {value} is not an amount of memory: write one such as 512m"));
+            }
+        }
+    }
+
+    fn processors(&mut self, flag: &str, name: &str, value: &str) {
         let part = &mut self.run.part;
         let number = |text: &str| text.parse::<u64>().ok();
         match name {
-            "memory" | "memory-reservation" => match amount::memory(value) {
-                // No limit, as where the flag is not written.
-                Some(zero) if zero == "0" => {}
-                Some(amount) if name == "memory" => part.limit("memory", amount),
-                Some(amount) => part.request("memory", amount),
-                None => self.error(format!("{flag} {value} is no amount of memory: write one such as 512m")),
-            },
             "cpus" => match amount::cpus(value) {
                 Some(amount) => part.limit("cpu", amount),
                 None if value.parse::<f64>() == Ok(0.0) => {}
-                None => self.error(format!("{flag} {value} is no number of processors")),
+                None => self.error(format!("{flag} {value} is not a number of processors")),
             },
             // 1024 shares are what a Pod that asks for one processor gets.
             "cpu-shares" => match number(value) {
                 Some(0) => {}
                 Some(shares) => part.request("cpu", amount::milli_cpus(shares.saturating_mul(1000) / 1024)),
-                None => self.error(format!("{flag} {value} is no number of shares")),
+                None => self.error(format!("{flag} {value} is not a number of shares")),
             },
             "cpu-period" => match number(value) {
                 Some(period) => self.cpu_period = Some(period),
-                None => self.error(format!("{flag} {value} is no number of microseconds")),
+                None => self.error(format!("{flag} {value} is not a number of microseconds")),
             },
             "cpu-quota" => match value.parse::<i64>() {
                 Ok(quota) => self.cpu_quota = Some(quota),
-                Err(_) => self.error(format!("{flag} {value} is no number of microseconds")),
+                Err(_) => self.error(format!("{flag} {value} is not a number of microseconds")),
             },
-            "cpuset-cpus" | "cpuset" => match amount::processors(value) {
+            _ => match amount::processors(value) {
                 Some(count) => {
                     part.limit("cpu", count.to_string());
                     self.warn(format!(
@@ -47,44 +93,7 @@ impl Reader<'_> {
                 }
                 None => self.error(format!("{flag} {value} names no processors: write such as 0-2 or 0,1")),
             },
-            "gpus" => {
-                let count =
-                    value.split(',').find_map(|o| o.strip_prefix("count=").unwrap_or(o).parse::<u32>().ok());
-                part.limit("nvidia.com/gpu", count.unwrap_or(1).to_string());
-                if count.is_none() {
-                    self.warn(format!(
-                        "{flag} {value} asks for one GPU, as a Pod says how many: write {flag} N"
-                    ));
-                }
-            }
-            "shm-size" => match amount::memory(value) {
-                Some(size) => {
-                    let from = From::Memory(Memory::sized(Some(size)));
-                    part.mount(Mount {
-                        from,
-                        path: "/dev/shm".into(),
-                        read_only: false,
-                        sub_path: None,
-                        propagation: None,
-                    });
-                }
-                None => self.error(format!("{flag} {value} is no amount of memory: write one such as 64m")),
-            },
-            "ulimit" => self.ulimit(flag, value),
-            "sysctl" => match value.split_once('=') {
-                Some((key, value)) => {
-                    let remark = part.sysctl(key.trim(), value.trim());
-                    self.remark(flag, remark);
-                }
-                None => self.error(format!("{flag} {value}: write {flag} NAME=VALUE")),
-            },
-            "storage-opt" => match value.strip_prefix("size=").and_then(amount::memory) {
-                Some(size) => part.limit("ephemeral-storage", size),
-                None => self.warn(format!("{flag} {value} has no effect: only size has a meaning here")),
-            },
-            _ => return false,
         }
-        true
     }
 
     pub(super) fn of_health(&mut self, flag: &str, name: &str, value: &str) -> bool {

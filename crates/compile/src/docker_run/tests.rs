@@ -184,7 +184,7 @@ fn other_flags_are_mistakes_that_name_them() {
             mistake: --device-cgroup-rule has no meaning here: remove it
             mistake: --lxc-conf has no meaning here: remove it
             mistake: -p 0:1 is no port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535
-            mistake: -m x is no amount of memory: write one such as 512m
+            mistake: -m x is not an amount of memory: write one such as 512m
             mistake: --restart sometimes: it is no, on-failure[:N], always or unless-stopped
             mistake: --ulimit y: write --ulimit NAME=SOFT[:HARD]
         "#]],

@@ -180,6 +180,19 @@ fn docker(words: &[Word]) -> Option<Action> {
     }
 }
 
+/// Flags of `rkt run` that change nothing of what runs, alone or with `=VALUE`.
+const RKT_NO_EFFECT: [&str; 7] = [
+    "insecure-options",
+    "stage1-from-dir",
+    "trust-keys-from-https",
+    "inherit-env",
+    "interactive",
+    "store-only",
+    "no-store",
+];
+/// The same, of those whose value may be the next word.
+const RKT_NO_EFFECT_WITH_VALUE: [&str; 4] = ["uuid-file-save", "stage1-path", "stage1-name", "dns"];
+
 /// `rkt run` as the `docker run` that it would be.
 fn rkt(words: &[Word]) -> Option<Action> {
     let mut out: Vec<Word> = Vec::new();
@@ -208,20 +221,9 @@ fn rkt(words: &[Word]) -> Option<Action> {
                 command = rest.cloned().collect();
                 break;
             }
-            "insecure-options"
-            | "uuid-file-save"
-            | "stage1-path"
-            | "stage1-name"
-            | "stage1-from-dir"
-            | "trust-keys-from-https"
-            | "inherit-env"
-            | "interactive"
-            | "dns"
-            | "store-only"
-            | "no-store" => {
-                if !text.contains('=')
-                    && ["uuid-file-save", "stage1-path", "stage1-name", "dns"].contains(&flag)
-                {
+            flag if RKT_NO_EFFECT.contains(&flag) => {}
+            flag if RKT_NO_EFFECT_WITH_VALUE.contains(&flag) => {
+                if !text.contains('=') {
                     rest.next();
                 }
             }

@@ -3,6 +3,7 @@
 
 mod container;
 mod family;
+mod handshake;
 mod host;
 mod keyring;
 mod log;
