@@ -18,10 +18,10 @@ usage: cargo xtask COMMAND
 
   test [FILTER...]   install what the tests need, check format, lints and tidiness, run every test;
                      YADO_TEST_LANGUAGES=all (or ruby,node,php,go,rust,java) builds those languages' samples too
-  bench [PART...]    measure the release binary: daemon, workloads, api, dev; all of them by default
+  bench [PART...]    measure the binary of the dist profile: daemon, workloads, api, dev; all of them by default
   demo-images [all]  build the images that example manifests ask for, as archives in target/images/; with `all` also
                      large ones, whose tests run where YADO_TEST_APPS=all
-  vm [YADO]          run that binary, or the release one, on a machine with cgroups of version 2 only and Debian's kernel,
+  vm [YADO]          run that binary, or the one of the dist profile, on a machine with cgroups of version 2 only and Debian's kernel,
                      emulated by qemu
   tidy               check the rules that the compiler does not: dependencies between crates, file sizes, bans
 ";
@@ -60,12 +60,19 @@ fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_owned()
 }
 
+/// The file to which tests append what they leave out; see the crate `testkit`.
+fn test_notes() -> PathBuf {
+    root().join("target/test-notes")
+}
+
 /// Runs a command in the root, showing what it is; fails if it does.
 fn run(program: &str, args: &[&str]) -> Result<()> {
     println!("+ {program} {}", args.join(" "));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::env::split_paths(&path).chain([kubectl::tools()]))?;
-    let status = Command::new(program).args(args).env("PATH", path).current_dir(root()).status();
+    let mut command = Command::new(program);
+    command.args(args).env("PATH", path).env("YADO_TEST_NOTES", test_notes());
+    let status = command.current_dir(root()).status();
     let status = status.with_context(|| format!("{program} cannot be started; is it installed?"))?;
     if !status.success() {
         bail!("`{program} {}` failed: {status}", args.join(" "));

@@ -1,8 +1,13 @@
 //! `cargo xtask test`: everything a change must pass, on a machine that has only Rust and Debian's packages.
 
-use anyhow::{Result, bail};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::PathBuf;
 
-use crate::{demo_images, is_installed, kubectl, run as command, tidy};
+use anyhow::{Context, Result, bail};
+
+use crate::{demo_images, is_installed, kubectl, root, run as command, test_notes, tidy};
 
 /// Debian packages by the program each brings: real peers for the tests.
 const PACKAGES: &[(&str, &str)] = &[
@@ -28,11 +33,73 @@ pub fn run(filter: &[String]) -> Result<()> {
     run_checks()?;
     demo_images::run(std::env::var("YADO_TEST_APPS").is_ok_and(|apps| apps == "all"))?;
     let filter: Vec<&str> = filter.iter().map(String::as_str).collect();
-    if is_installed("cargo-nextest") {
+    let notes = Notes::begin()?;
+    let tested = if is_installed("cargo-nextest") {
         command("cargo", &[&["nextest", "run", "--workspace", "--no-fail-fast"], &filter[..]].concat())
     } else {
         command("cargo", &[&["test", "--workspace", "--no-fail-fast", "--"], &filter[..]].concat())
+    };
+    notes.print()?;
+    tested
+}
+
+/// What a green run does not prove: parts that tests left out, and tests that passed only at their second attempt.
+struct Notes {
+    /// Where tests append a line for each part that they leave out; see the crate `testkit`.
+    left_out: PathBuf,
+    junit: PathBuf,
+}
+
+impl Notes {
+    /// Forgets the notes of earlier runs.
+    fn begin() -> Result<Self> {
+        let this = Self { left_out: test_notes(), junit: root().join("target/nextest/default/junit.xml") };
+        for file in [&this.left_out, &this.junit] {
+            match fs::remove_file(file) {
+                Err(error) if error.kind() != ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("{} cannot be removed", file.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(this)
     }
+
+    /// Prints what was not proved, and the names of flaky tests as the last line.
+    fn print(&self) -> Result<()> {
+        let text = fs::read_to_string(&self.left_out).unwrap_or_default();
+        let left_out: BTreeSet<&str> = text.lines().collect();
+        for line in &left_out {
+            println!("not proved: {line}");
+        }
+        if self.junit.exists() {
+            let report = fs::read_to_string(&self.junit).context("the test report cannot be read")?;
+            let flaky = flaky(&report);
+            let names = if flaky.is_empty() { "none".into() } else { flaky.join(", ") };
+            println!("flaky tests: {names}");
+        }
+        Ok(())
+    }
+}
+
+/// Names of the tests that a JUnit report of nextest calls flaky: they failed and passed when they were run again.
+fn flaky(report: &str) -> Vec<String> {
+    let cases = report.split("<testcase ").skip(1);
+    let flaky =
+        cases.filter(|case| case.split("</testcase>").next().is_some_and(|c| c.contains("<flakyFailure")));
+    flaky
+        .map(|case| {
+            let attribute = |name: &str| {
+                let start = case.find(&format!("{name}=\""))? + name.len() + 2;
+                case[start..].split('"').next()
+            };
+            format!(
+                "{} {}",
+                attribute("classname").unwrap_or_default(),
+                attribute("name").unwrap_or_default()
+            )
+        })
+        .collect()
 }
 
 fn run_checks() -> Result<()> {
@@ -56,4 +123,19 @@ fn install_packages() -> Result<()> {
         command("apt-get", &[&install[..], &missing].concat())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn flaky_tests_are_found_in_the_report() {
+        let report = r#"<testsuites><testsuite name="yado::e2e">
+            <testcase name="a_good_one" classname="yado::e2e" time="1"></testcase>
+            <testcase name="k31_updates" classname="yado::e2e" time="2">
+                <flakyFailure type="test failure"><system-out>x</system-out></flakyFailure>
+            </testcase>
+            <testcase name="another" classname="yado-net::router" time="3"/>
+            </testsuite></testsuites>"#;
+        assert_eq!(super::flaky(report), ["yado::e2e k31_updates"]);
+    }
 }

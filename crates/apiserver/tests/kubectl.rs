@@ -124,7 +124,7 @@ async fn k42_controllers_of_every_age_and_volumes() {
 
 async fn check(rows: &'static [Row<'static>]) {
     if Command::new("kubectl").arg("version").arg("--client").output().is_err() {
-        eprintln!("skipped: there is no kubectl on this machine");
+        yado_testkit::skip!("there is no kubectl on this machine");
         return;
     }
     let directory = tempfile::tempdir().expect("a directory");

@@ -226,7 +226,7 @@ fn a_kustomization_is_rendered_by_the_users_own_tool() {
         std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).any(|p| p.join(tool).is_file())
     };
     if !found("kustomize") && !found("kubectl") {
-        eprintln!("skipped: neither kustomize nor kubectl is installed");
+        yado_testkit::skip!("neither kustomize nor kubectl is installed");
         return;
     }
     let directory = tempfile::tempdir().unwrap();

@@ -16,7 +16,7 @@ impl Repository {
     /// A new one; `None` where Mercurial is not installed.
     fn new(path: &Path) -> Option<Repository> {
         if Command::new("hg").arg("version").output().is_err() {
-            eprintln!("skipped: Mercurial is not installed");
+            yado_testkit::skip!("Mercurial is not installed");
             return None;
         }
         fs::create_dir_all(path).unwrap();

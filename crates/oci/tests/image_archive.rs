@@ -19,7 +19,7 @@ use yado_oci::image::{Image, ImageStore, Limits, Progress, StoreConfig};
 fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("skipped: unpacking layers needs root");
+        yado_testkit::skip!("unpacking layers needs root");
     }
     root
 }

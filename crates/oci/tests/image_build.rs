@@ -14,7 +14,7 @@ fn can_build() -> bool {
     let debian = Path::new("/usr/bin/apt-get").exists() && Path::new("/usr/bin/dpkg-deb").exists();
     let able = debian && nix::unistd::geteuid().is_root();
     if !able {
-        eprintln!("skipped: building needs root and a Debian system");
+        yado_testkit::skip!("building needs root and a Debian system");
     }
     able
 }

@@ -15,7 +15,7 @@ use yado_oci::image::{Event, Image, ImageStore, Progress, StepState};
 fn can_build() -> bool {
     let able = Path::new("/usr/bin/apt-get").exists() && nix::unistd::geteuid().is_root();
     if !able {
-        eprintln!("skipped: building needs root and a Debian system");
+        yado_testkit::skip!("building needs root and a Debian system");
     }
     able
 }
@@ -106,7 +106,7 @@ fn o15_each_language_is_built_and_serves() {
     let check_sample = |name: &str, language: Language, expect: &str, absent: &[&str]| {
         // The samples beside a language's own take the network besides, for minutes.
         if !wanted(language) || (name != language.name() && !chosen(language)) {
-            eprintln!("skipped: {name}; YADO_TEST_LANGUAGES=all builds it");
+            yado_testkit::not_proved!("{name}; YADO_TEST_LANGUAGES=all builds it");
             return;
         }
         let context = sample(name);

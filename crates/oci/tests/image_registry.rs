@@ -45,13 +45,13 @@ impl Registry {
     fn start(protected: bool) -> Option<Self> {
         let there = |program: &str| Command::new(program).arg("--version").output().is_ok();
         if !there("docker-registry") || (protected && !there("htpasswd")) {
-            eprintln!(
-                "skipped: no docker-registry or htpasswd (Debian packages docker-registry, apache2-utils)"
+            yado_testkit::skip!(
+                "no docker-registry or htpasswd (Debian packages docker-registry, apache2-utils)"
             );
             return None;
         }
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: unpacking layers needs root");
+            yado_testkit::skip!("unpacking layers needs root");
             return None;
         }
         // The client may be built without a TLS provider of its own; another test may have been first.

@@ -25,7 +25,7 @@ fn real_manifests_are_accepted() {
     let mut paths = Vec::new();
     manifests(&Path::new(&corpus).join("kubernetes"), &mut paths);
     if paths.is_empty() {
-        eprintln!("skipped: no manifests in {corpus}");
+        yado_testkit::not_proved!("no manifests in {corpus}");
         return;
     }
     let mut accepted = 0;

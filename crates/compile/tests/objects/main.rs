@@ -79,7 +79,7 @@ fn find(directory: &Path, files: &mut Vec<PathBuf>) {
 #[test]
 fn files_from_elsewhere_become_valid_objects() {
     let Ok(directory) = std::env::var("YADO_COMPOSE_FILES") else {
-        eprintln!("skipped: YADO_COMPOSE_FILES names no directory");
+        yado_testkit::not_proved!("YADO_COMPOSE_FILES names no directory");
         return;
     };
     let mut files = Vec::new();

@@ -827,7 +827,7 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 8080, targetPort: ht
 fn every_compose_file_of_the_corpus_keeps_its_meaning() {
     let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus/compose");
     if !corpus.is_dir() {
-        eprintln!("skipped: there is no corpus");
+        yado_testkit::not_proved!("there is no corpus");
         return;
     }
     let mut files = Vec::new();

@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn a_closed_firewall_lets_pods_through_and_is_left_as_it_was() {
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: network namespaces need root");
+            yado_testkit::skip!("network namespaces need root");
             return;
         }
         let thread = std::thread::spawn(|| {
@@ -142,7 +142,7 @@ mod tests {
     #[test]
     fn pods_reach_each_other_behind_a_closed_firewall() {
         if !nix::unistd::geteuid().is_root() {
-            eprintln!("skipped: network namespaces need root");
+            yado_testkit::skip!("network namespaces need root");
             return;
         }
         let thread = std::thread::spawn(|| {

@@ -28,7 +28,7 @@ use yado_types::key::ObjectKey;
 /// Runs `test` on a thread with network and mount namespaces of its own, which end with it.
 fn isolated<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send + 'static) {
     if !nix::unistd::geteuid().is_root() {
-        eprintln!("skipped: network namespaces need root");
+        yado_testkit::skip!("network namespaces need root");
         return;
     }
     let thread = std::thread::spawn(|| {

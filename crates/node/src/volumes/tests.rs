@@ -71,7 +71,7 @@ fn root() -> bool {
     if nix::unistd::geteuid().is_root() {
         return true;
     }
-    eprintln!("skipped: mounting needs root");
+    yado_testkit::skip!("mounting needs root");
     false
 }
 

@@ -18,7 +18,7 @@ pub struct Sample {
 pub fn root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        eprintln!("skipped: unpacking layers needs root");
+        yado_testkit::skip!("unpacking layers needs root");
     }
     root
 }

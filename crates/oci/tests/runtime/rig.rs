@@ -48,7 +48,7 @@ fn obstacle() -> Option<&'static str> {
 /// Runs a test with a runtime of its own, then destroys what is left and looks for traces.
 pub fn with_rig<F: Future<Output = ()>>(test: impl FnOnce(std::sync::Arc<Rig>) -> F) {
     if let Some(reason) = obstacle() {
-        eprintln!("skipped: {reason}");
+        yado_testkit::skip!("{reason}");
         return;
     }
     let executor =

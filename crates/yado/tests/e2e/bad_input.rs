@@ -39,7 +39,7 @@ fn descriptions_that_are_wrong() {
 #[test]
 fn machines_that_are_not_fit() {
     if let Some(reason) = missing() {
-        eprintln!("skipped: {reason}");
+        yado_testkit::skip!("{reason}");
         return;
     }
     let data = tempfile::tempdir().expect("a folder");

@@ -48,7 +48,7 @@ impl Cluster {
     /// Starts one with these demonstration images; `None`, with a word on standard error, where it cannot run.
     pub fn start(images: &[&str]) -> Option<Self> {
         if let Some(reason) = missing() {
-            eprintln!("skipped: {reason}");
+            yado_testkit::skip!("{reason}");
             return None;
         }
         let data = tempfile::Builder::new().prefix("yado-e2e-").tempdir().expect("a folder");
@@ -58,7 +58,7 @@ impl Cluster {
     /// Starts one with further options of `yado up`.
     pub fn start_with(images: &[&str], options: &[&str]) -> Option<Self> {
         if let Some(reason) = missing() {
-            eprintln!("skipped: {reason}");
+            yado_testkit::skip!("{reason}");
             return None;
         }
         let data = tempfile::Builder::new().prefix("yado-e2e-").tempdir().expect("a folder");
@@ -68,7 +68,7 @@ impl Cluster {
     /// Starts one that logs everything.
     pub fn start_talkative(images: &[&str]) -> Option<Self> {
         if let Some(reason) = missing() {
-            eprintln!("skipped: {reason}");
+            yado_testkit::skip!("{reason}");
             return None;
         }
         let data = tempfile::Builder::new().prefix("yado-e2e-").tempdir().expect("a folder");
@@ -78,7 +78,7 @@ impl Cluster {
     /// Starts one whose data directory is a disk of its own of so many MiB.
     pub fn start_on_disk_of(mebibytes: u32, images: &[&str]) -> Option<Self> {
         if let Some(reason) = missing() {
-            eprintln!("skipped: {reason}");
+            yado_testkit::skip!("{reason}");
             return None;
         }
         let data = tempfile::Builder::new().prefix("yado-e2e-").tempdir().expect("a folder");

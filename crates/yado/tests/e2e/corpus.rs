@@ -13,7 +13,7 @@ pub fn corpus(below: &str) -> Option<PathBuf> {
         .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/corpus"), PathBuf::from);
     let path = path.join(below);
     if !path.exists() {
-        eprintln!("skipped: {} is not here", path.display());
+        yado_testkit::not_proved!("{} is not here", path.display());
         return None;
     }
     Some(path)
@@ -24,7 +24,7 @@ pub fn corpus(below: &str) -> Option<PathBuf> {
 fn k29_the_guestbook_of_2016_runs_unmodified() {
     let Some(manifest) = corpus("kubernetes/guestbook-2016.yaml") else { return };
     if !demo_image("gb-frontend.tar").exists() {
-        return eprintln!("skipped: the demonstration images are not here");
+        return yado_testkit::skip!("the demonstration images are not here");
     }
     let images = ["busybox.tar", "redis.tar", "gb-redisslave.tar", "gb-frontend.tar"];
     let Some(cluster) = Cluster::start(&images) else { return };

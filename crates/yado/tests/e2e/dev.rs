@@ -21,7 +21,7 @@ impl Dev {
     /// One of its own; `None`, with a word on standard error, where it cannot be had.
     pub fn new() -> Option<Self> {
         if let Some(reason) = missing() {
-            eprintln!("skipped: {reason}");
+            yado_testkit::skip!("{reason}");
             return None;
         }
         let data = tempfile::Builder::new().prefix("yado-dev-").tempdir().expect("a folder");

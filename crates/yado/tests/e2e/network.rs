@@ -11,8 +11,12 @@ fn guestbook() -> Option<String> {
         std::path::PathBuf::from,
     );
     let path = path.join("kubernetes/guestbook-2022.yaml");
-    if !path.exists() || !demo_image("gb-frontend.tar").exists() {
-        eprintln!("skipped: {} or the demonstration images are not here", path.display());
+    if !path.exists() {
+        yado_testkit::not_proved!("{} is not here", path.display());
+        return None;
+    }
+    if !demo_image("gb-frontend.tar").exists() {
+        yado_testkit::skip!("the demonstration images are not here");
         return None;
     }
     Some(path.display().to_string())
