@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what users feel, measured on the release binary, as a Markdown table.
+//! `cargo xtask bench`: what users feel, measured on the binary of the `dist` profile, as a Markdown table.
 //!
 //! The measuring itself runs in a network namespace of its own (so that no port is taken and nothing is left behind)
 //! and in a release build of this program (so that the client is not what is measured).
@@ -34,7 +34,7 @@ pub fn run(filter: &[String]) -> Result<()> {
         bail!("the benchmark starts containers, which needs root");
     }
     // One after the other: together they would be built with the union of their dependencies' features.
-    command("cargo", &["build", "--release", "--package", "yado"])?;
+    command("cargo", &["build", "--profile", "dist", "--package", "yado"])?;
     command("cargo", &["build", "--release", "--package", "xtask"])?;
     if !root().join("target/images/busybox.tar").exists() {
         demo_images::run(false)?;

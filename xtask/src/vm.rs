@@ -17,12 +17,12 @@ use crate::{is_installed, kubectl, root, run as command};
 const MODULES: &[&str] =
     &["kernel/net", "kernel/fs/overlayfs", "kernel/lib", "kernel/crypto", "kernel/drivers/net"];
 
-/// Boots it with this `yado`, or the release binary, and fails unless everything holds.
+/// Boots it with this `yado`, or the binary of the `dist` profile, and fails unless everything holds.
 pub fn run(args: &[String]) -> Result<()> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    let yado = args.first().map_or_else(|| target.join("release/yado"), PathBuf::from);
+    let yado = args.first().map_or_else(|| target.join("dist/yado"), PathBuf::from);
     if !yado.exists() {
-        bail!("{} is not there; `cargo build --release` makes it", yado.display());
+        bail!("{} is not there; `cargo build --profile dist` makes it", yado.display());
     }
     if !is_installed("qemu-system-x86_64") {
         command("apt-get", &["install", "-y", "-qq", "--no-install-recommends", "qemu-system-x86"])?;

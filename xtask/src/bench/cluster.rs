@@ -21,7 +21,7 @@ pub const HTTP: u16 = 8080;
 /// The binary that is measured.
 pub fn yado() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
-    target.join("release/yado")
+    target.join("dist/yado")
 }
 
 /// A data directory, with or without a running engine.
