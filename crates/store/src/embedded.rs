@@ -1,4 +1,4 @@
-//! The store of a single machine: everything in memory, one database file beneath.
+//! The embedded store for a single machine: all data in memory, one database file for durability.
 //!
 //! ```text
 //! txn() -> queue -> writer thread: decide a group -> commit and sync -> apply -> publish -> answer
@@ -33,34 +33,33 @@ use state::{LogLimits, State};
 use watchers::{MailboxLimits, Watchers};
 use writer::{Request, Writer};
 
-/// How an [`Embedded`] store is set up.
+/// Configuration of an [`Embedded`] store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// The directory, which is the store's own; it is created if it is absent.
+    /// The store's directory, which nothing else may use. It is created with mode 0700 if it does not exist.
     pub directory: PathBuf,
-    /// How long history is kept at least, unless one of the next two limits is reached. 5 minutes is
-    /// what a Kubernetes API server asks of etcd.
+    /// Minimum time for which history is kept, unless one of the next two limits is reached. The default
+    /// of 5 minutes is the compaction interval that a Kubernetes API server uses with etcd.
     pub history_age: Duration,
-    /// How many revisions of history are kept at most: by default 50,000, about 10 MB for small values.
+    /// Maximum number of revisions of history: by default 50,000, about 10 MB for small values.
     pub history_revisions: usize,
-    /// How many bytes of history (keys and values that are no longer live) are kept at most.
+    /// Maximum bytes of history (keys and values that are no longer live): by default 64 MiB.
     pub history_bytes: usize,
-    /// How many bytes of live keys and values there may be: by default 2 GiB as with etcd. All of it is
-    /// in memory.
+    /// Maximum bytes of live keys and values, all of which are in memory: by default 2 GiB, as with etcd.
     pub max_bytes: usize,
-    /// How many transactions may wait for the writer; more wait for a place.
+    /// Capacity of the writer's queue in transactions: by default 1,024. Further callers wait.
     pub queue: usize,
-    /// How many revisions may wait at a watch before it is ended: by default 16,384, more than a second
-    /// of the fastest writing.
+    /// Maximum backlog of a watch in revisions, above which it ends with [`Error::Lagged`]: by default
+    /// 16,384, more than a second of the fastest writing.
     pub watch_revisions: usize,
-    /// How many bytes of keys and values may wait at a watch before it is ended.
+    /// Maximum backlog of a watch in bytes of keys and values, likewise: by default 64 MiB.
     pub watch_bytes: usize,
-    /// Which values are encrypted on the disk; none by default.
+    /// Encryption at rest; `None`, the default, stores all values in plain text.
     pub sealing: Option<Sealing>,
 }
 
 impl Config {
-    /// The defaults, in a directory.
+    /// The default configuration for a store in this directory.
     pub fn new(directory: impl Into<PathBuf>) -> Config {
         Config {
             directory: directory.into(),
@@ -76,7 +75,7 @@ impl Config {
     }
 }
 
-/// What the writer, the readers and the watches share.
+/// The state that the writer, readers and watches share.
 struct Shared {
     state: RwLock<State>,
     watchers: Arc<Watchers>,
@@ -85,7 +84,7 @@ struct Shared {
 }
 
 impl Shared {
-    /// Shows a durable group to readers, then to watches.
+    /// Makes a durable group visible to readers, then to watches.
     fn publish(&self, group: &Group) {
         let dropped = self.state.write().apply(&group.entries, self.log_limits);
         self.watchers.publish(&group.entries);
@@ -99,11 +98,11 @@ impl Shared {
     }
 }
 
-/// The store of a single machine: all in memory, durable in one file, with many transactions made
-/// durable by one sync. Dropping it does what [`Store::close`] does, but blocks.
+/// A store for a single machine: all data in memory and durable in one file, with group commit (one sync
+/// for many transactions). Dropping it is like [`Store::close`], but blocks the thread.
 pub struct Embedded {
     shared: Arc<Shared>,
-    /// Gone once the store is closing.
+    /// `None` once the store is closing.
     queue: Mutex<Option<mpsc::Sender<Request>>>,
     /// Dropped to stop the retention thread.
     stop_retention: Mutex<Option<std::sync::mpsc::Sender<()>>>,
@@ -114,8 +113,8 @@ pub struct Embedded {
 }
 
 impl Embedded {
-    /// Opens the store in its directory, or creates it, and reads all of it into memory. It blocks, so
-    /// call it at start-up.
+    /// Opens or creates the store in its directory and reads all data into memory. It blocks the thread,
+    /// so call it at start-up.
     ///
     /// Fails with [`Error::InUse`], [`Error::Unusable`], [`Error::Damaged`], [`Error::NewerFormat`],
     /// [`Error::DiskFull`], [`Error::KeyFile`] or [`Error::KeyMissing`].
@@ -174,7 +173,7 @@ impl Embedded {
         if self.closing.load(Ordering::Acquire) { Err(Error::Closed) } else { Ok(()) }
     }
 
-    /// Tells both threads to end.
+    /// Signals both threads to end.
     fn begin_close(&self) {
         self.closing.store(true, Ordering::Release);
         self.queue.lock().take();

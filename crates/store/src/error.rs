@@ -2,38 +2,38 @@ use std::path::PathBuf;
 
 use crate::Revision;
 
-/// What every operation of the store returns.
+/// Result of an operation of the store.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why the store refused or failed. Unless the text says otherwise, nothing was changed.
+/// An error of the store. Unless the message says otherwise, nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The history asked for was dropped. Read the latest state instead.
+    /// The requested revision was compacted. The caller can list the latest state instead.
     #[error(
         "revision {requested} was compacted, the oldest that can be read is {oldest}: list again without a revision"
     )]
     Compacted {
-        /// The revision that was asked for.
+        /// The requested revision.
         requested: Revision,
         /// The oldest revision that can still be read.
         oldest: Revision,
     },
-    /// The revision has not been reached yet, as with a number from another store.
+    /// The requested revision has not been reached, for example because it is from another store.
     #[error(
         "revision {requested} is in the future, the store is at {current}: list again without a revision"
     )]
     FutureRevision {
-        /// The revision that was asked for.
+        /// The requested revision.
         requested: Revision,
         /// The latest revision.
         current: Revision,
     },
-    /// A watcher read too slowly and has missed events after the ones it got.
+    /// A watch was read too slowly and has missed events.
     #[error(
         "the watcher fell behind after revision {delivered} and was ended: list again and watch from there"
     )]
     Lagged {
-        /// The revision of the last event the watcher got.
+        /// The revision of the last event before the missed ones.
         delivered: Revision,
     },
     /// A key is empty.
@@ -61,13 +61,13 @@ pub enum Error {
         /// The limit on live keys and values, in bytes.
         limit: usize,
     },
-    /// The disk, or its owner's quota, is full.
+    /// The file system is full or a disk quota is exhausted.
     #[error("no room left on the disk of {}: free some space and try again, nothing was changed", path.display())]
     DiskFull {
         /// The database file.
         path: PathBuf,
     },
-    /// The disk failed.
+    /// Reading or writing the database file failed.
     #[error("cannot write {}: {reason}; check the disk and try again, nothing was changed", path.display())]
     Storage {
         /// The database file.
@@ -75,8 +75,8 @@ pub enum Error {
         /// What the disk or the database said.
         reason: String,
     },
-    /// The disk failed at the very moment of committing and cannot be read back yet. The transaction
-    /// may turn out to be applied once the disk works again.
+    /// The disk failed during the commit and the database cannot be read. The transaction may or may not
+    /// be applied, which is known once the disk works again.
     #[error("lost {} while committing: {reason}; the write may or may not be applied, check the disk and read before trying again", path.display())]
     InDoubt {
         /// The database file.
@@ -84,7 +84,7 @@ pub enum Error {
         /// What the disk or the database said.
         reason: String,
     },
-    /// Another process, or another store in this one, has the directory open.
+    /// Another process, or another store in this process, has locked the directory.
     #[error("{} is in use by another process: stop it or choose another data directory", path.display())]
     InUse {
         /// The store's directory.
@@ -98,7 +98,7 @@ pub enum Error {
         /// What the system said.
         reason: String,
     },
-    /// The database file is not what was written to it.
+    /// The content of the database file is not valid.
     #[error("{} is damaged: {reason}; restore it from a backup, or move it away to start empty", path.display())]
     Damaged {
         /// The database file.
@@ -106,15 +106,15 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The file of keys cannot be read or made, or holds something else.
+    /// The key file cannot be read or created, or its content is not valid.
     #[error("cannot use the key file {}: {reason}", path.display())]
     KeyFile {
-        /// The file of keys.
+        /// The key file.
         path: PathBuf,
-        /// What is wrong with it, and what helps.
+        /// What is wrong with it, and how to repair it.
         reason: String,
     },
-    /// Values are sealed with a key that is not there. They are as they were.
+    /// Values are encrypted with a key that the key file does not have. They are unchanged.
     #[error(
         "{} holds {values} encrypted values whose key {key} is not in {}: put that key's line back, from a backup or \
          from wherever the key file went; nothing was changed",
@@ -123,11 +123,11 @@ pub enum Error {
     KeyMissing {
         /// The database file.
         path: PathBuf,
-        /// How many values.
+        /// Number of values that cannot be decrypted.
         values: usize,
-        /// The name of the key, or of the first of several.
+        /// Id of the missing key (16 hexadecimal digits), or of the first if there are several.
         key: String,
-        /// The file of keys, if one is named.
+        /// The key file, if one is configured.
         file: Option<PathBuf>,
     },
     /// The database file was written by a later version.

@@ -1,9 +1,9 @@
-//! A revisioned key-value store after etcd's model. It knows nothing of Kubernetes.
+//! A revisioned key-value store with etcd's data model. It has no knowledge of Kubernetes.
 //!
-//! [`Store`] is the border: transactions with a compare on revision, ranges in key order at the
-//! latest or an older revision, watches that replay from a revision, compaction. [`Embedded`] keeps
-//! everything in memory and makes every acknowledged write durable in one file. The trait asks for
-//! nothing that etcd's v3 interface cannot give, so a back end that speaks to etcd fits behind it:
+//! [`Store`] is the interface: transactions with comparisons of revisions, ranges in key order at the
+//! latest or an older revision, watches that replay from a revision, compaction. [`Embedded`] implements
+//! it with all data in memory and every acknowledged write durable in one file. The trait requires
+//! nothing that etcd's v3 API does not offer, so that a client of etcd can implement it too:
 //!
 //! | here | etcd v3 |
 //! |---|---|
@@ -49,12 +49,12 @@ pub use watch::{Watch, WatchEvent, WatchSource};
 /// something adds 1, and all its changes carry that one number. It survives restarts.
 pub type Revision = u64;
 
-/// A key with its value and where in history it stands. Cloning shares key and value.
+/// A key with its value and revisions. Clones share key and value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyValue {
-    /// The key, compared byte by byte.
+    /// The key. Keys are compared and sorted byte by byte.
     pub key: Arc<str>,
-    /// The value; the store does not look into it.
+    /// The value, which the store does not interpret.
     pub value: Bytes,
     /// The revision that created the key (again, if it was deleted before).
     pub create_revision: Revision,
@@ -65,6 +65,7 @@ pub struct KeyValue {
 }
 
 impl KeyValue {
+    /// Bytes of key and value.
     pub(crate) fn size(&self) -> usize {
         self.key.len() + self.value.len()
     }
@@ -73,35 +74,37 @@ impl KeyValue {
 /// The store's interface; see the crate's documentation for how it maps to etcd.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Applies all operations if every comparison holds, and none otherwise. The answer comes when
-    /// the change is durable, and from then on every read and watch shows it.
+    /// Applies all operations if every comparison holds, and none otherwise. It returns when the change
+    /// is durable and visible to reads; watches receive it.
     ///
     /// A transaction that changes nothing (no operations, or only deletions of absent keys) commits
-    /// at the current revision and makes no event. Dropping the future does not take the transaction
-    /// back: it may still be applied.
+    /// at the current revision and causes no event. Dropping the future does not cancel the transaction:
+    /// it may still be applied.
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome>;
 
     /// The latest value of a key.
     async fn get(&self, key: &str) -> Result<Option<KeyValue>>;
 
-    /// The keys of a range in order, all as of one revision.
+    /// Lists the keys of a range in order, all as of one revision.
     /// Fails with [`Error::Compacted`] or [`Error::FutureRevision`] where that revision cannot be read.
     async fn range(&self, range: Range) -> Result<RangeResult>;
 
-    /// Every event with a revision greater than `after` on keys from `start` to before `end` (an empty
-    /// `end` means to the last key): in order, none lost, none repeated. Give the revision of a
-    /// [`RangeResult`] to go on where it ends. Fails with [`Error::Compacted`] if events after `after`
-    /// were dropped already, with [`Error::FutureRevision`] if it has not been reached.
+    /// Streams every event with a revision greater than `after` on keys from `start` (inclusive) to `end`
+    /// (exclusive; empty means to the last key), in order and exactly once. With the revision of a
+    /// [`RangeResult`] as `after`, the stream continues where the list ends. Fails with
+    /// [`Error::Compacted`] if events after `after` were dropped already, and with
+    /// [`Error::FutureRevision`] if `after` has not been reached.
     async fn watch(&self, start: String, end: String, after: Revision) -> Result<Watch>;
 
-    /// Forgets history: afterwards `before` is the oldest revision that can be read, and the oldest
-    /// from which a watch can go on. Live keys stay. A revision that is compacted already is no error.
+    /// Drops history: afterwards `before` is the oldest revision that can be read or watched from. Live
+    /// keys stay. Compacting to a revision that is compacted already succeeds without effect; one in the
+    /// future fails with [`Error::FutureRevision`].
     async fn compact(&self, before: Revision) -> Result<()>;
 
-    /// The latest revision this process knows of.
+    /// The latest revision that this process knows of.
     fn revision(&self) -> Revision;
 
-    /// Finishes the writes that were accepted, ends every watch with [`Error::Closed`] and releases
-    /// what the store holds. Everything asked afterwards fails with [`Error::Closed`].
+    /// Completes accepted writes, ends every watch with [`Error::Closed`] and releases files and threads.
+    /// Later operations fail with [`Error::Closed`].
     async fn close(&self);
 }

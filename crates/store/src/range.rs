@@ -1,15 +1,15 @@
 use crate::{KeyValue, Revision};
 
-/// A question for the keys between two ends.
+/// A query for the keys from `start` (inclusive) to `end` (exclusive).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Range {
-    /// The first key that counts.
+    /// Lower bound, inclusive.
     pub start: String,
-    /// The first key that does not count any more; empty means there is no end.
+    /// Upper bound, exclusive; empty means unbounded.
     pub end: String,
-    /// The most keys to return; 0 means all.
+    /// Maximum number of keys to return; 0 means unlimited.
     pub limit: usize,
-    /// As of which revision to answer; `None` means the latest.
+    /// The revision to read at; `None` means the latest.
     pub revision: Option<Revision>,
 }
 
@@ -20,17 +20,17 @@ impl Range {
     }
 }
 
-/// The answer to a [`Range`].
+/// The result of a [`Range`] query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeResult {
-    /// The keys in order, at most `limit`.
+    /// Keys and values in key order, at most [`Range::limit`].
     pub items: Vec<KeyValue>,
-    /// Whether the limit left keys out. To get them, ask again at `revision` with `start` set to
-    /// [`key_after`] the last key.
+    /// Whether the limit truncated the result. The next page is the same query at `revision` with `start`
+    /// set to [`key_after`] of the last key.
     pub more: bool,
-    /// How many keys of the range follow the last one returned.
+    /// Number of keys of the range after the last returned one.
     pub remaining: u64,
-    /// The revision the items are from: the one asked for, or else the latest.
+    /// The revision that was read: the requested one, or the latest.
     pub revision: Revision,
 }
 
@@ -53,7 +53,7 @@ pub fn prefix_end(prefix: &str) -> String {
     String::new()
 }
 
-/// The smallest key greater than `key`: where to continue after it.
+/// The smallest key greater than `key`, from which a paged list continues.
 pub fn key_after(key: &str) -> String {
     format!("{key}\0")
 }

@@ -1,14 +1,14 @@
-//! Values that lie encrypted on the disk. In memory, for readers and for watches all is plain.
+//! Encryption of values at rest. Only the database file has them encrypted; memory, reads and watches have plain text.
 //!
-//! An envelope, in bytes:
+//! An encrypted value is stored in an envelope of these parts, with their sizes in bytes:
 //!
 //! ```text
 //! 1 version | 8 key id | 16 salt | 12 nonce | ciphertext | 16 tag
 //! ```
 //!
-//! AES-256-GCM under a key that HKDF-SHA256 derives from the ring's key and the salt, so that no number of writes makes
-//! a pair of key and nonce likely to come twice. What is not encrypted of the record, its key and its revisions, is
-//! bound to it: a value that is moved to another key, or put back in the place of a later one, does not open.
+//! The cipher is AES-256-GCM, with a key that HKDF-SHA256 derives from a key of the key file and the salt, so that even
+//! after very many writes a repetition of key and nonce is unlikely. The key and revisions of the record are authenticated
+//! as associated data: decryption fails for a value that was moved to another key or that replaces a later one.
 
 mod key_file;
 
@@ -21,15 +21,15 @@ use ring::rand::{SecureRandom, SystemRandom};
 use key_file::{Id, Key};
 pub(crate) use key_file::{KeyRing, missing_key_file, shown};
 
-/// Which values are encrypted on the disk, and where their keys are.
+/// Configuration of encryption at rest: which values are encrypted, and the key file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sealing {
-    /// The values of keys that begin with one of these.
+    /// Prefixes of the keys whose values are encrypted.
     pub prefixes: Vec<String>,
-    /// The file of keys: lines of 32 bytes in base64. The first seals, all of them open. At each start everything that
-    /// is plain or under another key is sealed with the first, and of what it was before, nothing is left in the file.
+    /// The key file: one key per line, 32 bytes in base64. The first one encrypts; all can decrypt. Opening the store
+    /// rewrites the database if values are in plain text or encrypted with another key than the first one.
     pub keys: PathBuf,
-    /// Whether the file is made where it is missing. It never is while something is sealed already.
+    /// Whether to create the key file if it does not exist. It is not created while the database has encrypted values.
     pub create: bool,
 }
 
@@ -37,16 +37,16 @@ const VERSION: u8 = 1;
 const SALT_LEN: usize = 16;
 const HEAD: usize = 1 + size_of::<Id>() + SALT_LEN + NONCE_LEN;
 
-/// Why an envelope does not open.
+/// The reason why an envelope cannot be decrypted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Closed {
-    /// The ring does not have its key.
+    /// The key ring does not have the key with this id.
     UnknownKey(Id),
-    /// It is not what was sealed, or not where it was sealed.
+    /// The envelope or its associated data were changed.
     Forged,
 }
 
-/// Seals and opens the values of keys with certain prefixes.
+/// Encrypts and decrypts the values of keys with the configured prefixes.
 pub(crate) struct Sealer {
     prefixes: Vec<String>,
     ring: KeyRing,
@@ -58,17 +58,17 @@ impl Sealer {
         Sealer { prefixes, ring, random: SystemRandom::new() }
     }
 
-    /// Whether the value of this key is sealed.
+    /// Whether the value of this key must be encrypted.
     pub(crate) fn covers(&self, key: &str) -> bool {
         self.prefixes.iter().any(|prefix| key.starts_with(prefix))
     }
 
-    /// Whether the envelope is as one made now would be: under the first key.
+    /// Whether the envelope was encrypted with the key that is the first one now.
     pub(crate) fn is_current(&self, envelope: &[u8]) -> bool {
         id_of(envelope) == Some(self.ring.first().id())
     }
 
-    /// An envelope of `value`. `bound` is what opening it takes besides the key.
+    /// Encrypts `value` and returns the envelope. `bound` is the associated data, which [`Sealer::open`] needs as well.
     pub(crate) fn seal(&self, bound: &[u8], value: &[u8]) -> std::io::Result<Vec<u8>> {
         let failed = |_| std::io::Error::other("the system gives no random bytes");
         let key = self.ring.first();
@@ -87,7 +87,7 @@ impl Sealer {
         Ok(envelope)
     }
 
-    /// The value in an envelope that was sealed with the same `bound`.
+    /// Decrypts an envelope that was encrypted with the same `bound`.
     pub(crate) fn open(&self, bound: &[u8], envelope: &[u8]) -> Result<Vec<u8>, Closed> {
         let id = id_of(envelope).ok_or(Closed::Forged)?;
         let key = self.ring.get(id).ok_or(Closed::UnknownKey(id))?;
@@ -103,7 +103,7 @@ impl Sealer {
     }
 }
 
-/// The id of the key that an envelope says it is under.
+/// The id of the key in an envelope's header; `None` if the header is not valid.
 pub(crate) fn id_of(envelope: &[u8]) -> Option<Id> {
     let (version, rest) = envelope.split_first()?;
     if *version != VERSION { None } else { rest.first_chunk().copied() }

@@ -4,27 +4,27 @@ use bytes::Bytes;
 
 use crate::{Error, KeyValue, Result, Revision};
 
-/// The most operations, and the most comparisons, of one transaction: etcd's default, so that what is
-/// accepted here is accepted there.
+/// Maximum number of operations, and of comparisons, in one transaction: etcd's default, so that both
+/// stores accept the same transactions.
 pub const MAX_OPS: usize = 128;
 
-/// The most bytes of keys and values in one transaction: etcd's default of 1.5 MiB.
+/// Maximum bytes of keys and values in one transaction: etcd's default of 1.5 MiB.
 pub const MAX_TXN_BYTES: usize = 3 << 19;
 
-/// What must hold for a transaction to be applied.
+/// A condition for applying a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compare {
-    /// The key was last written at this revision; 0 means that it is absent.
+    /// The key exists and was last written at this revision; 0 means that it must not exist.
     ModRevision {
-        /// The key.
+        /// The key to compare.
         key: String,
-        /// The revision it must have.
+        /// The required [`KeyValue::mod_revision`].
         equals: Revision,
     },
 }
 
 impl Compare {
-    /// The key that is compared.
+    /// The key whose revision is compared.
     pub fn key(&self) -> &str {
         let Compare::ModRevision { key, .. } = self;
         key
@@ -36,47 +36,48 @@ impl Compare {
     }
 }
 
-/// One change. No two operations of a transaction may write the same key, except that deletions may
-/// overlap.
+/// A write operation. Two operations of a transaction must not touch the same key, except that deletions
+/// may overlap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
     /// Creates the key or replaces its value.
     Put {
-        /// The key.
+        /// The key to write.
         key: String,
-        /// The value, kept as it is.
+        /// The value, which is stored unchanged.
         value: Bytes,
     },
-    /// Deletes the key; no error if it is absent.
+    /// Deletes the key; without effect if it does not exist.
     Delete {
-        /// The key.
+        /// The key to delete.
         key: String,
     },
-    /// Deletes every key from `start` to before `end`.
+    /// Deletes every key from `start` (inclusive) to `end` (exclusive).
     DeleteRange {
-        /// The first key to delete.
+        /// Lower bound, inclusive.
         start: String,
-        /// The first key not to delete any more; empty means there is no end.
+        /// Upper bound, exclusive; empty means unbounded.
         end: String,
     },
 }
 
-/// Operations that are applied together if every comparison holds.
+/// A transaction: operations that are applied atomically if every comparison holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Txn {
-    /// All of these must hold; none means always.
+    /// Conditions, all of which must hold; without any, the operations are always applied.
     pub compares: Vec<Compare>,
-    /// The changes, which become events in this order.
+    /// Operations, which cause events in this order.
     pub ops: Vec<Op>,
 }
 
 impl Txn {
-    /// Writes a key that must not exist.
+    /// A transaction that creates a key, and fails with a conflict if it exists.
     pub fn create(key: impl Into<String>, value: impl Into<Bytes>) -> Txn {
         Txn::update(key, 0, value)
     }
 
-    /// Writes a key that must stand at `mod_revision` (0: be absent).
+    /// A transaction that writes a key, and fails with a conflict if it was not last written at `mod_revision` (0: if it
+    /// exists).
     pub fn update(key: impl Into<String>, mod_revision: Revision, value: impl Into<Bytes>) -> Txn {
         let key = key.into();
         Txn {
@@ -85,7 +86,7 @@ impl Txn {
         }
     }
 
-    /// Deletes a key that must stand at `mod_revision`.
+    /// A transaction that deletes a key, and fails with a conflict if it was not last written at `mod_revision`.
     pub fn delete(key: impl Into<String>, mod_revision: Revision) -> Txn {
         let key = key.into();
         Txn {
@@ -94,7 +95,7 @@ impl Txn {
         }
     }
 
-    /// The bytes of all keys and values.
+    /// Total bytes of keys and values.
     pub(crate) fn size(&self) -> usize {
         let compares: usize = self.compares.iter().map(|compare| compare.key().len()).sum();
         let ops = self.ops.iter().map(|op| match op {
@@ -105,7 +106,7 @@ impl Txn {
         compares + ops.sum::<usize>()
     }
 
-    /// Checks what can be checked without looking at the store.
+    /// Checks the limits and the keys, which does not depend on the store's state.
     pub(crate) fn validate(&self) -> Result<()> {
         let within = |unit, size, limit| {
             if size > limit { Err(Error::TooLarge { unit, size, limit }) } else { Ok(()) }
@@ -147,24 +148,24 @@ impl Txn {
     }
 }
 
-/// Whether a key lies in a range; an empty `end` means there is none.
+/// Whether a key is in the range from `start` (inclusive) to `end` (exclusive; empty means unbounded).
 pub(crate) fn within(key: &str, start: &str, end: &str) -> bool {
     key >= start && (end.is_empty() || key < end)
 }
 
-/// What became of a transaction.
+/// The outcome of a transaction that was decided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TxnOutcome {
-    /// It was applied and is durable.
+    /// The transaction was applied and is durable.
     Committed {
-        /// The revision of its changes; the current one if it changed nothing.
+        /// The revision of its changes; the current revision if it changed nothing.
         revision: Revision,
     },
     /// A comparison did not hold, and nothing was changed.
     Conflict {
-        /// What each comparison found, in their order; `None` where the key is absent.
+        /// The current state of each compared key, in the order of the comparisons; `None` if it does not exist.
         current: Vec<Option<KeyValue>>,
-        /// The revision they were read at.
+        /// The revision at which they were read.
         revision: Revision,
     },
 }

@@ -6,30 +6,30 @@ use futures::Stream;
 
 use crate::{KeyValue, Result, Revision};
 
-/// One change of one key.
+/// A change of one key by a committed transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent {
     /// The key was created (then its version is 1) or replaced.
     Put {
-        /// What the key is now.
+        /// The new state of the key.
         kv: KeyValue,
-        /// What it was just before; `None` if it was created. (A remote back end may also give `None`
-        /// where that was compacted meanwhile.)
+        /// The state just before; `None` if the key was created. (A remote store may also return `None`
+        /// if that state was compacted.)
         previous: Option<KeyValue>,
     },
     /// The key was deleted.
     Delete {
-        /// The key.
+        /// The deleted key.
         key: Arc<str>,
-        /// The revision that deleted it.
+        /// The revision of the deletion.
         revision: Revision,
-        /// What it was just before; as in `Put`, a remote back end may give `None`.
+        /// The state just before; as in `Put`, a remote store may return `None`.
         previous: Option<KeyValue>,
     },
 }
 
 impl WatchEvent {
-    /// The key that changed.
+    /// The key that was written or deleted.
     pub fn key(&self) -> &Arc<str> {
         match self {
             WatchEvent::Put { kv, .. } => &kv.key,
@@ -37,7 +37,7 @@ impl WatchEvent {
         }
     }
 
-    /// The revision of the change.
+    /// The revision of the transaction that changed the key.
     pub fn revision(&self) -> Revision {
         match self {
             WatchEvent::Put { kv, .. } => kv.mod_revision,
@@ -45,7 +45,7 @@ impl WatchEvent {
         }
     }
 
-    /// What the key was just before.
+    /// The state of the key just before the change; `None` if it was created.
     pub fn previous(&self) -> Option<&KeyValue> {
         match self {
             WatchEvent::Put { previous, .. } | WatchEvent::Delete { previous, .. } => previous.as_ref(),
@@ -53,29 +53,28 @@ impl WatchEvent {
     }
 }
 
-/// What a back end gives to make a [`Watch`].
+/// The stream of events that an implementation of [`Store`](crate::Store) provides for a [`Watch`].
 ///
-/// Each item holds all events of one revision that lie in the watched range, and is never empty. An
-/// error is the last item.
+/// Each item has all events of one revision in the watched range, at least one. An error is the last item.
 pub trait WatchSource: Stream<Item = Result<Arc<[WatchEvent]>>> + Send {
     /// See [`Watch::progress`].
     fn progress(&self) -> Revision;
 }
 
-/// A stream of events: each item holds those of one revision, in the order of the transaction's
-/// operations, and revisions rise from item to item. An error ([`Error::Lagged`](crate::Error::Lagged),
-/// [`Error::Closed`](crate::Error::Closed)) is the last item. Dropping it ends the watch.
+/// A stream of events. Each item has those of one revision, in the order of the transaction's operations,
+/// and revisions increase from item to item. An error ([`Error::Lagged`](crate::Error::Lagged),
+/// [`Error::Closed`](crate::Error::Closed)) is the last item. Dropping the stream ends the watch.
 pub struct Watch(Pin<Box<dyn WatchSource>>);
 
 impl Watch {
-    /// Makes a watch from what a back end provides.
+    /// Wraps the event stream of a store implementation.
     pub fn new(source: impl WatchSource + 'static) -> Watch {
         Watch(Box::pin(source))
     }
 
-    /// The highest revision up to which this stream has handed out every event of its range: no event
-    /// with this revision or a lower one will follow. It rises with every write to the store, also
-    /// where the range saw none, and never falls: what a bookmark carries.
+    /// The highest revision up to which this stream has returned every event of its range: no event with
+    /// this revision or a lower one will follow. It increases with writes outside the range as well, and
+    /// never decreases: the resource version of a bookmark.
     pub fn progress(&self) -> Revision {
         self.0.progress()
     }

@@ -1,4 +1,4 @@
-//! The database file beneath: the live keys and the revision, nothing of history.
+//! The database file: the live keys and the revision. History is not stored.
 
 mod medium;
 mod records;
@@ -26,11 +26,14 @@ use records::{FORMAT, Loaded};
 /// is the upper part of the tree.
 const PAGE_CACHE_BYTES: usize = 4 << 20;
 
-/// What failed, as far as it matters to the one who waits.
+/// A failure of the database, by how it is reported to the caller.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
+    /// The file system or quota is full.
     Full,
+    /// The file's content is not valid, for this reason.
     Corrupted(String),
+    /// Any other failure, with its message.
     Other(String),
 }
 
@@ -53,7 +56,7 @@ impl Fault {
         }
     }
 
-    /// The error for one whose write is certainly not applied.
+    /// The error for a transaction that was certainly not applied.
     pub(crate) fn not_applied(self, path: &Path) -> Error {
         let path = path.to_owned();
         match self {
@@ -63,7 +66,7 @@ impl Fault {
         }
     }
 
-    /// The error for one whose write may be applied or not.
+    /// The error for a transaction that may or may not be applied.
     pub(crate) fn in_doubt(self, path: &Path) -> Error {
         let reason = match self {
             Fault::Full => "no room left on the disk".to_owned(),
@@ -78,26 +81,26 @@ fn senseless() -> Fault {
 }
 
 thread_local! {
-    /// The file that this thread reads without knowing yet whether it makes sense.
+    /// The file that this thread is opening and whose content has not been verified.
     static READING: RefCell<Option<PathBuf>> = const { RefCell::new(None) };
 }
 
-/// What a panic of this thread would mean: that a database is damaged, while it is being opened. For the panic hook
-/// of a program whose panics abort: there, no panic can become an error of [`super::Embedded::open`].
+/// The error that a panic of the current thread stands for: [`Error::Damaged`] while it opens a database, else `None`. For
+/// the panic hook of programs that abort on panic, where [`super::Embedded::open`] cannot catch it.
 pub fn damage_behind_panic() -> Option<Error> {
     let path = READING.with(|reading| reading.try_borrow().ok()?.clone())?;
     Some(senseless().not_applied(&path))
 }
 
-/// How far a failed commit got.
+/// A failed commit, by whether its group may be durable nevertheless.
 pub(crate) enum CommitFault {
-    /// Not to the point where the group could have become durable.
+    /// It failed before the group could become durable.
     Before(Fault),
-    /// To that point or beyond: the file tells, once it is opened again.
+    /// It failed while the group became durable or later. The file shows which, once it is opened again.
     During(Fault),
 }
 
-/// The open database, or none after the disk failed.
+/// The database, which is closed after a failure until it is opened again.
 pub(crate) struct Disk {
     medium: Box<dyn Medium>,
     database: Option<Database>,
@@ -105,7 +108,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Opens the database and reads everything in it. What is not sealed as it should be is, before this returns.
+    /// Opens the database and reads all of it. If values are not encrypted as configured, it is rewritten.
     pub(crate) fn open(medium: impl Medium, sealing: Option<&Sealing>) -> Result<(Disk, State)> {
         let mut disk = Disk { medium: Box::new(medium), database: None, sealer: None };
         let loaded = disk.guarded(|disk| {
@@ -132,7 +135,7 @@ impl Disk {
         Ok((disk, State::new(revision, keys)))
     }
 
-    /// Writes all of it anew, sealed as it should be, so that what it was before is nowhere in the file.
+    /// Rewrites the whole database with values encrypted as configured, so that the file has no traces of the old ones.
     fn rewrite(&mut self, revision: Revision, keys: &[KeyValue]) -> Result<()> {
         self.database = None;
         let rewritten = self.guarded(|disk| {
@@ -154,18 +157,19 @@ impl Disk {
         }
     }
 
+    /// The database file, for error messages.
     pub(crate) fn path(&self) -> &Path {
         self.medium.path()
     }
 
-    /// Whether the database has to be opened again before anything can be written.
+    /// Whether the database is closed and must be opened again before the next commit.
     pub(crate) fn is_down(&self) -> bool {
         self.database.is_none()
     }
 
-    /// Opens the database again after a fault and tells which revision it holds.
+    /// Opens the database again after a failure and returns its revision.
     pub(crate) fn reopen(&mut self) -> Result<Revision, Fault> {
-        // The old handle refuses everything after a fault and still holds the file's lock.
+        // After a failure the old handle rejects all operations, but still holds the file's lock.
         self.database = None;
         self.guarded(|disk| {
             let database = disk.medium.open(builder().set_repair_callback(|_| {}))?;
@@ -175,12 +179,12 @@ impl Disk {
         })
     }
 
-    /// Lets go of the database; only `reopen` gets it back.
+    /// Closes the database until [`Disk::reopen`].
     pub(crate) fn abandon(&mut self) {
         self.database = None;
     }
 
-    /// Makes a group durable.
+    /// Writes the changes of a group in one database transaction, which is durable when this returns.
     pub(crate) fn commit(&mut self, group: &Group) -> Result<(), CommitFault> {
         let Some(database) = &self.database else {
             return Err(CommitFault::Before(Fault::Other("the database is not open".to_owned())));
@@ -190,9 +194,8 @@ impl Disk {
         transaction.commit().map_err(|error| CommitFault::During(Fault::new(error)))
     }
 
-    /// redb verifies checksums only where it repairs, and reading a page that is not what was written
-    /// can fail in any way. So the whole file is verified once, while it is opened: at its first opening
-    /// everything is read anyway.
+    /// Opens the database and verifies the whole file. redb verifies checksums only when it repairs a file,
+    /// and reading a damaged page may fail in any way, including a panic.
     fn open_checked(&self) -> Result<Database, redb::Error> {
         let repaired = Arc::new(AtomicBool::new(false));
         let seen = repaired.clone();
@@ -205,7 +208,7 @@ impl Disk {
         Ok(database)
     }
 
-    /// Runs what reads a file of which nothing is known yet; a panic over its content is damage.
+    /// Runs an operation on a file that has not been verified, and turns a panic into [`Fault::Corrupted`].
     fn guarded<T>(&mut self, run: impl FnOnce(&mut Disk) -> Result<T, redb::Error>) -> Result<T, Fault> {
         READING.set(Some(self.path().to_owned()));
         let result = catch_unwind(AssertUnwindSafe(|| run(self)));
@@ -223,8 +226,8 @@ fn builder() -> redb::Builder {
     builder
 }
 
-/// Keys from the file, which is made where that is wanted and nothing can be sealed with keys that are lost. `None`
-/// where they are.
+/// Reads the key file. If it does not exist, it is created if configured, unless the database has encrypted values, whose
+/// keys are lost: then `None`.
 fn sealer(sealing: &Sealing, nothing_sealed: bool) -> Result<Option<Sealer>> {
     let ring = match KeyRing::read(&sealing.keys)? {
         None if !nothing_sealed => return Ok(None),

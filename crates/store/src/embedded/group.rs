@@ -1,4 +1,4 @@
-//! Deciding a group of transactions, one after the other, before any of it is durable.
+//! Group commit: decides transactions one after the other, before the whole group is made durable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -7,14 +7,14 @@ use super::state::{Entry, State};
 use crate::transaction::within;
 use crate::{Error, KeyValue, Op, Result, Revision, Txn, TxnOutcome, WatchEvent};
 
-/// What a group of transactions changes.
+/// The changes of a group of transactions.
 #[derive(Debug)]
 pub(crate) struct Group {
     /// The store's revision before the group.
     pub(crate) base: Revision,
-    /// One entry for each transaction that changes something.
+    /// An entry for each transaction that changes something, in order.
     pub(crate) entries: Vec<Entry>,
-    /// What each changed key is in the end; `None` where it is deleted.
+    /// The final state of each changed key; `None` if it is deleted.
     pub(crate) changes: BTreeMap<Arc<str>, Option<KeyValue>>,
 }
 
@@ -25,7 +25,7 @@ impl Group {
     }
 }
 
-/// Decides transactions against a state and what the group changed before them.
+/// Decides transactions by the store's state and the changes of earlier transactions of the group.
 pub(crate) struct Deciding<'a> {
     state: &'a State,
     group: Group,
@@ -34,16 +34,18 @@ pub(crate) struct Deciding<'a> {
 }
 
 impl<'a> Deciding<'a> {
+    /// Starts an empty group. `max_bytes` limits the size of live keys and values.
     pub(crate) fn new(state: &'a State, max_bytes: usize) -> Deciding<'a> {
         let group = Group { base: state.revision(), entries: Vec::new(), changes: BTreeMap::new() };
         Deciding { state, group, live_bytes: state.live_bytes(), max_bytes }
     }
 
+    /// The group of all transactions that were decided.
     pub(crate) fn finish(self) -> Group {
         self.group
     }
 
-    /// What a key is after the transactions decided so far.
+    /// The state of a key after the transactions decided so far.
     fn current(&self, key: &str) -> Option<&KeyValue> {
         match self.group.changes.get(key) {
             Some(change) => change.as_ref(),
@@ -51,7 +53,7 @@ impl<'a> Deciding<'a> {
         }
     }
 
-    /// Decides a transaction, whose operations touch no key twice, and notes what it changes.
+    /// Decides a validated transaction and adds its changes to the group.
     pub(crate) fn decide(&mut self, txn: Txn) -> Result<TxnOutcome> {
         if !txn.compares.iter().all(|compare| compare.holds(self.current(compare.key()))) {
             let current = txn.compares.iter().map(|compare| self.current(compare.key()).cloned()).collect();
@@ -129,8 +131,8 @@ impl<'a> Deciding<'a> {
         keys
     }
 
-    /// The size of live keys and values after the events. What does not grow it is never refused, so
-    /// that a store that is full can be emptied.
+    /// The size of live keys and values after the events. Fails with [`Error::Full`] above the limit,
+    /// unless the transaction does not increase the size: a full store must accept deletions.
     fn size_after(&self, events: &[WatchEvent]) -> Result<usize> {
         let added: usize = events
             .iter()

@@ -1,5 +1,5 @@
-//! How long history is kept: marks are set at a steady pace, and what is older than the oldest of
-//! them goes. This needs no clock, only a pace.
+//! Retention of history: the current revision is recorded at regular intervals, and history is compacted
+//! to the oldest record. This needs only intervals and no clock.
 
 use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -7,22 +7,22 @@ use std::time::Duration;
 
 use crate::Revision;
 
-/// How many marks lie within the age: history is kept for it and up to a tenth longer.
+/// Number of intervals per retention time: history is kept for that time and up to a tenth longer.
 const MARKS: u32 = 10;
 
-/// The revisions at the last ticks.
+/// The revisions at the ends of the last intervals.
 #[derive(Debug, Default)]
 struct Marks(VecDeque<Revision>);
 
 impl Marks {
-    /// Notes the current revision and tells which one is now old enough to be the oldest.
+    /// Records the current revision and returns the one to compact to, if one is old enough.
     fn tick(&mut self, current: Revision) -> Option<Revision> {
         self.0.push_back(current);
         if self.0.len() > MARKS as usize { self.0.pop_front() } else { None }
     }
 }
 
-/// Calls `compact` with revisions that have reached the age, until the other end of `stop` is dropped.
+/// Calls `compact` with revisions that are `age` old, until the sender of `stop` is dropped.
 pub(crate) fn run(
     age: Duration,
     stop: &Receiver<()>,

@@ -1,7 +1,7 @@
-//! What is in memory: the live keys, and a log of recent events.
+//! The state in memory: the live keys, and a log of recent events.
 //!
-//! The log serves three purposes. A watch replays it. A read at an older revision starts from the live
-//! keys and takes back the events since, each of which carries what was there before. Compaction drops
+//! The log serves three purposes. Watches replay it. A read at an older revision starts from the live
+//! keys and reverts the events since, each of which has the previous state of its key. Compaction drops
 //! its oldest entries. So no key needs a history of its own.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -11,11 +11,12 @@ use std::sync::Arc;
 use crate::transaction::within;
 use crate::{Error, KeyValue, Range, RangeResult, Result, Revision, WatchEvent};
 
-/// The events of one revision.
+/// A log entry: the events of one revision.
 #[derive(Clone, Debug)]
 pub(crate) struct Entry {
+    /// At least one event.
     pub(crate) events: Arc<[WatchEvent]>,
-    /// Memory that only this entry keeps, about.
+    /// Estimate of the memory that dropping the entry would free, in bytes.
     pub(crate) bytes: usize,
 }
 
@@ -30,13 +31,14 @@ impl Entry {
     }
 }
 
-/// How much of the log is kept at most; beyond it the oldest entries go.
+/// Limits of the log, above which the oldest entries are dropped.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LogLimits {
     pub(crate) revisions: usize,
     pub(crate) bytes: usize,
 }
 
+/// The store's state in memory.
 #[derive(Debug)]
 pub(crate) struct State {
     live: BTreeMap<Arc<str>, KeyValue>,
@@ -50,7 +52,7 @@ pub(crate) struct State {
 
 type Bounds<'a> = (Bound<&'a str>, Bound<&'a str>);
 
-/// `None` for a range that holds no key.
+/// The bounds of a range for a `BTreeMap`; `None` if the range is empty.
 fn bounds<'a>(start: &'a str, end: &'a str) -> Option<Bounds<'a>> {
     match end {
         "" => Some((Bound::Included(start), Bound::Unbounded)),
@@ -60,7 +62,7 @@ fn bounds<'a>(start: &'a str, end: &'a str) -> Option<Bounds<'a>> {
 }
 
 impl State {
-    /// The state as a database file has it, which is without history.
+    /// The state after loading a database file, which has no history.
     pub(crate) fn new(revision: Revision, keys: Vec<KeyValue>) -> State {
         State {
             live_bytes: keys.iter().map(KeyValue::size).sum(),
@@ -84,12 +86,13 @@ impl State {
         self.live.get(key)
     }
 
-    /// The live keys of a range, in order.
+    /// The live keys of a range with their values, in key order.
     pub(crate) fn live<'a>(&'a self, start: &str, end: &str) -> impl Iterator<Item = &'a KeyValue> + use<'a> {
         let found = bounds(start, end).map(|bounds| self.live.range::<str, _>(bounds));
         found.into_iter().flatten().map(|(_, kv)| kv)
     }
 
+    /// Answers a query. Fails as [`State::check_readable`] does.
     pub(crate) fn range(&self, range: &Range) -> Result<RangeResult> {
         let revision = range.revision.unwrap_or(self.revision);
         self.check_readable(revision)?;
@@ -103,12 +106,12 @@ impl State {
         Ok(RangeResult { more: page.remaining > 0, remaining: page.remaining, items: page.items, revision })
     }
 
-    /// Fills a page with what the range held at an earlier revision.
+    /// Fills a page with the keys of the range at an earlier revision.
     fn earlier(&self, start: &str, end: &str, revision: Revision, page: &mut Page) {
         let mut since: BTreeMap<&str, Option<&KeyValue>> = BTreeMap::new();
         for event in self.entries_after(revision).flat_map(|entry| entry.events.iter()) {
             if within(event.key(), start, end) {
-                // The first change after the revision knows what was there at the revision.
+                // The first change after the revision has the key's state at the revision.
                 since.entry(event.key()).or_insert(event.previous());
             }
         }
@@ -133,7 +136,8 @@ impl State {
         self.log.range(skip.min(self.log.len())..)
     }
 
-    /// Whether the store can be read at this revision and watched from it.
+    /// Checks that the store can be read at this revision and watched from it. Fails with
+    /// [`Error::Compacted`] or [`Error::FutureRevision`].
     pub(crate) fn check_readable(&self, revision: Revision) -> Result<()> {
         if revision < self.compacted {
             return Err(Error::Compacted { requested: revision, oldest: self.compacted });
@@ -144,8 +148,8 @@ impl State {
         Ok(())
     }
 
-    /// Takes over committed entries and returns those that are dropped for them, so that the caller
-    /// can free them without holding the lock.
+    /// Applies committed entries. Returns the log entries that are dropped by its limits, so that the caller
+    /// can free their memory without holding the lock.
     pub(crate) fn apply(&mut self, entries: &[Entry], limits: LogLimits) -> Vec<Entry> {
         for entry in entries {
             for event in entry.events.iter() {
@@ -171,7 +175,8 @@ impl State {
         dropped
     }
 
-    /// Makes `before` the oldest readable revision; returns what is dropped, as `apply` does.
+    /// Makes `before` the oldest readable revision. Returns the dropped log entries, as [`State::apply`]
+    /// does.
     pub(crate) fn compact(&mut self, before: Revision) -> Result<Vec<Entry>> {
         if before > self.revision {
             return Err(Error::FutureRevision { requested: before, current: self.revision });
@@ -191,7 +196,7 @@ impl State {
     }
 }
 
-/// The items of a range up to its limit, and the number of those beyond.
+/// The items of a range up to its limit, and the number of items beyond it.
 struct Page {
     items: Vec<KeyValue>,
     limit: usize,

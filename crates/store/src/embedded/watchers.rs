@@ -1,5 +1,5 @@
-//! Handing committed events to watches: each has a bounded mailbox of its own, so that a slow one
-//! holds up neither the writer nor the others.
+//! Delivery of committed events to watches. Each watch has a bounded backlog of its own, so that a slow
+//! one delays neither the writer nor other watches.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -14,18 +14,18 @@ use super::state::Entry;
 use crate::transaction::within;
 use crate::{Error, Result, Revision, WatchEvent, WatchSource};
 
-/// How much may wait in a mailbox before its watch is ended.
+/// Limits of a watch's backlog, above which the watch ends with [`Error::Lagged`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct MailboxLimits {
     pub(crate) revisions: usize,
     pub(crate) bytes: usize,
 }
 
-/// All watches of a store.
+/// The open watches of a store.
 #[derive(Debug)]
 pub(crate) struct Watchers {
     registry: Mutex<Registry>,
-    /// Every mailbox holds all its events up to this revision.
+    /// All events up to this revision have been added to the backlogs.
     published: AtomicU64,
     limits: MailboxLimits,
 }
@@ -41,8 +41,8 @@ impl Watchers {
         Watchers { registry: Mutex::default(), published: AtomicU64::new(revision), limits }
     }
 
-    /// Starts a watch that has `replay` before it and gets what is published after `revision`. The
-    /// caller holds the state's lock, so that no entry falls between the two or into both.
+    /// Starts a watch that delivers the entries `replay` first and then those published after `revision`.
+    /// The caller holds the lock of the state, so that no entry is lost or repeated in between.
     pub(crate) fn register<'a>(
         self: &Arc<Self>,
         (start, end): (String, String),
@@ -52,7 +52,7 @@ impl Watchers {
     ) -> Result<EmbeddedWatch> {
         let mut letters =
             Letters { delivered: after, progress: after, replayed: revision, ..Letters::default() };
-        // The replay is bounded by the log, whose entries it shares.
+        // The size of the replay is bounded by the log, with which it shares the entries.
         for entry in replay {
             if let Some(events) = matching(&entry.events, &start, &end) {
                 letters.add(events);
@@ -67,7 +67,7 @@ impl Watchers {
         Ok(EmbeddedWatch { mailbox, watchers: self.clone() })
     }
 
-    /// Hands committed entries, in order, to every watch they concern.
+    /// Adds committed entries, in order, to the backlogs of the watches whose ranges they touch.
     pub(crate) fn publish(&self, entries: &[Entry]) {
         let Some(last) = entries.last() else { return };
         let mut wakers = Vec::new();
@@ -84,7 +84,7 @@ impl Watchers {
         self.registry.lock().mailboxes.len()
     }
 
-    /// Ends every watch, after the events it still has, and refuses new ones.
+    /// Ends every watch after its backlog with [`Error::Closed`], and rejects new ones.
     pub(crate) fn close(&self) {
         let mailboxes = {
             let mut registry = self.registry.lock();
@@ -102,7 +102,7 @@ impl Watchers {
     }
 }
 
-/// The events of a revision that lie in a range; shared where that is all of them.
+/// The events of a revision in a range; not copied if that is all of them.
 fn matching(events: &Arc<[WatchEvent]>, start: &str, end: &str) -> Option<Arc<[WatchEvent]>> {
     let in_range = |event: &&WatchEvent| within(event.key(), start, end);
     match events.iter().filter(in_range).count() {
@@ -123,13 +123,13 @@ struct Mailbox {
 struct Letters {
     waiting: VecDeque<Arc<[WatchEvent]>>,
     bytes: usize,
-    /// The revision of the last events handed out, or the one the watch started from.
+    /// The revision of the last delivered events, or the one from which the watch started.
     delivered: Revision,
-    /// The highest progress that was told, which must not fall.
+    /// The highest progress that was reported, which must not decrease.
     progress: Revision,
-    /// The watch began with everything up to this revision, so it is not put in again.
+    /// The replay had all events up to this revision, which are not added again.
     replayed: Revision,
-    /// What ends the watch once nothing is waiting any more.
+    /// The error that ends the watch after its backlog.
     end: Option<Error>,
     ended: bool,
     waker: Option<Waker>,
@@ -151,7 +151,8 @@ impl Letters {
 }
 
 impl Mailbox {
-    /// Puts in what concerns this watch; false if that is too much, which ends it.
+    /// Adds the events in this watch's range. Returns false if the backlog exceeds its limits, which ends
+    /// the watch.
     fn put(&self, entries: &[Entry], limits: MailboxLimits, wakers: &mut Vec<Waker>) -> bool {
         let mut letters = self.letters.lock();
         let before = letters.waiting.len();
@@ -175,7 +176,7 @@ impl Mailbox {
     }
 }
 
-/// A watch of the embedded store.
+/// The event stream of a watch of the embedded store. Dropping it removes the watch.
 pub(crate) struct EmbeddedWatch {
     mailbox: Arc<Mailbox>,
     watchers: Arc<Watchers>,
@@ -205,7 +206,7 @@ impl Stream for EmbeddedWatch {
 
 impl WatchSource for EmbeddedWatch {
     fn progress(&self) -> Revision {
-        // Read first: whatever was published up to it is then in the mailbox or handed out.
+        // Read first: all events up to it are then in the backlog or have been delivered.
         let published = self.watchers.published.load(Ordering::Acquire);
         let mut letters = self.mailbox.letters.lock();
         let reached = match letters.waiting.front() {

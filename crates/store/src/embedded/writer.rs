@@ -1,4 +1,4 @@
-//! The one thread that decides transactions and makes them durable, many with one sync.
+//! The writer thread, which decides transactions and makes them durable, with one sync for many.
 
 use std::sync::Arc;
 
@@ -10,14 +10,14 @@ use super::disk::{CommitFault, Disk};
 use super::group::{Deciding, Group};
 use crate::{Error, Result, Revision, Txn, TxnOutcome};
 
-/// The most transactions of one commit: what 64 busy clients have waiting many times over, and few
-/// enough to hold up the first of them by no more than some milliseconds.
+/// Maximum number of transactions in one commit: many times what 64 busy clients have in flight, and few
+/// enough to delay the first of them by no more than some milliseconds.
 const GROUP_TXNS: usize = 1024;
 
-/// No transaction joins a group that has reached this size, for the same reason.
+/// Size of a group in bytes of keys and values from which no transaction is added, for the same reason.
 const GROUP_BYTES: usize = 8 << 20;
 
-/// A transaction that waits for its turn.
+/// A queued transaction, with the channel for its outcome.
 pub(crate) struct Request {
     pub(crate) txn: Txn,
     pub(crate) reply: oneshot::Sender<Result<TxnOutcome>>,
@@ -25,10 +25,11 @@ pub(crate) struct Request {
 
 type Reply = (oneshot::Sender<Result<TxnOutcome>>, Result<TxnOutcome>);
 
+/// State of the writer thread.
 pub(crate) struct Writer {
     shared: Arc<Shared>,
     disk: Disk,
-    /// A group that was committing when the disk failed and has not been read back.
+    /// A group whose commit failed such that it may be durable, until the database can be read again.
     in_doubt: Option<Group>,
 }
 
@@ -37,7 +38,7 @@ impl Writer {
         Writer { shared, disk, in_doubt: None }
     }
 
-    /// Serves until every sender of the queue is gone, which is when the store is closed.
+    /// Processes requests until all senders of the queue are dropped, which happens when the store is closed.
     pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         while let Some(first) = queue.blocking_recv() {
             let mut bytes = first.txn.size();
@@ -66,7 +67,7 @@ impl Writer {
         let (group, replies) = self.decide(requests);
         let failed = if group.entries.is_empty() { None } else { self.commit(group).err() };
         for (reply, outcome) in replies {
-            // A conflict, too, may have been decided upon a change that has now failed.
+            // A conflict may have been caused by an earlier transaction of the group, so it fails as well.
             answer(reply, failed.clone().map_or(outcome, Err));
         }
     }
@@ -79,8 +80,8 @@ impl Writer {
         (deciding.finish(), replies)
     }
 
-    /// Makes a group durable and then visible. On an error it is not applied, unless that says it is
-    /// in doubt.
+    /// Makes a group durable and then visible. After an error it is not applied, except after
+    /// [`Error::InDoubt`].
     fn commit(&mut self, group: Group) -> Result<()> {
         let (fault, may_be_durable) = match self.disk.commit(&group) {
             Ok(()) => {
@@ -106,7 +107,7 @@ impl Writer {
         }
     }
 
-    /// Gets going again after the disk failed; an error if it is not back yet.
+    /// Opens the database again after a failure and resolves the group in doubt. Fails if the disk still does.
     fn recover(&mut self) -> Result<()> {
         let stored = match self.disk.reopen() {
             Ok(stored) => stored,
@@ -124,8 +125,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Compares what the database holds with a group that may have reached it, and publishes the group
-    /// if it did. Tells whether it did.
+    /// Determines by the database's revision whether a group became durable, and publishes it if so.
+    /// Returns whether it did.
     fn settle(&mut self, group: &Group, stored: Revision) -> Result<bool> {
         if stored == group.revision() {
             self.shared.publish(group);
@@ -146,6 +147,6 @@ impl Writer {
 }
 
 fn answer(reply: oneshot::Sender<Result<TxnOutcome>>, outcome: Result<TxnOutcome>) {
-    // Who no longer waits has dropped the future and knows that the write may happen.
+    // Sending fails if the caller has dropped its future; the write may take effect nevertheless.
     let _ = reply.send(outcome);
 }

@@ -1,4 +1,4 @@
-//! The file of keys: made once, never without need; read at each start.
+//! The key file of encryption at rest: reading, validating and creating it.
 
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
@@ -13,18 +13,18 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::{Error, Result};
 
-/// Names a key without telling anything of it.
+/// Id of a key: the first 8 bytes of a SHA-256 hash over it, which does not disclose the key.
 pub(crate) type Id = [u8; 8];
 
 const KEY_LEN: usize = 32;
 
-/// More than a thousand keys; whoever rotates them takes old ones out some day.
+/// Maximum size of the file in bytes, which is enough for more than a thousand keys.
 const FILE_MAX: u64 = 64 << 10;
 
-/// How to make a key by hand.
+/// How to create a key manually, for error messages.
 const RECIPE: &str = "`head -c 32 /dev/urandom | base64` makes a key";
 
-/// One key.
+/// A secret key with its id. The debug output has only the id.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Key {
     id: Id,
@@ -57,12 +57,12 @@ impl fmt::Debug for Key {
     }
 }
 
-/// An id as errors name it.
+/// Formats an id as 16 hexadecimal digits, as in error messages.
 pub(crate) fn shown(id: Id) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Keys, the one that seals first. There is at least one.
+/// The keys of the file, at least one. The first one encrypts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct KeyRing {
     first: Key,
@@ -84,7 +84,7 @@ impl KeyRing {
         std::iter::once(&self.first).chain(&self.others).find(|key| key.id == id)
     }
 
-    /// Reads the file; `None` where there is none.
+    /// Reads and validates the file; `None` if it does not exist. A file that other users can access is rejected.
     pub(crate) fn read(path: &Path) -> Result<Option<KeyRing>> {
         let unusable = |reason: String| Error::KeyFile { path: path.to_owned(), reason };
         let system =
@@ -105,7 +105,7 @@ impl KeyRing {
         parse(&bytes).map(Some).map_err(unusable)
     }
 
-    /// Makes the file with one new key, durable before it is used.
+    /// Creates the file with one random key. It is durable when this returns.
     pub(crate) fn create(path: &Path) -> Result<KeyRing> {
         let mut secret = [0; KEY_LEN];
         let filled = SystemRandom::new().fill(&mut secret);
@@ -119,7 +119,7 @@ impl KeyRing {
     }
 }
 
-/// The error where a file is named that is not there.
+/// The error for a configured file that does not exist and must not be created.
 pub(crate) fn missing_key_file(path: &Path) -> Error {
     Error::KeyFile {
         path: path.to_owned(),
@@ -127,7 +127,7 @@ pub(crate) fn missing_key_file(path: &Path) -> Error {
     }
 }
 
-/// The content appears under the name as a whole and on the disk, or not at all.
+/// Writes a file atomically and durably, with mode 0600.
 fn write(path: &Path, text: &str) -> io::Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
@@ -140,7 +140,8 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
     File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
 }
 
-/// One key a line; blank lines and those that begin with `#` are passed over. What is wrong is told without the line.
+/// Parses a file with one key per line. Blank lines and lines that begin with `#` are ignored. Errors name the number of a
+/// line but not its content, which may be a secret.
 fn parse(bytes: &[u8]) -> Result<KeyRing, String> {
     let mut keys = Vec::new();
     for (number, line) in bytes.split(|byte| *byte == b'\n').enumerate() {

@@ -1,4 +1,4 @@
-//! Where the database is: a file in a directory that is locked.
+//! The storage location of the database: a file in a locked directory.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -12,34 +12,36 @@ use crate::{Error, Result};
 
 const DATABASE_FILE: &str = "state.redb";
 const LOCK_FILE: &str = "lock";
-/// The ending of a database that is being made.
+/// Extension of a database file that is being created.
 const NEW: &str = "new";
-/// The ending of one that has been replaced and is not gone yet.
+/// Extension of a database file that was replaced and has not been removed yet.
 const OLD: &str = "old";
 
-/// Where the database is, so that it can be opened again after the disk failed.
+/// The storage location of a database, from which it can be opened again after a failure. Tests inject faults here.
 pub(crate) trait Medium: Send + 'static {
-    /// Names it in errors.
+    /// The database file, for error messages.
     fn path(&self) -> &Path;
-    /// Opens the database, creating it if it is absent.
+    /// Opens the database, or creates it if it does not exist.
     fn open(&self, builder: &mut redb::Builder) -> Result<Database, DatabaseError>;
-    /// Puts a database that `fill` fills in the place of this one, which must not be open: whole, or not at all. What
-    /// the old one held is overwritten.
+    /// Replaces the database, which must be closed, by a new one with the content that `fill` writes. The replacement is
+    /// atomic. The old file is overwritten before it is removed.
     fn replace(&self, builder: &mut redb::Builder, fill: &mut Fill) -> Result<(), redb::Error>;
 }
 
-/// Makes a new database's content.
+/// Writes the content of a new database.
 pub(crate) type Fill<'a> = dyn FnMut(&Database) -> Result<(), redb::Error> + 'a;
 
-/// A file in a directory that no other process uses.
+/// A database file in a directory that is locked against other processes.
 pub(crate) struct Directory {
     path: PathBuf,
-    /// Locked as long as it is open. The database file has a lock too, but not while it is being
-    /// created under another name or opened again.
+    /// Holds the lock while it is open. The database file has a lock of its own, but not while it is being
+    /// created under another name or reopened.
     _lock: File,
 }
 
 impl Directory {
+    /// Creates the directory if it does not exist, and locks it. Fails with [`Error::InUse`] or
+    /// [`Error::Unusable`].
     pub(crate) fn lock(directory: &Path) -> Result<Directory> {
         let unusable = |path: &Path, error: io::Error| Error::Unusable {
             path: path.to_owned(),
@@ -56,7 +58,7 @@ impl Directory {
         }
     }
 
-    /// Creates the database under another name first: a crash in between leaves no half-made file
+    /// Creates the database under another name and renames it, so that a crash leaves no incomplete file
     /// that would look damaged.
     fn create(&self, builder: &mut redb::Builder) -> Result<(), DatabaseError> {
         let new = self.path.with_extension(NEW);
@@ -70,18 +72,18 @@ impl Directory {
         File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
     }
 
-    /// Ends a replacement wherever it was interrupted.
+    /// Completes or reverts a replacement that was interrupted at any point.
     fn clean_up(&self) -> io::Result<()> {
         let (new, old) = (self.path.with_extension(NEW), self.path.with_extension(OLD));
         remove(&new)?;
         let Some(found) = look(&old)? else { return Ok(()) };
         match look(&self.path)? {
-            // Somebody took the other one away: this is the only one.
+            // The new file was removed by somebody else: the old one is the only one left.
             None => fs::rename(&old, &self.path)?,
-            // Before the new one took its name, this is a second name of the only one.
+            // The new file has not been renamed yet: both names are links to the old one.
             Some(now) if (found.dev(), found.ino()) == (now.dev(), now.ino()) => remove(&old)?,
             Some(_) => {
-                // The new one's name must not be lost once there is nothing left to go back to.
+                // The rename of the new file must be durable before the old one is destroyed.
                 self.sync()?;
                 if let Err(error) = overwrite(&old) {
                     warn!(path = %old.display(), %error, "the database that was replaced is removed without being overwritten");
@@ -107,7 +109,8 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Removing a file leaves its blocks as they are. Where the file system writes in place, this does not.
+/// Overwrites a file with zeros, since removing it would leave its content in the blocks. This is effective only on file
+/// systems that write in place.
 fn overwrite(path: &Path) -> io::Result<()> {
     const ZEROS: &[u8] = &[0; 64 << 10];
     let mut file = OpenOptions::new().write(true).open(path)?;
@@ -133,8 +136,8 @@ impl Medium for Directory {
         builder.open(&self.path)
     }
 
-    /// The old one keeps a name until it is overwritten, so that a crash does not leave its content behind; and the
-    /// database's own name leads to one of the two at any moment.
+    /// The old file keeps a second name until it is overwritten, so that its content can be destroyed after a crash as
+    /// well. The database's own name refers to the old or the new file at every moment.
     fn replace(&self, builder: &mut redb::Builder, fill: &mut Fill) -> Result<(), redb::Error> {
         let (new, old) = (self.path.with_extension(NEW), self.path.with_extension(OLD));
         let file = private_file().create(true).truncate(true).open(&new)?;
@@ -151,7 +154,7 @@ impl Medium for Directory {
     }
 }
 
-/// Values can be secret: nobody but the owner reads the directory.
+/// Creates a directory that only its owner can access, since values may be secret.
 fn create_private(directory: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)

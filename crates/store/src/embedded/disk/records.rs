@@ -1,4 +1,4 @@
-//! What the database holds: a record for each live key, and the revision.
+//! The tables of the database: a record for each live key, the revision and the format version.
 
 use std::path::Path;
 
@@ -13,17 +13,17 @@ use crate::{Error, KeyValue, Result, Revision};
 
 /// Key to header and value; see [`encode_header`].
 const KEYS: TableDefinition<&str, &[u8]> = TableDefinition::new("keys");
-/// Key to header and envelope. It is made with the first value that is sealed.
+/// Key to header and envelope. The table is created with the first encrypted value.
 const SEALED: TableDefinition<&str, &[u8]> = TableDefinition::new("sealed");
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
 const META_REVISION: &str = "revision";
-/// The latest format.
+/// Version of the format with encrypted values, the latest one.
 pub(crate) const FORMAT: u64 = 2;
-/// As it is while nothing is sealed: as it was before anything could be.
+/// Version of the format without encrypted values, which older versions of the program can read.
 const FORMAT_PLAIN: u64 = 1;
 
-/// Makes what a new database lacks.
+/// Creates the tables of a new database, with revision 1. Existing ones are left unchanged.
 pub(crate) fn create_tables(database: &Database) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     {
@@ -38,7 +38,7 @@ pub(crate) fn create_tables(database: &Database) -> Result<(), redb::Error> {
     Ok(transaction.commit()?)
 }
 
-/// A transaction that holds what a group changes.
+/// A database transaction with the changes of a group, which the caller commits.
 pub(crate) fn prepare(
     database: &Database,
     group: &Group,
@@ -76,7 +76,7 @@ pub(crate) fn prepare(
     Ok(transaction)
 }
 
-/// Fills a new database.
+/// Writes keys and revision to a new database in one transaction.
 pub(crate) fn fill(
     database: &Database,
     revision: Revision,
@@ -112,26 +112,29 @@ fn write(
     Ok(())
 }
 
-/// Everything in a database; without the records where the format is not known.
+/// The content of a database. Of a format that is not known, the records are not loaded.
 pub(crate) struct Loaded {
+    /// Format version.
     pub(crate) format: u64,
+    /// The store's revision.
     pub(crate) revision: Revision,
-    /// Those with plain values.
+    /// Records with values in plain text.
     pub(crate) keys: Vec<KeyValue>,
+    /// Records with encrypted values.
     pub(crate) sealed: Vec<SealedRecord>,
 }
 
-/// A record whose value is in its envelope.
+/// A record whose value is an envelope.
 pub(crate) struct SealedRecord(KeyValue);
 
 impl SealedRecord {
-    /// Whether it is as it would be written now.
+    /// Whether the record would be encrypted with the same key if it were written now.
     pub(crate) fn is_current(&self, sealer: &Sealer) -> bool {
         sealer.covers(&self.0.key) && sealer.is_current(&self.0.value)
     }
 }
 
-/// Opens every envelope. `path` and `keys`, the files of the database and of the keys, are for the error.
+/// Decrypts all records. `path` (the database file) and `keys` (the key file) are for error messages.
 pub(crate) fn open_all(
     sealed: &[SealedRecord],
     sealer: Option<&Sealer>,
@@ -178,12 +181,12 @@ fn read_meta(database: &Database, name: &str) -> Result<u64, redb::Error> {
     value.map(|value| value.value()).ok_or_else(|| corrupted(format!("it has no {name}")))
 }
 
-/// The revision that a database holds.
+/// Reads the store's revision from a database.
 pub(crate) fn read_revision(database: &Database) -> Result<Revision, redb::Error> {
     read_meta(database, META_REVISION)
 }
 
-/// Reads everything in a database.
+/// Reads all tables of a database.
 pub(crate) fn load(database: &Database) -> Result<Loaded, redb::Error> {
     let format = read_meta(database, META_FORMAT)?;
     let revision = read_revision(database)?;
@@ -202,7 +205,7 @@ fn load_table(
     revision: Revision,
 ) -> Result<Vec<KeyValue>, redb::Error> {
     let table = match database.begin_read()?.open_table(name) {
-        // Of the envelopes, as long as there was none; the other is made with the database.
+        // The table of encrypted values may not exist yet; the other is created with the database.
         Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
         table => table?,
     };
@@ -216,12 +219,12 @@ fn load_table(
     Ok(records)
 }
 
-/// What an envelope is bound to: where it lies, and when it came there.
+/// The associated data of an envelope: the record's header and key.
 fn bound(kv: &KeyValue) -> Vec<u8> {
     [&encode_header(kv), kv.key.as_bytes()].concat()
 }
 
-/// Create revision, mod revision and version, each as 8 bytes with the lowest first.
+/// Size of a record's header: create revision, mod revision and version, each as 8 bytes in little-endian order.
 const HEADER: usize = 24;
 
 fn encode_header(kv: &KeyValue) -> [u8; HEADER] {
