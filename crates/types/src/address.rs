@@ -1,13 +1,12 @@
-//! Rules for IP addresses that objects name as destinations of traffic.
+//! Validation of IP addresses that objects specify as destinations of traffic.
 
 use std::net::{IpAddr, Ipv4Addr};
 
-/// Why no traffic may be led to `address` on behalf of an object, in the words of the API's validation; `None` where it
-/// may.
+/// Why objects may not direct traffic to `address`, in the wording of Kubernetes' validation; `None` if they may.
 ///
-/// Unspecified, loopback, link-local and multicast addresses mean something else on each machine: a route to them would
-/// open what a node keeps to itself (CVE-2021-25737, CVE-2020-8554). An IPv6 address that embeds an IPv4 address
-/// (`::ffff:a.b.c.d`, `::a.b.c.d`) is judged as that one, since sockets treat it so.
+/// Unspecified, loopback, link-local and multicast addresses have a different meaning on each machine: routing to them
+/// would expose services that a node keeps private (CVE-2021-25737, CVE-2020-8554). An IPv6 address that embeds an IPv4
+/// address (`::ffff:a.b.c.d`, `::a.b.c.d`) is judged as the IPv4 address, since sockets treat it so.
 pub fn forbidden_destination(address: IpAddr) -> Option<&'static str> {
     const UNSPECIFIED: &str = "may not be unspecified (0.0.0.0/8, ::)";
     const LOOPBACK: &str = "may not be in the loopback range (127.0.0.0/8, ::1/128)";

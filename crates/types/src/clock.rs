@@ -1,4 +1,4 @@
-//! Time, injected, so that a day of cluster life runs in a second of test. The only place that asks the system.
+//! The injected clock, with which tests simulate a day of cluster life in a second. No other code reads the system clock.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -9,23 +9,23 @@ use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Where code gets its time from.
+/// A source of wall clock time, monotonic time and timers.
 pub trait Clock: Send + Sync + 'static {
-    /// The wall clock: what goes into objects. It can jump.
+    /// The wall clock time, for timestamps in objects. It can jump in both directions.
     fn now(&self) -> Timestamp;
-    /// Time since some fixed moment: for measuring and for deadlines. It never goes back.
+    /// Monotonic time since an arbitrary fixed moment, for durations and deadlines.
     fn monotonic(&self) -> Duration;
-    /// Ready once `monotonic()` has grown by `duration`.
+    /// Waits until [`Self::monotonic`] has advanced by `duration`.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
 }
 
-/// The system's clocks.
+/// The clocks of the operating system.
 pub struct SystemClock {
     started: Instant,
 }
 
 impl SystemClock {
-    /// A shared system clock whose monotonic time starts at zero now.
+    /// Creates a shared system clock whose monotonic time is zero now.
     pub fn shared() -> Arc<dyn Clock> {
         Arc::new(Self { started: Instant::now() })
     }
@@ -46,7 +46,7 @@ impl Clock for SystemClock {
     }
 }
 
-/// A clock that moves only when told to.
+/// A clock for tests, which advances only when [`ManualClock::advance`] is called.
 #[derive(Clone)]
 pub struct ManualClock {
     inner: Arc<ManualInner>,
@@ -59,12 +59,12 @@ struct ManualInner {
 }
 
 impl ManualClock {
-    /// Stands at `epoch`.
+    /// Creates a clock whose wall clock time is `epoch` and whose monotonic time is zero.
     pub fn new(epoch: Timestamp) -> Self {
         Self { inner: Arc::new(ManualInner { epoch, elapsed: Mutex::default(), moved: Notify::new() }) }
     }
 
-    /// Moves on and wakes the sleepers whose time has come.
+    /// Advances both times and wakes the timers that have expired.
     pub fn advance(&self, by: Duration) {
         *self.inner.elapsed.lock() += by;
         self.inner.moved.notify_waiters();
@@ -85,7 +85,7 @@ impl Clock for ManualClock {
         let until = *inner.elapsed.lock() + duration;
         async move {
             loop {
-                // Registered before the look, so that a move in between is not missed.
+                // Registered before the check, so that an advance in between is not missed.
                 let moved = inner.moved.notified();
                 if *inner.elapsed.lock() >= until {
                     return;

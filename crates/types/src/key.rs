@@ -1,25 +1,25 @@
-//! An object's place within its kind.
+//! The key of an object within its kind.
 
 use std::fmt;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-/// Namespace and name; the namespace is empty for kinds that have none.
+/// Namespace and name of an object. Displayed as `NAMESPACE/NAME`, or `NAME` without a namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectKey {
-    /// Empty for cluster-wide kinds.
+    /// The object's namespace; empty for cluster-wide kinds.
     pub namespace: String,
-    /// Unique within namespace and kind.
+    /// The object's name, unique within its namespace and kind.
     pub name: String,
 }
 
 impl ObjectKey {
-    /// A namespaced object's key.
+    /// The key with this namespace, which is empty for cluster-wide kinds, and name.
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Self {
         Self { namespace: namespace.into(), name: name.into() }
     }
 
-    /// The key of the object that has this metadata.
+    /// The key of the object with this metadata.
     pub fn of(meta: &ObjectMeta) -> Self {
         Self::new(meta.namespace.clone().unwrap_or_default(), meta.name.clone().unwrap_or_default())
     }

@@ -1,40 +1,40 @@
-//! Names of labels, annotations, taints and finalizers: Yado's own and those of Kubernetes that code here reads.
+//! Names of labels, annotations, taints, finalizers and conditions: Yado's own, and those of Kubernetes that it uses.
 
-/// The app a thing belongs to.
+/// Label with the name of the app that an object belongs to.
 pub const APP_NAME: &str = "app.kubernetes.io/name";
-/// The process type within the app: `web`, `worker`.
+/// Label with the process type within the app, such as `web` or `worker`.
 pub const APP_COMPONENT: &str = "app.kubernetes.io/component";
-/// The description a thing was compiled from: all objects of one `yado dev` share it.
+/// Label with the description that an object was compiled from: all objects of one `yado dev` share it.
 pub const APP_PART_OF: &str = "app.kubernetes.io/part-of";
-/// Who made a thing; [`MANAGED_BY_YADO`] for what `yado` compiled.
+/// Label with the tool that manages an object; [`MANAGED_BY_YADO`] for compiled objects.
 pub const APP_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
-/// Value of [`APP_MANAGED_BY`].
+/// Value of [`APP_MANAGED_BY`] on objects that `yado` compiled.
 pub const MANAGED_BY_YADO: &str = "yado";
 
-/// Tells a ReplicaSet's Pods from those of its Deployment's other ReplicaSets.
+/// Label with a hash of the Pod template, which distinguishes a ReplicaSet's Pods from those of the Deployment's others.
 pub const POD_TEMPLATE_HASH: &str = "pod-template-hash";
-/// A Deployment's revision number, on it and on its ReplicaSets.
+/// Annotation of Deployments and their ReplicaSets with the revision number.
 pub const DEPLOYMENT_REVISION: &str = "deployment.kubernetes.io/revision";
-/// Earlier revision numbers of a ReplicaSet that was rolled back to.
+/// Annotation of a ReplicaSet that was rolled back to, with its earlier revision numbers, separated by commas.
 pub const DEPLOYMENT_REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
-/// Replicas that a ReplicaSet's Deployment asks for in all.
+/// Annotation of a ReplicaSet with the `replicas` of its Deployment when it was last scaled.
 pub const DEPLOYMENT_DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
-/// Replicas that a ReplicaSet's Deployment may have at most during an update.
+/// Annotation of a ReplicaSet with the maximum number of Pods during a rollout of its Deployment.
 pub const DEPLOYMENT_MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
 
-/// The Service an EndpointSlice belongs to.
+/// Label of an EndpointSlice with the name of its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// Who writes an EndpointSlice.
+/// Label of an EndpointSlice with the name of the controller that manages it.
 pub const ENDPOINTSLICE_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 
-/// A node's name, as a label on it.
+/// Label of a node with its name.
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
-/// A node's operating system.
+/// Label of a node with its operating system in Go's naming (`linux`).
 pub const OS: &str = "kubernetes.io/os";
-/// A node's architecture in Go's words (`amd64`, `arm64`).
+/// Label of a node with its architecture in Go's naming (`amd64`, `arm64`).
 pub const ARCH: &str = "kubernetes.io/arch";
 
-/// Label of nodes that run the cluster itself; its value is empty.
+/// Label of nodes that run the control plane; its value is empty.
 pub const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 
 /// Taint of a node whose Ready condition is False.
@@ -44,74 +44,73 @@ pub const TAINT_UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 /// Taint of a cordoned node.
 pub const TAINT_UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-/// Finalizer of foreground deletion: the owner goes after its dependants.
+/// Finalizer of foreground deletion: the object is deleted after the dependents that block it.
 pub const FINALIZER_FOREGROUND: &str = "foregroundDeletion";
-/// Finalizer of orphaning deletion: the dependants lose their owner reference first.
+/// Finalizer of orphaning deletion: the object is deleted after its dependents have lost their owner references to it.
 pub const FINALIZER_ORPHAN: &str = "orphan";
 
-/// Finalizer of a claim: it stays while a Pod uses it.
+/// Finalizer that keeps a PersistentVolumeClaim while a Pod uses it.
 pub const FINALIZER_CLAIM_IN_USE: &str = "kubernetes.io/pvc-protection";
-/// Finalizer of a volume: it stays while a claim is bound to it.
+/// Finalizer that keeps a PersistentVolume while a claim is bound to it.
 pub const FINALIZER_VOLUME_IN_USE: &str = "kubernetes.io/pv-protection";
 
-/// Annotation of the StorageClass that claims without one get.
+/// Annotation, with the value `true`, of the StorageClass for claims that name none.
 pub const DEFAULT_STORAGE_CLASS: &str = "storageclass.kubernetes.io/is-default-class";
-/// The provisioner of Yado's own class: directories on a node.
+/// Name of Yado's own volume provisioner, whose volumes are directories on a node.
 pub const LOCAL_PROVISIONER: &str = "yado.dev/local";
-/// On a claim: the node on which its volume has to be, as the scheduler says for classes that wait for it.
+/// Annotation of a claim with the node that the scheduler selected for its volume (binding mode `WaitForFirstConsumer`).
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
-/// On a claim or a volume: who provides the storage.
+/// Annotation of a volume with the provisioner that created it.
 pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 
-/// Namespace of the leases by which nodes say that they live.
+/// Namespace of the Leases that nodes renew as heartbeats.
 pub const NODE_LEASE_NAMESPACE: &str = "kube-node-lease";
-/// Restart request of `kubectl rollout restart`, on a Pod template.
+/// Annotation of a Pod template with the time of the last `kubectl rollout restart`, which thereby changes the template.
 pub const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
 
-/// Further names of a Service that are no DNS labels (`my_db`), separated by commas, on the Service. The name server
-/// answers them as it answers the Service's own name.
+/// Annotation of a Service with further names that are not valid DNS labels (`my_db`), separated by commas. The name
+/// server resolves them like the Service's own name.
 pub const ALIASES: &str = "yado.dev/aliases";
-/// The name of a network of Docker's that projects share, on the Namespace with its members' names, where that cannot be
-/// called so.
+/// Annotation of a Namespace that stands for a Docker network shared by projects, with the network's name where the
+/// Namespace cannot have it.
 pub const NETWORK: &str = "yado.dev/network";
-/// What must be there before a Pod is placed, on the Pod: JSON, component to [`DEPENDS_ON_STARTED`],
-/// [`DEPENDS_ON_HEALTHY`] or [`DEPENDS_ON_COMPLETED`]. Components are those of the Pod's own app and namespace.
+/// Annotation of a Pod with components that must reach a condition before it is scheduled: a JSON object of component
+/// names and [`DEPENDS_ON_STARTED`], [`DEPENDS_ON_HEALTHY`] or [`DEPENDS_ON_COMPLETED`]. The components are those of the
+/// Pod's own app and namespace.
 pub const DEPENDS_ON: &str = "yado.dev/depends-on";
-/// A Pod of the component has been started.
+/// Value in [`DEPENDS_ON`]: a Pod of the component is in the phase Running, Succeeded or Failed.
 pub const DEPENDS_ON_STARTED: &str = "started";
-/// A Pod of the component is ready.
+/// Value in [`DEPENDS_ON`]: a Pod of the component is ready.
 pub const DEPENDS_ON_HEALTHY: &str = "healthy";
-/// A Pod of the component has ended well.
+/// Value in [`DEPENDS_ON`]: a Pod of the component is in the phase Succeeded.
 pub const DEPENDS_ON_COMPLETED: &str = "completed";
-/// Limits of a Pod's processes, on the Pod: JSON, `{"nofile": {"soft": 1024, "hard": 2048}}`.
+/// Annotation of a Pod with resource limits of its processes, as JSON: `{"nofile": {"soft": 1024, "hard": 2048}}`.
 pub const ULIMITS: &str = "yado.dev/ulimits";
-/// The user a container runs as, by name, on the Pod: JSON, container to `USER` or `USER:GROUP` as the image knows
-/// them. A Pod's own fields only take numbers.
+/// Annotation of a Pod with the users of its containers by name, as a JSON object of container names and `USER` or
+/// `USER:GROUP`, which the image defines. A Pod's own fields take only numbers.
 pub const USERS: &str = "yado.dev/users";
-/// Names by which a Pod finds its node, on the Pod: host names, separated by commas. Which address that is, only the
-/// node knows.
+/// Annotation of a Pod with host names, separated by commas, that resolve to its node. Only the node knows its address.
 pub const HOST_GATEWAY: &str = "yado.dev/host-gateway";
-/// Containers that a container links and whose ports only their images know, on the Pod: JSON, container to the names
-/// of its links and their images. The node adds the links' variables ([`crate::links`]).
+/// Annotation of a Pod with links to containers whose ports only their images define: a JSON object of container names
+/// and the names of their links with the images. The node adds the links' variables ([`crate::links`]).
 pub const LINKS: &str = "yado.dev/links";
 
 /// Condition of a Service of type LoadBalancer: whether the node publishes its ports, and if not, who has them.
 pub const PUBLISHED: &str = "yado.dev/Published";
 
-/// The name of the fleet unit that an object was compiled from, such as `web@1.service`, as an annotation.
+/// Annotation with the name of the fleet unit that an object was compiled from, such as `web@1.service`.
 pub const UNIT: &str = "yado.dev/unit";
-/// Units that are reached by one name, such as the instances of a template, have one value of it on their Pods.
+/// Label of Pods of units that are reached by one name, such as the instances of a template: they have the same value.
 pub const UNIT_GROUP: &str = "yado.dev/unit-group";
-/// Prefix of labels of Pods that a fleet unit's published ports lead to. The rest of the key is the port outside, such as
+/// Prefix of labels of Pods that serve a fleet unit's published ports. The rest of the key is the published port, such as
 /// `8080-public` or `53-udp-local`; the value is the container's port.
 pub const PUBLISHES: &str = "port.yado.dev/";
-/// Label of ConfigMaps that hold a fleet unit; its value is the state that is asked for: `inactive`, `loaded` or
-/// `launched`.
+/// Label of ConfigMaps that hold a fleet unit; its value is the desired state: `inactive`, `loaded` or `launched`.
 pub const UNIT_STATE: &str = "yado.dev/unit-state";
-/// Label of nodes: the machine's ID (`/etc/machine-id`), for units that ask for one.
+/// Label of a node with its machine ID (`/etc/machine-id`), for units that require a machine.
 pub const MACHINE_ID: &str = "yado.dev/machine-id";
 
-/// The image that is the node's own root file system, read-only under a layer of the container's own.
+/// Name of the image that stands for the node's own root file system, read-only below the container's writable layer.
 pub const HOST_IMAGE: &str = "host";
 /// Label of nodes that allow [`HOST_IMAGE`]; its value is `true`.
 pub const HOST_IMAGE_ALLOWED: &str = "yado.dev/host-image";

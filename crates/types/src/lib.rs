@@ -1,5 +1,5 @@
-//! What every other crate agrees on: names of labels and annotations, quantities, selectors, what a Pod asks of its node,
-//! rules for names, the clock. Pure but for the clock.
+//! Types and rules that all crates share: names of labels and annotations, quantities, selectors, a Pod's requirements on
+//! its node, validation of names, the clock. Everything except the clock is pure.
 
 pub mod address;
 pub mod clock;

@@ -1,5 +1,5 @@
-//! The variables by which linked containers knew each other before they had names: a container that links `db:database`
-//! finds `DATABASE_PORT_3306_TCP_ADDR` and its like. Addresses are names here, which stay true when Pods come and go.
+//! Environment variables of Docker's legacy container links: a container that links `db:database` gets
+//! `DATABASE_PORT_3306_TCP_ADDR` and others. Their addresses are host names here, which stay valid when Pods are replaced.
 //!
 //! | variable | value |
 //! |---|---|
@@ -7,14 +7,14 @@
 //! | `ALIAS_PORT` | the first port, `tcp://ALIAS:3306` |
 //! | `ALIAS_PORT_3306_TCP` | `tcp://ALIAS:3306` |
 //! | `ALIAS_PORT_3306_TCP_ADDR`, `_PORT`, `_PROTO` | `ALIAS`, `3306`, `tcp` |
-//! | `ALIAS_PORT_8000_TCP_START`, `_END` and their like | where ports follow one another |
+//! | `ALIAS_PORT_8000_TCP_START`, `_END`, `_PORT_START`, `_PORT_END` | first and last of consecutive ports |
 //! | `ALIAS_ENV_NAME` | the target's own variable `NAME` |
 
-/// Variables that the target's engine sets and Docker left out.
+/// Variables of the target that Docker does not pass on.
 const NOT_PASSED: [&str; 4] = ["PATH", "HOME", "HOSTNAME", "TERM"];
 
-/// The variables that `own` gets for its link to a container as `alias`, which listens on `ports` (by number and
-/// protocol) and has the environment `env` (without values that come from secrets).
+/// The variables that the container `own` gets for a link named `alias` to a container with these `ports` (number and
+/// protocol) and the environment `env`, from which the caller has removed secrets.
 pub fn variables<'a>(
     own: &str,
     alias: &str,
@@ -48,7 +48,7 @@ pub fn variables<'a>(
     all
 }
 
-/// Ports that follow one another are a range, too.
+/// Variables for ranges of consecutive ports of one protocol.
 fn ranges(prefix: &str, alias: &str, ports: &[(u16, String)]) -> Vec<(String, String)> {
     let mut all = Vec::new();
     let mut place = 0;

@@ -1,6 +1,6 @@
-//! Rules for names, labels and values, with the sentences Kubernetes' users know.
+//! Validation of names, label keys and label values, with the error messages of Kubernetes.
 
-/// A DNS label (RFC 1123): `[a-z0-9]([-a-z0-9]*[a-z0-9])?`, at most 63 characters.
+/// Checks a DNS label (RFC 1123): `[a-z0-9]([-a-z0-9]*[a-z0-9])?`, at most 63 characters.
 pub fn dns_label(s: &str) -> Result<(), String> {
     if s.len() > 63 {
         return Err("must be no more than 63 characters".into());
@@ -14,7 +14,7 @@ pub fn dns_label(s: &str) -> Result<(), String> {
         .into())
 }
 
-/// A DNS subdomain (RFC 1123) as Kubernetes takes it for names of objects: labels joined by dots, at most 253 characters
+/// Checks a DNS subdomain (RFC 1123) as Kubernetes does for names of objects: labels joined by dots, at most 253 characters
 /// in all. A single label may be longer than the 63 characters that DNS itself allows.
 pub fn dns_subdomain(s: &str) -> Result<(), String> {
     if s.len() > 253 {
@@ -29,7 +29,7 @@ pub fn dns_subdomain(s: &str) -> Result<(), String> {
         .into())
 }
 
-/// A DNS label that starts with a letter (RFC 1035), as Services are named.
+/// Checks a DNS label that starts with a letter (RFC 1035), as required for names of Services.
 pub fn dns_1035_label(s: &str) -> Result<(), String> {
     if s.len() > 63 {
         return Err("must be no more than 63 characters".into());
@@ -43,7 +43,7 @@ pub fn dns_1035_label(s: &str) -> Result<(), String> {
         .into())
 }
 
-/// The key of a label or annotation: an optional DNS subdomain and `/`, then a name of at most 63 characters.
+/// Checks the key of a label or annotation: an optional DNS subdomain and `/`, then a name of at most 63 characters.
 pub fn qualified_name(s: &str) -> Result<(), String> {
     let (prefix, name) = match s.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
@@ -70,7 +70,7 @@ pub fn qualified_name(s: &str) -> Result<(), String> {
         .into())
 }
 
-/// The value of a label: empty or at most 63 characters of `[A-Za-z0-9_.-]`, alphanumeric at both ends.
+/// Checks the value of a label: empty or at most 63 characters of `[A-Za-z0-9_.-]`, alphanumeric at both ends.
 pub fn label_value(s: &str) -> Result<(), String> {
     if s.len() > 63 {
         return Err("must be no more than 63 characters".into());

@@ -1,5 +1,5 @@
-//! What a Pod asks of the node that runs it: labels, name, ports. The scheduler chooses by it, and the node looks once more,
-//! since a Pod may name its node without having been scheduled.
+//! A Pod's requirements on its node: labels, name and host ports. The scheduler filters nodes by them, and the node checks
+//! them again, because a Pod with a `nodeName` bypasses the scheduler.
 
 use std::collections::BTreeMap;
 
@@ -7,16 +7,16 @@ use k8s_openapi::api::core::v1::{NodeSelectorTerm, PodSpec};
 
 use crate::selector::LabelSelector;
 
-/// A Pod's own choice of nodes: its node selector and its required node affinity.
+/// The node selector and the required node affinity of a Pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeChoice {
     labels: LabelSelector,
-    /// One of them has to match; `None` where the Pod has no required affinity.
+    /// Terms of the required node affinity, one of which must match; `None` if the Pod has none.
     terms: Option<Vec<NodeTerm>>,
 }
 
 impl NodeChoice {
-    /// Reads it.
+    /// Parses the requirements of a Pod.
     pub fn of(spec: &PodSpec) -> Self {
         let affinity = spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
         let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
@@ -26,24 +26,24 @@ impl NodeChoice {
         }
     }
 
-    /// Whether a node of this name with these labels is chosen.
+    /// Whether a node with this name and these labels meets the requirements.
     pub fn matches(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         let terms = self.terms.as_ref();
         self.labels.matches(labels) && terms.is_none_or(|t| t.iter().any(|t| t.matches(name, labels)))
     }
 }
 
-/// Requirements on a node's labels and name.
+/// A node selector term: requirements on a node's labels and name, all of which must be met.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeTerm {
     labels: LabelSelector,
     fields: LabelSelector,
-    /// It has no requirement, or one that cannot be read: it matches nothing.
+    /// The term has no requirement or an invalid one, and therefore matches no node.
     empty: bool,
 }
 
 impl NodeTerm {
-    /// Reads a term of node affinity.
+    /// Parses a term of node affinity. An invalid one matches no node.
     pub fn of(term: &NodeSelectorTerm) -> Self {
         let mut all = Self::default();
         let mut readable = true;
@@ -57,26 +57,26 @@ impl NodeTerm {
         all
     }
 
-    /// Whether a node of this name with these labels meets every requirement.
+    /// Whether a node with this name and these labels meets every requirement.
     pub fn matches(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         let field = |key: &str| (key == "metadata.name").then_some(name);
         !self.empty && self.labels.matches(labels) && self.fields.matches_with(field)
     }
 }
 
-/// A port of the node itself that a Pod takes.
+/// A port on the node's own addresses that a Pod uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostPort {
-    /// `0.0.0.0` for all addresses of the node.
+    /// The node's address; `0.0.0.0` means all of them.
     pub address: String,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
-    /// From 1 to 65535.
+    /// The port number, from 1 to 65535.
     pub port: i32,
 }
 
 impl HostPort {
-    /// All that a Pod takes: host ports, and on the host's network every port.
+    /// The ports that a Pod uses on its node: `hostPort`s and, with host networking, all declared container ports.
     pub fn of_pod(spec: &PodSpec) -> Vec<Self> {
         let on_host = spec.host_network.unwrap_or_default();
         let containers = spec.containers.iter().chain(spec.init_containers.iter().flatten());
@@ -93,7 +93,7 @@ impl HostPort {
         taken.collect()
     }
 
-    /// Whether only one of the two can be taken.
+    /// Whether both cannot be used at the same time: same port and protocol, and overlapping addresses.
     pub fn collides(&self, other: &Self) -> bool {
         const ANY: &str = "0.0.0.0";
         let same_address = self.address == other.address || self.address == ANY || other.address == ANY;

@@ -1,36 +1,36 @@
-//! What several layers ask of a Pod.
+//! Accessors for a Pod's status and spec that several crates use.
 
 use std::fmt;
 use std::str::FromStr;
 
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 
-/// The condition of this type, if it is there.
+/// The Pod's condition of this type, such as `Ready`, if the status has it.
 pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
 }
 
-/// Its Ready condition is True.
+/// Whether the Pod's Ready condition is True.
 pub fn is_ready(pod: &Pod) -> bool {
     condition(pod, "Ready").is_some_and(|c| c.status == "True")
 }
 
-/// It has ended for good: Succeeded or Failed.
+/// Whether the Pod's phase is Succeeded or Failed, after which its containers are not restarted.
 pub fn is_ended(pod: &Pod) -> bool {
     matches!(phase(pod), "Succeeded" | "Failed")
 }
 
-/// Its deletion has been asked for.
+/// Whether the Pod's deletion was requested: it has a deletion timestamp.
 pub fn is_terminating(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
-/// `Pending` where the status is not there yet.
+/// The Pod's phase; `Pending` if it has no status yet.
 pub fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Pending")
 }
 
-/// The node it is bound to.
+/// The name of the node that the Pod is bound to, if it is.
 pub fn node_name(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|n| !n.is_empty())
 }

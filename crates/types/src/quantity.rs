@@ -3,13 +3,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// An exact amount, counted in billionths of a unit; what is smaller is rounded up to one, as Kubernetes does.
+/// A resource quantity in billionths of a unit. Parsing rounds smaller fractions up, as Kubernetes does.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Quantity {
     nano: i128,
 }
 
-/// Why a text is not a quantity.
+/// The text is not a valid quantity.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$', \"{0}\" does not"
@@ -18,7 +18,7 @@ pub struct InvalidQuantity(String);
 
 const NANO: i128 = 1_000_000_000;
 const NANO_PER_MILLI: i128 = 1_000_000;
-/// Larger magnitudes are refused: no machine has them, and sums stay far from overflow.
+/// Maximum magnitude in units. No machine has more, and sums stay far from an overflow.
 const MAX_UNITS: i128 = 1 << 80;
 /// Amounts beyond this many units have no canonical form: they are kept as they are written.
 const MAX_CANONICAL: i128 = 1 << 63;
@@ -27,12 +27,12 @@ const DECIMAL: [(&str, i32); 10] =
     [("E", 18), ("P", 15), ("T", 12), ("G", 9), ("M", 6), ("k", 3), ("", 0), ("m", -3), ("u", -6), ("n", -9)];
 
 impl Quantity {
-    /// Whole units.
+    /// The quantity of this many whole units.
     pub const fn from_units(units: i64) -> Self {
         Self { nano: units as i128 * NANO }
     }
 
-    /// Thousandths of a unit.
+    /// The quantity of this many thousandths of a unit.
     pub const fn from_milli(milli: i64) -> Self {
         Self { nano: milli as i128 * NANO_PER_MILLI }
     }

@@ -1,4 +1,4 @@
-//! Amounts of what a node has and a Pod asks for.
+//! Amounts of resources that nodes offer and Pods request.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,18 +8,18 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 
 use crate::quantity::Quantity;
 
-/// Amounts in the units that comparisons need: thousandths of a CPU, bytes, counts.
+/// Amounts of each resource, as whole numbers in fixed units.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Resources {
-    /// Thousandths of a CPU.
+    /// CPU in thousandths of a core.
     pub milli_cpu: i64,
-    /// Bytes of memory.
+    /// Memory in bytes.
     pub memory: i64,
-    /// Bytes of local disk.
+    /// Ephemeral storage (local disk) in bytes.
     pub ephemeral: i64,
-    /// Pods.
+    /// Number of Pods: 1 for a Pod, the maximum for a node.
     pub pods: i64,
-    /// Any other resource by name, ordered; few objects have any.
+    /// Other resources by name, sorted by name.
     pub extended: Vec<(Arc<str>, i64)>,
 }
 
@@ -28,7 +28,7 @@ fn amount(quantity: &ApiQuantity) -> Quantity {
 }
 
 impl Resources {
-    /// Reads a `requests` or `allocatable` map.
+    /// Parses a map such as `requests` or `allocatable`. Quantities that are not valid count as 0.
     pub fn read(map: &BTreeMap<String, ApiQuantity>) -> Self {
         let mut all = Self::default();
         for (name, quantity) in map {
@@ -48,8 +48,8 @@ impl Resources {
         container.resources.as_ref().and_then(|r| r.requests.as_ref()).map(Self::read).unwrap_or_default()
     }
 
-    /// What a Pod needs at its most: all containers together with the sidecars, or an init container with the
-    /// sidecars started before it; and the overhead.
+    /// The Pod's effective requests, as Kubernetes computes them: the maximum of all containers with all sidecars and of each
+    /// init container with the sidecars started before it, plus the overhead.
     pub fn of_pod(spec: &PodSpec) -> Self {
         let mut running = Self::default();
         spec.containers.iter().for_each(|c| running.add(&Self::of_container(c)));
@@ -67,7 +67,7 @@ impl Resources {
         running.add(&sidecars);
         running.raise_to(&starting);
         if let Some(whole) = spec.resources.as_ref().and_then(|r| r.requests.as_ref()) {
-            // A request for the Pod as a whole replaces the sum, resource by resource.
+            // Requests at the level of the Pod replace the sum of that resource.
             let stated = Self::read(whole);
             if whole.contains_key("cpu") {
                 running.milli_cpu = stated.milli_cpu;
@@ -83,12 +83,12 @@ impl Resources {
         running
     }
 
-    /// Adds each amount.
+    /// Adds the amounts of `other`, saturating.
     pub fn add(&mut self, other: &Self) {
         self.combine(other, i64::saturating_add);
     }
 
-    /// Takes each amount off.
+    /// Subtracts the amounts of `other`, saturating.
     pub fn remove(&mut self, other: &Self) {
         self.combine(other, i64::saturating_sub);
     }
@@ -110,7 +110,7 @@ impl Resources {
         }
     }
 
-    /// The amount of a resource that is neither CPU, memory, disk nor Pods.
+    /// The amount of an extended resource; 0 if there is none.
     pub fn extended(&self, name: &str) -> i64 {
         self.extended.iter().find(|(n, _)| &**n == name).map_or(0, |(_, v)| *v)
     }

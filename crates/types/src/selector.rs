@@ -1,4 +1,4 @@
-//! Which objects are meant: label selectors, in their text form and as objects carry them, and field selectors.
+//! Label selectors, in the text form of queries and in the form that objects carry, and field selectors.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,12 +6,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector
 
 use crate::names;
 
-/// Why a selector cannot be read, in one sentence.
+/// The reason why a selector is not valid, in the wording of Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct InvalidSelector(String);
 
-/// A conjunction of requirements on labels. The empty one matches everything.
+/// A conjunction of requirements on labels. An empty selector matches everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabelSelector {
     requirements: Vec<Requirement>,
@@ -29,13 +29,14 @@ enum Operator {
     NotIn(BTreeSet<String>),
     Exists,
     DoesNotExist,
-    /// Of node affinity and of label selectors in text: the label's value, read as a number, is greater.
+    /// The label's value is an integer greater than this. Exists in node affinity and in text selectors.
     Greater(i64),
+    /// The label's value is an integer less than this, likewise.
     Less(i64),
 }
 
 impl LabelSelector {
-    /// Reads `a=b,c!=d,e in (x,y),f notin (z),g,!h,i>1,j<2`.
+    /// Parses the text form, such as `a=b,c!=d,e in (x,y),f notin (z),g,!h,i>1,j<2`.
     pub fn parse(text: &str) -> Result<Self, InvalidSelector> {
         let mut requirements = Vec::new();
         for part in split_outside_parentheses(text) {
@@ -51,7 +52,7 @@ impl LabelSelector {
         Ok(Self { requirements })
     }
 
-    /// Exactly these labels.
+    /// A selector that requires each of these labels with its value.
     pub fn from_map(labels: &BTreeMap<String, String>) -> Self {
         let requirements = labels
             .iter()
@@ -60,7 +61,7 @@ impl LabelSelector {
         Self { requirements }
     }
 
-    /// Reads the form that Deployments and others carry.
+    /// Parses the form that objects such as Deployments carry, with `matchLabels` and `matchExpressions`.
     pub fn from_api(selector: &ApiSelector) -> Result<Self, InvalidSelector> {
         let mut all = Self::from_map(selector.match_labels.as_ref().unwrap_or(&BTreeMap::new()));
         for e in selector.match_expressions.iter().flatten() {
@@ -99,24 +100,24 @@ impl LabelSelector {
         Ok(())
     }
 
-    /// It has no requirement.
+    /// Whether the selector has no requirements.
     pub fn is_empty(&self) -> bool {
         self.requirements.is_empty()
     }
 
-    /// Whether an object with these labels is meant.
+    /// Whether these labels meet every requirement.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         self.matches_with(|key| labels.get(key).map(String::as_str))
     }
 
-    /// The same for labels kept in any other form.
+    /// Like [`Self::matches`], with a function that looks up a label's value.
     pub fn matches_with<'a>(&self, label: impl Fn(&str) -> Option<&'a str>) -> bool {
         self.requirements.iter().all(|r| r.holds(label(&r.key)))
     }
 }
 
 impl Requirement {
-    /// `None` where the text has no such form at all.
+    /// Parses one requirement; `None` if the text has none of the known forms.
     fn parse(text: &str) -> Option<Result<Self, InvalidSelector>> {
         let (key, operator) = if let Some(open) = text.find('(') {
             let values = text[open + 1..].strip_suffix(')')?;
@@ -179,7 +180,7 @@ pub struct FieldSelector {
 }
 
 impl FieldSelector {
-    /// Reads `metadata.name=a,spec.nodeName!=b`; a backslash keeps the `,`, `=` or `\` after it.
+    /// Parses a text such as `metadata.name=a,spec.nodeName!=b`. A backslash escapes `,`, `=` and `\`.
     pub fn parse(text: &str) -> Result<Self, InvalidSelector> {
         let mut terms = Vec::new();
         for part in split_unescaped(text, ',') {
@@ -201,22 +202,22 @@ impl FieldSelector {
         Ok(Self { terms })
     }
 
-    /// It has no term.
+    /// Whether the selector has no terms.
     pub fn is_empty(&self) -> bool {
         self.terms.is_empty()
     }
 
-    /// The paths it names, so that a kind can refuse those it does not offer.
+    /// The field paths in the selector, so that a kind can reject those that it does not support.
     pub fn paths(&self) -> impl Iterator<Item = &str> {
         self.terms.iter().map(|(path, ..)| path.as_str())
     }
 
-    /// The value it asks a path to have, if it does.
+    /// The value that the selector requires for a path by `=`, if it does.
     pub fn required(&self, path: &str) -> Option<&str> {
         self.terms.iter().find(|(p, equal, _)| *equal && p == path).map(|(.., value)| value.as_str())
     }
 
-    /// Whether an object is meant; `field` gives a path's value, empty where it has none.
+    /// Whether an object meets every term. `field` returns the value at a path, empty if there is none.
     pub fn matches_with<'a>(&self, field: impl Fn(&str) -> std::borrow::Cow<'a, str>) -> bool {
         self.terms.iter().all(|(path, equal, value)| (field(path) == value.as_str()) == *equal)
     }

@@ -2,14 +2,15 @@
 
 use k8s_openapi::api::core::v1::Toleration;
 
-/// Keeps new Pods away.
+/// Taint effect: Pods that do not tolerate the taint are not scheduled to the node.
 pub const NO_SCHEDULE: &str = "NoSchedule";
-/// Keeps new Pods away where others will do.
+/// Taint effect: Pods that do not tolerate the taint are scheduled to other nodes if possible.
 pub const PREFER_NO_SCHEDULE: &str = "PreferNoSchedule";
-/// Keeps new Pods away and sends those that are there off.
+/// Taint effect: Pods that do not tolerate the taint are not scheduled to the node, and are evicted from it.
 pub const NO_EXECUTE: &str = "NoExecute";
 
-/// Whether a toleration bears a taint: an empty key with `Exists` bears all keys, an empty effect all effects.
+/// Whether a toleration matches a taint. An empty key with the operator `Exists` matches all keys, an empty effect matches
+/// all effects.
 pub fn tolerates(toleration: &Toleration, key: &str, value: &str, effect: &str) -> bool {
     let given = |text: &Option<String>| text.clone().filter(|t| !t.is_empty());
     if given(&toleration.effect).is_some_and(|e| e != effect) {

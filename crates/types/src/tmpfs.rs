@@ -1,40 +1,40 @@
-//! Options of a file system in memory, as `mount -o` and Docker's `--tmpfs` take them, so far as they have a meaning for
-//! a Pod's volume.
+//! Mount options of tmpfs file systems in the syntax of `mount -o` and Docker's `--tmpfs`, as far as they apply to volumes
+//! of a Pod.
 
 use std::fmt;
 
-/// The largest user or group that a Pod may have.
+/// Maximum user or group id of a Pod; Kubernetes' limit.
 const MAX_ID: u32 = i32::MAX as u32;
 
-/// What is asked of a tmpfs beside its size.
+/// Mount options of a tmpfs other than its size.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Options {
-    /// Permissions of its root.
+    /// Permission bits of the root directory.
     pub mode: Option<u32>,
-    /// Owner of its root.
+    /// User id of the root directory's owner.
     pub uid: Option<u32>,
-    /// Group of its root.
+    /// Group id of the root directory.
     pub gid: Option<u32>,
-    /// How many files it holds at most.
+    /// Maximum number of inodes.
     pub inodes: Option<u64>,
-    /// Whether programs on it cannot be run.
+    /// Whether execution of programs is denied (`noexec`).
     pub no_exec: bool,
 }
 
-/// A list of options taken apart.
+/// A parsed list of options.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Read {
-    /// Those that a volume can have.
+    /// Options that a Pod's volume supports.
     pub options: Options,
-    /// `size`, as it is written.
+    /// Value of `size` as written.
     pub size: Option<String>,
-    /// `ro`
+    /// Whether the file system is read-only (`ro`).
     pub read_only: bool,
-    /// Those that have no meaning or no sensible value.
+    /// Options that are not supported or whose value is not valid, as written.
     pub others: Vec<String>,
 }
 
-/// Reads a list such as `mode=0700,uid=1000,noexec,size=64m`. Of two that contradict each other the later one counts.
+/// Parses a list such as `mode=0700,uid=1000,noexec,size=64m`. Of contradicting options, the last one is used.
 pub fn read(list: &str) -> Read {
     let mut all = Read::default();
     for option in list.split(',').map(str::trim).filter(|option| !option.is_empty()) {
@@ -42,7 +42,7 @@ pub fn read(list: &str) -> Read {
         let id = || value.and_then(|v| v.parse::<u32>().ok()).filter(|id| *id <= MAX_ID);
         let options = &mut all.options;
         let known = match (name, value) {
-            // Always so for volumes, or what is meant by nothing.
+            // Defaults of volumes, and options without an effect.
             (
                 "rw" | "nosuid" | "nodev" | "defaults" | "async" | "relatime" | "norelatime" | "noatime",
                 None,
@@ -89,7 +89,7 @@ pub fn read(list: &str) -> Read {
     all
 }
 
-/// A number with the kernel's suffixes: `10k`.
+/// Parses a number with the kernel's suffixes k, m and g, such as `10k`.
 fn amount(text: &str) -> Option<u64> {
     let (digits, shift) = match text.as_bytes().last()? {
         b'k' | b'K' => (&text[..text.len() - 1], 10),
@@ -101,7 +101,7 @@ fn amount(text: &str) -> Option<u64> {
 }
 
 impl fmt::Display for Options {
-    /// As [`read`] takes them.
+    /// The list of options in the syntax that [`read`] parses.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut all: Vec<String> = Vec::new();
         all.extend(self.mode.map(|mode| format!("mode={mode:04o}")));
