@@ -1,4 +1,4 @@
-//! Objects of a watch that may not decode as their kind.
+//! Tolerant decoding of watched objects, some of which may not decode as their kind.
 
 use std::borrow::Cow;
 
@@ -7,17 +7,17 @@ use kube::Resource;
 use serde::de::{Deserialize, Deserializer, Error};
 use serde_json::value::RawValue;
 
-/// An object as its kind's type, or its metadata and the reason why it is not one.
+/// An object of the kind `K`, or the metadata of an object that does not decode as `K`, with the error.
 ///
-/// A watch decodes whole lists and events: without this, one object that a newer version, another tool or a defect
-/// wrote would break the watch of its kind for everybody who reads it.
+/// A watch decodes whole lists and events: without this, one object that a newer version, another tool or a defect wrote
+/// would break the watch of its kind for all readers.
 #[derive(Clone, Debug)]
 pub(crate) enum Decoded<K> {
     Object(K),
     Undecodable { metadata: Box<ObjectMeta>, error: String },
 }
 
-/// What every object has.
+/// The part of an object that every kind has.
 #[derive(serde::Deserialize)]
 struct Metadata {
     metadata: ObjectMeta,
@@ -25,7 +25,7 @@ struct Metadata {
 
 impl<'de, K: for<'k> Deserialize<'k>> Deserialize<'de> for Decoded<K> {
     /// # Errors
-    /// Where the object is not JSON or has no readable metadata: then it is not known which object is to be left out.
+    /// If the object is not JSON or its metadata do not decode: then it is unknown which object to leave out.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = Box::<RawValue>::deserialize(deserializer)?;
         serde_json::from_str(text.get()).map(Self::Object).or_else(|error| {

@@ -1,11 +1,11 @@
-//! Events: what happened to an object, as `kubectl describe` and `kubectl get events` show it.
+//! The event recorder: writes Kubernetes Events, which `kubectl describe` and `kubectl get events` show.
 //!
 //! ```text
 //! event() --> Aggregator --dirty keys--> writer task --create or patch--> API server
 //! ```
 //!
-//! Recording never waits and never fails: what happened many times becomes one Event with a count, what one object
-//! repeats too often is dropped, and so is what the API server will not take.
+//! Recording neither waits nor fails. Repetitions are combined into one Event with a count; events of one object above a
+//! rate limit are dropped, as are those that the API server rejects or that cannot be written after several attempts.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -22,32 +22,32 @@ use yado_types::clock::Clock;
 
 use crate::Tasks;
 
-/// Events remembered so that a repetition raises a count. As many as Kubernetes' own recorder remembers.
+/// Maximum number of Events whose repetitions are counted; the value of Kubernetes' recorder.
 const MAX_REMEMBERED: usize = 4096;
-/// Events one object may have at once from one recorder; more come back at one per [`REFILL`]. Kubernetes' figures.
+/// Token bucket of one object: maximum number of events in a burst; one more is allowed per [`REFILL`]. Kubernetes' values.
 const BURST: f64 = 25.0;
 /// See [`BURST`].
 const REFILL: Duration = Duration::from_secs(300);
-/// Events of one object and reason that differ only in their text before they are combined into one.
+/// Number of events of one object and reason with different messages above which further ones are combined into one.
 const MAX_SIMILAR: usize = 10;
-/// Similar events further apart than this are not combined.
+/// Maximum time between similar events that are combined.
 const SIMILAR_WITHIN: Duration = Duration::from_secs(600);
-/// Events that did not happen again for this long are forgotten: a repetition after it is a new Event. Longer than the
-/// longest delay between restarts of a container (5 minutes), whose Events are the ones worth counting.
+/// Time without a repetition after which an Event is forgotten, so that a later repetition creates a new Event. It is
+/// longer than the maximum restart delay of a container (5 minutes), whose Events must be counted.
 const FORGET_AFTER: Duration = SIMILAR_WITHIN;
-/// Tries to write an Event. It is best effort: a server that is away longer has its state, which matters more.
+/// Attempts to write an Event. Events are best effort: objects' statuses carry the same information more reliably.
 const TRIES: u32 = 5;
-/// Delay before the second try; each further one doubles it.
+/// Retry delay after the first failed attempt; it doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
-/// Kubernetes' limit on an Event's message, in bytes.
+/// Maximum length of an Event's message in bytes; Kubernetes' limit. Longer messages are truncated.
 const MAX_MESSAGE: usize = 1024;
 
-/// Whether an event is as it should be.
+/// The type of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EventType {
-    /// As it should be.
+    /// An expected event.
     Normal,
-    /// Somebody may have to do something.
+    /// An event that may need a person's attention.
     Warning,
 }
 
@@ -60,7 +60,7 @@ impl EventType {
     }
 }
 
-/// Records events in the name of one component. Cheap to clone.
+/// Records events with one component as their source. Cheap to clone.
 #[derive(Clone)]
 pub struct Recorder {
     inner: Arc<Inner>,
@@ -75,8 +75,8 @@ struct Inner {
 }
 
 impl Recorder {
-    /// A recorder for `component` (`kubelet`, `deployment-controller`) on `host`, which is empty for what runs
-    /// anywhere. `tasks` owns the task that writes.
+    /// Creates a recorder for `component` (`kubelet`, `deployment-controller`) on the node `host`, which is empty for
+    /// components that are not part of a node. `tasks` owns the task that writes the Events.
     pub fn new(client: Client, component: &str, host: &str, clock: Arc<dyn Clock>, tasks: &Tasks) -> Self {
         let host = (!host.is_empty()).then(|| host.to_owned());
         let source = EventSource { component: Some(component.to_owned()), host };
@@ -87,8 +87,8 @@ impl Recorder {
         Self { inner }
     }
 
-    /// Something happened to `object`, whose reference [`kube::Resource::object_ref`] gives. `reason` is one word in
-    /// upper camel case for programs, `message` a sentence for people, which must hold no secret.
+    /// Records an event about `object`, whose reference [`kube::Resource::object_ref`] gives. `reason` is an identifier in
+    /// upper camel case for programs, `message` a sentence for people, which must not contain secrets.
     pub fn event(&self, object: &ObjectReference, kind: EventType, reason: &str, message: impl Into<String>) {
         let mut message = message.into();
         if message.len() > MAX_MESSAGE {
@@ -127,7 +127,7 @@ impl Inner {
                     return;
                 }
                 Err(Error::Api(status)) if status.code == 404 && remembered.written => {
-                    // It has expired meanwhile: it starts anew.
+                    // The Event has expired on the server: create a new one with a count of 1.
                     remembered.written = false;
                     remembered.count = 1;
                     remembered.first = remembered.last;
@@ -184,7 +184,8 @@ impl Inner {
     }
 }
 
-/// What makes two happenings the same Event. `text` is empty for one that combines similar events.
+/// Identity of an Event: events with equal keys are counted as repetitions. `text` is empty for an Event that combines
+/// similar ones.
 #[derive(Clone, Debug)]
 struct Key {
     object: ObjectReference,
@@ -194,7 +195,7 @@ struct Key {
 }
 
 impl Key {
-    /// The parts that are compared; an object's resource version is not one of them.
+    /// The parts that are compared. An object's resource version is not among them.
     fn parts(&self) -> (Identity, EventType, &str, &str) {
         (identity(&self.object), self.kind, &self.reason, &self.text)
     }
@@ -228,9 +229,9 @@ struct Remembered {
     count: i32,
     first: Timestamp,
     last: Timestamp,
-    /// The API server has it.
+    /// Whether the Event exists on the API server.
     written: bool,
-    /// It waits to be written.
+    /// Whether the Event is queued to be written.
     dirty: bool,
 }
 
@@ -244,7 +245,8 @@ struct Similar {
     last: Timestamp,
 }
 
-/// The object's name and a number, of which the former is cut where both are too long for a name.
+/// Name of an Event: `OBJECT.NUMBER` with 16 hexadecimal digits; the object's name is truncated so that the whole has at
+/// most 253 characters.
 fn event_name(object: &str, unique: u64) -> String {
     const MAX_NAME: usize = 253;
     let unique = format!(".{unique:016x}");
@@ -253,14 +255,14 @@ fn event_name(object: &str, unique: u64) -> String {
     format!("{}{unique}", cut.unwrap_or(object))
 }
 
-/// The pure part: which happenings become which Events.
+/// The pure core: combines recorded events into Events to write.
 #[derive(Default)]
 struct Aggregator {
     remembered: HashMap<Key, Remembered>,
     dirty: VecDeque<Key>,
     buckets: HashMap<Identity, Bucket>,
     similar: HashMap<(Identity, EventType, String), Similar>,
-    /// Ends the names: the moment in nanoseconds, or the next number not given yet.
+    /// Number in the last Event's name: the time in nanoseconds when it was recorded, or one more than the last number.
     unique: u64,
 }
 
@@ -304,7 +306,7 @@ impl Aggregator {
         }
     }
 
-    /// The next Event to write, as it is now.
+    /// Takes the next Event to write out of the queue, in its current state.
     fn take(&mut self) -> Option<(Key, Remembered)> {
         let key = self.dirty.pop_front()?;
         let entry = self.remembered.get_mut(&key)?;

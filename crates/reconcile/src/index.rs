@@ -1,4 +1,4 @@
-//! Objects by something else than their key.
+//! Secondary indexes over the objects of an informer.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -9,7 +9,7 @@ use yado_types::key::ObjectKey;
 
 use crate::Change;
 
-/// Objects by the index values that a function gives for each: by owner, by node, by label.
+/// A secondary index: objects by the values that a function computes from each, such as its owner, node or labels.
 pub struct Index<I, K> {
     entries: RwLock<HashMap<I, BTreeMap<ObjectKey, Arc<K>>>>,
 }
@@ -21,12 +21,12 @@ impl<I, K> Default for Index<I, K> {
 }
 
 impl<I: Clone + Eq + Hash, K> Index<I, K> {
-    /// The objects of one index value, ordered by namespace and name.
+    /// The objects with this index value, ordered by namespace and name.
     pub fn get(&self, value: &I) -> Vec<Arc<K>> {
         self.entries.read().get(value).map(|m| m.values().cloned().collect()).unwrap_or_default()
     }
 
-    /// The index values that some object has.
+    /// All index values that at least one object has, in no particular order.
     pub fn values(&self) -> Vec<I> {
         self.entries.read().keys().cloned().collect()
     }

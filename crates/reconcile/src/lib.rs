@@ -1,10 +1,11 @@
-//! What every control loop stands on:
+//! The building blocks of controllers:
 //!
-//! - [`Tasks`]: every task has an owner that stops and joins it.
-//! - [`Watch`] and [`Watches`]: one watch per kind, shared; its objects in memory, with [`Index`]es.
-//! - [`Queue`]: which keys want a look, each at most once, some later.
-//! - [`run`]: the loop itself: take a key, reconcile, retry with back-off.
-//! - [`events`]: what happened, for people to read.
+//! - [`Tasks`]: owns background tasks, and stops and joins them at shutdown.
+//! - [`Watch`] and [`Watches`]: shared informers, which cache the objects of a kind and keep them current by one watch, with
+//!   [`Index`]es over the cache.
+//! - [`Queue`]: a work queue of keys, each at most once, with delays.
+//! - [`run`]: the workers of a controller: take a key, reconcile it, retry failures with increasing delays.
+//! - [`events`]: records Kubernetes Events about objects.
 //!
 //! ```text
 //! API server --watch--> Watch --feed--> Queue --next--> reconcile(key) --writes--> API server

@@ -1,4 +1,4 @@
-//! Keys that want a look.
+//! The work queue of a controller and its workers.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fmt::{Debug, Display};
@@ -13,13 +13,14 @@ use yado_types::clock::Clock;
 
 use crate::Tasks;
 
-/// First delay after a failure; each further failure doubles it.
+/// Retry delay after a first failure; it doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(5);
-/// The longest delay between tries, so that whatever mends is noticed within half a minute.
-const RETRY_LONGEST: Duration = Duration::from_secs(30);
+/// Maximum of the retry delay, so that a recovery is noticed within half a minute.
+const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// A set of keys with an order of arrival. A key is in it at most once however often it is added, so its size is
-/// bounded by the number of objects; a key that is being worked on comes back only when that work is done.
+/// A queue of keys to reconcile, in order of arrival. Adding a key that is queued has no effect, so the size is bounded by
+/// the number of objects. A key that is added while a worker processes it is queued again when that is done, so that no two
+/// workers process one key at the same time.
 pub struct Queue<Q> {
     clock: Arc<dyn Clock>,
     state: Mutex<State<Q>>,
@@ -27,17 +28,24 @@ pub struct Queue<Q> {
 }
 
 struct State<Q> {
+    /// Keys to process now, in order.
     ready: VecDeque<Q>,
+    /// The same keys, for lookup.
     waiting: HashSet<Q>,
+    /// Keys that workers are processing.
     working: HashSet<Q>,
+    /// Keys that were added while being processed.
     again: HashSet<Q>,
+    /// Delayed keys by the monotonic time at which they become ready.
     later: BTreeMap<Duration, BTreeSet<Q>>,
+    /// The same by key.
     due: HashMap<Q, Duration>,
+    /// Consecutive failures of keys whose last attempt failed.
     failures: HashMap<Q, u32>,
 }
 
 impl<Q: Clone + Eq + Ord + Hash + Send + 'static> Queue<Q> {
-    /// An empty queue.
+    /// Creates an empty queue, which measures delays by `clock`.
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         let state = State {
             ready: VecDeque::new(),
@@ -51,20 +59,21 @@ impl<Q: Clone + Eq + Ord + Hash + Send + 'static> Queue<Q> {
         Arc::new(Self { clock, state: Mutex::new(state), changed: Notify::new() })
     }
 
-    /// Wants a look now.
+    /// Queues a key.
     pub fn add(&self, key: Q) {
         self.state.lock().add(key);
         self.changed.notify_one();
     }
 
-    /// Wants a look after `delay`, or earlier if an earlier one is planned already.
+    /// Queues a key after `delay`, unless it is due earlier already.
     pub fn add_after(&self, key: Q, delay: Duration) {
         let at = self.clock.monotonic() + delay;
         self.state.lock().add_at(key, at);
         self.changed.notify_one();
     }
 
-    /// The next key to work on; [`Queue::done`] must follow.
+    /// Waits for the next key to process. The caller must call [`Queue::done`] afterwards, or the key is never processed
+    /// again. Dropping the future loses no key.
     pub async fn next(&self) -> Q {
         loop {
             let changed = self.changed.notified();
@@ -93,7 +102,7 @@ impl<Q: Clone + Eq + Ord + Hash + Send + 'static> Queue<Q> {
         }
     }
 
-    /// The work on `key` has ended; if it was added meanwhile, it is ready again.
+    /// Reports that the processing of `key` has ended. A key that was added meanwhile is queued again.
     pub fn done(&self, key: &Q, outcome: Outcome) {
         let now = self.clock.monotonic();
         let mut state = self.state.lock();
@@ -107,7 +116,7 @@ impl<Q: Clone + Eq + Ord + Hash + Send + 'static> Queue<Q> {
             }
             Outcome::Failed => {
                 let failures = state.failures.entry(key.clone()).or_default();
-                let delay = RETRY_FIRST.saturating_mul(1 << (*failures).min(16)).min(RETRY_LONGEST);
+                let delay = RETRY_FIRST.saturating_mul(1 << (*failures).min(16)).min(RETRY_MAX);
                 *failures += 1;
                 state.add_at(key.clone(), now + delay);
             }
@@ -119,12 +128,12 @@ impl<Q: Clone + Eq + Ord + Hash + Send + 'static> Queue<Q> {
         self.changed.notify_one();
     }
 
-    /// How often in a row the work on `key` has failed so far.
+    /// Number of consecutive failures of `key` so far.
     fn failures(&self, key: &Q) -> u32 {
         self.state.lock().failures.get(key).copied().unwrap_or_default()
     }
 
-    /// Nothing is ready or being worked on; what is planned for later does not count.
+    /// Whether no key is queued or being processed. Delayed keys do not count.
     pub fn is_idle(&self) -> bool {
         let state = self.state.lock();
         state.ready.is_empty() && state.working.is_empty()
@@ -167,33 +176,33 @@ impl<Q: Clone + Eq + Ord + Hash> State<Q> {
     }
 }
 
-/// What a reconciliation asks for next.
+/// When a key is reconciled again after a successful pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next {
-    /// Nothing until something changes.
+    /// When something changes that queues it.
     Wait,
-    /// Another look after this long, even if nothing changes.
+    /// After this delay, even if nothing changes.
     After(Duration),
 }
 
-/// How the work on a key ended.
+/// The result of processing a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Well.
+    /// Success; the retry delay is reset.
     Next(Next),
-    /// It is tried again after a delay that doubles.
+    /// Failure; the key is retried after a delay that doubles with each consecutive failure.
     Failed,
 }
 
-/// Whether the failure after `failures - 1` others in a row is logged as a warning. The first few are usually a race that
-/// the retry resolves (8 of them take a little over a second); what goes on is told at doubling distances, so that a
-/// permanent failure is visible without filling the log.
+/// Whether the `failures`-th consecutive failure is logged as a warning. The first ones are usually races that a retry
+/// resolves (8 of them take a little over a second); after that the intervals between warnings double, so that a permanent
+/// failure is visible without filling the log.
 pub(crate) fn is_worth_a_warning(failures: u32) -> bool {
     failures >= 8 && failures.is_power_of_two()
 }
 
-/// Starts `workers` tasks that take keys from `queue` and give them to `reconcile`. A failure is logged here and retried
-/// with back-off; one that persists is logged as a warning.
+/// Starts `workers` tasks that take keys from `queue` and call `reconcile` for each. Failures are logged under `name` and
+/// retried with increasing delays; those that persist are logged as warnings.
 pub fn run<Q, F, W, E>(tasks: &Tasks, name: &'static str, queue: &Arc<Queue<Q>>, workers: usize, reconcile: F)
 where
     Q: Clone + Eq + Ord + Hash + Debug + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! Ownership of tasks.
+//! Ownership of background tasks: they are cancelled and joined when their owner is shut down.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::Future;
@@ -10,7 +10,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-/// Owns tasks: they end when it is shut down, and whoever shuts it down waits for them. Cheap to clone.
+/// A group of background tasks, which [`Tasks::shutdown`] ends and joins. Clones share the group and are cheap.
 #[derive(Clone, Default)]
 pub struct Tasks {
     inner: Arc<Inner>,
@@ -22,7 +22,7 @@ struct Inner {
     running: Mutex<Running>,
 }
 
-/// Tasks and what they are called.
+/// Running tasks with their names.
 #[derive(Default)]
 struct Running {
     tasks: JoinSet<()>,
@@ -37,12 +37,12 @@ impl Running {
 }
 
 impl Tasks {
-    /// Owns nothing yet.
+    /// Creates an empty group.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Runs `task` until it ends or the owner is shut down, whichever is first: it is dropped at its next await.
+    /// Runs `task` until it ends or the group is shut down. On shutdown it is dropped at its next await.
     pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let stop = self.stop();
         self.spawn_until_stopped(name, async move {
@@ -50,10 +50,10 @@ impl Tasks {
         });
     }
 
-    /// Runs `task`, which looks at [`Tasks::stop`] itself and tidies up before it ends.
+    /// Runs `task`, which observes [`Tasks::stop`] itself so that it can clean up before it ends.
     pub fn spawn_until_stopped(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
         let mut running = self.inner.running.lock();
-        // Ended tasks are let go here, so that the set is as large as what runs, not as what ever ran.
+        // Joining ended tasks here keeps the set from growing over the life of the process.
         while let Some(task) = running.tasks.try_join_next_with_id() {
             running.ended(task);
         }
@@ -61,12 +61,13 @@ impl Tasks {
         running.names.insert(id, name);
     }
 
-    /// Cancelled once the owner is being shut down.
+    /// A token that is cancelled when the shutdown begins.
     pub fn stop(&self) -> CancellationToken {
         self.inner.stop.clone()
     }
 
-    /// Asks every task to end, waits for at most `grace`, then aborts those that have not: their names.
+    /// Cancels all tasks and waits until they have ended. Tasks that still run after `grace` are aborted; their names are
+    /// returned.
     pub async fn shutdown(&self, grace: Duration) -> BTreeSet<&'static str> {
         self.inner.stop.cancel();
         let mut running = std::mem::take(&mut *self.inner.running.lock());

@@ -1,4 +1,4 @@
-//! One watch per kind, shared by all who read it.
+//! Shared informers: one watch per kind and field selector keeps a cache of its objects current for all readers.
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
@@ -29,19 +29,19 @@ pub trait Kind:
 }
 impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Kind for K {}
 
-/// What happened to an object: `old` is absent when it is new, `new` when it is gone.
+/// A change of an object: `old` is `None` if it was added, `new` is `None` if it was deleted.
 #[derive(Clone, Debug)]
 pub struct Change<K> {
-    /// Where it is.
+    /// The object's namespace and name.
     pub key: ObjectKey,
-    /// As it was known before.
+    /// The last state that was known before.
     pub old: Option<Arc<K>>,
-    /// As it is now.
+    /// The current state.
     pub new: Option<Arc<K>>,
 }
 
 impl<K> Change<K> {
-    /// The latest known state: what it is, or what it was if it is gone.
+    /// The current state, or the last known one of a deleted object.
     pub fn latest(&self) -> Option<&Arc<K>> {
         self.new.as_ref().or(self.old.as_ref())
     }
@@ -49,10 +49,10 @@ impl<K> Change<K> {
 
 type Feed<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
 
-/// All objects of a kind (or of a selection of it), kept current by one watch.
+/// An informer: a cache of the objects of a kind, or of those that match a field selector, kept current by one watch.
 pub struct Watch<K> {
     objects: RwLock<BTreeMap<ObjectKey, Arc<K>>>,
-    /// Locked for the whole of an update, so that a feed that is added sees each object exactly once.
+    /// Called for every change. Locked during an update, so that a feed that is added sees each object exactly once.
     feeds: Mutex<Vec<Feed<K>>>,
     progress: signal::Sender<Progress>,
 }
@@ -60,9 +60,9 @@ pub struct Watch<K> {
 #[derive(Clone, Copy, Debug, Default)]
 struct Progress {
     synced: bool,
-    /// Highest resource version seen.
+    /// Highest resource version that was received.
     revision: u64,
-    /// Counts updates, so that every one of them wakes the waiting.
+    /// Counts updates, so that each of them wakes waiting tasks.
     updates: u64,
 }
 
@@ -75,17 +75,17 @@ impl<K: Kind> Watch<K> {
         })
     }
 
-    /// The object at `key`.
+    /// The cached object with this key.
     pub fn get(&self, key: &ObjectKey) -> Option<Arc<K>> {
         self.objects.read().get(key).cloned()
     }
 
-    /// Every object, ordered by namespace and name.
+    /// All cached objects, ordered by namespace and name.
     pub fn list(&self) -> Vec<Arc<K>> {
         self.objects.read().values().cloned().collect()
     }
 
-    /// Every object of a namespace, ordered by name.
+    /// All cached objects of a namespace, ordered by name.
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let start = ObjectKey::new(namespace, "");
         let objects = self.objects.read();
@@ -93,18 +93,18 @@ impl<K: Kind> Watch<K> {
         from_here.take_while(|(k, _)| k.namespace == namespace).map(|(_, o)| o.clone()).collect()
     }
 
-    /// Ready once the first list is complete.
+    /// Waits until the first list is complete, so that the cache has every object.
     pub fn synced(&self) -> impl Future<Output = ()> + Send + use<K> {
         let mut progress = self.progress.subscribe();
         async move {
-            // It fails only once the watch itself is gone, and with it everyone who could ask it for objects.
+            // This fails only after the informer was dropped, when nobody can read the cache any more.
             let _ = progress.wait_for(|p| p.synced).await;
         }
     }
 
-    /// Ready once the change that gave an object the resource version `revision` has arrived here, so that the next
-    /// decision does not rest on a state before one's own write. Gives up after `timeout`, with whether it arrived:
-    /// deciding on an older state is safe where writes carry the version they rest on, not where they create.
+    /// Waits until the change with the resource version `revision` has arrived, so that the next decision sees the caller's
+    /// own write. Returns false if it has not after `timeout`. Deciding on an older state is then safe if the writes carry
+    /// a resource version, but not if they create objects.
     pub fn seen(&self, revision: u64, timeout: Duration) -> impl Future<Output = bool> + Send + use<K> {
         let mut progress = self.progress.subscribe();
         async move {
@@ -113,12 +113,13 @@ impl<K: Kind> Watch<K> {
         }
     }
 
-    /// The highest resource version that has arrived here.
+    /// The highest resource version that has arrived.
     pub fn revision(&self) -> u64 {
         self.progress.borrow().revision
     }
 
-    /// Ready once `holds` says so of the object at `key`, with whether it did before `timeout`.
+    /// Waits until `holds` is true for the object at `key`, which is `None` while it does not exist. Returns false if it is
+    /// not after `timeout`.
     pub fn until<'a>(
         &'a self,
         key: &'a ObjectKey,
@@ -137,8 +138,8 @@ impl<K: Kind> Watch<K> {
         async move { tokio::time::timeout(timeout, holding).await.is_ok() }.boxed()
     }
 
-    /// Calls `feed` for every change from now on, in order, after first calling it for each object that is there.
-    /// It runs on the watch's own task: it must be quick and must not wait.
+    /// Calls `feed` for each cached object, as if it had been added, and then for every change, in order. It runs on the
+    /// watch's task under a lock: it must be quick and must not block.
     pub fn feed(&self, feed: impl Fn(&Change<K>) + Send + Sync + 'static) {
         let mut feeds = self.feeds.lock();
         for (key, object) in self.objects.read().iter() {
@@ -147,7 +148,7 @@ impl<K: Kind> Watch<K> {
         feeds.push(Box::new(feed));
     }
 
-    /// Adds to `queue`, at every change, the keys that `map` gives for it.
+    /// Adds the keys that `map` computes from each change to `queue`.
     pub fn feed_queue<Q, I>(
         &self,
         queue: &Arc<Queue<Q>>,
@@ -160,7 +161,7 @@ impl<K: Kind> Watch<K> {
         self.feed(move |change| map(change).into_iter().for_each(|key| queue.add(key)));
     }
 
-    /// An index over the objects, current whenever [`Watch::get`] is.
+    /// Creates an index over the cached objects by the values that `of` computes. It is updated with the cache.
     pub fn index<I>(&self, of: impl Fn(&K) -> Vec<I> + Send + Sync + 'static) -> Arc<Index<I, K>>
     where
         I: Clone + Eq + Hash + Send + Sync + 'static,
@@ -188,7 +189,7 @@ impl<K: Kind> Watch<K> {
         });
     }
 
-    /// Takes over a complete list: what is not in it is gone.
+    /// Replaces the cache by a complete list, and reports the differences to feeds.
     fn replace(&self, listed: Vec<K>) {
         let listed: BTreeMap<_, _> =
             listed.into_iter().map(|o| (ObjectKey::of(o.meta()), Arc::new(o))).collect();
@@ -201,7 +202,7 @@ impl<K: Kind> Watch<K> {
             let known =
                 self.objects.read().get(&key).map(|o| revision_of(o.meta().resource_version.as_deref()));
             if known != Some(revision) || revision == 0 {
-                // A list is ordered by key: a revision is seen only once all of the list is in.
+                // A list is ordered by key and not by resource version: its versions count only after all of it.
                 self.update(key, Some(object), 0);
             }
         }
@@ -248,8 +249,7 @@ impl<K: Kind> Watch<K> {
         }
     }
 
-    /// The object, or its last decodable version where it is listed anew. An undecodable object is reported and
-    /// otherwise left out: readers keep what they knew of it.
+    /// The decoded object. An undecodable one is logged, and its last decodable version, if any, is kept.
     fn decoded(&self, object: Decoded<K>) -> Option<K> {
         match object {
             Decoded::Object(object) => Some(object),
@@ -264,7 +264,7 @@ impl<K: Kind> Watch<K> {
         }
     }
 
-    /// Every change up to `revision` has arrived.
+    /// Records that all changes up to `revision` have arrived.
     fn reached(&self, revision: u64) {
         self.progress.send_modify(|p| {
             p.revision = p.revision.max(revision);
@@ -273,12 +273,12 @@ impl<K: Kind> Watch<K> {
     }
 }
 
-/// A resource version as a number; 0 where it is absent or not one.
+/// Parses a resource version as a number; 0 if it is absent or not a number.
 pub fn revision_of(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(|v| v.parse().ok()).unwrap_or_default()
 }
 
-/// The watches of one client, each made once.
+/// The informers of one client, each created once and shared.
 #[derive(Clone)]
 pub struct Watches {
     client: Client,
@@ -286,37 +286,37 @@ pub struct Watches {
     made: Arc<Mutex<Made>>,
 }
 
-/// A watch by its kind and field selector; the value is an `Arc<Watch<K>>` of that kind.
+/// Informers by kind and field selector; the value is an `Arc<Watch<K>>` of that kind.
 type Made = HashMap<(TypeId, String), Arc<dyn Any + Send + Sync>>;
 
 impl Watches {
-    /// None is open yet; `tasks` will own those that are.
+    /// Creates a factory without informers. `tasks` will own their watch tasks.
     pub fn new(client: Client, tasks: Tasks) -> Self {
         Self { client, tasks, made: Arc::default() }
     }
 
-    /// The same watches for another component of this process, which writes with a client of its own: what both read
-    /// is in memory once.
+    /// The same informers with another client for writes, so that components with different identities share one cache.
+    /// Informers that are first requested through it read with that client.
     pub fn acting_as(&self, client: Client) -> Self {
         Self { client, ..self.clone() }
     }
 
-    /// The client to write with.
+    /// The client for writes.
     pub fn client(&self) -> &Client {
         &self.client
     }
 
-    /// Who owns the watches' tasks.
+    /// The owner of the watch tasks.
     pub fn tasks(&self) -> &Tasks {
         &self.tasks
     }
 
-    /// Every object of a kind, in all namespaces.
+    /// The informer of all objects of a kind, in all namespaces.
     pub fn all<K: Kind>(&self) -> Arc<Watch<K>> {
         self.selected("")
     }
 
-    /// The objects of a kind that a field selector such as `spec.nodeName=a` means.
+    /// The informer of the objects of a kind that match a field selector such as `spec.nodeName=a`.
     pub fn selected<K: Kind>(&self, fields: &str) -> Arc<Watch<K>> {
         let mut made = self.made.lock();
         let entry = made.entry((TypeId::of::<K>(), fields.to_owned())).or_insert_with(|| {
@@ -328,7 +328,7 @@ impl Watches {
             self.tasks.spawn("watch", watch.clone().drive(Api::all(self.client.clone()), config));
             watch
         });
-        // The key holds K's own type id, so the value is of that type; a fresh watch would merely be redundant.
+        // The key contains K's type id, so the value has that type and the fallback is not reached.
         entry.clone().downcast().unwrap_or_else(|_| Watch::new())
     }
 }
