@@ -1,4 +1,4 @@
-//! DaemonSets: one Pod on every node that will have it.
+//! The DaemonSet controller: one Pod on every node that matches the template and whose taints it tolerates.
 //!
 //! ```text
 //! [DaemonSet], [Node] --create, delete--> [Pod]
@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Watches DaemonSets, Nodes, Pods and ControllerRevisions. Writes Pods, ControllerRevisions and the DaemonSets'
-//! status. A Pod names its node by affinity, so that the scheduler binds it, and nobody else's limits are passed by.
+//! status. A Pod names its node by required node affinity and is bound by the scheduler, which checks that the node's
+//! resources suffice.
 
 mod history;
 mod nodes;
@@ -27,53 +28,55 @@ use yado_reconcile::Next;
 use yado_types::pod::{is_ended, is_ready, is_terminating};
 use yado_types::selector::LabelSelector;
 
-use crate::owners::{self, Claim};
+use crate::owners::{self, Ownership};
 use crate::replicaset::{available_in, stays_for};
 
-/// Pods created or deleted in one go, as in Kubernetes: the next look comes at once.
+/// Maximum number of Pods created, and of Pods deleted, in one reconcile pass; Kubernetes' value. The writes trigger
+/// the next pass.
 const BURST: usize = 250;
-/// Label with the hash of the template that a Pod was made of.
+/// Label with the hash of the template that a Pod or ControllerRevision was made from.
 const REVISION_HASH: &str = "controller-revision-hash";
 
-/// What a decision rests on.
+/// Inputs of a reconcile pass: the DaemonSet, the nodes, its Pods and its revisions.
 pub struct Observed<'a> {
-    /// The DaemonSet.
+    /// The DaemonSet to reconcile.
     pub set: &'a DaemonSet,
-    /// Every node.
+    /// Every Node of the cluster, suitable or not.
     pub nodes: Vec<Arc<Node>>,
-    /// Pods it controls, and those of its namespace that nobody does.
+    /// Pods that it controls, and Pods of its namespace that have no controller.
     pub candidates: Vec<Arc<Pod>>,
-    /// Its ControllerRevisions.
+    /// ControllerRevisions that it controls.
     pub revisions: Vec<Arc<ControllerRevision>>,
 }
 
-/// What is to be done.
+/// A write or event that a reconcile pass decided on.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Become this Pod's controller.
+    /// Add the DaemonSet as this Pod's controller.
     Adopt(Arc<Pod>),
-    /// Stop being this Pod's controller.
+    /// Remove the DaemonSet from this Pod's owner references.
     Release(Arc<Pod>),
-    /// Remember the template.
+    /// Create the ControllerRevision of the current template.
     CreateRevision(Box<ControllerRevision>),
-    /// The template has come back: its revision is the newest again.
+    /// Give a revision this number: its template is the current one again, and the newest number must be its own.
     Renumber(Arc<ControllerRevision>, i64),
-    /// Forget an old template.
+    /// Delete a ControllerRevision beyond the history limit.
     DeleteRevision(Arc<ControllerRevision>),
-    /// Tell of a Pod that ended, which is about to be replaced.
+    /// Record an event about a Pod that succeeded or failed and is about to be replaced.
     Ended(Arc<Pod>),
     /// Create these Pods.
     Create(Vec<Pod>),
     /// Delete these Pods.
     Delete(Vec<Arc<Pod>>),
-    /// Write this status.
+    /// Write this status unless the DaemonSet has it already.
     Status(Box<DaemonSetStatus>),
 }
 
 /// The Pods of a node, oldest first.
 type OnNode = Vec<Arc<Pod>>;
 
-/// Decides what a DaemonSet needs.
+/// Decides which Pods and revisions a DaemonSet lacks or has too many of, and its status. The returned [`Next`] says when
+/// to reconcile again if nothing changes: when a failed Pod may be replaced, or a ready Pod becomes available.
 pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next) {
     let set = observed.set;
     let nothing = (Vec::new(), Next::Wait);
@@ -82,27 +85,27 @@ pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next)
     if selector.is_empty() {
         return nothing;
     }
-    let (mut claims, mut mine) = (Vec::new(), Vec::new());
+    let (mut adoptions, mut mine) = (Vec::new(), Vec::new());
     for pod in &observed.candidates {
-        match owners::claim(&set.metadata, &selector, &pod.metadata) {
-            Claim::Mine => mine.push(pod.clone()),
-            Claim::Adopt => claims.push(Action::Adopt(pod.clone())),
-            Claim::Release => claims.push(Action::Release(pod.clone())),
-            Claim::Other => {}
+        match owners::ownership(&set.metadata, &selector, &pod.metadata) {
+            Ownership::Owned => mine.push(pod.clone()),
+            Ownership::Adopt => adoptions.push(Action::Adopt(pod.clone())),
+            Ownership::Release => adoptions.push(Action::Release(pod.clone())),
+            Ownership::Unrelated => {}
         }
     }
-    if !claims.is_empty() {
-        // What there is is known once these are through; their change brings us back.
-        return (claims, Next::Wait);
+    if !adoptions.is_empty() {
+        // The set of Pods is known only after these writes; the changed Pods trigger the next pass.
+        return (adoptions, Next::Wait);
     }
     let cluster = Cluster::of(set, &observed.nodes, mine);
     let hash = history::hash(set);
     let (mut actions, mut soonest) = (Vec::new(), None);
     if set.metadata.deletion_timestamp.is_none() {
         actions.extend(history::remember(set, &hash, &observed.revisions));
-        let (kept, look_again) = cluster.keep(set, &hash, now);
+        let (kept, recheck) = cluster.keep(set, &hash, now);
         actions.extend(kept);
-        soonest = look_again;
+        soonest = recheck;
         let settled = actions.iter().all(|a| !matches!(a, Action::Create(_) | Action::Delete(_)));
         if settled {
             actions.extend(update::next(set, &cluster, &hash, now));
@@ -115,20 +118,20 @@ pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next)
     (actions, next.map_or(Next::Wait, Next::After))
 }
 
-/// Nodes as a DaemonSet sees them.
+/// The observed state of a DaemonSet's Pods, by node.
 struct Cluster {
-    /// Every node that is there: what it offers, and the DaemonSet's Pods on it.
-    nodes: BTreeMap<String, (nodes::Suits, OnNode)>,
-    /// Pods for nodes that are not there.
+    /// By node name: whether the node is suitable, and the DaemonSet's Pods on it.
+    nodes: BTreeMap<String, (nodes::Suitability, OnNode)>,
+    /// Pods bound to or meant for nodes that do not exist.
     stray: Vec<Arc<Pod>>,
 }
 
 impl Cluster {
     fn of(set: &DaemonSet, nodes: &[Arc<Node>], mine: Vec<Arc<Pod>>) -> Self {
-        let wish = nodes::Wish::of(set);
+        let requirements = nodes::NodeRequirements::of(set);
         let mut all: BTreeMap<_, _> = nodes
             .iter()
-            .map(|n| (n.metadata.name.clone().unwrap_or_default(), (wish.suits(n), OnNode::new())))
+            .map(|n| (n.metadata.name.clone().unwrap_or_default(), (requirements.check(n), OnNode::new())))
             .collect();
         let mut stray = Vec::new();
         for pod in mine {
@@ -145,32 +148,36 @@ impl Cluster {
 
     /// Nodes that should run a Pod.
     fn wanted(&self) -> impl Iterator<Item = (&String, &OnNode)> {
-        self.nodes.iter().filter(|(_, (suits, _))| suits.start).map(|(name, (_, pods))| (name, pods))
+        self.nodes
+            .iter()
+            .filter(|(_, (suitability, _))| suitability.should_run)
+            .map(|(name, (_, pods))| (name, pods))
     }
 
-    /// One Pod where one should be, none where none should be.
+    /// Creates a Pod on every suitable node that has none, and deletes Pods that ended, that are on unsuitable nodes or
+    /// that are surplus. The duration is the time until the first failed Pod may be replaced.
     fn keep(&self, set: &DaemonSet, hash: &str, now: Timestamp) -> (Vec<Action>, Option<Duration>) {
         let (mut ended, mut create, mut delete) = (Vec::new(), Vec::new(), Vec::new());
-        let mut look_again = None;
-        for (name, (suits, pods)) in &self.nodes {
+        let mut recheck = None;
+        for (name, (suitability, pods)) in &self.nodes {
             let running = || pods.iter().filter(|p| !is_terminating(p));
             if pods.is_empty() {
-                if suits.start {
+                if suitability.should_run {
                     create.push(nodes::pod_for(set, name, hash));
                 }
-            } else if !suits.stay {
+            } else if !suitability.should_continue {
                 delete.extend(running().cloned());
             } else {
                 let (over, alive): (Vec<_>, Vec<_>) = running().cloned().partition(|p| is_ended(p));
                 let (over, fresh): (Vec<_>, Vec<_>) =
                     over.into_iter().partition(|p| stays_for(p, now).is_zero());
-                look_again = fresh.iter().map(|p| stays_for(p, now)).chain(look_again).min();
+                recheck = fresh.iter().map(|p| stays_for(p, now)).chain(recheck).min();
                 ended.extend(over.iter().cloned().map(Action::Ended));
                 delete.extend(over);
                 delete.extend(update::surplus(set, &alive, hash, now));
             }
         }
-        // The garbage collection of Pods takes those that were bound to a node that is gone.
+        // Pods that were bound to a deleted node are deleted by the Pod garbage collector.
         let unbound = |p: &&Arc<Pod>| yado_types::pod::node_name(p).is_none() && !is_terminating(p);
         delete.extend(self.stray.iter().filter(unbound).cloned());
         create.truncate(BURST);
@@ -182,7 +189,7 @@ impl Cluster {
         if !create.is_empty() {
             actions.push(Action::Create(create));
         }
-        (actions, look_again)
+        (actions, recheck)
     }
 
     fn status(&self, set: &DaemonSet, hash: &str, now: Timestamp) -> (DaemonSetStatus, Option<Duration>) {
@@ -193,8 +200,8 @@ impl Cluster {
             ..Default::default()
         };
         let (mut updated, mut available, mut next) = (0, 0, None);
-        for (suits, pods) in self.nodes.values() {
-            if !suits.start {
+        for (suitability, pods) in self.nodes.values() {
+            if !suitability.should_run {
                 status.number_misscheduled += i32::from(!pods.is_empty());
                 continue;
             }
@@ -217,7 +224,7 @@ impl Cluster {
     }
 }
 
-/// Whether a Pod was made of the template with this hash.
+/// Whether a Pod was made from the template with this hash.
 fn is_updated(pod: &Pod, hash: &str) -> bool {
     pod.metadata.labels.as_ref().and_then(|l| l.get(REVISION_HASH)).is_some_and(|h| h == hash)
 }

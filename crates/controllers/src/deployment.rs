@@ -1,4 +1,4 @@
-//! Deployments: the Pods of one template, replaced by those of the next without a gap.
+//! The Deployment controller: creates a ReplicaSet per Pod template and moves replicas from the old ones to the new one.
 //!
 //! ```text
 //! [Deployment] --create, scale, delete--> [ReplicaSet] -> [Pod]
@@ -27,58 +27,59 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use yado_reconcile::Next;
 use yado_types::selector::LabelSelector;
 
-use crate::owners::{self, Claim};
+use crate::owners::{self, Ownership};
 
 pub(crate) use history::{set_name, template_hash};
 
-/// What a decision rests on.
+/// Inputs of a reconcile pass: the Deployment, its ReplicaSets and the number of their Pods.
 pub struct Observed<'a> {
-    /// The Deployment.
+    /// The Deployment to reconcile.
     pub deployment: &'a Deployment,
-    /// ReplicaSets it controls, and those of its namespace that nobody does.
+    /// ReplicaSets that it controls, and ReplicaSets of its namespace that have no controller.
     pub candidates: Vec<Arc<ReplicaSet>>,
     /// Pods that have not ended, counted by the uid of the ReplicaSet that controls them; terminating ones count.
     pub living_pods: BTreeMap<String, usize>,
 }
 
-/// What is to be done.
+/// A write that a reconcile pass decided on.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Become this ReplicaSet's controller.
+    /// Add the Deployment as this ReplicaSet's controller.
     Adopt(Arc<ReplicaSet>),
-    /// Stop being this ReplicaSet's controller.
+    /// Remove the Deployment from this ReplicaSet's owner references.
     Release(Arc<ReplicaSet>),
     /// Create the ReplicaSet of the current template.
     Create(Box<ReplicaSet>),
-    /// Change a ReplicaSet's size and what it remembers of its Deployment's.
+    /// Set a ReplicaSet's `replicas`, and its annotations with the Deployment's desired and maximum size.
     Scale(Arc<ReplicaSet>, i32, BTreeMap<String, String>),
     /// Change a ReplicaSet's annotations, and its `minReadySeconds` to the Deployment's.
     Annotate(Arc<ReplicaSet>, BTreeMap<String, String>),
-    /// Delete a ReplicaSet that the history no longer holds.
+    /// Delete an empty ReplicaSet beyond the history limit.
     Delete(Arc<ReplicaSet>),
-    /// Put the revision number on the Deployment.
+    /// Set the Deployment's revision annotation to this number.
     Revision(String),
-    /// Write this status.
+    /// Replace the Deployment's status.
     Status(Box<DeploymentStatus>),
 }
 
-/// Decides what a Deployment needs next.
+/// Decides the next step of a rollout or scaling, the revision history and the status. The returned [`Next`] says when the
+/// progress deadline must be checked if nothing changes.
 pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next) {
     let deployment = observed.deployment;
     let Some(spec) = &deployment.spec else { return (Vec::new(), Next::Wait) };
     let Ok(selector) = LabelSelector::from_api(&spec.selector) else { return (Vec::new(), Next::Wait) };
-    let (mut claims, mut mine) = (Vec::new(), Vec::new());
+    let (mut adoptions, mut mine) = (Vec::new(), Vec::new());
     for set in &observed.candidates {
-        match owners::claim(&deployment.metadata, &selector, &set.metadata) {
-            Claim::Mine => mine.push(set.clone()),
-            Claim::Adopt => claims.push(Action::Adopt(set.clone())),
-            Claim::Release => claims.push(Action::Release(set.clone())),
-            Claim::Other => {}
+        match owners::ownership(&deployment.metadata, &selector, &set.metadata) {
+            Ownership::Owned => mine.push(set.clone()),
+            Ownership::Adopt => adoptions.push(Action::Adopt(set.clone())),
+            Ownership::Release => adoptions.push(Action::Release(set.clone())),
+            Ownership::Unrelated => {}
         }
     }
-    if !claims.is_empty() {
-        // Their change brings us back.
-        return (claims, Next::Wait);
+    if !adoptions.is_empty() {
+        // The changed ReplicaSets trigger the next pass.
+        return (adoptions, Next::Wait);
     }
     let sets = Sets::of(deployment, mine);
     let mut status = status::calculate(&sets, now);
@@ -114,10 +115,10 @@ pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next)
     (actions, next)
 }
 
-/// A Deployment's ReplicaSets.
+/// A Deployment and the ReplicaSets that it controls.
 struct Sets<'a> {
     deployment: &'a Deployment,
-    /// The one of the current template.
+    /// The ReplicaSet of the current template.
     new: Option<Arc<ReplicaSet>>,
     /// The others, oldest first.
     old: Vec<Arc<ReplicaSet>>,
@@ -148,8 +149,8 @@ impl<'a> Sets<'a> {
         strategy == Some("Recreate")
     }
 
-    /// `(maxSurge, maxUnavailable)` in Pods. Surge is rounded up and unavailability down; if both come to nothing,
-    /// one Pod may be unavailable, for the update could never begin.
+    /// `(maxSurge, maxUnavailable)` in Pods. Percentages of surge are rounded up, those of unavailability down. If both
+    /// are zero, one Pod may be unavailable, because the update could not begin otherwise.
     fn leeway(&self) -> (i32, i32) {
         if self.recreates() {
             return (0, 0);
@@ -165,13 +166,14 @@ impl<'a> Sets<'a> {
         (surge, unavailable.min(replicas))
     }
 
-    /// The most Pods there may be during an update.
+    /// Maximum number of Pods during a rollout: `replicas` plus `maxSurge`.
     fn max_replicas(&self) -> i32 {
         self.replicas().saturating_add(self.leeway().0)
     }
 }
 
-/// A number, or a percentage of `total`.
+/// Resolves a value such as `maxSurge`: a number, or a percentage of `total` that is rounded as asked. Negative and
+/// malformed values count as 0.
 pub(crate) fn share(value: &IntOrString, total: i32, round_up: bool) -> i32 {
     match value {
         IntOrString::Int(n) => (*n).max(0),

@@ -1,4 +1,4 @@
-//! Endpoints: the Pods behind each Service.
+//! The endpoints controller: lists the Pods behind each Service as EndpointSlices and Endpoints.
 //!
 //! ```text
 //! [Service], [Pod] --> [EndpointSlice] (what routers read)
@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Watches Services, Pods, EndpointSlices and Endpoints. Writes EndpointSlices and Endpoints of Services that have a
-//! selector; those of others are their makers'. The slices go first: traffic waits for them, and a Pod that is being
-//! deleted leaves them at once.
+//! selector; a Service without one has its endpoints written by somebody else. Slices are decided on first, because
+//! traffic depends on them. A Pod that is being deleted is marked as terminating there and is no longer ready.
 
 mod addresses;
 mod ports;
@@ -21,34 +21,35 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
-/// What a decision rests on.
+/// Inputs of a reconcile pass: the Service, its Pods, its EndpointSlices and its Endpoints.
 pub struct Observed<'a> {
-    /// The Service.
+    /// The Service to reconcile.
     pub service: &'a Service,
-    /// Pods of its namespace that its selector means.
+    /// Pods of its namespace that match its selector.
     pub pods: Vec<Arc<Pod>>,
-    /// Its slices that this controller wrote.
+    /// Its EndpointSlices that this controller manages, by their label.
     pub slices: Vec<Arc<EndpointSlice>>,
-    /// The Endpoints of its name.
+    /// The Endpoints object of its name, if there is one.
     pub endpoints: Option<Arc<Endpoints>>,
 }
 
-/// What is to be done.
+/// A write that a reconcile pass decided on. The objects are complete; a replacement carries its resource version.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Create a slice.
+    /// Create this EndpointSlice.
     CreateSlice(Box<EndpointSlice>),
-    /// Replace a slice.
+    /// Replace the EndpointSlice of this name.
     ReplaceSlice(Box<EndpointSlice>),
-    /// Delete a slice.
+    /// Delete this EndpointSlice.
     DeleteSlice(Arc<EndpointSlice>),
-    /// Create the Endpoints.
+    /// Create this Endpoints object.
     CreateEndpoints(Box<Endpoints>),
-    /// Replace the Endpoints.
+    /// Replace the Endpoints object of this name.
     ReplaceEndpoints(Box<Endpoints>),
 }
 
-/// Decides what a Service's slices and Endpoints need.
+/// Compares a Service's EndpointSlices and Endpoints with its Pods and returns the writes that bring them up to date.
+/// Services without a selector, of type ExternalName or being deleted need none.
 pub fn reconcile(observed: &Observed<'_>) -> Vec<Action> {
     let spec = observed.service.spec.as_ref();
     let selected = spec.and_then(|s| s.selector.as_ref()).is_some_and(|s| !s.is_empty());

@@ -1,4 +1,4 @@
-//! Garbage collection: what is owned goes with its owner.
+//! The garbage collector: deletes objects whose owners are gone.
 //!
 //! ```text
 //! every kind --metadata--> Graph: owner -> dependents

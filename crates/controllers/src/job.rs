@@ -1,11 +1,11 @@
-//! Jobs: Pods that run until so many of them have succeeded.
+//! The Job controller: runs Pods until the requested number of them has succeeded.
 //!
 //! ```text
 //! [Job] --create, delete--> [Pod] --ended--> counted in the Job's status
-//!   '--- done: conditions, and after its time to live the Job's own end
+//!   '--- finished: conditions, and deletion after `ttlSecondsAfterFinished`
 //! ```
 //!
-//! Watches Jobs and Pods. Writes Pods, the Jobs' status, and deletes Jobs whose time to live is over.
+//! Watches Jobs and Pods. Writes Pods and the Jobs' status, and deletes finished Jobs whose time to live has passed.
 
 mod count;
 mod finish;
@@ -27,58 +27,59 @@ use yado_reconcile::Next;
 use yado_types::pod::{is_ended, is_ready, is_terminating};
 use yado_types::selector::LabelSelector;
 
-use crate::owners::{self, Claim};
+use crate::owners::{self, Ownership};
 use crate::replicaset::pod_of;
 
-/// Pods created or deleted in one go, as in Kubernetes: the next look comes at once.
+/// Maximum number of Pods created or deleted in one reconcile pass; Kubernetes' value. The writes trigger the next pass.
 const BURST: usize = 500;
-/// Pause after a first failure; each further one doubles it, as in Kubernetes.
+/// Retry delay after a first failure; it doubles with each further one. Kubernetes' value.
 const BACKOFF_FIRST: Duration = Duration::from_secs(10);
-/// The longest such pause.
+/// Maximum of the retry delay; Kubernetes' value.
 const BACKOFF_LONGEST: Duration = Duration::from_secs(600);
-/// Failures that a Job bears where it does not say; Kubernetes' default.
+/// Failed Pods that are retried if `backoffLimit` is not set; Kubernetes' default.
 const DEFAULT_BACKOFF_LIMIT: i32 = 6;
 
-/// What a decision rests on.
+/// Inputs of a reconcile pass: the Job, its Pods and the count of those that ended.
 pub struct Observed<'a> {
-    /// The Job.
+    /// The Job to reconcile.
     pub job: &'a Job,
-    /// Pods it controls, and those of its namespace that nobody does.
+    /// Pods that it controls, and Pods of its namespace that have no controller.
     pub candidates: Vec<Arc<Pod>>,
-    /// Its Pods that ended, those that are gone included.
+    /// Number of its Pods that succeeded and failed, including deleted ones.
     pub counted: Counted,
 }
 
-/// What is to be done.
+/// A write or event that a reconcile pass decided on.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Become this Pod's controller.
+    /// Add the Job as this Pod's controller.
     Adopt(Arc<Pod>),
-    /// Stop being this Pod's controller.
+    /// Remove the Job from this Pod's owner references.
     Release(Arc<Pod>),
     /// Create these Pods.
     Create(Vec<Pod>),
-    /// Delete these Pods, which is no failure of theirs.
+    /// Delete these Pods, without counting them as failed.
     Delete(Vec<Arc<Pod>>),
-    /// Tell the user.
-    Tell(&'static str, String),
-    /// Write this status.
+    /// Record an event on the Job with this reason and message.
+    Event(&'static str, String),
+    /// Write this status unless the Job has it already.
     Status(Box<JobStatus>),
-    /// Delete the Job: its time to live is over.
+    /// Delete the finished Job: its `ttlSecondsAfterFinished` have passed.
     Expire,
 }
 
-/// The numbers that say what a Job asks for.
-struct Wish {
+/// The Job's spec with defaults.
+struct Parameters {
     parallelism: usize,
-    /// `None`: as soon as one has succeeded, the others finish the work among them.
+    /// `None` for a work queue: once one Pod has succeeded, no new ones are created, and the Job is complete when all have
+    /// ended.
     completions: Option<usize>,
     backoff_limit: i32,
     indexed: bool,
     suspended: bool,
 }
 
-impl Wish {
+impl Parameters {
     fn of(spec: &JobSpec) -> Self {
         let size = |n: i32| usize::try_from(n).unwrap_or_default();
         Self {
@@ -90,8 +91,8 @@ impl Wish {
         }
     }
 
-    /// How many Pods should be at work when so many have succeeded and so many are at work.
-    fn at_work(&self, succeeded: usize, active: usize) -> usize {
+    /// How many Pods should be active, given the numbers of succeeded and active ones.
+    fn wanted_active(&self, succeeded: usize, active: usize) -> usize {
         match self.completions {
             Some(completions) => self.parallelism.min(completions.saturating_sub(succeeded)),
             None if succeeded > 0 => active.min(self.parallelism),
@@ -100,12 +101,13 @@ impl Wish {
     }
 }
 
-/// Decides what a Job needs.
+/// Decides which Pods a Job creates or deletes, its status, and whether it is finished. The returned [`Next`] says when to
+/// reconcile again if nothing changes: at the end of a retry delay, of the active deadline or of the time to live.
 pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next) {
     let job = observed.job;
     let nothing = (Vec::new(), Next::Wait);
     let Some(spec) = &job.spec else { return nothing };
-    // Another controller has been asked to see to it.
+    // `managedBy` assigns the Job to another controller.
     if spec.managed_by.as_deref().is_some_and(|by| by != "kubernetes.io/job-controller") {
         return nothing;
     }
@@ -117,26 +119,26 @@ pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next)
     }
     let selector = spec.selector.as_ref().and_then(|s| LabelSelector::from_api(s).ok());
     let Some(selector) = selector else { return nothing };
-    let (mut claims, mut mine) = (Vec::new(), Vec::new());
+    let (mut adoptions, mut mine) = (Vec::new(), Vec::new());
     for pod in &observed.candidates {
-        match owners::claim(&job.metadata, &selector, &pod.metadata) {
-            Claim::Mine => mine.push(pod.clone()),
-            Claim::Adopt => claims.push(Action::Adopt(pod.clone())),
-            Claim::Release => claims.push(Action::Release(pod.clone())),
-            Claim::Other => {}
+        match owners::ownership(&job.metadata, &selector, &pod.metadata) {
+            Ownership::Owned => mine.push(pod.clone()),
+            Ownership::Adopt => adoptions.push(Action::Adopt(pod.clone())),
+            Ownership::Release => adoptions.push(Action::Release(pod.clone())),
+            Ownership::Unrelated => {}
         }
     }
-    if !claims.is_empty() {
-        return (claims, Next::Wait);
+    if !adoptions.is_empty() {
+        return (adoptions, Next::Wait);
     }
-    Round::of(job, spec, mine, &observed.counted, now).decide()
+    Pass::of(job, spec, mine, &observed.counted, now).decide()
 }
 
-/// One look at a Job that is not done.
-struct Round<'a> {
+/// State of the reconcile pass of a Job that is not finished.
+struct Pass<'a> {
     job: &'a Job,
     spec: &'a JobSpec,
-    wish: Wish,
+    parameters: Parameters,
     counted: &'a Counted,
     mine: Vec<Arc<Pod>>,
     active: Vec<Arc<Pod>>,
@@ -147,7 +149,7 @@ struct Round<'a> {
     now: Timestamp,
 }
 
-impl<'a> Round<'a> {
+impl<'a> Pass<'a> {
     fn of(
         job: &'a Job,
         spec: &'a JobSpec,
@@ -158,11 +160,11 @@ impl<'a> Round<'a> {
         let active: Vec<_> = mine.iter().filter(|p| !is_ended(p) && !is_terminating(p)).cloned().collect();
         let terminating = mine.iter().filter(|p| !is_ended(p) && is_terminating(p)).count();
         let status = job.status.clone().unwrap_or_default();
-        let wish = Wish::of(spec);
+        let parameters = Parameters::of(spec);
         Self {
             job,
             spec,
-            wish,
+            parameters,
             counted,
             mine,
             active,
@@ -176,41 +178,41 @@ impl<'a> Round<'a> {
 
     fn decide(mut self) -> (Vec<Action>, Next) {
         self.follow_suspension();
-        if let Some(verdict) = self.verdict() {
-            self.end(verdict);
-        } else if self.wish.suspended {
+        if let Some(outcome) = self.outcome() {
+            self.finish(outcome);
+        } else if self.parameters.suspended {
             let active = std::mem::take(&mut self.active);
             self.terminating += active.len();
             self.delete(active);
         } else {
-            self.work();
+            self.scale();
         }
         self.finish_status();
         self.actions.push(Action::Status(Box::new(self.status)));
         (self.actions, self.soonest.map_or(Next::Wait, Next::After))
     }
 
-    /// The clock of a Job runs while it is not suspended.
+    /// Updates the Suspended condition and `startTime`: the active deadline counts only while a Job is not suspended.
     fn follow_suspension(&mut self) {
         let was = self.holds("Suspended");
-        if self.wish.suspended && !was {
+        if self.parameters.suspended && !was {
             self.status.start_time = None;
             self.set_condition("Suspended", "True", "JobSuspended", "Job suspended");
-            self.actions.push(Action::Tell("Suspended", "Job suspended".into()));
-        } else if !self.wish.suspended {
+            self.actions.push(Action::Event("Suspended", "Job suspended".into()));
+        } else if !self.parameters.suspended {
             if was {
                 self.set_condition("Suspended", "False", "JobResumed", "Job resumed");
-                self.actions.push(Action::Tell("Resumed", "Job resumed".into()));
+                self.actions.push(Action::Event("Resumed", "Job resumed".into()));
             }
             self.status.start_time.get_or_insert(Time(self.whole_second()));
         }
     }
 
-    /// Creates what is missing, deletes what is too much.
-    fn work(&mut self) {
+    /// Creates missing Pods and deletes surplus ones, at most [`BURST`].
+    fn scale(&mut self) {
         let succeeded = self.succeeded();
-        let wanted = self.wish.at_work(succeeded, self.active.len());
-        // Those that were too many keep working for others: the youngest go.
+        let wanted = self.parameters.wanted_active(succeeded, self.active.len());
+        // Pods that are not ready are deleted first.
         if self.active.len() > wanted {
             self.active.sort_by_key(|p| (is_ready(p), p.metadata.creation_timestamp.as_ref().map(|t| t.0)));
             let keep: Vec<_> = self.active.split_off((self.active.len() - wanted).min(BURST));
@@ -223,15 +225,15 @@ impl<'a> Round<'a> {
         if missing == 0 {
             return;
         }
-        let pause = count::pause(&self.mine, self.now);
-        if !pause.is_zero() {
-            self.soonest = Some(self.soonest.map_or(pause, |s| s.min(pause)));
+        let delay = count::retry_delay(&self.mine, self.now);
+        if !delay.is_zero() {
+            self.soonest = Some(self.soonest.map_or(delay, |s| s.min(delay)));
             return;
         }
         let namespace = self.job.metadata.namespace.clone().unwrap_or_default();
         let owner = owners::controller_reference(self.job);
         let plain = || pod_of(&self.spec.template, &namespace, owner.clone());
-        let pods: Vec<Pod> = if self.wish.indexed {
+        let pods: Vec<Pod> = if self.parameters.indexed {
             let name = self.job.metadata.name.as_deref().unwrap_or_default();
             let free = self.free_indexes().into_iter().take(missing);
             free.map(|index| indexed::with_index(plain(), name, index)).collect()
@@ -243,17 +245,17 @@ impl<'a> Round<'a> {
         }
     }
 
-    /// Indexes that have neither succeeded nor a Pod at work.
+    /// Indexes that have not succeeded and have no active Pod.
     fn free_indexes(&self) -> Vec<usize> {
         let done = indexed::done(&self.mine, self.status.completed_indexes.as_deref());
         let busy: BTreeSet<usize> = self.active.iter().filter_map(|p| indexed::index(p)).collect();
-        let all = 0..self.wish.completions.unwrap_or_default();
+        let all = 0..self.parameters.completions.unwrap_or_default();
         all.filter(|i| !done.contains(i) && !busy.contains(i)).collect()
     }
 
     fn succeeded(&self) -> usize {
-        if self.wish.indexed {
-            let limit = self.wish.completions.unwrap_or_default();
+        if self.parameters.indexed {
+            let limit = self.parameters.completions.unwrap_or_default();
             let done = indexed::done(&self.mine, self.status.completed_indexes.as_deref());
             return done.into_iter().filter(|i| *i < limit).count();
         }
@@ -269,7 +271,7 @@ impl<'a> Round<'a> {
     fn finish_status(&mut self) {
         let number = |n: usize| (n > 0).then(|| i32::try_from(n).unwrap_or(i32::MAX));
         let succeeded = self.succeeded();
-        if self.wish.indexed {
+        if self.parameters.indexed {
             let done = indexed::done(&self.mine, self.status.completed_indexes.as_deref());
             self.status.completed_indexes = Some(indexed::text(&done)).filter(|t| !t.is_empty());
         }
@@ -298,7 +300,7 @@ impl<'a> Round<'a> {
         });
     }
 
-    /// Times in objects have no fractions.
+    /// The current time in whole seconds, as metadata and statuses carry it.
     fn whole_second(&self) -> Timestamp {
         Timestamp::from_second(self.now.as_second()).unwrap_or(self.now)
     }

@@ -1,38 +1,40 @@
-//! Which kinds the server has: for what works on all of them.
+//! Discovery of the kinds that the server has, for controllers that work on all of them.
 
 use kube::api::PartialObjectMeta;
 use kube::core::{ApiResource, DynamicObject};
 use kube::discovery::{ApiCapabilities, Discovery, Scope};
 use kube::{Api, Client, Error};
 
-/// An object of any kind, its metadata alone.
+/// The metadata of an object of any kind.
 pub type AnyMeta = PartialObjectMeta<DynamicObject>;
 
-/// A kind and what can be done with it.
+/// A kind that the server has, with its scope and verbs.
 #[derive(Clone, Debug)]
-pub struct Served {
+pub struct ServedKind {
+    /// Group, version, kind and plural.
     pub resource: ApiResource,
+    /// Whether its objects lie in namespaces.
     pub namespaced: bool,
     operations: Vec<String>,
 }
 
-impl Served {
+impl ServedKind {
     fn of((resource, capabilities): (ApiResource, ApiCapabilities)) -> Self {
         let namespaced = matches!(capabilities.scope, Scope::Namespaced);
         Self { resource, namespaced, operations: capabilities.operations }
     }
 
-    /// It offers all of these verbs.
+    /// Whether the kind supports all of these verbs, such as `list` and `deletecollection`.
     pub fn can(&self, verbs: &[&str]) -> bool {
         verbs.iter().all(|verb| self.operations.iter().any(|o| o == verb))
     }
 
-    /// Events tell of others, own nothing, are owned by none, and go by themselves.
+    /// Whether the kind is Event, which garbage collection ignores: events have no owners or dependents, and expire.
     pub fn is_event(&self) -> bool {
         self.resource.plural == "events"
     }
 
-    /// The API for the metadata of its objects in a namespace, or of all where it has none.
+    /// An API for the metadata of its objects: those of a namespace, or all if the kind or the argument has none.
     pub fn within(&self, client: &Client, namespace: &str) -> Api<AnyMeta> {
         if self.namespaced && !namespace.is_empty() {
             Api::namespaced_with(client.clone(), namespace, &self.resource)
@@ -41,18 +43,18 @@ impl Served {
         }
     }
 
-    /// `plural.group`, as messages name it.
+    /// `PLURAL.GROUP`, as messages name the kind.
     pub fn name(&self) -> String {
         format!("{}.{}", self.resource.plural, self.resource.group)
     }
 }
 
-/// Every kind in the version that its group prefers.
-pub async fn discover(client: &Client) -> Result<Vec<Served>, Error> {
+/// Discovers every kind, in the version that its group recommends.
+pub async fn discover(client: &Client) -> Result<Vec<ServedKind>, Error> {
     let found = match Discovery::new(client.clone()).run_aggregated().await {
         Ok(found) => found,
         // Servers before 1.26 answer group by group.
         Err(_) => Discovery::new(client.clone()).run().await?,
     };
-    Ok(found.groups().flat_map(|g| g.recommended_resources()).map(Served::of).collect())
+    Ok(found.groups().flat_map(|g| g.recommended_resources()).map(ServedKind::of).collect())
 }

@@ -8,8 +8,9 @@
 //! garbage collection, namespace deletion: over every kind the server has
 //! ```
 //!
-//! Each module decides purely (`reconcile(observed) -> actions`) and applies what it decided in a thin loop over the
-//! shared watches. [`start`] starts them all.
+//! Each controller has a pure core, `reconcile(observed) -> actions`, and an I/O part (most in a module `run`) that feeds a
+//! work queue from the shared informers, calls the core for each key, and applies its actions. [`start`] starts all of
+//! them.
 
 pub mod daemonset;
 pub mod deployment;
@@ -42,26 +43,26 @@ use yado_reconcile::events::Recorder;
 use yado_reconcile::{Clock, Index, Next, Queue, Tasks, Watches};
 use yado_types::taints;
 
-/// What the controllers can be told.
+/// Configuration of the controllers.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// A node whose lease has not been renewed for this long is unreachable.
+    /// A node that has sent no heartbeat and renewed no lease for this long is marked as unreachable.
     pub node_grace: Duration,
-    /// How long a Pod stays on a node that is not ready or unreachable, where its tolerations do not say.
+    /// How long a Pod stays on a node that is not ready or unreachable, if its tolerations do not say.
     pub eviction_grace: Duration,
-    /// How long a Pod of a node that is gone from the API is left alone: the node may come back under its name.
+    /// How long a Pod whose Node object does not exist is kept: the node may register again under its name.
     pub lost_node_grace: Duration,
-    /// Ended Pods kept for their logs and exit codes; the oldest beyond go.
+    /// Maximum number of ended Pods that are kept for their logs and exit codes; older ones are deleted.
     pub ended_pods_kept: usize,
     /// The API server's CA certificate in PEM, published in every namespace as ConfigMap `kube-root-ca.crt`.
     pub root_ca: Option<String>,
-    /// Where volumes are made for claims of the class `local`; without it, they are only bound to volumes that are
-    /// there.
+    /// Provides directories for volumes of the provisioner `LOCAL_PROVISIONER`. Without it, no volumes are provisioned,
+    /// and claims are only bound to existing ones.
     pub directories: Option<Arc<dyn volume::Directories>>,
 }
 
 impl Default for Config {
-    /// Kubernetes' own figures.
+    /// The defaults of Kubernetes, without a root CA and without provisioning.
     fn default() -> Self {
         Self {
             node_grace: Duration::from_secs(40),
@@ -74,7 +75,7 @@ impl Default for Config {
     }
 }
 
-/// What every controller works with.
+/// The client, informers, clock and task owner that all controllers share.
 #[derive(Clone)]
 pub(crate) struct Context {
     client: Client,
@@ -84,7 +85,7 @@ pub(crate) struct Context {
     config: Arc<Config>,
     /// Pods by their controller's uid.
     pods_of: Arc<Index<String, Pod>>,
-    /// Pods that nobody controls, by namespace.
+    /// Pods without a controller, by namespace.
     orphans: Arc<Index<String, Pod>>,
     /// ReplicaSets by their controller's uid.
     sets_of: Arc<Index<String, ReplicaSet>>,
@@ -95,8 +96,8 @@ impl Context {
         Recorder::new(self.client.clone(), component, "", self.clock.clone(), &self.tasks)
     }
 
-    /// Runs `reconcile` for the keys of `queue`. Failing because a namespace takes nothing new any more is an end,
-    /// not a reason to try again.
+    /// Runs `reconcile` for the keys of `queue` with this many workers. A failure is retried, unless the reason is that
+    /// the namespace is being deleted.
     fn run<Q, F, W>(&self, name: &'static str, queue: &Arc<Queue<Q>>, workers: usize, reconcile: F)
     where
         Q: Clone + Eq + Ord + Hash + Debug + Send + Sync + 'static,
@@ -107,7 +108,7 @@ impl Context {
             let work = reconcile(key);
             async move {
                 match work.await {
-                    Err(error) if writes::namespace_is_going(&error) => Ok(Next::Wait),
+                    Err(error) if writes::namespace_is_terminating(&error) => Ok(Next::Wait),
                     other => other,
                 }
             }
@@ -115,7 +116,7 @@ impl Context {
     }
 }
 
-/// Starts every controller and the scheduler on the watches' client. `tasks` owns all that runs.
+/// Starts all controllers and the scheduler with the client of `watches`. `tasks` owns their tasks.
 pub fn start(watches: &Watches, clock: Arc<dyn Clock>, tasks: &Tasks, config: Config) {
     let by_controller =
         |meta: &ObjectMeta| owners::controller_uid(meta).map(str::to_owned).into_iter().collect();

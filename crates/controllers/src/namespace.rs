@@ -1,12 +1,12 @@
-//! Deletion of namespaces: first all that is in one, then itself.
+//! The namespace controller: deletes the contents of a terminating namespace, then lets the namespace itself go.
 //!
 //! ```text
 //! [Namespace] terminating --delete--> everything in it, of every kind
 //!        ^--- conditions, then no finalizer ---'
 //! ```
 //!
-//! Watches Namespaces and Pods (whose ends it waits for). Writes the namespaces' conditions and, once a namespace is
-//! empty, its list of finalizers, which ends it.
+//! Watches Namespaces, and Pods to notice their deletion. Writes the namespaces' conditions and, once a namespace is
+//! empty, removes the finalizer `kubernetes` from its spec, upon which the server deletes it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,40 +21,41 @@ use kube::{Api, Error, ResourceExt};
 use serde_json::json;
 use yado_reconcile::{Next, ObjectKey, Queue, Watch};
 
-use crate::kinds::{self, Served};
+use crate::kinds::{self, ServedKind};
 use crate::{Context, writes};
 
 const COMPONENT: &str = "namespace-controller";
-/// The finalizer that stands for this controller, in a namespace's spec.
+/// This controller's finalizer in `spec.finalizers` of a namespace.
 const FINALIZER: &str = "kubernetes";
-/// Namespaces worked on at once.
+/// Namespaces reconciled concurrently.
 const WORKERS: usize = 4;
-/// Shortest and longest time between two looks at what remains: Pods say when they go, other things seldom stay.
-const LOOK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
+/// Minimum and maximum delay between two checks of a namespace's remaining contents. Deleted Pods trigger a check at
+/// once; other objects rarely remain.
+const RECHECK_DELAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
 
-/// What was found in a namespace after all of it was asked to go.
+/// Contents of a namespace after the deletion of all of them was requested.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Contents {
-    /// Objects that are still there, by kind.
+    /// Number of remaining objects by kind (`PLURAL.GROUP`).
     pub remaining: BTreeMap<String, usize>,
-    /// Finalizers that hold them, with how many objects each holds.
+    /// Finalizers of the remaining objects, with the number of objects that have each.
     pub finalizers: BTreeMap<String, usize>,
-    /// What could not be listed or deleted, in the server's words.
+    /// Kinds that could not be listed or deleted, each with the server's message.
     pub failures: Vec<String>,
-    /// Why the kinds could not be found out.
+    /// Why discovery of the kinds failed, if it did.
     pub undiscovered: Option<String>,
 }
 
-/// What is to be done.
+/// A write that a reconcile pass decided on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Write these conditions.
+    /// Replace the namespace's conditions.
     Conditions(Vec<NamespaceCondition>),
-    /// Nothing is left: let the namespace go.
+    /// The namespace is empty: remove the finalizer.
     Finalize,
 }
 
-/// Decides what a terminating namespace needs, given what is left in it.
+/// Decides whether a terminating namespace can be finalized, or which conditions report what remains in it.
 pub fn reconcile(namespace: &Namespace, contents: &Contents, now: Timestamp) -> Vec<Action> {
     let empty =
         contents.remaining.is_empty() && contents.failures.is_empty() && contents.undiscovered.is_none();
@@ -125,14 +126,14 @@ fn conditions(contents: &Contents) -> [Wanted; 5] {
     ]
 }
 
-struct Loop {
+struct Controller {
     context: Context,
     namespaces: Arc<Watch<Namespace>>,
 }
 
-/// Starts the controller.
+/// Starts the namespace controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
-    let this = Arc::new(Loop { context: context.clone(), namespaces: context.watches.all() });
+    let this = Arc::new(Controller { context: context.clone(), namespaces: context.watches.all() });
     let queue = Queue::new(context.clock.clone());
     this.namespaces.feed_queue(&queue, |change| {
         change.new.as_ref().filter(|n| n.metadata.deletion_timestamp.is_some()).map(|n| n.name_any())
@@ -145,12 +146,12 @@ pub(crate) fn start(context: &Context) {
     });
     context.run("namespaces", &queue, WORKERS, move |name| {
         let this = this.clone();
-        async move { this.one(&name).await }
+        async move { this.sync(&name).await }
     });
 }
 
-impl Loop {
-    async fn one(&self, name: &str) -> Result<Next, Error> {
+impl Controller {
+    async fn sync(&self, name: &str) -> Result<Next, Error> {
         let Some(namespace) = self.namespaces.get(&ObjectKey::new("", name)) else { return Ok(Next::Wait) };
         let finalizers = namespace.spec.as_ref().and_then(|s| s.finalizers.clone()).unwrap_or_default();
         let Some(since) = &namespace.metadata.deletion_timestamp else { return Ok(Next::Wait) };
@@ -174,7 +175,7 @@ impl Loop {
             }
         }
         let elapsed = Duration::try_from(now.duration_since(since.0)).unwrap_or_default();
-        Ok(Next::After((elapsed / 4).clamp(LOOK_AGAIN.0, LOOK_AGAIN.1)))
+        Ok(Next::After((elapsed / 4).clamp(RECHECK_DELAY.0, RECHECK_DELAY.1)))
     }
 
     async fn finalize(&self, namespace: &Namespace, left: Vec<String>) -> Result<(), Error> {
@@ -183,12 +184,12 @@ impl Loop {
         let api: Api<Namespace> = Api::all(self.context.client.clone());
         let (name, params) = (namespace.name_any(), PostParams::default());
         match api.replace_subresource("finalize", &name, &params, &namespace).await {
-            Err(error) if writes::is_code(&error, 404) => Ok(()),
+            Err(error) if writes::has_code(&error, 404) => Ok(()),
             other => other.map(drop),
         }
     }
 
-    /// Asks everything in the namespace to go, and says what is still there.
+    /// Requests the deletion of all objects in the namespace and returns what remains.
     async fn empty(&self, namespace: &str) -> Contents {
         let kinds = match kinds::discover(&self.context.client).await {
             Ok(kinds) => kinds,
@@ -217,16 +218,16 @@ impl Loop {
         all
     }
 
-    /// Gives the finalizers of each object of a kind that is still there after all were asked to go.
+    /// Requests the deletion of all objects of a kind and returns the finalizers of each that remains.
     async fn empty_of<'a>(
         &self,
         namespace: &str,
-        kind: &'a Served,
-    ) -> (&'a Served, Result<Vec<Vec<String>>, Error>) {
+        kind: &'a ServedKind,
+    ) -> (&'a ServedKind, Result<Vec<Vec<String>>, Error>) {
         (kind, self.delete_all(namespace, kind).await)
     }
 
-    async fn delete_all(&self, namespace: &str, kind: &Served) -> Result<Vec<Vec<String>>, Error> {
+    async fn delete_all(&self, namespace: &str, kind: &ServedKind) -> Result<Vec<Vec<String>>, Error> {
         let api = kind.within(&self.context.client, namespace);
         let all = ListParams::default();
         let listed = api.list(&all).await?.items;
@@ -241,7 +242,7 @@ impl Loop {
                 api.delete_collection(&params, &all).await?;
             } else {
                 for object in &listed {
-                    writes::gone_is_fine(api.delete(&object.name_any(), &params).await.map(drop))?;
+                    writes::ignore_not_found(api.delete(&object.name_any(), &params).await.map(drop))?;
                 }
             }
         }

@@ -1,15 +1,16 @@
-//! The life of nodes: who has fallen silent, what that means for their Pods.
+//! The node lifecycle controller: detects nodes that stopped sending heartbeats, taints them and evicts their Pods.
 //!
 //! ```text
-//! [Lease] --renewed--> sign of life --missing for too long--> [Node] Ready Unknown, taints
-//!                                                               `--> [Pod] not ready, later evicted
+//! [Lease] --renewed--> heartbeat --missing for too long--> [Node] Ready Unknown, taints
+//!                                                            `--> [Pod] not ready, later evicted
 //! ```
 //!
-//! Watches Nodes, the Leases in `kube-node-lease` and Pods. Writes the nodes' conditions (those of silent ones) and
-//! taints, the Ready condition of Pods on silent nodes, and deletes Pods that do not bear their node's taints.
+//! Watches Nodes, the Leases in `kube-node-lease` and Pods. Writes taints of nodes, the conditions of nodes without
+//! heartbeats and the Ready condition of their Pods, and deletes Pods that do not tolerate their node's taints.
 //!
-//! Silence is measured on this machine's monotonic clock since a lease was last seen to change: the clocks of nodes
-//! are not trusted, and a start of the control plane gives every node its full grace.
+//! The time since the last heartbeat is measured with this machine's monotonic clock, from when a change of the lease or
+//! of the Ready condition's heartbeat was observed: clocks of nodes are not trusted, and every node gets the full grace
+//! period after a start of the control plane.
 
 mod eviction;
 mod run;
@@ -26,20 +27,20 @@ use yado_types::labels::{TAINT_NOT_READY, TAINT_UNREACHABLE, TAINT_UNSCHEDULABLE
 
 use crate::taints::{NO_EXECUTE, NO_SCHEDULE};
 
-/// What is to be done.
+/// A write that a reconcile pass decided on.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// The node is silent: write these conditions.
-    Silent(Vec<NodeCondition>),
-    /// Its Pods cannot be known to serve: take them out of their Services.
+    /// The node's heartbeats have stopped: write these conditions.
+    Conditions(Vec<NodeCondition>),
+    /// Set the Ready condition of the node's Pods to False, which removes them from their Services.
     PodsNotReady,
-    /// Write these taints.
+    /// Replace the node's taints.
     Taints(Vec<Taint>),
 }
 
-/// Conditions that only the node itself can know.
-const ITS_OWN: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
-/// Conditions that keep new Pods away while they hold.
+/// Conditions that the node itself reports, which become Unknown when its heartbeats stop.
+const REPORTED_BY_NODE: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+/// Conditions that, while True, taint the node with `NoSchedule` under the given key.
 const PRESSURES: [(&str, &str); 4] = [
     ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
     ("DiskPressure", "node.kubernetes.io/disk-pressure"),
@@ -51,7 +52,8 @@ fn conditions(node: &Node) -> &[NodeCondition] {
     node.status.as_ref().and_then(|s| s.conditions.as_deref()).unwrap_or_default()
 }
 
-/// Decides what a node needs that has been silent for `silent`.
+/// Decides the conditions and taints of a node whose last heartbeat was observed `silent` ago. After `grace` its
+/// conditions become Unknown; the returned [`Next`] says when that would be.
 pub fn reconcile(node: &Node, silent: Duration, grace: Duration, now: Timestamp) -> (Vec<Action>, Next) {
     let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
     let mut actions = Vec::new();
@@ -60,8 +62,8 @@ pub fn reconcile(node: &Node, silent: Duration, grace: Duration, now: Timestamp)
     let mut judged = known.clone();
     if silent >= grace {
         if ready(&known).as_deref() != Some("Unknown") {
-            silence(&mut judged, &now);
-            actions.push(Action::Silent(judged.clone()));
+            set_unknown(&mut judged, &now);
+            actions.push(Action::Conditions(judged.clone()));
         }
         actions.push(Action::PodsNotReady);
     }
@@ -73,8 +75,8 @@ pub fn reconcile(node: &Node, silent: Duration, grace: Duration, now: Timestamp)
     (actions, next)
 }
 
-fn silence(conditions: &mut Vec<NodeCondition>, now: &Time) {
-    for kind in ITS_OWN {
+fn set_unknown(conditions: &mut Vec<NodeCondition>, now: &Time) {
+    for kind in REPORTED_BY_NODE {
         match conditions.iter_mut().find(|c| c.type_ == kind) {
             Some(known) if known.status == "Unknown" => {}
             Some(known) => {
@@ -95,8 +97,8 @@ fn silence(conditions: &mut Vec<NodeCondition>, now: &Time) {
     }
 }
 
-/// The taints a node should have: those that follow from its conditions and from being cordoned, after those that
-/// somebody else put there. One that is there already keeps the time it was added.
+/// The taints a node should have: those that others set, then those that follow from its conditions and from a cordon.
+/// A taint that the node has already keeps its `timeAdded`.
 fn taints(node: &Node, conditions: &[NodeCondition], now: &Time) -> Vec<Taint> {
     let holds = |kind: &str, status: &str| conditions.iter().any(|c| c.type_ == kind && c.status == status);
     let mut wanted = Vec::new();

@@ -1,20 +1,21 @@
-//! Who controls an object: owner references, adoption and release.
+//! Controller references: which object controls another, adoption and release.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use yado_types::selector::LabelSelector;
 
-/// The reference of the one controller among an object's owners.
+/// The owner reference that is marked as the object's controller, if it has one.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
     meta.owner_references.as_ref()?.iter().find(|o| o.controller == Some(true))
 }
 
-/// The uid of an object's controller.
+/// The uid of an object's controller, if it has one.
 pub fn controller_uid(meta: &ObjectMeta) -> Option<&str> {
     controller_of(meta).map(|o| o.uid.as_str())
 }
 
-/// The reference by which `owner` controls what it makes; foreground deletion of it waits for them.
+/// The owner reference that marks `owner` as controller, for objects that it creates. Foreground deletion of the owner
+/// waits for them.
 pub fn controller_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerReference {
     OwnerReference {
         api_version: K::api_version(&()).into_owned(),
@@ -26,38 +27,40 @@ pub fn controller_reference<K: Resource<DynamicType = ()>>(owner: &K) -> OwnerRe
     }
 }
 
-/// What an object is to a controller that selects by labels.
+/// The relation of an object to a controller that selects objects by labels, and what follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Claim {
-    /// Controlled by it and selected.
-    Mine,
-    /// Selected and controlled by nobody: it is taken in.
+pub enum Ownership {
+    /// Controlled by it and selected, or controlled by it while it is being deleted.
+    Owned,
+    /// Selected and without a controller: to be adopted.
     Adopt,
-    /// Controlled by it but no longer selected: it is let go.
+    /// Controlled by it but no longer selected: to be released.
     Release,
-    /// None of its business.
-    Other,
+    /// Controlled by another object or not selected.
+    Unrelated,
 }
 
-/// Decides what `object` is to `owner`. An owner that is being deleted neither takes in nor lets go.
-pub fn claim(owner: &ObjectMeta, selector: &LabelSelector, object: &ObjectMeta) -> Claim {
+/// Decides the relation of `object` to `owner`. An owner that is being deleted neither adopts nor releases objects, and no
+/// object that is being deleted is adopted. An empty selector selects nothing.
+pub fn ownership(owner: &ObjectMeta, selector: &LabelSelector, object: &ObjectMeta) -> Ownership {
     static NO_LABELS: std::collections::BTreeMap<String, String> = std::collections::BTreeMap::new();
     let selected = !selector.is_empty() && selector.matches(object.labels.as_ref().unwrap_or(&NO_LABELS));
     let deleting = owner.deletion_timestamp.is_some();
     match controller_uid(object) {
         Some(uid) if Some(uid) == owner.uid.as_deref() => {
             if selected || deleting {
-                Claim::Mine
+                Ownership::Owned
             } else {
-                Claim::Release
+                Ownership::Release
             }
         }
-        None if selected && !deleting && object.deletion_timestamp.is_none() => Claim::Adopt,
-        _ => Claim::Other,
+        None if selected && !deleting && object.deletion_timestamp.is_none() => Ownership::Adopt,
+        _ => Ownership::Unrelated,
     }
 }
 
-/// The merge patch that makes `owner` the controller of an object that has these owners, if it is still the same.
+/// The merge patch that adds `owner` to an object's owner references. The server rejects it with 409 if the object has
+/// changed since or is another one.
 pub fn adoption(owner: OwnerReference, object: &ObjectMeta) -> serde_json::Value {
     let mut owners = object.owner_references.clone().unwrap_or_default();
     owners.retain(|o| o.uid != owner.uid);
@@ -65,7 +68,7 @@ pub fn adoption(owner: OwnerReference, object: &ObjectMeta) -> serde_json::Value
     owners_patch(owners, object)
 }
 
-/// The merge patch that takes the owner `uid` off an object, if it is still the same.
+/// The merge patch that removes the owner with this uid from an object, with the same precondition as [`adoption`].
 pub fn release(uid: &str, object: &ObjectMeta) -> serde_json::Value {
     let mut owners = object.owner_references.clone().unwrap_or_default();
     owners.retain(|o| o.uid != uid);
@@ -99,34 +102,34 @@ mod tests {
             (
                 json!({"uid": "u"}),
                 json!({"labels": {"app": "a"}, "ownerReferences": owned("u")}),
-                Claim::Mine,
+                Ownership::Owned,
             ),
             (
                 json!({"uid": "u"}),
                 json!({"labels": {"app": "b"}, "ownerReferences": owned("u")}),
-                Claim::Release,
+                Ownership::Release,
             ),
-            (json!({"uid": "u"}), json!({"labels": {"app": "a"}}), Claim::Adopt),
-            (json!({"uid": "u"}), json!({"labels": {"app": "b"}}), Claim::Other),
+            (json!({"uid": "u"}), json!({"labels": {"app": "a"}}), Ownership::Adopt),
+            (json!({"uid": "u"}), json!({"labels": {"app": "b"}}), Ownership::Unrelated),
             (
                 json!({"uid": "u"}),
                 json!({"labels": {"app": "a"}, "ownerReferences": owned("w")}),
-                Claim::Other,
+                Ownership::Unrelated,
             ),
             (
                 json!({"uid": "u"}),
                 json!({"labels": {"app": "a"}, "deletionTimestamp": "2026-01-01T00:00:00Z"}),
-                Claim::Other,
+                Ownership::Unrelated,
             ),
             (
                 json!({"uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"}),
                 json!({"labels": {"app": "a"}}),
-                Claim::Other,
+                Ownership::Unrelated,
             ),
         ];
         for (owner, object, expect) in rows {
             assert_eq!(
-                claim(&meta(owner.clone()), &selector, &meta(object.clone())),
+                ownership(&meta(owner.clone()), &selector, &meta(object.clone())),
                 expect,
                 "{owner} {object}"
             );

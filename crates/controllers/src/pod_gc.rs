@@ -1,11 +1,11 @@
-//! Pods that nobody else clears away.
+//! The Pod garbage collector: deletes Pods that no node and no other controller deletes.
 //!
 //! ```text
 //! [Node] gone, [Pod] ended --> delete [Pod]
 //! ```
 //!
-//! Watches Pods and Nodes. Deletes, without grace, Pods bound to nodes that no longer exist and Pods that were deleted
-//! before they had a node; and the oldest ended Pods beyond a bound.
+//! Watches Pods and Nodes. Deletes, with a grace period of 0, Pods bound to nodes that do not exist, terminating Pods that
+//! were never bound, and the oldest ended Pods in excess of a maximum.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,10 +20,10 @@ use yado_types::pod::{is_ended, is_terminating, node_name};
 
 use crate::{Context, writes};
 
-/// How soon after a Pod's end the ended ones are counted: a burst of ends is counted once.
+/// Delay between the end of a Pod and the count of ended Pods, so that many that end together are counted once.
 const COUNT_AFTER: Duration = Duration::from_secs(5);
 
-/// Gives the Pods to delete. `lost` holds nodes that have been gone for long enough.
+/// The Pods to delete. `lost` holds the names of nodes that have been missing for the whole grace period.
 fn reconcile(pods: &[Arc<Pod>], lost: &HashSet<String>, ended_kept: usize) -> Vec<Arc<Pod>> {
     let nowhere = |p: &Pod| match node_name(p) {
         Some(node) => lost.contains(node),
@@ -37,15 +37,15 @@ fn reconcile(pods: &[Arc<Pod>], lost: &HashSet<String>, ended_kept: usize) -> Ve
     gone
 }
 
-struct Loop {
+struct Controller {
     context: Context,
     pods: Arc<Watch<Pod>>,
     nodes: Arc<Watch<Node>>,
-    /// Nodes that Pods name and that do not exist, with when that was first noticed by the monotonic clock.
+    /// Nodes that Pods are bound to and that do not exist, with when that was first observed by the monotonic clock.
     missing: Mutex<HashMap<String, Duration>>,
 }
 
-/// Starts the controller.
+/// Starts the Pod garbage collector; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
     let (pods, nodes) = (context.watches.all::<Pod>(), context.watches.all::<Node>());
     let queue: Arc<Queue<()>> = Queue::new(context.clock.clone());
@@ -66,15 +66,15 @@ pub(crate) fn start(context: &Context) {
             _ => {}
         }
     });
-    let this = Arc::new(Loop { context: context.clone(), pods, nodes, missing: Mutex::default() });
+    let this = Arc::new(Controller { context: context.clone(), pods, nodes, missing: Mutex::default() });
     context.run("pod-gc", &queue, 1, move |()| {
         let this = this.clone();
-        async move { this.look().await }
+        async move { this.collect().await }
     });
 }
 
-impl Loop {
-    async fn look(&self) -> Result<Next, Error> {
+impl Controller {
+    async fn collect(&self) -> Result<Next, Error> {
         self.nodes.synced().await;
         self.pods.synced().await;
         let pods = self.pods.list();
@@ -85,14 +85,14 @@ impl Loop {
                 preconditions: writes::same_object(&pod.metadata),
                 ..DeleteParams::background()
             };
-            let api: Api<Pod> = writes::beside(&self.context.client, &pod.metadata);
+            let api: Api<Pod> = writes::api_in_namespace_of(&self.context.client, &pod.metadata);
             tracing::info!(pod = %ObjectKey::of(&pod.metadata), "deleting a Pod that ended or has no node");
-            writes::gone_is_fine(api.delete(&pod.name_any(), &params).await.map(drop))?;
+            writes::ignore_not_found(api.delete(&pod.name_any(), &params).await.map(drop))?;
         }
         Ok(next)
     }
 
-    /// Nodes that have been missing for the whole grace, and when the next one will have been.
+    /// Nodes that have been missing for the whole grace period, and when the next one will have been.
     fn lost(&self, pods: &[Arc<Pod>]) -> (HashSet<String>, Next) {
         let (now, grace) = (self.context.clock.monotonic(), self.context.config.lost_node_grace);
         let named: HashSet<_> = pods.iter().filter_map(|p| node_name(p)).collect();

@@ -1,4 +1,5 @@
-//! The Pods of a controller: finding them, and creating and deleting them without ever doing it twice.
+//! What controllers that own Pods have in common: listing their Pods, adopting, creating and deleting them, and waiting
+//! until the informer shows these writes, so that no Pod is created or deleted twice.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,28 +18,28 @@ use yado_types::pod::is_terminating;
 use crate::writes::Namespaced;
 use crate::{Context, owners, writes};
 
-/// How long to wait for an own write to come back through the watch. Longer means that the watch is broken
-/// and being opened again, or that what was written went at once.
-pub const OWN_WRITES: Duration = Duration::from_secs(10);
+/// How long to wait for an own write to arrive through the watch. It takes longer only if the watch is being reopened or
+/// the written object was deleted at once.
+pub const OWN_WRITES_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Pods as one controller sees and writes them.
+/// Access of one controller to its Pods.
 pub struct Pods {
     context: Context,
     component: &'static str,
-    /// Tells what became of each write.
+    /// Records an event for each created or deleted Pod and for each failure.
     pub recorder: Recorder,
     watch: Arc<Watch<Pod>>,
     /// Pods by their controller's uid.
     pub of: Arc<Index<String, Pod>>,
-    /// Pods that nobody controls, by namespace.
+    /// Pods without a controller, by namespace.
     orphans: Arc<Index<String, Pod>>,
-    /// Highest revision of a Pod created for an owner and not yet seen in the watch: deciding by the watch before
-    /// would create it twice. An entry goes when the watch has come so far, or with its owner.
+    /// Highest resource version of the Pods created for each owner that the watch may not have shown yet: decisions before
+    /// that would create them again. An entry is removed once the watch has shown it, and with its owner.
     created: Mutex<HashMap<ObjectKey, u64>>,
 }
 
 impl Pods {
-    /// For the controller that calls itself `component`.
+    /// Access for the controller with this name, which its events and managed fields carry.
     pub fn new(context: &Context, component: &'static str) -> Self {
         Self {
             component,
@@ -51,7 +52,7 @@ impl Pods {
         }
     }
 
-    /// Brings owners of the kind `K` into `queue` when their Pods change, or Pods that they may take in.
+    /// Adds owners of the kind `K` to `queue` when their Pods change, or Pods that they may adopt.
     pub fn feed<K: Kind + Namespaced>(&self, queue: &Arc<Queue<ObjectKey>>, owned_by: &Arc<Watch<K>>) {
         let all = owned_by.clone();
         let kind = K::kind(&());
@@ -63,10 +64,10 @@ impl Pods {
                         keys.push(ObjectKey::new(change.key.namespace.clone(), owner.name.clone()));
                     }
                     Some(_) => {}
-                    // An orphan concerns whoever selects it; there are few, so all of the namespace may look.
+                    // Any owner in the namespace may adopt an orphan. Orphans are rare, so all owners are queued.
                     None => {
-                        let near = all.in_namespace(&change.key.namespace);
-                        keys.extend(near.iter().map(|o| ObjectKey::of(o.meta())));
+                        let owners = all.in_namespace(&change.key.namespace);
+                        keys.extend(owners.iter().map(|o| ObjectKey::of(o.meta())));
                     }
                 }
             }
@@ -75,23 +76,24 @@ impl Pods {
         });
     }
 
-    /// Ready once the watch is there and shows what was created for the owner at `key`; says whether it does.
+    /// Waits until the watch shows all Pods created for the owner at `key`. Returns false if it does not within
+    /// [`OWN_WRITES_TIMEOUT`].
     pub async fn settled(&self, key: &ObjectKey) -> bool {
         self.watch.synced().await;
         let awaited = self.created.lock().get(key).copied();
         match awaited {
-            Some(revision) => self.watch.seen(revision, OWN_WRITES).await,
+            Some(revision) => self.watch.seen(revision, OWN_WRITES_TIMEOUT).await,
             None => true,
         }
     }
 
-    /// What was created for the owner at `key` need not be waited for any more.
+    /// Forgets the Pods created for the owner at `key`, so that [`Self::settled`] does not wait for them.
     pub fn forget(&self, key: &ObjectKey) {
         self.created.lock().remove(key);
     }
 
-    /// Pods that `owner` controls, and those of its namespace that nobody does. Where the watch is not `settled`, the
-    /// server knows what it does not tell: on that alone it is safe to create.
+    /// Pods that `owner` controls, and Pods of its namespace without a controller. They are read from the informer if it is
+    /// `settled`, else listed from the server, since creating Pods by an older state would create them twice.
     pub async fn candidates(&self, owner: &ObjectMeta, settled: bool) -> Result<Vec<Arc<Pod>>, Error> {
         let uid = owner.uid.as_deref().unwrap_or_default();
         if settled {
@@ -99,25 +101,27 @@ impl Pods {
             pods.extend(self.orphans.get(&owner.namespace.clone().unwrap_or_default()));
             return Ok(pods);
         }
-        let pods = writes::beside::<Pod>(&self.context.client, owner).list(&ListParams::default()).await?;
+        let pods = writes::api_in_namespace_of::<Pod>(&self.context.client, owner)
+            .list(&ListParams::default())
+            .await?;
         let ours = |p: &Pod| owners::controller_uid(&p.metadata).is_none_or(|of| of == uid);
         Ok(pods.items.into_iter().filter(ours).map(Arc::new).collect())
     }
 
-    /// Makes `owner`, of this metadata, the controller of a Pod.
+    /// Makes `owner`, whose metadata is `meta`, the controller of a Pod, unless the server says that it is being deleted.
     pub async fn adopt<K: Namespaced>(
         &self,
         meta: &ObjectMeta,
         owner: OwnerReference,
         pod: &Pod,
     ) -> Result<(), Error> {
-        if !writes::stays::<K>(&self.context.client, meta).await? {
+        if !writes::still_exists::<K>(&self.context.client, meta).await? {
             return Ok(());
         }
         self.patch(pod, &owners::adoption(owner, &pod.metadata)).await
     }
 
-    /// Takes the owner with this uid off a Pod.
+    /// Removes the owner with this uid from a Pod's owner references.
     pub async fn release(&self, uid: &str, pod: &Pod) -> Result<(), Error> {
         self.patch(pod, &owners::release(uid, &pod.metadata)).await
     }
@@ -126,7 +130,8 @@ impl Pods {
         writes::merge::<Pod>(&self.context.client, &pod.metadata, self.component, patch).await.map(drop)
     }
 
-    /// Creates Pods in batches that double, so that what cannot be created is tried once, not hundreds of times.
+    /// Creates Pods in batches of 1, 2, 4 and so on, and stops after a batch with a failure, so that a template that is
+    /// rejected causes one request and not hundreds.
     pub async fn create(&self, key: &ObjectKey, owner: &ObjectReference, pods: &[Pod]) -> Result<(), Error> {
         let (mut left, mut batch) = (pods, 1);
         while !left.is_empty() {
@@ -159,8 +164,8 @@ impl Pods {
         Ok(())
     }
 
-    /// Deletes Pods; ready once the watch shows that they go: until then the next decision would choose among them
-    /// again.
+    /// Deletes Pods and waits until the watch shows them as terminating or gone, at most [`OWN_WRITES_TIMEOUT`] for each: a decision
+    /// before that would count them as active.
     pub async fn delete(&self, owner: &ObjectReference, pods: &[Arc<Pod>]) -> Result<(), Error> {
         let deletions = pods.iter().map(|pod| self.delete_one(owner, pod).boxed()).collect();
         writes::in_parallel(deletions).await.into_iter().collect::<Result<(), Error>>()?;
@@ -168,7 +173,7 @@ impl Pods {
             let (key, uid) = (ObjectKey::of(&pod.metadata), pod.metadata.uid.clone());
             let going =
                 move |now: Option<&Pod>| now.is_none_or(|p| p.metadata.uid != uid || is_terminating(p));
-            self.watch.until(&key, OWN_WRITES, going).await;
+            self.watch.until(&key, OWN_WRITES_TIMEOUT, going).await;
         }
         Ok(())
     }

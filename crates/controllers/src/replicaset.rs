@@ -1,4 +1,4 @@
-//! ReplicaSets: as many Pods as asked for.
+//! The ReplicaSet controller: keeps the requested number of Pods running. It serves ReplicationControllers as well.
 //!
 //! ```text
 //! [ReplicaSet] --create, delete--> [Pod]
@@ -24,58 +24,59 @@ use yado_reconcile::Next;
 use yado_types::pod::{condition, is_ended, is_ready, is_terminating, phase};
 use yado_types::selector::LabelSelector;
 
-use crate::owners::{self, Claim};
+use crate::owners::{self, Ownership};
 
-/// Pods created or deleted in one go, as in Kubernetes: the next look comes at once.
+/// Maximum number of Pods created or deleted in one reconcile pass; Kubernetes' value. The writes trigger the next pass.
 const BURST: usize = 500;
-/// A Pod that failed stays in its place for so long after it was made, so that one that always fails at once, such as
-/// one that its node refuses, is not made without pause.
+/// Time from the creation of a Pod that failed until it is replaced, so that a Pod that always fails at once, for example
+/// because its node rejects it, is not recreated in a tight loop.
 const FAILED_STAY: jiff::SignedDuration = jiff::SignedDuration::from_secs(5);
 
-/// What a decision rests on.
+/// Inputs of a reconcile pass: the ReplicaSet, its Pods and where related Pods run.
 pub struct Observed<'a> {
-    /// The ReplicaSet.
+    /// The ReplicaSet to reconcile.
     pub set: &'a ReplicaSet,
-    /// Pods it controls, and those of its namespace that nobody does.
+    /// Pods that it controls, and Pods of its namespace that have no controller.
     pub candidates: Vec<Arc<Pod>>,
-    /// Active Pods per node of all ReplicaSets of the same owner: Pods are taken from where there are most.
+    /// Number of active Pods by node of all ReplicaSets of the same owner: Pods on the most crowded nodes are deleted first.
     pub related_per_node: BTreeMap<String, usize>,
 }
 
-/// What is to be done.
+/// A write that a reconcile pass decided on.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Become this Pod's controller.
+    /// Add the ReplicaSet as this Pod's controller.
     Adopt(Arc<Pod>),
-    /// Stop being this Pod's controller.
+    /// Remove the ReplicaSet from this Pod's owner references.
     Release(Arc<Pod>),
-    /// Create so many Pods.
+    /// Create this number of Pods.
     Create(usize),
     /// Delete these Pods.
     Delete(Vec<Arc<Pod>>),
-    /// Write this status, without conditions, which tell how the other actions went.
+    /// Write this status. Its conditions are not decided here: they report the success of the other actions.
     Status(Box<ReplicaSetStatus>),
 }
 
-/// Decides what a ReplicaSet needs.
+/// Decides which Pods a ReplicaSet adopts, releases, creates or deletes, and its status. The returned [`Next`] says when
+/// to reconcile again if nothing changes: when a ready Pod becomes available or a failed one may be replaced.
 pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next) {
     let (set, spec) = match &observed.set.spec {
         Some(spec) => (observed.set, spec),
         None => return (Vec::new(), Next::Wait),
     };
     let Ok(selector) = LabelSelector::from_api(&spec.selector) else { return (Vec::new(), Next::Wait) };
-    let (mut claims, mut mine) = (Vec::new(), Vec::new());
+    let (mut adoptions, mut mine) = (Vec::new(), Vec::new());
     for pod in &observed.candidates {
-        match owners::claim(&set.metadata, &selector, &pod.metadata) {
-            Claim::Mine => mine.push(pod.clone()),
-            Claim::Adopt if !is_ended(pod) => claims.push(Action::Adopt(pod.clone())),
-            Claim::Release => claims.push(Action::Release(pod.clone())),
-            Claim::Adopt | Claim::Other => {}
+        match owners::ownership(&set.metadata, &selector, &pod.metadata) {
+            Ownership::Owned => mine.push(pod.clone()),
+            Ownership::Adopt if !is_ended(pod) => adoptions.push(Action::Adopt(pod.clone())),
+            Ownership::Release => adoptions.push(Action::Release(pod.clone())),
+            Ownership::Adopt | Ownership::Unrelated => {}
         }
     }
-    if !claims.is_empty() {
-        // How many there are is known once these are through; their change brings us back.
-        return (claims, Next::Wait);
+    if !adoptions.is_empty() {
+        // The number of Pods is known only after these writes; the changed Pods trigger the next pass.
+        return (adoptions, Next::Wait);
     }
     let (ended, mut active): (Vec<_>, Vec<_>) =
         mine.into_iter().filter(|p| !is_terminating(p)).partition(|p| is_ended(p));
@@ -106,14 +107,14 @@ pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next)
     (actions, next)
 }
 
-/// How long a Pod that has failed still counts as one of its controller's.
+/// Time for which a Pod that has failed still counts as one of its controller's and is not replaced; zero for other Pods.
 pub fn stays_for(pod: &Pod, now: Timestamp) -> Duration {
     let born = pod.metadata.creation_timestamp.as_ref().map(|t| t.0);
     let left = born.filter(|_| phase(pod) == "Failed").map(|born| FAILED_STAY - now.duration_since(born));
     left.and_then(|left| Duration::try_from(left).ok()).unwrap_or_default()
 }
 
-/// Since when a Pod has been available, or in how long it will be if it stays ready; `None` while it is not ready.
+/// Time until a Pod is available, if it stays ready for `min_ready` seconds: zero if it is; `None` if it is not ready.
 pub fn available_in(pod: &Pod, min_ready: i32, now: Timestamp) -> Option<Duration> {
     if !is_ready(pod) {
         return None;
@@ -156,7 +157,7 @@ fn some_count(n: usize) -> Option<i32> {
     (n > 0).then(|| count(n))
 }
 
-/// The conditions after an attempt that failed as `failure` says, or did not.
+/// The conditions after a pass: ReplicaFailure with the reason and message of `failure`, or without it if there was none.
 fn conditions(
     set: &ReplicaSet,
     failure: Option<(&str, String)>,
@@ -178,12 +179,12 @@ fn conditions(
     (!conditions.is_empty()).then_some(conditions)
 }
 
-/// A Pod of a template, still without its generated name.
+/// A Pod of a template with a `generateName` after its owner, for the server to complete.
 pub fn pod_of(template: &PodTemplateSpec, namespace: &str, owner: OwnerReference) -> Pod {
     let labelled = template.metadata.clone().unwrap_or_default();
     let mut prefix = format!("{}-", owner.name);
     if prefix.len() > 200 {
-        // The server appends to it; a name that is too long would be refused each time.
+        // The server appends a suffix, and rejects names that are too long.
         prefix.truncate((0..=200).rev().find(|i| prefix.is_char_boundary(*i)).unwrap_or_default());
     }
     Pod {

@@ -1,16 +1,17 @@
-//! The scheduler: which node runs a Pod.
+//! The scheduler: binds each Pod to a node.
 //!
 //! ```text
 //! [Node], [Pod] --feed--> Snapshot --schedule()--> a node  --> [Pod] binding
 //!                             ^---- assumed ----'  or why not --> [Pod] condition, event
 //! ```
 //!
-//! Watches Pods, Nodes, Namespaces, claims, volumes and classes. Writes bindings, on claims that wait for it the name of
-//! the node, and on Pods that fit nowhere, or wait for another component of their app, the condition `PodScheduled`.
+//! Watches Pods, Nodes, Namespaces, PersistentVolumeClaims, PersistentVolumes and StorageClasses. Writes bindings; the
+//! selected node on claims of classes with `WaitForFirstConsumer`; and the condition `PodScheduled` on Pods that fit no
+//! node or wait for another component of their app.
 //!
-//! [`schedule`] is pure over an immutable [`Snapshot`]. Between two decisions the loop adds the first to the
-//! snapshot as assumed, so that a whole burst is placed without waiting for the API server. A binding that loses a
-//! race is taken back and tried again.
+//! [`schedule`] is pure over an immutable [`Snapshot`]. After each decision the loop adds the Pod to the snapshot as
+//! assumed, so that many Pods are scheduled without waiting for the API server. If a binding fails, the assumption is
+//! removed and the Pod is scheduled again after a delay.
 
 mod affinity;
 mod dependencies;
@@ -30,11 +31,16 @@ pub use yado_types::resources::Resources;
 
 use affinity::Constraints;
 
-/// Below this many nodes all of them are looked at; Kubernetes' figure.
+/// Minimum number of feasible nodes that end the search, so that smaller clusters are searched completely; Kubernetes'
+/// value.
 const MIN_FEASIBLE: usize = 100;
 
-/// Chooses a node for a Pod. `turn` is a number that grows with every decision: it says where the search starts, so
-/// that in a large cluster, where enough good nodes end the search, all nodes are looked at in turn.
+/// Selects the feasible node with the highest score for a Pod. The search starts at the node with index `turn` modulo their
+/// number and ends after enough feasible nodes: callers increase `turn` with every decision, so that all nodes of a large
+/// cluster are considered in rotation.
+///
+/// # Errors
+/// Fails if no node is feasible, with the number of nodes by reason.
 pub fn schedule<'a>(
     snapshot: &'a Snapshot,
     pod: &PodInfo,
@@ -42,7 +48,7 @@ pub fn schedule<'a>(
 ) -> Result<&'a NodeInfo, Unschedulable> {
     let nodes = snapshot.nodes();
     let needs = snapshot.volumes.needs(pod, |name| snapshot.node(name).is_some());
-    let needs = needs.map_err(|why| Unschedulable::anywhere(nodes.len(), why))?;
+    let needs = needs.map_err(|why| Unschedulable::on_all_nodes(nodes.len(), why))?;
     let constraints = Constraints::of(snapshot, pod);
     let enough = enough_feasible(nodes.len());
     let mut refused = Unschedulable::of(nodes.len());
@@ -64,8 +70,8 @@ pub fn schedule<'a>(
     score::best(pod, &feasible, &constraints).ok_or(refused)
 }
 
-/// How many nodes that fit end the search: half of them in a small cluster, down to a twentieth in a large one, as
-/// Kubernetes' scheduler has it. More would find a better node only rarely.
+/// The number of feasible nodes that ends the search: from 50 % of the nodes in a small cluster down to 5 % in a large
+/// one, as in Kubernetes' scheduler. Searching more nodes rarely finds a better one.
 fn enough_feasible(nodes: usize) -> usize {
     let percent = 50usize.saturating_sub(nodes / 125).max(5);
     (nodes * percent / 100).max(MIN_FEASIBLE)

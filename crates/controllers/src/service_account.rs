@@ -1,4 +1,5 @@
-//! What every namespace has: the ServiceAccount `default` and the cluster's CA.
+//! The ServiceAccount controller: creates the ServiceAccount `default` and a ConfigMap with the cluster's CA certificate
+//! in every namespace.
 //!
 //! ```text
 //! [Namespace] --> [ServiceAccount] default
@@ -20,18 +21,21 @@ const COMPONENT: &str = "serviceaccount-controller";
 const DEFAULT: &str = "default";
 const ROOT_CA: &str = "kube-root-ca.crt";
 const ROOT_CA_KEY: &str = "ca.crt";
-/// Namespaces worked on at once.
+/// Namespaces reconciled concurrently.
 const WORKERS: usize = 2;
 
-/// What is to be done.
+/// A write that a reconcile pass decided on.
 #[derive(Clone, Debug, PartialEq)]
 enum Action {
+    /// Create the ServiceAccount `default`.
     CreateAccount,
+    /// Create the ConfigMap with the CA certificate.
     CreateRootCa,
-    MendRootCa,
+    /// Restore the ConfigMap's content, which differs from the CA certificate.
+    UpdateRootCa,
 }
 
-/// Decides what a namespace lacks.
+/// Decides which of the two objects a namespace lacks. Namespaces that are being deleted get none.
 fn reconcile(
     namespace: &Namespace,
     account: Option<&ServiceAccount>,
@@ -49,23 +53,23 @@ fn reconcile(
         let says = published.map(|c| c.data.as_ref().and_then(|d| d.get(ROOT_CA_KEY)).map(String::as_str));
         match says {
             None => actions.push(Action::CreateRootCa),
-            Some(text) if text != Some(ca) => actions.push(Action::MendRootCa),
+            Some(text) if text != Some(ca) => actions.push(Action::UpdateRootCa),
             Some(_) => {}
         }
     }
     actions
 }
 
-struct Loop {
+struct Controller {
     context: Context,
     namespaces: Arc<Watch<Namespace>>,
     accounts: Arc<Watch<ServiceAccount>>,
     published: Arc<Watch<ConfigMap>>,
 }
 
-/// Starts the controller.
+/// Starts the ServiceAccount controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
-    let this = Arc::new(Loop {
+    let this = Arc::new(Controller {
         context: context.clone(),
         namespaces: context.watches.all(),
         accounts: context.watches.selected("metadata.name=default"),
@@ -77,12 +81,12 @@ pub(crate) fn start(context: &Context) {
     this.published.feed_queue(&queue, |change| [change.key.namespace.clone()]);
     context.run("serviceaccounts", &queue, WORKERS, move |name| {
         let this = this.clone();
-        async move { this.one(&name).await }
+        async move { this.sync(&name).await }
     });
 }
 
-impl Loop {
-    async fn one(&self, name: &str) -> Result<Next, Error> {
+impl Controller {
+    async fn sync(&self, name: &str) -> Result<Next, Error> {
         self.accounts.synced().await;
         self.published.synced().await;
         let Some(namespace) = self.namespaces.get(&ObjectKey::new("", name)) else { return Ok(Next::Wait) };
@@ -91,10 +95,10 @@ impl Loop {
         let root_ca = self.context.config.root_ca.as_deref();
         for action in reconcile(&namespace, account.as_deref(), published.as_deref(), root_ca) {
             match self.apply(name, action).await {
-                // Somebody else was faster; the watch will tell.
-                Err(error) if writes::is_code(&error, 409) => {}
-                // The namespace is going or gone.
-                Err(error) if writes::is_code(&error, 403) || writes::is_code(&error, 404) => {
+                // Another client created or changed the object; its watch event triggers the next pass.
+                Err(error) if writes::has_code(&error, 409) => {}
+                // The namespace is being deleted or does not exist any more.
+                Err(error) if writes::has_code(&error, 403) || writes::has_code(&error, 404) => {
                     return Ok(Next::Wait);
                 }
                 other => other?,
@@ -121,7 +125,7 @@ impl Loop {
                     ConfigMap { metadata: named(ROOT_CA), data: Some(data.into()), ..Default::default() };
                 writes::create(client, &map).await.map(drop)
             }
-            Action::MendRootCa => {
+            Action::UpdateRootCa => {
                 let patch = serde_json::json!({ "data": std::collections::BTreeMap::from(data) });
                 writes::merge::<ConfigMap>(client, &named(ROOT_CA), COMPONENT, &patch).await.map(drop)
             }
@@ -150,7 +154,7 @@ mod tests {
     fn namespaces_get_what_they_lack() {
         check(json!({}), false, None, Some("CA"), &[Action::CreateAccount, Action::CreateRootCa]);
         check(json!({}), false, None, None, &[Action::CreateAccount]);
-        check(json!({}), true, Some("old"), Some("CA"), &[Action::MendRootCa]);
+        check(json!({}), true, Some("old"), Some("CA"), &[Action::UpdateRootCa]);
         check(json!({}), true, Some("CA"), Some("CA"), &[]);
         check(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), false, None, Some("CA"), &[]);
     }

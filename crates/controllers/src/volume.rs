@@ -1,4 +1,4 @@
-//! Persistent volumes: which claim has which, making those that are missing, and what becomes of them.
+//! The persistent volume controller: binds claims to volumes, provisions volumes, and reclaims released ones.
 //!
 //! ```text
 //! [StorageClass] --\
@@ -6,9 +6,10 @@
 //!        ^--- kept while in use by --- [Pod]
 //! ```
 //!
-//! Watches claims, volumes, classes and Pods. Writes claims and volumes. A claim of a class that waits for its first
-//! consumer is bound once the scheduler has named a node on it. Volumes of the class `local` are directories; making
-//! their names and removing them is asked of [`Directories`], as controllers touch no files.
+//! Watches PersistentVolumeClaims, PersistentVolumes, StorageClasses, Nodes and Pods. Writes claims and volumes. A claim of
+//! a class with `WaitForFirstConsumer` is bound once the scheduler has written the selected node to it. Volumes of Yado's
+//! own provisioner are directories on a node. Controllers access no files: [`Directories`] gives the paths and removes
+//! the directories.
 
 mod bind;
 mod matching;
@@ -26,61 +27,62 @@ use futures::future::BoxFuture;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
 
-/// The directories of provisioned volumes. Whoever wires the engine knows the disk.
+/// Access to the directories of provisioned volumes, implemented by the binary.
 pub trait Directories: Debug + Send + Sync {
-    /// The node whose disk this is.
+    /// Name of the node on whose disk the directories are.
     fn node(&self) -> &str;
-    /// The absolute path for a volume of this name, which is made when it is first mounted.
+    /// The absolute path of the directory for a volume of this name. The directory is created when the volume is first
+    /// mounted.
     fn path(&self, volume: &str) -> String;
-    /// Removes a directory that [`Directories::path`] gave, with all that is in it; one that is not there is fine.
+    /// Removes a directory that [`Directories::path`] returned, with its contents. It succeeds if there is none.
     fn remove(&self, path: String) -> BoxFuture<'_, std::io::Result<()>>;
 }
 
-/// Annotation: binding a claim and its volume to each other is complete.
+/// Annotation of a claim whose binding to its volume is complete; Kubernetes' name.
 const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-/// Annotation: this controller chose the other side, not the user.
+/// Annotation of a claim or volume whose counterpart was chosen by the controller and not by the user; Kubernetes' name.
 const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
-/// Annotation of claims: who is to make a volume.
+/// Annotation of claims with the provisioner that is to create a volume; Kubernetes' name.
 const STORAGE_PROVISIONER: &str = "volume.kubernetes.io/storage-provisioner";
 
-/// What a decision on a claim rests on.
+/// Inputs of the reconcile pass of a claim.
 pub struct Observed<'a> {
-    /// The claim.
+    /// The claim to reconcile.
     pub claim: &'a PersistentVolumeClaim,
-    /// Every volume.
+    /// All PersistentVolumes.
     pub volumes: Vec<Arc<PersistentVolume>>,
-    /// The class that the claim names, if it is there.
+    /// The StorageClass that the claim names, if it exists.
     pub class: Option<Arc<StorageClass>>,
-    /// The node that the scheduler named on the claim, if it is there.
+    /// The node that the scheduler selected for the claim, if it exists.
     pub node: Option<Arc<Node>>,
     /// Names of Pods that use the claim and have not ended.
     pub users: Vec<String>,
-    /// The node on whose disk volumes can be made.
+    /// Name of the node on which volumes can be provisioned; `None` if provisioning is disabled.
     pub provider: Option<String>,
 }
 
-/// What is to be done for a claim.
+/// A write or event that the reconcile pass of a claim decided on.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Say in the volume that it is the claim's.
+    /// Set the volume's `claimRef` to the claim.
     Reserve(Arc<PersistentVolume>),
-    /// Say in the claim that it has this volume.
+    /// Set the claim's `volumeName` to the volume, its phase to Bound, and its capacity and access modes to the volume's.
     Bind(Arc<PersistentVolume>),
-    /// Make a volume for the claim.
+    /// Create a volume for the claim.
     Provision {
-        /// The node on whose disk it is to be.
+        /// Name of the node on whose disk it is created.
         node: String,
     },
-    /// The volume is as large as asked for.
+    /// Set the volume's capacity to this size.
     Grow(Arc<PersistentVolume>, String),
-    /// Write the claim's phase.
+    /// Set the claim's phase.
     Phase(&'static str),
-    /// The scheduler is to choose again.
+    /// Remove the selected node from the claim, so that the scheduler selects another.
     ForgetNode,
-    /// Nobody uses the claim: it may go.
-    LetGo,
-    /// Tell the user; the first part says whether it is a warning.
-    Tell(bool, &'static str, String),
+    /// Remove the in-use finalizer of a claim that is being deleted: no Pod uses it any more.
+    RemoveFinalizer,
+    /// Record an event on the claim: whether it is a warning, reason and message.
+    Event(bool, &'static str, String),
 }
 
 #[cfg(test)]

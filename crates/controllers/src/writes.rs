@@ -1,4 +1,4 @@
-//! How controllers write: on behalf of one component, in parallel within a bound, bound to the object they looked at.
+//! Requests that controllers send: each names its field manager and applies only to the observed object, by its uid.
 
 use std::fmt::Debug;
 use std::future::Future;
@@ -12,10 +12,11 @@ use kube::{Client, Error, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Writes in flight for one reconciliation. More gain nothing in process, and a remote server answers 429.
+/// Maximum number of writes in flight in one reconcile pass. More gain nothing within one process, and a remote server
+/// would throttle them with 429.
 pub const PARALLEL: usize = 16;
 
-/// A kind that lives in namespaces.
+/// A namespaced kind.
 pub trait Namespaced:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
 {
@@ -30,17 +31,17 @@ impl<K> Namespaced for K where
 {
 }
 
-/// The API of a kind within the namespace of `meta`.
-pub fn beside<K: Namespaced>(client: &Client, meta: &ObjectMeta) -> Api<K> {
+/// The API of a kind in the namespace of `meta`.
+pub fn api_in_namespace_of<K: Namespaced>(client: &Client, meta: &ObjectMeta) -> Api<K> {
     Api::namespaced(client.clone(), meta.namespace.as_deref().unwrap_or_default())
 }
 
-/// Creates an object and gives it as the server made it.
+/// Creates an object and returns it as stored by the server.
 pub async fn create<K: Namespaced>(client: &Client, object: &K) -> Result<K, Error> {
-    beside::<K>(client, object.meta()).create(&PostParams::default(), object).await
+    api_in_namespace_of::<K>(client, object.meta()).create(&PostParams::default(), object).await
 }
 
-/// Changes an object by a JSON merge patch, under the name of `component`.
+/// Applies a JSON merge patch to an object, with `component` as field manager.
 pub async fn merge<K: Namespaced>(
     client: &Client,
     meta: &ObjectMeta,
@@ -48,20 +49,22 @@ pub async fn merge<K: Namespaced>(
     patch: &serde_json::Value,
 ) -> Result<K, Error> {
     let name = meta.name.as_deref().unwrap_or_default();
-    beside::<K>(client, meta).patch(name, &params(component), &Patch::Merge(patch)).await
+    api_in_namespace_of::<K>(client, meta).patch(name, &params(component), &Patch::Merge(patch)).await
 }
 
-/// Whether the server still has the very object of this metadata, and nobody has asked for its end. Asked before
-/// something is taken in for it: the watches of two kinds keep no common pace, and what an owner that is being deleted
-/// has just let go must not come back to it.
-pub async fn stays<K: Namespaced>(client: &Client, meta: &ObjectMeta) -> Result<bool, Error> {
-    let found = beside::<K>(client, meta).get_metadata_opt(meta.name.as_deref().unwrap_or_default()).await?;
+/// Whether the server still has the object with this metadata's uid and it is not being deleted. Asked before an object is
+/// adopted: watches of two kinds are not in step, and an owner that is being deleted must not adopt again what it has
+/// just orphaned.
+pub async fn still_exists<K: Namespaced>(client: &Client, meta: &ObjectMeta) -> Result<bool, Error> {
+    let found = api_in_namespace_of::<K>(client, meta)
+        .get_metadata_opt(meta.name.as_deref().unwrap_or_default())
+        .await?;
     let same = |o: &ObjectMeta| o.uid == meta.uid && o.deletion_timestamp.is_none();
     Ok(found.is_some_and(|o| same(&o.metadata)))
 }
 
-/// Replaces an object's status. Each status has one writer, so no version is asked for, merely that it is still the
-/// same object.
+/// Merges `status` into an object's status. Each status has one writer, so the precondition is the uid alone and not the
+/// resource version.
 pub async fn status<K: Namespaced>(
     client: &Client,
     meta: &ObjectMeta,
@@ -70,43 +73,44 @@ pub async fn status<K: Namespaced>(
 ) -> Result<K, Error> {
     let name = meta.name.as_deref().unwrap_or_default();
     let patch = serde_json::json!({ "metadata": { "uid": meta.uid }, "status": status });
-    beside::<K>(client, meta).patch_status(name, &params(component), &Patch::Merge(&patch)).await
+    api_in_namespace_of::<K>(client, meta).patch_status(name, &params(component), &Patch::Merge(&patch)).await
 }
 
-/// Deletes the very object that has this metadata; one that is gone or another by now counts as deleted.
+/// Deletes the object with this metadata's uid, in the background. An object that is gone or has been replaced by another
+/// counts as deleted.
 pub async fn delete<K: Namespaced>(client: &Client, meta: &ObjectMeta) -> Result<(), Error> {
     let params = DeleteParams { preconditions: same_object(meta), ..DeleteParams::background() };
     let name = meta.name.as_deref().unwrap_or_default();
-    gone_is_fine(beside::<K>(client, meta).delete(name, &params).await.map(drop))
+    ignore_not_found(api_in_namespace_of::<K>(client, meta).delete(name, &params).await.map(drop))
 }
 
-/// The precondition that an object is still the one of this metadata.
+/// The precondition that the object has the uid of this metadata.
 pub fn same_object(meta: &ObjectMeta) -> Option<Preconditions> {
     Some(Preconditions { resource_version: None, uid: meta.uid.clone() })
 }
 
-/// Turns "not found" and "not that object any more" into success, for deletions.
-pub fn gone_is_fine(result: Result<(), Error>) -> Result<(), Error> {
+/// Turns 404 (not found) and 409 (precondition failed) into success, for deletions.
+pub fn ignore_not_found(result: Result<(), Error>) -> Result<(), Error> {
     match result {
-        Err(error) if is_code(&error, 404) || is_code(&error, 409) => Ok(()),
+        Err(error) if has_code(&error, 404) || has_code(&error, 409) => Ok(()),
         other => other,
     }
 }
 
-/// The server refused with this HTTP status.
-pub fn is_code(error: &Error, code: u16) -> bool {
+/// Whether the server answered with this HTTP status code.
+pub fn has_code(error: &Error, code: u16) -> bool {
     matches!(error, Error::Api(status) if status.code == code)
 }
 
-/// The namespace is being deleted and takes nothing new: there is nothing left to do in it.
-pub fn namespace_is_going(error: &Error) -> bool {
+/// Whether a creation was rejected because its namespace is being deleted.
+pub fn namespace_is_terminating(error: &Error) -> bool {
     let Error::Api(status) = error else { return false };
     let causes = status.details.iter().flat_map(|d| &d.causes);
     let named = causes.into_iter().any(|c| c.reason == "NamespaceTerminating");
     status.code == 403 && (named || status.message.contains("because it is being terminated"))
 }
 
-/// What went wrong in the server's words, without the client's.
+/// The server's message, without what the client adds to it; the whole error if it is not the server's.
 pub fn reason(error: &Error) -> String {
     match error {
         Error::Api(status) => status.message.clone(),
@@ -114,12 +118,12 @@ pub fn reason(error: &Error) -> String {
     }
 }
 
-/// How patches name their writer in managed fields.
+/// Patch parameters with `component` as field manager.
 pub fn params(component: &str) -> PatchParams {
     PatchParams { field_manager: Some(component.to_owned()), ..PatchParams::default() }
 }
 
-/// Runs all writes, at most [`PARALLEL`] at once, and gives every result in order of completion.
+/// Runs all writes, at most [`PARALLEL`] at a time, and returns their results in order of completion.
 pub async fn in_parallel<T, F: Future<Output = T>>(writes: Vec<F>) -> Vec<T> {
     let mut writes = writes.into_iter();
     let mut running: FuturesUnordered<F> = writes.by_ref().take(PARALLEL).collect();

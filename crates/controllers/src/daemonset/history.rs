@@ -1,4 +1,5 @@
-//! Templates as they were: one ControllerRevision for each, numbered in the order of their use.
+//! The revision history: one ControllerRevision per template, numbered in the order in which the templates were last
+//! current.
 
 use std::sync::Arc;
 
@@ -11,13 +12,13 @@ use super::{Action, Cluster, REVISION_HASH};
 use crate::deployment::{set_name, template_hash};
 use crate::owners;
 
-/// Old templates kept where the DaemonSet does not say; Kubernetes' default.
+/// Old revisions kept if `revisionHistoryLimit` is not set; Kubernetes' default.
 const DEFAULT_HISTORY: i32 = 10;
-/// Annotations of a DaemonSet that say something of it alone.
+/// Annotations that are not copied from a DaemonSet to its revisions, because they describe the DaemonSet itself.
 const NOT_COPIED: [&str; 2] =
     ["kubectl.kubernetes.io/last-applied-configuration", "deprecated.daemonset.template.generation"];
 
-/// The hash of the template.
+/// The hash of the DaemonSet's current template and collision count: ten letters and digits.
 pub fn hash(set: &DaemonSet) -> String {
     let collisions = set.status.as_ref().and_then(|s| s.collision_count).unwrap_or_default();
     set.spec.as_ref().map(|s| template_hash(&s.template, collisions)).unwrap_or_default()
@@ -27,7 +28,7 @@ fn hash_of(revision: &ControllerRevision) -> Option<&str> {
     revision.metadata.labels.as_ref()?.get(REVISION_HASH).map(String::as_str)
 }
 
-/// The template of now has the highest number, and a revision of its own.
+/// The write that gives the current template a ControllerRevision with the highest number; `None` if it has it.
 pub fn remember(set: &DaemonSet, hash: &str, revisions: &[Arc<ControllerRevision>]) -> Option<Action> {
     let highest_other =
         revisions.iter().filter(|r| hash_of(r) != Some(hash)).map(|r| r.revision).max().unwrap_or_default();
@@ -62,7 +63,7 @@ fn revision(set: &DaemonSet, hash: &str, number: i64) -> ControllerRevision {
     }
 }
 
-/// Templates beyond the limit of which no Pod is left, the oldest first.
+/// Deletes the oldest revisions beyond the history limit; the current one and those that a Pod was made from are kept.
 pub fn clean_up(
     set: &DaemonSet,
     hash: &str,

@@ -1,4 +1,4 @@
-//! Which nodes a DaemonSet's Pods belong to.
+//! Node selection: on which nodes a DaemonSet's Pods should run, and the Pod for one node.
 
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
@@ -14,10 +14,10 @@ use crate::replicaset::pod_of;
 use crate::scheduler::PodInfo;
 use crate::taints::{NO_EXECUTE, NO_SCHEDULE};
 
-/// The field by which a Pod names its node before it is bound.
+/// The field of node affinity by which a Pod requests one node by name before it is bound.
 const NODE_NAME_FIELD: &str = "metadata.name";
-/// Taints that every daemon bears: it is there to mend what they tell of, or to be there in spite of it.
-const BORNE: [(&str, &str); 6] = [
+/// Taints that the Pods of every DaemonSet tolerate, as in Kubernetes: a daemon may be what repairs the node.
+const DAEMON_TOLERATIONS: [(&str, &str); 6] = [
     (TAINT_NOT_READY, NO_EXECUTE),
     (TAINT_UNREACHABLE, NO_EXECUTE),
     ("node.kubernetes.io/disk-pressure", NO_SCHEDULE),
@@ -25,49 +25,54 @@ const BORNE: [(&str, &str); 6] = [
     ("node.kubernetes.io/pid-pressure", NO_SCHEDULE),
     (TAINT_UNSCHEDULABLE, NO_SCHEDULE),
 ];
-/// Borne by those that use the node's own network.
+/// Taint that is tolerated in addition by Pods that use the host's network.
 const NO_NETWORK: &str = "node.kubernetes.io/network-unavailable";
 
-/// What a node is to a DaemonSet.
+/// Whether a DaemonSet's Pod should be on a node; Kubernetes' `nodeShouldRunDaemonPod`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Suits {
-    /// A Pod belongs there.
-    pub start: bool,
-    /// A Pod that is there may stay.
-    pub stay: bool,
+pub struct Suitability {
+    /// A Pod should be created: the node matches and all its `NoSchedule` and `NoExecute` taints are tolerated.
+    pub should_run: bool,
+    /// A Pod that is there may continue: the node matches and all its `NoExecute` taints are tolerated.
+    pub should_continue: bool,
 }
 
-/// What a DaemonSet's template asks of nodes.
-pub struct Wish(PodInfo);
+/// The requirements of a DaemonSet's template on nodes: selector, affinity and tolerations.
+pub struct NodeRequirements(PodInfo);
 
-impl Wish {
+impl NodeRequirements {
+    /// The requirements of the current template, with the tolerations that every daemon has.
     pub fn of(set: &DaemonSet) -> Self {
         let mut spec = set.spec.as_ref().and_then(|s| s.template.spec.clone()).unwrap_or_default();
-        bear_taints(&mut spec);
+        add_tolerations(&mut spec);
         Self(PodInfo::of(&Pod { spec: Some(spec), ..Pod::default() }))
     }
 
-    pub fn suits(&self, node: &Node) -> Suits {
+    /// Compares a node's labels and taints with the requirements.
+    pub fn check(&self, node: &Node) -> Suitability {
         let name = node.metadata.name.clone().unwrap_or_default();
         let mut labels = node.metadata.labels.clone().unwrap_or_default();
         labels.entry(HOSTNAME.to_owned()).or_insert_with(|| name.clone());
         let chosen = self.0.chooses(&name, &labels);
         let taints = node.spec.iter().flat_map(|s| s.taints.iter().flatten());
-        let bears = |effects: &[&str]| {
+        let tolerates_all = |effects: &[&str]| {
             taints
                 .clone()
                 .filter(|t| effects.contains(&t.effect.as_str()))
                 .all(|t| self.0.tolerates(&t.key, t.value.as_deref().unwrap_or_default(), &t.effect))
         };
-        Suits { start: chosen && bears(&[NO_SCHEDULE, NO_EXECUTE]), stay: chosen && bears(&[NO_EXECUTE]) }
+        Suitability {
+            should_run: chosen && tolerates_all(&[NO_SCHEDULE, NO_EXECUTE]),
+            should_continue: chosen && tolerates_all(&[NO_EXECUTE]),
+        }
     }
 }
 
-fn bear_taints(spec: &mut PodSpec) {
+fn add_tolerations(spec: &mut PodSpec) {
     let on_host = spec.host_network.unwrap_or_default();
     let tolerations = spec.tolerations.get_or_insert_default();
     let more = on_host.then_some((NO_NETWORK, NO_SCHEDULE));
-    for (key, effect) in BORNE.into_iter().chain(more) {
+    for (key, effect) in DAEMON_TOLERATIONS.into_iter().chain(more) {
         let toleration = Toleration {
             key: Some(key.to_owned()),
             operator: Some("Exists".into()),
@@ -80,7 +85,7 @@ fn bear_taints(spec: &mut PodSpec) {
     }
 }
 
-/// The node a Pod is bound to, or meant for.
+/// The name of the node that a Pod is bound to, or that its required node affinity names.
 pub fn target(pod: &Pod) -> Option<&str> {
     node_name(pod).or_else(|| {
         let affinity = pod.spec.as_ref()?.affinity.as_ref()?.node_affinity.as_ref()?;
@@ -91,7 +96,8 @@ pub fn target(pod: &Pod) -> Option<&str> {
     })
 }
 
-/// The Pod for a node. Its own requirements on nodes have been looked at; the node's name takes their place.
+/// The Pod for a node. The template's required node affinity, which the node is known to match, is replaced by the
+/// node's name.
 pub fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     let template = set.spec.as_ref().map(|s| s.template.clone()).unwrap_or_default();
     let namespace = set.metadata.namespace.clone().unwrap_or_default();
@@ -99,7 +105,7 @@ pub fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(REVISION_HASH.to_owned(), hash.to_owned());
     let spec = pod.spec.get_or_insert_default();
-    bear_taints(spec);
+    add_tolerations(spec);
     let term = NodeSelectorTerm {
         match_fields: Some(vec![NodeSelectorRequirement {
             key: NODE_NAME_FIELD.to_owned(),

@@ -1,4 +1,5 @@
-//! The loop around the DaemonSets' decisions.
+//! The I/O of the DaemonSet controller: it queues DaemonSets whose objects change, and applies the actions of each
+//! reconcile pass.
 
 use std::sync::Arc;
 
@@ -14,10 +15,10 @@ use crate::pods::Pods;
 use crate::{Context, owners, writes};
 
 const COMPONENT: &str = "daemonset-controller";
-/// DaemonSets worked on at once.
+/// DaemonSets reconciled concurrently.
 const WORKERS: usize = 4;
 
-struct Loop {
+struct Controller {
     context: Context,
     sets: Arc<Watch<DaemonSet>>,
     nodes: Arc<Watch<Node>>,
@@ -27,12 +28,12 @@ struct Loop {
     pods: Pods,
 }
 
-/// Starts the controller.
+/// Starts the DaemonSet controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
     let (sets, nodes) = (context.watches.all::<DaemonSet>(), context.watches.all::<Node>());
     let revisions = context.watches.all::<ControllerRevision>();
     let queue = Queue::new(context.clock.clone());
-    let this = Arc::new(Loop {
+    let this = Arc::new(Controller {
         pods: Pods::new(context, COMPONENT),
         revisions_of: revisions
             .index(|r| owners::controller_uid(&r.metadata).map(str::to_owned).into_iter().collect()),
@@ -44,7 +45,7 @@ pub(crate) fn start(context: &Context) {
     sets.feed_queue(&queue, |change| [change.key.clone()]);
     this.pods.feed(&queue, &sets);
     nodes.feed_queue(&queue, move |change| {
-        // A node's heartbeat changes nothing here.
+        // Heartbeats change only a node's status: reconciling every DaemonSet for them would be wasted.
         let offer = |node: &Option<Arc<Node>>| {
             node.as_ref().map(|n| (n.metadata.labels.clone(), n.spec.as_ref().and_then(|s| s.taints.clone())))
         };
@@ -54,12 +55,12 @@ pub(crate) fn start(context: &Context) {
     });
     context.run("daemonsets", &queue, WORKERS, move |key| {
         let this = this.clone();
-        async move { this.one(key).await }
+        async move { this.sync(key).await }
     });
 }
 
-impl Loop {
-    async fn one(&self, key: ObjectKey) -> Result<Next, Error> {
+impl Controller {
+    async fn sync(&self, key: ObjectKey) -> Result<Next, Error> {
         self.sets.synced().await;
         self.nodes.synced().await;
         self.revisions.synced().await;
@@ -97,8 +98,9 @@ impl Loop {
             }
             Action::Release(pod) => self.pods.release(set.uid().as_deref().unwrap_or_default(), &pod).await,
             Action::CreateRevision(revision) => match writes::create(client, &*revision).await {
-                // Made a moment ago, or left by a DaemonSet of the same name that is being cleared away.
-                Err(error) if writes::is_code(&error, 409) => Ok(()),
+                // It was created by an earlier pass, or belongs to a deleted DaemonSet of the same name and awaits
+                // garbage collection.
+                Err(error) if writes::has_code(&error, 409) => Ok(()),
                 other => other.map(drop),
             },
             Action::Renumber(revision, number) => {
@@ -111,7 +113,7 @@ impl Loop {
                 writes::delete::<ControllerRevision>(client, &revision.metadata).await
             }
             Action::Ended(pod) => {
-                self.tell_of_end(set, &pod);
+                self.record_end(set, &pod);
                 Ok(())
             }
             Action::Create(pods) => self.pods.create(key, &reference, &pods).await,
@@ -120,7 +122,7 @@ impl Loop {
         }
     }
 
-    fn tell_of_end(&self, set: &DaemonSet, pod: &Pod) {
+    fn record_end(&self, set: &DaemonSet, pod: &Pod) {
         let (kind, reason, word) = match phase(pod) {
             "Failed" => (EventType::Warning, "FailedDaemonPod", "failed"),
             _ => (EventType::Normal, "SucceededDaemonPod", "succeeded"),
@@ -135,7 +137,7 @@ impl Loop {
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        // A merge patch leaves alone what it does not name: what is no longer there must be named as null.
+        // A merge patch keeps fields that it does not name: fields without a value must be sent as null.
         let patch = serde_json::json!({
             "currentNumberScheduled": status.current_number_scheduled,
             "numberMisscheduled": status.number_misscheduled,
@@ -149,7 +151,7 @@ impl Loop {
         let written =
             writes::status::<DaemonSet>(&self.context.client, &set.metadata, COMPONENT, &patch).await;
         match written {
-            Err(error) if writes::is_code(&error, 404) => Ok(()),
+            Err(error) if writes::has_code(&error, 404) => Ok(()),
             other => other.map(drop),
         }
     }

@@ -1,4 +1,5 @@
-//! Replacing Pods of an older template: a few at a time, or when their user deletes them.
+//! Update strategies: `RollingUpdate` replaces Pods of older templates within `maxUnavailable` or `maxSurge`; with
+//! `OnDelete` the user deletes them.
 
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use super::{Action, Cluster, is_updated, nodes};
 use crate::deployment::share;
 use crate::replicaset::available_in;
 
-/// How many Pods may be missing, and how many may be there in addition; one of the two is zero.
+/// `(maxUnavailable, maxSurge)` in Pods, percentages rounded up.
 fn leeway(set: &DaemonSet, nodes: usize) -> (usize, usize) {
     let strategy = set.spec.as_ref().and_then(|s| s.update_strategy.as_ref());
     let rolling = strategy.and_then(|s| s.rolling_update.as_ref());
@@ -23,7 +24,7 @@ fn leeway(set: &DaemonSet, nodes: usize) -> (usize, usize) {
     };
     let surge = number(rolling.and_then(|r| r.max_surge.as_ref()), 0);
     let unavailable = number(rolling.and_then(|r| r.max_unavailable.as_ref()), 1);
-    // An update that may neither add nor take would never end.
+    // With both zero, the update could never make progress.
     if surge == 0 && unavailable == 0 { (1, 0) } else { (unavailable, surge) }
 }
 
@@ -33,7 +34,7 @@ fn is_rolling(set: &DaemonSet) -> bool {
 }
 
 fn surges(set: &DaemonSet) -> bool {
-    // Any count of nodes will do: a share of many is zero only where it is written as zero.
+    // Any positive number of nodes gives the same answer: a percentage rounded up is zero only if it is "0%".
     is_rolling(set) && leeway(set, 100).1 > 0
 }
 
@@ -42,12 +43,12 @@ fn is_available(set: &DaemonSet, pod: &Pod, now: Timestamp) -> bool {
     available_in(pod, min_ready, now).is_some_and(|wait| wait.is_zero())
 }
 
-/// Pods of one node that are too many, of those that neither ended nor go.
+/// Surplus Pods of one node. `alive` holds its Pods, oldest first, that have neither ended nor are terminating.
 pub fn surplus(set: &DaemonSet, alive: &[Arc<Pod>], hash: &str, now: Timestamp) -> Vec<Arc<Pod>> {
     if !surges(set) {
         return alive.iter().skip(1).cloned().collect();
     }
-    // During an update there may be one of the old and one of the new; the new one takes over once it is available.
+    // A surging update has one Pod of each template on a node; the old one is deleted once the new one is available.
     let (new, old): (Vec<_>, Vec<_>) = alive.iter().cloned().partition(|p| is_updated(p, hash));
     let mut surplus: Vec<_> = new.iter().skip(1).chain(old.iter().skip(1)).cloned().collect();
     if let (Some(new), Some(old)) = (new.first(), old.first())
@@ -58,10 +59,11 @@ pub fn surplus(set: &DaemonSet, alive: &[Arc<Pod>], hash: &str, now: Timestamp) 
     surplus
 }
 
-/// A Pod of today's template and one of an earlier, as far as they are there.
+/// `(new, old)`: the Pod of the current template and the Pod of an older one, if they exist.
 type Pair<'a> = (Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>);
 
-/// The Pods of one node; `None` where there are more of a kind than one, which is mended first.
+/// The Pods of one node; `None` if two of them are of the current template or two of older ones, since surplus Pods are
+/// deleted before the update continues.
 fn pair<'a>(pods: &'a [Arc<Pod>], hash: &str) -> Option<Pair<'a>> {
     let (mut new, mut old) = (None, None);
     for pod in pods.iter().filter(|p| !is_terminating(p)) {
@@ -73,7 +75,7 @@ fn pair<'a>(pods: &'a [Arc<Pod>], hash: &str) -> Option<Pair<'a>> {
     Some((new, old))
 }
 
-/// The next step of a rolling update.
+/// The next step of a rolling update: either Pods of older templates to delete, or surge Pods to create.
 pub fn next(set: &DaemonSet, cluster: &Cluster, hash: &str, now: Timestamp) -> Vec<Action> {
     if !is_rolling(set) {
         return Vec::new();
@@ -91,7 +93,7 @@ pub fn next(set: &DaemonSet, cluster: &Cluster, hash: &str, now: Timestamp) -> V
     }
 }
 
-/// Old Pods that may go now: those that serve nobody anyway, and as many others as may be missing.
+/// Old Pods to delete now: all that are not available, and as many available ones as `maxUnavailable` leaves room for.
 fn take(set: &DaemonSet, cluster: &Cluster, hash: &str, most: usize, now: Timestamp) -> Vec<Arc<Pod>> {
     let (mut missing, mut useless, mut serving) = (0, Vec::new(), Vec::new());
     for (_, pods) in cluster.wanted() {
@@ -102,7 +104,7 @@ fn take(set: &DaemonSet, cluster: &Cluster, hash: &str, most: usize, now: Timest
                 missing += 1;
                 useless.push(old.clone());
             }
-            // Somebody is coming, going or too many: not there for now.
+            // No Pod, a terminating one, or surplus ones: count the node as unavailable.
             _ => missing += 1,
         }
     }
@@ -111,7 +113,8 @@ fn take(set: &DaemonSet, cluster: &Cluster, hash: &str, most: usize, now: Timest
     useless
 }
 
-/// New Pods beside old ones: at once where the old one serves nobody, and as many others as may be there in addition.
+/// New Pods to create beside old ones: on every node whose old Pod is not available, and on as many others as
+/// `maxSurge` leaves room for.
 fn add(set: &DaemonSet, cluster: &Cluster, hash: &str, most: usize, now: Timestamp) -> Vec<Pod> {
     let (mut surging, mut useless, mut serving) = (0, Vec::new(), Vec::new());
     for (name, pods) in cluster.wanted() {

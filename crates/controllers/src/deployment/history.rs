@@ -1,4 +1,4 @@
-//! Which ReplicaSet is which: template, revision numbers, how many old ones are kept.
+//! The revision history: finding the ReplicaSet of a template, numbering revisions, and deleting old ReplicaSets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use yado_types::labels::{
 use super::{Action, Sets, size};
 use crate::owners;
 
-/// Old ReplicaSets kept where the Deployment does not say; Kubernetes' default.
+/// Old ReplicaSets kept if `revisionHistoryLimit` is not set; Kubernetes' default.
 const DEFAULT_HISTORY: i32 = 10;
-/// Letters that make no words, as Kubernetes uses for generated names.
+/// The alphabet of Kubernetes' generated names: without vowels and similar digits, so that no words arise.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
-/// Annotations of a Deployment that say something of it alone.
+/// Annotations that are not copied from a Deployment to its ReplicaSets, because they describe the Deployment itself.
 const NOT_COPIED: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",
     "deprecated.deployment.rollback.to",
@@ -30,11 +30,12 @@ const NOT_COPIED: [&str; 6] = [
     DEPLOYMENT_MAX_REPLICAS,
 ];
 
+/// The key that sorts ReplicaSets from oldest to newest: creation time, then name.
 pub fn age(set: &ReplicaSet) -> (Option<Timestamp>, Option<&str>) {
     (set.metadata.creation_timestamp.as_ref().map(|t| t.0), set.metadata.name.as_deref())
 }
 
-/// The oldest ReplicaSet whose template is the Deployment's but for the hash label.
+/// The oldest ReplicaSet whose template equals the Deployment's, ignoring the `pod-template-hash` label.
 pub fn find_new(deployment: &Deployment, oldest_first: &[Arc<ReplicaSet>]) -> Option<Arc<ReplicaSet>> {
     let wanted = &deployment.spec.as_ref()?.template;
     let same = |set: &&Arc<ReplicaSet>| {
@@ -64,8 +65,8 @@ fn next_revision(sets: &Sets<'_>) -> i64 {
     sets.old.iter().map(|s| revision(&s.metadata)).max().unwrap_or_default().saturating_add(1)
 }
 
-/// Keeps revision numbers and copied annotations true. A rollback makes an old ReplicaSet the new one: its revision
-/// moves up to the highest and its earlier number is remembered.
+/// Updates revision numbers and copied annotations. A rollback makes an old ReplicaSet the new one: it gets the highest
+/// revision number, and its earlier number is added to its revision history annotation.
 pub fn remember(sets: &Sets<'_>) -> Vec<Action> {
     let Some(new) = &sets.new else { return Vec::new() };
     let current = new.metadata.annotations.clone().unwrap_or_default();
@@ -101,8 +102,8 @@ fn copied(deployment: &Deployment) -> BTreeMap<String, String> {
     annotations.into_iter().filter(|(k, _)| !NOT_COPIED.contains(&k.as_str())).collect()
 }
 
-/// What a ReplicaSet remembers of its Deployment's size when it is scaled, so that a later change of that size is
-/// told from a step of an update.
+/// Annotations with the Deployment's desired and maximum size, set on a ReplicaSet whenever it is scaled. A value that
+/// differs from the Deployment's shows that the user has scaled the Deployment since.
 pub fn size_annotations(sets: &Sets<'_>) -> BTreeMap<String, String> {
     [
         (DEPLOYMENT_DESIRED_REPLICAS.to_owned(), sets.replicas().to_string()),
@@ -111,7 +112,7 @@ pub fn size_annotations(sets: &Sets<'_>) -> BTreeMap<String, String> {
     .into()
 }
 
-/// The ReplicaSet of the current template with so many replicas, and the Deployment's revision number.
+/// Creates the ReplicaSet of the current template with `replicas` replicas, and sets the Deployment's revision number.
 pub fn new_set(sets: &Sets<'_>, replicas: i32) -> Vec<Action> {
     let deployment = sets.deployment;
     let Some(spec) = &deployment.spec else { return Vec::new() };
@@ -148,8 +149,8 @@ pub fn new_set(sets: &Sets<'_>, replicas: i32) -> Vec<Action> {
     vec![Action::Create(Box::new(set)), Action::Revision(revision)]
 }
 
-/// The name of a Deployment and the hash of a template, of which the former is cut where both are too long for a name.
-/// Should two Deployments' ReplicaSets then have one name, the collision count makes another hash.
+/// `OWNER-HASH`, with the owner's name truncated so that the whole has at most 253 bytes. If the names of two
+/// Deployments' ReplicaSets collide by that, the collision count changes the hash.
 pub(crate) fn set_name(owner: &str, hash: &str) -> String {
     const MAX_NAME: usize = 253;
     let most = MAX_NAME.saturating_sub(hash.len() + 1);
@@ -158,7 +159,8 @@ pub(crate) fn set_name(owner: &str, hash: &str) -> String {
     format!("{stem}-{hash}")
 }
 
-/// Ten letters that stand for a template. A collision count makes another ten, for when they are taken.
+/// A hash of a Pod template: ten letters and digits of [`ALPHABET`] from its SHA-256. A collision count above 0 changes
+/// the hash, for use when the name with the hash is taken.
 pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> String {
     let mut hasher = Sha256::new();
     // Plain data with string keys always serialises; were it not so, the name would collide and be counted up.
@@ -174,7 +176,7 @@ pub(crate) fn template_hash(template: &PodTemplateSpec, collisions: i32) -> Stri
         .collect()
 }
 
-/// The empty old ReplicaSets beyond the history's limit, lowest revision first.
+/// Deletes old ReplicaSets beyond the history limit, lowest revision first, if they have no replicas.
 pub fn clean_up(sets: &Sets<'_>) -> Vec<Action> {
     let limit =
         sets.deployment.spec.as_ref().and_then(|s| s.revision_history_limit).unwrap_or(DEFAULT_HISTORY);

@@ -1,5 +1,5 @@
-//! The Progressing condition: whether an update moves, is done, is paused or has missed its deadline.
-//! `kubectl rollout status` reads it.
+//! The Progressing condition: whether a rollout makes progress, is complete, is paused or has exceeded its progress
+//! deadline. `kubectl rollout status` reads it.
 
 use std::time::Duration;
 
@@ -14,13 +14,14 @@ const COMPLETE: &str = "NewReplicaSetAvailable";
 const TIMED_OUT: &str = "ProgressDeadlineExceeded";
 const PAUSED: &str = "DeploymentPaused";
 
-/// Kubernetes' way of saying "no deadline".
+/// The progress deadline in seconds, 600 by default; `None` if it is the largest 32-bit number, which means "no deadline"
+/// in Kubernetes.
 fn deadline(deployment: &Deployment) -> Option<i32> {
     let seconds = deployment.spec.as_ref().and_then(|s| s.progress_deadline_seconds).unwrap_or(600);
     (seconds != i32::MAX).then_some(seconds)
 }
 
-/// Says that a Deployment is paused or goes on, so that the time it was paused does not count as a lack of progress.
+/// Updates the condition when a Deployment is paused or resumed, so that paused time does not count towards the deadline.
 pub fn pause(deployment: &Deployment, new_status: &mut DeploymentStatus, now: Timestamp) {
     if deadline(deployment).is_none() {
         return;
@@ -39,7 +40,7 @@ pub fn pause(deployment: &Deployment, new_status: &mut DeploymentStatus, now: Ti
     }
 }
 
-/// Says that a new ReplicaSet was made: the deadline counts from here.
+/// Records the creation of a new ReplicaSet in the condition, which restarts the deadline.
 pub fn created(sets: &Sets<'_>, new_status: &mut DeploymentStatus, name: &str, now: Timestamp) {
     if deadline(sets.deployment).is_some() {
         let message = format!("Created new replica set \"{name}\"");
@@ -47,7 +48,8 @@ pub fn created(sets: &Sets<'_>, new_status: &mut DeploymentStatus, name: &str, n
     }
 }
 
-/// Judges how the update goes, and when to look again should nothing happen.
+/// Updates the condition by the progress of the rollout. The result says when the deadline must be checked if nothing
+/// changes before.
 pub fn judge(sets: &Sets<'_>, new_status: &mut DeploymentStatus, now: Timestamp) -> Next {
     let Some(seconds) = deadline(sets.deployment) else {
         new_status.conditions.get_or_insert_default().retain(|c| c.type_ != PROGRESSING);
@@ -79,7 +81,7 @@ pub fn judge(sets: &Sets<'_>, new_status: &mut DeploymentStatus, now: Timestamp)
     remaining(new_status, seconds, now).filter(|left| !left.is_zero()).map_or(Next::Wait, Next::After)
 }
 
-/// More Pods are new, ready or available than at the last look, or fewer are old.
+/// Whether there are more updated, ready or available Pods than in the last written status, or fewer old ones.
 fn has_moved(deployment: &Deployment, new: &DeploymentStatus) -> bool {
     let none = DeploymentStatus::default();
     let old = deployment.status.as_ref().unwrap_or(&none);
@@ -90,7 +92,7 @@ fn has_moved(deployment: &Deployment, new: &DeploymentStatus) -> bool {
         || n(new.available_replicas) > n(old.available_replicas)
 }
 
-/// Time until the deadline; `None` where none runs.
+/// Time until the deadline; `None` if the rollout is complete or has timed out already.
 fn remaining(new_status: &DeploymentStatus, seconds: i32, now: Timestamp) -> Option<Duration> {
     let condition = status::get(new_status, PROGRESSING)?;
     if matches!(condition.reason.as_deref(), Some(COMPLETE | TIMED_OUT)) {

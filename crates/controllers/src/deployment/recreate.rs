@@ -1,10 +1,10 @@
-//! `Recreate`: the old Pods are gone before the first new one starts.
+//! The `Recreate` strategy: all old Pods end before the first new one is created.
 
 use std::collections::BTreeMap;
 
 use super::{Action, Sets, history, size};
 
-/// The next step: stop what is old, wait until it has stopped, start what is new.
+/// The next step: scale the old ReplicaSets to 0, wait until their Pods have ended, create or scale the new ReplicaSet.
 pub fn next(sets: &Sets<'_>, living_pods: &BTreeMap<String, usize>) -> Vec<Action> {
     let annotations = history::size_annotations(sets);
     let running = sets.old.iter().filter(|s| size(s) > 0);

@@ -1,4 +1,4 @@
-//! `RollingUpdate`: new Pods come as `maxSurge` allows, old ones go as `maxUnavailable` allows.
+//! The `RollingUpdate` strategy: new Pods are created within `maxSurge`, old ones are deleted within `maxUnavailable`.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::ReplicaSet;
 
 use super::{Action, Sets, available, history, size, sizes};
 
-/// The next step: grow the new ReplicaSet, or else shrink the old ones.
+/// The next step: scale up the new ReplicaSet; if it cannot grow now, scale down the old ones.
 pub fn next(sets: &Sets<'_>) -> Vec<Action> {
     let Some(new) = &sets.new else { return history::new_set(sets, grown(sets, 0)) };
     let wanted = if size(new) > sets.replicas() { sets.replicas() } else { grown(sets, size(new)) };
@@ -16,13 +16,14 @@ pub fn next(sets: &Sets<'_>) -> Vec<Action> {
     shrink(sets, new)
 }
 
-/// How large the new ReplicaSet may be, being `now` large.
+/// The size that the new ReplicaSet, which has `now` replicas, may have within `maxSurge`.
 fn grown(sets: &Sets<'_>, now: i32) -> i32 {
     let room = sets.max_replicas() - sizes(sets.all());
     now + room.min(sets.replicas() - now).max(0)
 }
 
-/// Takes from the old ReplicaSets first what does not serve anyway, then what can be spared, oldest first.
+/// Scales down the old ReplicaSets, oldest first: unavailable Pods before available ones, and of those only as many as
+/// `maxUnavailable` allows.
 fn shrink(sets: &Sets<'_>, new: &ReplicaSet) -> Vec<Action> {
     let mut old: Vec<(&Arc<ReplicaSet>, i32)> =
         sets.old.iter().map(|s| (s, size(s))).filter(|(_, n)| *n > 0).collect();

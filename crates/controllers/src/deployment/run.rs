@@ -1,4 +1,5 @@
-//! The loop around the Deployments' decisions.
+//! The I/O of the Deployment controller: it queues Deployments whose objects change, and applies the actions of each
+//! reconcile pass.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,13 +18,13 @@ use super::{Action, Observed, history, reconcile, size};
 use crate::{Context, owners, writes};
 
 const COMPONENT: &str = "deployment-controller";
-/// Deployments worked on at once.
+/// Deployments reconciled concurrently.
 const WORKERS: usize = 8;
-/// How long to wait for one's own write to come back through the watch. After it a decision may rest on an older
-/// state, which the version in every write catches.
-const OWN_WRITES: Duration = Duration::from_secs(5);
+/// How long to wait for an own write to arrive through the watch. After that the next pass may see an older state; the
+/// resource version in every write then causes a conflict and a retry.
+const OWN_WRITES_TIMEOUT: Duration = Duration::from_secs(5);
 
-struct Loop {
+struct Controller {
     context: Context,
     recorder: Recorder,
     deployments: Arc<Watch<Deployment>>,
@@ -31,18 +32,18 @@ struct Loop {
     pods: Arc<Watch<Pod>>,
     /// ReplicaSets by their controller's uid.
     sets_of: Arc<Index<String, ReplicaSet>>,
-    /// ReplicaSets that nobody controls, by namespace.
+    /// ReplicaSets without a controller, by namespace.
     orphans: Arc<Index<String, ReplicaSet>>,
     /// Pods by their controller's uid.
     pods_of: Arc<Index<String, Pod>>,
 }
 
-/// Starts the controller.
+/// Starts the Deployment controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
     let deployments = context.watches.all::<Deployment>();
     let (sets, pods) = (context.watches.all::<ReplicaSet>(), context.watches.all::<Pod>());
     let queue = Queue::new(context.clock.clone());
-    let this = Arc::new(Loop {
+    let this = Arc::new(Controller {
         recorder: context.recorder(COMPONENT),
         sets_of: context.sets_of.clone(),
         orphans: sets.index(|s: &ReplicaSet| match owners::controller_of(&s.metadata) {
@@ -85,7 +86,7 @@ pub(crate) fn start(context: &Context) {
     });
     context.run("deployments", &queue, WORKERS, move |key| {
         let this = this.clone();
-        async move { this.one(key).await }
+        async move { this.sync(key).await }
     });
 }
 
@@ -94,11 +95,11 @@ fn deployment_of(meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMe
     Some(ObjectKey::new(meta.namespace.clone().unwrap_or_default(), owner.name.clone()))
 }
 
-impl Loop {
-    async fn one(&self, key: ObjectKey) -> Result<Next, Error> {
+impl Controller {
+    async fn sync(&self, key: ObjectKey) -> Result<Next, Error> {
         self.deployments.synced().await;
         self.sets.synced().await;
-        // `Recreate` counts Pods that live: before the first list there would be none.
+        // `Recreate` counts running Pods: before the first list there would seem to be none.
         self.pods.synced().await;
         let Some(deployment) = self.deployments.get(&key) else { return Ok(Next::Wait) };
         let uid = deployment.uid().unwrap_or_default();
@@ -113,23 +114,23 @@ impl Loop {
         let observed = Observed { deployment: &deployment, candidates, living_pods };
         let (actions, next) = reconcile(&observed, self.context.clock.now());
         let mut seen = 0;
-        // In order: the ReplicaSets first, whatever tells of them after.
+        // In order: ReplicaSets are written before the annotations and status that describe them.
         for action in actions {
             let written = self.apply(&deployment, action).await?;
             seen = seen.max(revision_of(written.as_deref()));
         }
         if seen > 0 {
-            self.sets.seen(seen, OWN_WRITES).await;
+            self.sets.seen(seen, OWN_WRITES_TIMEOUT).await;
         }
         Ok(next)
     }
 
-    /// Gives the resource version of the ReplicaSet that was written, if one was.
+    /// Performs one write and returns the resource version of the ReplicaSet that was written, if one was.
     async fn apply(&self, deployment: &Deployment, action: Action) -> Result<Option<String>, Error> {
         let client = &self.context.client;
         match action {
             Action::Adopt(set) => {
-                if !writes::stays::<Deployment>(client, &deployment.metadata).await? {
+                if !writes::still_exists::<Deployment>(client, &deployment.metadata).await? {
                     return Ok(None);
                 }
                 let patch = owners::adoption(owners::controller_reference(deployment), &set.metadata);
@@ -151,7 +152,7 @@ impl Loop {
                 });
                 let written = writes::merge::<ReplicaSet>(client, &set.metadata, COMPONENT, &patch).await?;
                 if size(&set) != to {
-                    self.tell_scaled(deployment, &set.name_any(), size(&set), to);
+                    self.record_scaled(deployment, &set.name_any(), size(&set), to);
                 }
                 Ok(written.resource_version())
             }
@@ -190,17 +191,18 @@ impl Loop {
         match writes::create(&self.context.client, &set).await {
             Ok(created) => {
                 if size(&set) > 0 {
-                    self.tell_scaled(deployment, &name, 0, size(&set));
+                    self.record_scaled(deployment, &name, 0, size(&set));
                 }
                 Ok(created.resource_version())
             }
-            Err(error) if writes::is_code(&error, 409) => {
-                let api = writes::beside::<ReplicaSet>(&self.context.client, &deployment.metadata);
+            Err(error) if writes::has_code(&error, 409) => {
+                let api =
+                    writes::api_in_namespace_of::<ReplicaSet>(&self.context.client, &deployment.metadata);
                 let Some(present) = api.get_opt(&name).await? else { return Err(error) };
                 let ours = owners::controller_uid(&present.metadata) == deployment.metadata.uid.as_deref();
                 let present = Arc::new(present);
                 if ours && history::find_new(deployment, std::slice::from_ref(&present)).is_some() {
-                    // Made by an attempt whose answer was lost.
+                    // It was created by an earlier request whose response was lost.
                     return Ok(present.resource_version());
                 }
                 let mut status = deployment.status.clone().unwrap_or_default();
@@ -218,14 +220,14 @@ impl Loop {
         }
     }
 
-    fn tell_scaled(&self, deployment: &Deployment, set: &str, from: i32, to: i32) {
+    fn record_scaled(&self, deployment: &Deployment, set: &str, from: i32, to: i32) {
         let direction = if to > from { "up" } else { "down" };
         let message = format!("Scaled {direction} replica set {set} from {from} to {to}");
         self.recorder.event(&deployment.object_ref(&()), EventType::Normal, "ScalingReplicaSet", message);
     }
 
     async fn write_status(&self, deployment: &Deployment, status: &DeploymentStatus) -> Result<(), Error> {
-        // A merge patch leaves alone what it does not name: what is no longer there is named as null.
+        // A merge patch keeps fields that it does not name: fields without a value must be sent as null.
         let patch = json!({
             "observedGeneration": status.observed_generation,
             "replicas": status.replicas,
@@ -239,7 +241,7 @@ impl Loop {
         let written =
             writes::status::<Deployment>(&self.context.client, &deployment.metadata, COMPONENT, &patch).await;
         match written {
-            Err(error) if writes::is_code(&error, 404) => Ok(()),
+            Err(error) if writes::has_code(&error, 404) => Ok(()),
             other => other.map(drop),
         }
     }

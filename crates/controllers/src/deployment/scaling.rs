@@ -1,4 +1,4 @@
-//! A change of size that is not a step of an update.
+//! Scaling: a change of the Deployment's `replicas`, as opposed to a step of a rollout.
 
 use std::sync::Arc;
 
@@ -11,14 +11,14 @@ fn annotated(set: &ReplicaSet, name: &str) -> Option<i32> {
     set.metadata.annotations.as_ref()?.get(name)?.parse().ok()
 }
 
-/// Some ReplicaSet in use remembers another size of the Deployment than the present one.
+/// Whether the Deployment's size has changed: the desired-replicas annotation of a ReplicaSet with replicas differs.
 pub fn is_asked_for(sets: &Sets<'_>) -> bool {
     let mut active = sets.all().filter(|s| size(s) > 0);
     active.any(|s| annotated(s, DEPLOYMENT_DESIRED_REPLICAS).is_some_and(|n| n != sets.replicas()))
 }
 
-/// Brings the ReplicaSets to the Deployment's size: one that is alone takes all of it; in the middle of an update
-/// each takes its share, so that the risk stays spread as it was.
+/// Scales the ReplicaSets to the Deployment's size. A single active one gets all replicas; in the middle of a rollout the
+/// change is distributed proportionally, so that the ratio of old and new Pods stays.
 pub fn scale(sets: &Sets<'_>) -> Vec<Action> {
     let active: Vec<_> = sets.all().filter(|s| size(s) > 0).collect();
     if active.len() <= 1 {
@@ -60,14 +60,14 @@ fn proportionally(sets: &Sets<'_>, mut active: Vec<&Arc<ReplicaSet>>) -> Vec<Act
         added += share;
         shares.push(share);
     }
-    // Rounding leaves some over: the largest takes it.
+    // The largest ReplicaSet gets the remainder that rounding leaves.
     if let Some(first) = shares.first_mut() {
         *first += to_add - added;
     }
     resized(sets, active.into_iter().zip(shares).map(|(set, share)| (set, (size(set) + share).max(0))))
 }
 
-/// A ReplicaSet's share of the change, at most what is left of it.
+/// A ReplicaSet's proportional share of the change, limited to `left`, the part that is not distributed yet.
 fn proportion(sets: &Sets<'_>, set: &ReplicaSet, left: i32) -> i32 {
     let share = if sets.replicas() == 0 {
         -size(set)
@@ -81,7 +81,7 @@ fn proportion(sets: &Sets<'_>, set: &ReplicaSet, left: i32) -> i32 {
     if left > 0 { share.min(left) } else { share.max(left) }
 }
 
-/// The changes that bring ReplicaSets to these sizes, and their memory up to date.
+/// Scales ReplicaSets to these sizes and updates their size annotations, where either differs.
 fn resized<'a>(sets: &Sets<'_>, to: impl IntoIterator<Item = (&'a Arc<ReplicaSet>, i32)>) -> Vec<Action> {
     let annotations = history::size_annotations(sets);
     let differs = |set: &ReplicaSet, n: i32| {

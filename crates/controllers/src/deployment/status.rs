@@ -1,4 +1,4 @@
-//! What a Deployment says of itself.
+//! The Deployment's status: replica counts and the Available and ReplicaFailure conditions.
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::{Action, Sets, available, sizes};
 
-/// Counts and the Available condition, as the ReplicaSets report; the other conditions as they were.
+/// The status by the ReplicaSets' statuses: counts, Available and ReplicaFailure. Other conditions are kept.
 pub fn calculate(sets: &Sets<'_>, now: Timestamp) -> DeploymentStatus {
     let before = sets.deployment.status.clone().unwrap_or_default();
     let existing = |set: &_| {
@@ -37,7 +37,7 @@ pub fn calculate(sets: &Sets<'_>, now: Timestamp) -> DeploymentStatus {
     status
 }
 
-/// A ReplicaSet that cannot create its Pods shows on the Deployment.
+/// Copies the ReplicaFailure condition of a ReplicaSet that cannot create its Pods, the new ReplicaSet's first.
 fn copy_failure(sets: &Sets<'_>, status: &mut DeploymentStatus) {
     let failures = sets.new.iter().chain(&sets.old).filter_map(|s| {
         let conditions = s.status.as_ref()?.conditions.as_ref()?;
@@ -63,11 +63,12 @@ fn copy_failure(sets: &Sets<'_>, status: &mut DeploymentStatus) {
     });
 }
 
+/// The condition of this type, if the status has one.
 pub fn get<'a>(status: &'a DeploymentStatus, kind: &str) -> Option<&'a DeploymentCondition> {
     status.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
 }
 
-/// Sets a condition unless it says so already; the time of transition moves only with the condition's status.
+/// Sets a condition unless it has this status and reason already. `lastTransitionTime` changes only with the status.
 pub fn set(
     status: &mut DeploymentStatus,
     kind: &str,
@@ -82,7 +83,7 @@ pub fn set(
     }
 }
 
-/// Sets a condition and its time of update even if it said so already.
+/// Sets a condition and its `lastUpdateTime`, even if its status and reason do not change.
 pub fn renew(
     status: &mut DeploymentStatus,
     kind: &str,
@@ -109,14 +110,14 @@ pub fn renew(
     }
 }
 
-/// All Pods are of the current template, available, and no other is left.
+/// Whether the rollout is complete: all Pods are of the current template and available, and no old ones are left.
 pub fn is_complete(sets: &Sets<'_>, status: &DeploymentStatus) -> bool {
     let wanted = sets.replicas();
     let all = |n: Option<i32>| n.unwrap_or_default() == wanted;
     all(status.updated_replicas) && all(status.replicas) && all(status.available_replicas)
 }
 
-/// The write of a status that differs from the Deployment's.
+/// The action that writes the status, or `None` if the Deployment has it already.
 pub fn changed(deployment: &Deployment, mut status: DeploymentStatus) -> Option<Action> {
     status.conditions = status.conditions.filter(|c| !c.is_empty());
     (deployment.status.as_ref() != Some(&status)).then(|| Action::Status(Box::new(status)))

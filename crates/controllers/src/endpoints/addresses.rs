@@ -1,4 +1,5 @@
-//! Endpoints, the older form: all addresses of a Service in one object, by readiness and port numbers.
+//! The Endpoints object of a Service, the API before EndpointSlices: all addresses in one object, grouped by port numbers
+//! and readiness.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,15 +13,16 @@ use yado_types::pod::{is_ready, is_terminating, node_name};
 use super::Action;
 use super::ports::{Port, address, hostname, is_headless, ports_of, publishes_all};
 
-/// Says who writes an Endpoints object; Kubernetes' own words.
+/// Label with the controller that writes an Endpoints object; Kubernetes' name.
 pub const MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
-/// Value of [`MANAGED_BY`].
+/// Value of [`MANAGED_BY`] for this controller; Kubernetes' value.
 pub const MANAGER: &str = "endpoint-controller";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
-/// Addresses in one object; Kubernetes' bound. Those who need more read the slices.
+/// Maximum number of addresses in one object; Kubernetes' limit. EndpointSlices list all of them.
 const MAX_ADDRESSES: usize = 1000;
 
+/// The write that brings a Service's Endpoints up to date; `None` if `present` is up to date.
 pub fn reconcile(service: &Service, pods: &[Arc<Pod>], present: Option<&Endpoints>) -> Option<Action> {
     let (subsets, cut) = subsets(service, pods);
     let mut labels = service.metadata.labels.clone().unwrap_or_default();
@@ -56,7 +58,7 @@ pub fn reconcile(service: &Service, pods: &[Arc<Pod>], present: Option<&Endpoint
     Some(Action::ReplaceEndpoints(Box::new(new)))
 }
 
-/// Addresses by port numbers, and whether some had to be left out.
+/// Addresses grouped by port numbers, and whether they were truncated to [`MAX_ADDRESSES`].
 fn subsets(service: &Service, pods: &[Arc<Pod>]) -> (Vec<EndpointSubset>, bool) {
     let family =
         service.spec.as_ref().and_then(|s| s.ip_families.as_ref()?.first()).map_or("IPv4", String::as_str);

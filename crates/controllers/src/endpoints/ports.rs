@@ -1,21 +1,25 @@
-//! A Service's ports on a Pod, and its addresses.
+//! What Endpoints and EndpointSlices have in common: a Pod's address, host name and port numbers for a Service.
 
 use k8s_openapi::api::core::v1::{Pod, Service, ServicePort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use yado_types::address::forbidden_destination;
 use yado_types::pod::is_ended;
 
-/// A port as a Pod offers it.
+/// A Service's port as one Pod serves it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Port {
+    /// Name of the Service's port; empty if it has none.
     pub name: String,
+    /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
+    /// Port number on the Pod's address.
     pub number: i32,
+    /// The Service port's `appProtocol`.
     pub app_protocol: Option<String>,
 }
 
-/// The Service's ports that a Pod offers, in the Service's order. A named port is looked up in the Pod's containers;
-/// Pods of one Service may have it at different numbers, and one that lacks it does not offer it.
+/// The Service's ports that a Pod serves, in the Service's order. A named `targetPort` is looked up in the Pod's
+/// containers and sidecars: its number may differ between Pods, and a Pod without it does not serve the port.
 pub fn ports_of(service: &Service, pod: &Pod) -> Vec<Port> {
     let ports = service.spec.iter().flat_map(|s| s.ports.iter().flatten());
     let offered = ports.filter_map(|port| {
@@ -47,32 +51,32 @@ fn named(name: &str, protocol: &str, pod: &Pod) -> Option<i32> {
     ports.find(same).map(|p| p.container_port)
 }
 
-/// The Pod's address of a family, if it runs.
+/// The Pod's address of a family (`IPv4` or `IPv6`), unless it has ended or the address may not receive traffic.
 pub fn address<'a>(pod: &'a Pod, family: &str) -> Option<&'a str> {
     if is_ended(pod) {
         return None;
     }
     let status = pod.status.as_ref()?;
     let listed = status.pod_ips.iter().flatten().map(|ip| ip.ip.as_str());
-    // A Pod of the host's network on a machine without any other has a loopback address, which nothing may be led to.
-    let may_be_led_to = |ip: &&str| ip.parse().is_ok_and(|address| forbidden_destination(address).is_none());
-    let mut all = listed.chain(status.pod_ip.as_deref()).filter(may_be_led_to);
+    // A Pod with host networking has a loopback address if its machine has no other; traffic must not go there.
+    let is_allowed = |ip: &&str| ip.parse().is_ok_and(|address| forbidden_destination(address).is_none());
+    let mut all = listed.chain(status.pod_ip.as_deref()).filter(is_allowed);
     all.find(|ip| ip.contains(':') == (family == "IPv6"))
 }
 
-/// It is reachable by a name of its own below the Service's: `hostname.service.namespace.svc`.
+/// The Pod's `hostname` if its `subdomain` names the Service: it then has the DNS name `HOSTNAME.SERVICE.NAMESPACE.svc`.
 pub fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     let hostname = spec.hostname.clone().filter(|h| !h.is_empty())?;
     (spec.subdomain.is_some() && spec.subdomain == service.metadata.name).then_some(hostname)
 }
 
-/// It has no address of its own.
+/// Whether the Service is headless: its `clusterIP` is `None`.
 pub fn is_headless(service: &Service) -> bool {
     service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None")
 }
 
-/// Its Pods are listed as ready whether or not they are.
+/// Whether the Service publishes Pods that are not ready as ready (`publishNotReadyAddresses`).
 pub fn publishes_all(service: &Service) -> bool {
     service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses).unwrap_or_default()
 }

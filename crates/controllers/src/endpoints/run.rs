@@ -1,4 +1,5 @@
-//! The loop around the decisions on endpoints.
+//! The I/O of the endpoints controller: it queues Services whose Pods or endpoints change, and applies the actions of each
+//! reconcile pass.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,16 +19,16 @@ use super::slices::MANAGER;
 use super::{Action, Observed, reconcile};
 use crate::{Context, writes};
 
-/// Services worked on at once.
+/// Services reconciled concurrently.
 const WORKERS: usize = 8;
-/// How long to wait for one's own slices to come back through the watch; replacing carries the version, and names
-/// are fixed, so that an older state can only cause a retry.
-const OWN_WRITES: Duration = Duration::from_secs(5);
+/// How long to wait for own slices to arrive through the watch. An older state can only cause a retry: replacements carry
+/// the resource version, and names of new slices follow from their content.
+const OWN_WRITES_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A namespace and one label of a Pod in it.
+/// An index key: namespace, label key and label value.
 type Labelled = (String, String, String);
 
-struct Loop {
+struct Controller {
     context: Context,
     services: Arc<Watch<Service>>,
     pods: Arc<Watch<Pod>>,
@@ -38,15 +39,15 @@ struct Loop {
     services_by_label: Arc<Index<Labelled, Service>>,
 }
 
-/// Starts the controller.
+/// Starts the endpoints controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
     let (services, pods) = (context.watches.all::<Service>(), context.watches.all::<Pod>());
     let (slices, endpoints) = (context.watches.all::<EndpointSlice>(), context.watches.all::<Endpoints>());
     let queue = Queue::new(context.clock.clone());
-    let this = Arc::new(Loop {
+    let this = Arc::new(Controller {
         context: context.clone(),
         pods_by_label: pods.index(|p: &Pod| labelled(p.namespace(), p.metadata.labels.as_ref()).collect()),
-        // One term of each selector is enough to find the few Services that a Pod may concern.
+        // Indexing one label of each selector suffices to find the few Services that may select a Pod.
         services_by_label: services
             .index(|s: &Service| labelled(s.namespace(), selector(s)).take(1).collect()),
         slices_of: slices.index(|s: &EndpointSlice| service_of(s).into_iter().collect()),
@@ -58,12 +59,12 @@ pub(crate) fn start(context: &Context) {
     services.feed_queue(&queue, |change| [change.key.clone()]);
     let concerned = this.services_by_label.clone();
     pods.feed_queue(&queue, move |change| services_of_pod(&concerned, change));
-    // Whoever changes or deletes what we wrote finds it mended.
+    // Changes by others to managed objects are reverted.
     slices.feed_queue(&queue, |change| change.latest().and_then(|s| service_of(s)));
     endpoints.feed_queue(&queue, |change| [change.key.clone()]);
     context.run("endpoints", &queue, WORKERS, move |key| {
         let this = this.clone();
-        async move { this.one(key).await }
+        async move { this.sync(key).await }
     });
 }
 
@@ -86,18 +87,18 @@ fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
     Some(ObjectKey::new(slice.namespace().unwrap_or_default(), name.clone()))
 }
 
-fn means(service: &Service, pod: &Pod) -> bool {
+fn selects(service: &Service, pod: &Pod) -> bool {
     let labels = pod.metadata.labels.as_ref();
     selector(service).is_some_and(|s| s.iter().all(|(k, v)| labels.and_then(|l| l.get(k)) == Some(v)))
 }
 
-/// Services that meant the Pod before, or do now.
+/// Services that select the Pod's old or new state.
 fn services_of_pod(by_label: &Index<Labelled, Service>, change: &Change<Pod>) -> Vec<ObjectKey> {
     let mut keys = Vec::new();
     for pod in change.old.iter().chain(&change.new) {
         for label in labelled(pod.namespace(), pod.metadata.labels.as_ref()) {
             let services = by_label.get(&label);
-            keys.extend(services.iter().filter(|s| means(s, pod)).map(|s| ObjectKey::of(s.meta())));
+            keys.extend(services.iter().filter(|s| selects(s, pod)).map(|s| ObjectKey::of(s.meta())));
         }
     }
     keys.sort();
@@ -105,8 +106,8 @@ fn services_of_pod(by_label: &Index<Labelled, Service>, change: &Change<Pod>) ->
     keys
 }
 
-impl Loop {
-    async fn one(&self, key: ObjectKey) -> Result<Next, Error> {
+impl Controller {
+    async fn sync(&self, key: ObjectKey) -> Result<Next, Error> {
         self.services.synced().await;
         self.pods.synced().await;
         self.slices.synced().await;
@@ -118,7 +119,7 @@ impl Loop {
         };
         let first = labelled(service.namespace(), selector(&service)).next();
         let pods = first.map(|label| self.pods_by_label.get(&label)).unwrap_or_default();
-        let pods = pods.into_iter().filter(|p| means(&service, p)).collect();
+        let pods = pods.into_iter().filter(|p| selects(&service, p)).collect();
         let observed = Observed { service: &service, pods, slices, endpoints };
         let writes: Vec<BoxFuture<'_, _>> =
             reconcile(&observed).into_iter().map(|a| self.apply(a).boxed()).collect();
@@ -130,7 +131,7 @@ impl Loop {
             }
         }
         if written > 0 {
-            self.slices.seen(written, OWN_WRITES).await;
+            self.slices.seen(written, OWN_WRITES_TIMEOUT).await;
         }
         failed.map_or(Ok(Next::Wait), Err)
     }
@@ -153,14 +154,14 @@ impl Loop {
         Ok(Next::Wait)
     }
 
-    /// Gives the revision of the slice that was written, or 0.
+    /// Performs one write and returns the resource version of the slice that was written, or 0 if none was.
     async fn apply(&self, action: Action) -> Result<u64, Error> {
         let client = &self.context.client;
         let revision = |slice: EndpointSlice| revision_of(slice.metadata.resource_version.as_deref());
         match action {
             Action::CreateSlice(slice) => writes::create(client, &*slice).await.map(revision),
             Action::ReplaceSlice(slice) => {
-                let api = writes::beside::<EndpointSlice>(client, &slice.metadata);
+                let api = writes::api_in_namespace_of::<EndpointSlice>(client, &slice.metadata);
                 api.replace(&slice.name_any(), &PostParams::default(), &slice).await.map(revision)
             }
             Action::DeleteSlice(slice) => {
@@ -169,7 +170,7 @@ impl Loop {
             }
             Action::CreateEndpoints(endpoints) => writes::create(client, &*endpoints).await.map(|_| 0),
             Action::ReplaceEndpoints(endpoints) => {
-                let api = writes::beside::<Endpoints>(client, &endpoints.metadata);
+                let api = writes::api_in_namespace_of::<Endpoints>(client, &endpoints.metadata);
                 api.replace(&endpoints.name_any(), &PostParams::default(), &endpoints).await.map(|_| 0)
             }
         }

@@ -1,4 +1,4 @@
-//! EndpointSlices: at most a hundred endpoints each, those of one address family and one set of port numbers together.
+//! EndpointSlices: each has the endpoints of one address family and one set of port numbers, 100 at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,16 +14,17 @@ use super::Action;
 use super::ports::{Port, address, hostname, is_headless, ports_of, publishes_all};
 use crate::owners;
 
-/// Value of [`ENDPOINTSLICE_MANAGED_BY`]: Kubernetes' own, so that a cluster that is taken over goes on with its slices.
+/// Value of [`ENDPOINTSLICE_MANAGED_BY`]: Kubernetes' own, so that the slices of an imported cluster stay managed.
 pub const MANAGER: &str = "endpointslice-controller.k8s.io";
-/// Marks slices of Services without an address.
+/// Label of the slices of headless Services.
 const HEADLESS: &str = "service.kubernetes.io/headless";
-/// Endpoints in a slice; Kubernetes' default. A change rewrites one slice, not all.
+/// Maximum number of endpoints in a slice; Kubernetes' default. It bounds what one changed endpoint rewrites.
 const MAX_ENDPOINTS: usize = 100;
 
-/// What a slice is for: an address family and the numbers its ports have.
+/// What the endpoints of a slice have in common: the address family and the ports with their numbers.
 type Group = (String, Vec<Port>);
 
+/// The writes that bring a Service's slices up to date with its Pods.
 pub fn reconcile(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> Vec<Action> {
     let mut groups: BTreeMap<Group, BTreeMap<String, Endpoint>> = BTreeMap::new();
     for family in families(service) {
@@ -35,7 +36,7 @@ pub fn reconcile(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSli
             }
         }
         if !groups.keys().any(|(f, _)| *f == family) {
-            // A Service without Pods keeps one empty slice: "none" is an answer too.
+            // A Service without Pods keeps one empty slice, which tells readers that its endpoints are known to be none.
             groups.insert((family, Vec::new()), BTreeMap::new());
         }
     }
@@ -91,17 +92,18 @@ fn endpoint(service: &Service, pod: &Pod, ip: &str) -> Endpoint {
     }
 }
 
-/// Leaves endpoints in the slices they are in, puts new ones where there is room, and the rest into new slices.
+/// Distributes the endpoints of a group over slices with few writes: those in a slice stay there, new ones fill existing
+/// slices, and the rest goes into new slices. `present` are the group's slices, `taken` all names in use.
 fn pack(
     service: &Service,
     group: &Group,
     mut wanted: BTreeMap<String, Endpoint>,
-    here: Vec<&Arc<EndpointSlice>>,
+    present: Vec<&Arc<EndpointSlice>>,
     taken: &mut BTreeSet<String>,
     actions: &mut Vec<Action>,
 ) {
     let mut kept: Vec<(&Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
-    for slice in here {
+    for slice in present {
         let uids = slice.endpoints.iter().flatten().filter_map(|e| e.target_ref.as_ref()?.uid.as_ref());
         kept.push((slice, uids.filter_map(|uid| wanted.remove(uid)).collect()));
     }
@@ -139,7 +141,7 @@ fn pack(
     }
 }
 
-/// The Service's labels and those that mark its slices. Of the present ones, those that somebody else added stay.
+/// The labels of a Service's slice: the Service's own and those that mark its slices. Labels that others added are kept.
 fn labels(service: &Service, present: Option<&BTreeMap<String, String>>) -> BTreeMap<String, String> {
     let mut labels = present.cloned().unwrap_or_default();
     labels.remove(HEADLESS);
@@ -178,7 +180,8 @@ fn new_slice(
     }
 }
 
-/// A name that follows from what the slice is for, so that a decision made twice creates it once.
+/// An unused name `SERVICE-HASH`, with a hash of the Service's uid and the group: a pass that repeats a creation derives
+/// the same name and gets a conflict instead of a second slice.
 fn free_name(service: &Service, family: &str, ports: &[Port], taken: &mut BTreeSet<String>) -> String {
     let service_name = service.metadata.name.as_deref().unwrap_or_default();
     let seed = format!("{:?} {family} {ports:?}", service.metadata.uid);

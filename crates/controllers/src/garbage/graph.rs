@@ -1,4 +1,4 @@
-//! Who owns whom, and what follows from it.
+//! The ownership graph of all objects, and the pure decisions of the garbage collector on it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -6,21 +6,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 use yado_reconcile::ObjectKey;
 use yado_types::labels::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
 
-/// Uids remembered as gone, so that what they owned goes without a question to the server. An older one costs one.
+/// Maximum number of uids remembered as deleted. Dependents of a remembered owner are deleted without a request; for an
+/// owner that was evicted from this list, the server is asked.
 const MAX_GONE: usize = 10_000;
 
-/// An object's identity.
+/// An object's `metadata.uid`.
 pub type Uid = String;
 
-/// Which kind an object is of: an index that the caller gives.
-pub type Kind = usize;
+/// Index of a kind in the caller's list of watched kinds.
+pub type KindIndex = usize;
 
-/// How references name a kind.
+/// Group and kind, as owner references name them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KindName {
     /// Its API group, empty for the core group. References of every version of the group name the same kind.
     pub group: String,
-    /// As in `kind`: `ConfigMap`.
+    /// The kind in upper camel case, such as `ConfigMap`.
     pub kind: String,
 }
 
@@ -32,16 +33,16 @@ impl KindName {
     }
 }
 
-/// An object as far as ownership goes.
+/// What the graph knows of an object: its identity, its owners and its state of deletion.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Object {
-    /// Its kind.
-    pub kind: Kind,
-    /// The same as references name it.
+    /// Index of its kind.
+    pub kind: KindIndex,
+    /// The kind's group and name.
     pub kind_name: KindName,
-    /// Where it is.
+    /// Its namespace and name.
     pub key: ObjectKey,
-    /// The version that decisions rest on.
+    /// The resource version that was observed last.
     pub resource_version: Option<String>,
     owners: Vec<OwnerReference>,
     deleting: bool,
@@ -50,7 +51,7 @@ pub struct Object {
 }
 
 impl Object {
-    fn of(kind: Kind, kind_name: &KindName, meta: &ObjectMeta) -> Self {
+    fn of(kind: KindIndex, kind_name: &KindName, meta: &ObjectMeta) -> Self {
         let has = |name: &str| meta.finalizers.iter().flatten().any(|f| f == name);
         Self {
             kind,
@@ -64,8 +65,8 @@ impl Object {
         }
     }
 
-    /// Whether `reference`, found on an object of `namespace`, means this object and not only its uid: an owner has the
-    /// kind and the name that the reference says, and lies in the dependent's Namespace or in none.
+    /// Whether `reference`, found on an object of `namespace`, is valid for this object, whose uid it has: group, kind and
+    /// name agree, and this object is cluster-wide or in the same namespace.
     fn is_meant_by(&self, reference: &OwnerReference, namespace: &str) -> bool {
         self.kind_name == KindName::of(reference)
             && self.key.name == reference.name
@@ -81,39 +82,40 @@ impl Object {
     }
 }
 
-/// How a deletion goes on to what the object owns.
+/// The propagation policy of a deletion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// The dependents go after it.
+    /// The object is deleted at once, its dependents after it.
     Background,
-    /// The dependents go before it.
+    /// The object is deleted after the dependents that block its deletion.
     Foreground,
-    /// The dependents stay.
+    /// The dependents are kept and lose the owner reference.
     Orphan,
 }
 
-/// What is to be done.
+/// What [`Graph::decide`] decided on for one object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Ask the server whether these owners exist, and decide again.
+    /// Ask the server whether these owners exist, then decide again with the answer.
     Verify(Vec<OwnerReference>),
-    /// Delete the object.
+    /// Delete the object with this propagation policy.
     Delete(Policy),
     /// Warn that these owners do not exist in the object's Namespace.
     WarnOfOwners(Vec<OwnerReference>),
-    /// Make this object's references to its owners non-blocking: it and an owner wait for each other.
+    /// Set `blockOwnerDeletion` to false in the object's owner references: it and a dependent of it each wait for the
+    /// deletion of the other.
     Unblock,
-    /// Take these owners off the object.
+    /// Remove these owners from the object's owner references.
     DropOwners(BTreeSet<Uid>),
-    /// Take this object, as an owner, off another.
+    /// Remove the object from the owner references of this dependent.
     Orphan(Uid),
-    /// Take a finalizer off the object.
+    /// Remove this finalizer from the object.
     DropFinalizer(&'static str),
-    /// Look at another object.
-    Look(Uid),
+    /// Queue this dependent, which may have to be deleted before the object.
+    Enqueue(Uid),
 }
 
-/// Every object and who owns it.
+/// The observed objects of all kinds and their owner references in both directions.
 #[derive(Default)]
 pub struct Graph {
     objects: HashMap<Uid, Object>,
@@ -123,18 +125,18 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// An object, if it is known.
+    /// The object with this uid, if a watch has shown it.
     pub fn get(&self, uid: &str) -> Option<&Object> {
         self.objects.get(uid)
     }
 
-    /// The uids known of a kind.
-    pub fn of_kind(&self, kind: Kind) -> Vec<Uid> {
+    /// The uids of all known objects of a kind.
+    pub fn of_kind(&self, kind: KindIndex) -> Vec<Uid> {
         self.objects.iter().filter(|(_, o)| o.kind == kind).map(|(uid, _)| uid.clone()).collect()
     }
 
-    /// An object is there or has changed. Gives the objects to look at.
-    pub fn applied(&mut self, kind: Kind, kind_name: &KindName, meta: &ObjectMeta) -> Vec<Uid> {
+    /// Records that an object was added or modified. Returns the uids of the objects to decide on again.
+    pub fn applied(&mut self, kind: KindIndex, kind_name: &KindName, meta: &ObjectMeta) -> Vec<Uid> {
         let Some(uid) = meta.uid.clone() else { return Vec::new() };
         let object = Object::of(kind, kind_name, meta);
         let mut look = Vec::new();
@@ -162,7 +164,8 @@ impl Graph {
         look
     }
 
-    /// An object is gone. Gives the objects to look at: what it owned, and owners that waited for it.
+    /// Records that an object was deleted. Returns the uids of the objects to decide on again: its dependents, and owners
+    /// that waited for it.
     pub fn deleted(&mut self, uid: &str) -> Vec<Uid> {
         let mut look: Vec<Uid> = self.dependents.get(uid).into_iter().flatten().cloned().collect();
         if let Some(object) = self.objects.remove(uid) {
@@ -175,7 +178,7 @@ impl Graph {
         look
     }
 
-    /// The server says that no object has this uid.
+    /// Remembers that no object has this uid any more.
     pub fn set_gone(&mut self, uid: &str) {
         if self.gone.insert(uid.to_owned()) {
             self.gone_order.push_back(uid.to_owned());
@@ -196,12 +199,13 @@ impl Graph {
         }
     }
 
-    /// The owner, if it waits for its dependents.
+    /// The owner's uid, if it is in foreground deletion.
     fn waiting(&self, owner: &str) -> Option<Uid> {
         self.objects.get(owner).filter(|o| o.waits_for_dependents()).map(|_| owner.to_owned())
     }
 
-    /// Decides what an object needs. `verified` holds owners that the server was asked for and has.
+    /// Decides whether an object is deleted or changed because of its owners or, if it is being deleted itself, because of
+    /// its dependents. `verified` holds the uids of owners whose existence the server has confirmed.
     pub fn decide(&self, uid: &str, verified: &HashSet<Uid>) -> Vec<Action> {
         let Some(object) = self.objects.get(uid) else { return Vec::new() };
         if object.deleting {
@@ -245,7 +249,7 @@ impl Graph {
         actions
     }
 
-    /// References to objects that exist, but in another Namespace than the one that refers to them.
+    /// Owner references to objects that exist, but in another namespace than `object`.
     fn owners_elsewhere(&self, object: &Object) -> Vec<OwnerReference> {
         let elsewhere = |owner: &&OwnerReference| {
             self.objects.get(&owner.uid).is_some_and(|o| o.is_elsewhere(&object.key.namespace))
@@ -253,13 +257,13 @@ impl Graph {
         object.owners.iter().filter(elsewhere).cloned().collect()
     }
 
-    /// Whether an object that this one owns waits for its own dependents, as this one's owner does: each would wait for
-    /// the other.
+    /// Whether a dependent of this object is in foreground deletion, as this object's owner is: in a cycle of owners each
+    /// would wait for the other.
     fn is_in_circle(&self, uid: &str, object: &Object) -> bool {
         self.dependents_of(uid, object).any(|(_, dependent)| dependent.waits_for_dependents())
     }
 
-    /// The objects whose references mean this one.
+    /// The objects with a valid owner reference to this one.
     fn dependents_of<'a>(
         &'a self,
         uid: &str,
@@ -297,8 +301,11 @@ impl Graph {
         }
         let blocks =
             |o: &Object| o.owners.iter().any(|r| r.uid == uid && r.block_owner_deletion == Some(true));
-        let mut actions: Vec<_> =
-            dependents.iter().filter(|(_, o)| !o.deleting).map(|(d, _)| Action::Look((*d).clone())).collect();
+        let mut actions: Vec<_> = dependents
+            .iter()
+            .filter(|(_, o)| !o.deleting)
+            .map(|(d, _)| Action::Enqueue((*d).clone()))
+            .collect();
         if !dependents.values().any(|o| blocks(o)) {
             actions.push(Action::DropFinalizer(FINALIZER_FOREGROUND));
         }
@@ -368,10 +375,10 @@ mod tests {
         );
         let rows: &[Row<'_>] = &[("a", &[], foreground), ("b", &["!a"], &[]), ("c", &["!b"], &[])];
         check(rows, &[], "b", &[Action::Delete(Policy::Foreground)]);
-        check(rows, &[], "a", &[Action::Look("b".into())]);
+        check(rows, &[], "a", &[Action::Enqueue("b".into())]);
         // It is over once nothing blocks.
         check(&[("a", &[], foreground)], &[], "a", &[Action::DropFinalizer(FINALIZER_FOREGROUND)]);
-        let unblocking = [Action::Look("b".into()), Action::DropFinalizer(FINALIZER_FOREGROUND)];
+        let unblocking = [Action::Enqueue("b".into()), Action::DropFinalizer(FINALIZER_FOREGROUND)];
         check(&[("a", &[], foreground), ("b", &["a"], &[])], &[], "a", &unblocking);
         check(&[("a", &[], foreground), ("b", &["!a"], &["deleting"])], &[], "a", &[]);
         let orphaning = [Action::Orphan("b".into()), Action::DropFinalizer(FINALIZER_ORPHAN)];

@@ -1,4 +1,4 @@
-//! The loop around the garbage collector's decisions, and its watches.
+//! The I/O of the garbage collector: it discovers and watches all kinds, and applies the graph's decisions.
 
 use std::collections::{BTreeSet, HashSet};
 use std::pin::pin;
@@ -18,44 +18,44 @@ use tokio::sync::watch as signal;
 use yado_reconcile::events::{EventType, Recorder};
 use yado_reconcile::{Next, Queue};
 
-use super::graph::{Action, Graph, Kind, KindName, Object, Policy, Uid};
-use crate::kinds::{self, AnyMeta, Served};
+use super::graph::{Action, Graph, KindIndex, KindName, Object, Policy, Uid};
+use crate::kinds::{self, AnyMeta, ServedKind};
 use crate::{Context, writes};
 
 const COMPONENT: &str = "generic-garbage-collector";
-/// Objects worked on at once: deletions go as wide as other writes of one controller.
+/// Objects processed concurrently: as many as any controller has writes in flight.
 const WORKERS: usize = writes::PARALLEL;
-/// How often the server is asked whether it has new kinds; Kubernetes' figure.
+/// Interval of the discovery of new kinds; Kubernetes' value.
 const REDISCOVER: Duration = Duration::from_secs(30);
-/// Failed first lists of a kind after which the others no longer wait for it: one broken kind must not stop all
-/// collection. What it would have told, the question to the server for each unknown owner tells as well.
+/// Failed first lists of a kind after which collection starts without it, so that one broken kind does not stop it for
+/// all. Owners of that kind are verified with the server.
 const MAX_FAILED_LISTS: u32 = 5;
-/// How soon it is asked again if it did not answer.
+/// Retry delay after a failed discovery, and before an object is decided on again whose owners could not be verified.
 const REDISCOVER_FAILED: Duration = Duration::from_millis(200);
 
-struct Loop {
+struct Controller {
     context: Context,
     recorder: Recorder,
     graph: Mutex<Graph>,
     queue: Arc<Queue<Uid>>,
-    /// Kinds by index; one that comes back after it was gone gets another.
+    /// Kinds by index. A kind that is removed and added again gets a new index.
     kinds: Mutex<Vec<Watched>>,
-    /// Kinds whose first list is not in yet; `None` before the first discovery.
-    unsynced: signal::Sender<Option<BTreeSet<Kind>>>,
+    /// Kinds whose first list is not complete; `None` before the first discovery.
+    unsynced: signal::Sender<Option<BTreeSet<KindIndex>>>,
 }
 
 struct Watched {
-    kind: Arc<Served>,
-    /// The server has it, by what it said last.
+    kind: Arc<ServedKind>,
+    /// Whether the last discovery listed the kind.
     served: bool,
-    /// Its watch has ended.
+    /// Whether its watch has ended because the kind was removed.
     ended: bool,
 }
 
-/// Starts the collector.
+/// Starts the garbage collector; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
     let queue = Queue::new(context.clock.clone());
-    let this = Arc::new(Loop {
+    let this = Arc::new(Controller {
         context: context.clone(),
         recorder: context.recorder(COMPONENT),
         graph: Mutex::default(),
@@ -67,7 +67,7 @@ pub(crate) fn start(context: &Context) {
     context.tasks.spawn("garbage: kinds", async move { finder.find_kinds().await });
     context.run("garbage", &queue, WORKERS, move |uid: Uid| {
         let this = this.clone();
-        async move { this.one(&uid).await }
+        async move { this.sync(&uid).await }
     });
 }
 
@@ -79,7 +79,7 @@ fn policy(policy: Policy) -> PropagationPolicy {
     }
 }
 
-impl Loop {
+impl Controller {
     async fn find_kinds(self: Arc<Self>) {
         loop {
             let delay = match kinds::discover(&self.context.client).await {
@@ -96,7 +96,7 @@ impl Loop {
         }
     }
 
-    fn watch_new(self: &Arc<Self>, found: Vec<Served>) {
+    fn watch_new(self: &Arc<Self>, found: Vec<ServedKind>) {
         let found = found.into_iter().filter(|k| k.can(&["list", "watch", "delete"]) && !k.is_event());
         let mut kinds = self.kinds.lock();
         kinds.iter_mut().for_each(|k| k.served = false);
@@ -117,8 +117,8 @@ impl Loop {
         }
     }
 
-    /// Follows one kind for as long as the server has it.
-    async fn watch(&self, index: Kind, kind: &Served) {
+    /// Keeps the graph current for one kind until the server no longer serves it.
+    async fn watch(&self, index: KindIndex, kind: &ServedKind) {
         let api: Api<AnyMeta> = Api::all_with(self.context.client.clone(), &kind.resource);
         let config = watcher::Config::default().streaming_lists();
         let mut events = pin!(kube::runtime::watcher(api, config).default_backoff());
@@ -162,7 +162,7 @@ impl Loop {
         }
     }
 
-    fn end_if_not_served(&self, index: Kind) -> bool {
+    fn end_if_not_served(&self, index: KindIndex) -> bool {
         let kind = &mut self.kinds.lock()[index];
         kind.ended = !kind.served;
         kind.ended
@@ -173,13 +173,13 @@ impl Loop {
         gone.into_iter().flat_map(|uid| graph.deleted(&uid)).collect()
     }
 
-    fn synced(&self, index: Kind) {
+    fn synced(&self, index: KindIndex) {
         self.unsynced.send_modify(|u| {
             u.get_or_insert_default().remove(&index);
         });
     }
 
-    async fn one(&self, uid: &str) -> Result<Next, Error> {
+    async fn sync(&self, uid: &str) -> Result<Next, Error> {
         // The sender lives in self, so waiting cannot fail.
         let _ = self.unsynced.subscribe().wait_for(|u| u.as_ref().is_some_and(BTreeSet::is_empty)).await;
         let mut actions = self.graph.lock().decide(uid, &HashSet::new());
@@ -191,21 +191,21 @@ impl Loop {
             let Some((kind, object)) = self.find(uid) else { return Ok(Next::Wait) };
             let api = kind.within(&self.context.client, &object.key.namespace);
             match action {
-                // Another unknown owner has come up meanwhile: its arrival brings us back.
+                // The object's owners have changed since: verify the new ones in another pass.
                 Action::Verify(_) => return Ok(Next::After(REDISCOVER_FAILED)),
-                Action::Look(other) => self.queue.add(other),
+                Action::Enqueue(other) => self.queue.add(other),
                 Action::Delete(how) => {
                     let params = DeleteParams {
                         propagation_policy: Some(policy(how)),
                         preconditions: Some(Preconditions {
                             uid: Some(uid.to_owned()),
-                            // It may have found another owner since: then the deletion must be thought over.
+                            // The object may have got another owner since: then the decision is void.
                             resource_version: object.resource_version.clone(),
                         }),
                         ..DeleteParams::default()
                     };
                     match api.delete(&object.key.name, &params).await {
-                        Err(error) if writes::is_code(&error, 404) => {}
+                        Err(error) if writes::has_code(&error, 404) => {}
                         other => drop(other?),
                     }
                 }
@@ -229,8 +229,8 @@ impl Loop {
         Ok(Next::Wait)
     }
 
-    /// Tells a user why an object goes although the owner that it names exists.
-    fn warn_of(&self, kind: &Served, object: &Object, uid: &str, owners: &[OwnerReference]) {
+    /// Records an event that says why an object is deleted although an object with the owner's uid exists.
+    fn warn_of(&self, kind: &ServedKind, object: &Object, uid: &str, owners: &[OwnerReference]) {
         let about = ObjectReference {
             api_version: Some(kind.resource.api_version.clone()),
             kind: Some(kind.resource.kind.clone()),
@@ -248,26 +248,27 @@ impl Loop {
         }
     }
 
-    fn find(&self, uid: &str) -> Option<(Arc<Served>, Object)> {
+    fn find(&self, uid: &str) -> Option<(Arc<ServedKind>, Object)> {
         let object = self.graph.lock().get(uid)?.clone();
         let kind = self.kinds.lock().get(object.kind)?.kind.clone();
         Some((kind, object))
     }
 
-    /// Asks the server for owners that no watch has shown: the watches of different kinds keep no common pace.
+    /// Asks the server for owners that no watch has shown, since watches of different kinds are not in step. Returns the
+    /// uids that must be taken to exist; owners that do not exist are recorded in the graph.
     async fn verify(&self, uid: &str, owners: &[OwnerReference]) -> Result<HashSet<Uid>, Error> {
         let Some((_, object)) = self.find(uid) else { return Ok(HashSet::new()) };
         let mut verified = HashSet::new();
         for owner in owners {
             let known = {
                 let kinds = self.kinds.lock();
-                let same = |k: &Served| {
+                let same = |k: &ServedKind| {
                     k.resource.kind == owner.kind && k.resource.group == KindName::of(owner).group
                 };
                 kinds.iter().find(|k| k.served && same(&k.kind)).map(|k| k.kind.clone())
             };
-            // A kind that cannot be watched, or not yet, may have the owner. An object without a Namespace cannot be
-            // owned by one that has a Namespace: the reference means nothing, and Kubernetes leaves such objects alone.
+            // An owner of a kind that is not watched may exist. A cluster-wide object cannot be owned by a namespaced
+            // one: Kubernetes ignores such a reference and keeps the object.
             let Some(kind) = known.filter(|k| !k.namespaced || !object.key.namespace.is_empty()) else {
                 verified.insert(owner.uid.clone());
                 continue;
@@ -304,12 +305,12 @@ fn without_finalizer(meta: &ObjectMeta, name: &str) -> Option<serde_json::Value>
     (finalizers.len() < before).then(|| json!({ "finalizers": none_if_empty(&finalizers) }))
 }
 
-/// A merge patch takes a field away by null.
+/// `None`, which is sent as null and removes the field, for an empty list.
 fn none_if_empty<T>(list: &[T]) -> Option<&[T]> {
     (!list.is_empty()).then_some(list)
 }
 
-/// Reads an object as it is now, and changes its metadata if it is the one meant and needs it still.
+/// Reads the current object and patches its metadata, if it still has the uid and `change` still finds a difference.
 async fn change(
     api: &Api<AnyMeta>,
     object: &Object,
@@ -325,7 +326,7 @@ async fn change(
     metadata["resourceVersion"] = json!(now.metadata.resource_version);
     let patch = json!({ "metadata": metadata });
     match api.patch(name, &writes::params(COMPONENT), &Patch::Merge(&patch)).await {
-        Err(error) if writes::is_code(&error, 404) => Ok(()),
+        Err(error) if writes::has_code(&error, 404) => Ok(()),
         other => other.map(drop),
     }
 }

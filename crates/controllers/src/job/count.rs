@@ -1,4 +1,4 @@
-//! Counting what ended, also when it is gone from the API.
+//! Counting a Job's succeeded and failed Pods, including Pods that have been deleted since, and the retry delay.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,34 +11,34 @@ use yado_types::pod::{is_terminating, phase};
 
 use super::{BACKOFF_FIRST, BACKOFF_LONGEST};
 
-/// How many of a Job's Pods have ended which way.
+/// Numbers of a Job's Pods that have ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
-    /// Those that ended well.
+    /// Pods in the phase Succeeded.
     pub succeeded: usize,
-    /// Those that did not, and those that somebody deleted.
+    /// Pods in the phase Failed, and Pods that somebody else deleted before they ended.
     pub failed: usize,
 }
 
-/// Which Pods of one Job have been counted. It has an entry for each Pod the Job ever had since this process began,
-/// and goes with the Job.
+/// The Pods of one Job that have been counted. It has an entry for each Pod of the Job that ended or was deleted since
+/// the start of this process, and is dropped with the Job.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    /// What was counted of Pods that were gone before this began.
+    /// Pods that the Job's status counts and that were deleted before the first count of this process.
     before: Option<Counted>,
-    /// By uid; whether it succeeded.
+    /// Whether each ended Pod succeeded, by uid.
     ended: HashMap<String, bool>,
-    /// Pods that the controller itself deletes: their end is no failure.
+    /// Uids of Pods that the controller itself deletes, which do not count as failed.
     dismissed: HashMap<String, ()>,
 }
 
 impl Ledger {
-    /// The end of these Pods will count for nothing.
+    /// Excludes Pods, which the controller is about to delete, from the count.
     pub fn dismiss(&mut self, pods: &[Arc<Pod>]) {
         self.dismissed.extend(pods.iter().filter_map(|p| Some((p.metadata.uid.clone()?, ()))));
     }
 
-    /// Takes in the Pods that are there, and gives the count of all.
+    /// Adds the Pods that exist and returns the count of all Pods so far. `status` initialises the count at the first call.
     pub fn count(&mut self, status: Option<&JobStatus>, pods: &[Arc<Pod>]) -> Counted {
         for pod in pods {
             let Some(uid) = pod.metadata.uid.clone().filter(|uid| !self.dismissed.contains_key(uid)) else {
@@ -53,7 +53,7 @@ impl Ledger {
         }
         let succeeded = self.ended.values().filter(|well| **well).count();
         let failed = self.ended.len() - succeeded;
-        // What the status counts beyond what is there is of Pods that are gone.
+        // What the status counts in excess of the existing Pods is the count of deleted ones.
         let before = *self.before.get_or_insert_with(|| {
             let told = |n: Option<i32>| usize::try_from(n.unwrap_or_default()).unwrap_or_default();
             Counted {
@@ -65,7 +65,7 @@ impl Ledger {
     }
 }
 
-/// When a Pod's last container ended.
+/// When a Pod ended: the latest end of a container, or the deletion time of a Pod that did not succeed.
 fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
     let ends = statuses.filter_map(|s| s.state.as_ref()?.terminated.as_ref()?.finished_at.as_ref());
@@ -73,9 +73,9 @@ fn ended_at(pod: &Pod) -> Option<Timestamp> {
     ends.chain(deleted).map(|t| t.0).max()
 }
 
-/// How long to wait before the next Pod is created: longer with each failure since the last success. Times in a
-/// Pod's status are whole seconds, so a failure within the second of a success may be the later of the two and counts.
-pub fn pause(pods: &[Arc<Pod>], now: Timestamp) -> Duration {
+/// Time until the next Pod may be created. The retry delay grows with each failure since the last success. Times in a
+/// Pod's status are whole seconds, so a failure in the same second as a success counts as the later of the two.
+pub fn retry_delay(pods: &[Arc<Pod>], now: Timestamp) -> Duration {
     let success = pods.iter().filter(|p| phase(p) == "Succeeded").filter_map(|p| ended_at(p)).max();
     let failures: Vec<_> = pods
         .iter()

@@ -1,4 +1,4 @@
-//! Indexed Jobs: each completion has a number, and its Pod is told it.
+//! Indexed Jobs: each completion has an index, which its Pod gets as a label, an annotation and a variable.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,19 +10,20 @@ use yado_types::pod::phase;
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 const VARIABLE: &str = "JOB_COMPLETION_INDEX";
 
-/// A Pod's index.
+/// The completion index in a Pod's annotation.
 pub fn index(pod: &Pod) -> Option<usize> {
     pod.metadata.annotations.as_ref()?.get(INDEX)?.parse().ok()
 }
 
-/// Indexes that have succeeded, by the Pods and by what the status remembers of those that are gone.
+/// Completed indexes: those of succeeded Pods, and those in `remembered`, the status's `completedIndexes`, whose Pods may
+/// have been deleted.
 pub fn done(pods: &[Arc<Pod>], remembered: Option<&str>) -> BTreeSet<usize> {
     let mut all = parse(remembered.unwrap_or_default());
     all.extend(pods.iter().filter(|p| phase(p) == "Succeeded").filter_map(|p| index(p)));
     all
 }
 
-/// `0,2-4,7`.
+/// Formats indexes as in `completedIndexes`: `0,2-4,7`.
 pub fn text(indexes: &BTreeSet<usize>) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
     for &i in indexes {
@@ -39,7 +40,7 @@ pub fn text(indexes: &BTreeSet<usize>) -> String {
     ranges.into_iter().map(show).collect::<Vec<_>>().join(",")
 }
 
-/// A Job has so many indexes at most; a longer range is no Job's own status.
+/// Maximum number of indexes read from one range of a status, so that a range that somebody forged takes little memory.
 const MAX_INDEXES: usize = 100_000;
 
 fn parse(text: &str) -> BTreeSet<usize> {
@@ -53,7 +54,7 @@ fn parse(text: &str) -> BTreeSet<usize> {
     all
 }
 
-/// The Pod of an index: it can read it, and is called by it.
+/// Adds an index to a Pod: name prefix, host name, label, annotation, and the variable in each container.
 pub fn with_index(mut pod: Pod, job: &str, index: usize) -> Pod {
     let meta = &mut pod.metadata;
     meta.generate_name = Some(format!("{job}-{index}-"));
@@ -61,11 +62,11 @@ pub fn with_index(mut pod: Pod, job: &str, index: usize) -> Pod {
     meta.labels.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
     let spec = pod.spec.get_or_insert_default();
     spec.hostname = Some(format!("{job}-{index}"));
-    spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(tell);
+    spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(add_variable);
     pod
 }
 
-fn tell(container: &mut Container) {
+fn add_variable(container: &mut Container) {
     let env = container.env.get_or_insert_default();
     if env.iter().any(|v| v.name == VARIABLE) {
         return;

@@ -1,4 +1,4 @@
-//! The loop around the Jobs' decisions.
+//! The I/O of the Job controller: it queues Jobs whose objects change, and applies the actions of each reconcile pass.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,26 +10,26 @@ use yado_reconcile::events::EventType;
 use yado_reconcile::{Next, ObjectKey, Queue, Watch, revision_of};
 
 use super::{Action, Ledger, Observed, reconcile};
-use crate::pods::{OWN_WRITES, Pods};
+use crate::pods::{OWN_WRITES_TIMEOUT, Pods};
 use crate::{Context, owners, writes};
 
 const COMPONENT: &str = "job-controller";
-/// Jobs worked on at once.
+/// Jobs reconciled concurrently.
 const WORKERS: usize = 8;
 
-struct Loop {
+struct Controller {
     context: Context,
     jobs: Arc<Watch<Job>>,
     pods: Pods,
-    /// By the Job's uid; an entry goes with its Job.
+    /// By the Job's uid; an entry is removed with its Job.
     ledgers: Mutex<HashMap<String, Ledger>>,
 }
 
-/// Starts the controller.
+/// Starts the Job controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
     let jobs = context.watches.all::<Job>();
     let queue = Queue::new(context.clock.clone());
-    let this = Arc::new(Loop {
+    let this = Arc::new(Controller {
         pods: Pods::new(context, COMPONENT),
         context: context.clone(),
         jobs: jobs.clone(),
@@ -45,12 +45,12 @@ pub(crate) fn start(context: &Context) {
     });
     context.run("jobs", &queue, WORKERS, move |key| {
         let this = this.clone();
-        async move { this.one(key).await }
+        async move { this.sync(key).await }
     });
 }
 
-impl Loop {
-    async fn one(&self, key: ObjectKey) -> Result<Next, Error> {
+impl Controller {
+    async fn sync(&self, key: ObjectKey) -> Result<Next, Error> {
         self.jobs.synced().await;
         let settled = self.pods.settled(&key).await;
         let Some(job) = self.jobs.get(&key) else {
@@ -93,7 +93,7 @@ impl Loop {
                 self.ledgers.lock().entry(uid).or_default().dismiss(&pods);
                 self.pods.delete(&reference, &pods).await
             }
-            Action::Tell(reason, message) => {
+            Action::Event(reason, message) => {
                 let kind = match reason {
                     "BackoffLimitExceeded" | "DeadlineExceeded" => EventType::Warning,
                     _ => EventType::Normal,
@@ -110,7 +110,7 @@ impl Loop {
         if job.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        // A merge patch leaves alone what it does not name: what is no longer there must be named as null.
+        // A merge patch keeps fields that it does not name: fields without a value must be sent as null.
         let patch = serde_json::json!({
             "active": status.active,
             "completedIndexes": status.completed_indexes,
@@ -124,11 +124,11 @@ impl Loop {
         });
         let written = writes::status::<Job>(&self.context.client, &job.metadata, COMPONENT, &patch).await;
         match written {
-            Err(error) if writes::is_code(&error, 404) => Ok(()),
-            // What has been told is not told again: the next look must see it.
+            Err(error) if writes::has_code(&error, 404) => Ok(()),
+            // The next pass must see the conditions, or it would record their events again.
             Ok(job) => {
                 let revision = revision_of(job.metadata.resource_version.as_deref());
-                self.jobs.seen(revision, OWN_WRITES).await;
+                self.jobs.seen(revision, OWN_WRITES_TIMEOUT).await;
                 Ok(())
             }
             Err(error) => Err(error),

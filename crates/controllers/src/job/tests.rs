@@ -74,7 +74,7 @@ fn line(action: Action) -> String {
             format!("create {}", pods.iter().map(prefix).collect::<Vec<_>>().join(" "))
         }
         Action::Delete(pods) => format!("delete {}", names(&pods)),
-        Action::Tell(reason, text) => format!("{reason}: {text}"),
+        Action::Event(reason, text) => format!("{reason}: {text}"),
         Action::Expire => "expire".into(),
         Action::Status(s) => {
             let n = |n: Option<i32>| n.unwrap_or_default();

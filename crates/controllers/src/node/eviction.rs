@@ -1,4 +1,4 @@
-//! Pods that do not bear a `NoExecute` taint of their node, or only for a while.
+//! Eviction of Pods that do not tolerate a `NoExecute` taint of their node, or no longer.
 
 use std::time::Duration;
 
@@ -9,9 +9,9 @@ use yado_types::pod::is_terminating;
 
 use crate::taints::{NO_EXECUTE, tolerates};
 
-/// In how long a Pod must go from a node with these taints; `None` if it may stay. `grace` is how long Pods bear a
-/// node that is not ready or unreachable where they do not say. `started` is when the control plane did: a node that
-/// was silent before has had no chance to be heard.
+/// Time until a Pod must be evicted from a node with these taints; `None` if it may stay. `grace` is the toleration of a
+/// node that is not ready or unreachable for Pods without one of their own. `started` is when the control plane started:
+/// such taints count from then at the earliest, since heartbeats before it could not be observed.
 pub fn due_in(
     pod: &Pod,
     taints: &[Taint],
@@ -36,18 +36,18 @@ fn due_for(
 ) -> Option<Duration> {
     let silence = [TAINT_NOT_READY, TAINT_UNREACHABLE].contains(&taint.key.as_str());
     let value = taint.value.as_deref().unwrap_or_default();
-    let bearing: Vec<_> =
+    let matching: Vec<_> =
         tolerations.iter().filter(|t| tolerates(t, &taint.key, value, NO_EXECUTE)).collect();
-    let seconds = bearing.iter().filter_map(|t| t.toleration_seconds).min();
-    let bears = match (seconds, bearing.is_empty()) {
+    let seconds = matching.iter().filter_map(|t| t.toleration_seconds).min();
+    let tolerated_for = match (seconds, matching.is_empty()) {
         (Some(seconds), _) => Duration::from_secs(u64::try_from(seconds).unwrap_or_default()),
         (None, false) => return None,
-        // Kubernetes' admission adds this toleration to every Pod; to one that came without, it is the same.
+        // Admission adds this toleration to new Pods; Pods without it are treated alike.
         (None, true) if silence => grace,
         (None, true) => Duration::ZERO,
     };
     let since = taint.time_added.as_ref().map_or(now, |t| t.0);
     let since = if silence { since.max(started) } else { since };
-    let bears = SignedDuration::try_from(bears).unwrap_or(SignedDuration::MAX);
-    Some(Duration::try_from(bears.saturating_sub(now.duration_since(since))).unwrap_or_default())
+    let tolerated_for = SignedDuration::try_from(tolerated_for).unwrap_or(SignedDuration::MAX);
+    Some(Duration::try_from(tolerated_for.saturating_sub(now.duration_since(since))).unwrap_or_default())
 }

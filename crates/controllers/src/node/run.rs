@@ -1,4 +1,4 @@
-//! The loops around the decisions on nodes and evictions.
+//! The I/O of the node lifecycle controller: it tracks heartbeats, and applies the decisions on nodes and evictions.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,10 +22,10 @@ use crate::taints::NO_EXECUTE;
 use crate::{Context, writes};
 
 const COMPONENT: &str = "node-controller";
-/// Nodes, and Pods to evict, worked on at once.
+/// Nodes reconciled concurrently, and likewise Pods that may have to be evicted.
 const WORKERS: usize = 4;
 
-struct Loop {
+struct Controller {
     context: Context,
     recorder: Recorder,
     nodes: Arc<Watch<Node>>,
@@ -33,23 +33,23 @@ struct Loop {
     pods_on: Arc<Index<String, Pod>>,
     /// When this controller started.
     started: Timestamp,
-    /// When each node last showed a sign of life, by the monotonic clock. One entry for each node.
-    alive: Mutex<HashMap<String, Duration>>,
+    /// When each node's last heartbeat was observed, by the monotonic clock. One entry per Node object.
+    heartbeats: Mutex<HashMap<String, Duration>>,
 }
 
-/// Starts the node controller and the eviction of Pods from tainted nodes.
+/// Starts the node lifecycle controller and the eviction of Pods from tainted nodes.
 pub(crate) fn start(context: &Context) {
     let (nodes, pods) = (context.watches.all::<Node>(), context.watches.all::<Pod>());
-    let this = Arc::new(Loop {
+    let this = Arc::new(Controller {
         context: context.clone(),
         recorder: context.recorder(COMPONENT),
         nodes: nodes.clone(),
         pods: pods.clone(),
         pods_on: pods.index(|p: &Pod| node_name(p).map(str::to_owned).into_iter().collect()),
         started: context.clock.now(),
-        alive: Mutex::default(),
+        heartbeats: Mutex::default(),
     });
-    this.clone().watch_life();
+    this.clone().watch_leases();
     this.clone().watch_nodes(&nodes);
     this.watch_evictions(&nodes, &pods);
 }
@@ -63,24 +63,25 @@ fn no_execute(node: &Node) -> Vec<Taint> {
     taints.into_iter().filter(|t| t.effect == NO_EXECUTE).collect()
 }
 
-impl Loop {
-    /// A renewed lease or a new heartbeat is a sign of life. It is only noted: the timer of the node finds it.
-    fn watch_life(self: Arc<Self>) {
+impl Controller {
+    /// Counts renewals of leases as heartbeats. They do not queue the node: its next check, at the end of the grace period,
+    /// finds them.
+    fn watch_leases(self: Arc<Self>) {
         let leases = self.context.watches.all::<Lease>();
         let this = self.clone();
         leases.feed(move |change| {
             let renewed = |l: &Arc<Lease>| l.spec.as_ref().and_then(|s| s.renew_time.clone());
             let (old, new) = (change.old.as_ref().map(renewed), change.new.as_ref().map(renewed));
             if change.key.namespace == NODE_LEASE_NAMESPACE && new.is_some() && old != new {
-                this.note_life(&change.key.name);
+                this.record_heartbeat(&change.key.name);
             }
         });
     }
 
-    fn note_life(&self, node: &str) {
+    fn record_heartbeat(&self, node: &str) {
         let now = self.context.clock.monotonic();
-        // Before the node's own feed has made an entry there is none to renew: leases of no node take no room.
-        if let Some(at) = self.alive.lock().get_mut(node) {
+        // Only Node objects create entries, so that leases without a node take no memory.
+        if let Some(at) = self.heartbeats.lock().get_mut(node) {
             *at = now;
         }
     }
@@ -92,12 +93,12 @@ impl Loop {
             let name = change.key.name.clone();
             match (&change.old, &change.new) {
                 (_, None) => {
-                    this.alive.lock().remove(&name);
+                    this.heartbeats.lock().remove(&name);
                 }
                 (None, Some(_)) => {
-                    this.alive.lock().insert(name.clone(), this.context.clock.monotonic());
+                    this.heartbeats.lock().insert(name.clone(), this.context.clock.monotonic());
                 }
-                (Some(old), Some(new)) if heartbeat(old) != heartbeat(new) => this.note_life(&name),
+                (Some(old), Some(new)) if heartbeat(old) != heartbeat(new) => this.record_heartbeat(&name),
                 _ => {}
             }
             [name]
@@ -105,21 +106,21 @@ impl Loop {
         let context = self.context.clone();
         context.run("nodes", &queue, WORKERS, move |name| {
             let this = self.clone();
-            async move { this.one(&name).await }
+            async move { this.sync(&name).await }
         });
     }
 
-    async fn one(&self, name: &str) -> Result<Next, Error> {
+    async fn sync(&self, name: &str) -> Result<Next, Error> {
         let Some(node) = self.nodes.get(&ObjectKey::new("", name)) else { return Ok(Next::Wait) };
-        let Some(alive) = self.alive.lock().get(name).copied() else { return Ok(Next::Wait) };
-        let silent = self.context.clock.monotonic().saturating_sub(alive);
+        let Some(heartbeat) = self.heartbeats.lock().get(name).copied() else { return Ok(Next::Wait) };
+        let silent = self.context.clock.monotonic().saturating_sub(heartbeat);
         let (actions, next) =
             reconcile(&node, silent, self.context.config.node_grace, self.context.clock.now());
         let api: Api<Node> = Api::all(self.context.client.clone());
         let params = writes::params(COMPONENT);
         for action in actions {
             match action {
-                Action::Silent(conditions) => {
+                Action::Conditions(conditions) => {
                     let patch = json!({
                         "metadata": { "uid": node.uid() },
                         "status": { "conditions": changed(&conditions, super::conditions(&node)) },
@@ -127,7 +128,7 @@ impl Loop {
                     api.patch_status(name, &params, &Patch::Strategic(&patch)).await?;
                     let message = format!("Node {name} status is now: NodeNotReady");
                     self.recorder.event(&node.object_ref(&()), EventType::Normal, "NodeNotReady", message);
-                    // The change brings us back for the taints, which carry a version.
+                    // The changed node triggers the pass that writes the taints, whose patch needs its new version.
                     return Ok(next);
                 }
                 Action::PodsNotReady => self.pods_not_ready(name).await?,
@@ -137,8 +138,8 @@ impl Loop {
                         "spec": { "taints": (!taints.is_empty()).then_some(taints) },
                     });
                     match api.patch(name, &params, &Patch::Merge(&patch)).await {
-                        // A newer state is on its way and brings us back.
-                        Err(error) if writes::is_code(&error, 409) => {
+                        // The node has changed since: decide again shortly, on its newer state.
+                        Err(error) if writes::has_code(&error, 409) => {
                             return Ok(Next::After(Duration::from_millis(20)));
                         }
                         other => drop(other?),
@@ -158,12 +159,12 @@ impl Loop {
                 "status": "False",
                 "lastTransitionTime": now,
             }] } });
-            let api: Api<Pod> = writes::beside(&self.context.client, &pod.metadata);
+            let api: Api<Pod> = writes::api_in_namespace_of(&self.context.client, &pod.metadata);
             match api
                 .patch_status(&pod.name_any(), &writes::params(COMPONENT), &Patch::Strategic(&patch))
                 .await
             {
-                Err(error) if writes::is_code(&error, 404) || writes::is_code(&error, 409) => continue,
+                Err(error) if writes::has_code(&error, 404) || writes::has_code(&error, 409) => continue,
                 other => drop(other?),
             }
             self.recorder.event(
@@ -222,7 +223,7 @@ impl Loop {
     }
 }
 
-/// The conditions that differ from those that are there: a strategic patch leaves the others alone.
+/// The conditions that differ from the present ones; a strategic merge patch keeps the others.
 fn changed(wanted: &[NodeCondition], present: &[NodeCondition]) -> Vec<NodeCondition> {
     wanted.iter().filter(|c| !present.contains(c)).cloned().collect()
 }

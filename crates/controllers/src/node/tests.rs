@@ -20,7 +20,7 @@ fn node(ready: Option<&str>, spec: Value) -> Node {
 
 fn describe((actions, next): (Vec<Action>, Next)) -> String {
     let line = |action: &Action| match action {
-        Action::Silent(conditions) => {
+        Action::Conditions(conditions) => {
             let one = |c: &NodeCondition| {
                 format!("{}={}({})", c.type_, c.status, c.reason.clone().unwrap_or_default())
             };

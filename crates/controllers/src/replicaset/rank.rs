@@ -1,4 +1,4 @@
-//! Which Pods go first when there are too many: Kubernetes' order, so that what is lost is what serves least.
+//! The order in which surplus Pods are deleted, which is Kubernetes': first those whose loss matters least.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BTreeMap;
@@ -8,15 +8,15 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use yado_types::pod::{condition, is_ready, node_name, phase};
 
-/// A user's wish about the order, from lowest to highest.
+/// Annotation by which users influence the order: Pods of lower cost are deleted first.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// Sorts those that go first to the front.
+/// Sorts Pods so that those to be deleted first come first.
 pub fn sort(pods: &mut [Arc<Pod>], related_per_node: &BTreeMap<String, usize>, now: Timestamp) {
     pods.sort_by_cached_key(|pod| Rank::of(pod, related_per_node, now));
 }
 
-/// Compared from the first field to the last; what is smaller goes first.
+/// Sort key of a Pod, compared field by field: the smaller is deleted first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Rank {
     bound: bool,
@@ -30,9 +30,9 @@ struct Rank {
     name: Option<String>,
 }
 
-/// A time span by its order of magnitude (powers of two of seconds), as Kubernetes compares ages: what is about
-/// equally old is not told apart, so that always deleting the newest does not empty one failure domain. The shorter
-/// goes first.
+/// A duration by its order of magnitude (powers of two of seconds), as Kubernetes compares ages: Pods of about the same
+/// age are considered equal, because deleting always the newest might empty one failure domain. The shorter one is
+/// deleted first.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Age(Option<u32>);
 
@@ -52,7 +52,7 @@ impl PartialOrd for Age {
 }
 
 impl Ord for Age {
-    /// An unknown age is the shortest.
+    /// An unknown age is considered the shortest.
     fn cmp(&self, other: &Self) -> Ordering {
         self.0.cmp(&other.0)
     }

@@ -1,5 +1,5 @@
-//! The loop around the ReplicaSets' decisions, and those of ReplicationControllers, which are ReplicaSets by an older
-//! name.
+//! The I/O of the controllers of ReplicaSets and ReplicationControllers: they queue objects whose Pods change, and apply
+//! the actions of each reconcile pass. A ReplicationController is converted to a ReplicaSet for the decision.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use crate::pods::Pods;
 use crate::writes::Namespaced;
 use crate::{Context, owners, writes};
 
-/// Objects of a kind worked on at once.
+/// Objects of one kind reconciled concurrently.
 const WORKERS: usize = 8;
 
-/// A kind that asks for a number of Pods.
+/// A kind that this controller can reconcile by converting it to a ReplicaSet.
 pub(crate) trait Replicated: Kind + Namespaced {
-    /// How its controller calls itself.
+    /// Name of its controller, which events and managed fields carry.
     const COMPONENT: &'static str;
-    /// The same as a ReplicaSet.
+    /// Converts the object to a ReplicaSet.
     fn as_set(self: &Arc<Self>) -> Arc<ReplicaSet>;
 }
 
@@ -54,12 +54,12 @@ impl Replicated for ReplicationController {
     }
 }
 
-/// The status of one kind as that of the other: their fields have the same names.
+/// Converts the status of one kind to that of the other by their serialised form: the fields have the same names.
 fn alike<A: Serialize, B: serde::de::DeserializeOwned>(status: &A) -> Option<B> {
     serde_json::to_value(status).ok().and_then(|value| serde_json::from_value(value).ok())
 }
 
-struct Loop<K> {
+struct Controller<K> {
     context: Context,
     sets: Arc<Watch<K>>,
     pods: Pods,
@@ -67,7 +67,7 @@ struct Loop<K> {
     siblings: Arc<Index<String, ReplicaSet>>,
 }
 
-/// Starts the controller of both kinds.
+/// Starts the controllers of both kinds; their tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
     start_kind::<ReplicaSet>(context, "replicasets");
     start_kind::<ReplicationController>(context, "replicationcontrollers");
@@ -80,15 +80,15 @@ fn start_kind<K: Replicated>(context: &Context, name: &'static str) {
     sets.feed_queue(&queue, |change| [change.key.clone()]);
     pods.feed(&queue, &sets);
     let siblings = context.sets_of.clone();
-    let this = Arc::new(Loop { context: context.clone(), sets, pods, siblings });
+    let this = Arc::new(Controller { context: context.clone(), sets, pods, siblings });
     context.run(name, &queue, WORKERS, move |key| {
         let this = this.clone();
-        async move { this.one(key).await }
+        async move { this.sync(key).await }
     });
 }
 
-impl<K: Replicated> Loop<K> {
-    async fn one(&self, key: ObjectKey) -> Result<Next, Error> {
+impl<K: Replicated> Controller<K> {
+    async fn sync(&self, key: ObjectKey) -> Result<Next, Error> {
         self.sets.synced().await;
         let settled = self.pods.settled(&key).await;
         let Some(own) = self.sets.get(&key) else {
@@ -125,7 +125,7 @@ impl<K: Replicated> Loop<K> {
                     let deleted = self.pods.delete(&reference, &pods).await;
                     failure = deleted.err().map(|error| ("FailedDelete", error));
                 }
-                // The Pods just created bring us back, with a newer status to write.
+                // The created Pods trigger another pass, which writes the status with them.
                 Action::Status(_) if created => {}
                 Action::Status(status) => {
                     let why = failure.as_ref().map(|(reason, error)| (*reason, writes::reason(error)));
@@ -168,7 +168,7 @@ impl<K: Replicated> Loop<K> {
         if set.status.as_ref() == Some(&status) {
             return Ok(());
         }
-        // A merge patch leaves alone what it does not name: what is no longer there must be named as null.
+        // A merge patch keeps fields that it does not name: fields without a value must be sent as null.
         let patch = serde_json::json!({
             "replicas": status.replicas,
             "fullyLabeledReplicas": status.fully_labeled_replicas,
@@ -179,7 +179,7 @@ impl<K: Replicated> Loop<K> {
         });
         let written = writes::status::<K>(&self.context.client, &set.metadata, K::COMPONENT, &patch).await;
         match written {
-            Err(error) if writes::is_code(&error, 404) => Ok(()),
+            Err(error) if writes::has_code(&error, 404) => Ok(()),
             other => other.map(drop),
         }
     }

@@ -1,4 +1,5 @@
-//! Components that a Pod waits for, as the annotation `yado.dev/depends-on` on it says.
+//! Start order of an app's components: a Pod with the annotation `yado.dev/depends-on` is scheduled once the components
+//! that it names have reached the stated condition.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,7 +11,7 @@ use yado_types::labels::{
 };
 use yado_types::pod::{is_ready, phase};
 
-/// A component of an app in a namespace.
+/// A component (process type) of an app in a namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Component {
     namespace: String,
@@ -18,56 +19,60 @@ pub struct Component {
     name: String,
 }
 
-/// What a component has to have come to.
+/// The condition that a component must reach.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wanted {
-    /// A Pod of it has been started.
+pub enum Condition {
+    /// One of its Pods is in the phase Running, Succeeded or Failed.
     Started,
-    /// A Pod of it is ready.
+    /// One of its Pods is ready.
     Healthy,
-    /// A Pod of it has ended well.
+    /// One of its Pods is in the phase Succeeded.
     Completed,
 }
 
-/// What the annotation on a Pod says.
+/// The dependencies that a Pod's annotation declares.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dependencies {
-    wanted: Vec<(Component, Wanted)>,
-    /// Why the annotation cannot be followed.
+    required: Vec<(Component, Condition)>,
+    /// Why the annotation is not valid; it is ignored then.
     pub malformed: Option<String>,
 }
 
 impl Dependencies {
+    /// Parses the annotation of a Pod; without it, there are no dependencies.
     pub fn of(pod: &Pod) -> Self {
         let annotation = pod.metadata.annotations.as_ref().and_then(|a| a.get(DEPENDS_ON));
         let Some(text) = annotation else { return Self::default() };
         match parse(text) {
-            Ok(wanted) => {
-                let near = |name| {
-                    let (namespace, app) = place(pod);
+            Ok(required) => {
+                let component = |name| {
+                    let (namespace, app) = app_of(pod);
                     Component { namespace, app, name }
                 };
-                let wanted = wanted.into_iter().map(|(name, what)| (near(name), what)).collect();
-                Self { wanted, malformed: None }
+                let required =
+                    required.into_iter().map(|(name, condition)| (component(name), condition)).collect();
+                Self { required, malformed: None }
             }
-            Err(why) => Self { wanted: Vec::new(), malformed: Some(why) },
+            Err(why) => Self { required: Vec::new(), malformed: Some(why) },
         }
     }
 
-    pub fn name(&self, component: &Component) -> bool {
-        self.wanted.iter().any(|(c, _)| c == component)
+    /// Whether these dependencies name the component.
+    pub fn include(&self, component: &Component) -> bool {
+        self.required.iter().any(|(c, _)| c == component)
     }
 }
 
-fn place(pod: &Pod) -> (String, String) {
+/// The Pod's namespace and its app by the label; empty if it has none.
+fn app_of(pod: &Pod) -> (String, String) {
     let label = pod.metadata.labels.as_ref().and_then(|l| l.get(APP_NAME).cloned());
     (pod.metadata.namespace.clone().unwrap_or_default(), label.unwrap_or_default())
 }
 
-/// The component a Pod is of.
+/// The component that a Pod belongs to by its labels.
 fn component(pod: &Pod) -> Option<Component> {
     let name = pod.metadata.labels.as_ref()?.get(APP_COMPONENT)?.clone();
-    let (namespace, app) = place(pod);
+    let (namespace, app) = app_of(pod);
     Some(Component { namespace, app, name })
 }
 
@@ -79,30 +84,31 @@ fn is_over(pod: &Pod) -> bool {
     annotated && ended.peek().is_some() && ended.all(|ended| ended)
 }
 
-fn parse(text: &str) -> Result<BTreeMap<String, Wanted>, String> {
-    let read: BTreeMap<String, String> =
-        serde_json::from_str(text).map_err(|e| format!("it is no JSON object of texts: {e}"))?;
-    let known = |(name, what): (String, String)| {
-        let wanted = match what.as_str() {
-            DEPENDS_ON_STARTED => Wanted::Started,
-            DEPENDS_ON_HEALTHY => Wanted::Healthy,
-            DEPENDS_ON_COMPLETED => Wanted::Completed,
+/// Parses the annotation: a JSON object of component names and conditions.
+fn parse(text: &str) -> Result<BTreeMap<String, Condition>, String> {
+    let object: BTreeMap<String, String> =
+        serde_json::from_str(text).map_err(|e| format!("it is not a valid JSON object of strings: {e}"))?;
+    let parse_condition = |(name, text): (String, String)| {
+        let condition = match text.as_str() {
+            DEPENDS_ON_STARTED => Condition::Started,
+            DEPENDS_ON_HEALTHY => Condition::Healthy,
+            DEPENDS_ON_COMPLETED => Condition::Completed,
             _ => {
                 return Err(format!(
-                    "{name} is to be {what:?}, which is none of {DEPENDS_ON_STARTED}, {DEPENDS_ON_HEALTHY} and \
+                    "the condition {text:?} for {name} is not one of {DEPENDS_ON_STARTED}, {DEPENDS_ON_HEALTHY} and \
                      {DEPENDS_ON_COMPLETED}"
                 ));
             }
         };
-        Ok((name, wanted))
+        Ok((name, condition))
     };
-    read.into_iter().map(known).collect()
+    object.into_iter().map(parse_condition).collect()
 }
 
-/// How far a Pod, or the furthest of several, has come.
+/// What one Pod has reached, or any of several Pods.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Progress {
-    there: bool,
+    exists: bool,
     started: bool,
     ready: bool,
     completed: bool,
@@ -115,7 +121,7 @@ impl Progress {
     fn of(pod: &Pod) -> Self {
         let phase = phase(pod);
         Self {
-            there: true,
+            exists: true,
             started: matches!(phase, "Running" | "Succeeded" | "Failed"),
             ready: is_ready(pod),
             completed: phase == "Succeeded",
@@ -126,7 +132,7 @@ impl Progress {
 
     fn with(self, other: &Self) -> Self {
         Self {
-            there: self.there || other.there,
+            exists: self.exists || other.exists,
             started: self.started || other.started,
             ready: self.ready || other.ready,
             completed: self.completed || other.completed,
@@ -135,16 +141,16 @@ impl Progress {
         }
     }
 
-    fn has(self, wanted: Wanted) -> bool {
-        match wanted {
-            Wanted::Started => self.started,
-            Wanted::Healthy => self.ready,
-            Wanted::Completed => self.completed,
+    fn meets(self, condition: Condition) -> bool {
+        match condition {
+            Condition::Started => self.started,
+            Condition::Healthy => self.ready,
+            Condition::Completed => self.completed,
         }
     }
 }
 
-/// How far the Pods of every component have come; as many entries as there are Pods with a component's label.
+/// Progress of the Pods of every component, by the Pod's uid. It has an entry for each Pod with a component label.
 #[derive(Default)]
 pub struct Components(HashMap<Component, HashMap<String, Progress>>);
 
@@ -154,7 +160,7 @@ impl Components {
         pods.fold(Progress::default(), Progress::with)
     }
 
-    /// Takes in a change, and gives the components that have come to something else by it.
+    /// Applies the change of a Pod and returns the components whose progress differs afterwards.
     pub fn changed(&mut self, change: &Change<Pod>) -> Vec<Component> {
         let uid = |pod: &Pod| pod.metadata.uid.clone().unwrap_or_default();
         let old = change.old.as_ref().and_then(|pod| Some((component(pod)?, uid(pod))));
@@ -180,22 +186,22 @@ impl Components {
         touched.into_iter().map(|(component, _)| component).collect()
     }
 
-    /// What a Pod still waits for, in words; `None` when there is nothing left.
+    /// A sentence that lists the dependencies that are not met; `None` if all are.
     pub fn missing(&self, dependencies: &Dependencies) -> Option<String> {
-        let open = dependencies.wanted.iter().filter_map(|(component, wanted)| {
+        let open = dependencies.required.iter().filter_map(|(component, condition)| {
             let progress = self.progress(component);
             let name = &component.name;
-            let note = match (progress.has(*wanted), progress.there, wanted) {
+            let note = match (progress.meets(*condition), progress.exists, condition) {
                 (true, ..) => return None,
                 (false, false, _) => " (there is no Pod of it)",
-                (false, true, Wanted::Completed) if progress.failed => " (it has failed)",
-                (false, true, Wanted::Healthy) if progress.over => " (it has ended)",
+                (false, true, Condition::Completed) if progress.failed => " (it has failed)",
+                (false, true, Condition::Healthy) if progress.over => " (it has ended)",
                 (false, true, _) => "",
             };
-            Some(match wanted {
-                Wanted::Started => format!("{name} to start{note}"),
-                Wanted::Healthy => format!("{name} to be healthy{note}"),
-                Wanted::Completed => format!("{name} to complete{note}"),
+            Some(match condition {
+                Condition::Started => format!("{name} to start{note}"),
+                Condition::Healthy => format!("{name} to be healthy{note}"),
+                Condition::Completed => format!("{name} to complete{note}"),
             })
         });
         let open: Vec<_> = open.collect();

@@ -1,4 +1,4 @@
-//! Whether a Pod can run on a node at all, and in users' words why not.
+//! Filtering: whether a node is feasible for a Pod, and the reasons why not as Kubernetes words them.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,36 +7,36 @@ use super::affinity::Constraints;
 use super::{NodeInfo, PodInfo};
 use crate::taints::{NO_EXECUTE, NO_SCHEDULE};
 
-/// Why one node will not do, in the words `kubectl describe` users know.
+/// Why a node is not feasible. Displayed with the texts of Kubernetes' scheduler.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// It is cordoned.
+    /// The node is cordoned, and the Pod does not tolerate that.
     NodeUnschedulable,
-    /// The Pod names another node.
+    /// The Pod's `nodeName` is another node.
     NodeName,
-    /// A taint, by key and value.
+    /// Key and value of a `NoSchedule` or `NoExecute` taint that the Pod does not tolerate.
     Taint(String, String),
-    /// Node selector or required node affinity.
+    /// The node does not match the Pod's node selector or required node affinity.
     NodeAffinity,
-    /// A port of the node is taken.
+    /// Another Pod on the node uses one of the Pod's host ports.
     HostPorts,
-    /// There are as many Pods as it takes.
+    /// The node has reached its maximum number of Pods.
     TooManyPods,
-    /// Too little of a resource is left.
+    /// The node has too little of this resource left for the Pod's request.
     Insufficient(String),
-    /// Spreading would be too uneven.
+    /// The Pod would exceed the `maxSkew` of a required topology spread constraint.
     Spread,
-    /// It lacks the label that spreading goes by.
+    /// The node lacks the topology label of a required spread constraint.
     SpreadLabelMissing,
-    /// No Pod that is wanted near is near.
+    /// A required Pod affinity term has no matching Pod in the node's topology domain.
     PodAffinity,
-    /// A Pod that is not wanted near is near.
+    /// A Pod in the node's topology domain matches one of the Pod's required anti-affinity terms.
     PodAntiAffinity,
-    /// A Pod that is near does not want this one.
+    /// A required anti-affinity term of a Pod in the node's topology domain matches the Pod.
     ExistingPodsAntiAffinity,
-    /// A claim's volume is elsewhere.
+    /// The volume of one of the Pod's claims cannot be used on the node.
     VolumeNodeAffinity,
-    /// A claim can have no volume there.
+    /// No volume exists or can be provisioned on the node for one of the Pod's unbound claims.
     NoVolume,
 }
 
@@ -63,23 +63,23 @@ impl fmt::Display for Reason {
     }
 }
 
-/// No node will do; the text counts nodes by reason.
+/// No node is feasible. The message has the number of nodes for each reason, as Kubernetes writes it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.sentence())]
 pub struct Unschedulable {
     nodes: usize,
     reasons: BTreeMap<Reason, usize>,
-    /// What keeps the Pod from every node.
-    anywhere: Option<String>,
+    /// A reason that applies to every node.
+    all_nodes: Option<String>,
 }
 
 impl Unschedulable {
     pub(super) fn of(nodes: usize) -> Self {
-        Self { nodes, reasons: BTreeMap::new(), anywhere: None }
+        Self { nodes, reasons: BTreeMap::new(), all_nodes: None }
     }
 
-    pub(super) fn anywhere(nodes: usize, why: String) -> Self {
-        Self { nodes, reasons: BTreeMap::new(), anywhere: Some(why) }
+    pub(super) fn on_all_nodes(nodes: usize, why: String) -> Self {
+        Self { nodes, reasons: BTreeMap::new(), all_nodes: Some(why) }
     }
 
     pub(super) fn add(&mut self, reasons: Vec<Reason>) {
@@ -92,7 +92,7 @@ impl Unschedulable {
         if self.nodes == 0 {
             return "no nodes available to schedule pods".into();
         }
-        if let Some(why) = &self.anywhere {
+        if let Some(why) = &self.all_nodes {
             return format!("0/{} nodes are available: {why}.", self.nodes);
         }
         let mut counted: Vec<_> = self.reasons.iter().map(|(reason, n)| format!("{n} {reason}")).collect();
@@ -101,7 +101,8 @@ impl Unschedulable {
     }
 }
 
-/// Checks in Kubernetes' order; the first kind of obstacle counts, with every resource that is short.
+/// Checks whether a node is feasible for a Pod, in the order of Kubernetes' plugins. The first check that fails gives the
+/// reason; only lacking resources are all listed.
 pub(super) fn filter(
     pod: &PodInfo,
     node: &NodeInfo,
@@ -132,7 +133,7 @@ pub(super) fn filter(
     constraints.check(node).map_err(|reason| vec![reason])
 }
 
-/// What the node has too little of. Does not allocate where it has enough.
+/// The resources that the node has too little of. Does not allocate if it has enough.
 fn short_of(pod: &PodInfo, node: &NodeInfo) -> Vec<Reason> {
     let (asked, has, taken) = (&pod.requests, &node.allocatable, &node.requested);
     let mut short = Vec::new();

@@ -1,4 +1,4 @@
-//! What the scheduler reads from a Pod, once.
+//! The part of a Pod that scheduling depends on, parsed once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::Resources;
 use super::dependencies::Dependencies;
 use crate::{owners, volume};
 
-/// A Pod as the scheduler sees it.
+/// What the scheduler needs to know of a Pod.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PodInfo {
     pub(super) namespace: String,
@@ -30,19 +30,19 @@ pub struct PodInfo {
     pub(super) affinity: Vec<PodTerm>,
     pub(super) anti_affinity: Vec<PodTerm>,
     pub(super) preferred_pods: Vec<(i64, PodTerm)>,
-    pub(super) spread: Vec<Spread>,
-    /// Claims that it mounts.
+    pub(super) spread: Vec<SpreadConstraint>,
+    /// Claims that its volumes use.
     pub(super) claims: Vec<ObjectKey>,
     pub(super) dependencies: Dependencies,
-    /// It is being deleted.
+    /// Whether it is being deleted.
     pub(super) terminating: bool,
 }
 
-/// Other Pods, and the label of nodes that says what is near.
+/// A Pod affinity term: a selection of other Pods, and the node label whose values are the topology domains.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PodTerm {
     pub(super) topology_key: String,
-    /// No selector means no Pods, an empty one means all.
+    /// `None` selects no Pods, an empty selector selects all.
     selector: Option<LabelSelector>,
     namespaces: Vec<String>,
     namespace_selector: Option<LabelSelector>,
@@ -59,7 +59,7 @@ impl PodTerm {
         Self { topology_key: term.topology_key.clone(), selector, namespaces, namespace_selector }
     }
 
-    /// `namespaces` gives a namespace's labels.
+    /// Whether the term selects `pod`. `namespaces` maps names of namespaces to their labels.
     pub(super) fn matches(
         &self,
         pod: &PodInfo,
@@ -75,18 +75,18 @@ impl PodTerm {
     }
 }
 
-/// How evenly Pods that match are to lie over the values of a node label.
+/// A topology spread constraint: how evenly the selected Pods must be distributed over the values of a node label.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Spread {
+pub struct SpreadConstraint {
     pub(super) topology_key: String,
     pub(super) max_skew: i64,
     pub(super) required: bool,
     pub(super) min_domains: usize,
-    /// No selector means no Pods, an empty one means all.
+    /// `None` selects no Pods, an empty selector selects all.
     selector: Option<LabelSelector>,
 }
 
-impl Spread {
+impl SpreadConstraint {
     fn of(constraint: &TopologySpreadConstraint) -> Self {
         Self {
             topology_key: constraint.topology_key.clone(),
@@ -97,8 +97,9 @@ impl Spread {
         }
     }
 
+    /// Whether `pod` counts in its domain when `own` is scheduled.
     pub(super) fn counts(&self, pod: &PodInfo, own: &PodInfo) -> bool {
-        // A Pod that goes makes room already.
+        // As in Kubernetes, terminating Pods do not count.
         !pod.terminating
             && pod.namespace == own.namespace
             && self.selector.as_ref().is_some_and(|s| s.matches(&pod.labels))
@@ -110,7 +111,7 @@ fn selector(api: &ApiSelector) -> Option<LabelSelector> {
 }
 
 impl PodInfo {
-    /// Reads a Pod.
+    /// Parses a Pod. Selectors that are not valid select nothing.
     pub fn of(pod: &Pod) -> Self {
         let mut info = Self {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
@@ -132,7 +133,7 @@ impl PodInfo {
         self.node_name = spec.node_name.clone().filter(|n| !n.is_empty());
         self.node_choice = NodeChoice::of(spec);
         self.tolerations = spec.tolerations.clone().unwrap_or_default();
-        self.spread = spec.topology_spread_constraints.iter().flatten().map(Spread::of).collect();
+        self.spread = spec.topology_spread_constraints.iter().flatten().map(SpreadConstraint::of).collect();
         self.host_ports = HostPort::of_pod(spec);
         if let Some(affinity) = &spec.affinity {
             self.read_affinity(affinity);
@@ -164,12 +165,12 @@ impl PodInfo {
         }
     }
 
-    /// The Pod's own choice of nodes, by labels and by required affinity.
+    /// Whether a node with this name and these labels matches the Pod's node selector and required node affinity.
     pub(crate) fn chooses(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         self.node_choice.matches(name, labels)
     }
 
-    /// Whether some toleration bears the taint.
+    /// Whether one of the Pod's tolerations matches the taint.
     pub(crate) fn tolerates(&self, key: &str, value: &str, effect: &str) -> bool {
         self.tolerations.iter().any(|t| crate::taints::tolerates(t, key, value, effect))
     }

@@ -1,4 +1,4 @@
-//! The loop around the scheduler's decisions.
+//! The scheduling loop: keeps the snapshot current, queues Pods without a node, and writes the decisions.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -28,18 +28,19 @@ use super::{PodInfo, Snapshot, Unschedulable, Volumes, schedule};
 use crate::{Context, writes};
 
 const COMPONENT: &str = "default-scheduler";
-/// Reason and event of a Pod that waits for another component.
+/// Reason of the condition and event of a Pod that waits for another component of its app.
 const WAITING: &str = "WaitingForDependencies";
-/// Writes in flight: enough to keep the API server's group commit full, few enough that a slow server is not flooded.
+/// Maximum number of writes in flight: enough to fill the API server's group commit, few enough not to flood a slow
+/// server.
 const IN_FLIGHT: usize = 64;
-/// Pods decided on before the watches may update the snapshot again.
+/// Maximum number of Pods that are scheduled while the lock on the state is held, which delays updates of the snapshot.
 const BATCH: usize = 64;
-/// Delay after a first failed binding; each further one doubles it.
+/// Retry delay after a first failed binding; it doubles with each further one.
 const RETRY_FIRST: Duration = Duration::from_millis(10);
-/// The longest such delay; Kubernetes' figure.
-const RETRY_LONGEST: Duration = Duration::from_secs(10);
+/// Maximum of the retry delay; Kubernetes' value.
+const RETRY_MAX: Duration = Duration::from_secs(10);
 
-/// Starts the scheduler.
+/// Starts the scheduler; its task belongs to the context's owner.
 pub(crate) fn start(context: &Context) {
     let shared = Arc::new(Shared { state: Mutex::default(), wake: Notify::new() });
     let pods = context.watches.all::<Pod>();
@@ -64,7 +65,7 @@ pub(crate) fn start(context: &Context) {
     let (claims, volumes) =
         (context.watches.all::<PersistentVolumeClaim>(), context.watches.all::<PersistentVolume>());
     let classes = context.watches.all::<StorageClass>();
-    let run = Loop {
+    let run = Scheduler {
         shared,
         client: context.client.clone(),
         clock: context.clock.clone(),
@@ -103,18 +104,21 @@ struct Shared {
     wake: Notify,
 }
 
-/// Highest priority first, then oldest, then by name.
+/// Order of the queue: highest priority first, then oldest, then by name.
 type Rank = (Reverse<i32>, Option<Timestamp>, ObjectKey);
 
-/// As many entries as there are Pods without a node.
+/// The snapshot and the queue. It has an entry for each Pod without a node.
 #[derive(Default)]
 struct State {
     snapshot: Snapshot,
     components: Components,
-    pending: BTreeSet<Rank>,
-    known: HashMap<ObjectKey, Candidate>,
-    /// Something changed by which a Pod may fit now that did not.
-    hope: bool,
+    /// Pods to schedule.
+    queue: BTreeSet<Rank>,
+    /// All Pods without a node that this scheduler is responsible for.
+    candidates: HashMap<ObjectKey, Candidate>,
+    /// Whether the cluster has changed such that an unschedulable Pod may fit: all of them are queued again.
+    retry_unschedulable: bool,
+    /// Number of decisions so far, modulo 2⁶⁴; see [`schedule`].
     turn: usize,
 }
 
@@ -123,11 +127,12 @@ struct State {
 struct Candidate {
     pod: Arc<Pod>,
     info: Arc<PodInfo>,
-    /// It fitted nowhere, and waits for the cluster to change.
-    parked: bool,
+    /// It fits no node, or waits for a component or a claim: it is not in the queue until the cluster changes.
+    unschedulable: bool,
+    /// Bindings that failed.
     failures: u32,
-    /// The user has been told that an annotation on it is not followed.
-    complained: bool,
+    /// Whether the event about its malformed annotation has been recorded.
+    warned: bool,
 }
 
 fn rank(pod: &Pod) -> Rank {
@@ -136,8 +141,9 @@ fn rank(pod: &Pod) -> Rank {
     (Reverse(priority), age, ObjectKey::of(&pod.metadata))
 }
 
-/// Pods for another scheduler, or held back by a gate, are not ours.
-fn wants_a_node(pod: &Pod) -> bool {
+/// Whether this scheduler is responsible for the Pod: it is neither bound, ended, terminating nor gated, and names no other
+/// scheduler.
+fn needs_node(pod: &Pod) -> bool {
     let spec = pod.spec.as_ref();
     let scheduler = spec.and_then(|s| s.scheduler_name.as_deref()).unwrap_or(COMPONENT);
     let gated = spec.and_then(|s| s.scheduling_gates.as_ref()).is_some_and(|g| !g.is_empty());
@@ -145,90 +151,91 @@ fn wants_a_node(pod: &Pod) -> bool {
 }
 
 impl State {
-    /// Says whether there may be something to decide.
+    /// Applies the change of a Pod. Returns whether there may be a Pod to schedule now.
     fn pod_changed(&mut self, change: &Change<Pod>) -> bool {
         for component in self.components.changed(change) {
-            self.hope |= self.known.values().any(|c| c.parked && c.info.dependencies.name(&component));
+            self.retry_unschedulable |=
+                self.candidates.values().any(|c| c.unschedulable && c.info.dependencies.include(&component));
         }
         let goes = |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|p| is_terminating(p));
-        // What goes does not count against an even spread any more.
-        self.hope |= goes(&change.new) && !goes(&change.old);
+        // A terminating Pod no longer counts in spread constraints.
+        self.retry_unschedulable |= goes(&change.new) && !goes(&change.old);
         if let Some(old) = &change.old
             && change.new.as_ref().is_none_or(|new| new.metadata.uid != old.metadata.uid)
         {
-            self.hope |= self.snapshot.remove(&old.uid().unwrap_or_default());
+            self.retry_unschedulable |= self.snapshot.remove(&old.uid().unwrap_or_default());
         }
-        let wanting = change.new.as_ref().filter(|p| wants_a_node(p));
-        let Some(pod) = wanting else {
-            if let Some(known) = self.known.remove(&change.key) {
-                self.pending.remove(&rank(&known.pod));
+        let unbound = change.new.as_ref().filter(|p| needs_node(p));
+        let Some(pod) = unbound else {
+            if let Some(known) = self.candidates.remove(&change.key) {
+                self.queue.remove(&rank(&known.pod));
             }
             if let Some(pod) = &change.new {
                 let uid = pod.uid().unwrap_or_default();
                 match node_name(pod).filter(|_| !is_ended(pod)) {
                     Some(node) => self.snapshot.place(&uid, node, Arc::new(PodInfo::of(pod))),
-                    None => self.hope |= self.snapshot.remove(&uid),
+                    None => self.retry_unschedulable |= self.snapshot.remove(&uid),
                 }
             }
-            return self.hope;
+            return self.retry_unschedulable;
         };
         let info = Arc::new(PodInfo::of(pod));
         if self.snapshot.holds(&pod.uid().unwrap_or_default()) {
-            // Its binding is under way; should it fail, the next try rests on the newest state.
-            if let Some(known) = self.known.get_mut(&change.key) {
+            // Its binding is being written. If that fails, it is scheduled again with its newest state.
+            if let Some(known) = self.candidates.get_mut(&change.key) {
                 (known.pod, known.info) = (pod.clone(), info);
             }
             return false;
         }
-        if let Some(known) = self.known.get_mut(&change.key) {
+        if let Some(known) = self.candidates.get_mut(&change.key) {
             let same = known.info == info
                 && known.pod.metadata.uid == pod.metadata.uid
                 && rank(&known.pod) == rank(pod);
-            if same && known.parked {
-                // Its status has changed, which is our own doing.
+            if same && known.unschedulable {
+                // Only its status has changed, by the condition that this scheduler wrote.
                 known.pod = pod.clone();
                 return false;
             }
-            self.pending.remove(&rank(&known.pod));
+            self.queue.remove(&rank(&known.pod));
         }
-        self.pending.insert(rank(pod));
-        let complained = self.known.get(&change.key).is_some_and(|known| known.complained);
-        let candidate = Candidate { pod: pod.clone(), info, parked: false, failures: 0, complained };
-        self.known.insert(change.key.clone(), candidate);
+        self.queue.insert(rank(pod));
+        let warned = self.candidates.get(&change.key).is_some_and(|known| known.warned);
+        let candidate = Candidate { pod: pod.clone(), info, unschedulable: false, failures: 0, warned };
+        self.candidates.insert(change.key.clone(), candidate);
         true
     }
 
     fn storage_changed<T>(&mut self, change: impl FnOnce(&mut Volumes) -> T) {
         change(&mut self.snapshot.volumes);
-        self.hope |= self.known.values().any(|c| c.parked && !c.info.claims.is_empty());
+        self.retry_unschedulable |=
+            self.candidates.values().any(|c| c.unschedulable && !c.info.claims.is_empty());
     }
 
     fn node_changed(&mut self, change: &Change<Node>) {
         match &change.new {
-            Some(node) => self.hope |= self.snapshot.set_node(node),
+            Some(node) => self.retry_unschedulable |= self.snapshot.set_node(node),
             None => self.snapshot.remove_node(&change.key.name),
         }
     }
 
-    /// Decides on at most `limit` Pods.
+    /// Takes Pods from the queue and schedules them, until there are `limit` decisions or more.
     fn decide(&mut self, limit: usize) -> Vec<Decision> {
-        if std::mem::take(&mut self.hope) {
-            for candidate in self.known.values_mut().filter(|c| c.parked) {
-                candidate.parked = false;
-                self.pending.insert(rank(&candidate.pod));
+        if std::mem::take(&mut self.retry_unschedulable) {
+            for candidate in self.candidates.values_mut().filter(|c| c.unschedulable) {
+                candidate.unschedulable = false;
+                self.queue.insert(rank(&candidate.pod));
             }
         }
         let mut decisions = Vec::new();
         while decisions.len() < limit {
-            let Some((.., key)) = self.pending.pop_first() else { break };
-            let Some(candidate) = self.known.get_mut(&key) else { continue };
-            if let Some(why) = candidate.info.dependencies.malformed.clone().filter(|_| !candidate.complained)
-            {
-                candidate.complained = true;
-                decisions.push(Decision::Complain { pod: candidate.pod.clone(), why });
+            let Some((.., key)) = self.queue.pop_first() else { break };
+            let Some(candidate) = self.candidates.get_mut(&key) else { continue };
+            if let Some(why) = candidate.info.dependencies.malformed.clone().filter(|_| !candidate.warned) {
+                candidate.warned = true;
+                decisions.push(Decision::WarnMalformed { pod: candidate.pod.clone(), why });
             }
             if let Some(why) = self.components.missing(&candidate.info.dependencies) {
-                candidate.parked = true;
+                candidate.unschedulable = true;
                 decisions.push(Decision::Wait { pod: candidate.pod.clone(), why });
                 continue;
             }
@@ -236,11 +243,15 @@ impl State {
             match schedule(&self.snapshot, &candidate.info, self.turn) {
                 Ok(node) => {
                     let node = node.name().to_owned();
-                    if let Some(claims) = open_claims(&self.snapshot, &candidate.info) {
-                        // Its claims are bound first; their change brings it back.
-                        candidate.parked = true;
+                    if let Some(claims) = claims_without_node(&self.snapshot, &candidate.info) {
+                        // Its claims must be bound first; their changes queue it again.
+                        candidate.unschedulable = true;
                         if !claims.is_empty() {
-                            decisions.push(Decision::Name { candidate: candidate.clone(), node, claims });
+                            decisions.push(Decision::SelectNode {
+                                candidate: candidate.clone(),
+                                node,
+                                claims,
+                            });
                         }
                         continue;
                     }
@@ -249,69 +260,56 @@ impl State {
                     decisions.push(Decision::Bind { candidate: candidate.clone(), node });
                 }
                 Err(why) => {
-                    candidate.parked = true;
-                    decisions.push(Decision::Refuse { pod: candidate.pod.clone(), why });
+                    candidate.unschedulable = true;
+                    decisions.push(Decision::Reject { pod: candidate.pod.clone(), why });
                 }
             }
         }
         decisions
     }
 
-    /// A binding failed: unless the Pod has gone or been placed by another, it is tried again.
-    fn unbound(&mut self, candidate: &Candidate) {
+    /// Queues a Pod again whose binding failed, unless it is gone.
+    fn binding_failed(&mut self, candidate: &Candidate) {
         self.snapshot.forget(&candidate.pod.uid().unwrap_or_default());
         let key = ObjectKey::of(&candidate.pod.metadata);
-        if let Some(known) = self.known.get_mut(&key)
+        if let Some(known) = self.candidates.get_mut(&key)
             && known.pod.metadata.uid == candidate.pod.metadata.uid
         {
             known.failures = candidate.failures + 1;
-            known.parked = false;
-            self.pending.insert(rank(&known.pod));
+            known.unschedulable = false;
+            self.queue.insert(rank(&known.pod));
         }
     }
 }
 
+/// A write that a scheduling decision requires.
 enum Decision {
-    Bind {
-        candidate: Candidate,
-        node: String,
-    },
-    Refuse {
-        pod: Arc<Pod>,
-        why: Unschedulable,
-    },
-    /// Name the node on claims that are to be bound there.
-    Name {
-        candidate: Candidate,
-        node: String,
-        claims: Vec<ObjectKey>,
-    },
-    /// Another component has to come first.
-    Wait {
-        pod: Arc<Pod>,
-        why: String,
-    },
-    /// An annotation is not followed.
-    Complain {
-        pod: Arc<Pod>,
-        why: String,
-    },
+    /// Bind the Pod to the node.
+    Bind { candidate: Candidate, node: String },
+    /// Report in condition and event that no node is feasible.
+    Reject { pod: Arc<Pod>, why: Unschedulable },
+    /// Write the selected node to claims that are then bound there.
+    SelectNode { candidate: Candidate, node: String, claims: Vec<ObjectKey> },
+    /// Report in condition and event that the Pod waits for another component.
+    Wait { pod: Arc<Pod>, why: String },
+    /// Record an event about a malformed annotation.
+    WarnMalformed { pod: Arc<Pod>, why: String },
 }
 
-/// Claims of a Pod on which its node is still to be named; `None` where all of them are bound.
-fn open_claims(snapshot: &Snapshot, pod: &PodInfo) -> Option<Vec<ObjectKey>> {
+/// Unbound claims of a Pod that need a selected node, which may be none of them; `None` if all claims are bound.
+fn claims_without_node(snapshot: &Snapshot, pod: &PodInfo) -> Option<Vec<ObjectKey>> {
     let needs = snapshot.volumes.needs(pod, |name| snapshot.node(name).is_some()).ok()?;
-    (!needs.are_met()).then(|| needs.unnamed())
+    (!needs.are_met()).then(|| needs.without_node())
 }
 
-struct Loop {
+struct Scheduler {
     shared: Arc<Shared>,
     client: Client,
     clock: Arc<dyn Clock>,
     recorder: Recorder,
 }
 
-impl Loop {
+impl Scheduler {
     async fn forever(&self) {
         let mut writing: FuturesUnordered<BoxFuture<'_, ()>> = FuturesUnordered::new();
         loop {
@@ -324,7 +322,7 @@ impl Loop {
             tokio::select! {
                 Some(()) = writing.next() => {}
                 () = wake, if !full => {}
-                // More may be pending than one batch took.
+                // The queue may have more than one batch took.
                 () = std::future::ready(()), if any && !full => {}
             }
         }
@@ -340,40 +338,40 @@ impl Loop {
                     return;
                 };
                 tracing::debug!(pod = %ObjectKey::of(&candidate.pod.metadata), node, %error, "not bound, will try again");
-                self.try_again(&candidate).await;
+                self.retry_later(&candidate).await;
             }
-            Decision::Name { candidate, node, claims } => {
+            Decision::SelectNode { candidate, node, claims } => {
                 for key in claims {
                     if let Err(error) = self.name_node(&key, &node).await {
                         tracing::debug!(claim = %key, node, %error, "the node could not be named on a claim");
-                        self.try_again(&candidate).await;
+                        self.retry_later(&candidate).await;
                         return;
                     }
                 }
             }
-            Decision::Refuse { pod, why } => {
+            Decision::Reject { pod, why } => {
                 let why = why.to_string();
                 self.recorder.event(&pod.object_ref(&()), EventType::Warning, "FailedScheduling", &why);
-                self.refuse(&pod, "Unschedulable", &why).await;
+                self.set_unscheduled(&pod, "Unschedulable", &why).await;
             }
             Decision::Wait { pod, why } => {
                 let before = condition(&pod, "PodScheduled").and_then(|c| c.message.as_deref());
                 if before != Some(why.as_str()) {
                     self.recorder.event(&pod.object_ref(&()), EventType::Normal, WAITING, &why);
                 }
-                self.refuse(&pod, WAITING, &why).await;
+                self.set_unscheduled(&pod, WAITING, &why).await;
             }
-            Decision::Complain { pod, why } => {
+            Decision::WarnMalformed { pod, why } => {
                 let message = format!("annotation {DEPENDS_ON} is not followed: {why}");
                 self.recorder.event(&pod.object_ref(&()), EventType::Warning, "InvalidDependencies", message);
             }
         }
     }
 
-    async fn try_again(&self, candidate: &Candidate) {
-        let delay = RETRY_FIRST.saturating_mul(1 << candidate.failures.min(10)).min(RETRY_LONGEST);
+    async fn retry_later(&self, candidate: &Candidate) {
+        let delay = RETRY_FIRST.saturating_mul(1 << candidate.failures.min(10)).min(RETRY_MAX);
         self.clock.sleep(delay).await;
-        self.shared.state.lock().unbound(candidate);
+        self.shared.state.lock().binding_failed(candidate);
         self.shared.wake.notify_one();
     }
 
@@ -404,8 +402,8 @@ impl Loop {
         Ok(())
     }
 
-    /// Writes the condition if it says something else than before.
-    async fn refuse(&self, pod: &Pod, reason: &str, why: &str) {
+    /// Writes the condition `PodScheduled` with the status False, unless the Pod has it with this message.
+    async fn set_unscheduled(&self, pod: &Pod, reason: &str, why: &str) {
         let before = condition(pod, "PodScheduled").filter(|c| c.status == "False");
         if before.is_some_and(|c| c.message.as_deref() == Some(why)) {
             return;
@@ -424,7 +422,7 @@ impl Loop {
         let patched =
             api.patch_status(&pod.name_any(), &writes::params(COMPONENT), &Patch::Strategic(patch)).await;
         if let Err(error) = patched {
-            // The event has told the user; the condition is written at the next attempt.
+            // The event informs the user meanwhile; the next attempt writes the condition.
             tracing::debug!(pod = %ObjectKey::of(&pod.metadata), %error, "could not say that a Pod fits nowhere");
         }
     }

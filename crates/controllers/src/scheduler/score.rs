@@ -1,20 +1,20 @@
-//! Which of the nodes that will do is best.
+//! Scoring: which of the feasible nodes is best.
 
 use super::affinity::Constraints;
 use super::{NodeInfo, PodInfo};
 use crate::taints::PREFER_NO_SCHEDULE;
 
-/// CPU a container without a request is taken to use, so that such Pods spread as well; Kubernetes' figure.
+/// CPU (thousandths) that a Pod without a request is assumed to use, so that such Pods spread as well; Kubernetes' value.
 const ASSUMED_MILLI_CPU: i64 = 100;
-/// Memory a container without a request is taken to use; Kubernetes' figure.
+/// Memory (bytes) that a Pod without a request is assumed to use; Kubernetes' value.
 const ASSUMED_MEMORY: i64 = 200 << 20;
-/// What one Pod of the same controller on a node costs it, on the scale of 0 to 100 of free resources: it outweighs
-/// any difference in load, for a node that fails should take few Pods of one ReplicaSet with it.
+/// Penalty for each Pod of the same controller on a node; free resources give 0 to 100 points. It outweighs any difference
+/// in load, so that the failure of a node affects few Pods of one ReplicaSet.
 const SAME_CONTROLLER: i64 = 200;
-/// What an untolerated `PreferNoSchedule` taint costs.
+/// Penalty for each `PreferNoSchedule` taint that the Pod does not tolerate.
 const UNWANTED: i64 = 300;
 
-/// The best of these nodes; among equals the first, which differs from turn to turn.
+/// The node with the highest score; the first of those with equal scores. `None` if there are no nodes.
 pub(super) fn best<'a>(
     pod: &PodInfo,
     nodes: &[&'a NodeInfo],
@@ -50,7 +50,8 @@ fn score(pod: &PodInfo, node: &NodeInfo, constraints: &Constraints<'_>) -> i64 {
     score
 }
 
-/// How much stays free, from 0 to 100: CPU and memory alike, less for using one of them up alone.
+/// Points from 0 to 100 for the share of CPU and memory that stays free, reduced if one of them is used more than the
+/// other.
 fn free(pod: &PodInfo, node: &NodeInfo) -> i64 {
     let share = |has: i64, taken: i64, asked: i64, assumed: i64| {
         let asked = if asked > 0 { asked } else { assumed };

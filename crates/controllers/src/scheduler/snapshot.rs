@@ -1,4 +1,4 @@
-//! The cluster as a decision sees it.
+//! The cluster state that scheduling decisions are based on.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use yado_types::placement::HostPort;
 use super::{PodInfo, Resources, Volumes};
 use crate::taints;
 
-/// A node and what its Pods take of it.
+/// A node, its Pods, and the resources and ports that they use.
 #[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
     pub(super) name: Arc<str>,
@@ -20,7 +20,7 @@ pub struct NodeInfo {
     pub(super) allocatable: Resources,
     pub(super) requested: Resources,
     pub(super) host_ports: Vec<HostPort>,
-    /// Pods by controller, so that those of one ReplicaSet spread.
+    /// Number of Pods by the uid of their controller, for spreading the Pods of one ReplicaSet.
     pub(super) by_controller: HashMap<Arc<str>, u32>,
     pub(super) pods: HashMap<Arc<str>, Arc<PodInfo>>,
 }
@@ -33,7 +33,7 @@ pub(super) struct Taint {
 }
 
 impl NodeInfo {
-    /// The node's name.
+    /// The Node object's name.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -55,7 +55,8 @@ impl NodeInfo {
             })
             .filter(|t| t.key != TAINT_UNSCHEDULABLE)
             .collect();
-        // The node controller puts this taint on as well, but a moment later: no Pod goes there in between.
+        // The node lifecycle controller adds this taint, but only after the condition has changed: without this, Pods
+        // would be bound to the node in between.
         let ready = status.and_then(|s| s.conditions.as_ref()?.iter().find(|c| c.type_ == "Ready"));
         let key = match ready.map(|c| c.status.as_str()) {
             Some("True") => None,
@@ -78,8 +79,8 @@ impl NodeInfo {
         }
     }
 
-    /// The same offer to Pods, whatever runs there.
-    fn offers_the_same(&self, other: &Self) -> bool {
+    /// Whether labels, taints, cordon and allocatable resources are equal, regardless of the Pods.
+    fn is_equivalent_to(&self, other: &Self) -> bool {
         self.labels == other.labels
             && self.taints == other.taints
             && self.unschedulable == other.unschedulable
@@ -120,36 +121,36 @@ struct Placed {
     assumed: bool,
 }
 
-/// Nodes, the Pods on them, and the labels of namespaces.
+/// Nodes with their bound and assumed Pods, labels of namespaces, and storage objects.
 #[derive(Default)]
 pub struct Snapshot {
     nodes: Vec<NodeInfo>,
     by_name: HashMap<Arc<str>, usize>,
     placed: HashMap<Arc<str>, Placed>,
-    /// Placed Pods that keep others away.
+    /// Uids of Pods on nodes that have required anti-affinity, with the node's name.
     repelling: HashMap<Arc<str>, Arc<str>>,
     pub(super) namespaces: BTreeMap<String, BTreeMap<String, String>>,
-    /// Claims, volumes and classes.
+    /// PersistentVolumeClaims, PersistentVolumes and StorageClasses.
     pub volumes: Volumes,
 }
 
 impl Snapshot {
-    /// Every node, in no particular order.
+    /// All nodes, in no particular order.
     pub fn nodes(&self) -> &[NodeInfo] {
         &self.nodes
     }
 
-    /// A node by name.
+    /// The node of this name.
     pub fn node(&self, name: &str) -> Option<&NodeInfo> {
         self.by_name.get(name).map(|i| &self.nodes[*i])
     }
 
-    /// A node is there or has changed. Says whether a Pod may fit now that did not before.
+    /// Adds or updates a node. Returns whether a Pod that fitted nowhere may fit now.
     pub fn set_node(&mut self, node: &Node) -> bool {
         let mut new = NodeInfo::of(node);
         if let Some(i) = self.by_name.get(&new.name) {
             let present = &mut self.nodes[*i];
-            if present.offers_the_same(&new) {
+            if present.is_equivalent_to(&new) {
                 return false;
             }
             new.requested = std::mem::take(&mut present.requested);
@@ -168,7 +169,7 @@ impl Snapshot {
         true
     }
 
-    /// A node is gone.
+    /// Removes a node. Its Pods stay known and count again if a node of this name is added.
     pub fn remove_node(&mut self, name: &str) {
         let Some(i) = self.by_name.remove(name) else { return };
         self.nodes.swap_remove(i);
@@ -177,7 +178,7 @@ impl Snapshot {
         }
     }
 
-    /// A namespace's labels.
+    /// Sets the labels of a namespace; `None` removes it.
     pub fn set_namespace(&mut self, name: &str, labels: Option<BTreeMap<String, String>>) {
         match labels {
             Some(labels) => self.namespaces.insert(name.to_owned(), labels),
@@ -185,29 +186,29 @@ impl Snapshot {
         };
     }
 
-    /// A Pod is bound to a node.
+    /// Adds a Pod that is bound to a node, or updates it.
     pub fn place(&mut self, uid: &str, node: &str, pod: Arc<PodInfo>) {
         self.put(uid, node, pod, false);
     }
 
-    /// A Pod is about to be bound to a node.
+    /// Adds a Pod whose binding to a node is about to be written.
     pub fn assume(&mut self, uid: &str, node: &str, pod: Arc<PodInfo>) {
         self.put(uid, node, pod, true);
     }
 
-    /// The binding of an assumed Pod failed; one that has been placed meanwhile stays.
+    /// Removes an assumed Pod whose binding failed, unless it has been bound since.
     pub fn forget(&mut self, uid: &str) {
         if self.placed.get(uid).is_some_and(|p| p.assumed) {
             self.remove(uid);
         }
     }
 
-    /// Whether a Pod is assumed or placed.
+    /// Whether a Pod is bound or assumed.
     pub fn holds(&self, uid: &str) -> bool {
         self.placed.contains_key(uid)
     }
 
-    /// A Pod has ended or is gone. Says whether it took up anything.
+    /// Removes a Pod that has ended or was deleted. Returns whether it was bound or assumed, so that resources are free now.
     pub fn remove(&mut self, uid: &str) -> bool {
         let Some(placed) = self.placed.remove(uid) else { return false };
         self.repelling.remove(uid);
@@ -237,7 +238,7 @@ impl Snapshot {
         self.placed.insert(uid, Placed { node: name, pod, assumed });
     }
 
-    /// Placed Pods that keep others away, each with its node.
+    /// Pods with required anti-affinity, each with its node.
     pub(super) fn repelling(&self) -> impl Iterator<Item = (&PodInfo, &NodeInfo)> {
         self.repelling.iter().filter_map(|(uid, node)| Some((&*self.placed.get(uid)?.pod, self.node(node)?)))
     }

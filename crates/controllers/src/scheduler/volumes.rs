@@ -1,4 +1,4 @@
-//! What a Pod's claims ask of its node.
+//! Requirements of a Pod's PersistentVolumeClaims on its node.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::filter::Reason;
 use super::{NodeInfo, PodInfo};
 use crate::volume::{class_of, find_match, fits_node};
 
-/// The class of volumes that somebody makes by hand.
+/// The provisioner of classes whose volumes an administrator creates; Kubernetes' name.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
 
-/// Claims, volumes and classes; as many as the cluster has.
+/// All PersistentVolumeClaims, PersistentVolumes and StorageClasses of the cluster.
 #[derive(Default)]
 pub struct Volumes {
     claims: HashMap<ObjectKey, Arc<PersistentVolumeClaim>>,
@@ -23,16 +23,17 @@ pub struct Volumes {
     classes: HashMap<String, Arc<StorageClass>>,
 }
 
-/// What a Pod's claims have come to.
+/// The state of a Pod's claims.
 #[derive(Default)]
 pub struct Needs<'a> {
+    /// Volumes of the bound claims.
     bound: Vec<&'a PersistentVolume>,
-    /// Claims that are bound once a node is named on them, with the one that is.
+    /// Unbound claims that are bound once a node is selected, with the node that has been selected.
     open: Vec<(&'a PersistentVolumeClaim, Option<&'a str>)>,
 }
 
 impl Volumes {
-    /// Takes in the change of a claim.
+    /// Applies the change of a claim.
     pub fn claim_changed(&mut self, change: &Change<PersistentVolumeClaim>) {
         match &change.new {
             Some(claim) => _ = self.claims.insert(change.key.clone(), claim.clone()),
@@ -40,7 +41,7 @@ impl Volumes {
         }
     }
 
-    /// The same for a volume.
+    /// Applies the change of a volume.
     pub fn volume_changed(&mut self, change: &Change<PersistentVolume>) {
         match &change.new {
             Some(volume) => _ = self.volumes.insert(change.key.name.clone(), volume.clone()),
@@ -48,7 +49,7 @@ impl Volumes {
         }
     }
 
-    /// The same for a class.
+    /// Applies the change of a class.
     pub fn class_changed(&mut self, change: &Change<StorageClass>) {
         match &change.new {
             Some(class) => _ = self.classes.insert(change.key.name.clone(), class.clone()),
@@ -56,11 +57,14 @@ impl Volumes {
         }
     }
 
-    /// What a Pod's claims ask for; an error says why no node will do.
+    /// Looks up a Pod's claims. `node_exists` tells whether a selected node still exists.
+    ///
+    /// # Errors
+    /// If no node is feasible because of a claim, with the reason as Kubernetes words it.
     pub(super) fn needs<'a>(
         &'a self,
         pod: &PodInfo,
-        is_there: impl Fn(&str) -> bool,
+        node_exists: impl Fn(&str) -> bool,
     ) -> Result<Needs<'a>, String> {
         let mut needs = Needs::default();
         for key in &pod.claims {
@@ -85,20 +89,20 @@ impl Volumes {
                 }
                 _ => {
                     let selected = claim.metadata.annotations.as_ref().and_then(|a| a.get(SELECTED_NODE));
-                    needs.open.push((claim, selected.map(String::as_str).filter(|n| is_there(n))));
+                    needs.open.push((claim, selected.map(String::as_str).filter(|n| node_exists(n))));
                 }
             }
         }
         Ok(needs)
     }
 
-    /// Whether a claim is bound only when its Pod's node is known.
+    /// Whether the claim's class has the binding mode `WaitForFirstConsumer`.
     fn waits(&self, claim: &PersistentVolumeClaim) -> bool {
         let class = self.classes.get(class_of(claim));
         class.and_then(|c| c.volume_binding_mode.as_deref()) == Some("WaitForFirstConsumer")
     }
 
-    /// Whether a node will do for these needs.
+    /// Checks whether the volumes of bound claims can be used on the node, and whether unbound claims can get one there.
     pub(super) fn check(&self, needs: &Needs<'_>, node: &NodeInfo) -> Result<(), Reason> {
         if !needs.bound.iter().all(|v| fits_node(v, &node.name, &node.labels)) {
             return Err(Reason::VolumeNodeAffinity);
@@ -108,23 +112,23 @@ impl Volumes {
                 return *selected == &*node.name;
             }
             let class = self.classes.get(class_of(claim));
-            let is_made = class.is_some_and(|c| c.provisioner != NO_PROVISIONER);
+            let provisioned = class.is_some_and(|c| c.provisioner != NO_PROVISIONER);
             let here = |v: &PersistentVolume| fits_node(v, &node.name, &node.labels);
-            is_made || find_match(claim, self.volumes.values(), here).is_some()
+            provisioned || find_match(claim, self.volumes.values(), here).is_some()
         };
         if needs.open.iter().all(can_have) { Ok(()) } else { Err(Reason::NoVolume) }
     }
 }
 
 impl Needs<'_> {
-    /// Nothing has to be bound before the Pod is.
+    /// Whether all claims are bound, so that the Pod can be.
     pub fn are_met(&self) -> bool {
         self.open.is_empty()
     }
 
-    /// Claims on which no node is named yet.
-    pub fn unnamed(&self) -> Vec<ObjectKey> {
-        let unnamed = self.open.iter().filter(|(_, selected)| selected.is_none());
-        unnamed.map(|(claim, _)| ObjectKey::of(&claim.metadata)).collect()
+    /// Unbound claims without a selected node.
+    pub fn without_node(&self) -> Vec<ObjectKey> {
+        let without = self.open.iter().filter(|(_, selected)| selected.is_none());
+        without.map(|(claim, _)| ObjectKey::of(&claim.metadata)).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! What a claim needs.
+//! Decisions on a claim: binding, provisioning, expansion and release of its finalizer.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use yado_types::labels::{FINALIZER_CLAIM_IN_USE, LOCAL_PROVISIONER, SELECTED_NOD
 use super::matching::{capacity, class_of, find_match, fits_node, is_free, is_reserved_for, request};
 use super::{Action, BIND_COMPLETED, Observed};
 
-/// Decides what a claim needs.
+/// Decides what brings a claim closer to being bound, or how its phase and events explain why it is not.
 pub fn reconcile(observed: &Observed<'_>) -> Vec<Action> {
     let claim = observed.claim;
     if claim.metadata.deletion_timestamp.is_some() {
         let held = claim.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER_CLAIM_IN_USE);
-        return if held && observed.users.is_empty() { vec![Action::LetGo] } else { Vec::new() };
+        return if held && observed.users.is_empty() { vec![Action::RemoveFinalizer] } else { Vec::new() };
     }
     let name = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
     if name.is_empty() { choose(observed) } else { hold(observed, name) }
@@ -31,7 +31,7 @@ fn annotation<'a>(claim: &'a PersistentVolumeClaim, key: &str) -> Option<&'a str
     claim.metadata.annotations.as_ref()?.get(key).map(String::as_str)
 }
 
-/// A claim that names its volume: the user's choice, or what was bound before.
+/// A claim with a `volumeName`: set by the user, or bound before.
 fn hold(observed: &Observed<'_>, name: &str) -> Vec<Action> {
     let claim = observed.claim;
     let was_bound = annotation(claim, BIND_COMPLETED).is_some();
@@ -41,7 +41,7 @@ fn hold(observed: &Observed<'_>, name: &str) -> Vec<Action> {
             return set_phase(claim, "Pending").into_iter().collect();
         }
         let lost = "Bound claim has lost its PersistentVolume. Data on the volume is lost!";
-        let told = Action::Tell(true, "ClaimLost", lost.into());
+        let told = Action::Event(true, "ClaimLost", lost.into());
         return set_phase(claim, "Lost").map(|action| vec![action, told]).unwrap_or_default();
     };
     if is_reserved_for(volume, claim) {
@@ -55,14 +55,14 @@ fn hold(observed: &Observed<'_>, name: &str) -> Vec<Action> {
     }
     if was_bound {
         let lost = "Bound claim has lost reference to its PersistentVolume. Data on the volume is lost!";
-        let told = Action::Tell(true, "ClaimMisbound", lost.into());
+        let told = Action::Event(true, "ClaimMisbound", lost.into());
         return set_phase(claim, "Lost").map(|action| vec![action, told]).unwrap_or_default();
     }
     let message = format!("volume \"{name}\" already bound to a different claim.");
-    set_phase(claim, "Pending").into_iter().chain([Action::Tell(true, "FailedBinding", message)]).collect()
+    set_phase(claim, "Pending").into_iter().chain([Action::Event(true, "FailedBinding", message)]).collect()
 }
 
-/// A directory has no size: it is as large as was last asked for.
+/// Expands a provisioned volume to the claim's request. A directory has no size, so only the recorded capacity changes.
 fn grow(observed: &Observed<'_>, volume: &std::sync::Arc<PersistentVolume>) -> Vec<Action> {
     let claim = observed.claim;
     if !super::provision::is_ours(volume) {
@@ -72,7 +72,7 @@ fn grow(observed: &Observed<'_>, volume: &std::sync::Arc<PersistentVolume>) -> V
     let told = claim.status.as_ref().and_then(|s| s.capacity.as_ref()?.get("storage"));
     match wanted {
         Some(size) if request(claim) > capacity(volume) => vec![Action::Grow(volume.clone(), size.0.clone())],
-        // The volume has grown, and the claim does not say so yet.
+        // The volume was expanded, but the claim's status still has the old capacity.
         Some(_) if told.and_then(|t| t.0.parse().ok()) < capacity(volume) => {
             vec![Action::Bind(volume.clone())]
         }
@@ -80,7 +80,7 @@ fn grow(observed: &Observed<'_>, volume: &std::sync::Arc<PersistentVolume>) -> V
     }
 }
 
-/// A claim without a volume.
+/// A claim without a `volumeName`: binds it to an existing volume, or has one provisioned.
 fn choose(observed: &Observed<'_>) -> Vec<Action> {
     let claim = observed.claim;
     let class = observed.class.as_deref();
@@ -102,41 +102,43 @@ fn choose(observed: &Observed<'_>) -> Vec<Action> {
         actions.push(match class_of(claim) {
             "" => {
                 let text = "no persistent volumes available for this claim and no storage class is set";
-                Action::Tell(false, "FailedBinding", text.into())
+                Action::Event(false, "FailedBinding", text.into())
             }
             name => {
                 let text = format!("storageclass.storage.k8s.io \"{name}\" not found");
-                Action::Tell(true, "ProvisioningFailed", text)
+                Action::Event(true, "ProvisioningFailed", text)
             }
         });
         return actions;
     };
     let Some(selected) = selected.or((!waits).then_some("")) else {
         let text = "waiting for first consumer to be created before binding";
-        actions.push(Action::Tell(false, "WaitForFirstConsumer", text.into()));
+        actions.push(Action::Event(false, "WaitForFirstConsumer", text.into()));
         return actions;
     };
     actions.extend(match (class.provisioner.as_str(), &observed.provider) {
         (LOCAL_PROVISIONER, Some(provider)) if selected.is_empty() || selected == provider => {
             let block = claim.spec.as_ref().and_then(|s| s.volume_mode.as_deref()) == Some("Block");
             if block {
-                let text = "directories are no block devices; ask for volumeMode Filesystem";
-                vec![Action::Tell(true, "ProvisioningFailed", text.into())]
+                let text = "directories are not block devices; request volumeMode Filesystem";
+                vec![Action::Event(true, "ProvisioningFailed", text.into())]
             } else {
                 vec![Action::Provision { node: provider.clone() }]
             }
         }
         (LOCAL_PROVISIONER, provider) => {
             let text = match provider {
-                Some(provider) => format!("volumes are made on node {provider} alone, not on {selected}"),
-                None => "this cluster makes no volumes".into(),
+                Some(provider) => {
+                    format!("volumes are provisioned on node {provider} only, not on {selected}")
+                }
+                None => "this cluster provisions no volumes".into(),
             };
             let forget = (!selected.is_empty()).then_some(Action::ForgetNode);
-            [Action::Tell(true, "ProvisioningFailed", text)].into_iter().chain(forget).collect()
+            [Action::Event(true, "ProvisioningFailed", text)].into_iter().chain(forget).collect()
         }
         ("kubernetes.io/no-provisioner", _) => {
-            let text = "no persistent volume suits this claim, and its class makes none";
-            vec![Action::Tell(false, "FailedBinding", text.into())]
+            let text = "no persistent volume matches this claim, and its class provisions none";
+            vec![Action::Event(false, "FailedBinding", text.into())]
         }
         (other, _) => {
             let text = format!(
@@ -144,7 +146,7 @@ fn choose(observed: &Observed<'_>) -> Vec<Action> {
                  system administrator. If volume creation is delayed, please verify that the provisioner is running \
                  and correctly registered."
             );
-            vec![Action::Tell(false, "ExternalProvisioning", text)]
+            vec![Action::Event(false, "ExternalProvisioning", text)]
         }
     });
     actions

@@ -1,4 +1,4 @@
-//! Which volume suits a claim.
+//! Matching volumes with claims and nodes.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,10 +8,10 @@ use yado_types::placement::NodeTerm;
 use yado_types::quantity::Quantity;
 use yado_types::selector::LabelSelector;
 
-/// The class as it was named before claims and volumes had a field for it.
+/// Annotation with the class of objects from before the field `storageClassName`.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
-/// The class that a claim names; empty for none.
+/// Name of the claim's StorageClass; empty if it has none.
 pub fn class_of(claim: &PersistentVolumeClaim) -> &str {
     let annotation = claim.metadata.annotations.as_ref().and_then(|a| a.get(CLASS_ANNOTATION));
     let field = claim.spec.as_ref().and_then(|s| s.storage_class_name.as_ref());
@@ -24,7 +24,7 @@ fn class_of_volume(volume: &PersistentVolume) -> &str {
     annotation.or(field).map_or("", String::as_str)
 }
 
-/// Whether a volume is for this very claim, by what it says itself.
+/// Whether the volume's `claimRef` names this claim: with its uid, or without any.
 pub fn is_reserved_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let Some(of) = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()) else { return false };
     of.name == claim.metadata.name
@@ -32,13 +32,13 @@ pub fn is_reserved_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim)
         && of.uid.as_ref().is_none_or(|uid| uid.is_empty() || Some(uid) == claim.metadata.uid.as_ref())
 }
 
-/// Nobody has it, and it stays.
+/// Whether the volume has no `claimRef` and is not being deleted.
 pub fn is_free(volume: &PersistentVolume) -> bool {
     volume.metadata.deletion_timestamp.is_none()
         && volume.spec.as_ref().is_some_and(|s| s.claim_ref.is_none())
 }
 
-/// Whether the volume can be used on a node with these labels.
+/// Whether the volume's node affinity permits a node with this name and these labels.
 pub fn fits_node(volume: &PersistentVolume, name: &str, labels: &BTreeMap<String, String>) -> bool {
     let affinity = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref()?.required.as_ref());
     affinity.is_none_or(|required| {
@@ -46,17 +46,17 @@ pub fn fits_node(volume: &PersistentVolume, name: &str, labels: &BTreeMap<String
     })
 }
 
-/// How large a volume is.
+/// The volume's storage capacity in bytes; `None` if it has none or it is not a valid quantity.
 pub fn capacity(volume: &PersistentVolume) -> Option<Quantity> {
     volume.spec.as_ref()?.capacity.as_ref()?.get("storage")?.0.parse().ok()
 }
 
-/// How much a claim asks for.
+/// The claim's storage request in bytes; `None` if it has none or it is not a valid quantity.
 pub fn request(claim: &PersistentVolumeClaim) -> Option<Quantity> {
     claim.spec.as_ref()?.resources.as_ref()?.requests.as_ref()?.get("storage")?.0.parse().ok()
 }
 
-/// Whether a volume has what a claim asks for, whoever has the volume.
+/// Whether a volume meets a claim's access modes, selector, class, volume mode and size. Its `claimRef` is not considered.
 pub fn suits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let (Some(has), Some(asks)) = (&volume.spec, &claim.spec) else { return false };
     let modes = asks.access_modes.iter().flatten();
@@ -75,7 +75,8 @@ pub fn suits(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
         && capacity(volume) >= request(claim)
 }
 
-/// The volume for a claim: the one that is reserved for it, else the smallest free one that suits it.
+/// The volume for a claim: the one that is reserved for it, else the smallest free one that meets its requirements and for
+/// which `may_be_on` is true.
 pub fn find_match<'a>(
     claim: &PersistentVolumeClaim,
     volumes: impl IntoIterator<Item = &'a Arc<PersistentVolume>>,

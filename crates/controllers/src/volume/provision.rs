@@ -1,4 +1,4 @@
-//! Volumes made for claims: directories on a node.
+//! Provisioned volumes: directories on a node.
 
 use std::collections::BTreeMap;
 
@@ -10,19 +10,19 @@ use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use yado_types::labels::{HOSTNAME, LOCAL_PROVISIONER, PROVISIONED_BY};
 
-/// Whether a volume was made by this controller.
+/// Whether the volume was created by this provisioner.
 pub fn is_ours(volume: &PersistentVolume) -> bool {
     let by = volume.metadata.annotations.as_ref().and_then(|a| a.get(PROVISIONED_BY));
     by.is_some_and(|by| by == LOCAL_PROVISIONER)
 }
 
-/// The directory of a volume.
+/// The path of the volume's directory.
 pub fn directory(volume: &PersistentVolume) -> Option<&str> {
     Some(&volume.spec.as_ref()?.host_path.as_ref()?.path)
 }
 
-/// The name that a claim's directory has: one reads what it is of, and no two are alike. It fits into the 255 bytes that
-/// file systems take.
+/// Name of a claim's directory: `NAMESPACE_NAME_UID`, readable and unique. Each part is cut to 100 characters; uids have
+/// 36, so that the name stays within the 255 bytes of file systems.
 pub fn directory_name(claim: &PersistentVolumeClaim) -> String {
     let part =
         |text: &Option<String>| text.as_deref().unwrap_or_default().chars().take(100).collect::<String>();
@@ -30,7 +30,7 @@ pub fn directory_name(claim: &PersistentVolumeClaim) -> String {
     format!("{}_{}_{}", part(&meta.namespace), part(&meta.name), part(&meta.uid))
 }
 
-/// How a volume names its claim.
+/// The `claimRef` for a claim.
 pub fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {
     ObjectReference {
         api_version: Some("v1".into()),
@@ -43,7 +43,7 @@ pub fn reference(claim: &PersistentVolumeClaim) -> ObjectReference {
     }
 }
 
-/// The volume for a claim: a directory on a node, reserved for the claim from the start.
+/// The volume to create for a claim: a directory on a node, with the claim in its `claimRef`.
 pub fn volume(
     claim: &PersistentVolumeClaim,
     class: &StorageClass,

@@ -1,24 +1,25 @@
-//! What a volume needs: the phase that tells what it is, and its end.
+//! Decisions on a volume: its phase, reclaiming, and release of its finalizer.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use yado_types::labels::FINALIZER_VOLUME_IN_USE;
 
 use super::provision::is_ours;
 
-/// What is to be done for a volume.
+/// A write or event that the reconcile pass of a volume decided on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Write its phase.
+    /// Set its phase.
     Phase(&'static str),
-    /// Remove what it holds, and it.
+    /// Remove its directory and delete the volume.
     Reclaim,
-    /// No claim has it: it may go.
-    LetGo,
-    /// Tell the user.
+    /// Remove the in-use finalizer of a volume that is being deleted: it is bound to no claim.
+    RemoveFinalizer,
+    /// Record a warning event with this reason and message.
     Warn(&'static str, String),
 }
 
-/// Decides what a volume needs. `claim` is the one of the name that it is reserved for, as the server has it.
+/// Decides the phase of a volume and whether it is reclaimed. `claim` is the claim that its `claimRef` names, if it
+/// exists.
 pub fn reconcile(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) -> Vec<Action> {
     let spec = volume.spec.as_ref();
     let of = spec.and_then(|s| s.claim_ref.as_ref());
@@ -37,8 +38,8 @@ pub fn reconcile(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim
     if volume.metadata.deletion_timestamp.is_some() {
         let held = volume.metadata.finalizers.iter().flatten().any(|f| f == FINALIZER_VOLUME_IN_USE);
         if held && !bound {
-            // What is deleted by hand keeps its directory: its user may have meant the object alone.
-            actions.push(Action::LetGo);
+            // The directory of a volume that a user deletes is kept: the user may want to delete only the object.
+            actions.push(Action::RemoveFinalizer);
         }
         return actions;
     }
@@ -46,7 +47,7 @@ pub fn reconcile(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim
         match spec.and_then(|s| s.persistent_volume_reclaim_policy.as_deref()) {
             Some("Delete") if is_ours(volume) => actions.push(Action::Reclaim),
             Some(policy @ ("Delete" | "Recycle")) if phase != wanted => {
-                let text = format!("nobody here can {} this volume", policy.to_lowercase());
+                let text = format!("no plugin can {} this volume", policy.to_lowercase());
                 let reason = if policy == "Delete" { "VolumeFailedDelete" } else { "VolumeFailedRecycle" };
                 actions.push(Action::Warn(reason, text));
             }

@@ -1,4 +1,5 @@
-//! The loop around the decisions on claims and volumes.
+//! The I/O of the persistent volume controller: it queues claims and volumes, and applies the actions of each reconcile
+//! pass.
 
 use std::sync::Arc;
 
@@ -14,21 +15,21 @@ use yado_types::pod::is_ended;
 
 use super::{Action, BIND_COMPLETED, BOUND_BY_CONTROLLER, Observed, STORAGE_PROVISIONER};
 use super::{bind, matching, provision, release};
-use crate::pods::OWN_WRITES;
+use crate::pods::OWN_WRITES_TIMEOUT;
 use crate::{Context, writes};
 
 const COMPONENT: &str = "persistentvolume-controller";
-/// What makes volumes speaks under a name of its own.
+/// Component name in events of the provisioner, which Kubernetes keeps apart from the controller.
 const PROVISIONER: &str = LOCAL_PROVISIONER;
 
-/// Claims and volumes are looked at by one worker, one after the other: two claims must not choose one volume.
+/// A claim, or a volume by name. One worker reconciles both kinds, because two claims must not be bound to one volume.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Key {
     Claim(ObjectKey),
     Volume(String),
 }
 
-struct Loop {
+struct Controller {
     context: Context,
     recorder: Recorder,
     provisioner: Recorder,
@@ -37,11 +38,11 @@ struct Loop {
     classes: Arc<Watch<StorageClass>>,
     nodes: Arc<Watch<Node>>,
     pods: Arc<Watch<Pod>>,
-    /// Pods by the claims that they use.
+    /// Pods by the keys of the claims that they use.
     users: Arc<Index<ObjectKey, Pod>>,
 }
 
-/// Claims that a Pod uses.
+/// Keys of the claims that a Pod's volumes use.
 pub(crate) fn claims_of(pod: &Pod) -> Vec<ObjectKey> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
@@ -49,14 +50,14 @@ pub(crate) fn claims_of(pod: &Pod) -> Vec<ObjectKey> {
     named.map(|name| ObjectKey::new(namespace.clone(), name)).collect()
 }
 
-/// Starts the controller.
+/// Starts the persistent volume controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
     let watches = &context.watches;
     let (claims, volumes) = (watches.all::<PersistentVolumeClaim>(), watches.all::<PersistentVolume>());
     let (classes, pods) = (watches.all::<StorageClass>(), watches.all::<Pod>());
     let queue: Arc<Queue<Key>> = Queue::new(context.clock.clone());
     feed(&queue, &claims, &volumes, &classes, &pods);
-    let this = Arc::new(Loop {
+    let this = Arc::new(Controller {
         recorder: context.recorder(COMPONENT),
         provisioner: context.recorder(PROVISIONER),
         users: pods.index(claims_of),
@@ -112,21 +113,21 @@ fn feed(
     classes.feed_queue(queue, move |_| unbound(&waiting));
     let known = claims.clone();
     pods.feed_queue(queue, move |change| {
-        // A Pod that goes or ends may be the last user of a claim that is to go.
+        // A Pod that ends may have been the last user of a claim that is being deleted.
         let going = |key: &ObjectKey| known.get(key).is_some_and(|c| c.metadata.deletion_timestamp.is_some());
         let keys = change.latest().map(|p| claims_of(p)).unwrap_or_default();
         keys.into_iter().filter(going).map(Key::Claim).collect::<Vec<_>>()
     });
 }
 
-/// Claims that look for a volume.
+/// Claims that are not bound.
 fn unbound(claims: &Watch<PersistentVolumeClaim>) -> Vec<Key> {
     let phase = |c: &PersistentVolumeClaim| c.status.as_ref().and_then(|s| s.phase.clone());
     let open = claims.list().into_iter().filter(|c| phase(c).as_deref() != Some("Bound"));
     open.map(|c| Key::Claim(ObjectKey::of(&c.metadata))).collect()
 }
 
-impl Loop {
+impl Controller {
     async fn claim(&self, key: &ObjectKey) -> Result<Next, Error> {
         let Some(claim) = self.claims.get(key) else { return Ok(Next::Wait) };
         let node = claim.metadata.annotations.as_ref().and_then(|a| a.get(SELECTED_NODE));
@@ -141,9 +142,9 @@ impl Loop {
         };
         for action in bind::reconcile(&observed) {
             match self.apply(&claim, observed.class.as_deref(), action).await {
-                // Somebody else wrote in between; their change brings us back.
-                Err(error) if writes::is_code(&error, 409) => return Ok(Next::Wait),
-                Err(error) if writes::is_code(&error, 404) => return Ok(Next::Wait),
+                // The object has changed since; its watch event triggers the next pass.
+                Err(error) if writes::has_code(&error, 409) => return Ok(Next::Wait),
+                Err(error) if writes::has_code(&error, 404) => return Ok(Next::Wait),
                 other => other?,
             }
         }
@@ -180,11 +181,11 @@ impl Loop {
                 let patch = json!({ "metadata": { "annotations": { SELECTED_NODE: null } } });
                 self.patch_claim(claim, &patch, false).await
             }
-            Action::LetGo => {
+            Action::RemoveFinalizer => {
                 let patch = without_finalizer(&claim.metadata, FINALIZER_CLAIM_IN_USE);
                 self.patch_claim(claim, &patch, false).await
             }
-            Action::Tell(warning, reason, message) => {
+            Action::Event(warning, reason, message) => {
                 let kind = if warning { EventType::Warning } else { EventType::Normal };
                 self.recorder.event(&claim.object_ref(&()), kind, reason, message);
                 Ok(())
@@ -192,7 +193,7 @@ impl Loop {
         }
     }
 
-    /// The volume is the claim's from now on; a race for it is lost with 409.
+    /// Writes the volume's `claimRef`, unless it has it. Fails with 409 if the volume has changed since.
     async fn reserve(&self, volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(), Error> {
         let of = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
         if of.is_some_and(|of| of.uid == claim.metadata.uid) {
@@ -243,8 +244,8 @@ impl Loop {
         let about = claim.object_ref(&());
         let made = match api.create(&PostParams::default(), &volume).await {
             Ok(made) => made,
-            // Made before and not seen yet.
-            Err(error) if writes::is_code(&error, 409) => return Ok(()),
+            // It exists already, and the informer has not shown it yet.
+            Err(error) if writes::has_code(&error, 409) => return Ok(()),
             Err(error) => {
                 let message = writes::reason(&error);
                 self.provisioner.event(&about, EventType::Warning, "ProvisioningFailed", message);
@@ -253,7 +254,7 @@ impl Loop {
         };
         let message = format!("Successfully provisioned volume {}", made.name_any());
         self.provisioner.event(&about, EventType::Normal, "ProvisioningSucceeded", message);
-        self.volumes.seen(revision_of(made.metadata.resource_version.as_deref()), OWN_WRITES).await;
+        self.volumes.seen(revision_of(made.metadata.resource_version.as_deref()), OWN_WRITES_TIMEOUT).await;
         self.bind(claim, &made).await
     }
 
@@ -265,10 +266,11 @@ impl Loop {
         });
         let mut claim = key.as_ref().and_then(|key| self.claims.get(key));
         let actions = release::reconcile(&volume, claim.as_deref());
-        let ends = |a: &release::Action| matches!(a, release::Action::Reclaim | release::Action::LetGo);
+        let ends =
+            |a: &release::Action| matches!(a, release::Action::Reclaim | release::Action::RemoveFinalizer);
         let mut decided = actions;
         if let Some(key) = key.filter(|_| decided.iter().any(ends)) {
-            // Before anything is lost, the server itself is asked: the watches of two kinds keep no common pace.
+            // Before data is deleted, the claim is read from the server, since watches of two kinds are not in step.
             let api: Api<PersistentVolumeClaim> =
                 Api::namespaced(self.context.client.clone(), &key.namespace);
             claim = api.get_opt(&key.name).await?.map(Arc::new);
@@ -276,7 +278,7 @@ impl Loop {
         }
         for action in decided {
             match self.apply_to_volume(&volume, action).await {
-                Err(error) if writes::is_code(&error, 404) || writes::is_code(&error, 409) => {
+                Err(error) if writes::has_code(&error, 404) || writes::has_code(&error, 409) => {
                     return Ok(Next::Wait);
                 }
                 other => other?,
@@ -291,7 +293,7 @@ impl Loop {
                 let patch = json!({ "metadata": { "uid": volume.uid() }, "status": { "phase": phase } });
                 self.patch_volume(volume, &patch, true).await
             }
-            release::Action::LetGo => {
+            release::Action::RemoveFinalizer => {
                 let patch = without_finalizer(&volume.metadata, FINALIZER_VOLUME_IN_USE);
                 self.patch_volume(volume, &patch, false).await
             }
@@ -303,7 +305,7 @@ impl Loop {
         }
     }
 
-    /// Removes the directory, then the volume; what cannot be removed stays, and its user is told.
+    /// Removes the directory, then the volume. If the directory cannot be removed, the volume is kept and an event says why.
     async fn reclaim(&self, volume: &PersistentVolume) -> Result<(), Error> {
         let directory = provision::directory(volume).map(str::to_owned);
         if let (Some(directories), Some(path)) = (&self.context.config.directories, directory)
@@ -318,7 +320,7 @@ impl Loop {
             ..DeleteParams::background()
         };
         let api: Api<PersistentVolume> = Api::all(self.context.client.clone());
-        writes::gone_is_fine(api.delete(&volume.name_any(), &params).await.map(drop))
+        writes::ignore_not_found(api.delete(&volume.name_any(), &params).await.map(drop))
     }
 
     async fn patch_claim(
@@ -327,13 +329,14 @@ impl Loop {
         patch: &Value,
         status: bool,
     ) -> Result<(), Error> {
-        let api: Api<PersistentVolumeClaim> = writes::beside(&self.context.client, &claim.metadata);
+        let api: Api<PersistentVolumeClaim> =
+            writes::api_in_namespace_of(&self.context.client, &claim.metadata);
         let (name, params, patch) = (claim.name_any(), writes::params(COMPONENT), Patch::Merge(patch));
         let written = match status {
             true => api.patch_status(&name, &params, &patch).await?,
             false => api.patch(&name, &params, &patch).await?,
         };
-        self.claims.seen(revision_of(written.metadata.resource_version.as_deref()), OWN_WRITES).await;
+        self.claims.seen(revision_of(written.metadata.resource_version.as_deref()), OWN_WRITES_TIMEOUT).await;
         Ok(())
     }
 
@@ -349,12 +352,14 @@ impl Loop {
             true => api.patch_status(&name, &params, &patch).await?,
             false => api.patch(&name, &params, &patch).await?,
         };
-        self.volumes.seen(revision_of(written.metadata.resource_version.as_deref()), OWN_WRITES).await;
+        self.volumes
+            .seen(revision_of(written.metadata.resource_version.as_deref()), OWN_WRITES_TIMEOUT)
+            .await;
         Ok(())
     }
 }
 
-/// The merge patch that takes a finalizer off an object, if it is still the same.
+/// The merge patch that removes a finalizer from an object, if it has not changed since.
 fn without_finalizer(
     meta: &k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
     finalizer: &str,

@@ -69,7 +69,7 @@ fn check(observed: &Observed<'_>, expect: Expect) {
         Action::Reserve(v) => format!("reserve {}\n", name(&v)),
         Action::Bind(v) => format!("bind {}\n", name(&v)),
         Action::Grow(v, size) => format!("grow {} to {size}\n", name(&v)),
-        Action::Tell(warning, reason, text) => {
+        Action::Event(warning, reason, text) => {
             format!("{}{reason}: {text}\n", if warning { "! " } else { "" })
         }
         other => format!("{other:?}\n"),
@@ -166,7 +166,7 @@ fn volumes_are_made_where_none_suits() {
     check(
         &Observed { class: waits, node: Some(node("b")), ..observed(&there) },
         expect![[r#"
-            ! ProvisioningFailed: volumes are made on node a alone, not on b
+            ! ProvisioningFailed: volumes are provisioned on node a only, not on b
             ForgetNode
         "#]],
     );
@@ -193,20 +193,20 @@ fn what_is_missing_is_told() {
     check(
         &Observed { class: class("kubernetes.io/no-provisioner", "Immediate"), ..observed(&asks) },
         expect![[r#"
-            FailedBinding: no persistent volume suits this claim, and its class makes none
+            FailedBinding: no persistent volume matches this claim, and its class provisions none
         "#]],
     );
     let block = claim(json!({"spec": {"volumeMode": "Block"}}));
     check(
         &observed(&block),
         expect![[r#"
-        ! ProvisioningFailed: directories are no block devices; ask for volumeMode Filesystem
+        ! ProvisioningFailed: directories are not block devices; request volumeMode Filesystem
     "#]],
     );
     check(
         &Observed { provider: None, ..observed(&asks) },
         expect![[r#"
-            ! ProvisioningFailed: this cluster makes no volumes
+            ! ProvisioningFailed: this cluster provisions no volumes
         "#]],
     );
 }
@@ -272,7 +272,7 @@ fn claims_in_use_stay() {
     check(
         &observed(&going),
         expect![[r#"
-        LetGo
+        RemoveFinalizer
     "#]],
     );
 }
@@ -301,10 +301,10 @@ fn volumes_tell_what_they_are_and_go_with_their_claims() {
         (
             with(&[&of, &bound]),
             None,
-            r#"[Phase("Released"), Warn("VolumeFailedDelete", "nobody here can delete this volume")]"#,
+            r#"[Phase("Released"), Warn("VolumeFailedDelete", "no plugin can delete this volume")]"#,
         ),
         (with(&[&of, &bound, &going]), Some(&same), "[]"),
-        (with(&[&going]), None, "[LetGo]"),
+        (with(&[&going]), None, "[RemoveFinalizer]"),
     ] {
         assert_eq!(format!("{:?}", release::reconcile(&volume, claim)), expect, "{volume:?}");
     }

@@ -27,13 +27,13 @@ fn change(old: Option<&Arc<Pod>>, new: Option<&Arc<Pod>>) -> Change<Pod> {
 fn decided(state: &mut State) -> Vec<String> {
     let line = |d: Decision| match d {
         Decision::Bind { candidate, node } => format!("{} on {node}", candidate.pod.name_any()),
-        Decision::Refuse { pod, why } => format!("{}: {why}", pod.name_any()),
-        Decision::Name { candidate, node, claims } => {
+        Decision::Reject { pod, why } => format!("{}: {why}", pod.name_any()),
+        Decision::SelectNode { candidate, node, claims } => {
             let claims: Vec<_> = claims.iter().map(ToString::to_string).collect();
             format!("{} waits for {} on {node}", candidate.pod.name_any(), claims.join(", "))
         }
         Decision::Wait { pod, why } => format!("{} {why}", pod.name_any()),
-        Decision::Complain { pod, why } => format!("{}! {why}", pod.name_any()),
+        Decision::WarnMalformed { pod, why } => format!("{}! {why}", pod.name_any()),
     };
     state.decide(10).into_iter().map(line).collect()
 }
@@ -53,7 +53,7 @@ fn the_important_come_first_and_the_refused_wait_for_hope() {
     let bound = pod("high", 5, Some("a"));
     state.pod_changed(&change(Some(&high), Some(&bound)));
     assert_eq!(decided(&mut state), [""; 0]);
-    assert!(state.pod_changed(&change(Some(&bound), None)), "room gives hope");
+    assert!(state.pod_changed(&change(Some(&bound), None)), "room gives retry_unschedulable");
     assert_eq!(decided(&mut state), ["low on a"]);
 }
 
@@ -65,11 +65,11 @@ fn a_lost_race_is_taken_back_and_tried_again() {
     state.pod_changed(&change(None, Some(&p)));
     let decisions = state.decide(10);
     let Some(Decision::Bind { candidate, .. }) = decisions.first() else { panic!("it is bound") };
-    state.unbound(candidate);
+    state.binding_failed(candidate);
     assert_eq!(decided(&mut state), ["p on a"]);
     // Another scheduler was faster: its placement stays, and nothing is tried again.
     state.pod_changed(&change(Some(&p), Some(&pod("p", 0, Some("a")))));
-    state.unbound(candidate);
+    state.binding_failed(candidate);
     assert_eq!(decided(&mut state), [""; 0]);
     assert!(state.snapshot.holds("p"));
 }
@@ -163,9 +163,9 @@ fn circles_and_mistakes_of_dependencies_hold_up_nobody_else() {
     let expect = expect_test::expect![[r#"
         a waits for b to be healthy
         b waits for a to start
-        c! it is no JSON object of texts: expected value at line 1 column 1
+        c! it is not a valid JSON object of strings: expected value at line 1 column 1
         c on a
-        d! db is to be "up", which is none of started, healthy and completed
+        d! the condition "up" for db is not one of started, healthy and completed
         d on a
         e on a"#]];
     expect.assert_eq(&decided(&mut state).join("\n"));
