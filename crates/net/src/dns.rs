@@ -1,8 +1,8 @@
-//! Names of Services and Pods, as an application asks for them.
+//! The DNS server of the cluster: names of Services and Pods.
 //!
 //! - [`message`]: the packets (RFC 1035), pure.
-//! - [`zone`]: what a name stands for, pure.
-//! - [`server`]: UDP and TCP, and the way to the machine's own resolvers for all other names.
+//! - [`zone`]: resolution of the cluster's names, pure.
+//! - [`server`]: UDP and TCP, and forwarding of all other names to the machine's own resolvers.
 
 pub mod message;
 pub mod server;

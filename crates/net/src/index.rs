@@ -1,4 +1,5 @@
-//! The routing index: what the three tables are made from. Pure: objects in, an immutable [`Snapshot`] out.
+//! The routing index, from which the packet filter, the DNS server and the router work. Pure: objects in, an immutable
+//! [`Snapshot`] out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -15,27 +16,27 @@ use crate::balancer;
 use crate::policy::Isolation;
 use crate::slot::Cidr;
 
-/// A state of all routes. Cheap to clone in parts: entries are shared between generations.
+/// The state of all routes at one generation. Generations share unchanged entries.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// Grows with every change; a table that has applied it says so.
+    /// Number of the snapshot, which increases with every change. Consumers acknowledge the one they have applied.
     pub generation: u64,
-    /// Every Service.
+    /// All Services of the cluster.
     pub services: BTreeMap<ObjectKey, Arc<ServiceEntry>>,
-    /// Every Ingress.
+    /// All Ingresses of the cluster.
     pub ingresses: BTreeMap<ObjectKey, Arc<Ingress>>,
-    /// Addresses of Pods that are about to end: they stand in no entry that has another endpoint, whatever the
+    /// Addresses of Pods that are about to end. They are used only by entries without another endpoint, whatever the
     /// EndpointSlices say.
     pub withdrawn: BTreeSet<IpAddr>,
-    /// Those of them whose Pod is gone: they stand in no entry at all.
+    /// Withdrawn addresses whose Pods have ended, which no entry uses.
     pub gone: BTreeSet<IpAddr>,
-    /// Ports of the node that lead to one Pod.
+    /// Ports of the node that are forwarded to one Pod (`hostPort`).
     pub host_ports: BTreeMap<HostPort, Endpoint>,
-    /// The range of Pods' addresses on this node, by which they are told from other callers.
+    /// The address range of this node's Pods, by which Pods are distinguished from other clients.
     pub pod_range: Option<Cidr>,
-    /// Further names of Services, each with the Service that has it.
+    /// Additional names of Services, each with the Service that has it.
     pub aliases: BTreeMap<ObjectKey, ObjectKey>,
-    /// What NetworkPolicies keep from whom.
+    /// The effect of NetworkPolicies.
     pub isolation: Arc<Isolation>,
     /// How often the published Services and ports have changed: see [`crate::routing::Routing::publish`].
     pub publications: u64,
@@ -48,42 +49,42 @@ pub struct ServiceEntry {
     pub cluster_ips: Vec<IpAddr>,
     /// Addresses outside that lead here: `externalIPs` and those of load balancers.
     pub external_ips: Vec<IpAddr>,
-    /// It has no virtual address: its name stands for its endpoints.
+    /// Whether it has no virtual address, so that its name resolves to its endpoints.
     pub headless: bool,
-    /// The name that an `ExternalName` Service stands for.
+    /// The DNS name that a Service of type ExternalName is an alias of.
     pub external_name: Option<String>,
-    /// Seconds for which a client address keeps its endpoint, where `sessionAffinity` is `ClientIP`.
+    /// Timeout in seconds of the session affinity by client address, if `sessionAffinity` is `ClientIP`.
     pub affinity_seconds: Option<u32>,
-    /// Its ports with where they lead.
+    /// Its ports with their endpoints.
     pub ports: Vec<PortEntry>,
-    /// Every ready endpoint of a headless Service that names no ports: its name stands for them.
+    /// The ready endpoints of a headless Service without ports, to which its name resolves.
     pub portless: Arc<[Endpoint]>,
-    /// Further names that stand for it in its namespace, in lower case. They may hold what a DNS label may not.
+    /// Additional names within its namespace, in lower case. They need not be valid DNS labels.
     pub aliases: Vec<String>,
-    /// Who may come from outside.
+    /// Clients outside the cluster that may use it.
     pub callers: Callers,
-    /// Its ports answer on every address of the node, too.
+    /// Whether its ports are served on every address of the node as well.
     pub published: bool,
 }
 
-/// Who may use a Service from outside the cluster: through its published ports, its node ports, its external addresses
-/// and the router. Its virtual address is open to all Pods.
+/// The clients that may use a Service from outside the cluster: through its published ports, its node ports, its external
+/// addresses and the router. All Pods may use its virtual address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Callers {
-    /// Everybody.
+    /// All clients.
     #[default]
     All,
-    /// Only addresses of these ranges.
+    /// Clients with addresses in these ranges (`loadBalancerSourceRanges`).
     Of(Vec<Cidr>),
 }
 
 impl Callers {
-    /// Whether a caller of this address may come.
+    /// Whether a client with this address is allowed.
     pub fn admits(&self, caller: IpAddr) -> bool {
         let Self::Of(ranges) = self else { return true };
         let caller = match caller.to_canonical() {
             IpAddr::V4(address) => address,
-            // The loopback addresses of both families are this machine.
+            // Loopback addresses of both families mean this machine.
             IpAddr::V6(address) if address.is_loopback() => Ipv4Addr::LOCALHOST,
             IpAddr::V6(_) => return false,
         };
@@ -91,24 +92,24 @@ impl Callers {
     }
 }
 
-/// A port of the node that leads to a port of one Pod (`hostPort`).
+/// A port of the node that is forwarded to a port of one Pod (`hostPort`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
-    /// The one address of the node on which it answers; `None` for all of them.
+    /// The node's address on which the port is served; `None` for all of them.
     pub address: Option<Ipv4Addr>,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// On the node.
+    /// Port number on the node.
     pub port: u16,
 }
 
 impl HostPort {
-    /// One that answers on every address.
+    /// A port that is served on every address.
     pub fn everywhere(protocol: Protocol, port: u16) -> Self {
         Self { address: None, protocol, port }
     }
 
-    /// Whether both cannot be had at once.
+    /// Whether both cannot be served at the same time: same protocol and port, and overlapping addresses.
     pub fn collides(&self, other: &Self) -> bool {
         let addresses = self.address.zip(other.address);
         (self.protocol, self.port) == (other.protocol, other.port)
@@ -129,29 +130,29 @@ impl std::fmt::Display for HostPort {
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortEntry {
-    /// Empty where the Service has only one.
+    /// Name of the port; may be empty if the Service has only one.
     pub name: String,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// On the virtual addresses.
+    /// Port number on the virtual addresses.
     pub port: u16,
-    /// On every address of the node.
+    /// Port number on the node's addresses (`nodePort`).
     pub node_port: Option<u16>,
-    /// Where connections go: ready endpoints, or else those that end and still serve; ordered and without repetition.
+    /// The endpoints of connections: ready ones or, without any, terminating ones that still serve. Sorted and unique.
     pub endpoints: Arc<[Endpoint]>,
 }
 
-/// A transport protocol that the tables know.
+/// A transport protocol that Services support here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
-    /// Number 6.
+    /// TCP, protocol number 6.
     Tcp,
-    /// Number 17.
+    /// UDP, protocol number 17.
     Udp,
 }
 
 impl Protocol {
-    /// The number in an IP header.
+    /// The protocol number in IP headers.
     pub fn number(self) -> u8 {
         match self {
             Self::Tcp => 6,
@@ -168,36 +169,36 @@ impl Protocol {
     }
 }
 
-/// One address and port behind a Service.
+/// An endpoint of a Service: address and port of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
-    /// A Pod's address.
+    /// The Pod's address.
     pub address: IpAddr,
-    /// The Pod's own port; 0 where a headless Service names none.
+    /// The port on the Pod's address; 0 for a headless Service without ports.
     pub port: u16,
-    /// The Pod's host name where it has one of its own: `HOSTNAME.SERVICE.NAMESPACE.svc`.
+    /// The Pod's host name below the Service's name, if it has one: `HOSTNAME.SERVICE.NAMESPACE.svc`.
     pub hostname: Option<String>,
 }
 
 impl Snapshot {
-    /// The port of a Service by its name or, where `name` is empty, its number.
+    /// The port of a Service by name or, if `name` is empty, by number.
     pub fn port(&self, service: &ObjectKey, name: &str, number: u16) -> Option<&PortEntry> {
         let ports = &self.services.get(service)?.ports;
         ports.iter().find(|p| if name.is_empty() { p.port == number } else { p.name == name })
     }
 }
 
-/// Addresses of Pods that end.
+/// Addresses of terminating Pods.
 #[derive(Clone, Copy)]
 pub struct Ending<'a> {
-    /// Used only where a Service has no other endpoint.
+    /// Addresses that are used only if a Service has no other endpoint.
     pub withdrawn: &'a BTreeSet<IpAddr>,
-    /// Of no use any more.
+    /// Addresses of Pods that have ended, which are not used.
     pub gone: &'a BTreeSet<IpAddr>,
 }
 
-/// The entry of a Service, from it and its EndpointSlices. Requests go to endpoints that are ready and do not end; where
-/// there is none, to those that end and still serve. `published` says that its ports are this node's.
+/// Computes the entry of a Service from it and its EndpointSlices. Traffic goes to ready endpoints that are not terminating
+/// or, without any, to terminating ones that still serve. `published` says whether its ports are served on this node.
 pub fn service_entry(
     service: &Service,
     slices: &[Arc<EndpointSlice>],

@@ -1,4 +1,4 @@
-//! How a request finds a Pod.
+//! Networking of Pods and Services on one node.
 //!
 //! ```text
 //! NetworkPolicies, Pods ------------------policy-------\
@@ -7,8 +7,8 @@
 //!                                                \---------> router  HTTP by Host and path
 //! ```
 //!
-//! One index feeds three tables. Each table acknowledges the generation it has applied, so that
-//! [`Net::withdraw`] can tell when no new connection can reach an address any more.
+//! The packet filter, the DNS server and the router follow one routing index. Each acknowledges the generation it has
+//! applied, so that [`Net::withdraw`] knows when no new connection can reach an address.
 #![allow(unsafe_code)] // network namespaces and netlink are system calls; each use says why it is sound
 
 pub mod balancer;
@@ -43,82 +43,82 @@ use crate::router::Router;
 use crate::routing::Routing;
 use crate::slot::Slot;
 
-/// How long a packet filter that refused a change is left alone before the same change is tried again.
+/// Retry delay after the kernel rejected a change of the packet filter.
 const FILTER_RETRY: Duration = Duration::from_millis(500);
 
-/// How often the packet filter is looked at: a firewall that loads its rules may have flushed ours, and nothing says so.
-const FILTER_LOOK: Duration = Duration::from_secs(5);
-/// Every so many looks a new firewall is looked for as well, which takes a list of all chains.
-const FIREWALL_LOOKS: u32 = 12;
+/// Interval of checks of the packet filter: a firewall that loads its rules may flush all tables, without notification.
+const FILTER_CHECK: Duration = Duration::from_secs(5);
+/// Number of checks after which new firewalls are searched as well, which requires a list of all chains.
+const FIREWALL_CHECKS: u32 = 12;
 
-/// What a network is started with.
+/// Configuration of a node's network.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// What an Ingress's status says its address is.
+    /// The address in the status of Ingresses.
     pub ingress_address: IpAddr,
-    /// The node's address as others reach it: what the status of a LoadBalancer Service says.
+    /// The node's address as others reach it, for the status of LoadBalancer Services.
     pub node_address: IpAddr,
-    /// Names the node in events.
+    /// Name of the node, for events.
     pub node_name: String,
-    /// Ports of the engine's own, with what they are: they cannot be published.
+    /// Ports that the engine itself uses, with a description. They cannot be published.
     pub own_ports: Vec<(u16, String)>,
-    /// `cluster.local`.
+    /// The cluster's DNS domain, such as `cluster.local`.
     pub cluster_domain: String,
-    /// The text of the machine's `resolv.conf`.
+    /// Content of the machine's `resolv.conf`, which has the upstream resolvers.
     pub resolv_conf: String,
-    /// What the router is started with.
+    /// Configuration of the HTTP router.
     pub router: router::Options,
 }
 
-/// Why the network cannot be set up.
+/// The network cannot be set up or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No slot.
+    /// No address range could be allocated.
     #[error(transparent)]
     Slot(#[from] slot::Error),
-    /// The Pods' devices.
+    /// Network devices or namespaces could not be configured.
     #[error(transparent)]
     Pods(#[from] pods::Error),
-    /// The packet filter.
+    /// The packet filter could not be configured.
     #[error(transparent)]
     Filter(#[from] nft::Error),
-    /// The router's port.
+    /// The router's port could not be bound.
     #[error(
         "{address} cannot be listened on for HTTP ({source}); stop what uses it or choose another --http-port"
     )]
     Http {
-        /// Which.
+        /// The address that could not be bound.
         address: SocketAddr,
-        /// The system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The name server's port.
+    /// The DNS server's port could not be bound.
     #[error("{address} cannot be listened on for the Pods' name server ({source}); stop what uses it")]
     Dns {
-        /// Which.
+        /// The address that could not be bound.
         address: SocketAddr,
-        /// The system's reason.
+        /// The error of the operating system.
         source: io::Error,
     },
 }
 
-/// The ports of the ingress router, taken before anything else is set up.
+/// The bound listeners of the HTTP router.
 pub struct Listeners(Vec<TcpListener>);
 
 impl Listeners {
-    /// Takes them, or tells which is in use.
+    /// Binds all addresses. Fails with [`Error::Http`] for the first that cannot be bound.
     pub async fn bind(addresses: &[SocketAddr]) -> Result<Self, Error> {
         let bound = router::bind(addresses).await;
         bound.map(Self).map_err(|(address, source)| Error::Http { address, source })
     }
 
-    /// Where they are: the port that was chosen where 0 was asked for.
+    /// The bound addresses, with the allocated port in place of port 0.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         self.0.iter().filter_map(|l| l.local_addr().ok()).collect()
     }
 }
 
-/// The network of one node.
+/// Handle of a node's network.
 pub struct Net {
     slot: Slot,
     pods: PodNetwork,
@@ -127,7 +127,8 @@ pub struct Net {
 }
 
 impl Net {
-    /// Sets up the node's side and starts the tables.
+    /// Configures the node's devices and packet filter, and starts the DNS server, the router and the controllers of
+    /// Service and Ingress status. `tasks` owns their tasks.
     pub async fn start(
         slot: Slot,
         listeners: Listeners,
@@ -165,17 +166,17 @@ impl Net {
         server.start(sockets, tasks);
         balancer::start(watches, routing.clone(), config, clock.clone(), tasks);
         ingress_status::start(watches, config.ingress_address, clock.clone(), tasks);
-        // Last, when every table listens.
+        // Last, when all consumers have subscribed.
         tasks.spawn("routing", routing.clone().run());
         Ok(Self { slot, pods, routing, clock: clock.clone() })
     }
 
-    /// Ready once every table knows every Service.
+    /// Waits until packet filter, DNS server and router have applied the first complete snapshot.
     pub async fn synced(&self) {
         self.routing.synced().await;
     }
 
-    /// Gives a Pod its network; asked again for the same Pod it gives the same.
+    /// Creates a Pod's network namespace and address. Calling it again for the same Pod returns the same attachment.
     pub async fn attach(&self, uid: &str) -> Result<Attachment, Error> {
         let known = self.pods.address(uid).is_some();
         let attachment = self.pods.attach(uid).await?;
@@ -185,7 +186,7 @@ impl Net {
         Ok(attachment)
     }
 
-    /// Takes a Pod's network away.
+    /// Removes a Pod's network namespace and releases its address.
     pub async fn detach(&self, uid: &str) -> Result<(), Error> {
         let address = self.pods.address(uid);
         self.pods.detach(uid).await?;
@@ -195,12 +196,12 @@ impl Net {
         Ok(())
     }
 
-    /// The Pods that have a network here.
+    /// Uids of the Pods that are attached.
     pub fn attached(&self) -> Vec<String> {
         self.pods.attached().into_iter().map(|(uid, _)| uid).collect()
     }
 
-    /// Takes an address out of every table and is ready once no new connection can reach it through one.
+    /// Withdraws an address from all routes, and waits until new connections no longer reach it.
     pub async fn withdraw(&self, address: IpAddr) {
         self.routing.withdraw(address).await;
     }
@@ -219,7 +220,7 @@ impl Net {
         self.routing.left(uid).await;
     }
 
-    /// Removes devices, namespaces, rules and records: nothing is left.
+    /// Removes all devices, namespaces, packet filter rules and state files.
     pub async fn tear_down(&self) -> Result<(), Error> {
         Table::remove(&self.slot)?;
         self.pods.tear_down().await?;
@@ -233,25 +234,25 @@ fn pod_addresses(pod: &Pod) -> Vec<IpAddr> {
     address.filter(|_| !host_network && !yado_types::pod::is_ended(pod)).into_iter().collect()
 }
 
-/// Brings the kernel to every new snapshot, or to the newest where several came at once.
+/// Applies new snapshots to the packet filter, skipping to the latest, and checks it at intervals.
 async fn keep_filtered(
     mut table: Table,
     mut snapshots: watch::Receiver<Arc<Snapshot>>,
     applied: watch::Sender<u64>,
     clock: Arc<dyn Clock>,
 ) {
-    // The state it starts with is one to apply, too.
+    // The initial snapshot must be applied as well.
     snapshots.mark_changed();
-    let mut looks = 0u32;
+    let mut checks = 0u32;
     loop {
         tokio::select! {
             changed = snapshots.changed() => match changed {
                 Ok(()) => {}
                 Err(_) => return,
             },
-            () = clock.sleep(FILTER_LOOK) => {
-                looks = looks.wrapping_add(1);
-                look_after(&mut table, looks);
+            () = clock.sleep(FILTER_CHECK) => {
+                checks = checks.wrapping_add(1);
+                check_filter(&mut table, checks);
                 continue;
             }
         }
@@ -262,8 +263,8 @@ async fn keep_filtered(
                     applied.send_replace(snapshot.generation);
                     break;
                 }
-                // Nothing was applied and nothing is acknowledged; an endpoint that waits for it is let go by its
-                // grace period.
+                // Nothing was applied, so nothing is acknowledged. A Pod that waits for its withdrawal ends at the end of
+                // its grace period.
                 Err(error) => tracing::error!(%error, "Services are not up to date; trying again"),
             }
             clock.sleep(FILTER_RETRY).await;
@@ -271,11 +272,11 @@ async fn keep_filtered(
     }
 }
 
-/// Heals what others have broken.
-fn look_after(table: &mut Table, looks: u32) {
+/// Restores rules that other programs have removed, and opens new firewalls to Pods.
+fn check_filter(table: &mut Table, checks: u32) {
     match table.heal() {
         Ok(true) => tracing::warn!("somebody flushed the packet filter; Services were set up anew"),
-        Ok(false) if looks.is_multiple_of(FIREWALL_LOOKS) => table.open_firewall(),
+        Ok(false) if checks.is_multiple_of(FIREWALL_CHECKS) => table.open_firewall(),
         Ok(false) => {}
         Err(error) => tracing::error!(%error, "the packet filter cannot be looked after"),
     }

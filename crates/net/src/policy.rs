@@ -1,4 +1,4 @@
-//! NetworkPolicies: who may talk to whom. Pure: objects in, an [`Isolation`] out, which the packet filter applies.
+//! NetworkPolicies. Pure: objects in, an [`Isolation`] out, which the packet filter applies.
 //!
 //! A Pod that no policy selects is open, and without any policy the packet filter has no rule for this. A Pod that one
 //! selects takes (or makes) only those connections that some policy allows; answers to them always pass, and so does
@@ -29,23 +29,24 @@ use crate::slot::Cidr;
 /// of a workload share them, and a change is another name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Isolation {
-    /// Addresses of peers.
+    /// Sets of peer addresses by name.
     pub sets: BTreeMap<String, BTreeSet<Ipv4Addr>>,
-    /// What passes: any of these.
+    /// Lists of allowed connections by name.
     pub chains: BTreeMap<String, Vec<Allowed>>,
-    /// Pods that take only what their chain lets pass.
+    /// Addresses of Pods whose incoming connections are restricted, with the name of their chain.
     pub ingress: BTreeMap<Ipv4Addr, String>,
-    /// Pods that make only what their chain lets pass.
+    /// Addresses of Pods whose outgoing connections are restricted, with the name of their chain.
     pub egress: BTreeMap<Ipv4Addr, String>,
 }
 
 impl Isolation {
-    /// Every Pod is open.
+    /// Whether no Pod is restricted.
     pub fn is_empty(&self) -> bool {
         self.ingress.is_empty() && self.egress.is_empty()
     }
 
-    /// Whether a Pod takes a TCP connection that another one begins, whoever passes it on.
+    /// Whether ingress policies allow a TCP connection from the address `from` to a Pod's address and port. The router asks
+    /// this for connections that it forwards.
     pub fn admits(&self, from: Ipv4Addr, (to, port): (Ipv4Addr, u16)) -> bool {
         let Some(chain) = self.ingress.get(&to).filter(|_| from != to) else { return true };
         self.chains.get(chain).into_iter().flatten().any(|allowed| {
@@ -68,48 +69,48 @@ impl Isolation {
     }
 }
 
-/// The server that Pods ask for names. To egress rules it is a Pod of [`NAME_SERVER_NAMESPACE`] with the label
-/// [`NAME_SERVER_LABEL`], which is reached at port 53.
+/// The cluster's DNS server. Egress rules treat it as a Pod of [`NAME_SERVER_NAMESPACE`] with the label
+/// [`NAME_SERVER_LABEL`] at port 53.
 #[derive(Clone, Copy, Debug)]
 pub struct NameServer {
     /// The node's address in the Pod network.
     pub address: Ipv4Addr,
 }
 
-/// Where other clusters run their name server.
+/// Namespace in which other clusters run their DNS server.
 pub const NAME_SERVER_NAMESPACE: &str = "kube-system";
-/// How other clusters label it.
+/// Label of the DNS server's Pods in other clusters.
 pub const NAME_SERVER_LABEL: (&str, &str) = ("k8s-app", "kube-dns");
 const NAME_SERVER_PORT: u16 = 53;
 
-/// A connection that passes: from (or to) these peers, to these ports.
+/// Allowed connections: from (or to) these peers, to these ports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Allowed {
-    /// The other side.
+    /// The allowed peers.
     pub peers: Peers,
-    /// Protocol number, and with it the first and last port.
+    /// Protocol number, and the first and last port of a range if not all ports are allowed; `None` allows all protocols.
     pub ports: Option<(u8, Option<(u16, u16)>)>,
 }
 
-/// The other side of a connection.
+/// The peers of an isolated Pod that a rule allows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peers {
-    /// Anybody.
+    /// All addresses.
     All,
-    /// An address of this set.
+    /// The addresses in the set of this name.
     Set(String),
-    /// An address of the first range, but of none of the others.
+    /// The addresses of a range, except those of the other ranges.
     Range(Cidr, Vec<Cidr>),
 }
 
-/// Which side of a connection a rule is about.
+/// The direction of a rule, as seen from the isolated Pod.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Side {
     Ingress,
     Egress,
 }
 
-/// What policies are about.
+/// The objects that policies refer to.
 struct Known<'a> {
     pods: Vec<Member<'a>>,
     name_server: NameServer,
@@ -125,7 +126,7 @@ struct Member<'a> {
     labels: &'a BTreeMap<String, String>,
 }
 
-/// What the policies ask for.
+/// Computes the effect of all policies.
 pub fn isolate(
     policies: &[Arc<NetworkPolicy>],
     pods: &[Arc<Pod>],

@@ -20,8 +20,8 @@ const LOOK: Duration = Duration::from_millis(20);
 const LONGEST_LOG: u64 = 8 << 20;
 /// As much of its last words as an error shows.
 const LAST_WORDS: u64 = 4096;
-/// All of an engine's Pods have their grace period; a minute is twice the usual one.
-const END_PATIENCE: Duration = Duration::from_secs(90);
+/// Timeout of stopping an engine: three times the default grace period of Pods, which end one beside the other.
+const STOP_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// A Yado that is being started.
 pub struct Started {
@@ -114,7 +114,7 @@ pub async fn end_and_wait(pid: u32) -> Result<()> {
             tokio::time::sleep(LOOK).await;
         }
     };
-    let waited = tokio::time::timeout(END_PATIENCE, gone).await;
+    let waited = tokio::time::timeout(STOP_TIMEOUT, gone).await;
     waited.with_context(|| format!("process {pid} does not end; see its log in the data directory"))
 }
 

@@ -22,7 +22,7 @@ use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
 /// What is waited for happens within moments or is broken.
-const PATIENCE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Where the API is and how to prove who asks.
 #[derive(Clone)]
@@ -170,7 +170,7 @@ impl Watch {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, found).await.map_err(|_| anyhow!("{what}: not within {PATIENCE:?}"))?
+        tokio::time::timeout(TIMEOUT, found).await.map_err(|_| anyhow!("{what}: not within {TIMEOUT:?}"))?
     }
 
     async fn next(&mut self) -> Result<Value> {

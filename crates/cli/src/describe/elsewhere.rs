@@ -16,8 +16,8 @@ use yado_compile::{Diagnostics, Position};
 
 /// A description of a thousand services has some hundred thousand bytes; what is larger is something else.
 const LARGEST: u64 = 16 << 20;
-/// A server that has sent nothing for so long will not.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Timeout of a connection, and of each read from it.
+const HTTP_TIMEOUT: Duration = Duration::from_secs(30);
 /// As many as browsers follow.
 const REDIRECTS: usize = 10;
 
@@ -122,8 +122,8 @@ pub async fn get(url: &str) -> anyhow::Result<String> {
     let fetch = async {
         let client = reqwest::Client::builder()
             .user_agent(concat!("yado/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(PATIENCE)
-            .read_timeout(PATIENCE)
+            .connect_timeout(HTTP_TIMEOUT)
+            .read_timeout(HTTP_TIMEOUT)
             .redirect(reqwest::redirect::Policy::limited(REDIRECTS))
             .build()?;
         let mut answer = client.get(url).send().await?.error_for_status()?;

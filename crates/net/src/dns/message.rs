@@ -1,11 +1,11 @@
-//! DNS packets (RFC 1035), as much as a name server of few record types needs. Nothing here trusts its input.
+//! The DNS message format (RFC 1035), limited to what a server of few record types needs. Input is not trusted.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// A name as its labels, in lower case, the root's empty label left out.
+/// A domain name as its labels, in lower case and without the root's empty label.
 pub type Name = Vec<String>;
 
-/// Record types that have a meaning here.
+/// Numbers of the record types that the server knows.
 pub mod record_type {
     #![allow(missing_docs)] // the field's own names
     pub const A: u16 = 1;
@@ -24,117 +24,117 @@ pub mod record_type {
     pub const ANY: u16 = 255;
 }
 
-/// The answer's code.
+/// Response code (RCODE).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// An answer, or none of that type under a name that exists.
+    /// The name exists; there may be no record of the requested type.
     NoError = 0,
-    /// The packet cannot be read.
+    /// The query is not valid.
     FormatError = 1,
-    /// Nobody could be asked.
+    /// No upstream resolver answered.
     ServerFailure = 2,
-    /// There is no such name.
+    /// The name does not exist (NXDOMAIN).
     NoSuchName = 3,
-    /// Not a query.
+    /// The operation is not a query.
     NotImplemented = 4,
-    /// A question that this server does not answer to anybody.
+    /// The server does not answer such queries, whoever sends them.
     Refused = 5,
-    /// A version of EDNS that is not spoken here (RFC 6891, 6.1.3).
+    /// The EDNS version is not supported (RFC 6891, 6.1.3).
     BadVersion = 16,
 }
 
-/// The class of names of the Internet, the only one here.
+/// The class IN, the only supported one.
 const CLASS_INTERNET: u16 = 1;
 
-/// A query for one name.
+/// A query with one question.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Query {
-    /// Given back in the answer.
+    /// Message id, which the response repeats.
     pub id: u16,
-    /// The client wants it resolved whatever it takes.
+    /// The flag RD, which the response repeats.
     pub recursion_desired: bool,
-    /// What it asks for.
+    /// The requested name.
     pub name: Name,
-    /// [`record_type`].
+    /// The requested record type, see [`record_type`].
     pub kind: u16,
-    /// The largest UDP packet the client takes.
+    /// Maximum size in bytes of a response over UDP that the client accepts.
     pub udp_size: usize,
-    /// It spoke EDNS (RFC 6891), so the answer must.
+    /// Whether the query uses EDNS (RFC 6891), as the response then must.
     pub edns: bool,
-    /// Why it is not answered, whatever it asks for.
+    /// The code to respond with whatever the name, if the query is not supported.
     pub objection: Option<Code>,
-    /// The question as it was asked, letter case and all.
+    /// The question section as received, with its letter case.
     question: Vec<u8>,
 }
 
-/// What a record says.
+/// The data of a resource record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Data {
     /// An IPv4 address.
     A(Ipv4Addr),
     /// An IPv6 address.
     Aaaa(Ipv6Addr),
-    /// Another name for it.
+    /// The canonical name of an alias.
     Cname(Name),
-    /// A name for an address.
+    /// The name of an address.
     Ptr(Name),
-    /// Where a service is.
+    /// Port and host of a service.
     Srv {
-        /// Port.
+        /// Port number.
         port: u16,
-        /// Host.
+        /// Name of the host.
         target: Name,
     },
-    /// Who has the zone's records.
+    /// The name of the zone's server.
     Ns(Name),
-    /// Words, at most 255 bytes.
+    /// A text of at most 255 bytes.
     Txt(String),
-    /// Who speaks for the zone: says for how long an absence may be remembered.
+    /// The start of authority, with the time for which negative answers may be cached.
     Soa {
-        /// The zone.
+        /// Name of the zone.
         zone: Name,
     },
 }
 
-/// A record.
+/// A resource record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Whose.
+    /// The name that has the record.
     pub name: Name,
-    /// Seconds for which it may be remembered.
+    /// Seconds for which the record may be cached.
     pub ttl: u32,
-    /// What it says.
+    /// Type and data.
     pub data: Data,
 }
 
-/// What goes back to the client.
+/// A response to a query.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
-    /// How it went.
+    /// The response code.
     pub code: Code,
-    /// The zone is ours: the answer is the last word.
+    /// The flag AA: the server is authoritative for the zone.
     pub authoritative: bool,
-    /// What was asked for.
+    /// The answer section.
     pub answers: Vec<Record>,
-    /// The SOA of a negative answer.
+    /// The authority section: the SOA record of a negative answer.
     pub authority: Vec<Record>,
-    /// Addresses that the client will ask for next.
+    /// The additional section: addresses of names in the answer.
     pub additional: Vec<Record>,
 }
 
 impl Answer {
-    /// An answer from our own knowledge.
+    /// An authoritative response with these answers.
     pub fn of(code: Code, answers: Vec<Record>) -> Self {
         Self { code, authoritative: true, answers, authority: Vec::new(), additional: Vec::new() }
     }
 }
 
-/// Without EDNS no client takes more over UDP.
+/// Maximum size in bytes of a response over UDP to a client without EDNS.
 const PLAIN_UDP_SIZE: usize = 512;
-/// More than this is fragmented on some path.
+/// Maximum size in bytes of a response over UDP; larger ones would be fragmented on some paths.
 const LARGEST_UDP_SIZE: usize = 1232;
 
-/// Reads a query. `Err` holds the code to answer with, where an answer is due at all.
+/// Parses a query. `Err` has the id and code of the response, or `None` if there must be no response.
 pub fn parse(packet: &[u8]) -> Result<Query, Option<(u16, Code)>> {
     let word = |at: usize| Some(u16::from_be_bytes([*packet.get(at)?, *packet.get(at + 1)?]));
     let (Some(id), Some(flags)) = (word(0), word(2)) else { return Err(None) };
@@ -258,7 +258,7 @@ fn read_addresses(packet: &[u8]) -> Option<Vec<(u32, Data)>> {
     Some(found)
 }
 
-/// A query packet for a name.
+/// Encodes a query for a name and record type.
 pub fn query(id: u16, name: &Name, kind: u16) -> Vec<u8> {
     let mut packet = Vec::new();
     [id, 0x0100, 1, 0, 0, 0].iter().for_each(|w| packet.extend(w.to_be_bytes()));
@@ -268,7 +268,7 @@ pub fn query(id: u16, name: &Name, kind: u16) -> Vec<u8> {
     packet
 }
 
-/// An answer's packet of at most `limit` bytes; what does not fit is left out and the packet marked as truncated.
+/// Encodes a response in at most `limit` bytes. Records that do not fit are omitted, and the truncation flag is set.
 pub fn encode(query: &Query, answer: &Answer, limit: usize) -> Vec<u8> {
     let whole = encode_records(query, answer, false);
     if whole.len() <= limit {
@@ -283,7 +283,7 @@ pub fn encode(query: &Query, answer: &Answer, limit: usize) -> Vec<u8> {
     encode_records(query, &nothing, true)
 }
 
-/// An answer that is nothing but a code.
+/// Encodes a response without question and records.
 pub fn refusal(id: u16, code: Code) -> Vec<u8> {
     [id, 0x8000 | code as u16, 0, 0, 0, 0].iter().flat_map(|w| w.to_be_bytes()).collect()
 }
@@ -349,7 +349,7 @@ fn write_record(packet: &mut Vec<u8>, query: &Query, record: &Record) {
     packet.extend(data);
 }
 
-/// The name under which a zone's server is known.
+/// The name of a zone's server in NS and SOA records.
 pub fn name_server(zone: &Name) -> Name {
     [&["ns".to_owned(), "dns".to_owned()][..], zone].concat()
 }

@@ -1,4 +1,4 @@
-//! UDP and TCP, and the way to the machine's own resolvers for names that are not ours.
+//! The DNS server over UDP and TCP, and forwarding of queries outside the cluster's zone to the machine's resolvers.
 
 use std::collections::HashMap;
 use std::io;
@@ -28,40 +28,40 @@ const WAITING_OF_CLIENT: usize = 128;
 const CONNECTIONS_OF_CLIENT: usize = 32;
 /// Resolvers of the machine that are asked, as many as the C library asks.
 const RESOLVERS: usize = 3;
-/// How long an upstream resolver may take before the next is asked: half of what common clients wait.
-const UPSTREAM_PATIENCE: Duration = Duration::from_millis(2500);
-/// An idle TCP connection is closed after this.
-const TCP_PATIENCE: Duration = Duration::from_secs(10);
+/// Timeout of a query to one upstream resolver, after which the next is asked: half the timeout of common clients.
+const UPSTREAM_TIMEOUT: Duration = Duration::from_millis(2500);
+/// Timeout of a TCP connection for the next query and for writing a response.
+const TCP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A name server for Pods.
+/// The DNS server for Pods.
 pub struct Server {
-    /// What our own names stand for.
+    /// The zone for which the server is authoritative.
     pub zone: Zone,
-    /// The state of the index.
+    /// Snapshots of the routing index.
     pub snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// Pods by address: the asker's namespace.
+    /// Pods by address, which give the client's namespace.
     pub pods: Arc<Index<IpAddr, Pod>>,
-    /// Resolvers for all other names.
+    /// Resolvers for names outside the zone, in the order in which they are asked.
     pub upstream: Vec<SocketAddr>,
-    /// Time.
+    /// The clock for timeouts.
     pub clock: Arc<dyn Clock>,
 }
 
-/// The sockets, bound before anything is promised to anyone.
+/// The server's bound sockets.
 pub struct Sockets {
     udp: Arc<UdpSocket>,
     tcp: TcpListener,
 }
 
 impl Sockets {
-    /// Binds both to one address.
+    /// Binds a UDP and a TCP socket to the address.
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         Ok(Self { udp: Arc::new(UdpSocket::bind(address).await?), tcp: TcpListener::bind(address).await? })
     }
 }
 
 impl Server {
-    /// Answers until the tasks are stopped.
+    /// Starts the tasks that answer queries, which belong to `tasks`.
     pub fn start(self, sockets: Sockets, tasks: &Tasks) {
         let server = Arc::new(self);
         let waiting = Places::new(UNDER_WAY, WAITING_OF_CLIENT);
@@ -119,7 +119,7 @@ impl Server {
             let packet = tokio::select! {
                 packet = read => packet?,
                 () = connection.close.notified() => return Ok(()),
-                () = self.clock.sleep(TCP_PATIENCE) => return Ok(()),
+                () = self.clock.sleep(TCP_TIMEOUT) => return Ok(()),
             };
             connection.idles(false);
             let answer = match self.decide(&packet, from, usize::from(u16::MAX)) {
@@ -134,7 +134,7 @@ impl Server {
             tokio::select! {
                 written = write => written?,
                 // It asks, but does not read.
-                () = self.clock.sleep(TCP_PATIENCE) => return Ok(()),
+                () = self.clock.sleep(TCP_TIMEOUT) => return Ok(()),
             }
         }
     }
@@ -201,7 +201,7 @@ impl Server {
             };
             let answer = tokio::select! {
                 answer = asked => answer.ok(),
-                () = self.clock.sleep(UPSTREAM_PATIENCE) => None,
+                () = self.clock.sleep(UPSTREAM_TIMEOUT) => None,
             };
             match answer {
                 Some(answer) if message::code(&answer) != Code::ServerFailure => return Some(answer),

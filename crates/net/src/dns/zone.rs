@@ -1,6 +1,6 @@
-//! What a name stands for. Pure.
+//! Resolution of the cluster's names. Pure.
 //!
-//! | name | stands for |
+//! | name | resolves to |
 //! |---|---|
 //! | `SERVICE.NAMESPACE.svc.DOMAIN` | the Service's address, or its endpoints where it is headless |
 //! | `HOST.SERVICE.NAMESPACE.svc.DOMAIN` | one endpoint of a headless Service |
@@ -32,27 +32,27 @@ const TTL: u32 = 5;
 /// The version of the DNS specification of Kubernetes.
 const SPECIFICATION: &str = "1.1.0";
 
-/// What the names of one cluster are answered from.
+/// The zone of a cluster.
 pub struct Zone {
-    /// `cluster.local` as labels.
+    /// The cluster's domain, such as `cluster.local`.
     pub domain: Name,
-    /// Reverse names of these ranges are ours.
+    /// Ranges whose reverse names (`in-addr.arpa`) belong to the zone.
     pub ranges: Vec<Cidr>,
-    /// The node as its Pods reach it.
+    /// The node's address as its Pods reach it.
     pub host: Ipv4Addr,
 }
 
 /// Names that programs written for other container engines call their machine by.
 const HOST: [&str; 3] = ["host.docker.internal", "gateway.docker.internal", "host.containers.internal"];
 
-/// What to do with a query.
+/// How a query is answered.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// The answer is known.
+    /// With this response.
     Answer(Answer),
-    /// The name leads to another that is not ours: its addresses are to be added.
+    /// With this response and the addresses of a name outside the zone, which an alias refers to.
     Follow(Answer, Name),
-    /// The name is not ours.
+    /// By an upstream resolver: the name is outside the zone.
     Forward,
 }
 

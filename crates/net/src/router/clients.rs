@@ -1,4 +1,4 @@
-//! How much each client may hold of the router at once.
+//! Limits of connections and requests, in total and for each client.
 //!
 //! A connection takes one place of all and one of its client, which is an IPv4 address or an IPv6 network of 64 bits.
 //! So does each request over HTTP/2, where one connection carries many. Behind a trusted proxy the connections are the
@@ -17,12 +17,12 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use super::forwarded::Peer;
 use super::request::Refusal;
 
-/// What may be held at once.
+/// Limits of concurrent connections and requests.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Connections of all clients, and requests over HTTP/2. Each costs some 20 KiB.
+    /// Maximum number of connections of all clients plus requests over HTTP/2. Each costs some 20 KiB.
     pub total: usize,
-    /// The same of one client.
+    /// Maximum of the same for one client.
     pub per_client: usize,
 }
 
@@ -32,7 +32,7 @@ impl Default for Limits {
     }
 }
 
-/// Who holds what.
+/// The connections and requests of all clients.
 pub struct Clients {
     limits: Limits,
     places: Arc<Semaphore>,
@@ -48,7 +48,7 @@ struct Table {
 #[derive(Default)]
 struct Client {
     requests: usize,
-    /// By number, so the oldest is first.
+    /// By a number that increases, so that the oldest is first.
     connections: BTreeMap<u64, Arc<Seat>>,
 }
 
@@ -57,7 +57,7 @@ impl Client {
         self.requests + self.connections.len()
     }
 
-    /// Closes the oldest connection without a request; false where there is none.
+    /// Closes the oldest connection without a request. Returns false if there is none.
     fn evict(&mut self) -> bool {
         let idle = |seat: &&Arc<Seat>| seat.requests.load(Ordering::Relaxed) == 0;
         let Some(number) = self.connections.iter().find(|(_, seat)| idle(seat)).map(|(number, _)| *number)
@@ -72,7 +72,7 @@ impl Client {
     }
 }
 
-/// What is known of a connection while it is open.
+/// The state of an open connection.
 #[derive(Default)]
 struct Seat {
     requests: AtomicUsize,
@@ -82,7 +82,7 @@ struct Seat {
 
 /// A client's connection, counted until it is dropped.
 pub struct Connection {
-    /// The other end.
+    /// The client, or a proxy in front of the router.
     pub peer: Peer,
     number: u64,
     seat: Arc<Seat>,
@@ -90,15 +90,15 @@ pub struct Connection {
     _place: OwnedSemaphorePermit,
 }
 
-/// A request under way, counted until it is dropped.
+/// A request in progress, counted until it is dropped.
 pub struct InFlight {
     connection: Arc<Connection>,
-    /// Whom it is counted for beside its connection.
+    /// The client that it is counted for in addition to its connection.
     client: Option<IpAddr>,
     _place: Option<OwnedSemaphorePermit>,
 }
 
-/// The key of a client: whoever has one address of an IPv6 network has all of it.
+/// The key of a client: its IPv4 address, or its IPv6 network of 64 bits, all of whose addresses one client may have.
 fn client_of(address: IpAddr) -> IpAddr {
     match address {
         IpAddr::V4(_) => address,
@@ -107,7 +107,7 @@ fn client_of(address: IpAddr) -> IpAddr {
 }
 
 impl Clients {
-    /// Nobody holds anything.
+    /// Creates a table without connections.
     pub fn new(limits: Limits) -> Arc<Self> {
         Arc::new(Self { limits, places: Arc::new(Semaphore::new(limits.total)), table: Mutex::default() })
     }
@@ -162,12 +162,12 @@ impl Clients {
 }
 
 impl Connection {
-    /// Ready when the connection is to make way.
+    /// Waits until the connection must be closed in favour of another.
     pub async fn evicted(&self) {
         self.seat.close.notified().await;
     }
 
-    /// Counts a request of the client at `origin`. `multiplexed` says that it is one of many on the connection.
+    /// Counts a request of the client at `origin`. `multiplexed` says that its connection carries concurrent requests.
     pub fn begin(self: &Arc<Self>, origin: IpAddr, multiplexed: bool) -> Result<InFlight, Refusal> {
         let place = match multiplexed {
             true => match self.clients.places.clone().try_acquire_owned() {
@@ -193,12 +193,12 @@ impl Connection {
     }
 }
 
-/// For a client that is at its limit.
+/// Body of the response to a client that has reached its limit.
 pub const TOO_MANY: &str =
     "your address has as many connections and requests as the router takes from one client; end some first\n";
 
 impl InFlight {
-    /// The other end of the connection: whom policies judge.
+    /// The address of the connection's peer, to which network policies apply.
     pub fn peer(&self) -> IpAddr {
         self.connection.peer.address
     }

@@ -57,9 +57,9 @@ fn a_pod_speaks_under_its_own_address_only() {
         let victim = network.attach("victim").await.expect("a Pod");
         let target = network.attach("target").await.expect("a Pod");
         let socket = inside(&target.netns, || UdpSocket::bind("0.0.0.0:5000").expect("a socket"));
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         let of_node = UdpSocket::bind((slot.gateway(), 5000)).expect("a socket");
-        of_node.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        of_node.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         let nobody = Ipv4Addr::from(u32::from(slot.pod_cidr().address) + 9999);
         inside(&liar.netns, || {
             for to in [v4(&target), slot.gateway()] {
@@ -197,7 +197,7 @@ fn udp_senders_to_a_node_port_follow_its_endpoints() {
         let [o1, o2, ..] = slot.service_cidr().address.octets();
         let vip = Ipv4Addr::new(o1, o2, 0, 50);
         let socket = inside(&outside, || UdpSocket::bind("0.0.0.0:0").expect("a socket"));
-        socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+        socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         socket.connect((NODE, NODE_PORT)).expect("a route");
         let asked = || {
             let mut answer = [0; 64];
@@ -323,9 +323,9 @@ fn a_pod_is_quiet_once_nobody_waits_for_an_answer() {
         let network = PodNetwork::start(&slot).await.expect("the Pod network");
         let pod = network.attach("a").await.expect("a Pod");
         let clock = SystemClock::shared();
-        drain::quiet(pod.netns.clone(), PATIENCE, &*clock).await;
+        drain::quiet(pod.netns.clone(), TIMEOUT, &*clock).await;
         let listener = inside(&pod.netns, || TcpListener::bind("[::]:8080").expect("to listen"));
-        drain::quiet(pod.netns.clone(), PATIENCE, &*clock).await;
+        drain::quiet(pod.netns.clone(), TIMEOUT, &*clock).await;
         let mut client = TcpStream::connect((pod.address, 8080)).expect("to connect");
         let (mut server, _) = listener.accept().expect("a connection");
         client.write_all(b"request").expect("to ask");
@@ -333,13 +333,13 @@ fn a_pod_is_quiet_once_nobody_waits_for_an_answer() {
         // Longer than any time after which a connection counts as left alone.
         let netns = pod.netns.clone();
         tokio::select! {
-            () = drain::quiet(netns, PATIENCE, &*clock) => panic!("the client still waits"),
+            () = drain::quiet(netns, TIMEOUT, &*clock) => panic!("the client still waits"),
             () = tokio::time::sleep(Duration::from_millis(1500)) => {}
         }
         server.write_all(b"answer").expect("to answer");
         client.read_exact(&mut [0; 6]).expect("the answer");
-        drain::quiet(pod.netns.clone(), PATIENCE, &*clock).await;
-        drain::quiet(run.path().join("gone"), PATIENCE, &*clock).await;
+        drain::quiet(pod.netns.clone(), TIMEOUT, &*clock).await;
+        drain::quiet(run.path().join("gone"), TIMEOUT, &*clock).await;
         network.tear_down().await.expect("to tear down");
     });
 }

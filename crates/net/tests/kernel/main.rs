@@ -54,7 +54,7 @@ fn inside<T: Send>(netns: &Path, work: impl FnOnce() -> T + Send) -> T {
 }
 
 /// The kernel answers at once; a busy machine's programs do not.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Answers every packet to a Pod's port 8080 as [`serve`] does.
 fn serve_udp(pod: &Attachment) {
@@ -70,7 +70,7 @@ fn serve_udp(pod: &Attachment) {
 
 fn ask_udp(to: SocketAddr) -> String {
     let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
     socket.connect(to).expect("a route");
     let mut answer = [0; 64];
     match socket.send(b"?").and_then(|_| socket.recv(&mut answer)) {
@@ -136,7 +136,7 @@ fn serve(pod: &Attachment) {
 
 /// `SERVER CALLER` as the answering Pod saw it, or the kind of error.
 fn ask(to: SocketAddr) -> String {
-    match TcpStream::connect_timeout(&to, PATIENCE) {
+    match TcpStream::connect_timeout(&to, TIMEOUT) {
         Ok(mut stream) => {
             let mut answer = String::new();
             stream.read_to_string(&mut answer).map(|_| answer).unwrap_or_else(|e| e.kind().to_string())
@@ -296,7 +296,7 @@ fn packets_find_their_way_outside_and_in() {
         // One that goes on asking from the same port gets its answers from who is there.
         let ask_again = inside(&outside.netns, || {
             let socket = UdpSocket::bind("0.0.0.0:0").expect("a socket");
-            socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+            socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
             socket.connect(node_port).expect("a route");
             move || {
                 let mut answer = [0; 64];

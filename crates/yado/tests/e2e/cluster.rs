@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 /// The binary under test.
 pub const YADO: &str = env!("CARGO_BIN_EXE_yado");
 /// What a test waits for happens within moments or is broken; a busy machine gets plenty.
-pub const PATIENCE: Duration = Duration::from_secs(180);
+pub const TIMEOUT: Duration = Duration::from_secs(180);
 /// What yado has to say beside its output, in the data directory.
 const LOG: &str = "up.log";
 
@@ -195,7 +195,7 @@ impl Cluster {
     pub fn until<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         patiently(|| probe().ok_or(())).unwrap_or_else(|()| {
             let state = self.kubectl(&["get", "pods,events", "-A", "-o", "wide"]);
-            panic!("{what}: not within {PATIENCE:?}\n{}", String::from_utf8_lossy(&state.stdout));
+            panic!("{what}: not within {TIMEOUT:?}\n{}", String::from_utf8_lossy(&state.stdout));
         })
     }
 }
@@ -205,7 +205,7 @@ pub fn patiently<T, E>(mut probe: impl FnMut() -> Result<T, E>) -> Result<T, E> 
     let started = Instant::now();
     loop {
         let answer = probe();
-        if answer.is_ok() || started.elapsed() > PATIENCE {
+        if answer.is_ok() || started.elapsed() > TIMEOUT {
             return answer;
         }
         std::thread::sleep(Duration::from_millis(20));

@@ -8,7 +8,7 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::cluster::{PATIENCE, YADO, demo_image, missing, patiently};
+use crate::cluster::{TIMEOUT, YADO, demo_image, missing, patiently};
 
 /// A place for `yado dev` and the like: a network namespace and a data directory with what was built before.
 pub struct Dev {
@@ -76,7 +76,7 @@ impl Dev {
 
     /// Waits until `probe` gives something.
     pub fn until<T>(&self, what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
-        patiently(|| probe().ok_or(())).unwrap_or_else(|()| panic!("{what}: not within {PATIENCE:?}"))
+        patiently(|| probe().ok_or(())).unwrap_or_else(|()| panic!("{what}: not within {TIMEOUT:?}"))
     }
 }
 
