@@ -1,5 +1,5 @@
-//! What is known of a Pod on this machine, and what is to be done about it next. Pure: [`decide`] looks and answers,
-//! [`PodRecord::begin`] notes that an action has been begun; the loop in `pod` does the rest.
+//! The pure core of the Pod lifecycle: the record of a Pod's observed state, and the decision on the next actions.
+//! [`decide`] reads the record, [`PodRecord::begin`] records that an action was begun; the loop in `pod` does the I/O.
 //!
 //! ```text
 //! Absent ─Prepare▶ Preparing ─▶ Ready ─Release▶ Releasing ─▶ Released
@@ -20,97 +20,97 @@ pub(crate) use record::{
     ContainerRecord, Ended, FailureKind, Hook, PodFailure, PodRecord, Run, SandboxPhase, Waiting,
 };
 
-/// The delay before the second restart in a row; each further one doubles it. Kubernetes' value.
+/// Restart delay before the second consecutive restart; it doubles with each further one. Kubernetes' value.
 pub(crate) const RESTART_FIRST: Duration = Duration::from_secs(10);
-/// The longest delay between restarts. Kubernetes' value.
-pub(crate) const RESTART_LONGEST: Duration = Duration::from_secs(300);
-/// A container that ran this long starts with a clean slate. Kubernetes' value.
-pub(crate) const RESTART_FORGIVEN: Duration = Duration::from_secs(600);
-/// What a container still gets for SIGTERM when its preStop hook used up the grace period. Kubernetes' value.
+/// Maximum of the restart delay. Kubernetes' value.
+pub(crate) const RESTART_MAX: Duration = Duration::from_secs(300);
+/// Run time of a container after which its restart delay is reset. Kubernetes' value.
+pub(crate) const RESTART_RESET: Duration = Duration::from_secs(600);
+/// Time between SIGTERM and SIGKILL if the preStop hook has used up the grace period. Kubernetes' value.
 const MINIMUM_AFTER_HOOK: Duration = Duration::from_secs(2);
-/// What does not end by SIGKILL gets it again this much later: the signal may not have reached its shim.
+/// Time after which SIGKILL is sent again if the container has not ended: the shim may not have received it.
 const KILL_AGAIN: Duration = Duration::from_secs(10);
-/// What an evicted Pod gets between SIGTERM and SIGKILL. Kubernetes' value.
+/// Grace period of an evicted Pod. Kubernetes' value.
 const EVICTED_GRACE: Duration = Duration::from_secs(1);
-/// The grace of a Pod whose object is gone already: enough for a quick exit, and nobody waits for it any more.
+/// Grace period of a Pod whose object was removed: enough for a quick exit, for which nobody waits.
 const GONE_GRACE: Duration = Duration::from_secs(1);
-/// Why a container ended that nobody saw end. Kubernetes' word.
+/// Reason in the status of a container whose exit was not observed; Kubernetes' value.
 const ENDED_UNSEEN: &str = "ContainerStatusUnknown";
 /// Kubernetes' default of `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE: i64 = 30;
 
-/// One step. The loop begins it at once and reports its end into the record.
+/// An action for a Pod. The loop begins it at once and records its result when it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
-    /// Directories, volumes, network, sandbox.
+    /// Create directories, volumes, network and sandbox.
     Prepare,
     /// Take down a sandbox whose shim died, so that a new one can be prepared.
     Discard,
-    /// Fetch the image, create the container, start it.
+    /// Pull the image, create the container and start it.
     Start {
-        /// Which container.
+        /// Name of the container.
         container: String,
     },
-    /// The Pod failed as a whole.
+    /// Mark the whole Pod as failed.
     Fail {
-        /// One word.
+        /// Reason in upper camel case, for the Pod's status.
         reason: &'static str,
-        /// One sentence.
+        /// Message for the Pod's status.
         message: String,
     },
-    /// Wait until no traffic comes any more, for as long as the grace period lasts.
+    /// Begin the termination: withdraw the Pod from traffic, and wait for that at most for the grace period.
     BeginTermination {
-        /// Until SIGKILL.
+        /// Time until SIGKILL.
         grace: Duration,
     },
-    /// A second deletion shortened the grace period.
+    /// Shorten the grace period, as a second deletion requested.
     Hasten {
-        /// Until SIGKILL.
+        /// Time until SIGKILL.
         grace: Duration,
     },
-    /// Stop a container.
+    /// Begin to stop a container, which continues with [`Action::PreStop`] and [`Action::Signal`].
     BeginStop {
-        /// Which container.
+        /// Name of the container.
         container: String,
-        /// Until SIGKILL.
+        /// Time until SIGKILL.
         grace: Duration,
-        /// For the event.
+        /// Message of the event that reports the stop.
         message: String,
     },
     /// Run a postStart hook.
     PostStart {
-        /// Of which container.
+        /// Name of the container.
         container: String,
     },
     /// Run a preStop hook.
     PreStop {
-        /// Of which container.
+        /// Name of the container.
         container: String,
     },
-    /// Send the stop signal.
+    /// Send the stop signal of the image, SIGTERM by default.
     Signal {
-        /// To which container.
+        /// Name of the container.
         container: String,
     },
     /// Send SIGKILL.
     Kill {
-        /// To which container.
+        /// Name of the container.
         container: String,
     },
-    /// Take down sandbox, network and mounts. Logs stay.
+    /// Remove sandbox, network and mounts. Logs are kept.
     Release,
-    /// Delete the object: nothing of the Pod runs any more.
+    /// Delete the Pod's object from the API: all its processes have ended.
     Delete,
-    /// Remove what is left on disk, and the record.
+    /// Remove the Pod's files and its record.
     Forget,
 }
 
-/// What to do now, and when to look again at the latest.
+/// A decision: the actions to begin now, and when to decide again at the latest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// In this order.
+    /// The actions, in the order in which they are begun.
     pub actions: Vec<Action>,
-    /// As monotonic time.
+    /// Monotonic time of the next decision if nothing changes before.
     pub wake: Option<Duration>,
 }
 
@@ -127,9 +127,9 @@ impl Plan {
 /// The two clocks, read once per decision.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
-    /// For deadlines within this process.
+    /// Monotonic time, for deadlines within this process.
     pub monotonic: Duration,
-    /// For what objects say.
+    /// Wall clock time, for timestamps in objects.
     pub wall: Timestamp,
 }
 

@@ -1,4 +1,5 @@
-//! The thin loop around [`crate::lifecycle`]: takes a Pod's uid, decides, begins the actions, writes the status.
+//! The I/O of Pods around the pure [`crate::lifecycle`]: for each queued uid it decides, begins the actions and writes the
+//! status.
 
 mod admit;
 mod adopt;
@@ -34,10 +35,10 @@ use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
 use crate::{hooks, status, volumes};
 
-/// Decisions in a row for one Pod before others get their turn: more than any chain of immediate steps.
+/// Maximum number of consecutive decisions for one Pod in a pass: more than any sequence of immediate actions needs.
 const MOST_ROUNDS: usize = 8;
 
-/// What all Pods of a node share.
+/// The services and state that all Pods of a node share.
 pub(crate) struct Shared {
     pub config: crate::Config,
     pub clock: Arc<dyn Clock>,
@@ -58,44 +59,44 @@ pub(crate) struct Shared {
     pub queue: Arc<Queue<String>>,
     pub dns: ClusterDns,
     pub machine: Machine,
-    /// By uid; an entry goes when its Pod does.
+    /// Entries by the Pod's uid. An entry is removed after its Pod.
     pub entries: Mutex<HashMap<String, Arc<Entry>>>,
     pub filling: volumes::copy_up::Filling,
-    /// Held while a Pod is being admitted.
+    /// Held during the admission of a Pod, so that two Pods do not get the same resources.
     pub admitting: Mutex<()>,
-    /// Set once everything is being removed: nothing is begun any more.
+    /// Cancelled when the removal of all Pods begins, after which no actions are begun.
     pub closing: CancellationToken,
-    /// Read while something is made or taken down; written by who removes everything, once nobody does.
+    /// Locked for reading while resources are created or removed, and for writing by the removal of all Pods.
     pub making: tokio::sync::RwLock<()>,
 }
 
-/// One Pod of this node.
+/// A Pod of this node: its record and the handles of its tasks.
 pub(crate) struct Entry {
     pub uid: String,
     pub key: ObjectKey,
     pub dir: PodDir,
     pub record: Mutex<PodRecord>,
     pub sandbox: Mutex<Option<Sandbox>>,
-    /// As last seen: a Pod whose object is gone is stopped by what it said.
+    /// The last observed object, which is needed to stop a Pod whose object was removed.
     pub pod: Mutex<Option<Arc<Pod>>>,
-    /// Cancelled when no container is to be started any more in the present sandbox.
+    /// Cancelled when no further container may be started in the current sandbox.
     starting: Mutex<CancellationToken>,
     /// Ends the task that watches the sandbox.
     watching: Mutex<Option<DropGuard>>,
-    /// Ends the postStart hook or the probes of a container's present run.
+    /// Guards that end the postStart hook or the probes of each container's current run.
     probing: Mutex<HashMap<String, DropGuard>>,
-    /// Preparations that failed in a row.
+    /// Number of consecutive failures of the preparation.
     preparation_failures: Mutex<u32>,
-    /// Held from the look at ConfigMaps and Secrets until their files are written: two writers at once would sweep
-    /// each other's state away, and the older look could be written last.
+    /// Held from reading ConfigMaps and Secrets until their files are written: of two concurrent writers, the one with the
+    /// older state might write last.
     refreshing: tokio::sync::Mutex<()>,
-    /// Something that files are made of has changed while the Pod was being prepared.
+    /// Whether a source of the Pod's files has changed while the Pod was being prepared.
     stale: AtomicBool,
     /// The status last written, with its revision.
     written: Mutex<Option<(u64, PodStatus)>>,
 }
 
-/// Why a Pod is looked at again.
+/// An error after which a Pod is reconciled again.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     /// The API server did not take a write.
@@ -122,7 +123,7 @@ impl Entry {
         })
     }
 
-    /// Changes what is known of a container.
+    /// Changes the record of a container.
     pub(crate) fn with_container<R>(&self, name: &str, change: impl FnOnce(&mut ContainerRecord) -> R) -> R {
         change(self.record.lock().container_mut(name))
     }

@@ -1,4 +1,4 @@
-//! What is known of a Pod.
+//! The record of a Pod: its observed state on this node.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -7,175 +7,175 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 
-use super::{Action, Now, RESTART_FIRST, RESTART_FORGIVEN, RESTART_LONGEST};
+use super::{Action, Now, RESTART_FIRST, RESTART_MAX, RESTART_RESET};
 
-/// How the Pod's sandbox fares.
+/// The phase of a Pod's sandbox.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) enum SandboxPhase {
-    /// Nothing has been made yet.
+    /// It does not exist.
     #[default]
     Absent,
-    /// Being made.
+    /// It is being created.
     Preparing,
-    /// Its shim answers.
+    /// Its shim runs and answers.
     Ready,
-    /// Making it failed.
+    /// Its creation failed.
     Failed {
-        /// Why, in one sentence.
+        /// The cause, in one sentence.
         message: String,
-        /// When to try again, as monotonic time.
+        /// Monotonic time of the next attempt.
         retry_at: Duration,
     },
     /// Its shim died.
     Dead,
-    /// Being taken down.
+    /// It is being removed.
     Releasing {
-        /// To be made anew afterwards.
+        /// Whether it is created again afterwards.
         again: bool,
     },
-    /// Taken down for good.
+    /// It was removed and will not be created again.
     Released,
 }
 
-/// A Pod's end, once begun.
+/// The termination of a Pod, which has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Termination {
-    /// The period it was begun with.
+    /// The grace period.
     pub grace: Duration,
-    /// When containers get SIGKILL, as monotonic time.
+    /// Monotonic time at which containers get SIGKILL.
     pub deadline: Duration,
-    /// No traffic comes any more, or there was no time to wait for that.
+    /// Whether the Pod is withdrawn from traffic, or there was no time to wait for that.
     pub withdrawn: bool,
 }
 
-/// Everything that is known of a Pod beside its object.
+/// The observed state of a Pod on this node.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PodRecord {
-    /// Its sandbox.
+    /// The phase of its sandbox.
     pub sandbox: SandboxPhase,
-    /// Though its sandbox is absent, volumes or an address of it may be there: a lost sandbox leaves them, and so does
-    /// an earlier process of this node.
+    /// Whether volumes or an address may exist although the sandbox is absent: a lost sandbox leaves them, as does an earlier
+    /// process of this node.
     pub holds: bool,
-    /// Its address, while attached.
+    /// The Pod's address, while it is attached to the network.
     pub address: Option<IpAddr>,
-    /// When this node took it up.
+    /// When its preparation first began (`status.startTime`).
     pub started_at: Option<Timestamp>,
-    /// By name, init containers too.
+    /// Its containers by name, including init containers.
     pub containers: BTreeMap<String, ContainerRecord>,
-    /// Set once its deletion has begun.
+    /// Set once its termination has begun.
     pub termination: Option<Termination>,
-    /// It failed as a whole.
+    /// Set if the whole Pod has failed.
     pub failed: Option<PodFailure>,
-    /// This node has agreed to run it.
+    /// Whether this node has admitted it.
     pub admitted: bool,
 }
 
-/// Why a Pod failed as a whole.
+/// The failure of a whole Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodFailure {
-    /// What ended it.
+    /// The kind of failure.
     pub kind: FailureKind,
-    /// One word.
+    /// Reason in upper camel case, for the Pod's status.
     pub reason: String,
-    /// One sentence.
+    /// Message for the Pod's status.
     pub message: String,
 }
 
-/// What ends a Pod as a whole.
+/// Kinds of failure of a whole Pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FailureKind {
-    /// The node cannot run it: nothing of it was begun.
+    /// The node did not admit it; nothing was started.
     Rejected,
-    /// It used more of the node's disk than it may.
+    /// It exceeded a limit of local disk usage.
     Evicted,
-    /// Its time is over.
+    /// It ran longer than `activeDeadlineSeconds`.
     DeadlineExceeded,
 }
 
-/// One container, over all its restarts.
+/// The state of a container, across all its restarts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ContainerRecord {
-    /// Counts restarts; part of the container's id in the sandbox.
+    /// Number of the current run, from 0: the number of restarts, and part of the container's id in the sandbox.
     pub attempt: u32,
-    /// Whether `attempt` is a run that was begun; false before the first.
+    /// Whether the run `attempt` was begun; false before the first.
     pub attempted: bool,
-    /// The run that `attempt` counts.
+    /// The current run.
     pub run: Run,
-    /// The run before it.
+    /// The end of the previous run.
     pub last: Option<Ended>,
-    /// The image that its run was asked for; empty where that is not known.
+    /// Name of the image of the current run; empty if unknown.
     pub image: String,
-    /// Digest of the image it runs.
+    /// Digest of the image of the current run.
     pub image_id: String,
-    /// The signal that asks it to end.
+    /// Number of the stop signal.
     pub stop_signal: Option<i32>,
-    /// Why it is not started.
+    /// Why it cannot be started at present.
     pub waiting: Option<Waiting>,
     /// The delay before the next restart.
     pub back_off: Duration,
-    /// Its startup probe has passed, or it has none.
+    /// Whether its startup probe has succeeded or it has none.
     pub started: bool,
-    /// Its readiness probe passes, or it has none.
+    /// Whether its readiness probe succeeds or it has none.
     pub ready: bool,
-    /// It must be stopped and restarted: the sentence for the event, and the grace period if it has its own.
+    /// Set if it must be stopped and restarted: the message of the event, and the grace period if it has its own.
     pub doomed: Option<(String, Option<Duration>)>,
     /// Set while it is being stopped.
     pub stop: Option<Stop>,
 }
 
-/// One run of a container.
+/// The phase of one run of a container.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) enum Run {
-    /// Not begun.
+    /// It has not begun.
     #[default]
     Absent,
-    /// Its image is fetched, it is created and started.
+    /// The image is being pulled, or the container is being created or started.
     Starting,
-    /// Its first process runs.
+    /// The container's first process runs.
     Running {
-        /// When it was started.
+        /// When the process was started.
         started_at: Timestamp,
-        /// Its postStart hook. Until it is done the container is shown as waiting, has no probes, and holds back those
-        /// after it.
+        /// The postStart hook. Until it is done, the container is shown as waiting, is not probed, and delays the start of
+        /// the containers after it.
         post_start: Hook,
     },
-    /// Its first process has ended.
+    /// The first process has ended.
     Exited(Ended),
 }
 
 impl Run {
-    /// Its first process runs and its postStart hook, if there is one, has succeeded.
+    /// Whether the first process runs and the postStart hook, if there is one, is done.
     pub(crate) fn is_up(&self) -> bool {
         matches!(self, Self::Running { post_start: Hook::Done, .. })
     }
 
-    /// It has neither come up nor ended yet.
+    /// Whether the run is neither up nor has ended.
     pub(crate) fn is_pending(&self) -> bool {
         !self.is_up() && !matches!(self, Self::Exited(_))
     }
 }
 
-/// How a run ended.
+/// The end of a run of a container.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Ended {
-    /// Exit code, 128 + number for a signal.
+    /// Exit code; 128 plus the signal's number if the process was killed by a signal.
     pub code: i32,
-    /// `Completed`, `Error`, `OOMKilled`, `StartError`…
+    /// Reason for the container's status: `Completed`, `Error`, `OOMKilled`, `StartError` and others.
     pub reason: String,
     /// The termination message.
     pub message: String,
-    /// Absent when it never ran.
+    /// When the process was started; `None` if it never ran.
     pub started_at: Option<Timestamp>,
-    /// When it ended.
+    /// When the process ended.
     pub finished_at: Timestamp,
-    /// When this process learned of it, as monotonic time.
+    /// Monotonic time at which this node observed the end.
     pub seen: Duration,
-    /// Which run it was.
+    /// Number of the run.
     pub attempt: u32,
 }
 
 impl Ended {
-    /// A run that ended together with its sandbox: nobody was there to see how.
+    /// The end of a run together with its sandbox, whose exit code was not observed.
     pub(crate) fn unknown(started_at: Option<Timestamp>, attempt: u32, now: Now) -> Self {
         Self {
             code: 137,
@@ -189,45 +189,45 @@ impl Ended {
     }
 }
 
-/// Why a container does not run yet.
+/// Why a container cannot be started at present.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Waiting {
-    /// One word: `ErrImagePull`, `CreateContainerConfigError`…
+    /// Reason for the container's status, such as `ErrImagePull` or `CreateContainerConfigError`.
     pub reason: String,
-    /// One sentence.
+    /// Message for the container's status.
     pub message: String,
-    /// When it became so, as monotonic time.
+    /// Monotonic time of the failure.
     pub since: Duration,
-    /// When to try again, as monotonic time.
+    /// Monotonic time of the next attempt.
     pub retry_at: Duration,
-    /// In a row.
+    /// Number of consecutive failures.
     pub failures: u32,
 }
 
-/// A container being stopped.
+/// The stop of a container, which has begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stop {
-    /// When it gets SIGKILL, for the first time or again, as monotonic time.
+    /// Monotonic time of the next SIGKILL.
     pub deadline: Duration,
-    /// Its preStop hook.
+    /// The state of its preStop hook.
     pub pre_stop: Hook,
-    /// It has got its stop signal.
+    /// Whether the stop signal was sent.
     pub signalled: bool,
 }
 
-/// How a hook fares.
+/// The state of a lifecycle hook.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
-    /// To be run.
+    /// It has not been run.
     Pending,
-    /// Runs.
+    /// It is running.
     Running,
-    /// Has ended, or there is none.
+    /// It has ended, or there is none.
     Done,
 }
 
 impl PodRecord {
-    /// The container's record; a fresh one if nothing is known of it.
+    /// The record of a container; an initial one if there is none.
     pub(crate) fn container(&self, name: &str) -> &ContainerRecord {
         static FRESH: ContainerRecord = ContainerRecord {
             attempt: 0,
@@ -247,17 +247,17 @@ impl PodRecord {
         self.containers.get(name).unwrap_or(&FRESH)
     }
 
-    /// The container's record, made if absent.
+    /// The record of a container, which is created if there is none.
     pub(crate) fn container_mut(&mut self, name: &str) -> &mut ContainerRecord {
         self.containers.entry(name.to_owned()).or_default()
     }
 
-    /// A process of the Pod runs or is about to.
+    /// Whether a container of the Pod runs or is being started.
     pub(crate) fn is_active(&self) -> bool {
         self.containers.values().any(ContainerRecord::is_active)
     }
 
-    /// Notes that `action` has been begun, so that it is not decided on again.
+    /// Records that `action` has begun, so that it is not decided on again.
     pub(crate) fn begin(&mut self, action: &Action, has_pre_stop: bool, now: Now) {
         match action {
             Action::Prepare => {
@@ -307,7 +307,7 @@ impl PodRecord {
         self.stop_by(deadline);
     }
 
-    /// What is being stopped gets no longer than this.
+    /// Limits the deadlines of containers that are being stopped.
     fn stop_by(&mut self, deadline: Duration) {
         for stop in self.containers.values_mut().filter_map(|c| c.stop.as_mut()) {
             stop.deadline = stop.deadline.min(deadline);
@@ -320,7 +320,7 @@ impl PodRecord {
         }
     }
 
-    /// The sandbox is gone and so is every process in it: what ran has ended, and every container starts anew.
+    /// Records the loss of the sandbox with all its processes: running containers have ended and must be restarted.
     pub(crate) fn lose_sandbox(&mut self, now: Now) {
         for container in self.containers.values_mut() {
             if let Run::Running { started_at, .. } = container.run {
@@ -329,7 +329,7 @@ impl PodRecord {
         }
     }
 
-    /// Nothing is being started any more.
+    /// Records that starts in progress were cancelled.
     pub(crate) fn forget_starts(&mut self) {
         for container in self.containers.values_mut().filter(|c| c.run == Run::Starting) {
             container.run = Run::Absent;
@@ -361,12 +361,12 @@ impl PodRecord {
 }
 
 impl ContainerRecord {
-    /// Starting or running.
+    /// Whether the container is being started or runs.
     pub(crate) fn is_active(&self) -> bool {
         matches!(self.run, Run::Starting | Run::Running { .. })
     }
 
-    /// Its id in the sandbox.
+    /// The id of a run of a container within its sandbox.
     pub(crate) fn id(name: &str, attempt: u32) -> String {
         format!("{name}-{attempt}")
     }
@@ -419,7 +419,7 @@ impl ContainerRecord {
             return false;
         }
         let ran = ended.started_at.map(|s| ended.finished_at.duration_since(s));
-        let forgiven = ran.is_some_and(|r| r.as_secs() >= RESTART_FORGIVEN.as_secs() as i64);
+        let forgiven = ran.is_some_and(|r| r.as_secs() >= RESTART_RESET.as_secs() as i64);
         if forgiven {
             self.back_off = Duration::ZERO;
         }
@@ -439,6 +439,6 @@ impl ContainerRecord {
 
     /// The delay after the one that is about to pass.
     fn next_back_off(&self) -> Duration {
-        if self.back_off.is_zero() { RESTART_FIRST } else { (self.back_off * 2).min(RESTART_LONGEST) }
+        if self.back_off.is_zero() { RESTART_FIRST } else { (self.back_off * 2).min(RESTART_MAX) }
     }
 }
