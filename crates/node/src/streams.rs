@@ -38,8 +38,8 @@ const STREAM_PROTOCOL: HeaderName = HeaderName::from_static("x-stream-protocol-v
 /// What SPDY is called in `Upgrade`.
 const SPDY: &str = "SPDY/3.1";
 
-/// A client's WebSocket.
-pub(crate) type Socket = WebSocketStream<TokioIo<Upgraded>>;
+/// A client's WebSocket, boxed since it is far larger than a plain connection.
+pub(crate) type Socket = Box<WebSocketStream<TokioIo<Upgraded>>>;
 
 /// What a connection is upgraded for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -195,7 +195,7 @@ async fn socket(upgraded: Upgraded) -> Socket {
         .max_message_size(Some(LARGEST_MESSAGE))
         .max_frame_size(Some(LARGEST_MESSAGE))
         .write_buffer_size(0);
-    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(limits)).await
+    Box::new(WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(limits)).await)
 }
 
 #[cfg(test)]
