@@ -1,7 +1,7 @@
 //! `cargo xtask bench`: what users feel, measured on the binary of the `dist` profile, as a Markdown table.
 //!
-//! The measuring itself runs in a network namespace of its own (so that no port is taken and nothing is left behind)
-//! and in a release build of this program (so that the client is not what is measured).
+//! The measurements run in a network namespace of their own, so that no port is taken and nothing is left behind, and in
+//! a release build of this program, so that the client does not limit the figures.
 
 mod api;
 mod client;

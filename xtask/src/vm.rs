@@ -1,5 +1,5 @@
-//! `cargo xtask vm [YADO]`: a machine whose only cgroup hierarchy is the unified one, emulated, with Debian's own
-//! kernel. `xtask/vm/check.sh` runs in it and says what holds.
+//! `cargo xtask vm [YADO]`: checks Yado in an emulated machine with Debian's own kernel and only cgroups of version 2.
+//! `xtask/vm/check.sh` runs in it and reports the results.
 //!
 //! The machines that this project is developed and tested on have cgroups of version 1 beside it, and a newer kernel.
 

@@ -1,4 +1,4 @@
-//! The API over TLS, as a client outside sees it.
+//! Measurements of the API server over TLS, as an external client sees it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,5 +1,5 @@
-//! A lean client of the API: one HTTP/1.1 connection over TLS with the kubeconfig's certificate. Load is made with it
-//! rather than with `kube`, so that the figures are the server's and not the client's.
+//! A minimal client of the API: an HTTP/1.1 connection over TLS with the kubeconfig's client certificate. The benchmark
+//! uses it rather than `kube`, whose own cost would limit the figures.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,10 +21,10 @@ use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::TlsConnector;
 
-/// What is waited for happens within moments or is broken.
+/// Timeout of everything that the benchmark waits for, which usually takes moments.
 const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Where the API is and how to prove who asks.
+/// Address of the API server and the client's credentials.
 #[derive(Clone)]
 pub struct Access {
     address: String,
@@ -32,7 +32,7 @@ pub struct Access {
 }
 
 impl Access {
-    /// Reads a kubeconfig as Yado writes it: one cluster, one user, everything within the file.
+    /// Parses a kubeconfig as Yado writes it: one cluster and one user, with embedded certificates.
     pub fn read(kubeconfig: &Path) -> Result<Self> {
         let text = std::fs::read_to_string(kubeconfig).with_context(|| kubeconfig.display().to_string())?;
         let config: Value = serde_norway::from_str(&text)?;
@@ -52,7 +52,7 @@ impl Access {
         Ok(Self { address, connector: TlsConnector::from(Arc::new(tls)) })
     }
 
-    /// A new connection.
+    /// Opens a new connection.
     pub async fn connect(&self) -> Result<Connection> {
         let stream = TcpStream::connect(&self.address).await?;
         stream.set_nodelay(true)?;
@@ -63,7 +63,7 @@ impl Access {
     }
 }
 
-/// One connection, one request at a time.
+/// A connection, over which requests are sent one after the other.
 pub struct Connection {
     sender: SendRequest<Full<Bytes>>,
     host: String,
@@ -74,7 +74,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// HTTP/1.1 over a stream that is there.
+    /// Starts HTTP/1.1 over an open stream.
     pub async fn over<S>(stream: S, host: &str) -> Result<Self>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
@@ -88,7 +88,7 @@ impl Connection {
         Ok(Self { sender, host: host.to_owned(), access: None, _driver: driver })
     }
 
-    /// Sends a request and gives the head of the answer.
+    /// Sends a request and returns the head of the response.
     pub async fn send(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>> {
         let kind = match method {
             Method::PATCH => "application/merge-patch+json",
@@ -104,7 +104,7 @@ impl Connection {
         Ok(self.sender.send_request(request.body(Full::new(body))?).await?)
     }
 
-    /// Sends a request and gives the whole answer, which must tell of success.
+    /// Sends a request and returns the body of the response. Fails unless its status is a success.
     pub async fn bytes(&mut self, method: Method, path: &str, body: Bytes) -> Result<Bytes> {
         let response = self.send(method.clone(), path, body).await?;
         let status = response.status();
@@ -133,7 +133,7 @@ impl Connection {
         self.bytes(Method::DELETE, path, Bytes::new()).await.map(drop)
     }
 
-    /// Watches a collection from now on, over this connection alone.
+    /// Watches a collection from now on, for which this connection is then reserved.
     pub async fn watch(mut self, collection: &str) -> Result<Watch> {
         let list = self.get(collection).await?;
         let revision =
@@ -148,7 +148,7 @@ impl Connection {
     }
 }
 
-/// Events of a collection.
+/// The watch of a collection.
 pub struct Watch {
     _connection: Connection,
     body: Incoming,
@@ -156,7 +156,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Waits for an event that `wanted` takes, given its type and object.
+    /// Waits for an event for which `wanted` is true, given its type and object.
     pub async fn until(&mut self, what: &str, mut wanted: impl FnMut(&str, &Value) -> bool) -> Result<Value> {
         let found = async {
             loop {

@@ -1,4 +1,4 @@
-//! A `yado up` to be measured, and what the kernel knows of it.
+//! A `yado up` under measurement, and the kernel's figures of its processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ use crate::root;
 /// The port of the router. The benchmark has a network namespace of its own, so every port is free.
 pub const HTTP: u16 = 8080;
 
-/// The binary that is measured.
+/// Path of the measured binary.
 pub fn yado() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from);
     target.join("dist/yado")
@@ -31,7 +31,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A new data directory with these archives to import.
+    /// Creates a data directory with these image archives to import.
     pub fn new(images: &[&str]) -> Result<Self> {
         let data = tempfile::Builder::new().prefix("yado-bench-").tempdir()?;
         let archives = data.path().join("images");
@@ -43,7 +43,7 @@ impl Cluster {
         Ok(Self { child: None, data })
     }
 
-    /// Starts it; how long until it said that the node is Ready.
+    /// Starts the engine and returns the time until it reported that the node is Ready.
     pub async fn start(&mut self) -> Result<Duration> {
         let began = Instant::now();
         let mut child = Command::new(yado())
@@ -70,7 +70,7 @@ impl Cluster {
         Ok(began.elapsed())
     }
 
-    /// Ends it as a service manager would.
+    /// Stops the engine as a service manager would.
     pub async fn stop(&mut self) -> Result<()> {
         let Some(mut child) = self.child.take() else { return Ok(()) };
         if let Some(pid) = child.id() {
@@ -84,12 +84,12 @@ impl Cluster {
         Access::read(&self.data.path().join("kubeconfig"))
     }
 
-    /// The engine's process.
+    /// Process id of the engine.
     pub fn pid(&self) -> Result<u32> {
         self.child.as_ref().and_then(Child::id).context("yado does not run")
     }
 
-    /// Stops it and removes everything that it made.
+    /// Stops the engine and removes everything that it has created.
     pub async fn remove(mut self) -> Result<()> {
         self.stop().await?;
         reset(self.data.path()).await
@@ -97,7 +97,7 @@ impl Cluster {
 }
 
 impl Drop for Cluster {
-    /// After an error: what runs must not outlive the benchmark.
+    /// After an error: processes must not outlive the benchmark.
     fn drop(&mut self) {
         let Some(mut child) = self.child.take() else { return };
         let _ = child.start_kill();
@@ -112,7 +112,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Removes what a stopped engine has left.
+/// Removes what a stopped engine has left behind (`yado reset`).
 pub async fn reset(data: &Path) -> Result<()> {
     let status = Command::new(yado()).args(["reset", "--data-dir"]).arg(data).status().await?;
     if !status.success() {
@@ -155,14 +155,14 @@ pub fn cpu_time(pid: u32) -> Result<Duration> {
     let threads = format!("/proc/{pid}/task");
     let mut used = 0;
     for thread in fs::read_dir(&threads).with_context(|| threads.clone())?.flatten() {
-        // A thread may end meanwhile.
+        // A thread may have ended since the directory was listed.
         let text = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
         used += text.split(' ').next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
     }
     Ok(Duration::from_nanos(used))
 }
 
-/// The shims of this data directory's Pods.
+/// Process ids of the shims of this data directory's Pods.
 pub fn shims(data: &Path) -> Result<Vec<u32>> {
     let data = data.to_string_lossy().into_owned();
     let is_shim = |pid: &u32| {

@@ -1,4 +1,4 @@
-//! `yado compile`, as a whole process: from its start to its end, files written.
+//! Measurements of `yado compile` as a whole process, from its start until it has written the files and ended.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -32,7 +32,7 @@ pub fn measure(report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-/// The median of some runs; one before them fills the caches.
+/// The median of several runs, after one that fills the caches.
 fn times(arguments: &[&str], directory: &Path) -> Result<Duration> {
     let mut all = Vec::with_capacity(RUNS);
     for run in 0..=RUNS {

@@ -1,4 +1,4 @@
-//! The engine by itself: start, memory and processor time at rest, size.
+//! Measurements of the idle engine: start, memory, processor time and size of the binary.
 
 use std::time::Duration;
 
@@ -8,9 +8,9 @@ use super::cluster::{Cluster, Memory, cpu_time, yado};
 use super::report::{Report, median, mib, ms};
 
 const STARTS: usize = 7;
-/// Caches have settled and start-up work is done by then.
+/// Time after the start by which caches and start-up work have settled.
 const SETTLE: Duration = Duration::from_secs(30);
-/// Some renewals of the node's lease lie in it.
+/// Length of the measurement, which includes several renewals of the node's lease.
 const IDLE: Duration = Duration::from_secs(30);
 
 pub async fn measure(report: &mut Report) -> Result<()> {

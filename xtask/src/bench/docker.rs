@@ -1,4 +1,4 @@
-//! The same with Docker, where its engine runs: containers by themselves, since Docker has no Deployments.
+//! The same measurements with Docker, if its engine runs, on single containers, since Docker has no Deployments.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};

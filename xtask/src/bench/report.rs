@@ -1,21 +1,21 @@
-//! Figures, and the table that they make.
+//! The benchmark's results and their table.
 
 use std::fmt::Write as _;
 use std::fs;
 use std::time::Duration;
 
-/// The middle one of some measurements; of two, the lower.
+/// The median; the lower of the two middle values if their number is even.
 pub fn median(mut all: Vec<Duration>) -> Duration {
     percentile(&mut all, 50)
 }
 
-/// The value below which this share of them lies.
+/// The given percentile of the measurements.
 pub fn percentile(all: &mut [Duration], percent: usize) -> Duration {
     all.sort_unstable();
     all.get(all.len().saturating_sub(1) * percent / 100).copied().unwrap_or_default()
 }
 
-/// Milliseconds, with as many digits as tell something.
+/// Formats a duration in milliseconds with significant digits only.
 pub fn ms(duration: Duration) -> String {
     let ms = duration.as_secs_f64() * 1000.0;
     match ms {
@@ -26,12 +26,12 @@ pub fn ms(duration: Duration) -> String {
     }
 }
 
-/// MiB of KiB.
+/// Formats an amount in KiB as MiB.
 pub fn mib(kib: u64) -> String {
     format!("{:.1} MiB", kib as f64 / 1024.0)
 }
 
-/// One line of the table. `peer` is what the installed peer needs for the same.
+/// A row of the table: what was measured, the figure, the goal, and the figure of the installed peer.
 pub struct Row {
     pub what: &'static str,
     pub figure: String,
@@ -39,7 +39,7 @@ pub struct Row {
     pub peer: Option<String>,
 }
 
-/// The rows so far; each is shown as soon as it is there, since a whole run takes minutes.
+/// The rows so far. Each is printed as soon as it is added, since a whole run takes minutes.
 #[derive(Default)]
 pub struct Report(Vec<Row>);
 
@@ -50,14 +50,14 @@ impl Report {
         self.0.push(Row { what, figure, goal, peer: None });
     }
 
-    /// What a peer needs for a row that is there.
+    /// Adds the peer's figure to an existing row.
     pub fn compare(&mut self, what: &str, figure: String) {
         if let Some(row) = self.0.iter_mut().find(|row| row.what == what) {
             row.peer = Some(figure);
         }
     }
 
-    /// The table in Markdown; `peer` names the last column, where there is one.
+    /// Formats the table in Markdown. `peer` is the title of the last column, if there is one.
     pub fn table(&self, peer: Option<&str>) -> String {
         let mut text = String::new();
         let cells = |text: &mut String, cells: &[&str]| {
@@ -74,7 +74,7 @@ impl Report {
     }
 }
 
-/// The machine, in one line.
+/// Describes the machine in one line.
 pub fn machine() -> String {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let field = |text: &str, name: &str| {

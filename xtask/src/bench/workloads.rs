@@ -1,4 +1,4 @@
-//! Deployments of small Pods: start, replacement, restart, rolling update under load, end.
+//! Measurements of Deployments of small Pods: start, replacement, restart, rolling update under load, deletion.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use super::client::{Access, Connection, Watch};
 use super::cluster::{Cluster, HTTP, Memory, container_pid, pid_of, shims};
 use super::report::{Report, median, mib, ms};
 
-/// Pods of a Deployment.
+/// Number of Pods of a Deployment.
 pub const PODS: usize = 10;
 const RUNS: usize = 5;
 /// Callers of the rolling update, and the pause of each between two requests: a load that leaves the processors time
@@ -93,7 +93,7 @@ impl Bench {
         self.access.connect().await?.watch(collection).await
     }
 
-    /// Until the Deployment says that all of its Pods are available.
+    /// Waits until the Deployment's status says that all of its Pods are available.
     async fn create(&self, api: &mut Connection, deployment: &Value) -> Result<Duration> {
         let mut watch = self.watch(DEPLOYMENTS).await?;
         let began = Instant::now();
@@ -102,7 +102,7 @@ impl Bench {
         Ok(began.elapsed())
     }
 
-    /// Until none of its Pods is there.
+    /// Waits until none of its Pods exists.
     async fn delete(&self, api: &mut Connection) -> Result<Duration> {
         let mut watch = self.watch(POD).await?;
         let mut left = names(&api.get(POD).await?);
@@ -241,7 +241,7 @@ async fn request(connection: &mut Option<Connection>) -> Result<()> {
     Ok(())
 }
 
-/// Until the router knows the host.
+/// Waits until the router serves the host.
 async fn routed() -> Result<()> {
     let (mut connection, began) = (None, Instant::now());
     while let Err(error) = request(&mut connection).await {
@@ -271,7 +271,7 @@ fn generation(object: &Value) -> u64 {
     object["metadata"]["generation"].as_u64().unwrap_or(1)
 }
 
-/// Rolled out, as `kubectl rollout status` judges.
+/// Whether the rollout is complete by the rules of `kubectl rollout status`.
 fn is_complete(deployment: &Value) -> bool {
     let status = |name: &str| deployment["status"][name].as_u64().unwrap_or(0);
     let all = PODS as u64;
