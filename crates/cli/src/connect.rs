@@ -56,7 +56,7 @@ pub async fn target(global: &Global) -> anyhow::Result<Target> {
 fn unreadable(path: &Path, error: &kube::config::KubeconfigError) -> anyhow::Error {
     let (path, text) = (path.display(), error.to_string());
     let first = text.lines().next().unwrap_or_default();
-    anyhow::anyhow!("{path} is no kubeconfig ({first}): name another with --kubeconfig")
+    anyhow::anyhow!("{path} is not a valid kubeconfig ({first}): name another with --kubeconfig")
 }
 
 /// The kubeconfigs to use: the one named, those of `KUBECONFIG`, the one of the engine on this machine, the user's own.

@@ -58,7 +58,7 @@ pub fn sources(service: &Service) -> Result<Vec<Cidr>, String> {
     let parse = |text: &str| {
         text.trim()
             .parse()
-            .map_err(|()| format!("{name}: {text} is no range of IPv4 addresses; write it like 10.0.0.0/8"))
+            .map_err(|()| format!("{name}: {text} is not a valid range of IPv4 addresses; write it like 10.0.0.0/8"))
     };
     ranges.into_iter().map(parse).collect()
 }
@@ -495,7 +495,7 @@ mod tests {
                 "a: port 30080/TCP is the nodePort of Service n/b; publish another port",
                 "b",
                 "own",
-                "r: loadBalancerSourceRanges: ::1/128 is no range of IPv4 addresses; write it like 10.0.0.0/8",
+                "r: loadBalancerSourceRanges: ::1/128 is not a valid range of IPv4 addresses; write it like 10.0.0.0/8",
                 "s: port 5/SCTP cannot be published: only TCP and UDP can",
             ],
         );

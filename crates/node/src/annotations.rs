@@ -70,7 +70,7 @@ pub(crate) fn limits(pod: &Pod) -> Result<BTreeMap<String, Limit>, ConfigError> 
     let wrong = |what: String| ConfigError(format!("annotation {}: {what}", labels::ULIMITS));
     let limit = |(name, written): (String, Written)| {
         if !RLIMITS.contains(&name.as_str()) {
-            return Err(wrong(format!("{name} is no limit; there are {}", RLIMITS.join(", "))));
+            return Err(wrong(format!("{name} is not a valid limit; there are {}", RLIMITS.join(", "))));
         }
         let (soft, hard) = match written {
             Written::Both(both) => (both, both),
@@ -78,7 +78,8 @@ pub(crate) fn limits(pod: &Pod) -> Result<BTreeMap<String, Limit>, ConfigError> 
         };
         let number = |n: i64| match n {
             -1 => Ok(UNLIMITED),
-            n => u64::try_from(n).map_err(|_| wrong(format!("{name}: {n} is no amount; no limit is -1"))),
+            n => u64::try_from(n)
+                .map_err(|_| wrong(format!("{name}: {n} is not a valid amount; -1 means unlimited"))),
         };
         let limit = Limit { soft: number(soft)?, hard: number(hard)? };
         if limit.soft > limit.hard {
@@ -199,7 +200,7 @@ mod tests {
             labels::ULIMITS,
             r#"{"files": 1}"#,
             expect![
-                "annotation yado.dev/ulimits: files is no limit; there are cpu, fsize, data, stack, core, rss, nproc, nofile, memlock, as, locks, sigpending, msgqueue, nice, rtprio, rttime"
+                "annotation yado.dev/ulimits: files is not a valid limit; there are cpu, fsize, data, stack, core, rss, nproc, nofile, memlock, as, locks, sigpending, msgqueue, nice, rtprio, rttime"
             ],
         );
         check(
@@ -215,7 +216,7 @@ mod tests {
         check(
             labels::ULIMITS,
             r#"{"nofile": -2}"#,
-            expect!["annotation yado.dev/ulimits: nofile: -2 is no amount; no limit is -1"],
+            expect!["annotation yado.dev/ulimits: nofile: -2 is not a valid amount; -1 means unlimited"],
         );
         check(
             labels::ULIMITS,

@@ -162,7 +162,7 @@ fn what_is_no_archive_is_refused() {
     check(
         b"not an archive, only some words",
         expect![
-            "FILE is not an image archive that can be imported: it is no tar file, or damaged, or cut short; make it with `docker save` or as an OCI layout"
+            "FILE is not an image archive that can be imported: it is not a valid tar file: damaged, cut short or of another format; make it with `docker save` or as an OCI layout"
         ],
     );
     check(

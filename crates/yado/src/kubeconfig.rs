@@ -16,7 +16,7 @@ const LISTS: [(&str, &str); 3] = [("clusters", "cluster"), ("contexts", "context
 /// names another cluster by the same name, the added names end with `instance`.
 ///
 /// # Errors
-/// The file is no kubeconfig, or cannot be replaced. It is replaced as a whole or left as it was.
+/// The file is not a valid kubeconfig, or cannot be replaced. It is replaced as a whole or left as it was.
 pub fn add(path: &Path, own: &str, instance: &str) -> Result<()> {
     let own = parse(own).context("the engine's kubeconfig")?;
     let merged = match read(path)? {
@@ -53,7 +53,10 @@ fn read(path: &Path) -> Result<Option<Value>> {
         text => text.with_context(|| format!("the kubeconfig {} cannot be read", path.display()))?,
     };
     let config = parse(&text).with_context(|| {
-        format!("{} is no kubeconfig, so no context can be added to it: name another file", path.display())
+        format!(
+            "{} is not a valid kubeconfig, so no context can be added to it: name another file",
+            path.display()
+        )
     })?;
     Ok(Some(config))
 }
@@ -211,7 +214,7 @@ mod tests {
         remove(&file, &own("https://127.0.0.1:1", "b25l")).unwrap();
         fs::write(&file, "- not\n- a\n- map\n").unwrap();
         let refused = add(&file, &own("https://127.0.0.1:1", "b25l"), "1").unwrap_err();
-        assert!(refused.to_string().contains("is no kubeconfig"), "{refused}");
+        assert!(refused.to_string().contains("is not a valid kubeconfig"), "{refused}");
         assert_eq!(fs::read_to_string(&file).unwrap(), "- not\n- a\n- map\n");
     }
 }

@@ -185,8 +185,8 @@ async fn listed(api: Api<ConfigMap>) -> anyhow::Result<Vec<(String, Record)>> {
         let name = map.metadata.name.unwrap_or_default();
         let text = map.data.and_then(|mut data| data.remove(KEY)).unwrap_or_default();
         let record = serde_json::from_str(&text);
-        let record =
-            record.map_err(|e| anyhow::anyhow!("ConfigMap {name} is no record of a deployment: {e}"))?;
+        let record = record
+            .map_err(|e| anyhow::anyhow!("ConfigMap {name} is not a valid record of a deployment: {e}"))?;
         records.push((map.metadata.namespace.unwrap_or_default(), record));
     }
     Ok(records)

@@ -132,7 +132,7 @@ pub async fn get(url: &str) -> anyhow::Result<String> {
             bytes.extend_from_slice(&chunk);
             anyhow::ensure!(bytes.len() as u64 <= LARGEST, "it is no description: it has more than 16 MiB");
         }
-        String::from_utf8(bytes).context("it is no text")
+        String::from_utf8(bytes).context("it is not valid UTF-8")
     };
     // The client's own sentence names the address once more, and has the reason beneath it.
     fetch

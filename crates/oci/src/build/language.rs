@@ -52,7 +52,7 @@ pub enum Language {
 
 /// A word that names no [`Language`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is no language that can be built; there are {names}", names = Language::names())]
+#[error("`{0}` is not a supported language; there are {names}", names = Language::names())]
 pub struct UnknownLanguage(pub String);
 
 impl Language {
@@ -114,7 +114,7 @@ mod tests {
         }
         assert_eq!(
             "Perl".parse::<Language>().unwrap_err().to_string(),
-            "`Perl` is no language that can be built; there are ruby, rails, node, python, go, php, java, rust, static"
+            "`Perl` is not a supported language; there are ruby, rails, node, python, go, php, java, rust, static"
         );
     }
 }

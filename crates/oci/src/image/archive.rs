@@ -103,7 +103,7 @@ impl Archive {
         // The reader's words can quote the file.
         let broken = |e: io::Error| match e.kind() {
             io::ErrorKind::Other | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
-                bad("it is no tar file, or damaged, or cut short".to_owned())
+                bad("it is not a valid tar file: damaged, cut short or of another format".to_owned())
             }
             _ => bad(format!("it cannot be read: {e}")),
         };

@@ -111,7 +111,7 @@ fn commands_on_what_runs() {
             ("apply -f DIR/absent.yaml", 2, &["absent.yaml: cannot be read"]),
             ("apply", 2, &["--filename"]),
             ("ps --kubeconfig DIR/absent", 1, &["there is no kubeconfig", "--kubeconfig"]),
-            ("ps --kubeconfig DIR/secret.key", 1, &["is no kubeconfig", "!TOP SECRET"]),
+            ("ps --kubeconfig DIR/secret.key", 1, &["is not a valid kubeconfig", "!TOP SECRET"]),
             ("down shop", 0, &["destroyed"]),
             ("ps", 0, &["!shop"]),
             ("apply -f DIR/shop.yaml", 0, &["2 added"]),

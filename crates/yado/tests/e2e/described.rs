@@ -155,7 +155,7 @@ fn users_limits_signals_and_namespaces() {
         (status == "Failed SysctlForbidden").then_some(())
     });
     cluster.until("the mistake is told", || {
-        cluster.ok(&["get", "events"]).contains("files is no limit").then_some(())
+        cluster.ok(&["get", "events"]).contains("files is not a valid limit").then_some(())
     });
     let mut logs = cluster
         .command("kubectl")

@@ -212,7 +212,7 @@ fn check(result: i32) -> io::Result<()> {
 
 fn limit_processes(name: &str, limit: Limit) -> Result<(), String> {
     let number = RLIMITS.iter().position(|known| *known == name);
-    let number = number.ok_or_else(|| format!("{name} is no process limit; see setrlimit(2)"))?;
+    let number = number.ok_or_else(|| format!("{name} is not a valid process limit; see setrlimit(2)"))?;
     let values = [limit.soft, limit.hard];
     // SAFETY: two words of 64 bits are what the call takes as the new limit; they live until it returns.
     let set =
