@@ -1,5 +1,5 @@
-//! Whether this node can run a Pod that is bound to it; pure. The scheduler asks the same before it binds a Pod, but a Pod
-//! whose creator names the node has not been scheduled. Reasons and sentences are those of Kubernetes' kubelet.
+//! Admission of a Pod by the node that it is bound to; pure. The scheduler checks the same before it binds a Pod, but a Pod
+//! that is created with a `nodeName` bypasses it. Reasons and messages are those of Kubernetes' kubelet.
 
 use std::collections::BTreeMap;
 
@@ -10,18 +10,22 @@ use yado_types::resources::Resources;
 use yado_types::sysctls::Allowed;
 use yado_types::taints::{NO_EXECUTE, tolerates};
 
-/// What this node is to its Pods.
+/// The properties of this node that Pods may require.
 pub(crate) struct Offer {
+    /// Name of the Node object.
     pub name: String,
+    /// Labels of the Node object.
     pub labels: BTreeMap<String, String>,
+    /// Taints of the Node object.
     pub taints: Vec<Taint>,
+    /// Resources that are available to Pods.
     pub allocatable: Resources,
     /// Kernel parameters that Pods may set beyond the safe ones.
     pub sysctls: Allowed,
 }
 
 impl Offer {
-    /// As the Node object says, with labels and taints that others may have added.
+    /// Reads the Node object, whose labels and taints others may have changed.
     pub(crate) fn of(node: &Node, allocatable: Resources, sysctls: Allowed) -> Self {
         Self {
             name: node.metadata.name.clone().unwrap_or_default(),
@@ -33,7 +37,7 @@ impl Offer {
     }
 }
 
-/// What the Pods that have been admitted take of it.
+/// Resources and ports that admitted Pods use.
 #[derive(Default)]
 pub(crate) struct Taken {
     requests: Resources,
@@ -41,17 +45,19 @@ pub(crate) struct Taken {
 }
 
 impl Taken {
-    /// Adds what one more Pod takes.
+    /// Adds the requests and host ports of a Pod.
     pub(crate) fn add(&mut self, spec: &PodSpec) {
         self.requests.add(&Resources::of_pod(spec));
         self.ports.extend(HostPort::of_pod(spec));
     }
 }
 
-/// Why a Pod is not run: one word and one sentence.
+/// Why a Pod is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rejection {
+    /// Reason in upper camel case, for the Pod's status.
     pub reason: String,
+    /// Message for the Pod's status.
     pub message: String,
 }
 

@@ -17,33 +17,36 @@ use crate::{hostfiles, resources};
 const LOG_BYTES: u64 = 10 << 20;
 /// Log files of one run, the current one included; Kubernetes' default.
 const LOG_FILES: u32 = 5;
-/// Where programs are looked for when neither image nor Pod says it.
+/// `PATH` of a container if neither image nor Pod sets it.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// Where a container may say why it ended; Kubernetes' default.
+/// Path of the termination message in a container; Kubernetes' default.
 const TERMINATION_LOG: &str = "/dev/termination-log";
 
 /// Label of a container in its sandbox: its name in the Pod.
 pub(crate) const LABEL_NAME: &str = "name";
-/// Label: which run it is.
+/// Label of a container in its sandbox: number of the run.
 pub(crate) const LABEL_ATTEMPT: &str = "attempt";
-/// Label: digest of its image.
+/// Label of a container in its sandbox: digest of its image.
 pub(crate) const LABEL_IMAGE: &str = "image-id";
-/// Label: number of the signal that asks it to end.
+/// Label of a container in its sandbox: number of its stop signal.
 pub(crate) const LABEL_STOP_SIGNAL: &str = "stop-signal";
 
-/// Where a Pod's files lie.
+/// The directory of a Pod's files on the node: `DATA/pods/UID`.
 #[derive(Clone, Debug)]
 pub(crate) struct PodDir(PathBuf);
 
 impl PodDir {
+    /// The directory of the Pod with this uid.
     pub(crate) fn new(data_dir: &Path, uid: &str) -> Self {
         Self(data_dir.join("pods").join(uid))
     }
 
+    /// The directory itself.
     pub(crate) fn root(&self) -> &Path {
         &self.0
     }
 
+    /// The directory of its volumes, by volume name.
     pub(crate) fn volumes(&self) -> PathBuf {
         self.0.join("volumes")
     }
@@ -59,11 +62,12 @@ impl PodDir {
         self.0.join("volumes/..of-images").join(container)
     }
 
-    /// `hosts`, `hostname`, `resolv.conf`.
+    /// The directory of the files `hosts`, `hostname` and `resolv.conf`, which are mounted into its containers.
     pub(crate) fn etc(&self) -> PathBuf {
         self.0.join("etc")
     }
 
+    /// The directory of a container's log files.
     pub(crate) fn logs(&self, container: &str) -> PathBuf {
         self.0.join("logs").join(container)
     }
@@ -73,13 +77,13 @@ impl PodDir {
         self.logs(container).join(format!("{attempt}.log"))
     }
 
-    /// What a run says about its end.
+    /// The file for the termination message of one run.
     pub(crate) fn termination(&self, container: &str, attempt: u32) -> PathBuf {
         self.0.join("termination").join(format!("{container}-{attempt}"))
     }
 }
 
-/// Everything that a container is made of.
+/// The inputs of [`specify`].
 pub(crate) struct Ingredients<'a> {
     pub pod: &'a Pod,
     pub spec: &'a PodSpec,
@@ -98,7 +102,7 @@ pub(crate) struct Ingredients<'a> {
     pub limits: BTreeMap<String, Limit>,
 }
 
-/// What the runtime is told.
+/// Computes the runtime's specification of a container.
 pub(crate) fn specify(from: Ingredients) -> Result<ContainerSpec, ConfigError> {
     let container = from.container;
     let args = command_line(container, from.image, &from.env)?;

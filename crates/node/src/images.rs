@@ -45,19 +45,19 @@ pub(crate) fn policy(container: &Container) -> Policy {
     }
 }
 
-/// What is to be done for an image.
+/// How an image is obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Take the one that is here.
+    /// Use the local image.
     Use,
-    /// Ask the registry.
+    /// Pull it from the registry.
     Pull,
-    /// It is not here, and must not be asked for.
+    /// Fail: there is no local image, and the policy forbids pulling.
     Refuse,
 }
 
-/// Decides by policy. An image that was imported, not pulled, has no registry that could know a newer one: it is
-/// used even where the policy is `Always`.
+/// Decides by pull policy and local image. An image that was imported or built has no registry with a newer one, so it is
+/// used even if the policy is `Always`.
 pub(crate) fn step(policy: Policy, here: Option<&Image>) -> Step {
     match (policy, here) {
         (Policy::Always, Some(image)) if image.repo_digests.is_empty() => Step::Use,
@@ -67,7 +67,7 @@ pub(crate) fn step(policy: Policy, here: Option<&Image>) -> Step {
     }
 }
 
-/// Why an image is not to be had: a container's waiting reason and message.
+/// Why an image is unavailable: reason and message of the container's waiting state.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Unavailable {
     pub reason: &'static str,

@@ -16,30 +16,36 @@ use follow::Follow;
 pub(crate) use line::Filter;
 use line::Step;
 
-/// Read at once. Larger pieces gain nothing, and each reader holds one.
+/// Size in bytes of the buffer of each reader; a larger one is not faster.
 const PIECE: usize = 64 << 10;
-/// A record longer than this is passed on unparsed: the shim writes at most 16 KiB of text in one.
+/// Maximum length in bytes of a record; longer ones are passed on unparsed. The shim writes at most 16 KiB of text in one.
 const LONGEST_RECORD: usize = 64 << 10;
 
-/// What a reader asks for.
+/// Options of a log request, as in `PodLogOptions`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Options {
+    /// Whether to continue with new records until the container ends.
     pub follow: bool,
+    /// Whether to read the log of the container's previous run.
     pub previous: bool,
+    /// Number of lines from the end of the log to start with; `None` starts with the first.
     pub tail_lines: Option<u64>,
+    /// Time of the earliest record to send.
     pub since: Option<Timestamp>,
+    /// Whether to put its time before each line.
     pub timestamps: bool,
+    /// Maximum number of bytes to send.
     pub limit_bytes: Option<u64>,
 }
 
-/// Where the pieces go. A reader that is slow makes the sender wait.
+/// The channel for pieces of the log. It is bounded, so that a slow client delays the reader.
 pub(crate) type Sink = mpsc::Sender<io::Result<Bytes>>;
 
-/// Sends what `options` ask of the log at `path`. `ended` is ready once the container writes no more.
+/// Sends the log at `path` by `options`. `ended` completes when the container has written its last record.
 pub(crate) async fn stream(path: PathBuf, options: Options, ended: impl Future<Output = ()>, sink: Sink) {
     let mut reader = Reader { path, filter: Filter::new(&options), rest: BytesMut::new(), sink };
     let result = tokio::select! {
-        // Whoever asked is gone.
+        // The client has disconnected.
         () = reader.sink.clone().closed_owned() => return,
         result = reader.run(&options, ended) => result,
     };

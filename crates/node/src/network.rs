@@ -1,4 +1,4 @@
-//! What a node asks of the Pod network. The binary implements it over `yado-net`.
+//! The node's interface to the Pod network, which the binary implements with `yado-net`.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -6,50 +6,50 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-/// Names a Pod to the network.
+/// Identifies a Pod to the network.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodRef {
-    /// Its namespace.
+    /// The Pod's namespace.
     pub namespace: String,
-    /// Its name.
+    /// The Pod's name.
     pub name: String,
-    /// Its uid, by which it is detached.
+    /// The Pod's uid, by which it is detached.
     pub uid: String,
 }
 
-/// A Pod's place on the network.
+/// The network namespace and address of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
-    /// The network namespace, as a path that can be opened.
+    /// Path of the network namespace, as for `setns`.
     pub netns: PathBuf,
     /// The Pod's address.
     pub address: IpAddr,
 }
 
-/// Why the network refused, in one sentence.
+/// A failure of the network, as one sentence.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct NetworkError(pub String);
 
-/// Gives Pods a network namespace and an address.
+/// Creates and removes network namespaces and addresses of Pods.
 #[async_trait]
 pub trait PodNetwork: Send + Sync + 'static {
-    /// Attaches a Pod; one that is attached already gets the same answer again.
+    /// Attaches a Pod. For a Pod that is attached already, it returns the same attachment.
     async fn attach(&self, pod: &PodRef) -> Result<Attachment, NetworkError>;
-    /// Takes a Pod's namespace and address back; one that is not attached is fine.
+    /// Removes a Pod's namespace and address. It succeeds if the Pod is not attached.
     async fn detach(&self, uid: &str) -> Result<(), NetworkError>;
     /// The uids of all attached Pods.
     async fn attached(&self) -> Vec<String>;
 }
 
-/// Knows who sends traffic to Pods.
+/// Observes traffic to Pods, so that they can be drained before they are stopped.
 #[async_trait]
 pub trait Traffic: Send + Sync + 'static {
-    /// Ready once no router and no Service table sends new connections to the address.
+    /// Waits until neither the router nor the packet filter sends new connections to the address.
     async fn withdrawn(&self, address: IpAddr);
-    /// Ready once no connection to a withdrawn address awaits an answer or was used a moment ago, and no later than
-    /// `within`: where clients use a connection without pause, it never is quiet.
+    /// Waits until no connection to a withdrawn address awaits a response or was used recently, at most for the duration
+    /// `within`, since clients may use a connection without pause.
     async fn quiet(&self, address: IpAddr, within: Duration);
-    /// [`Traffic::withdrawn`] for a Pod of the host's network, which has no address of its own to be known by.
+    /// Like [`Traffic::withdrawn`], for a Pod with host networking, which has no address of its own.
     async fn left(&self, uid: &str);
 }

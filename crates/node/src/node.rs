@@ -15,7 +15,7 @@ use yado_oci::image::ImageStore;
 use yado_oci::runtime::Runtime;
 use yado_oci::spec::HostRoot;
 use yado_reconcile::events::Recorder;
-use yado_reconcile::{Change, Clock, ObjectKey, Queue, Tasks, Watches, run};
+use yado_reconcile::{Change, Clock, Watches, ObjectKey, Queue, Tasks, run};
 use yado_types::sysctls::Allowed;
 
 use crate::hostfiles::ClusterDns;
@@ -27,23 +27,23 @@ use crate::{api, container, eviction, registration, volumes};
 
 /// Pods worked on at the same time. A turn is short: whatever takes time runs as a task of its own.
 const WORKERS: usize = 8;
-/// What a container gets between its stop signal and SIGKILL when everything is removed.
+/// Grace period of containers when all Pods are removed.
 const REMOVAL_GRACE: Duration = Duration::from_secs(2);
 
-/// What a node must know.
+/// Configuration of a node.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The Node object's name.
+    /// Name of the Node object.
     pub name: String,
-    /// Where Pods' files lie: volumes, logs. It must outlive the process.
+    /// Directory of the Pods' volumes and logs, which must be kept across restarts.
     pub data_dir: PathBuf,
-    /// The cluster's DNS server, as Pods reach it.
+    /// Address of the cluster's DNS server as Pods reach it.
     pub cluster_dns: IpAddr,
-    /// The cluster's DNS domain, `cluster.local`.
+    /// The cluster's DNS domain; `cluster.local` by default.
     pub cluster_domain: String,
-    /// Further labels of the Node object.
+    /// Additional labels of the Node object.
     pub labels: BTreeMap<String, String>,
-    /// The machine's address as others reach it; found out where absent.
+    /// The machine's address as others reach it; detected if `None`.
     pub address: Option<IpAddr>,
     /// Amounts that replace what the machine has, by resource name (`cpu`, `memory`, `pods`).
     pub capacity: BTreeMap<String, String>,
@@ -51,12 +51,12 @@ pub struct Config {
     pub host_image: Option<HostRoot>,
     /// Kernel parameters that Pods may set beyond the safe ones.
     pub allowed_sysctls: Allowed,
-    /// The most Pods that run here at once; Kubernetes' default is 110.
+    /// Maximum number of Pods on the node; by default 110, as in Kubernetes.
     pub most_pods: u32,
 }
 
 impl Config {
-    /// A node of this name with its files in `data_dir`; all else as is usual.
+    /// The default configuration with these values.
     pub fn new(name: impl Into<String>, data_dir: impl Into<PathBuf>, cluster_dns: IpAddr) -> Self {
         Self {
             name: name.into(),
@@ -73,31 +73,31 @@ impl Config {
     }
 }
 
-/// What can go wrong with a node as a whole, in one sentence.
+/// A failure of the whole node, as one sentence.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
     /// The data directory cannot be used.
     #[error("cannot create {path}: {error}; choose another data directory")]
     DataDir {
-        /// Where.
+        /// Path of the directory.
         path: PathBuf,
-        /// What the kernel said.
+        /// The error of the operating system.
         error: std::io::Error,
     },
-    /// A capacity is no quantity.
+    /// A configured capacity is not a valid quantity.
     #[error("the capacity {value} of {resource} is not an amount; write it like 2, 500m or 4Gi")]
     Capacity {
-        /// Of what.
+        /// Name of the resource.
         resource: String,
-        /// As given.
+        /// The configured text.
         value: String,
     },
-    /// Something could not be removed.
+    /// Sandboxes, mounts or files of Pods could not be removed.
     #[error("the node's Pods could not be removed: {0}")]
     Removal(String),
 }
 
-/// Runs the Pods that are bound to it. Cheap to clone.
+/// The node agent, which runs the Pods that are bound to its node. Cheap to clone.
 #[derive(Clone)]
 pub struct Node {
     shared: Arc<Shared>,
@@ -105,7 +105,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// A node that does nothing yet.
+    /// Creates a node agent, without starting it.
     #[allow(clippy::too_many_arguments)] // each is a thing of its own that the binary wires
     pub fn new(
         config: Config,

@@ -1,4 +1,4 @@
-//! The downward API: what a Pod's own fields say.
+//! The downward API: values of a Pod's fields and resources.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -10,13 +10,13 @@ use yado_types::quantity::Quantity;
 use super::ConfigError;
 use crate::resources;
 
-/// What a Pod cannot know from its own object.
+/// Values for the downward API that are not in the Pod's object.
 #[derive(Clone, Debug)]
 pub(crate) struct Facts {
     pub node_name: String,
     pub host_ip: IpAddr,
     pub pod_ip: Option<IpAddr>,
-    /// What the node has to give: a container without a limit may use all of it.
+    /// The node's allocatable CPU and memory, which are the values for a container without limits.
     pub allocatable_cpu: Quantity,
     pub allocatable_memory: Quantity,
 }
