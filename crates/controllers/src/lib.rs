@@ -40,7 +40,7 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Client;
 use yado_reconcile::events::Recorder;
-use yado_reconcile::{Clock, Index, Next, Queue, Tasks, Watches};
+use yado_reconcile::{Clock, Index, Informers, Next, Queue, Tasks};
 use yado_types::taints;
 
 /// Configuration of the controllers.
@@ -79,7 +79,7 @@ impl Default for Config {
 #[derive(Clone)]
 pub(crate) struct Context {
     client: Client,
-    watches: Watches,
+    informers: Informers,
     clock: Arc<dyn Clock>,
     tasks: Tasks,
     config: Arc<Config>,
@@ -117,18 +117,18 @@ impl Context {
 }
 
 /// Starts all controllers and the scheduler with the client of `watches`. `tasks` owns their tasks.
-pub fn start(watches: &Watches, clock: Arc<dyn Clock>, tasks: &Tasks, config: Config) {
+pub fn start(informers: &Informers, clock: Arc<dyn Clock>, tasks: &Tasks, config: Config) {
     let by_controller =
         |meta: &ObjectMeta| owners::controller_uid(meta).map(str::to_owned).into_iter().collect();
     let context = Context {
-        pods_of: watches.all::<Pod>().index(move |p| by_controller(&p.metadata)),
-        orphans: watches.all::<Pod>().index(|p: &Pod| match owners::controller_of(&p.metadata) {
+        pods_of: informers.all::<Pod>().index(move |p| by_controller(&p.metadata)),
+        orphans: informers.all::<Pod>().index(|p: &Pod| match owners::controller_of(&p.metadata) {
             None => p.metadata.namespace.iter().cloned().collect(),
             Some(_) => Vec::new(),
         }),
-        sets_of: watches.all::<ReplicaSet>().index(move |s| by_controller(&s.metadata)),
-        client: watches.client().clone(),
-        watches: watches.clone(),
+        sets_of: informers.all::<ReplicaSet>().index(move |s| by_controller(&s.metadata)),
+        client: informers.client().clone(),
+        informers: informers.clone(),
         clock,
         tasks: tasks.clone(),
         config: Arc::new(config),

@@ -19,7 +19,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, ListParams, Patch, PostParams};
 use kube::{Api, Error, ResourceExt};
 use serde_json::json;
-use yado_reconcile::{Next, ObjectKey, Queue, Watch};
+use yado_reconcile::{Informer, Next, ObjectKey, Queue};
 
 use crate::kinds::{self, ServedKind};
 use crate::{Context, writes};
@@ -128,18 +128,18 @@ fn conditions(contents: &Contents) -> [Wanted; 5] {
 
 struct Controller {
     context: Context,
-    namespaces: Arc<Watch<Namespace>>,
+    namespaces: Arc<Informer<Namespace>>,
 }
 
 /// Starts the namespace controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
-    let this = Arc::new(Controller { context: context.clone(), namespaces: context.watches.all() });
+    let this = Arc::new(Controller { context: context.clone(), namespaces: context.informers.all() });
     let queue = Queue::new(context.clock.clone());
     this.namespaces.feed_queue(&queue, |change| {
         change.new.as_ref().filter(|n| n.metadata.deletion_timestamp.is_some()).map(|n| n.name_any())
     });
     let namespaces = this.namespaces.clone();
-    context.watches.all::<Pod>().feed_queue(&queue, move |change| {
+    context.informers.all::<Pod>().feed_queue(&queue, move |change| {
         let gone = change.new.is_none().then(|| ObjectKey::new("", change.key.namespace.clone()));
         let namespace = gone.and_then(|key| namespaces.get(&key));
         namespace.filter(|n| n.metadata.deletion_timestamp.is_some()).map(|n| n.name_any())

@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::DeleteParams;
 use kube::{Api, Error, ResourceExt};
 use parking_lot::Mutex;
-use yado_reconcile::{Next, ObjectKey, Queue, Watch};
+use yado_reconcile::{Informer, Next, ObjectKey, Queue};
 use yado_types::pod::{is_ended, is_terminating, node_name};
 
 use crate::{Context, writes};
@@ -39,15 +39,15 @@ fn reconcile(pods: &[Arc<Pod>], lost: &HashSet<String>, ended_kept: usize) -> Ve
 
 struct Controller {
     context: Context,
-    pods: Arc<Watch<Pod>>,
-    nodes: Arc<Watch<Node>>,
+    pods: Arc<Informer<Pod>>,
+    nodes: Arc<Informer<Node>>,
     /// Nodes that Pods are bound to and that do not exist, with when that was first observed by the monotonic clock.
     missing: Mutex<HashMap<String, Duration>>,
 }
 
 /// Starts the Pod garbage collector; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
-    let (pods, nodes) = (context.watches.all::<Pod>(), context.watches.all::<Node>());
+    let (pods, nodes) = (context.informers.all::<Pod>(), context.informers.all::<Node>());
     let queue: Arc<Queue<()>> = Queue::new(context.clock.clone());
     let to = queue.clone();
     nodes.feed(move |change| {

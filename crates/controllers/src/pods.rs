@@ -12,7 +12,7 @@ use kube::api::ListParams;
 use kube::{Error, ResourceExt};
 use parking_lot::Mutex;
 use yado_reconcile::events::{EventType, Recorder};
-use yado_reconcile::{Index, Kind, ObjectKey, Queue, Watch, revision_of};
+use yado_reconcile::{Index, Informer, Kind, ObjectKey, Queue, revision_of};
 use yado_types::pod::is_terminating;
 
 use crate::writes::Namespaced;
@@ -28,7 +28,7 @@ pub struct Pods {
     component: &'static str,
     /// Records an event for each created or deleted Pod and for each failure.
     pub recorder: Recorder,
-    watch: Arc<Watch<Pod>>,
+    watch: Arc<Informer<Pod>>,
     /// Pods by their controller's uid.
     pub of: Arc<Index<String, Pod>>,
     /// Pods without a controller, by namespace.
@@ -44,7 +44,7 @@ impl Pods {
         Self {
             component,
             recorder: context.recorder(component),
-            watch: context.watches.all::<Pod>(),
+            watch: context.informers.all::<Pod>(),
             of: context.pods_of.clone(),
             orphans: context.orphans.clone(),
             created: Mutex::default(),
@@ -53,7 +53,7 @@ impl Pods {
     }
 
     /// Adds owners of the kind `K` to `queue` when their Pods change, or Pods that they may adopt.
-    pub fn feed<K: Kind + Namespaced>(&self, queue: &Arc<Queue<ObjectKey>>, owned_by: &Arc<Watch<K>>) {
+    pub fn feed<K: Kind + Namespaced>(&self, queue: &Arc<Queue<ObjectKey>>, owned_by: &Arc<Informer<K>>) {
         let all = owned_by.clone();
         let kind = K::kind(&());
         self.watch.feed_queue(queue, move |change| {

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Error;
-use yado_reconcile::{Next, ObjectKey, Queue, Watch};
+use yado_reconcile::{Informer, Next, ObjectKey, Queue};
 
 use crate::{Context, writes};
 
@@ -62,18 +62,18 @@ fn reconcile(
 
 struct Controller {
     context: Context,
-    namespaces: Arc<Watch<Namespace>>,
-    accounts: Arc<Watch<ServiceAccount>>,
-    published: Arc<Watch<ConfigMap>>,
+    namespaces: Arc<Informer<Namespace>>,
+    accounts: Arc<Informer<ServiceAccount>>,
+    published: Arc<Informer<ConfigMap>>,
 }
 
 /// Starts the ServiceAccount controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
     let this = Arc::new(Controller {
         context: context.clone(),
-        namespaces: context.watches.all(),
-        accounts: context.watches.selected("metadata.name=default"),
-        published: context.watches.selected("metadata.name=kube-root-ca.crt"),
+        namespaces: context.informers.all(),
+        accounts: context.informers.selected("metadata.name=default"),
+        published: context.informers.selected("metadata.name=kube-root-ca.crt"),
     });
     let queue = Queue::new(context.clock.clone());
     this.namespaces.feed_queue(&queue, |change| [change.key.name.clone()]);

@@ -23,7 +23,7 @@ use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use yado_reconcile::events::{EventType, Recorder};
-use yado_reconcile::{Clock, Next, ObjectKey, Queue, Tasks, Watch, Watches, run};
+use yado_reconcile::{Clock, Informer, Informers, Next, ObjectKey, Queue, Tasks, run};
 use yado_types::labels::{LOAD_BALANCER_SOURCE_RANGES, PUBLISHED};
 
 use crate::host_ports;
@@ -56,9 +56,9 @@ pub fn sources(service: &Service) -> Result<Vec<Cidr>, String> {
         true => (LOAD_BALANCER_SOURCE_RANGES, annotation.filter(|part| !part.trim().is_empty()).collect()),
     };
     let parse = |text: &str| {
-        text.trim()
-            .parse()
-            .map_err(|()| format!("{name}: {text} is not a valid range of IPv4 addresses; write it like 10.0.0.0/8"))
+        text.trim().parse().map_err(|()| {
+            format!("{name}: {text} is not a valid range of IPv4 addresses; write it like 10.0.0.0/8")
+        })
     };
     ranges.into_iter().map(parse).collect()
 }
@@ -249,8 +249,8 @@ fn has_condition(service: &Service) -> bool {
 
 struct Balancer {
     clock: Arc<dyn Clock>,
-    services: Arc<Watch<Service>>,
-    pods: Arc<Watch<Pod>>,
+    services: Arc<Informer<Service>>,
+    pods: Arc<Informer<Pod>>,
     client: kube::Client,
     routing: Arc<Routing>,
     recorder: Recorder,
@@ -267,25 +267,25 @@ struct State {
 
 /// Publishes Services and ports of Pods until the tasks are stopped.
 pub fn start(
-    watches: &Watches,
+    informers: &Informers,
     routing: Arc<Routing>,
     config: &crate::Config,
     clock: Arc<dyn Clock>,
     tasks: &Tasks,
 ) {
-    let services = watches.all::<Service>();
+    let services = informers.all::<Service>();
     let queue: Arc<Queue<()>> = Queue::new(clock.clone());
     services.feed_queue(&queue, |change| {
         change.old.iter().chain(&change.new).any(|service| concerns(service)).then_some(())
     });
-    let pods = watches.all::<Pod>();
+    let pods = informers.all::<Pod>();
     let node_name = config.node_name.clone();
     pods.feed_queue(&queue, move |change| {
         let wants = |pod: &Arc<Pod>| host_ports::wanted(pod, &node_name);
         let (old, new) = (change.old.as_ref().and_then(wants), change.new.as_ref().and_then(wants));
         (old != new).then_some(())
     });
-    let client = watches.client().clone();
+    let client = informers.client().clone();
     let recorder =
         Recorder::new(client.clone(), "service-controller", &config.node_name, clock.clone(), tasks);
     let reservations = Reservations::new(config.own_ports.clone());

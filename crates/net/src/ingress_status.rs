@@ -8,14 +8,14 @@ use std::sync::Arc;
 use k8s_openapi::api::networking::v1::Ingress;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
-use yado_reconcile::{Clock, Next, ObjectKey, Queue, Tasks, Watches, run};
+use yado_reconcile::{Clock, Informers, Next, ObjectKey, Queue, Tasks, run};
 
 /// Keeps the address of every Ingress.
-pub fn start(watches: &Watches, address: IpAddr, clock: Arc<dyn Clock>, tasks: &Tasks) {
-    let ingresses = watches.all::<Ingress>();
+pub fn start(informers: &Informers, address: IpAddr, clock: Arc<dyn Clock>, tasks: &Tasks) {
+    let ingresses = informers.all::<Ingress>();
     let queue: Arc<Queue<ObjectKey>> = Queue::new(clock);
     ingresses.feed_queue(&queue, |change| change.new.as_ref().map(|_| change.key.clone()));
-    let client = watches.client().clone();
+    let client = informers.client().clone();
     run(tasks, "ingress status", &queue, 1, move |key: ObjectKey| {
         let (ingresses, client) = (ingresses.clone(), client.clone());
         async move {

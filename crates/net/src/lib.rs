@@ -32,7 +32,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Pod;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use yado_reconcile::{Clock, Tasks, Watches};
+use yado_reconcile::{Clock, Informers, Tasks};
 
 use crate::dns::server::{Server, Sockets};
 use crate::dns::zone::Zone;
@@ -133,7 +133,7 @@ impl Net {
         slot: Slot,
         listeners: Listeners,
         config: &Config,
-        watches: &Watches,
+        informers: &Informers,
         clock: &Arc<dyn Clock>,
         tasks: &Tasks,
     ) -> Result<Self, Error> {
@@ -141,7 +141,7 @@ impl Net {
         let address = SocketAddr::new(slot.gateway().into(), 53);
         let sockets = Sockets::bind(address).await.map_err(|source| Error::Dns { address, source })?;
         let table = Table::create(&slot)?;
-        let routing = Routing::new(watches, slot.pod_cidr(), slot.gateway());
+        let routing = Routing::new(informers, slot.pod_cidr(), slot.gateway());
         let filtered = keep_filtered(table, routing.subscribe(), routing.table(), clock.clone());
         tasks.spawn("packet filter", filtered);
         Router::start(
@@ -159,13 +159,13 @@ impl Net {
                 host: slot.gateway(),
             },
             snapshots: routing.subscribe(),
-            pods: watches.all::<Pod>().index(pod_addresses),
+            pods: informers.all::<Pod>().index(pod_addresses),
             upstream: dns::server::upstream(&config.resolv_conf, address.ip()),
             clock: clock.clone(),
         };
         server.start(sockets, tasks);
-        balancer::start(watches, routing.clone(), config, clock.clone(), tasks);
-        ingress_status::start(watches, config.ingress_address, clock.clone(), tasks);
+        balancer::start(informers, routing.clone(), config, clock.clone(), tasks);
+        ingress_status::start(informers, config.ingress_address, clock.clone(), tasks);
         // Last, when all consumers have subscribed.
         tasks.spawn("routing", routing.clone().run());
         Ok(Self { slot, pods, routing, clock: clock.clone() })

@@ -11,7 +11,7 @@ use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
 use kube::Resource;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
-use yado_reconcile::{Index, ObjectKey, Watch, Watches};
+use yado_reconcile::{Index, Informer, Informers, ObjectKey};
 use yado_types::labels;
 
 use crate::index::{Ending, Endpoint, HostPort, ServiceEntry, Snapshot, service_entry};
@@ -20,13 +20,13 @@ use crate::slot::Cidr;
 
 /// The index, shared by the tables.
 pub struct Routing {
-    services: Arc<Watch<Service>>,
-    slices: Arc<Watch<EndpointSlice>>,
+    services: Arc<Informer<Service>>,
+    slices: Arc<Informer<EndpointSlice>>,
     slices_of: Arc<Index<ObjectKey, EndpointSlice>>,
-    ingresses: Arc<Watch<Ingress>>,
-    policies: Arc<Watch<NetworkPolicy>>,
-    pods: Arc<Watch<Pod>>,
-    namespaces: Arc<Watch<Namespace>>,
+    ingresses: Arc<Informer<Ingress>>,
+    policies: Arc<Informer<NetworkPolicy>>,
+    pods: Arc<Informer<Pod>>,
+    namespaces: Arc<Informer<Namespace>>,
     changes: Arc<Changes>,
     current: watch::Sender<Arc<Snapshot>>,
     tables: Mutex<Vec<watch::Receiver<u64>>>,
@@ -137,9 +137,9 @@ pub(crate) fn aliases(services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>) -> BTre
 impl Routing {
     /// Follows the objects through `watches`; [`Routing::run`] does the work. Pods have their addresses out of
     /// `pod_range` and ask `name_server` for names.
-    pub fn new(watches: &Watches, pod_range: Cidr, name_server: Ipv4Addr) -> Arc<Self> {
+    pub fn new(informers: &Informers, pod_range: Cidr, name_server: Ipv4Addr) -> Arc<Self> {
         let (services, slices, ingresses) =
-            (watches.all::<Service>(), watches.all::<EndpointSlice>(), watches.all());
+            (informers.all::<Service>(), informers.all::<EndpointSlice>(), informers.all());
         let slices_of = slices.index(|slice| owner(slice).into_iter().collect());
         let changes = Arc::<Changes>::default();
         let noted = changes.clone();
@@ -158,7 +158,7 @@ impl Routing {
             noted.ingresses.lock().insert(change.key.clone());
             noted.any.notify_one();
         });
-        let (policies, pods, namespaces) = (watches.all(), watches.all(), watches.all());
+        let (policies, pods, namespaces) = (informers.all(), informers.all(), informers.all());
         changes.feed_isolation(&policies, &pods, &namespaces);
         let first = Snapshot { pod_range: Some(pod_range), ..Default::default() };
         let current = watch::Sender::new(Arc::new(first));
@@ -360,9 +360,9 @@ impl Changes {
     /// without policies costs nothing.
     fn feed_isolation(
         self: &Arc<Self>,
-        policies: &Watch<NetworkPolicy>,
-        pods: &Watch<Pod>,
-        namespaces: &Watch<Namespace>,
+        policies: &Informer<NetworkPolicy>,
+        pods: &Informer<Pod>,
+        namespaces: &Informer<Namespace>,
     ) {
         let noted = self.clone();
         policies.feed(move |_| noted.isolation());

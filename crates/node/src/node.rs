@@ -15,7 +15,7 @@ use yado_oci::image::ImageStore;
 use yado_oci::runtime::Runtime;
 use yado_oci::spec::HostRoot;
 use yado_reconcile::events::Recorder;
-use yado_reconcile::{Change, Clock, Watches, ObjectKey, Queue, Tasks, run};
+use yado_reconcile::{Change, Clock, Informers, ObjectKey, Queue, Tasks, run};
 use yado_types::sysctls::Allowed;
 
 use crate::hostfiles::ClusterDns;
@@ -109,7 +109,7 @@ impl Node {
     #[allow(clippy::too_many_arguments)] // each is a thing of its own that the binary wires
     pub fn new(
         config: Config,
-        watches: Watches,
+        informers: Informers,
         images: ImageStore,
         runtime: Runtime,
         network: Arc<dyn PodNetwork>,
@@ -124,17 +124,17 @@ impl Node {
             machine.address = address;
         }
         override_capacity(&mut machine, &config.capacity)?;
-        let client = watches.client().clone();
+        let client = informers.client().clone();
         let shared = Arc::new(Shared {
             recorder: Recorder::new(client.clone(), "kubelet", &config.name, clock.clone(), &tasks),
             dns: ClusterDns { server: config.cluster_dns, domain: config.cluster_domain.clone() },
-            pods: watches.selected::<Pod>(&format!("spec.nodeName={}", config.name)),
-            config_maps: watches.all::<ConfigMap>(),
-            secrets: watches.all::<Secret>(),
-            services: watches.all::<Service>(),
-            nodes: watches.all::<NodeObject>(),
-            claims: watches.all::<PersistentVolumeClaim>(),
-            volumes: watches.all::<PersistentVolume>(),
+            pods: informers.selected::<Pod>(&format!("spec.nodeName={}", config.name)),
+            config_maps: informers.all::<ConfigMap>(),
+            secrets: informers.all::<Secret>(),
+            services: informers.all::<Service>(),
+            nodes: informers.all::<NodeObject>(),
+            claims: informers.all::<PersistentVolumeClaim>(),
+            volumes: informers.all::<PersistentVolume>(),
             filling: Default::default(),
             admitting: Default::default(),
             images: Images::new(images),

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use yado_oci::runtime::{Runtime, Sandbox};
 use yado_reconcile::events::{EventType, Recorder};
-use yado_reconcile::{Clock, Next, ObjectKey, Queue, Tasks, Watch, revision_of};
+use yado_reconcile::{Clock, Informer, Next, ObjectKey, Queue, Tasks, revision_of};
 
 use crate::container::PodDir;
 use crate::environment::{Facts, Scope, Sources};
@@ -44,13 +44,13 @@ pub(crate) struct Shared {
     pub clock: Arc<dyn Clock>,
     pub tasks: Tasks,
     pub client: kube::Client,
-    pub pods: Arc<Watch<Pod>>,
-    pub config_maps: Arc<Watch<ConfigMap>>,
-    pub secrets: Arc<Watch<Secret>>,
-    pub claims: Arc<Watch<PersistentVolumeClaim>>,
-    pub volumes: Arc<Watch<PersistentVolume>>,
-    pub services: Arc<Watch<Service>>,
-    pub nodes: Arc<Watch<Node>>,
+    pub pods: Arc<Informer<Pod>>,
+    pub config_maps: Arc<Informer<ConfigMap>>,
+    pub secrets: Arc<Informer<Secret>>,
+    pub claims: Arc<Informer<PersistentVolumeClaim>>,
+    pub volumes: Arc<Informer<PersistentVolume>>,
+    pub services: Arc<Informer<Service>>,
+    pub nodes: Arc<Informer<Node>>,
     pub images: Images,
     pub runtime: Runtime,
     pub network: Arc<dyn PodNetwork>,

@@ -50,7 +50,7 @@ impl<K> Change<K> {
 type Feed<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
 
 /// An informer: a cache of the objects of a kind, or of those that match a field selector, kept current by one watch.
-pub struct Watch<K> {
+pub struct Informer<K> {
     objects: RwLock<BTreeMap<ObjectKey, Arc<K>>>,
     /// Called for every change. Locked during an update, so that a feed that is added sees each object exactly once.
     feeds: Mutex<Vec<Feed<K>>>,
@@ -66,7 +66,7 @@ struct Progress {
     updates: u64,
 }
 
-impl<K: Kind> Watch<K> {
+impl<K: Kind> Informer<K> {
     fn new() -> Arc<Self> {
         Arc::new(Self {
             objects: RwLock::default(),
@@ -280,16 +280,16 @@ pub fn revision_of(resource_version: Option<&str>) -> u64 {
 
 /// The informers of one client, each created once and shared.
 #[derive(Clone)]
-pub struct Watches {
+pub struct Informers {
     client: Client,
     tasks: Tasks,
     made: Arc<Mutex<Made>>,
 }
 
-/// Informers by kind and field selector; the value is an `Arc<Watch<K>>` of that kind.
+/// Informers by kind and field selector; the value is an `Arc<Informer<K>>` of that kind.
 type Made = HashMap<(TypeId, String), Arc<dyn Any + Send + Sync>>;
 
-impl Watches {
+impl Informers {
     /// Creates a factory without informers. `tasks` will own their watch tasks.
     pub fn new(client: Client, tasks: Tasks) -> Self {
         Self { client, tasks, made: Arc::default() }
@@ -312,24 +312,24 @@ impl Watches {
     }
 
     /// The informer of all objects of a kind, in all namespaces.
-    pub fn all<K: Kind>(&self) -> Arc<Watch<K>> {
+    pub fn all<K: Kind>(&self) -> Arc<Informer<K>> {
         self.selected("")
     }
 
     /// The informer of the objects of a kind that match a field selector such as `spec.nodeName=a`.
-    pub fn selected<K: Kind>(&self, fields: &str) -> Arc<Watch<K>> {
+    pub fn selected<K: Kind>(&self, fields: &str) -> Arc<Informer<K>> {
         let mut made = self.made.lock();
         let entry = made.entry((TypeId::of::<K>(), fields.to_owned())).or_insert_with(|| {
-            let watch = Watch::<K>::new();
+            let informer = Informer::<K>::new();
             let mut config = watcher::Config::default().streaming_lists();
             if !fields.is_empty() {
                 config = config.fields(fields);
             }
-            self.tasks.spawn("watch", watch.clone().drive(Api::all(self.client.clone()), config));
-            watch
+            self.tasks.spawn("watch", informer.clone().drive(Api::all(self.client.clone()), config));
+            informer
         });
         // The key contains K's type id, so the value has that type and the fallback is not reached.
-        entry.clone().downcast().unwrap_or_else(|_| Watch::new())
+        entry.clone().downcast().unwrap_or_else(|_| Informer::new())
     }
 }
 
@@ -353,25 +353,25 @@ mod tests {
 
     #[tokio::test]
     async fn a_relist_reports_what_is_new_changed_and_gone_and_nothing_else() {
-        let watch = Watch::<ConfigMap>::new();
-        watch.replace(vec![object("a1", "1"), object("a2", "2")]);
-        let by_app = watch.index(|c| c.metadata.labels.iter().flatten().map(|(_, v)| v.clone()).collect());
+        let informer = Informer::<ConfigMap>::new();
+        informer.replace(vec![object("a1", "1"), object("a2", "2")]);
+        let by_app = informer.index(|c| c.metadata.labels.iter().flatten().map(|(_, v)| v.clone()).collect());
         let seen = Arc::new(Mutex::new(Vec::new()));
         let sink = seen.clone();
-        watch.feed(move |c| sink.lock().push((c.key.name.clone(), c.old.is_some(), c.new.is_some())));
+        informer.feed(move |c| sink.lock().push((c.key.name.clone(), c.old.is_some(), c.new.is_some())));
         assert_eq!(
             std::mem::take(&mut *seen.lock()),
             [("a1".into(), false, true), ("a2".into(), false, true)]
         );
-        watch.replace(vec![object("a1", "1"), object("b1", "5")]);
+        informer.replace(vec![object("a1", "1"), object("b1", "5")]);
         assert_eq!(*seen.lock(), [("a2".into(), true, false), ("b1".into(), false, true)]);
         assert_eq!(by_app.get(&"a".to_owned()).len(), 1);
         assert_eq!(by_app.get(&"b".to_owned()).len(), 1);
-        watch.update(ObjectKey::new("n", "b1"), None, 6);
+        informer.update(ObjectKey::new("n", "b1"), None, 6);
         assert!(by_app.get(&"b".to_owned()).is_empty());
-        watch.seen(6, Duration::from_secs(5)).await;
-        assert!(watch.until(&ObjectKey::new("n", "b1"), Duration::from_secs(5), |o| o.is_none()).await);
-        assert_eq!(watch.in_namespace("n").len(), 1);
-        assert!(watch.in_namespace("m").is_empty());
+        informer.seen(6, Duration::from_secs(5)).await;
+        assert!(informer.until(&ObjectKey::new("n", "b1"), Duration::from_secs(5), |o| o.is_none()).await);
+        assert_eq!(informer.in_namespace("n").len(), 1);
+        assert!(informer.in_namespace("m").is_empty());
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Pod;
 use yado_node::Node;
 use yado_oci::image::{Bounds, Freed, ImageStore, Keep};
-use yado_reconcile::{Clock, Tasks, Watch, Watches};
+use yado_reconcile::{Clock, Informer, Informers, Tasks};
 
 /// As often as a kubelet looks.
 const PERIOD: Duration = Duration::from_secs(300);
@@ -18,13 +18,13 @@ const PERIOD: Duration = Duration::from_secs(300);
 pub struct Keeper {
     images: ImageStore,
     node: Node,
-    pods: Arc<Watch<Pod>>,
+    pods: Arc<Informer<Pod>>,
 }
 
 impl Keeper {
     /// Of the images that `node` runs containers from.
-    pub fn new(images: ImageStore, node: Node, watches: &Watches) -> Self {
-        Self { images, node, pods: watches.all::<Pod>() }
+    pub fn new(images: ImageStore, node: Node, informers: &Informers) -> Self {
+        Self { images, node, pods: informers.all::<Pod>() }
     }
 
     /// The images.

@@ -29,7 +29,7 @@ use yado_node::Node;
 use yado_oci::image::{ImageStore, Progress};
 use yado_oci::runtime::{self, Runtime};
 use yado_oci::spec::HostRoot;
-use yado_reconcile::{Clock, ObjectKey, SystemClock, Tasks, Watches};
+use yado_reconcile::{Clock, Informers, ObjectKey, SystemClock, Tasks};
 use yado_store::{Embedded, Sealing, Store};
 use yado_types::sysctls::Allowed;
 
@@ -95,7 +95,7 @@ pub struct Engine {
     net: Arc<Net>,
     http: SocketAddr,
     api_address: SocketAddr,
-    watches: Watches,
+    informers: Informers,
     node_name: String,
     /// Controllers and scheduler: what makes Pods.
     controllers: Tasks,
@@ -150,19 +150,20 @@ impl Engine {
             write_kubeconfigs(&data, settings, &pki.kubeconfig(&format!("https://{api_address}")))?;
 
         let as_component = |name| api.client(Identity::component(name));
-        let watches = Watches::new(as_component("controllers"), tasks.clone());
+        let informers = Informers::new(as_component("controllers"), tasks.clone());
         let gateway = IpAddr::V4(slot.gateway());
         let net_config = net_config(settings, &node_name, http.port(), api_address.port());
-        let net_watches = watches.acting_as(as_component("net"));
-        let net = Arc::new(Net::start(slot, listeners, &net_config, &net_watches, &clock, &tasks).await?);
-        let node_watches =
-            watches.acting_as(api.client(Identity::new(format!("system:node:{node_name}"), [NODES])));
+        let net_informers = informers.acting_as(as_component("net"));
+        let net = Arc::new(Net::start(slot, listeners, &net_config, &net_informers, &clock, &tasks).await?);
+        let node_informers =
+            informers.acting_as(api.client(Identity::new(format!("system:node:{node_name}"), [NODES])));
         let mut node_config = yado_node::Config::new(&node_name, data.dir("pods")?, gateway);
         node_config.allowed_sysctls = settings.allowed_sysctls.clone();
         node_config.host_image = settings.allow_host_image.then(|| hidden(&data, settings));
-        let node = start_node(&data, node_config, images.clone(), &net, node_watches, &clock, &tasks).await?;
+        let node =
+            start_node(&data, node_config, images.clone(), &net, node_informers, &clock, &tasks).await?;
         dialer.lead_to(node.clone());
-        let keeper = Keeper::new(images, node.clone(), &watches);
+        let keeper = Keeper::new(images, node.clone(), &informers);
         keeper.start(clock.clone(), &tasks);
         control::serve(data.path(), keeper, &tasks)?;
         let config = yado_controllers::Config {
@@ -170,7 +171,7 @@ impl Engine {
             directories: Some(Arc::new(LocalVolumes::new(&node_name, data.file("volumes")))),
             ..Default::default()
         };
-        yado_controllers::start(&watches, clock, &controllers, config);
+        yado_controllers::start(&informers, clock, &controllers, config);
         Ok(Self {
             data,
             kubeconfigs,
@@ -180,7 +181,7 @@ impl Engine {
             net,
             http,
             api_address,
-            watches,
+            informers,
             node_name,
             controllers,
             tasks,
@@ -212,7 +213,7 @@ impl Engine {
 
     /// Ready once the node is, and every table of the network knows every Service.
     pub async fn ready(&self) -> Result<()> {
-        let nodes = self.watches.all::<NodeObject>();
+        let nodes = self.informers.all::<NodeObject>();
         let is_ready = |node: Option<&NodeObject>| {
             let conditions = node.and_then(|n| n.status.as_ref()).and_then(|s| s.conditions.as_ref());
             conditions.is_some_and(|all| all.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
@@ -324,14 +325,14 @@ async fn start_node(
     config: yado_node::Config,
     images: ImageStore,
     net: &Arc<Net>,
-    watches: Watches,
+    informers: Informers,
     clock: &Arc<dyn Clock>,
     tasks: &Tasks,
 ) -> Result<Node> {
     let runtime = open_runtime(data)?;
     let network = Arc::new(NodeNetwork(net.clone()));
     let (clock, tasks) = (clock.clone(), tasks.clone());
-    let node = Node::new(config, watches, images, runtime, network.clone(), network, clock, tasks)?;
+    let node = Node::new(config, informers, images, runtime, network.clone(), network, clock, tasks)?;
     node.start();
     Ok(node)
 }

@@ -7,7 +7,7 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus}
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::{Error, Resource, ResourceExt};
 use yado_reconcile::events::EventType;
-use yado_reconcile::{Index, Next, ObjectKey, Queue, Watch};
+use yado_reconcile::{Index, Informer, Next, ObjectKey, Queue};
 use yado_types::pod::phase;
 
 use super::{Action, Observed, nodes, reconcile};
@@ -20,9 +20,9 @@ const WORKERS: usize = 4;
 
 struct Controller {
     context: Context,
-    sets: Arc<Watch<DaemonSet>>,
-    nodes: Arc<Watch<Node>>,
-    revisions: Arc<Watch<ControllerRevision>>,
+    sets: Arc<Informer<DaemonSet>>,
+    nodes: Arc<Informer<Node>>,
+    revisions: Arc<Informer<ControllerRevision>>,
     /// ControllerRevisions by their controller's uid.
     revisions_of: Arc<Index<String, ControllerRevision>>,
     pods: Pods,
@@ -30,8 +30,8 @@ struct Controller {
 
 /// Starts the DaemonSet controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
-    let (sets, nodes) = (context.watches.all::<DaemonSet>(), context.watches.all::<Node>());
-    let revisions = context.watches.all::<ControllerRevision>();
+    let (sets, nodes) = (context.informers.all::<DaemonSet>(), context.informers.all::<Node>());
+    let revisions = context.informers.all::<ControllerRevision>();
     let queue = Queue::new(context.clock.clone());
     let this = Arc::new(Controller {
         pods: Pods::new(context, COMPONENT),

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::{Error, Resource, ResourceExt};
 use serde_json::json;
 use yado_reconcile::events::{EventType, Recorder};
-use yado_reconcile::{Index, Next, ObjectKey, Queue, Watch, revision_of};
+use yado_reconcile::{Index, Informer, Next, ObjectKey, Queue, revision_of};
 use yado_types::labels::DEPLOYMENT_REVISION;
 use yado_types::pod::is_ended;
 
@@ -27,9 +27,9 @@ const OWN_WRITES_TIMEOUT: Duration = Duration::from_secs(5);
 struct Controller {
     context: Context,
     recorder: Recorder,
-    deployments: Arc<Watch<Deployment>>,
-    sets: Arc<Watch<ReplicaSet>>,
-    pods: Arc<Watch<Pod>>,
+    deployments: Arc<Informer<Deployment>>,
+    sets: Arc<Informer<ReplicaSet>>,
+    pods: Arc<Informer<Pod>>,
     /// ReplicaSets by their controller's uid.
     sets_of: Arc<Index<String, ReplicaSet>>,
     /// ReplicaSets without a controller, by namespace.
@@ -40,8 +40,8 @@ struct Controller {
 
 /// Starts the Deployment controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
-    let deployments = context.watches.all::<Deployment>();
-    let (sets, pods) = (context.watches.all::<ReplicaSet>(), context.watches.all::<Pod>());
+    let deployments = context.informers.all::<Deployment>();
+    let (sets, pods) = (context.informers.all::<ReplicaSet>(), context.informers.all::<Pod>());
     let queue = Queue::new(context.clock.clone());
     let this = Arc::new(Controller {
         recorder: context.recorder(COMPONENT),

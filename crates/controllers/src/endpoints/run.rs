@@ -11,7 +11,7 @@ use k8s_openapi::api::core::v1::{Endpoints, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::PostParams;
 use kube::{Error, Resource, ResourceExt};
-use yado_reconcile::{Change, Index, Next, ObjectKey, Queue, Watch, revision_of};
+use yado_reconcile::{Change, Index, Informer, Next, ObjectKey, Queue, revision_of};
 use yado_types::labels::{ENDPOINTSLICE_MANAGED_BY, SERVICE_NAME};
 
 use super::addresses::{MANAGED_BY, MANAGER as ENDPOINTS_MANAGER};
@@ -30,10 +30,10 @@ type Labelled = (String, String, String);
 
 struct Controller {
     context: Context,
-    services: Arc<Watch<Service>>,
-    pods: Arc<Watch<Pod>>,
-    slices: Arc<Watch<EndpointSlice>>,
-    endpoints: Arc<Watch<Endpoints>>,
+    services: Arc<Informer<Service>>,
+    pods: Arc<Informer<Pod>>,
+    slices: Arc<Informer<EndpointSlice>>,
+    endpoints: Arc<Informer<Endpoints>>,
     pods_by_label: Arc<Index<Labelled, Pod>>,
     slices_of: Arc<Index<ObjectKey, EndpointSlice>>,
     services_by_label: Arc<Index<Labelled, Service>>,
@@ -41,8 +41,9 @@ struct Controller {
 
 /// Starts the endpoints controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
-    let (services, pods) = (context.watches.all::<Service>(), context.watches.all::<Pod>());
-    let (slices, endpoints) = (context.watches.all::<EndpointSlice>(), context.watches.all::<Endpoints>());
+    let (services, pods) = (context.informers.all::<Service>(), context.informers.all::<Pod>());
+    let (slices, endpoints) =
+        (context.informers.all::<EndpointSlice>(), context.informers.all::<Endpoints>());
     let queue = Queue::new(context.clock.clone());
     let this = Arc::new(Controller {
         context: context.clone(),

@@ -7,7 +7,7 @@ use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use kube::{Error, Resource, ResourceExt};
 use parking_lot::Mutex;
 use yado_reconcile::events::EventType;
-use yado_reconcile::{Next, ObjectKey, Queue, Watch, revision_of};
+use yado_reconcile::{Informer, Next, ObjectKey, Queue, revision_of};
 
 use super::{Action, Ledger, Observed, reconcile};
 use crate::pods::{OWN_WRITES_TIMEOUT, Pods};
@@ -19,7 +19,7 @@ const WORKERS: usize = 8;
 
 struct Controller {
     context: Context,
-    jobs: Arc<Watch<Job>>,
+    jobs: Arc<Informer<Job>>,
     pods: Pods,
     /// By the Job's uid; an entry is removed with its Job.
     ledgers: Mutex<HashMap<String, Ledger>>,
@@ -27,7 +27,7 @@ struct Controller {
 
 /// Starts the Job controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
-    let jobs = context.watches.all::<Job>();
+    let jobs = context.informers.all::<Job>();
     let queue = Queue::new(context.clock.clone());
     let this = Arc::new(Controller {
         pods: Pods::new(context, COMPONENT),

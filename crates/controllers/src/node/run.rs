@@ -13,7 +13,7 @@ use kube::{Api, Error, Resource, ResourceExt};
 use parking_lot::Mutex;
 use serde_json::json;
 use yado_reconcile::events::{EventType, Recorder};
-use yado_reconcile::{Change, Index, Next, ObjectKey, Queue, Watch};
+use yado_reconcile::{Change, Index, Informer, Next, ObjectKey, Queue};
 use yado_types::labels::NODE_LEASE_NAMESPACE;
 use yado_types::pod::{is_ready, node_name};
 
@@ -28,8 +28,8 @@ const WORKERS: usize = 4;
 struct Controller {
     context: Context,
     recorder: Recorder,
-    nodes: Arc<Watch<Node>>,
-    pods: Arc<Watch<Pod>>,
+    nodes: Arc<Informer<Node>>,
+    pods: Arc<Informer<Pod>>,
     pods_on: Arc<Index<String, Pod>>,
     /// When this controller started.
     started: Timestamp,
@@ -39,7 +39,7 @@ struct Controller {
 
 /// Starts the node lifecycle controller and the eviction of Pods from tainted nodes.
 pub(crate) fn start(context: &Context) {
-    let (nodes, pods) = (context.watches.all::<Node>(), context.watches.all::<Pod>());
+    let (nodes, pods) = (context.informers.all::<Node>(), context.informers.all::<Pod>());
     let this = Arc::new(Controller {
         context: context.clone(),
         recorder: context.recorder(COMPONENT),
@@ -67,7 +67,7 @@ impl Controller {
     /// Counts renewals of leases as heartbeats. They do not queue the node: its next check, at the end of the grace period,
     /// finds them.
     fn watch_leases(self: Arc<Self>) {
-        let leases = self.context.watches.all::<Lease>();
+        let leases = self.context.informers.all::<Lease>();
         let this = self.clone();
         leases.feed(move |change| {
             let renewed = |l: &Arc<Lease>| l.spec.as_ref().and_then(|s| s.renew_time.clone());
@@ -86,7 +86,7 @@ impl Controller {
         }
     }
 
-    fn watch_nodes(self: Arc<Self>, nodes: &Watch<Node>) {
+    fn watch_nodes(self: Arc<Self>, nodes: &Informer<Node>) {
         let queue = Queue::new(self.context.clock.clone());
         let this = self.clone();
         nodes.feed_queue(&queue, move |change| {
@@ -177,7 +177,7 @@ impl Controller {
         Ok(())
     }
 
-    fn watch_evictions(self: Arc<Self>, nodes: &Watch<Node>, pods: &Watch<Pod>) {
+    fn watch_evictions(self: Arc<Self>, nodes: &Informer<Node>, pods: &Informer<Pod>) {
         let queue = Queue::new(self.context.clock.clone());
         let this = self.clone();
         nodes.feed_queue(&queue, move |change| this.pods_of_tainted(change));

@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ReplicationController;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::{Error, ResourceExt};
 use serde::Serialize;
-use yado_reconcile::{Index, Kind, Next, ObjectKey, Queue, Watch};
+use yado_reconcile::{Index, Informer, Kind, Next, ObjectKey, Queue};
 use yado_types::pod::{is_ended, is_terminating, node_name};
 
 use super::{Action, Observed, conditions, pod_of, reconcile};
@@ -61,7 +61,7 @@ fn alike<A: Serialize, B: serde::de::DeserializeOwned>(status: &A) -> Option<B> 
 
 struct Controller<K> {
     context: Context,
-    sets: Arc<Watch<K>>,
+    sets: Arc<Informer<K>>,
     pods: Pods,
     /// ReplicaSets by their controller's uid.
     siblings: Arc<Index<String, ReplicaSet>>,
@@ -74,7 +74,7 @@ pub(crate) fn start(context: &Context) {
 }
 
 fn start_kind<K: Replicated>(context: &Context, name: &'static str) {
-    let sets = context.watches.all::<K>();
+    let sets = context.informers.all::<K>();
     let queue = Queue::new(context.clock.clone());
     let pods = Pods::new(context, K::COMPONENT);
     sets.feed_queue(&queue, |change| [change.key.clone()]);

@@ -43,8 +43,8 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 /// Starts the scheduler; its task belongs to the context's owner.
 pub(crate) fn start(context: &Context) {
     let shared = Arc::new(Shared { state: Mutex::default(), wake: Notify::new() });
-    let pods = context.watches.all::<Pod>();
-    let (nodes, namespaces) = (context.watches.all::<Node>(), context.watches.all::<Namespace>());
+    let pods = context.informers.all::<Pod>();
+    let (nodes, namespaces) = (context.informers.all::<Node>(), context.informers.all::<Namespace>());
     let to = shared.clone();
     pods.feed(move |change| {
         if to.state.lock().pod_changed(change) {
@@ -63,8 +63,8 @@ pub(crate) fn start(context: &Context) {
     });
     feed_volumes(context, &shared);
     let (claims, volumes) =
-        (context.watches.all::<PersistentVolumeClaim>(), context.watches.all::<PersistentVolume>());
-    let classes = context.watches.all::<StorageClass>();
+        (context.informers.all::<PersistentVolumeClaim>(), context.informers.all::<PersistentVolume>());
+    let classes = context.informers.all::<StorageClass>();
     let run = Scheduler {
         shared,
         client: context.client.clone(),
@@ -83,17 +83,17 @@ pub(crate) fn start(context: &Context) {
 
 fn feed_volumes(context: &Context, shared: &Arc<Shared>) {
     let to = shared.clone();
-    context.watches.all::<PersistentVolumeClaim>().feed(move |change| {
+    context.informers.all::<PersistentVolumeClaim>().feed(move |change| {
         to.state.lock().storage_changed(|volumes| volumes.claim_changed(change));
         to.wake.notify_one();
     });
     let to = shared.clone();
-    context.watches.all::<PersistentVolume>().feed(move |change| {
+    context.informers.all::<PersistentVolume>().feed(move |change| {
         to.state.lock().storage_changed(|volumes| volumes.volume_changed(change));
         to.wake.notify_one();
     });
     let to = shared.clone();
-    context.watches.all::<StorageClass>().feed(move |change| {
+    context.informers.all::<StorageClass>().feed(move |change| {
         to.state.lock().storage_changed(|volumes| volumes.class_changed(change));
         to.wake.notify_one();
     });

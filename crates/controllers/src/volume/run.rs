@@ -9,7 +9,7 @@ use kube::api::{DeleteParams, Patch, PostParams};
 use kube::{Api, Error, Resource, ResourceExt};
 use serde_json::{Value, json};
 use yado_reconcile::events::{EventType, Recorder};
-use yado_reconcile::{Index, Next, ObjectKey, Queue, Watch, revision_of};
+use yado_reconcile::{Index, Informer, Next, ObjectKey, Queue, revision_of};
 use yado_types::labels::{FINALIZER_CLAIM_IN_USE, FINALIZER_VOLUME_IN_USE, LOCAL_PROVISIONER, SELECTED_NODE};
 use yado_types::pod::is_ended;
 
@@ -33,11 +33,11 @@ struct Controller {
     context: Context,
     recorder: Recorder,
     provisioner: Recorder,
-    claims: Arc<Watch<PersistentVolumeClaim>>,
-    volumes: Arc<Watch<PersistentVolume>>,
-    classes: Arc<Watch<StorageClass>>,
-    nodes: Arc<Watch<Node>>,
-    pods: Arc<Watch<Pod>>,
+    claims: Arc<Informer<PersistentVolumeClaim>>,
+    volumes: Arc<Informer<PersistentVolume>>,
+    classes: Arc<Informer<StorageClass>>,
+    nodes: Arc<Informer<Node>>,
+    pods: Arc<Informer<Pod>>,
     /// Pods by the keys of the claims that they use.
     users: Arc<Index<ObjectKey, Pod>>,
 }
@@ -52,16 +52,16 @@ pub(crate) fn claims_of(pod: &Pod) -> Vec<ObjectKey> {
 
 /// Starts the persistent volume controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
-    let watches = &context.watches;
-    let (claims, volumes) = (watches.all::<PersistentVolumeClaim>(), watches.all::<PersistentVolume>());
-    let (classes, pods) = (watches.all::<StorageClass>(), watches.all::<Pod>());
+    let informers = &context.informers;
+    let (claims, volumes) = (informers.all::<PersistentVolumeClaim>(), informers.all::<PersistentVolume>());
+    let (classes, pods) = (informers.all::<StorageClass>(), informers.all::<Pod>());
     let queue: Arc<Queue<Key>> = Queue::new(context.clock.clone());
     feed(&queue, &claims, &volumes, &classes, &pods);
     let this = Arc::new(Controller {
         recorder: context.recorder(COMPONENT),
         provisioner: context.recorder(PROVISIONER),
         users: pods.index(claims_of),
-        nodes: watches.all::<Node>(),
+        nodes: informers.all::<Node>(),
         context: context.clone(),
         claims,
         volumes,
@@ -86,10 +86,10 @@ pub(crate) fn start(context: &Context) {
 
 fn feed(
     queue: &Arc<Queue<Key>>,
-    claims: &Arc<Watch<PersistentVolumeClaim>>,
-    volumes: &Arc<Watch<PersistentVolume>>,
-    classes: &Arc<Watch<StorageClass>>,
-    pods: &Arc<Watch<Pod>>,
+    claims: &Arc<Informer<PersistentVolumeClaim>>,
+    volumes: &Arc<Informer<PersistentVolume>>,
+    classes: &Arc<Informer<StorageClass>>,
+    pods: &Arc<Informer<Pod>>,
 ) {
     claims.feed_queue(queue, |change| {
         let volume = change.latest().and_then(|c| c.spec.as_ref()?.volume_name.clone());
@@ -121,7 +121,7 @@ fn feed(
 }
 
 /// Claims that are not bound.
-fn unbound(claims: &Watch<PersistentVolumeClaim>) -> Vec<Key> {
+fn unbound(claims: &Informer<PersistentVolumeClaim>) -> Vec<Key> {
     let phase = |c: &PersistentVolumeClaim| c.status.as_ref().and_then(|s| s.phase.clone());
     let open = claims.list().into_iter().filter(|c| phase(c).as_deref() != Some("Bound"));
     open.map(|c| Key::Claim(ObjectKey::of(&c.metadata))).collect()
