@@ -187,7 +187,7 @@ fn capabilities(container: &Container, privileged: bool) -> Vec<String> {
 
 /// Kubernetes runs containers unconfined unless a profile is asked for.
 fn seccomp(profile: Option<&SeccompProfile>, profiles: &std::path::Path) -> Result<Seccomp, ConfigError> {
-    let Some(profile) = profile else { return Ok(Seccomp::Unconfined) };
+    let Some(profile) = profile else { return Ok(Seccomp::Unspecified) };
     match profile.type_.as_str() {
         "RuntimeDefault" => Ok(Seccomp::Default),
         "Unconfined" => Ok(Seccomp::Unconfined),
@@ -241,27 +241,27 @@ mod tests {
             json!({}),
             json!({}),
             "redis",
-            expect![[r#""redis" [] caps=14 privileged=false nnp=false ro=false Unconfined"#]],
+            expect![[r#""redis" [] caps=14 privileged=false nnp=false ro=false Unspecified"#]],
         );
         check_named(
             json!({"runAsUser": 5}),
             json!({}),
             "redis",
             Some("www-data:adm"),
-            expect![[r#""www-data:adm" [] caps=14 privileged=false nnp=false ro=false Unconfined"#]],
+            expect![[r#""www-data:adm" [] caps=14 privileged=false nnp=false ro=false Unspecified"#]],
         );
         check_named(
             json!({}),
             json!({"runAsUser": 5}),
             "redis",
             Some("www-data"),
-            expect![[r#""5" [] caps=14 privileged=false nnp=false ro=false Unconfined"#]],
+            expect![[r#""5" [] caps=14 privileged=false nnp=false ro=false Unspecified"#]],
         );
         check(
             json!({"runAsUser": 5, "fsGroup": 7, "supplementalGroups": [7, 8]}),
             json!({"runAsGroup": 6, "readOnlyRootFilesystem": true, "allowPrivilegeEscalation": false}),
             "",
-            expect![[r#""5:6" [7, 8] caps=14 privileged=false nnp=true ro=true Unconfined"#]],
+            expect![[r#""5:6" [7, 8] caps=14 privileged=false nnp=true ro=true Unspecified"#]],
         );
         check(
             json!({"seccompProfile": {"type": "RuntimeDefault"}}),
@@ -285,7 +285,7 @@ mod tests {
             json!({"runAsNonRoot": true}),
             json!({}),
             "1000",
-            expect![[r#""1000" [] caps=14 privileged=false nnp=false ro=false Unconfined"#]],
+            expect![[r#""1000" [] caps=14 privileged=false nnp=false ro=false Unspecified"#]],
         );
         check(
             json!({"runAsNonRoot": true}),

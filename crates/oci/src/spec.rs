@@ -141,8 +141,10 @@ pub struct BindMount {
 /// Which system calls a container may make.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Seccomp {
-    /// No filter.
+    /// No filter, as asked for by name.
     Unconfined,
+    /// Nothing was asked for: no filter but one that closes the keyrings that the container's user has on the machine.
+    Unspecified,
     /// The default filter, which refuses what container engines commonly refuse.
     Default,
     /// A profile in the OCI `linux.seccomp` JSON form.

@@ -13,8 +13,7 @@ class Visits(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        # Where the link leads, as containers of old were told it.
-        store = redis.Redis(host="store", port=int(os.environ["STORE_PORT_6379_TCP_PORT"]), socket_timeout=3)
+        store = redis.Redis(host="store", port=6379, socket_timeout=3)
         body = f"visit {store.incr('visits')}\n".encode()
         self.send_response(200)
         self.send_header("Content-Type", "text/plain; charset=utf-8")

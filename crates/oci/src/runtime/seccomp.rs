@@ -19,14 +19,15 @@ use crate::spec::{ContainerSpec, Seccomp};
 /// Programs to install, in order; of several the kernel takes the strictest answer.
 pub type Filters = Vec<BpfProgram>;
 
-/// What a container asks for. A privileged container has no filter; any other is kept from the machine's keyrings of
-/// its user, which no namespace separates, also where it asks for no filter.
+/// What a container asks for. A privileged container has no filter, nor has one that asks for none by name; any other is
+/// kept from the machine's keyrings of its user, which no namespace separates.
 pub fn filters(spec: &ContainerSpec) -> Result<Filters, String> {
     if spec.privileged {
         return Ok(Vec::new());
     }
     match &spec.seccomp {
-        Seccomp::Unconfined => Ok(vec![keyrings::filter()]),
+        Seccomp::Unconfined => Ok(Vec::new()),
+        Seccomp::Unspecified => Ok(vec![keyrings::filter()]),
         // Refuses all calls about keys.
         Seccomp::Default => default_filter(&spec.capabilities).map(|program| vec![program]),
         Seccomp::Profile(path) => {
