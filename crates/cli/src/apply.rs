@@ -34,6 +34,9 @@ pub const FIELD_MANAGER: &str = "yado";
 
 /// How often to look whether an object is gone. A watch would be one connection more for a thing that takes moments.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often an object is applied anew because a controller wrote to it meanwhile. A rollout writes its status some ten
+/// times within a second; more in a row means that somebody else owns the object.
+const MAX_ATTEMPTS: u32 = 20;
 
 /// What became of objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -294,11 +297,8 @@ async fn apply_one(
     let Some(before) = before else {
         return Ok((outcome(Verb::Created, Vec::new()), after.resource_version()));
     };
-    if how.deploying
-        && let Some(cleaned) = foreign::without_foreign(&typed(&after, object)?)
-    {
-        let params = PostParams { dry_run: how.dry_run, field_manager: Some(FIELD_MANAGER.into()) };
-        after = api.replace(name, &params, &serde_json::from_value(cleaned)?).await.map_err(refused())?;
+    if how.deploying {
+        after = without_foreign_fields(api, object, after, &params).await.map_err(refused())?;
     }
     // A new version alone may only say who set a field, or what its status is.
     let fields = crate::diff::changes(&typed(&before, object)?, &typed(&after, object)?);
@@ -306,8 +306,33 @@ async fn apply_one(
     Ok((outcome(verb, fields), after.resource_version()))
 }
 
+/// Takes away what others have added to an object that was just applied, and gives the object without it. Controllers
+/// write to it as well: where one comes between, the object is applied and looked at once more.
+async fn without_foreign_fields(
+    api: &Api<DynamicObject>,
+    object: &Value,
+    mut applied: DynamicObject,
+    params: &PatchParams,
+) -> kube::Result<DynamicObject> {
+    let post = PostParams { dry_run: params.dry_run, field_manager: Some(FIELD_MANAGER.into()) };
+    let mut attempts = 0;
+    loop {
+        let live = typed(&applied, object).map_err(kube::Error::SerdeError)?;
+        let Some(cleaned) = foreign::without_foreign(&live) else { return Ok(applied) };
+        let cleaned = serde_json::from_value(cleaned).map_err(kube::Error::SerdeError)?;
+        attempts += 1;
+        let name = applied.name_any();
+        match api.replace(&name, &post, &cleaned).await {
+            Err(kube::Error::Api(status)) if status.code == 409 && attempts < MAX_ATTEMPTS => {
+                applied = api.patch(&name, params, &Patch::Apply(object)).await?;
+            }
+            replaced => return replaced,
+        }
+    }
+}
+
 /// An object of the API as JSON, with its kind, which lists leave out.
-fn typed(found: &DynamicObject, object: &Value) -> anyhow::Result<Value> {
+fn typed(found: &DynamicObject, object: &Value) -> serde_json::Result<Value> {
     let mut value = serde_json::to_value(found)?;
     value["apiVersion"] = object["apiVersion"].clone();
     value["kind"] = object["kind"].clone();
