@@ -327,7 +327,11 @@ impl PodNetwork {
     pub async fn detach(&self, uid: &str) -> Result<(), Error> {
         let address = self.state.lock().by_pod.get(uid).copied();
         if let Some(address) = address {
-            let route = RouteMessageBuilder::<Ipv4Addr>::new().destination_prefix(address, 32).build();
+            // Of any scope: the kernel deletes only a route of the scope that is named, and this one has the link's.
+            let route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(address, 32)
+                .scope(RouteScope::NoWhere)
+                .build();
             match self.host.handle.route().del(route).execute().await {
                 Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ESRCH => {}
                 deleted => deleted.map_err(netlink("removal of a route"))?,
