@@ -15,6 +15,7 @@ mod run;
 pub use count::{Counted, Ledger};
 pub(crate) use run::start;
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -212,9 +213,10 @@ impl<'a> Pass<'a> {
     fn scale(&mut self) {
         let succeeded = self.succeeded();
         let wanted = self.parameters.wanted_active(succeeded, self.active.len());
-        // Pods that are not ready are deleted first.
+        // Pods that are not ready are deleted first, then the youngest, which have done the least: Kubernetes' order.
         if self.active.len() > wanted {
-            self.active.sort_by_key(|p| (is_ready(p), p.metadata.creation_timestamp.as_ref().map(|t| t.0)));
+            let created = |p: &Pod| p.metadata.creation_timestamp.as_ref().map(|t| t.0);
+            self.active.sort_by_key(|p| (is_ready(p), Reverse(created(p))));
             let keep: Vec<_> = self.active.split_off((self.active.len() - wanted).min(BURST));
             let surplus = std::mem::replace(&mut self.active, keep);
             self.terminating += surplus.len();

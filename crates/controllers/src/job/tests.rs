@@ -26,7 +26,7 @@ fn job(spec: Value, status: Value) -> Job {
     serde_json::from_value(value).expect("a Job")
 }
 
-/// A Pod by its name, its phase and marks: `deleting`, `orphan`, `ended@S`, `restarts@N`, `index@N`, `ready`.
+/// A Pod by its name, its phase and marks: `deleting`, `orphan`, `ended@S`, `restarts@N`, `index@N`, `created@S`, `ready`.
 fn pod(text: &str) -> Arc<Pod> {
     let mut words = text.split_whitespace();
     let (name, phase) = (words.next().expect("a name"), words.next().expect("a phase"));
@@ -54,6 +54,7 @@ fn pod(text: &str) -> Arc<Pod> {
                 let index = json!({"batch.kubernetes.io/job-completion-index": argument});
                 value["metadata"]["annotations"] = index;
             }
+            "created" => value["metadata"]["creationTimestamp"] = json!(at(number()).to_string()),
             "ready" => value["status"]["conditions"] = json!([{"type": "Ready", "status": "True"}]),
             other => panic!("no mark {other}"),
         }
@@ -139,6 +140,13 @@ fn as_many_work_as_are_wanted() {
         expect![[r#"
         delete b
         status active 1 succeeded 0 failed 0 terminating 1"#]],
+    );
+    check(
+        &fewer,
+        &["a Running ready created@5", "b Running created@3", "c Running created@4", "d Running ready created@2"],
+        expect![[r#"
+        delete c b a
+        status active 1 succeeded 0 failed 0 terminating 3"#]],
     );
     check(&three, &["a Running orphan"], expect!["adopt a"]);
     let queue = job(json!({"completions": null, "parallelism": 2}), json!({}));
