@@ -140,7 +140,13 @@ impl Waiting<'_> {
         loop {
             self.observed.now = clock.monotonic();
             self.observed.note();
-            let verdict = judge(&self.keys, &self.observed, self.wait.settle);
+            let mut verdict = judge(&self.keys, &self.observed, self.wait.settle);
+            if verdict.failed.is_some() {
+                // The watches of different kinds keep no common pace: a Job may have failed here before its Pod has.
+                look(self.client, self.namespace, &self.keys, &mut self.observed).await?;
+                self.observed.note();
+                verdict = judge(&self.keys, &self.observed, self.wait.settle);
+            }
             if let Some((key, cause)) = &verdict.failed {
                 return Err(self.failure(key, cause, "has failed").await);
             }

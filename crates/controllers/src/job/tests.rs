@@ -143,7 +143,12 @@ fn as_many_work_as_are_wanted() {
     );
     check(
         &fewer,
-        &["a Running ready created@5", "b Running created@3", "c Running created@4", "d Running ready created@2"],
+        &[
+            "a Running ready created@5",
+            "b Running created@3",
+            "c Running created@4",
+            "d Running ready created@2",
+        ],
         expect![[r#"
         delete c b a
         status active 1 succeeded 0 failed 0 terminating 3"#]],
