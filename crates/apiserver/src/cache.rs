@@ -387,10 +387,18 @@ mod tests {
     #[test]
     fn only_the_objects_written_last_stay_decoded() {
         let mut recent = Recent::default();
-        let objects: Vec<_> = (1..=3).map(|revision| object(revision, RECENT_BYTES / 2)).collect();
+        let written = |revision| {
+            let data = "x".repeat(RECENT_BYTES / 2 - 100);
+            let mut value = json!({"apiVersion": "v1", "metadata": {"name": "a"}, "data": data});
+            let stored = crate::object::encode_for_store(&mut value);
+            Arc::new(Object::new(value, stored, revision))
+        };
+        let objects: Vec<_> = (1..=3).map(written).collect();
         objects.iter().for_each(|object| recent.push(object.clone()));
         assert!(recent.bytes <= RECENT_BYTES);
-        assert_eq!(recent.objects.len(), 1);
-        assert_eq!(objects[0].value()["metadata"]["resourceVersion"], "1");
+        assert_eq!(objects.iter().map(|o| o.is_decoded()).collect::<Vec<_>>(), [false, true, true]);
+        for (object, revision) in objects.iter().zip(["1", "2", "3"]) {
+            assert_eq!(object.value()["metadata"]["resourceVersion"], revision);
+        }
     }
 }

@@ -129,6 +129,11 @@ impl Object {
         *self.decoded.write() = None;
     }
 
+    #[cfg(test)]
+    pub(crate) fn is_decoded(&self) -> bool {
+        self.decoded.read().is_some()
+    }
+
     /// The object as JSON, as every client gets it.
     pub fn json(&self) -> Bytes {
         let mut json = BytesMut::with_capacity(self.json_len());
