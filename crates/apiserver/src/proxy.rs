@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use rand::seq::IndexedRandom;
 use serde_json::Value;
 use tokio::net::TcpStream;
+use yado_types::address::forbidden_destination;
 use yado_types::labels::SERVICE_NAME;
 use yado_types::selector::LabelSelector;
 
@@ -94,7 +95,7 @@ impl Inner {
             "Service" => self.service_address(r, &target)?,
             _ => pod_address(&self.find(r.resource, &r.namespace, target.name)?.value(), &target)?,
         };
-        if !is_proxyable(address.ip()) {
+        if forbidden_destination(address.ip()).is_some() {
             return Err(Failure::denied(format!(
                 "address {address} is not that of a Pod and is not dialled"
             )));
@@ -289,22 +290,6 @@ fn pod_address(pod: &Value, target: &Target<'_>) -> Result<SocketAddr> {
     }
 }
 
-/// Whether it can be a Pod's address, rather than one by which the machine reaches itself or its neighbours.
-fn is_proxyable(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => {
-            !(v4.is_loopback()
-                || v4.is_link_local()
-                || v4.is_multicast()
-                || v4.is_unspecified()
-                || v4.is_broadcast())
-        }
-        IpAddr::V6(v6) => {
-            !(v6.is_loopback() || v6.is_unicast_link_local() || v6.is_multicast() || v6.is_unspecified())
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -408,10 +393,13 @@ mod tests {
             ("255.255.255.255", false),
             ("::1", false),
             ("::ffff:127.0.0.1", false),
+            ("::127.0.0.1", false),
+            ("0.0.0.1", false),
             ("fe80::1", false),
             ("fd00::1", true),
         ] {
-            assert_eq!(is_proxyable(address.parse().expect("an address")), expect, "{address}");
+            let forbidden = forbidden_destination(address.parse().expect("an address"));
+            assert_eq!(forbidden.is_none(), expect, "{address}");
         }
     }
 
