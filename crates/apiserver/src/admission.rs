@@ -14,7 +14,7 @@ use crate::server::Inner;
 use crate::status::Result;
 
 /// Before defaults are filled in: what a new object must not bring, and what it gets from the server.
-pub(crate) fn before_create(server: &Inner, resource: &'static Resource, object: &mut Value) -> Result<()> {
+pub(crate) fn before_create(server: &Inner, resource: &Resource, object: &mut Value) -> Result<()> {
     use crate::resource::Subresource::Status;
     // Nodes say how they are when they register; everything else begins without a status.
     if resource.has(Status)
@@ -23,7 +23,7 @@ pub(crate) fn before_create(server: &Inner, resource: &'static Resource, object:
     {
         map.shift_remove("status");
     }
-    match resource.kind {
+    match &*resource.kind {
         "Namespace" => namespace::before_create(object),
         "Secret" => secret::merge_string_data(object),
         "Pod" => return pod::before_create(server, resource, object),
@@ -36,8 +36,8 @@ pub(crate) fn before_create(server: &Inner, resource: &'static Resource, object:
 }
 
 /// Before defaults are filled in: what an update must not lose.
-pub(crate) fn before_update(resource: &'static Resource, new: &mut Value, old: &Value) {
-    match resource.kind {
+pub(crate) fn before_update(resource: &Resource, new: &mut Value, old: &Value) {
+    match &*resource.kind {
         "Secret" => secret::merge_string_data(new),
         "Service" => service::keep_held(new, old),
         "Namespace" => namespace::before_update(new, old),
@@ -48,11 +48,11 @@ pub(crate) fn before_update(resource: &'static Resource, new: &mut Value, old: &
 /// After defaults are filled in, before the rules are checked.
 pub(crate) fn after_defaults(
     server: &Inner,
-    resource: &'static Resource,
+    resource: &Resource,
     object: &mut Value,
     old: Option<&Value>,
 ) -> Result<()> {
-    match resource.kind {
+    match &*resource.kind {
         "Service" => service::allocate(server, resource, object, old),
         "PersistentVolumeClaim" => match old {
             Some(old) => volume::check_growth(server, resource, object, old),

@@ -218,7 +218,7 @@ fn is_writable(kind: &Kind, subresource: &str, field: &str) -> bool {
     match field {
         "apiVersion" | "kind" => false,
         "metadata" => true,
-        "status" => subresource == "status" || !kind.subresources.contains(&"status"),
+        "status" => subresource == "status" || !kind.subresources.iter().any(|s| s == "status"),
         _ => subresource != "status",
     }
 }

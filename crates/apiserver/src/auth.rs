@@ -205,7 +205,7 @@ pub fn authorize(identity: &Identity, request: &Request) -> Decision {
 fn denial(identity: &Identity, r: &ApiRequest) -> String {
     let plural = match r.subresource {
         Some(subresource) => format!("{}/{}", r.resource.plural, subresource.name()),
-        None => r.resource.plural.to_owned(),
+        None => r.resource.plural.to_string(),
     };
     let named = if r.name.is_empty() { String::new() } else { format!(" \"{}\"", r.name) };
     let place = if r.namespace.is_empty() {
@@ -225,6 +225,7 @@ fn denial(identity: &Identity, r: &ApiRequest) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resource::BUILT_IN;
     use http::Method;
 
     #[test]
@@ -242,7 +243,7 @@ mod tests {
             (&Identity::anonymous(), "/version", true),
             (&Identity::anonymous(), "/readyz", true),
         ] {
-            let request = Request::parse(&Method::GET, path, None, &HeaderMap::new()).expect(path);
+            let request = Request::parse(&BUILT_IN, &Method::GET, path, None, &HeaderMap::new()).expect(path);
             let decision = authorize(identity, &request);
             assert_eq!(decision == Decision::Allow, allowed, "{} {path}: {decision:?}", identity.user);
         }

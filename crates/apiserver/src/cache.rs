@@ -23,7 +23,8 @@ use tokio_util::sync::CancellationToken;
 use yado_store::Store;
 
 use crate::object::{Change, Object};
-use crate::resource::{RESOURCES, Resource, Storage};
+use crate::resource::Resource;
+use crate::schema::Storage;
 
 /// Changes kept for watchers, in each collection. A watcher that reads none of so many in a row has stalled; a burst of
 /// 8,192 is nearly a second of the fastest writing measured.
@@ -189,11 +190,17 @@ pub fn place(resource: &Resource, namespace: &str, name: &str) -> String {
     if resource.namespaced { format!("{namespace}/{name}") } else { name.to_owned() }
 }
 
+/// `/registry/GROUP/RESOURCE/` of a key and the place that follows; `None` for keys that hold no object.
+fn split_key(key: &str) -> Option<(&str, &str)> {
+    let end = key.match_indices('/').nth(3)?.0 + 1;
+    Some(key.split_at(end))
+}
+
 /// All collections.
 pub struct Cache {
-    /// In the order of [`RESOURCES`], with the prefix of the keys; `None` for what is not stored.
-    collections: Vec<Option<(String, Collection)>>,
-    by_prefix: HashMap<String, usize>,
+    /// By the prefix of their keys in the store. What the store holds makes them, so that the objects of a kind are here
+    /// before the kind is served.
+    collections: RwLock<HashMap<Box<str>, Arc<Collection>>>,
     applied: watch::Sender<u64>,
     pending: Mutex<HashMap<usize, Pending>>,
     recent: Mutex<Recent>,
@@ -217,17 +224,10 @@ pub struct Claim<'a> {
 }
 
 impl Cache {
-    /// Collections of everything that is stored, empty as of `revision`.
+    /// A cache without collections, as of `revision`.
     pub fn new(revision: u64) -> Self {
-        let collection =
-            |r: &Resource| (r.storage == Storage::Stored).then(|| (r.prefix(), Collection::new(revision)));
-        let collections: Vec<_> = RESOURCES.iter().map(collection).collect();
-        let by_prefix =
-            RESOURCES.iter().filter(|r| r.storage == Storage::Stored).map(|r| (r.prefix(), r.index));
-        let by_prefix = by_prefix.collect();
         Self {
-            collections,
-            by_prefix,
+            collections: RwLock::default(),
             applied: watch::Sender::new(revision),
             pending: Mutex::default(),
             recent: Mutex::default(),
@@ -236,13 +236,31 @@ impl Cache {
     }
 
     /// The collection of a resource; `None` for what is only answered.
-    pub fn collection(&self, resource: &'static Resource) -> Option<&Collection> {
-        self.collections[resource.stored().index].as_ref().map(|(_, collection)| collection)
+    pub fn collection(&self, resource: &Resource) -> Option<Arc<Collection>> {
+        match resource.storage {
+            Storage::Stored | Storage::CoreEvents => Some(self.of_prefix(&resource.prefix)),
+            Storage::Answered | Storage::Body => None,
+        }
+    }
+
+    /// The collection of the keys with that prefix.
+    fn of_prefix(&self, prefix: &str) -> Arc<Collection> {
+        if let Some(collection) = self.collections.read().get(prefix) {
+            return collection.clone();
+        }
+        let mut collections = self.collections.write();
+        // Nothing was ever written under it: the feed makes a collection before it applies a change.
+        let make = || Arc::new(Collection::new(self.applied()));
+        collections.entry(prefix.into()).or_insert_with(make).clone()
     }
 
     /// Every collection with the prefix of its keys.
-    fn all(&self) -> impl Iterator<Item = &(String, Collection)> {
-        self.collections.iter().flatten()
+    fn all(&self) -> Vec<(Box<str>, Arc<Collection>)> {
+        self.collections
+            .read()
+            .iter()
+            .map(|(prefix, collection)| (prefix.clone(), collection.clone()))
+            .collect()
     }
 
     /// Every change up to this revision is visible.
@@ -266,7 +284,7 @@ impl Cache {
 
     /// Drops the changes up to `revision` from all windows.
     pub fn forget_changes(&self, revision: u64) {
-        for (_, collection) in self.all() {
+        for collection in self.collections.read().values() {
             collection.state.write().forget(revision);
         }
     }
@@ -289,11 +307,9 @@ impl Cache {
         Claim { cache: self, address, done }
     }
 
-    fn collection_of<'k>(&self, key: &'k str) -> Option<(&Collection, &'k str)> {
-        // `/registry/GROUP/RESOURCE/` and the place.
-        let end = key.match_indices('/').nth(3)?.0 + 1;
-        let index = *self.by_prefix.get(&key[..end])?;
-        Some((&self.collections[index].as_ref()?.1, &key[end..]))
+    fn collection_of<'k>(&self, key: &'k str) -> Option<(Arc<Collection>, &'k str)> {
+        let (prefix, place) = split_key(key)?;
+        Some((self.of_prefix(prefix), place))
     }
 }
 

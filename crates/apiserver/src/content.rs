@@ -261,11 +261,7 @@ pub fn parse_yaml(body: &Bytes) -> Result<Parsed> {
 
 /// Makes a parsed body an object of a kind, whose schema says which fields it has, their types and ranges. Returns the
 /// object and the warnings to send with the answer.
-pub fn decode(
-    kind: &'static Kind,
-    mut parsed: Parsed,
-    validation: FieldValidation,
-) -> Result<(Value, Vec<String>)> {
+pub fn decode(kind: &Kind, mut parsed: Parsed, validation: FieldValidation) -> Result<(Value, Vec<String>)> {
     expect_kind(kind, &mut parsed.value)?;
     schema::decode(kind, parsed, validation).map_err(|e| Failure::bad_request(e.to_string()))
 }
@@ -307,7 +303,7 @@ pub fn expect_kind(kind: &Kind, object: &mut Value) -> Result<()> {
         )));
     }
     map.insert("apiVersion".into(), expected.into());
-    map.insert("kind".into(), kind.kind.into());
+    map.insert("kind".into(), kind.kind.as_ref().into());
     Ok(())
 }
 

@@ -10,7 +10,8 @@ use crate::metrics;
 use crate::object::encode;
 use crate::openapi;
 use crate::request::ServerRequest;
-use crate::resource::{RESOURCES, Resource, api_version, groups};
+use crate::resource::{Resource, Resources};
+use crate::schema::{Name, api_version};
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 
@@ -19,8 +20,9 @@ pub const KUBERNETES_VERSION: (&str, &str) = ("1", "36");
 
 /// Answers a request on the server itself.
 pub(crate) fn answer(server: &Inner, asked: &ServerRequest, headers: &HeaderMap) -> Result<Response<Body>> {
+    let served = server.registry.current();
     let value = match asked {
-        ServerRequest::Root => json!({"paths": paths()}),
+        ServerRequest::Root => json!({"paths": paths(&served)}),
         ServerRequest::Version => version(),
         ServerRequest::Health => return Ok(health(server)),
         ServerRequest::Metrics => {
@@ -29,40 +31,45 @@ pub(crate) fn answer(server: &Inner, asked: &ServerRequest, headers: &HeaderMap)
             return Ok(response);
         }
         ServerRequest::CoreVersions => match aggregated(headers) {
-            Some(version) => return Ok(aggregated_answer(version, &[("", "v1")], headers)),
+            Some(version) => {
+                let core = [(Name::Borrowed(""), vec![Name::Borrowed("v1")])];
+                return Ok(aggregated_answer(&served, version, &core, headers));
+            }
             None => core_versions(),
         },
         ServerRequest::Groups => match aggregated(headers) {
-            Some(version) => return Ok(aggregated_answer(version, &groups(), headers)),
+            Some(version) => return Ok(aggregated_answer(&served, version, &served.groups(), headers)),
             None => {
-                let groups: Vec<_> = groups().iter().map(|(g, v)| group(g, v)).collect();
+                let groups: Vec<_> = served.groups().iter().map(|(g, versions)| group(g, versions)).collect();
                 json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": groups})
             }
         },
         ServerRequest::Group(name) => {
-            let (name, version) =
-                groups().into_iter().find(|(g, _)| g == name).ok_or_else(Failure::no_such_resource)?;
-            let mut group = group(name, version);
+            let groups = served.groups();
+            let (name, versions) =
+                groups.iter().find(|(g, _)| g == name).ok_or_else(Failure::no_such_resource)?;
+            let mut group = group(name, versions);
             group["kind"] = "APIGroup".into();
             group["apiVersion"] = "v1".into();
             group
         }
-        ServerRequest::Resources { group, version } => resource_list(group, version)?,
+        ServerRequest::Resources { group, version } => resource_list(&served, group, version)?,
         ServerRequest::OpenApiV2 => return Ok(openapi_v2(headers)),
-        ServerRequest::OpenApiIndex => openapi::index(),
+        ServerRequest::OpenApiIndex => openapi::index(&served),
         ServerRequest::OpenApi { group, version } => {
-            let document = openapi::document(group, version).ok_or_else(Failure::no_such_resource)?;
+            let document =
+                openapi::document(&served, group, version).ok_or_else(Failure::no_such_resource)?;
             return Ok(tagged(document, headers));
         }
     };
     Ok(content::value(200, &value))
 }
 
-fn paths() -> Vec<String> {
+fn paths(served: &Resources) -> Vec<String> {
     let mut paths: Vec<String> = ["/api", "/api/v1", "/apis"].map(str::to_owned).into();
-    for (group, version) in groups() {
+    for (group, versions) in served.groups() {
         paths.push(format!("/apis/{group}"));
-        paths.push(format!("/apis/{group}/{version}"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
     paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
     paths
@@ -106,19 +113,20 @@ fn core_versions() -> Value {
     })
 }
 
-fn group(name: &str, version: &str) -> Value {
-    let version = json!({"groupVersion": api_version(name, version), "version": version});
-    json!({"name": name, "versions": [version], "preferredVersion": version})
+fn group(name: &str, versions: &[Name]) -> Value {
+    let version = |version: &Name| json!({"groupVersion": api_version(name, version), "version": version});
+    let versions: Vec<_> = versions.iter().map(version).collect();
+    json!({"name": name, "versions": versions, "preferredVersion": versions.first()})
 }
 
-fn resource_list(group: &str, version: &str) -> Result<Value> {
+fn resource_list(served: &Resources, group: &str, version: &str) -> Result<Value> {
     let mut resources = Vec::new();
-    for r in RESOURCES.iter().filter(|r| r.group == group && r.version == version) {
+    for r in served.of_version(group, version) {
         let mut row = json!({
             "name": r.plural, "singularName": r.singular, "namespaced": r.namespaced, "kind": r.kind, "verbs": r.verbs(),
         });
-        if !r.short.is_empty() {
-            row["shortNames"] = json!(r.short);
+        if !r.short_names.is_empty() {
+            row["shortNames"] = json!(r.short_names);
         }
         if !r.categories.is_empty() {
             row["categories"] = json!(r.categories);
@@ -166,23 +174,25 @@ fn aggregated(headers: &HeaderMap) -> Option<&'static str> {
     None
 }
 
-fn aggregated_answer(version: &'static str, groups: &[(&str, &str)], headers: &HeaderMap) -> Response<Body> {
+fn aggregated_answer(
+    served: &Resources,
+    version: &'static str,
+    groups: &[(Name, Vec<Name>)],
+    headers: &HeaderMap,
+) -> Response<Body> {
     let items: Vec<_> = groups
         .iter()
-        .map(|(group, group_version)| {
-            let resources: Vec<_> = RESOURCES
-                .iter()
-                .filter(|r| r.group == *group && r.version == *group_version)
-                .map(aggregated_resource)
-                .collect();
+        .map(|(group, versions)| {
+            let version = |version: &Name| {
+                let resources = served.of_version(group, version).map(|r| aggregated_resource(r));
+                json!({"version": version, "resources": resources.collect::<Vec<_>>(), "freshness": "Current"})
+            };
+            let versions: Vec<_> = versions.iter().map(version).collect();
             let mut metadata = json!({"creationTimestamp": null});
             if !group.is_empty() {
-                metadata["name"] = (*group).into();
+                metadata["name"] = json!(group);
             }
-            json!({
-                "metadata": metadata,
-                "versions": [{"version": group_version, "resources": resources, "freshness": "Current"}],
-            })
+            json!({"metadata": metadata, "versions": versions})
         })
         .collect();
     let list = json!({
@@ -204,13 +214,13 @@ fn aggregated_answer(version: &'static str, groups: &[(&str, &str)], headers: &H
 fn aggregated_resource(r: &Resource) -> Value {
     let kind =
         |group: &str, version: &str, kind: &str| json!({"group": group, "version": version, "kind": kind});
-    let own = kind(r.group, r.version, r.kind);
+    let own = kind(&r.group, &r.version, &r.kind);
     let mut row = json!({
         "resource": r.plural, "responseKind": own, "scope": if r.namespaced { "Namespaced" } else { "Cluster" },
         "singularResource": r.singular, "verbs": r.verbs(),
     });
-    if !r.short.is_empty() {
-        row["shortNames"] = json!(r.short);
+    if !r.short_names.is_empty() {
+        row["shortNames"] = json!(r.short_names);
     }
     if !r.categories.is_empty() {
         row["categories"] = json!(r.categories);

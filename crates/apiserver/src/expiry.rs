@@ -54,7 +54,7 @@ fn expired(events: Vec<Arc<Object>>, oldest: Timestamp, most: usize) -> Vec<Arc<
     events.into_iter().enumerate().filter(is_expired).map(|(_, (_, event))| event).collect()
 }
 
-async fn delete_event(server: &Inner, events: &'static Resource, event: &Object) {
+async fn delete_event(server: &Inner, events: &Resource, event: &Object) {
     let only_this =
         DeleteOptions { resource_version: Some(event.revision.to_string()), ..DeleteOptions::default() };
     let value = event.value();

@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 
 use crate::content::Body;
 use crate::request::{ApiRequest, PatchKind, Request, Verb};
-use crate::resource::{RESOURCES, Resource, Storage, Subresource};
+use crate::resource::{Resource, Subresource};
+use crate::schema::{Name, Storage};
 use crate::server::Inner;
 
 /// `Content-Type` of the answer.
@@ -24,11 +25,12 @@ const BUCKETS: [f64; 23] = [
 ];
 
 /// What kind of request it was. All parts are of fixed sets, so that no client can make more series than there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Labels {
     verb: &'static str,
-    /// The place in [`RESOURCES`].
-    resource: Option<usize>,
+    group: Name,
+    version: Name,
+    resource: Name,
     /// The path of a request that is about no resource.
     subresource: &'static str,
     scope: &'static str,
@@ -37,8 +39,15 @@ pub(crate) struct Labels {
 
 impl Labels {
     /// Those of a request that was refused before it was understood.
-    pub(crate) const UNKNOWN: Self =
-        Self { verb: "", resource: None, subresource: "", scope: "", dry_run: false };
+    pub(crate) const UNKNOWN: Self = Self {
+        verb: "",
+        group: Name::Borrowed(""),
+        version: Name::Borrowed(""),
+        resource: Name::Borrowed(""),
+        subresource: "",
+        scope: "",
+        dry_run: false,
+    };
 
     /// Those of a request.
     pub(crate) fn of(request: &Request) -> Self {
@@ -57,7 +66,9 @@ impl Labels {
         };
         Self {
             verb: verb(r),
-            resource: Some(r.resource.index),
+            group: r.resource.group.clone(),
+            version: r.resource.version.clone(),
+            resource: r.resource.plural.clone(),
             subresource: r.subresource.map_or("", Subresource::name),
             scope,
             dry_run: r.verb.is_dry_run(),
@@ -72,24 +83,18 @@ impl Labels {
         matches!(self.verb, "POST" | "PUT" | "PATCH" | "APPLY" | "DELETE" | "DELETECOLLECTION")
     }
 
-    fn resource(&self) -> Option<&'static Resource> {
-        RESOURCES.get(self.resource?)
-    }
-
     /// The labels as text, in the order of their names.
     fn text(&self) -> String {
-        let resource = self.resource();
-        let part = |get: fn(&Resource) -> &'static str| resource.map_or("", get);
         format!(
             "component=\"apiserver\",dry_run=\"{}\",group=\"{}\",resource=\"{}\",scope=\"{}\",subresource=\"{}\",\
              verb=\"{}\",version=\"{}\"",
             if self.dry_run { "All" } else { "" },
-            part(|r| r.group),
-            part(|r| r.plural),
+            self.group,
+            self.resource,
             self.scope,
             self.subresource,
             self.verb,
-            part(|r| r.version),
+            self.version,
         )
     }
 }
@@ -131,7 +136,7 @@ pub(crate) struct Metrics {
 impl Metrics {
     /// A request begins; it ends when what is returned is dropped, unless [`Running::end`] is called first.
     pub(crate) fn begin(self: &Arc<Self>, labels: Labels) -> Running {
-        self.series.lock().entry(labels).or_default().running += 1;
+        self.series.lock().entry(labels.clone()).or_default().running += 1;
         Running { metrics: self.clone(), labels }
     }
 
@@ -159,7 +164,7 @@ impl Running {
     pub(crate) fn end(self, code: StatusCode, took: Duration, body: Body) -> Body {
         {
             let mut all = self.metrics.series.lock();
-            let series = all.entry(self.labels).or_default();
+            let series = all.entry(self.labels.clone()).or_default();
             count(&mut series.codes, code.as_u16());
             if !self.labels.is_long() {
                 let seconds = took.as_secs_f64();
@@ -194,7 +199,7 @@ impl Inner {
     pub(crate) fn metrics_text(&self) -> String {
         let mut series: Vec<(Labels, Series)> = {
             let all = self.metrics.series.lock();
-            all.iter().map(|(labels, series)| (*labels, series.clone())).collect()
+            all.iter().map(|(labels, series)| (labels.clone(), series.clone())).collect()
         };
         series.sort_by_cached_key(|(labels, _)| labels.text());
         let mut out = String::new();
@@ -205,9 +210,16 @@ impl Inner {
     }
 
     fn objects(&self, out: &mut String) {
-        let stored = RESOURCES.iter().filter(|r| r.storage == Storage::Stored);
-        let sizes: Vec<(&Resource, (usize, usize))> =
-            stored.filter_map(|r| Some((r, self.cache.collection(r)?.size()))).collect();
+        let served = self.registry.current();
+        let mut sizes: Vec<(&Resource, (usize, usize))> = Vec::new();
+        for r in served.iter().filter(|r| r.storage == Storage::Stored) {
+            // Versions of one resource share their objects.
+            if sizes.iter().all(|(other, _)| other.prefix != r.prefix)
+                && let Some(collection) = self.cache.collection(r)
+            {
+                sizes.push((r, collection.size()));
+            }
+        }
         head(out, "apiserver_storage_objects", "gauge", "Number of stored objects of a resource.");
         for (r, (count, _)) in &sizes {
             line(out, "apiserver_storage_objects", &format!("resource=\"{}\"", r.qualified()), *count as f64);
@@ -308,6 +320,7 @@ mod tests {
     use http::{HeaderMap, Method};
 
     use super::*;
+    use crate::resource::BUILT_IN;
 
     #[test]
     fn requests_are_counted_by_what_they_ask_for() {
@@ -320,20 +333,22 @@ mod tests {
             (Method::GET, "/healthz", None, 200, 0),
             (Method::GET, "/api/v1/pods", Some("watch=1"), 200, 1),
         ] {
-            let request = Request::parse(&method, path, query, &HeaderMap::new()).expect(path);
+            let request = Request::parse(&BUILT_IN, &method, path, query, &HeaderMap::new()).expect(path);
             let running = metrics.begin(Labels::of(&request));
             let code = StatusCode::from_u16(code).expect("a code");
             let body = running.end(code, Duration::from_millis(took), Body::empty());
             assert!(body.is_empty());
         }
         metrics.refused(401);
-        let watch = Request::parse(&Method::GET, "/api/v1/pods", Some("watch=1"), &HeaderMap::new());
+        let watch =
+            Request::parse(&BUILT_IN, &Method::GET, "/api/v1/pods", Some("watch=1"), &HeaderMap::new());
         let running = metrics.begin(Labels::of(&watch.expect("a watch")));
         let stream = Body::Stream(futures::stream::pending().boxed());
         let open = running.end(StatusCode::OK, Duration::ZERO, stream);
         let text = || {
             let mut out = String::new();
-            let mut series: Vec<_> = metrics.series.lock().iter().map(|(l, s)| (*l, s.clone())).collect();
+            let mut series: Vec<_> =
+                metrics.series.lock().iter().map(|(l, s)| (l.clone(), s.clone())).collect();
             series.sort_by_cached_key(|(labels, _)| labels.text());
             requests(&mut out, &series);
             out

@@ -59,7 +59,7 @@ impl Inner {
         parts: &mut Parts,
     ) -> Result<Response<Body>> {
         self.fresh().await?;
-        let pod = self.find(r.resource, &r.namespace, &r.name)?;
+        let pod = self.find(&r.resource, &r.namespace, &r.name)?;
         let pod = pod.value();
         let subresource = r.subresource.ok_or_else(Failure::method_not_allowed)?;
         let path = node_path(subresource, &pod, query)?;

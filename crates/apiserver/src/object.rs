@@ -252,25 +252,28 @@ pub fn metadata_only(value: &Value) -> Value {
 /// Which objects of a collection a request means.
 #[derive(Clone, Debug)]
 pub struct Selection {
-    resource: &'static Resource,
+    resource: Arc<Resource>,
     labels: LabelSelector,
     fields: FieldSelector,
 }
 
 impl Selection {
     /// Refuses fields that the kind does not offer for selection.
-    pub fn new(resource: &'static Resource, options: &ListOptions) -> Result<Self> {
-        let resource = resource.stored();
+    pub fn new(resource: &Arc<Resource>, options: &ListOptions) -> Result<Self> {
         for path in options.fields.paths() {
             if !fields(resource).contains(&path) {
                 return Err(Failure::bad_request(format!(
                     "Unable to find \"{}\" that match label selector \"\", field selector \"{path}\": field label not \
                      supported: {path}",
-                    resource.api_version() + ", Resource=" + resource.plural,
+                    resource.api_version() + ", Resource=" + &resource.plural,
                 )));
             }
         }
-        Ok(Self { resource, labels: options.labels.clone(), fields: options.fields.clone() })
+        Ok(Self {
+            resource: resource.clone(),
+            labels: options.labels.clone(),
+            fields: options.fields.clone(),
+        })
     }
 
     /// Every object is meant.
@@ -288,10 +291,10 @@ impl Selection {
         if self.is_everything() {
             return true;
         }
-        let facts = object.facts(self.resource);
+        let facts = object.facts(&self.resource);
         let label = |key: &str| facts.labels.iter().find(|(k, _)| **k == *key).map(|(_, v)| &**v);
         let field = |path: &str| {
-            let at = fields(self.resource).iter().position(|known| *known == path);
+            let at = fields(&self.resource).iter().position(|known| *known == path);
             Cow::Borrowed(at.map_or("", |at| &*facts.fields[at]))
         };
         (self.labels.is_empty() || self.labels.matches_with(label))
@@ -301,7 +304,7 @@ impl Selection {
 
 /// Fields by which objects of a kind can be selected.
 fn fields(resource: &Resource) -> &'static [&'static str] {
-    match resource.kind {
+    match &*resource.kind {
         "Pod" => &[
             "metadata.name",
             "metadata.namespace",
@@ -341,7 +344,7 @@ fn fields(resource: &Resource) -> &'static [&'static str] {
 }
 
 fn field<'a>(resource: &Resource, value: &'a Value, path: &str) -> Cow<'a, str> {
-    match (resource.kind, path) {
+    match (&*resource.kind, path) {
         ("Event", "source") => {
             let source = value["source"]["component"].as_str().filter(|s| !s.is_empty());
             return source.or(value["reportingComponent"].as_str()).unwrap_or_default().into();

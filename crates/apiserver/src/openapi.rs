@@ -11,29 +11,38 @@ use std::sync::LazyLock;
 
 use serde_json::{Map, Value, json};
 
-use crate::schema::KINDS;
+use crate::resource::Resources;
+use crate::schema::Kind;
 
-/// Changes whenever a document may have: with the table of fields and with the version.
-static HASH: LazyLock<String> = LazyLock::new(|| {
+/// A text for the `hash` parameter of the index, equal as long as the document of these kinds is: it changes with the
+/// kinds, with the table of fields and with the version.
+fn hash<'a>(kinds: impl Iterator<Item = &'a Kind>) -> String {
+    static TABLE: LazyLock<u64> = LazyLock::new(|| {
+        let mut hasher = DefaultHasher::new();
+        (include_str!("schema/fields.txt"), env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+        hasher.finish()
+    });
     let mut hasher = DefaultHasher::new();
-    (include_str!("schema/fields.txt"), env!("CARGO_PKG_VERSION")).hash(&mut hasher);
-    for kind in KINDS {
-        (kind.group, kind.version, kind.kind, kind.subresources).hash(&mut hasher);
+    TABLE.hash(&mut hasher);
+    for kind in kinds {
+        (&kind.group, &kind.version, &kind.kind, &kind.subresources).hash(&mut hasher);
     }
     format!("{:016X}", hasher.finish())
-});
-
-/// A text for `ETag` and for the `hash` parameter of the index: equal as long as the documents are.
-pub fn hash() -> &'static str {
-    &HASH
 }
 
 /// `/openapi/v3`: where the documents are.
-pub fn index() -> Value {
+pub fn index(served: &Resources) -> Value {
     let mut paths = Map::new();
-    for kind in KINDS.iter().filter(|k| k.is_stored()) {
-        let path = paths::root(kind.group, kind.version);
-        let url = format!("/openapi/v3{path}?hash={}", *HASH);
+    let mut versions: Vec<(&str, &str)> = Vec::new();
+    for r in served.iter().filter(|r| r.is_stored()) {
+        if !versions.contains(&(&r.group, &r.version)) {
+            versions.push((&r.group, &r.version));
+        }
+    }
+    for (group, version) in versions {
+        let path = paths::root(group, version);
+        let hash = hash(served.of_version(group, version).map(|r| &*r.schema));
+        let url = format!("/openapi/v3{path}?hash={hash}");
         paths.insert(path.trim_start_matches('/').to_owned(), json!({"serverRelativeURL": url}));
     }
     json!({"paths": paths})
@@ -41,9 +50,9 @@ pub fn index() -> Value {
 
 /// `/openapi/v3/api/v1` for `("", "v1")`, `/openapi/v3/apis/apps/v1` for `("apps", "v1")`: the JSON text. It takes
 /// milliseconds and up to a MiB; keep it compressed if at all.
-pub fn document(group: &str, version: &str) -> Option<Vec<u8>> {
-    let kinds: Vec<_> =
-        KINDS.iter().filter(|k| k.is_stored() && k.group == group && k.version == version).collect();
+pub fn document(served: &Resources, group: &str, version: &str) -> Option<Vec<u8>> {
+    let kinds: Vec<&Kind> =
+        served.of_version(group, version).filter(|r| r.is_stored()).map(|r| &*r.schema).collect();
     if kinds.is_empty() {
         return None;
     }

@@ -91,9 +91,9 @@ impl Inner {
             return redirect(parts);
         }
         let target = Target::parse(&r.name)?;
-        let address = match r.resource.kind {
+        let address = match &*r.resource.kind {
             "Service" => self.service_address(r, &target)?,
-            _ => pod_address(&self.find(r.resource, &r.namespace, target.name)?.value(), &target)?,
+            _ => pod_address(&self.find(&r.resource, &r.namespace, target.name)?.value(), &target)?,
         };
         if forbidden_destination(address.ip()).is_some() {
             return Err(Failure::denied(format!(
@@ -107,7 +107,7 @@ impl Inner {
 
     /// The address of one ready Pod of a Service.
     fn service_address(&self, r: &ApiRequest, target: &Target<'_>) -> Result<SocketAddr> {
-        let service = self.find(r.resource, &r.namespace, target.name)?.value();
+        let service = self.find(&r.resource, &r.namespace, target.name)?.value();
         let none = || {
             let why = format!("no endpoints available for service \"{}\"", r.name);
             Failure::new(503, "ServiceUnavailable", why)

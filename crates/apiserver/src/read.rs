@@ -14,7 +14,8 @@ use crate::cache::{Collection, REVISION_WAIT, Snapshot, place};
 use crate::content::{self, Body, ListBody};
 use crate::object::{Object, Selection, encode, meta, metadata_only};
 use crate::request::{ApiRequest, Form, ListOptions, VersionMatch};
-use crate::resource::{Resource, Storage, Subresource};
+use crate::resource::{Resource, Subresource};
+use crate::schema::Storage;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 use crate::{events, scale, table};
@@ -46,17 +47,12 @@ impl Inner {
     }
 
     /// The collection of a resource that is stored.
-    pub(crate) fn collection(&self, resource: &'static Resource) -> Result<&Collection> {
+    pub(crate) fn collection(&self, resource: &Resource) -> Result<Arc<Collection>> {
         self.cache.collection(resource).ok_or_else(Failure::method_not_allowed)
     }
 
     /// An object, or a failure that says it is not there.
-    pub(crate) fn find(
-        &self,
-        resource: &'static Resource,
-        namespace: &str,
-        name: &str,
-    ) -> Result<Arc<Object>> {
+    pub(crate) fn find(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Arc<Object>> {
         self.collection(resource)?
             .get(&place(resource, namespace, name))
             .ok_or_else(|| Failure::not_found(resource, name))
@@ -64,7 +60,7 @@ impl Inner {
 
     pub(crate) async fn get(&self, r: &ApiRequest, revision: Option<u64>) -> Result<Response<Body>> {
         self.reach(revision.unwrap_or(0)).await?;
-        let object = self.find(r.resource, &r.namespace, &r.name)?;
+        let object = self.find(&r.resource, &r.namespace, &r.name)?;
         if r.subresource == Some(Subresource::Scale) {
             return Ok(content::value(200, &scale::of(&object.value())));
         }
@@ -73,7 +69,7 @@ impl Inner {
 
     /// One object in the form that was asked for.
     pub(crate) fn answer(&self, r: &ApiRequest, code: u16, object: &Object) -> Response<Body> {
-        content::json(code, Body::Full(Some(self.render(r.resource, r.form, object, true))))
+        content::json(code, Body::Full(Some(self.render(&r.resource, r.form, object, true))))
     }
 
     /// The bytes of one object in a form.
@@ -93,7 +89,7 @@ impl Inner {
                 let metadata = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
                 let value = shown(resource, &value);
                 let now = self.clock.now();
-                encode(&table::table(resource.schema, [&*value], metadata, include, now, with_columns))
+                encode(&table::table(&resource.schema, [&*value], metadata, include, now, with_columns))
             }
         }
     }
@@ -126,18 +122,18 @@ impl Inner {
         }
         self.reach(revision).await?;
         let applied = self.cache.applied();
-        let collection = self.collection(r.resource)?;
+        let collection = self.collection(&r.resource)?;
         let mut snapshot = match selection.name() {
             // The most frequent selection of all: one object by its name.
             Some(name) if !r.namespace.is_empty() || !r.resource.namespaced => {
-                let object = collection.get(&place(r.resource, &r.namespace, name));
+                let object = collection.get(&place(&r.resource, &r.namespace, name));
                 let objects = object.into_iter().filter(|o| selection.matches(o)).collect();
                 Snapshot { objects, revision: applied, more: false, remaining: 0 }
             }
             _ => collection.list(&r.namespace, None, options.limit, |o| selection.matches(o)),
         };
         snapshot.revision = snapshot.revision.max(applied);
-        Ok(Found::new(r.resource, snapshot, selection.is_everything()))
+        Ok(Found::new(&r.resource, snapshot, selection.is_everything()))
     }
 
     /// The same at an older revision, from the store's history.
@@ -149,9 +145,9 @@ impl Inner {
         revision: u64,
         after: Option<String>,
     ) -> Result<Found> {
-        let resource = r.resource.stored();
+        let resource = &r.resource;
         let collection = self.collection(resource)?;
-        let prefix = resource.prefix();
+        let prefix = &resource.prefix;
         let within =
             if r.namespace.is_empty() { prefix.clone() } else { format!("{prefix}{}/", r.namespace) };
         let mut start = after.map_or_else(|| within.clone(), |after| key_after(&format!("{prefix}{after}")));
@@ -192,7 +188,7 @@ impl Inner {
 
     /// A list in the form that was asked for.
     pub(crate) fn answer_list(&self, r: &ApiRequest, found: Found) -> Response<Body> {
-        let kind = r.resource.kind;
+        let kind = &r.resource.kind;
         match r.form {
             Form::Object if r.resource.storage == Storage::Stored => {
                 let head = format!(
@@ -203,7 +199,7 @@ impl Inner {
                 content::json(200, Body::List(ListBody::new(head.into(), found.objects)))
             }
             Form::Object => {
-                let items = found.objects.iter().map(|o| shown(r.resource, &o.value()).into_owned());
+                let items = found.objects.iter().map(|o| shown(&r.resource, &o.value()).into_owned());
                 let items: Vec<_> = items.collect();
                 let list = json!({
                     "kind": format!("{kind}List"), "apiVersion": r.resource.api_version(),
@@ -221,12 +217,12 @@ impl Inner {
             }
             Form::Table(include) => {
                 let values: Vec<_> = found.objects.iter().map(|o| o.value()).collect();
-                let shown: Vec<_> = values.iter().map(|v| shown(r.resource, v)).collect();
+                let shown: Vec<_> = values.iter().map(|v| shown(&r.resource, v)).collect();
                 let rows = shown.iter().map(|v| &**v);
                 let now = self.clock.now();
                 content::value(
                     200,
-                    &table::table(r.resource.schema, rows, found.metadata, include, now, true),
+                    &table::table(&r.resource.schema, rows, found.metadata, include, now, true),
                 )
             }
         }
@@ -236,13 +232,13 @@ impl Inner {
 /// The selection of a request on a collection, or on the one object that it names.
 pub(crate) fn narrowed(r: &ApiRequest, options: &ListOptions) -> Result<Selection> {
     if r.name.is_empty() {
-        return Selection::new(r.resource, options);
+        return Selection::new(&r.resource, options);
     }
     let mut options = options.clone();
     let name = r.name.replace('\\', "\\\\").replace(',', "\\,").replace('=', "\\=");
     options.fields = yado_types::selector::FieldSelector::parse(&format!("metadata.name={name}"))
         .map_err(|e| Failure::bad_request(e.to_string()))?;
-    Selection::new(r.resource, &options)
+    Selection::new(&r.resource, &options)
 }
 
 /// What a list found.

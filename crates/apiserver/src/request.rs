@@ -10,7 +10,9 @@ use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Method};
 
 use crate::proxy::ProxyRequest;
-use crate::resource::{self, Resource, Subresource};
+use std::sync::Arc;
+
+use crate::resource::{Resource, Resources, Subresource};
 use crate::status::{Failure, Result};
 use crate::table::IncludeObject;
 
@@ -98,7 +100,7 @@ impl ServerRequest {
 #[derive(Debug)]
 pub struct ApiRequest {
     /// The addressed collection.
-    pub resource: &'static Resource,
+    pub resource: Arc<Resource>,
     /// The part of the object.
     pub subresource: Option<Subresource>,
     /// Empty for all Namespaces and for kinds without one.
@@ -191,8 +193,14 @@ pub enum Form {
 }
 
 impl Request {
-    /// Reads a request. Its path decides what is meant, its method what to do with it.
-    pub fn parse(method: &Method, path: &str, query: Option<&str>, headers: &HeaderMap) -> Result<Self> {
+    /// Reads a request. Its path decides which of `served` is meant, its method what to do with it.
+    pub fn parse(
+        served: &Resources,
+        method: &Method,
+        path: &str,
+        query: Option<&str>,
+        headers: &HeaderMap,
+    ) -> Result<Self> {
         let (path, proxied) = split_proxied(path);
         let segments = segments(path)?;
         let words: Vec<&str> = segments.iter().map(String::as_str).collect();
@@ -206,7 +214,7 @@ impl Request {
             }
         };
         if let Some(proxied) = proxied {
-            return Self::parse_proxied(&words, proxied, method, query);
+            return Self::parse_proxied(served, &words, proxied, method, query);
         }
         match words.as_slice() {
             [] => get(ServerRequest::Root),
@@ -230,15 +238,23 @@ impl Request {
             ["openapi", "v3", "apis", group, version] => {
                 get(ServerRequest::OpenApi { group: (*group).into(), version: (*version).into() })
             }
-            ["api", version, rest @ ..] => Self::parse_api("", version, rest, method, query, headers),
+            ["api", version, rest @ ..] => {
+                Self::parse_api((served, "", version), rest, method, query, headers)
+            }
             ["apis", group, version, rest @ ..] => {
-                Self::parse_api(group, version, rest, method, query, headers)
+                Self::parse_api((served, group, version), rest, method, query, headers)
             }
             _ => Err(Failure::no_such_resource()),
         }
     }
 
-    fn parse_proxied(words: &[&str], path: &str, method: &Method, query: Option<&str>) -> Result<Self> {
+    fn parse_proxied(
+        served: &Resources,
+        words: &[&str],
+        path: &str,
+        method: &Method,
+        query: Option<&str>,
+    ) -> Result<Self> {
         let verb = match *method {
             Method::GET | Method::HEAD | Method::OPTIONS => "get",
             Method::POST => "create",
@@ -248,7 +264,7 @@ impl Request {
             _ => return Err(Failure::method_not_allowed()),
         };
         let rest = words.get(2..).unwrap_or_default();
-        let target = Target::parse("", "v1", rest).ok_or_else(Failure::no_such_resource)?;
+        let target = Target::parse(served, "", "v1", rest).ok_or_else(Failure::no_such_resource)?;
         let asked = ProxyRequest { verb, path: path.to_owned(), query: query.map(str::to_owned) };
         let Target { resource, subresource, namespace, name } = target;
         let (verb, form) = (Verb::Proxy(asked), Form::Object);
@@ -256,14 +272,13 @@ impl Request {
     }
 
     fn parse_api(
-        group: &str,
-        version: &str,
+        (served, group, version): (&Resources, &str, &str),
         rest: &[&str],
         method: &Method,
         query: Option<&str>,
         headers: &HeaderMap,
     ) -> Result<Self> {
-        let target = Target::parse(group, version, rest).ok_or_else(Failure::no_such_resource)?;
+        let target = Target::parse(served, group, version, rest).ok_or_else(Failure::no_such_resource)?;
         let query = Query::parse(query.unwrap_or_default());
         let wanted = form(headers, &query);
         let verb = target.verb(method, query, headers)?;
@@ -312,15 +327,15 @@ fn segments(path: &str) -> Result<Vec<String>> {
 }
 
 struct Target {
-    resource: &'static Resource,
+    resource: Arc<Resource>,
     subresource: Option<Subresource>,
     namespace: String,
     name: String,
 }
 
 impl Target {
-    fn parse(group: &str, version: &str, rest: &[&str]) -> Option<Self> {
-        let find = |plural| resource::find(group, version, plural);
+    fn parse(served: &Resources, group: &str, version: &str, rest: &[&str]) -> Option<Self> {
+        let find = |plural: &str| served.find(group, version, plural).cloned();
         let (namespace, resource, rest) = match rest {
             // A Namespace's own parts, where the third word is no resource of Namespaces.
             ["namespaces", _, sub] if group.is_empty() && matches!(*sub, "status" | "finalize") => {
@@ -478,7 +493,13 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, accept.parse().expect("header"));
         headers.insert(CONTENT_TYPE, "application/merge-patch+json".parse().expect("header"));
-        match Request::parse(&method.parse().expect("method"), path, query, &headers) {
+        match Request::parse(
+            &crate::resource::BUILT_IN,
+            &method.parse().expect("method"),
+            path,
+            query,
+            &headers,
+        ) {
             Ok(Request::Server(request)) => format!("{request:?}"),
             Ok(Request::Api(r)) => format!(
                 "{} {} [{}] [{}] {:?} {:?}",

@@ -1,9 +1,13 @@
-//! What is served: one row for each resource of each group and version. Discovery, request parsing and storage read
-//! this table and nothing else.
+//! The registry of what is served: one [`Resource`] for each kind of each group and version. Discovery, request parsing
+//! and storage read the registry and nothing else.
 
-use std::sync::LazyLock;
+use std::collections::HashMap;
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock};
 
-use crate::schema::{self, Kind};
+use parking_lot::RwLock;
+
+use crate::schema::{self, Kind, Name, Storage};
 
 /// A part of an object, or an action on it, with a path of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,77 +96,54 @@ impl Subresource {
     }
 }
 
-/// Where a resource's objects are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Storage {
-    /// In the store.
-    Stored,
-    /// In the store as core/v1 Events; this is another form of them.
-    CoreEvents,
-    /// Nowhere: a create is answered at once (reviews, bindings).
-    Answered,
-}
-
-/// One resource in one version.
+/// One resource in one version: a kind at its path.
 #[derive(Debug)]
 pub struct Resource {
-    /// Empty for the core group.
-    pub group: &'static str,
-    /// `v1`.
-    pub version: &'static str,
-    /// `Deployment`.
-    pub kind: &'static str,
-    /// `deployments`.
-    pub plural: &'static str,
-    /// `deployment`.
-    pub singular: &'static str,
-    /// `deploy`.
-    pub short: &'static [&'static str],
-    /// Its objects live in Namespaces.
-    pub namespaced: bool,
-    /// `all`: shown by `kubectl get all`.
-    pub categories: &'static [&'static str],
+    /// What its objects look like.
+    pub schema: Arc<Kind>,
     /// Paths beneath its objects.
     pub subresources: Vec<Subresource>,
-    /// Where its objects are.
-    pub storage: Storage,
-    /// Its place in [`RESOURCES`].
-    pub index: usize,
-    /// What its objects look like.
-    pub schema: &'static Kind,
+    /// Prefix of the keys of its objects in the store, with a slash at the end; all versions of a resource share it.
+    pub prefix: String,
+}
+
+impl Deref for Resource {
+    type Target = Kind;
+
+    fn deref(&self) -> &Kind {
+        &self.schema
+    }
 }
 
 impl Resource {
-    /// `deployments.apps`, as errors name it.
-    pub fn qualified(&self) -> String {
-        if self.group.is_empty() { self.plural.to_owned() } else { format!("{}.{}", self.plural, self.group) }
+    /// The resource of a kind that has one.
+    pub fn of(kind: Arc<Kind>) -> Self {
+        let group = if kind.group.is_empty() { "core" } else { &kind.group };
+        let prefix = match kind.storage {
+            Storage::CoreEvents => EVENTS_PREFIX.to_owned(),
+            _ => format!("/registry/{group}/{}/", kind.plural),
+        };
+        let subresources = kind.subresources.iter().filter_map(|s| Subresource::find(s)).collect();
+        Self { schema: kind, subresources, prefix }
     }
 
-    /// `apps/v1`, as objects carry it.
-    pub fn api_version(&self) -> String {
-        api_version(self.group, self.version)
+    /// `deployments.apps`, as errors name it.
+    pub fn qualified(&self) -> String {
+        if self.group.is_empty() {
+            self.plural.to_string()
+        } else {
+            format!("{}.{}", self.plural, self.group)
+        }
     }
 
     /// Verbs, as discovery lists them.
     pub fn verbs(&self) -> &'static [&'static str] {
         match self.storage {
-            Storage::Answered => &["create"],
-            _ => &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+            Storage::Answered | Storage::Body => &["create"],
+            Storage::Stored | Storage::CoreEvents => {
+                &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+            }
         }
-    }
-
-    /// The resource whose objects in the store this one shows.
-    pub fn stored(&'static self) -> &'static Self {
-        match self.storage {
-            Storage::CoreEvents => find("", "v1", "events").unwrap_or(self),
-            _ => self,
-        }
-    }
-
-    /// Prefix of the keys of its objects in the store, with a slash at the end.
-    pub fn prefix(&self) -> String {
-        let group = if self.group.is_empty() { "core" } else { self.group };
-        format!("/registry/{group}/{}/", self.plural)
     }
 
     /// It has this subresource.
@@ -173,7 +154,7 @@ impl Resource {
     /// Whether `metadata.generation` counts the changes of its spec.
     pub fn counts_generations(&self) -> bool {
         matches!(
-            self.kind,
+            &*self.kind,
             "DaemonSet"
                 | "Deployment"
                 | "Ingress"
@@ -187,80 +168,97 @@ impl Resource {
     }
 }
 
-/// `apps/v1`; `v1` in the core group.
-pub fn api_version(group: &str, version: &str) -> String {
-    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+/// Keys of the Events of both groups.
+const EVENTS_PREFIX: &str = "/registry/core/events/";
+
+/// The resources that are served at one moment.
+#[derive(Debug, Default)]
+pub struct Resources {
+    /// In the order in which discovery shows them.
+    all: Vec<Arc<Resource>>,
+    by_plural: HashMap<Name, Vec<Arc<Resource>>>,
 }
 
-/// The row of that path.
-pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|r| r.plural == plural && r.group == group && r.version == version)
+impl Resources {
+    /// Those resources, in that order.
+    pub fn new(all: Vec<Arc<Resource>>) -> Self {
+        let mut by_plural: HashMap<Name, Vec<Arc<Resource>>> = HashMap::new();
+        for r in &all {
+            by_plural.entry(r.plural.clone()).or_default().push(r.clone());
+        }
+        Self { all, by_plural }
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Resource>> {
+        self.all.iter()
+    }
+
+    /// The resource of that path.
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
+        self.by_plural.get(plural)?.iter().find(|r| r.group == group && r.version == version)
+    }
+
+    /// Those of one group and version.
+    pub fn of_version<'a>(
+        &'a self,
+        group: &'a str,
+        version: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Resource>> + Clone {
+        self.all.iter().filter(move |r| r.group == group && r.version == version)
+    }
+
+    /// Groups with their versions, each in the order in which discovery shows them: the preferred version first. The
+    /// core group is not among them.
+    pub fn groups(&self) -> Vec<(Name, Vec<Name>)> {
+        let mut groups: Vec<(Name, Vec<Name>)> = Vec::new();
+        for r in self.all.iter().filter(|r| !r.group.is_empty()) {
+            let at = groups.iter().position(|(group, _)| *group == r.group).unwrap_or(groups.len());
+            if at == groups.len() {
+                groups.push((r.group.clone(), Vec::new()));
+            }
+            let versions = &mut groups[at].1;
+            if !versions.contains(&r.version) {
+                versions.push(r.version.clone());
+            }
+        }
+        groups
+    }
+}
+
+/// What is served now. Built-in resources are always served; those of CustomResourceDefinitions come and go.
+#[derive(Debug)]
+pub struct Registry {
+    current: RwLock<Arc<Resources>>,
+}
+
+impl Default for Registry {
+    fn default() -> Self {
+        Self { current: RwLock::new(BUILT_IN.clone()) }
+    }
+}
+
+impl Registry {
+    /// What is served now; the answer to one request rests on one such snapshot.
+    pub fn current(&self) -> Arc<Resources> {
+        self.current.read().clone()
+    }
+}
+
+/// The built-in resource of that path.
+pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Arc<Resource>> {
+    BUILT_IN.find(group, version, plural)
 }
 
 /// Beginnings of the keys in the store whose values must not lie on a disk in plain.
 pub fn secret_prefixes() -> Vec<String> {
-    RESOURCES.iter().filter(|r| r.group.is_empty() && r.kind == "Secret").map(Resource::prefix).collect()
+    find("", "v1", "secrets").map(|r| r.prefix.clone()).into_iter().collect()
 }
 
-/// Groups in the order in which discovery shows them, with their only version; the core group is not among them.
-pub fn groups() -> Vec<(&'static str, &'static str)> {
-    let mut groups: Vec<_> = Vec::new();
-    for r in RESOURCES.iter().filter(|r| !r.group.is_empty()) {
-        if !groups.contains(&(r.group, r.version)) {
-            groups.push((r.group, r.version));
-        }
-    }
-    groups
-}
-
-/// Kinds that are answered at once, with the names of the resource to which they are posted.
-const ANSWERED: &[(&str, &str, &str, &str)] = &[
-    ("", "Binding", "bindings", "binding"),
-    ("authentication.k8s.io", "SelfSubjectReview", "selfsubjectreviews", "selfsubjectreview"),
-    (
-        "authorization.k8s.io",
-        "SelfSubjectAccessReview",
-        "selfsubjectaccessreviews",
-        "selfsubjectaccessreview",
-    ),
-    ("authorization.k8s.io", "SelfSubjectRulesReview", "selfsubjectrulesreviews", "selfsubjectrulesreview"),
-    ("authorization.k8s.io", "SubjectAccessReview", "subjectaccessreviews", "subjectaccessreview"),
-];
-
-/// Everything that is served: what [`crate::schema::KINDS`] says is stored, and what is answered at once.
-pub static RESOURCES: LazyLock<Vec<Resource>> = LazyLock::new(|| {
-    let stored = schema::KINDS.iter().filter(|k| k.is_stored()).map(|k| Resource {
-        group: k.group,
-        version: k.version,
-        kind: k.kind,
-        plural: k.plural,
-        singular: k.singular,
-        short: k.short_names,
-        namespaced: k.namespaced,
-        categories: k.categories,
-        subresources: k.subresources.iter().filter_map(|s| Subresource::find(s)).collect(),
-        index: 0,
-        storage: if k.group == "events.k8s.io" { Storage::CoreEvents } else { Storage::Stored },
-        schema: k,
-    });
-    let answered = ANSWERED.iter().filter_map(|&(group, kind, plural, singular)| {
-        Some(Resource {
-            group,
-            version: "v1",
-            kind,
-            plural,
-            singular,
-            short: &[],
-            namespaced: kind == "Binding",
-            categories: &[],
-            subresources: Vec::new(),
-            storage: Storage::Answered,
-            index: 0,
-            schema: schema::find(group, "v1", kind)?,
-        })
-    });
-    let rows = stored.chain(answered).enumerate();
-    rows.map(|(index, row)| Resource { index, ..row }).collect()
+/// The resources of the built-in kinds.
+pub static BUILT_IN: LazyLock<Arc<Resources>> = LazyLock::new(|| {
+    let served = schema::KINDS.iter().filter(|k| k.storage != Storage::Body);
+    Arc::new(Resources::new(served.map(|k| Arc::new(Resource::of(k.clone()))).collect()))
 });
 
 #[cfg(test)]
@@ -268,13 +266,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_found_by_path_and_kind() {
-        for r in RESOURCES.iter() {
-            assert_eq!(find(r.group, r.version, r.plural).map(|f| f.kind), Some(r.kind));
+    fn resources_are_found_by_path() {
+        for r in BUILT_IN.iter() {
+            assert_eq!(find(&r.group, &r.version, &r.plural).map(|f| &f.kind), Some(&r.kind));
         }
         assert_eq!(
-            find("events.k8s.io", "v1", "events").map(|r| r.stored().prefix()),
-            Some("/registry/core/events/".into())
+            find("events.k8s.io", "v1", "events").map(|r| &r.prefix),
+            find("", "v1", "events").map(|r| &r.prefix)
         );
         assert!(find("apps", "v1beta1", "deployments").is_none());
     }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::auth::{Decision, Identity, authorize};
 use crate::content::{self, Body};
 use crate::request::{Request, ServerRequest};
-use crate::resource::Resource;
+use crate::resource::{BUILT_IN, Resource};
 use crate::schema::{FieldValidation, Parsed};
 use crate::status::{Failure, Result};
 
@@ -17,9 +17,9 @@ pub(crate) fn answer(
     parsed: Parsed,
     validation: FieldValidation,
 ) -> Result<Response<Body>> {
-    let (mut review, warnings) = content::decode(resource.schema, parsed, validation)?;
+    let (mut review, warnings) = content::decode(&resource.schema, parsed, validation)?;
     let spec = &review["spec"];
-    let status = match resource.kind {
+    let status = match &*resource.kind {
         "SelfSubjectReview" => json!({"userInfo": {"username": who.user, "groups": who.groups}}),
         "SelfSubjectAccessReview" => {
             check(resource, spec)?;
@@ -57,7 +57,7 @@ fn check(resource: &Resource, spec: &Value) -> Result<()> {
     }
     match causes.is_empty() {
         true => Ok(()),
-        false => Err(Failure::invalid(resource.group, resource.kind, "", causes)),
+        false => Err(Failure::invalid(&resource.group, &resource.kind, "", causes)),
     }
 }
 
@@ -68,6 +68,7 @@ fn access(who: &Identity, spec: &Value) -> Value {
     let path = spec["nonResourceAttributes"].is_object();
     let path = path.then(|| spec["nonResourceAttributes"]["path"].as_str().unwrap_or("/"));
     let request = Request::parse(
+        &BUILT_IN,
         &http::Method::GET,
         path.unwrap_or("/api/v1/namespaces"),
         None,

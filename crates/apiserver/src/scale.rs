@@ -8,7 +8,7 @@ use crate::status::{Failure, Result};
 
 /// The kind of Scales.
 pub fn kind() -> Result<&'static Kind> {
-    schema::find("autoscaling", "v1", "Scale").ok_or_else(Failure::no_such_resource)
+    schema::find("autoscaling", "v1", "Scale").map(|kind| &**kind).ok_or_else(Failure::no_such_resource)
 }
 
 /// The `autoscaling/v1` Scale of an object.

@@ -28,6 +28,7 @@ use crate::content::{self, Body, BoxError, MAX_BODY};
 use crate::metrics::{Labels, Metrics};
 use crate::node_proxy::NodeDialer;
 use crate::request::{ApiRequest, Request, Verb};
+use crate::resource::Registry;
 use crate::serve::{EndWatches, GRACE};
 use crate::status::{Failure, Result};
 use crate::{bootstrap, discovery, expiry};
@@ -83,6 +84,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) nodes: Arc<dyn NodeDialer>,
     pub(crate) cache: Arc<Cache>,
+    pub(crate) registry: Registry,
     /// Watches end when it is cancelled.
     pub(crate) stop: CancellationToken,
     /// Connections, streams and the server's own loops.
@@ -115,6 +117,7 @@ impl ApiServer {
             clock,
             nodes,
             cache,
+            registry: Registry::default(),
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             metrics: Arc::default(),
@@ -215,7 +218,9 @@ impl Inner {
     fn admit(&self, parts: &http::request::Parts) -> Result<(Identity, Request)> {
         let who = authenticate(&self.config.tokens, &parts.headers, parts.extensions.get::<Identity>())?;
         let who = impersonate(who, &parts.headers)?;
-        let asked = Request::parse(&parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
+        let served = self.registry.current();
+        let asked =
+            Request::parse(&served, &parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
         match asked {
             Ok(asked) => Ok((who, asked)),
             // Who may see nothing is told nothing of what there is.

@@ -28,7 +28,7 @@ impl Failure {
     }
 
     fn about(code: u16, reason: &'static str, message: String, resource: &Resource, name: &str) -> Self {
-        Self::new(code, reason, message).with_details(resource.group, resource.plural, name)
+        Self::new(code, reason, message).with_details(&resource.group, &resource.plural, name)
     }
 
     fn with_details(mut self, group: &str, kind: &str, name: &str) -> Self {

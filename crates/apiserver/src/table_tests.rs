@@ -4,7 +4,7 @@ use crate::schema::KINDS;
 /// Cells joined by ` | `, for an object in YAML, at noon of 2020-01-02.
 fn check(object: &str, expect: &str) {
     let object: Value = serde_norway::from_str(object).expect("YAML");
-    let kind = KINDS.iter().find(|k| object["kind"] == k.kind).expect("a kind");
+    let kind = KINDS.iter().find(|k| object["kind"] == *k.kind).expect("a kind");
     let now = "2020-01-02T12:00:00Z".parse().expect("a time");
     let row = row(kind, &object, IncludeObject::None, now);
     let cells = row["cells"].as_array().expect("cells");

@@ -13,11 +13,13 @@ use serde_json::json;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::Collection;
 use crate::content::{self, Body};
 use crate::object::{Change, EventType, Object, Selection, encode, frame};
 use crate::read::narrowed;
 use crate::request::{ApiRequest, Form, WatchOptions};
-use crate::resource::{Resource, Storage};
+use crate::resource::Resource;
+use crate::schema::Storage;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 
@@ -31,7 +33,8 @@ const LASTS: std::ops::Range<u64> = 1800..3600;
 /// One client's watch.
 struct Watcher {
     inner: Arc<Inner>,
-    resource: &'static Resource,
+    resource: Arc<Resource>,
+    collection: Arc<Collection>,
     namespace: String,
     selection: Selection,
     form: Form,
@@ -62,12 +65,13 @@ impl Inner {
         } else {
             self.fresh().await?;
         }
-        let collection = self.collection(r.resource)?;
+        let collection = self.collection(&r.resource)?;
         let changed = collection.subscribe();
         let lasts = options.timeout.unwrap_or_else(|| Duration::from_secs(rand::rng().random_range(LASTS)));
         let mut watcher = Watcher {
             inner: self.clone(),
-            resource: r.resource,
+            resource: r.resource.clone(),
+            collection,
             namespace: r.namespace.clone(),
             selection,
             form: r.form,
@@ -96,8 +100,7 @@ impl Watcher {
     /// Tells every object there is as new.
     fn tell_all(&mut self, then_say_so: bool) {
         let applied = self.inner.cache.applied();
-        let Ok(collection) = self.inner.collection(self.resource) else { return };
-        let snapshot = collection.list(&self.namespace, None, 0, |o| self.selection.matches(o));
+        let snapshot = self.collection.list(&self.namespace, None, 0, |o| self.selection.matches(o));
         self.told = snapshot.revision.max(applied);
         for object in snapshot.objects {
             let bytes = self.event_of(EventType::Added, &object);
@@ -120,7 +123,7 @@ impl Watcher {
             // Seen before the window is read, so that a change in between wakes at once.
             self.changed.borrow_and_update();
             let applied = self.inner.cache.applied();
-            match self.inner.collection(self.resource).ok()?.changes(self.told, BATCH) {
+            match self.collection.changes(self.told, BATCH) {
                 Err(oldest) => self.end_with(&Failure::too_old(self.told, oldest)),
                 Ok(changes) if changes.is_empty() => {
                     self.told = self.told.max(applied);
@@ -176,7 +179,7 @@ impl Watcher {
 
     fn event_of(&mut self, event: EventType, object: &Object) -> Bytes {
         let with_columns = !std::mem::replace(&mut self.columns_sent, true);
-        frame(event.name(), &self.inner.render(self.resource, self.form, object, with_columns))
+        frame(event.name(), &self.inner.render(&self.resource, self.form, object, with_columns))
     }
 
     /// An object of which only the revision counts.

@@ -25,8 +25,8 @@ use crate::content::{self, Body};
 use crate::events;
 use crate::object::{Object, encode_for_store};
 use crate::request::{ApiRequest, Verb, WriteOptions};
-use crate::resource::{Resource, Storage, Subresource};
-use crate::schema::{self, Parsed};
+use crate::resource::{Resource, Subresource};
+use crate::schema::{self, Parsed, Storage};
 use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
 
@@ -63,8 +63,8 @@ impl Outcome {
 }
 
 /// One attempt at a transaction.
-pub(crate) struct Attempt {
-    pub(crate) resource: &'static Resource,
+pub(crate) struct Attempt<'a> {
+    pub(crate) resource: &'a Resource,
     pub(crate) key: String,
     /// The version that the decision was made on.
     pub(crate) current: Option<Arc<Object>>,
@@ -105,7 +105,7 @@ impl Inner {
                 if r.resource.storage == Storage::Answered && r.resource.kind != "Binding" =>
             {
                 let parsed = content::parse(headers, body)?;
-                crate::reviews::answer(r.resource, who, parsed, options.field_validation)
+                crate::reviews::answer(&r.resource, who, parsed, options.field_validation)
             }
             (Verb::Create(options), Some(Subresource::Binding)) => {
                 self.bind(r, &r.name, options, headers, body).await
@@ -130,14 +130,13 @@ impl Inner {
     /// Decides and writes until no other writer comes between. `size` is that of the request's body in bytes.
     pub(crate) async fn modify(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         (namespace, name): (&str, &str),
         dry_run: bool,
         size: usize,
         mut decide: impl FnMut(&Object) -> Result<Step>,
     ) -> Result<Outcome> {
-        let stored = resource.stored();
-        let key = format!("{}{}", stored.prefix(), place(stored, namespace, name));
+        let key = format!("{}{}", resource.prefix, place(resource, namespace, name));
         for _ in 0..MAX_ROUNDS {
             let current = self.find(resource, namespace, name)?;
             let next = match off_worker(size + current.json_len(), || decide(&current))? {
@@ -152,7 +151,7 @@ impl Inner {
                 });
             }
             let attempt = Attempt {
-                resource: stored,
+                resource,
                 key: key.clone(),
                 current: Some(current.clone()),
                 next,
@@ -170,7 +169,7 @@ impl Inner {
 
     /// Writes once, with what the object holds (Service addresses, ports) in the same transaction, so that nothing is
     /// held twice or by nobody, whatever happens in between.
-    pub(crate) async fn commit(&self, attempt: Attempt) -> Result<Committed> {
+    pub(crate) async fn commit(&self, attempt: Attempt<'_>) -> Result<Committed> {
         let Attempt { resource, key, current, next, compares: more, mut ops } = attempt;
         let expected = current.as_ref().map_or(0, |c| c.revision);
         let mut compares = vec![Compare::ModRevision { key: key.clone(), equals: expected }];
@@ -214,11 +213,11 @@ impl Inner {
     /// Makes a parsed body an object of the resource's kind.
     pub(crate) fn decode(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         parsed: Parsed,
         options: &WriteOptions,
     ) -> Result<(Value, Vec<String>)> {
-        let (object, mut warnings) = content::decode(resource.schema, parsed, options.field_validation)?;
+        let (object, mut warnings) = content::decode(&resource.schema, parsed, options.field_validation)?;
         warnings.extend(admission::warnings(resource, &object));
         Ok((object, warnings))
     }
@@ -239,7 +238,7 @@ impl Inner {
 
 /// A failure for the fields of an object that break rules.
 pub(crate) fn refuse_invalid(resource: &Resource, name: &str, errors: Vec<schema::FieldError>) -> Result<()> {
-    content::refuse_invalid(resource.schema, name, &errors)
+    content::refuse_invalid(&resource.schema, name, &errors)
 }
 
 /// An object in the form in which it is stored.

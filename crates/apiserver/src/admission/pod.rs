@@ -14,7 +14,7 @@ const TOLERATED: u64 = 300;
 const SYSTEM_PRIORITIES: [(&str, i64); 2] =
     [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
 
-pub(super) fn before_create(server: &Inner, pods: &'static Resource, pod: &mut Value) -> Result<()> {
+pub(super) fn before_create(server: &Inner, pods: &Resource, pod: &mut Value) -> Result<()> {
     if !pod["spec"].is_object() {
         // The rules say what is missing.
         return Ok(());
@@ -26,7 +26,7 @@ pub(super) fn before_create(server: &Inner, pods: &'static Resource, pod: &mut V
 }
 
 /// Every Pod runs as a ServiceAccount of its Namespace.
-fn account(server: &Inner, pods: &'static Resource, pod: &mut Value) -> Result<()> {
+fn account(server: &Inner, pods: &Resource, pod: &mut Value) -> Result<()> {
     let spec = &pod["spec"];
     let named =
         spec["serviceAccountName"].as_str().or(spec["serviceAccount"].as_str()).filter(|n| !n.is_empty());

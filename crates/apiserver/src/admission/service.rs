@@ -161,7 +161,7 @@ fn has_node_ports(kind: &str) -> bool {
 /// Gives a Service what it needs and does not have; refuses what it asks for and others hold.
 pub(super) fn allocate(
     server: &Inner,
-    resource: &'static Resource,
+    resource: &Resource,
     service: &mut Value,
     old: Option<&Value>,
 ) -> Result<()> {

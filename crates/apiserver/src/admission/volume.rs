@@ -49,7 +49,8 @@ fn default_class(server: &Inner) -> Result<Option<String>> {
 }
 
 fn classes() -> Result<&'static Resource> {
-    resource::find("storage.k8s.io", "v1", "storageclasses").ok_or_else(Failure::no_such_resource)
+    let classes = resource::find("storage.k8s.io", "v1", "storageclasses");
+    classes.map(|classes| &**classes).ok_or_else(Failure::no_such_resource)
 }
 
 /// A claim only grows where its class says that its volumes can.

@@ -1,14 +1,14 @@
 //! The one task that brings the store's changes into the collections.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use yado_store::{KeyValue, Range, Store, WatchEvent, key_after, prefix_end};
+use yado_store::{Range, Store, WatchEvent, key_after, prefix_end};
 
-use super::{Cache, Collection, State};
+use super::{Cache, Collection, State, split_key};
 use crate::object::{Change, Object};
 
 /// Objects are read from the store in parts of so many.
@@ -91,35 +91,35 @@ async fn run(cache: Arc<Cache>, store: Arc<dyn Store>, mut revision: u64) {
 
 /// Replaces what the collections hold with what the store holds. Watchers of an older state have to list again.
 async fn load(cache: &Cache, store: &dyn Store) -> yado_store::Result<u64> {
-    let mut loaded: BTreeMap<Box<str>, KeyValue> = BTreeMap::new();
+    let mut loaded: HashMap<Box<str>, BTreeMap<Box<str>, Arc<Object>>> = HashMap::new();
     let (mut start, mut at) = (PREFIX.to_owned(), None);
     let revision = loop {
         let part =
             store.range(Range { start, end: prefix_end(PREFIX), limit: LOAD_PART, revision: at }).await?;
         at = at.or(Some(part.revision));
-        let last = part.items.last().map(|kv| kv.key.to_string());
-        loaded.extend(part.items.into_iter().map(|kv| (Box::from(&*kv.key), kv)));
-        match last {
-            Some(last) if part.more => start = key_after(&last),
+        for kv in &part.items {
+            let Some((prefix, place)) = split_key(&kv.key) else { continue };
+            let Some(object) = decode(kv) else { continue };
+            loaded.entry(prefix.into()).or_default().insert(place.into(), Arc::new(object));
+        }
+        match part.items.last().map(|kv| key_after(&kv.key)) {
+            Some(next) if part.more => start = next,
             _ => break at.unwrap_or(part.revision),
         }
     };
-    for (prefix, collection) in cache.all() {
-        let of_prefix = loaded
-            .range::<Box<str>, _>(Box::from(prefix.as_str())..)
-            .take_while(|(key, _)| key.starts_with(prefix.as_str()));
-        let objects =
-            of_prefix.filter_map(|(key, kv)| Some((key[prefix.len()..].into(), Arc::new(decode(kv)?))));
-        let state =
-            State { objects: objects.collect(), window_start: revision, revision, ..State::default() };
-        *collection.state.write() = state;
+    for (prefix, _) in cache.all() {
+        loaded.entry(prefix).or_default();
+    }
+    for (prefix, objects) in loaded {
+        let collection = cache.of_prefix(&prefix);
+        *collection.state.write() = State { objects, window_start: revision, revision, ..State::default() };
         collection.changed.send_replace(revision);
     }
     cache.applied.send_replace(revision);
     Ok(revision)
 }
 
-fn decode(kv: &KeyValue) -> Option<Object> {
+fn decode(kv: &yado_store::KeyValue) -> Option<Object> {
     Object::decode(kv.value.clone(), kv.mod_revision)
         .inspect_err(|error| tracing::error!(key = %kv.key, %error, "an object in the store is not JSON and is left out"))
         .ok()
@@ -136,11 +136,11 @@ struct Made {
 impl Cache {
     /// Applies the changes of one revision, each collection's as one.
     fn apply(&self, events: &[WatchEvent], revision: &mut u64) {
-        let mut groups: Vec<(&Collection, Vec<(&str, &WatchEvent)>)> = Vec::new();
+        let mut groups: Vec<(Arc<Collection>, Vec<(&str, &WatchEvent)>)> = Vec::new();
         for event in events {
             *revision = event.revision();
             let Some((collection, place)) = self.collection_of(event.key()) else { continue };
-            match groups.iter_mut().find(|(c, _)| std::ptr::eq(*c, collection)) {
+            match groups.iter_mut().find(|(c, _)| Arc::ptr_eq(c, &collection)) {
                 Some((_, group)) => group.push((place, event)),
                 None => groups.push((collection, vec![(place, event)])),
             }
@@ -182,7 +182,7 @@ impl Cache {
 
     /// Tells readers and writers how far the collections are.
     fn publish(&self, revision: u64) {
-        for (_, collection) in self.all() {
+        for collection in self.collections.read().values() {
             let reached = collection.state.read().revision;
             collection.changed.send_if_modified(|seen| std::mem::replace(seen, reached) != reached);
         }

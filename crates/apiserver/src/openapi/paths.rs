@@ -11,10 +11,10 @@ pub fn root(group: &str, version: &str) -> String {
 }
 
 /// The paths of these kinds, all of one group and version.
-pub fn paths(kinds: &[&'static Kind]) -> Map<String, Value> {
+pub fn paths(kinds: &[&Kind]) -> Map<String, Value> {
     let mut paths = Map::new();
     for kind in kinds {
-        let root = root(kind.group, kind.version);
+        let root = root(&kind.group, &kind.version);
         let collection = match kind.namespaced {
             true => format!("{root}/namespaces/{{namespace}}/{}", kind.plural),
             false => format!("{root}/{}", kind.plural),
@@ -32,10 +32,10 @@ pub fn paths(kinds: &[&'static Kind]) -> Map<String, Value> {
         paths.insert(collection.clone(), item);
         let item_path = format!("{collection}/{{name}}");
         paths.insert(item_path.clone(), one(kind, kind, "", true));
-        for subresource in kind.subresources {
-            let of = match *subresource {
+        for subresource in &kind.subresources {
+            let of: &Kind = match &**subresource {
                 "status" => kind,
-                "scale" => find("autoscaling", "v1", "Scale").unwrap_or(kind),
+                "scale" => find("autoscaling", "v1", "Scale").map_or(kind, |kind| &**kind),
                 // What connects to a node or takes a body of its own kind is not described.
                 _ => continue,
             };
@@ -73,7 +73,7 @@ fn operation(kind: &Kind, body: &Kind, action: &str, suffix: &str) -> Value {
         "put" => "replace",
         other => other,
     };
-    let mut id = [group, kind.version].concat();
+    let mut id = [group, &*kind.version].concat();
     id[..1].make_ascii_uppercase();
     let scope = if kind.namespaced && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
     let schema = json!({"$ref": format!("#/components/schemas/{}", definition_name(body.message))});

@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
-use super::Kind;
 use super::fields::{Field, Inner, Message, Shape, message};
 use super::json::Parsed;
+use super::{Kind, Name};
 
 /// What to do about unknown and duplicate fields; the `fieldValidation` parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,9 +38,9 @@ impl FieldValidation {
 #[error("{kind} in version \"{version}\" cannot be handled as a {kind}: {problem}")]
 pub struct DecodeError {
     /// The kind that was meant.
-    pub kind: &'static str,
+    pub kind: Name,
     /// Its version.
-    pub version: &'static str,
+    pub version: Name,
     /// What is wrong.
     pub problem: String,
 }
@@ -52,11 +52,11 @@ const MAX_ODDITIES: usize = 100;
 /// not store (`""`, `0`, `false`, `[]` where they mean the same as nothing), writes quantities and times in their
 /// canonical form. Returns the object and the warnings to send (empty unless `Warn`).
 pub fn decode(
-    kind: &'static Kind,
+    kind: &Kind,
     parsed: Parsed,
     mode: FieldValidation,
 ) -> Result<(Value, Vec<String>), DecodeError> {
-    let fail = |problem| DecodeError { kind: kind.kind, version: kind.version, problem };
+    let fail = |problem| DecodeError { kind: kind.kind.clone(), version: kind.version.clone(), problem };
     let mut value = parsed.value;
     let mut decoder = Decoder { path: Vec::new(), odd: Vec::new() };
     // A kind without fields in the table cannot occur: a test walks all kinds.

@@ -6,7 +6,7 @@ use super::*;
 /// Objects are written in YAML: what a user sends, and what `kubectl get -o yaml` shows then.
 fn check(sent: &str, expect: Expect) {
     let mut object: Value = serde_norway::from_str(sent).expect("YAML");
-    let kind = KINDS.iter().find(|k| object["kind"] == k.kind).expect("a kind");
+    let kind = KINDS.iter().find(|k| object["kind"] == *k.kind).expect("a kind");
     default_object(kind, &mut object);
     expect.assert_eq(&serde_norway::to_string(&object).expect("YAML"));
     let once = object.clone();

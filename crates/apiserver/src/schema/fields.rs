@@ -319,7 +319,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_its_fields() {
-        for kind in KINDS {
+        for kind in KINDS.iter() {
             let m = message(kind.message).unwrap_or_else(|| panic!("{}", kind.message));
             assert!(m.typed, "{}", kind.message);
         }

@@ -1,26 +1,47 @@
 //! The kinds that are served, and those that only travel in requests.
 
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
+
+/// A name of a kind: of fixed text for built-in kinds, read from a CustomResourceDefinition for others.
+pub type Name = Cow<'static, str>;
+
+/// Where a kind's objects are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// In the store.
+    Stored,
+    /// In the store as core/v1 Events; this is another form of them.
+    CoreEvents,
+    /// Nowhere: a create is answered at once (reviews, bindings).
+    Answered,
+    /// Nowhere: the kind has no resource of its own and only travels in requests, like `DeleteOptions`.
+    Body,
+}
+
 /// One kind under one group and version.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Kind {
     /// The API group; empty for the core group.
-    pub group: &'static str,
+    pub group: Name,
     /// The version within the group.
-    pub version: &'static str,
+    pub version: Name,
     /// The kind as objects carry it, like `ReplicaSet`.
-    pub kind: &'static str,
-    /// The resource as paths carry it, like `replicasets`; empty for what only travels in bodies, like `DeleteOptions`.
-    pub plural: &'static str,
+    pub kind: Name,
+    /// The resource as paths carry it, like `replicasets`; empty for what only travels in bodies.
+    pub plural: Name,
     /// The resource's name for one, like `replicaset`.
-    pub singular: &'static str,
+    pub singular: Name,
     /// Whether objects live in a namespace.
     pub namespaced: bool,
     /// kubectl's short names.
-    pub short_names: &'static [&'static str],
+    pub short_names: Vec<Name>,
     /// kubectl's categories, of which `all` is known to users.
-    pub categories: &'static [&'static str],
+    pub categories: Vec<Name>,
     /// Subresources that exist under an object's path.
-    pub subresources: &'static [&'static str],
+    pub subresources: Vec<Name>,
+    /// Where objects are.
+    pub storage: Storage,
     /// The type's name in the field table, like `apps.v1.Deployment`.
     pub message: &'static str,
 }
@@ -28,65 +49,72 @@ pub struct Kind {
 impl Kind {
     /// `v1` or `apps/v1`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() {
-            self.version.to_owned()
-        } else {
-            format!("{}/{}", self.group, self.version)
-        }
+        api_version(&self.group, &self.version)
     }
 
     /// `Pod` or `Deployment.apps`, as errors name it.
     pub fn qualified(&self) -> String {
-        if self.group.is_empty() { self.kind.to_owned() } else { format!("{}.{}", self.kind, self.group) }
+        if self.group.is_empty() { self.kind.to_string() } else { format!("{}.{}", self.kind, self.group) }
     }
 
     /// The kind has objects of its own, at paths of their own.
     pub fn is_stored(&self) -> bool {
-        !self.plural.is_empty() && !self.plural.contains('/')
+        matches!(self.storage, Storage::Stored | Storage::CoreEvents)
     }
 }
 
-/// The kind of this group, version and name.
-pub fn find(group: &str, version: &str, kind: &str) -> Option<&'static Kind> {
+/// `apps/v1`; `v1` in the core group.
+pub fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+/// The built-in kind of this group, version and name.
+pub fn find(group: &str, version: &str, kind: &str) -> Option<&'static Arc<Kind>> {
     KINDS.iter().find(|k| k.kind == kind && k.group == group && k.version == version)
 }
 
-/// The kind served at this resource.
-pub fn find_resource(group: &str, version: &str, plural: &str) -> Option<&'static Kind> {
+/// The built-in kind served at this resource.
+pub fn find_resource(group: &str, version: &str, plural: &str) -> Option<&'static Arc<Kind>> {
     KINDS
         .iter()
         .find(|k| k.plural == plural && !plural.is_empty() && k.group == group && k.version == version)
 }
 
 /// A kind without objects of its own.
-const fn body(gv: (&'static str, &'static str), kind: &'static str, message: &'static str) -> Kind {
+fn body(gv: (&'static str, &'static str), kind: &'static str, message: &'static str) -> Kind {
     let (group, version) = gv;
     Kind {
-        group,
-        version,
-        kind,
-        plural: "",
-        singular: "",
+        group: group.into(),
+        version: version.into(),
+        kind: kind.into(),
+        plural: "".into(),
+        singular: "".into(),
         namespaced: false,
-        short_names: &[],
-        categories: &[],
-        subresources: &[],
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        subresources: Vec::new(),
+        storage: Storage::Body,
         message,
     }
 }
 
 /// A kind with objects, of the whole cluster.
-const fn cluster(
+fn cluster(
     gv: (&'static str, &'static str),
     kind: &'static str,
     names: (&'static str, &'static str),
     message: &'static str,
 ) -> Kind {
-    Kind { plural: names.0, singular: names.1, ..body(gv, kind, message) }
+    Kind {
+        plural: names.0.into(),
+        singular: names.1.into(),
+        storage: Storage::Stored,
+        ..body(gv, kind, message)
+    }
 }
 
 /// A kind with objects in namespaces.
-const fn namespaced(
+fn namespaced(
     gv: (&'static str, &'static str),
     kind: &'static str,
     names: (&'static str, &'static str),
@@ -95,18 +123,32 @@ const fn namespaced(
     Kind { namespaced: true, ..cluster(gv, kind, names, message) }
 }
 
+/// A kind whose objects are answered and not kept.
+fn answered(
+    gv: (&'static str, &'static str),
+    kind: &'static str,
+    names: (&'static str, &'static str),
+    message: &'static str,
+) -> Kind {
+    Kind { storage: Storage::Answered, ..cluster(gv, kind, names, message) }
+}
+
+fn names(given: &[&'static str]) -> Vec<Name> {
+    given.iter().map(|name| Name::from(*name)).collect()
+}
+
 impl Kind {
-    const fn short(self, short_names: &'static [&'static str]) -> Self {
-        Self { short_names, ..self }
+    fn short(self, short_names: &[&'static str]) -> Self {
+        Self { short_names: names(short_names), ..self }
     }
 
     /// What `kubectl get all` shows.
-    const fn of_all(self) -> Self {
-        Self { categories: &["all"], ..self }
+    fn of_all(self) -> Self {
+        Self { categories: names(&["all"]), ..self }
     }
 
-    const fn with(self, subresources: &'static [&'static str]) -> Self {
-        Self { subresources, ..self }
+    fn with(self, subresources: &[&'static str]) -> Self {
+        Self { subresources: names(subresources), ..self }
     }
 }
 
@@ -122,49 +164,53 @@ const EVENTS: (&str, &str) = ("events.k8s.io", "v1");
 const AUTHENTICATION: (&str, &str) = ("authentication.k8s.io", "v1");
 const AUTHORIZATION: (&str, &str) = ("authorization.k8s.io", "v1");
 
-/// Every kind that the API server reads or serves.
+/// Every built-in kind that the API server reads or serves.
+pub static KINDS: LazyLock<Vec<Arc<Kind>>> = LazyLock::new(|| built_in().into_iter().map(Arc::new).collect());
+
 #[rustfmt::skip]
-pub static KINDS: &[Kind] = &[
-    namespaced(CORE, "ConfigMap", ("configmaps", "configmap"), "core.v1.ConfigMap").short(&["cm"]),
-    namespaced(CORE, "Endpoints", ("endpoints", "endpoints"), "core.v1.Endpoints").short(&["ep"]),
-    namespaced(CORE, "Event", ("events", "event"), "core.v1.Event").short(&["ev"]),
-    cluster(CORE, "Namespace", ("namespaces", "namespace"), "core.v1.Namespace").short(&["ns"]).with(&["finalize", "status"]),
-    cluster(CORE, "Node", ("nodes", "node"), "core.v1.Node").short(&["no"]).with(&["status"]),
-    cluster(CORE, "PersistentVolume", ("persistentvolumes", "persistentvolume"), "core.v1.PersistentVolume").short(&["pv"]).with(&["status"]),
-    namespaced(CORE, "PersistentVolumeClaim", ("persistentvolumeclaims", "persistentvolumeclaim"), "core.v1.PersistentVolumeClaim")
-        .short(&["pvc"]).with(&["status"]),
-    namespaced(CORE, "Pod", ("pods", "pod"), "core.v1.Pod").short(&["po"]).of_all()
-        .with(&["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "status"]),
-    namespaced(CORE, "PodTemplate", ("podtemplates", "podtemplate"), "core.v1.PodTemplate"),
-    namespaced(CORE, "ReplicationController", ("replicationcontrollers", "replicationcontroller"), "core.v1.ReplicationController")
-        .short(&["rc"]).of_all().with(&["scale", "status"]),
-    namespaced(CORE, "Secret", ("secrets", "secret"), "core.v1.Secret"),
-    namespaced(CORE, "Service", ("services", "service"), "core.v1.Service").short(&["svc"]).of_all().with(&["proxy", "status"]),
-    namespaced(CORE, "ServiceAccount", ("serviceaccounts", "serviceaccount"), "core.v1.ServiceAccount").short(&["sa"]).with(&["token"]),
-    namespaced(APPS, "ControllerRevision", ("controllerrevisions", "controllerrevision"), "apps.v1.ControllerRevision"),
-    namespaced(APPS, "DaemonSet", ("daemonsets", "daemonset"), "apps.v1.DaemonSet").short(&["ds"]).of_all().with(&["status"]),
-    namespaced(APPS, "Deployment", ("deployments", "deployment"), "apps.v1.Deployment").short(&["deploy"]).of_all().with(&["scale", "status"]),
-    namespaced(APPS, "ReplicaSet", ("replicasets", "replicaset"), "apps.v1.ReplicaSet").short(&["rs"]).of_all().with(&["scale", "status"]),
-    namespaced(BATCH, "Job", ("jobs", "job"), "batch.v1.Job").of_all().with(&["status"]),
-    namespaced(COORDINATION, "Lease", ("leases", "lease"), "coordination.v1.Lease"),
-    namespaced(DISCOVERY, "EndpointSlice", ("endpointslices", "endpointslice"), "discovery.v1.EndpointSlice"),
-    namespaced(EVENTS, "Event", ("events", "event"), "events.v1.Event").short(&["ev"]),
-    namespaced(NETWORKING, "Ingress", ("ingresses", "ingress"), "networking.v1.Ingress").short(&["ing"]).with(&["status"]),
-    cluster(NETWORKING, "IngressClass", ("ingressclasses", "ingressclass"), "networking.v1.IngressClass"),
-    namespaced(NETWORKING, "NetworkPolicy", ("networkpolicies", "networkpolicy"), "networking.v1.NetworkPolicy").short(&["netpol"]),
-    cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").short(&["sc"]),
-    body(CORE, "Binding", "core.v1.Binding"),
-    body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale"),
-    body(("policy", "v1"), "Eviction", "policy.v1.Eviction"),
-    body(AUTHENTICATION, "TokenRequest", "authentication.v1.TokenRequest"),
-    body(AUTHENTICATION, "TokenReview", "authentication.v1.TokenReview"),
-    body(AUTHENTICATION, "SelfSubjectReview", "authentication.v1.SelfSubjectReview"),
-    body(AUTHORIZATION, "SelfSubjectAccessReview", "authorization.v1.SelfSubjectAccessReview"),
-    body(AUTHORIZATION, "SelfSubjectRulesReview", "authorization.v1.SelfSubjectRulesReview"),
-    body(AUTHORIZATION, "SubjectAccessReview", "authorization.v1.SubjectAccessReview"),
-    body(AUTHORIZATION, "LocalSubjectAccessReview", "authorization.v1.LocalSubjectAccessReview"),
-    body(META, "DeleteOptions", "meta.v1.DeleteOptions"),
-    body(META, "Status", "meta.v1.Status"),
-    body(CORE, "DeleteOptions", "meta.v1.DeleteOptions"),
-    body(CORE, "Status", "meta.v1.Status"),
-];
+fn built_in() -> Vec<Kind> {
+    vec![
+        namespaced(CORE, "ConfigMap", ("configmaps", "configmap"), "core.v1.ConfigMap").short(&["cm"]),
+        namespaced(CORE, "Endpoints", ("endpoints", "endpoints"), "core.v1.Endpoints").short(&["ep"]),
+        namespaced(CORE, "Event", ("events", "event"), "core.v1.Event").short(&["ev"]),
+        cluster(CORE, "Namespace", ("namespaces", "namespace"), "core.v1.Namespace").short(&["ns"]).with(&["finalize", "status"]),
+        cluster(CORE, "Node", ("nodes", "node"), "core.v1.Node").short(&["no"]).with(&["status"]),
+        cluster(CORE, "PersistentVolume", ("persistentvolumes", "persistentvolume"), "core.v1.PersistentVolume").short(&["pv"]).with(&["status"]),
+        namespaced(CORE, "PersistentVolumeClaim", ("persistentvolumeclaims", "persistentvolumeclaim"), "core.v1.PersistentVolumeClaim")
+            .short(&["pvc"]).with(&["status"]),
+        namespaced(CORE, "Pod", ("pods", "pod"), "core.v1.Pod").short(&["po"]).of_all()
+            .with(&["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "status"]),
+        namespaced(CORE, "PodTemplate", ("podtemplates", "podtemplate"), "core.v1.PodTemplate"),
+        namespaced(CORE, "ReplicationController", ("replicationcontrollers", "replicationcontroller"), "core.v1.ReplicationController")
+            .short(&["rc"]).of_all().with(&["scale", "status"]),
+        namespaced(CORE, "Secret", ("secrets", "secret"), "core.v1.Secret"),
+        namespaced(CORE, "Service", ("services", "service"), "core.v1.Service").short(&["svc"]).of_all().with(&["proxy", "status"]),
+        namespaced(CORE, "ServiceAccount", ("serviceaccounts", "serviceaccount"), "core.v1.ServiceAccount").short(&["sa"]).with(&["token"]),
+        namespaced(APPS, "ControllerRevision", ("controllerrevisions", "controllerrevision"), "apps.v1.ControllerRevision"),
+        namespaced(APPS, "DaemonSet", ("daemonsets", "daemonset"), "apps.v1.DaemonSet").short(&["ds"]).of_all().with(&["status"]),
+        namespaced(APPS, "Deployment", ("deployments", "deployment"), "apps.v1.Deployment").short(&["deploy"]).of_all().with(&["scale", "status"]),
+        namespaced(APPS, "ReplicaSet", ("replicasets", "replicaset"), "apps.v1.ReplicaSet").short(&["rs"]).of_all().with(&["scale", "status"]),
+        namespaced(BATCH, "Job", ("jobs", "job"), "batch.v1.Job").of_all().with(&["status"]),
+        namespaced(COORDINATION, "Lease", ("leases", "lease"), "coordination.v1.Lease"),
+        namespaced(DISCOVERY, "EndpointSlice", ("endpointslices", "endpointslice"), "discovery.v1.EndpointSlice"),
+        Kind { storage: Storage::CoreEvents, ..namespaced(EVENTS, "Event", ("events", "event"), "events.v1.Event").short(&["ev"]) },
+        namespaced(NETWORKING, "Ingress", ("ingresses", "ingress"), "networking.v1.Ingress").short(&["ing"]).with(&["status"]),
+        cluster(NETWORKING, "IngressClass", ("ingressclasses", "ingressclass"), "networking.v1.IngressClass"),
+        namespaced(NETWORKING, "NetworkPolicy", ("networkpolicies", "networkpolicy"), "networking.v1.NetworkPolicy").short(&["netpol"]),
+        cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").short(&["sc"]),
+        Kind { namespaced: true, ..answered(CORE, "Binding", ("bindings", "binding"), "core.v1.Binding") },
+        body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale"),
+        body(("policy", "v1"), "Eviction", "policy.v1.Eviction"),
+        body(AUTHENTICATION, "TokenRequest", "authentication.v1.TokenRequest"),
+        body(AUTHENTICATION, "TokenReview", "authentication.v1.TokenReview"),
+        answered(AUTHENTICATION, "SelfSubjectReview", ("selfsubjectreviews", "selfsubjectreview"), "authentication.v1.SelfSubjectReview"),
+        answered(AUTHORIZATION, "SelfSubjectAccessReview", ("selfsubjectaccessreviews", "selfsubjectaccessreview"), "authorization.v1.SelfSubjectAccessReview"),
+        answered(AUTHORIZATION, "SelfSubjectRulesReview", ("selfsubjectrulesreviews", "selfsubjectrulesreview"), "authorization.v1.SelfSubjectRulesReview"),
+        answered(AUTHORIZATION, "SubjectAccessReview", ("subjectaccessreviews", "subjectaccessreview"), "authorization.v1.SubjectAccessReview"),
+        body(AUTHORIZATION, "LocalSubjectAccessReview", "authorization.v1.LocalSubjectAccessReview"),
+        body(META, "DeleteOptions", "meta.v1.DeleteOptions"),
+        body(META, "Status", "meta.v1.Status"),
+        body(CORE, "DeleteOptions", "meta.v1.DeleteOptions"),
+        body(CORE, "Status", "meta.v1.Status"),
+    ]
+}

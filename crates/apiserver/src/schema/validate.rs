@@ -138,7 +138,7 @@ pub fn invalid_status(kind: &Kind, name: &str, errors: &[FieldError]) -> Value {
     let causes: Vec<Value> = errors.iter().map(cause).collect();
     let mut details = json!({"name": name, "kind": kind.kind, "causes": causes});
     if !kind.group.is_empty() {
-        details["group"] = kind.group.into();
+        details["group"] = json!(kind.group);
     }
     json!({
         "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",

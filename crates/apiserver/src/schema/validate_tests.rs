@@ -5,7 +5,7 @@ use super::*;
 
 fn object(text: &str) -> (&'static Kind, Value) {
     let mut object: Value = serde_norway::from_str(text).unwrap_or_else(|e| panic!("{text}: {e}"));
-    let kind = KINDS.iter().find(|k| object["kind"] == k.kind).expect("a kind");
+    let kind = KINDS.iter().find(|k| object["kind"] == *k.kind).expect("a kind");
     default_object(kind, &mut object);
     (kind, object)
 }

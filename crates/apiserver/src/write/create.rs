@@ -36,9 +36,9 @@ impl Inner {
         body: &Bytes,
     ) -> Result<Response<Body>> {
         let parsed = content::parse(headers, body)?;
-        let (object, warnings) = off_worker(body.len(), || self.decode(r.resource, parsed, options))?;
+        let (object, warnings) = off_worker(body.len(), || self.decode(&r.resource, parsed, options))?;
         let (object, writer) = ((object, body.len()), Some(self.writer(options, None)));
-        let created = self.create_object(r.resource, &r.namespace, object, writer, options.dry_run).await?;
+        let created = self.create_object(&r.resource, &r.namespace, object, writer, options.dry_run).await?;
         let mut response = self.answer(r, 201, &created);
         content::warn(&mut response, &warnings);
         Ok(response)
@@ -48,7 +48,7 @@ impl Inner {
     /// they are.
     pub(crate) async fn create_object(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         namespace: &str,
         (object, size): (Value, usize),
         writer: Option<Writer<'_>>,
@@ -59,10 +59,9 @@ impl Inner {
             off_worker(size, || self.prepare(resource, namespace, &mut next, writer))?;
             let name = meta(&next, "name").to_owned();
             let generated = meta(&object, "name").is_empty();
-            let stored = resource.stored();
-            let key = format!("{}{}", stored.prefix(), place(stored, namespace, &name));
+            let key = format!("{}{}", resource.prefix, place(resource, namespace, &name));
             let mut attempt = Attempt {
-                resource: stored,
+                resource,
                 key,
                 current: None,
                 next: None,
@@ -100,7 +99,7 @@ impl Inner {
     /// Makes an object complete and checks it.
     fn prepare(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         namespace: &str,
         object: &mut Value,
         writer: Option<Writer<'_>>,
@@ -131,15 +130,15 @@ impl Inner {
             set_meta(object, "generation", 1.into());
         }
         admission::before_create(self, resource, object)?;
-        schema::default_object(resource.schema, object);
+        schema::default_object(&resource.schema, object);
         admission::after_defaults(self, resource, object, None)?;
         refuse_invalid(
             resource,
             meta(object, "name"),
-            schema::validate_object(resource.schema, object, None),
+            schema::validate_object(&resource.schema, object, None),
         )?;
         if let Some(writer) = writer {
-            apply::track_update(resource.schema, None, object, writer);
+            apply::track_update(&resource.schema, None, object, writer);
         }
         Ok(())
     }
@@ -166,7 +165,7 @@ impl Inner {
             }
             return Err(failure);
         }
-        let key = format!("{}{namespace}", namespaces.prefix());
+        let key = format!("{}{namespace}", namespaces.prefix);
         Ok(Some(Compare::ModRevision { key, equals: object.revision }))
     }
 

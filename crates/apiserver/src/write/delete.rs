@@ -31,10 +31,10 @@ impl Inner {
         body: &Bytes,
     ) -> Result<Response<Body>> {
         read_body(&mut options, headers, body)?;
-        let outcome = self.delete_object(r.resource, &r.namespace, &r.name, &options).await?;
+        let outcome = self.delete_object(&r.resource, &r.namespace, &r.name, &options).await?;
         let object = outcome.object();
         if matches!(outcome, Outcome::Deleted(_)) && r.resource.kind != "Pod" {
-            return Ok(content::value(200, &gone(r.resource, &r.name, meta(&object.value(), "uid"))));
+            return Ok(content::value(200, &gone(&r.resource, &r.name, meta(&object.value(), "uid"))));
         }
         let waits =
             !matches!(outcome, Outcome::Deleted(_)) && options.propagation == Some(Propagation::Foreground);
@@ -44,7 +44,7 @@ impl Inner {
     /// Deletes one object, or begins to.
     pub(crate) async fn delete_object(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         namespace: &str,
         name: &str,
         options: &DeleteOptions,
@@ -70,7 +70,7 @@ impl Inner {
         for object in &found.objects {
             let value = object.value();
             let (namespace, name) = (meta(&value, "namespace"), meta(&value, "name"));
-            match self.delete_object(r.resource, namespace, name, &options).await {
+            match self.delete_object(&r.resource, namespace, name, &options).await {
                 Ok(outcome) => deleted.push(outcome.object().clone()),
                 // Somebody else was faster.
                 Err(failure) if failure.code == 404 => {}
@@ -99,7 +99,7 @@ fn read_body(options: &mut DeleteOptions, headers: &HeaderMap, body: &Bytes) -> 
 fn gone(resource: &Resource, name: &str, uid: &str) -> Value {
     let mut details = json!({"name": name, "kind": resource.plural, "uid": uid});
     if !resource.group.is_empty() {
-        details["group"] = resource.group.into();
+        details["group"] = json!(resource.group);
     }
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
@@ -159,7 +159,7 @@ pub(super) fn decide(
 /// What happens to dependants where the request does not say: these two are older than the garbage collector, and
 /// their clients expect that Pods stay.
 fn own_propagation(resource: &Resource) -> Option<Propagation> {
-    matches!(resource.kind, "Job" | "ReplicationController").then_some(Propagation::Orphan)
+    matches!(&*resource.kind, "Job" | "ReplicationController").then_some(Propagation::Orphan)
 }
 
 fn current_grace(object: &Value) -> u64 {

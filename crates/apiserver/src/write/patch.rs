@@ -38,16 +38,16 @@ impl Inner {
         let writer = Some(self.writer(options, r.subresource));
         let mut warnings = Vec::new();
         let outcome = self
-            .modify(r.resource, (&r.namespace, &r.name), options.dry_run, body.len(), |current| {
-                let mut new = shown(r.resource, &current.value()).into_owned();
-                patch_value(r.resource.schema, kind, &mut new, &parsed.value, &r.name)?;
+            .modify(&r.resource, (&r.namespace, &r.name), options.dry_run, body.len(), |current| {
+                let mut new = shown(&r.resource, &current.value()).into_owned();
+                patch_value(&r.resource.schema, kind, &mut new, &parsed.value, &r.name)?;
                 let patched = Parsed { value: new, duplicates: parsed.duplicates.clone() };
-                let (new, told) = self.decode(r.resource, patched, options)?;
+                let (new, told) = self.decode(&r.resource, patched, options)?;
                 warnings = told;
                 if meta(&new, "name") != r.name {
-                    return Err(renamed(r.resource, &r.name, meta(&new, "name")));
+                    return Err(renamed(&r.resource, &r.name, meta(&new, "name")));
                 }
-                self.replace(r.resource, r.subresource, current, new, writer)
+                self.replace(&r.resource, r.subresource, current, new, writer)
             })
             .await?;
         let mut response = self.answer(r, 200, outcome.object());
@@ -95,9 +95,9 @@ impl Inner {
         size: usize,
     ) -> Result<Response<Body>> {
         require_manager(options)?;
-        let (config, warnings) = off_worker(size, || self.decode(r.resource, parsed, options))?;
+        let (config, warnings) = off_worker(size, || self.decode(&r.resource, parsed, options))?;
         if !meta(&config, "name").is_empty() && meta(&config, "name") != r.name {
-            return Err(renamed(r.resource, &r.name, meta(&config, "name")));
+            return Err(renamed(&r.resource, &r.name, meta(&config, "name")));
         }
         let (code, object) = loop {
             match self.apply_to_present(r, options, &config, size).await {
@@ -107,9 +107,9 @@ impl Inner {
             }
             let writer = self.writer(options, None);
             let new =
-                off_worker(size, || apply::apply(r.resource.schema, None, &config, writer, options.force))
+                off_worker(size, || apply::apply(&r.resource.schema, None, &config, writer, options.force))
                     .map_err(|e| refused(&e))?;
-            match self.create_object(r.resource, &r.namespace, (new, size), None, options.dry_run).await {
+            match self.create_object(&r.resource, &r.namespace, (new, size), None, options.dry_run).await {
                 Ok(object) => break (201, object),
                 // Somebody else was faster: there is something to apply to now.
                 Err(failure) if failure.reason == "AlreadyExists" => {}
@@ -129,17 +129,17 @@ impl Inner {
         size: usize,
     ) -> Result<Outcome> {
         self.modify(
-            r.resource,
+            &r.resource,
             (&r.namespace, &r.name),
             options.dry_run,
             size,
             |current: &Object| -> Result<Step> {
                 let live = current.value();
-                let live = shown(r.resource, &live);
+                let live = shown(&r.resource, &live);
                 let writer = self.writer(options, r.subresource);
-                let new = apply::apply(r.resource.schema, Some(&live), config, writer, options.force)
+                let new = apply::apply(&r.resource.schema, Some(&live), config, writer, options.force)
                     .map_err(|e| refused(&e))?;
-                self.replace(r.resource, r.subresource, current, new, None)
+                self.replace(&r.resource, r.subresource, current, new, None)
             },
         )
         .await
@@ -170,7 +170,7 @@ fn patch_value(shape: &Kind, kind: PatchKind, value: &mut Value, change: &Value,
         PatchError::Operation { index, operation, path, reason } => {
             let message = format!("{operation} {path:?}: {reason}");
             let cause = (format!("patch[{index}]"), "FieldValueInvalid".to_owned(), message);
-            Failure::invalid(shape.group, shape.kind, name, [cause])
+            Failure::invalid(&shape.group, &shape.kind, name, [cause])
         }
     })
 }
@@ -190,5 +190,5 @@ fn refused(error: &ApplyError) -> Failure {
 fn renamed(resource: &Resource, old: &str, new: &str) -> Failure {
     let cause =
         ("metadata.name", "FieldValueInvalid", format!("Invalid value: \"{new}\": field is immutable"));
-    Failure::invalid(resource.group, resource.kind, old, [(cause.0.into(), cause.1.into(), cause.2)])
+    Failure::invalid(&resource.group, &resource.kind, old, [(cause.0.into(), cause.1.into(), cause.2)])
 }

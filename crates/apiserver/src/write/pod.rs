@@ -65,7 +65,7 @@ impl Inner {
         if eviction["deleteOptions"].is_object() {
             delete.merge_body(&eviction["deleteOptions"])?;
         }
-        self.delete_object(r.resource, &r.namespace, &r.name, &delete).await?;
+        self.delete_object(&r.resource, &r.namespace, &r.name, &delete).await?;
         let mut response = content::value(201, &success(201));
         content::warn(&mut response, &warnings);
         Ok(response)
@@ -77,7 +77,7 @@ fn success(code: u16) -> Value {
 }
 
 fn binding_kind() -> Result<&'static Kind> {
-    schema::find("", "v1", "Binding").ok_or_else(Failure::no_such_resource)
+    schema::find("", "v1", "Binding").map(|kind| &**kind).ok_or_else(Failure::no_such_resource)
 }
 
 /// What a binding makes of a Pod.

@@ -29,7 +29,7 @@ impl Inner {
         if r.subresource == Some(Subresource::Scale) {
             return self.update_scale(r, options, parsed).await;
         }
-        let (object, warnings) = off_worker(body.len(), || self.decode(r.resource, parsed, options))?;
+        let (object, warnings) = off_worker(body.len(), || self.decode(&r.resource, parsed, options))?;
         if meta(&object, "name") != r.name {
             return Err(Failure::bad_request(format!(
                 "the name of the object ({}) does not match the name on the URL ({})",
@@ -39,8 +39,8 @@ impl Inner {
         }
         let writer = Some(self.writer(options, r.subresource));
         let outcome = self
-            .modify(r.resource, (&r.namespace, &r.name), options.dry_run, body.len(), |current| {
-                self.replace(r.resource, r.subresource, current, object.clone(), writer)
+            .modify(&r.resource, (&r.namespace, &r.name), options.dry_run, body.len(), |current| {
+                self.replace(&r.resource, r.subresource, current, object.clone(), writer)
             })
             .await?;
         let mut response = self.answer(r, 200, outcome.object());
@@ -51,7 +51,7 @@ impl Inner {
     /// What `new`, written over `current` by way of `subresource`, makes of the object.
     pub(crate) fn replace(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         subresource: Option<Subresource>,
         current: &Object,
         mut new: Value,
@@ -82,7 +82,7 @@ impl Inner {
         }
         if subresource != Some(Subresource::Finalize) {
             admission::before_update(resource, &mut new, old);
-            schema::default_object(resource.schema, &mut new);
+            schema::default_object(&resource.schema, &mut new);
         }
         if subresource.is_none() {
             admission::after_defaults(self, resource, &mut new, Some(old))?;
@@ -91,10 +91,10 @@ impl Inner {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             set_meta(&mut new, "generation", generation.into());
         }
-        refuse_invalid(resource, name, schema::validate_object(resource.schema, &new, Some(old)))?;
+        refuse_invalid(resource, name, schema::validate_object(&resource.schema, &new, Some(old)))?;
         set_meta(&mut new, "resourceVersion", old["metadata"]["resourceVersion"].clone());
         if let Some(writer) = writer {
-            apply::track_update(resource.schema, Some(old), &mut new, writer);
+            apply::track_update(&resource.schema, Some(old), &mut new, writer);
         }
         if may_go(resource, &new) {
             return Ok(Step::Delete);
@@ -126,17 +126,17 @@ impl Inner {
         mut wanted: impl FnMut(Value) -> Result<Value>,
     ) -> Result<Outcome> {
         let writer = Some(self.writer(options, r.subresource));
-        self.modify(r.resource, (&r.namespace, &r.name), options.dry_run, 0, |current| {
+        self.modify(&r.resource, (&r.namespace, &r.name), options.dry_run, 0, |current| {
             let old = current.value();
             let scale = wanted(scale::of(&old))?;
-            check_version(r.resource, current, &scale)?;
+            check_version(&r.resource, current, &scale)?;
             check_place(r, &scale)?;
             let kind = scale::kind()?;
             content::refuse_invalid(kind, &r.name, &schema::validate_object(kind, &scale, None))?;
             let replicas = scale::replicas(&scale);
             let mut new = Value::clone(&old);
             new["spec"]["replicas"] = replicas.into();
-            self.replace(r.resource, r.subresource, current, new, writer)
+            self.replace(&r.resource, r.subresource, current, new, writer)
         })
         .await
     }
@@ -212,7 +212,7 @@ fn with_status(resource: &Resource, old: &Value, mut new: Value) -> Value {
     };
     take(&mut next, "status", &mut new);
     if let Some(meta) = new.get_mut("metadata") {
-        let fields: &[&str] = match resource.kind {
+        let fields: &[&str] = match &*resource.kind {
             "Pod" | "Node" => &["labels", "annotations", "managedFields"],
             _ => &["managedFields"],
         };
