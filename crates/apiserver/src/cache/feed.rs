@@ -125,6 +125,9 @@ fn decode(kv: &yado_store::KeyValue) -> Option<Object> {
         .ok()
 }
 
+/// An event with the place of its object in the collection.
+type PlacedEvent<'a> = (&'a str, &'a WatchEvent);
+
 /// What an event brings.
 struct Made {
     /// The object; `None`: it went.
@@ -136,7 +139,7 @@ struct Made {
 impl Cache {
     /// Applies the changes of one revision, each collection's as one.
     fn apply(&self, events: &[WatchEvent], revision: &mut u64) {
-        let mut groups: Vec<(Arc<Collection>, Vec<(&str, &WatchEvent)>)> = Vec::new();
+        let mut groups: Vec<(Arc<Collection>, Vec<PlacedEvent<'_>>)> = Vec::new();
         for event in events {
             *revision = event.revision();
             let Some((collection, place)) = self.collection_of(event.key()) else { continue };
