@@ -24,7 +24,7 @@ pub use decode::{DecodeError, FieldValidation, decode};
 pub use default::default_object;
 pub use fields::{Field, Inner, ListType, Message, Shape, message};
 pub use json::{MalformedBody, Parsed, parse_json, parse_part};
-pub use kinds::{KINDS, Kind, Name, Storage, api_version, find, find_resource};
+pub use kinds::{KINDS, Kind, Name, RBAC_GROUP, Storage, api_version, find, find_resource};
 pub use validate::{FieldError, Reason, invalid_message, invalid_status, validate_labels, validate_object};
 pub use yaml::{MalformedYaml, parse_yaml};
 

@@ -2,6 +2,7 @@
 
 mod format;
 mod pod;
+mod rbac;
 mod rows;
 mod volume;
 mod workload;
@@ -98,6 +99,8 @@ fn kind_columns(kind: &Kind) -> Vec<Column> {
             wide("Subobject"), wide("Source"), text("Message"), wide("First Seen"), wide("Count"), wide("Name")],
         "networking.v1.Ingress" => vec![NAME, text("Class"), text("Hosts"), text("Address"), text("Ports"), AGE],
         "networking.v1.IngressClass" => vec![NAME, text("Controller"), text("Parameters"), AGE],
+        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => vec![NAME, text("Role"), AGE, wide("Users"),
+            wide("Groups"), wide("ServiceAccounts")],
         "coordination.v1.Lease" => vec![NAME, text("Holder"), AGE],
         _ => vec![NAME, text("Created At")],
     }

@@ -153,6 +153,15 @@ fn other_kinds() {
         "s (default) | p | Delete | Immediate | false | <unknown>",
     );
     check("{kind: NetworkPolicy, metadata: {name: n}, spec: {podSelector: {}}}", "n | <none> | <unknown>");
+    check(
+        "{kind: ClusterRole, metadata: {name: 'system:node', creationTimestamp: '2020-01-02T11:00:00Z'}}",
+        "system:node | 2020-01-02T11:00:00Z",
+    );
+    check(
+        "{kind: RoleBinding, metadata: {name: b}, roleRef: {kind: Role, name: r}, subjects: [{kind: User, name: u}, {kind: User, name: v},
+          {kind: Group, name: g}, {kind: ServiceAccount, namespace: n, name: s}]}",
+        "b | Role/r | <unknown> | u, v | g | n/s",
+    );
     check("{kind: Lease, metadata: {name: l}, spec: {holderIdentity: me}}", "l | me | <unknown>");
     check(
         "{kind: IngressClass, metadata: {name: c}, spec: {controller: x.io/c, parameters: {apiGroup: x.io, kind: P, name: p}}}",

@@ -43,6 +43,16 @@ pub fn dns_1035_label(s: &str) -> Result<(), String> {
         .into())
 }
 
+/// Checks that a name can be one segment of a URL's path, the only rule for names of roles and their bindings.
+pub fn path_segment(s: &str) -> Result<(), String> {
+    match s {
+        "." | ".." => Err(format!("may not be '{s}'")),
+        _ if s.contains('/') => Err("may not contain '/'".into()),
+        _ if s.contains('%') => Err("may not contain '%'".into()),
+        _ => Ok(()),
+    }
+}
+
 /// Checks the key of a label or annotation: an optional DNS subdomain and `/`, then a name of at most 63 characters.
 pub fn qualified_name(s: &str) -> Result<(), String> {
     let (prefix, name) = match s.split_once('/') {
@@ -113,6 +123,7 @@ mod tests {
                 &["", ".a", "a..b", "a.B", "a-.b", &too_long],
             ),
             (dns_1035_label, &["a1"], &["1a", "a.b"]),
+            (path_segment, &["a", "system:node", "A b", "..."], &[".", "..", "a/b", "a%b"]),
             (qualified_name, &["a", "A.b_c", "x.io/Name"], &["", "/a", "x/", "X.io/a", "a b", "a/b/c"]),
             (label_value, &["", "a", "A_b.c-d"], &["-", "a ", "é", &long]),
         ];

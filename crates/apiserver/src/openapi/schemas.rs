@@ -1,7 +1,7 @@
 //! Definitions of types.
 
 use k8s_openapi::api::{
-    apps, autoscaling, batch, coordination, core, discovery, events, networking, storage,
+    apps, autoscaling, batch, coordination, core, discovery, events, networking, rbac, storage,
 };
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -60,6 +60,10 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "networking.v1.Ingress" => add::<networking::v1::Ingress>,
         "networking.v1.IngressClass" => add::<networking::v1::IngressClass>,
         "networking.v1.NetworkPolicy" => add::<networking::v1::NetworkPolicy>,
+        "rbac.v1.ClusterRole" => add::<rbac::v1::ClusterRole>,
+        "rbac.v1.ClusterRoleBinding" => add::<rbac::v1::ClusterRoleBinding>,
+        "rbac.v1.Role" => add::<rbac::v1::Role>,
+        "rbac.v1.RoleBinding" => add::<rbac::v1::RoleBinding>,
         "storage.v1.StorageClass" => add::<storage::v1::StorageClass>,
         _ => return,
     };

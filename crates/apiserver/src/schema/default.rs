@@ -1,6 +1,7 @@
 //! The values that the API server fills in.
 
 mod pod;
+mod rbac;
 mod volume;
 mod workload;
 
@@ -43,6 +44,7 @@ pub fn default_object(kind: &Kind, object: &mut Value) {
             fill(object, "volumeBindingMode", "Immediate");
         }
         "networking.v1.NetworkPolicy" => network_policy(object),
+        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => rbac::binding(object),
         "networking.v1.IngressClass" => {
             if let Some(parameters) = existing(object, "spec").and_then(|spec| existing(spec, "parameters")) {
                 fill(parameters, "scope", "Cluster");

@@ -414,6 +414,33 @@ fn volumes_and_network_policies() {
 }
 
 #[test]
+fn bindings_name_groups() {
+    check(
+        "{kind: RoleBinding, roleRef: {kind: Role, name: r}, subjects: [{kind: User, name: u}, {kind: Group, name: g, apiGroup: ''}, {kind: ServiceAccount, name: s},
+          {kind: User, name: v, apiGroup: other}]}",
+        expect![[r#"
+            kind: RoleBinding
+            roleRef:
+              kind: Role
+              name: r
+              apiGroup: rbac.authorization.k8s.io
+            subjects:
+            - kind: User
+              name: u
+              apiGroup: rbac.authorization.k8s.io
+            - kind: Group
+              name: g
+              apiGroup: rbac.authorization.k8s.io
+            - kind: ServiceAccount
+              name: s
+            - kind: User
+              name: v
+              apiGroup: other
+        "#]],
+    );
+}
+
+#[test]
 fn pull_policies_follow_the_tag() {
     for (image, expect) in [
         ("a", "Always"),

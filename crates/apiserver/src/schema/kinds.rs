@@ -3,6 +3,9 @@
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
+/// The API group of roles and their bindings.
+pub const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+
 /// A name of a kind: of fixed text for built-in kinds, read from a CustomResourceDefinition for others.
 pub type Name = Cow<'static, str>;
 
@@ -161,6 +164,7 @@ const NETWORKING: (&str, &str) = ("networking.k8s.io", "v1");
 const COORDINATION: (&str, &str) = ("coordination.k8s.io", "v1");
 const DISCOVERY: (&str, &str) = ("discovery.k8s.io", "v1");
 const EVENTS: (&str, &str) = ("events.k8s.io", "v1");
+const RBAC: (&str, &str) = (RBAC_GROUP, "v1");
 const AUTHENTICATION: (&str, &str) = ("authentication.k8s.io", "v1");
 const AUTHORIZATION: (&str, &str) = ("authorization.k8s.io", "v1");
 
@@ -197,6 +201,10 @@ fn built_in() -> Vec<Kind> {
         namespaced(NETWORKING, "Ingress", ("ingresses", "ingress"), "networking.v1.Ingress").short(&["ing"]).with(&["status"]),
         cluster(NETWORKING, "IngressClass", ("ingressclasses", "ingressclass"), "networking.v1.IngressClass"),
         namespaced(NETWORKING, "NetworkPolicy", ("networkpolicies", "networkpolicy"), "networking.v1.NetworkPolicy").short(&["netpol"]),
+        cluster(RBAC, "ClusterRole", ("clusterroles", "clusterrole"), "rbac.v1.ClusterRole"),
+        cluster(RBAC, "ClusterRoleBinding", ("clusterrolebindings", "clusterrolebinding"), "rbac.v1.ClusterRoleBinding"),
+        namespaced(RBAC, "Role", ("roles", "role"), "rbac.v1.Role"),
+        namespaced(RBAC, "RoleBinding", ("rolebindings", "rolebinding"), "rbac.v1.RoleBinding"),
         cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").short(&["sc"]),
         Kind { namespaced: true, ..answered(CORE, "Binding", ("bindings", "binding"), "core.v1.Binding") },
         body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale"),

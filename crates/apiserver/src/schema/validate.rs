@@ -8,6 +8,7 @@ mod network_policy;
 mod path;
 mod pod;
 mod pod_parts;
+mod rbac;
 mod volume;
 mod workload;
 
@@ -107,6 +108,9 @@ pub fn validate_object(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<
         "core.v1.Node" => configuration::node(object, &mut errors),
         "core.v1.Event" => configuration::event(object, &mut errors),
         "core.v1.Binding" => configuration::binding(object, &mut errors),
+        "rbac.v1.Role" => rbac::role(object, &mut errors),
+        "rbac.v1.ClusterRole" => rbac::cluster_role(object, &mut errors),
+        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => rbac::binding(kind, object, old, &mut errors),
         "coordination.v1.Lease" => configuration::lease(object, &mut errors),
         _ => {}
     }

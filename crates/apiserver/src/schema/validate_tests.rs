@@ -45,6 +45,13 @@ fn what_is_right_has_no_errors() {
         "{kind: EndpointSlice, addressType: IPv4, metadata: {generateName: web-, namespace: n}, endpoints: [{addresses: [10.0.0.1]}], ports: [{port: 80}]}",
         "{kind: Event, metadata: {name: e, namespace: default}, involvedObject: {kind: Node, name: x}}",
         "{kind: Secret, metadata: {name: s, namespace: n}, type: kubernetes.io/tls, data: {tls.crt: '', tls.key: ''}}",
+        "{kind: Role, metadata: {name: 'a:b', namespace: n}}",
+        "{kind: ClusterRole, metadata: {name: 'system:Odd name'}, rules: [{verbs: ['*'], apiGroups: ['', apps], resources: [pods/log, '*/scale'], resourceNames: [a]},
+            {verbs: [get], nonResourceURLs: [/healthz, '/api/*']}]}",
+        "{kind: ClusterRole, metadata: {name: c}, aggregationRule: {clusterRoleSelectors: [{matchLabels: {a: b}}, {matchExpressions: [{key: c, operator: Exists}]}]}}",
+        "{kind: RoleBinding, metadata: {name: b, namespace: n}, roleRef: {kind: ClusterRole, name: 'system:node'},
+            subjects: [{kind: User, name: 'a b/c'}, {kind: Group, apiGroup: '', name: g}, {kind: ServiceAccount, name: s}]}",
+        "{kind: ClusterRoleBinding, metadata: {name: b}, roleRef: {kind: ClusterRole, name: x, apiGroup: ''}}",
     ] {
         let (kind, object) = object(good);
         assert_eq!(validate_object(kind, &object, None), [], "{good}");
@@ -763,5 +770,72 @@ fn kernel_parameters_have_names() {
             spec.securityContext.sysctls[1].name: Invalid value: "net..x": must have at most 253 characters and consist of parts of lower case letters, digits, '-' and '_', which begin and end with a letter or a digit and are separated by '.' or '/'
             spec.securityContext.sysctls[3].name: Duplicate value: "kernel/sem"
         "#]],
+    );
+}
+
+#[test]
+fn roles_and_their_bindings() {
+    check(
+        "{kind: Role, metadata: {name: a/b, namespace: n}, rules: [{}, {verbs: [get], nonResourceURLs: [/x]}, {verbs: [get], apiGroups: ['']}]}",
+        expect![[r#"
+            metadata.name: Invalid value: "a/b": may not contain '/'
+            rules[0].verbs: Required value: verbs must contain at least one value
+            rules[0].apiGroups: Required value: resource rules must supply at least one api group
+            rules[0].resources: Required value: resource rules must supply at least one resource
+            rules[1].nonResourceURLs: Invalid value: ["/x"]: namespaced rules cannot apply to non-resource URLs
+            rules[2].resources: Required value: resource rules must supply at least one resource
+        "#]],
+    );
+    check(
+        "{kind: ClusterRole, metadata: {generateName: 'x%'}, rules: [{verbs: [get], nonResourceURLs: [/x], resources: [pods]}],
+          aggregationRule: {}}",
+        expect![[r#"
+            metadata.generateName: Invalid value: "x%": may not contain '%'
+            rules[0].nonResourceURLs: Invalid value: ["/x"]: rules cannot apply to both regular resources and non-resource URLs
+            aggregationRule.clusterRoleSelectors: Required value: at least one clusterRoleSelector required if aggregationRule is non-nil
+        "#]],
+    );
+    check(
+        "{kind: ClusterRole, metadata: {name: c}, aggregationRule: {clusterRoleSelectors: [{matchExpressions: [{key: a, operator: In}]}]}}",
+        expect![[r#"
+            aggregationRule.clusterRoleSelectors[0].matchExpressions[0].values: Required value: must be specified when `operator` is 'In' or 'NotIn'
+        "#]],
+    );
+    let role = "{kind: ClusterRole, name: x}";
+    check(
+        "{kind: RoleBinding, metadata: {name: b, namespace: n}, roleRef: {apiGroup: a, kind: Other, name: ..}, subjects: [{},
+          {kind: User, apiGroup: a}, {kind: ServiceAccount, apiGroup: a, name: A}]}",
+        expect![[r#"
+            roleRef.apiGroup: Unsupported value: "a": supported values: "rbac.authorization.k8s.io"
+            roleRef.kind: Unsupported value: "Other": supported values: "Role", "ClusterRole"
+            roleRef.name: Invalid value: "..": may not be '..'
+            subjects[0].name: Required value
+            subjects[0].kind: Unsupported value: "": supported values: "ServiceAccount", "User", "Group"
+            subjects[1].name: Required value
+            subjects[1].apiGroup: Unsupported value: "a": supported values: "rbac.authorization.k8s.io"
+            subjects[2].name: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+            subjects[2].apiGroup: Unsupported value: "a": supported values: ""
+        "#]],
+    );
+    check(
+        "{kind: ClusterRoleBinding, metadata: {name: b}, roleRef: {kind: Role}, subjects: [{kind: ServiceAccount, name: s}]}",
+        expect![[r#"
+            roleRef.kind: Unsupported value: "Role": supported values: "ClusterRole"
+            roleRef.name: Required value
+            subjects[0].namespace: Required value
+        "#]],
+    );
+    check_update(
+        &format!("{{kind: ClusterRoleBinding, metadata: {{name: b}}, roleRef: {role}}}"),
+        "{kind: ClusterRoleBinding, metadata: {name: b}, roleRef: {kind: ClusterRole, name: y}}",
+        expect![[r#"
+            roleRef: Invalid value: {"kind":"ClusterRole","name":"y","apiGroup":"rbac.authorization.k8s.io"}: cannot change roleRef
+        "#]],
+    );
+    // An absent and an empty group mean the same role.
+    check_update(
+        &format!("{{kind: RoleBinding, metadata: {{name: b, namespace: n}}, roleRef: {role}}}"),
+        "{kind: RoleBinding, metadata: {name: b, namespace: n}, roleRef: {apiGroup: '', kind: ClusterRole, name: x}}",
+        expect![""],
     );
 }

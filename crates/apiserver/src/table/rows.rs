@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::format::{
     NONE, UNKNOWN, age, at_most_three, count, joined, labels, list, number, selector, since, text_or,
 };
-use super::{pod, volume, workload};
+use super::{pod, rbac, volume, workload};
 use crate::schema::Kind;
 
 pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
@@ -60,6 +60,7 @@ pub fn cells(kind: &Kind, object: &Value, now: Timestamp) -> Vec<Value> {
             };
             vec![name, json!(text_or(&spec["controller"], "")), json!(text), age()]
         }
+        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => rbac::binding(object, now),
         "coordination.v1.Lease" => vec![name, json!(text_or(&spec["holderIdentity"], "")), age()],
         _ => vec![name, object["metadata"]["creationTimestamp"].clone()],
     }

@@ -18,6 +18,10 @@ fn name_rule(kind: &Kind) -> fn(&str) -> Result<(), String> {
     match kind.message {
         "core.v1.Namespace" => names::dns_label,
         "core.v1.Service" => names::dns_1035_label,
+        // `system:node` and the like.
+        "rbac.v1.Role" | "rbac.v1.ClusterRole" | "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => {
+            names::path_segment
+        }
         _ => names::dns_subdomain,
     }
 }

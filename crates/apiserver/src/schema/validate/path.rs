@@ -113,7 +113,14 @@ impl Errors {
 
     /// A text that has to be one of `supported`, if it is there.
     pub fn one_of(&mut self, at: &Path<'_>, value: &Value, supported: &[&str]) {
-        if let Some(text) = value.as_str().filter(|text| !supported.contains(text)) {
+        if let Some(text) = value.as_str() {
+            self.supported(at, text, supported);
+        }
+    }
+
+    /// A text that has to be one of `supported`, also where it is empty.
+    pub fn supported(&mut self, at: &Path<'_>, text: &str, supported: &[&str]) {
+        if !supported.contains(&text) {
             let all: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
             let message = format!("Unsupported value: {text:?}: supported values: {}", all.join(", "));
             self.push(at, Reason::NotSupported, message);
