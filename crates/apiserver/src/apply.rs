@@ -16,7 +16,7 @@ use serde_json::{Map, Value, json};
 use crate::schema::{Kind, message};
 use fieldset::FieldSet;
 use managers::{Managers, Operation};
-use walk::{Changes, View};
+use walk::{Changes, Fields, View};
 
 /// `Content-Type` of an apply in YAML (or JSON, which is YAML).
 pub const APPLY_YAML: &str = "application/apply-patch+yaml";
@@ -91,7 +91,7 @@ pub fn apply(
     if config["metadata"].get("managedFields").is_some_and(|entries| !entries.is_null()) {
         return Err(ApplyError::Malformed("metadata.managedFields must be nil".into()));
     }
-    let view = View::Object(message(kind.message));
+    let view = View::of(kind);
     if let Some(twice) = walk::duplicate(view, config, "") {
         let text = |field: &str| config["metadata"][field].as_str().unwrap_or_default();
         return Err(ApplyError::Malformed(format!(
@@ -192,7 +192,7 @@ pub fn track_update(kind: &Kind, old: Option<&Value>, new: &mut Value, writer: W
 }
 
 /// The fields of a configuration, without those that no manager owns.
-fn owned_fields(view: View, config: &Value) -> FieldSet {
+fn owned_fields(view: View<'_>, config: &Value) -> FieldSet {
     let mut set = FieldSet::default();
     walk::fields(view, config, &mut set, false);
     set
@@ -229,7 +229,8 @@ fn writable_changes(kind: &Kind, old: &Value, new: &Value, subresource: &str) ->
     fn object(value: &Value) -> &Map<String, Value> {
         value.as_object().unwrap_or(&NOTHING)
     }
-    let (view, metadata) = (View::Object(message(kind.message)), View::Object(message("meta.v1.ObjectMeta")));
+    let metadata = View::Object(Fields::Table(message("meta.v1.ObjectMeta")));
+    let view = View::of(kind);
     let mut changes = walk::compare_fields(view, object(old), object(new), |field| {
         field != "metadata" && is_writable(kind, subresource, field)
     });

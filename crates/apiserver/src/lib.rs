@@ -13,6 +13,7 @@ pub mod auth;
 mod bootstrap;
 mod cache;
 mod content;
+mod definitions;
 mod discovery;
 mod events;
 mod expiry;

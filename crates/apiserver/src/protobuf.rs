@@ -275,10 +275,20 @@ fn read_value(field: &Field, content: Wire<'_>, values: &mut Values) -> Result<O
         (Inner::Message(reference), Wire::Bytes(bytes)) => {
             let mut object = Map::new();
             read_message(reference.get(), bytes, &mut object, values)?;
-            Some(Value::Object(object))
+            match reference.get().union {
+                true => Some(union_value(&mut object)),
+                false => Some(Value::Object(object)),
+            }
         }
         _ => None,
     })
+}
+
+/// The JSON of a union, of which Go writes all fields: the schema or the list where it has one, else its truth value.
+fn union_value(fields: &mut Map<String, Value>) -> Value {
+    let lists = ["schema", "schemas", "property", "allows"];
+    let given = lists.into_iter().find_map(|name| fields.shift_remove(name));
+    given.unwrap_or_else(|| Value::Array(Vec::new()))
 }
 
 /// Go's zero time is the first second of the year 1 and stands for no time.

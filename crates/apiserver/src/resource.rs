@@ -239,6 +239,12 @@ impl Default for Registry {
 }
 
 impl Registry {
+    /// Serves these resources beside the built-in ones.
+    pub fn serve(&self, custom: impl IntoIterator<Item = Arc<Resource>>) {
+        let all = BUILT_IN.iter().cloned().chain(custom).collect();
+        *self.current.write() = Arc::new(Resources::new(all));
+    }
+
     /// What is served now; the answer to one request rests on one such snapshot.
     pub fn current(&self) -> Arc<Resources> {
         self.current.read().clone()

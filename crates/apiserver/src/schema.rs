@@ -11,19 +11,24 @@
 //! ```
 
 mod bounds;
+mod custom;
 mod decode;
 mod default;
 mod fields;
 mod json;
+mod json_path;
 mod kinds;
+pub mod structural;
 mod validate;
 mod yaml;
 
 pub use bounds::{MAX_DEPTH, MAX_VALUES, TooManyValues, Values};
+pub use custom::{Custom, PrinterColumn, ScalePaths, VersionRank, kinds_of};
 pub use decode::{DecodeError, FieldValidation, decode};
 pub use default::default_object;
 pub use fields::{Field, Inner, ListType, Message, Shape, message};
 pub use json::{MalformedBody, Parsed, parse_json, parse_part};
+pub use json_path::{JsonPath, JsonPathError};
 pub use kinds::{KINDS, Kind, Name, RBAC_GROUP, Storage, api_version, find, find_resource};
 pub use validate::{FieldError, Reason, invalid_message, invalid_status, validate_labels, validate_object};
 pub use yaml::{MalformedYaml, parse_yaml};

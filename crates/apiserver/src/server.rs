@@ -31,7 +31,7 @@ use crate::request::{ApiRequest, Request, Verb};
 use crate::resource::Registry;
 use crate::serve::{EndWatches, GRACE};
 use crate::status::{Failure, Result};
-use crate::{bootstrap, discovery, expiry};
+use crate::{bootstrap, definitions, discovery, expiry};
 
 /// Requests with bodies that are worked on at once; more wait. At their largest they take 768 MiB, as they usually are
 /// less than one.
@@ -125,7 +125,9 @@ impl ApiServer {
             large: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             feed: Mutex::new(Some(feed)),
         });
+        definitions::serve_established(&inner)?;
         bootstrap::run(&inner).await?;
+        inner.tasks.spawn(definitions::run(inner.clone()));
         inner.tasks.spawn(expiry::expire_events(inner.clone()));
         inner.tasks.spawn(expiry::forget_history(inner.clone()));
         Ok(Self { inner })

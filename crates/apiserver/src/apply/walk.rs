@@ -5,74 +5,154 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value};
 
 use super::fieldset::{FieldSet, is_member, step_text};
-use crate::schema::{Field, ListType, Message, Shape};
+use crate::schema::structural::{Additional, Items, Structural, Type};
+use crate::schema::{Field, Kind, ListType, Message, Shape, message};
 
 /// How a value is owned.
 #[derive(Clone, Copy)]
-pub enum View {
-    /// Field by field; without a type every field is a leaf.
-    Object(Option<&'static Message>),
+pub enum View<'s> {
+    /// Field by field.
+    Object(Fields<'s>),
     /// Entry by entry.
-    Map(&'static Field),
-    /// Item by item, told apart by these keys.
-    Keyed(&'static [&'static str], &'static Field),
+    Map(Values<'s>),
+    /// Item by item, told apart by keys.
+    Keyed(Keys<'s>, Values<'s>),
     /// Value by value.
     Set,
     /// As a whole.
     Leaf,
 }
 
-fn view_of(field: &'static Field) -> View {
-    match (field.shape, field.list_type) {
-        (_, ListType::Atomic) => View::Leaf,
-        (Shape::Map, _) => View::Map(field),
-        (Shape::List, ListType::Map(keys)) => View::Keyed(keys, field),
-        (Shape::List, ListType::Set) => View::Set,
-        (Shape::List, _) => View::Leaf,
-        (Shape::Single, _) => value_view(field),
+/// What describes the fields of an object.
+#[derive(Clone, Copy)]
+pub enum Fields<'s> {
+    /// The table of fields. Without a type every field is a leaf.
+    Table(Option<&'static Message>),
+    /// The schema of a custom kind. With `true` the object is one with metadata of its own.
+    Structural(&'s Structural, bool),
+    /// Nothing: objects are owned field by field as deep as they go, lists as a whole.
+    Unknown,
+}
+
+/// What describes the values of a map or list.
+#[derive(Clone, Copy)]
+pub enum Values<'s> {
+    Table(&'static Field),
+    Structural(&'s Structural),
+}
+
+/// The keys that tell the items of a list apart.
+#[derive(Clone, Copy)]
+pub enum Keys<'s> {
+    Table(&'static [&'static str]),
+    Structural(&'s [String]),
+}
+
+impl<'s> Keys<'s> {
+    fn sorted(self) -> Vec<&'s str> {
+        let mut keys: Vec<&str> = match self {
+            Self::Table(keys) => keys.to_vec(),
+            Self::Structural(keys) => keys.iter().map(String::as_str).collect(),
+        };
+        keys.sort_unstable();
+        keys
     }
 }
 
-/// The view of one value: a field's only one, or an item of its list or map.
-fn value_view(field: &'static Field) -> View {
-    match field.inner.message() {
-        Some(message) if !message.atomic => View::Object(Some(message)),
-        _ => View::Leaf,
+impl<'s> View<'s> {
+    /// The view of a kind's objects.
+    pub fn of(kind: &'s Kind) -> Self {
+        Self::Object(match &kind.custom {
+            Some(custom) => Fields::Structural(custom.schema(), true),
+            None => Fields::Table(message(kind.message)),
+        })
     }
-}
 
-impl View {
+    fn of_field(field: &'static Field) -> Self {
+        let values = Values::Table(field);
+        match (field.shape, field.list_type) {
+            (_, ListType::Atomic) => Self::Leaf,
+            (Shape::Map, _) => Self::Map(values),
+            (Shape::List, ListType::Map(keys)) => Self::Keyed(Keys::Table(keys), values),
+            (Shape::List, ListType::Set) => Self::Set,
+            (Shape::List, _) => Self::Leaf,
+            (Shape::Single, _) => values.view(),
+        }
+    }
+
+    fn of_schema(schema: &'s Structural) -> Self {
+        let is_object = schema.kind == Some(Type::Object);
+        match (&schema.list, &schema.additional) {
+            _ if schema.atomic_map => Self::Leaf,
+            (Items::Set, _) => Self::Set,
+            (Items::Map(keys), _) => match &schema.items {
+                Some(items) => Self::Keyed(Keys::Structural(keys), Values::Structural(items)),
+                None => Self::Leaf,
+            },
+            (_, Additional::Of(values)) => Self::Map(Values::Structural(values)),
+            _ if is_object && !schema.properties.is_empty() => {
+                Self::Object(Fields::Structural(schema, schema.embedded))
+            }
+            _ if is_object || schema.preserves_unknown => Self::Object(Fields::Unknown),
+            _ => Self::Leaf,
+        }
+    }
+
     /// The view of a field of this object or map, and whether it is a declared field that is always there in Go, so
     /// that only what it holds is owned.
-    fn child(self, name: &str) -> (View, bool) {
+    fn child(self, name: &str) -> (Self, bool) {
         match self {
-            Self::Object(message) => match message.and_then(|m| m.field(name)) {
+            Self::Object(Fields::Table(message)) => match message.and_then(|m| m.field(name)) {
                 Some(field) => {
-                    let view = view_of(field);
+                    let view = Self::of_field(field);
                     (view, matches!(view, View::Object(_)) && !field.keeps_zero)
                 }
-                None => (View::Leaf, false),
+                None => (Self::Leaf, false),
             },
-            Self::Map(field) => (value_view(field), false),
-            _ => (View::Leaf, false),
+            Self::Object(Fields::Structural(_, true)) if name == "metadata" => {
+                (Self::Object(Fields::Table(message("meta.v1.ObjectMeta"))), true)
+            }
+            Self::Object(Fields::Structural(_, true)) if matches!(name, "apiVersion" | "kind") => {
+                (Self::Leaf, false)
+            }
+            Self::Object(Fields::Structural(schema, _)) => match schema.property(name) {
+                Some(property) => (Self::of_schema(property), false),
+                None => (Self::Object(Fields::Unknown), false),
+            },
+            Self::Object(Fields::Unknown) => (self, false),
+            Self::Map(values) => (values.view(), false),
+            _ => (Self::Leaf, false),
         }
     }
 }
 
-/// `k:{"containerPort":80,"protocol":"TCP"}`: keys in order, with the one default that a key has.
-fn keyed_step(keys: &[&str], item: &Value) -> String {
-    let mut sorted: Vec<&str> = keys.to_vec();
-    sorted.sort_unstable();
+impl<'s> Values<'s> {
+    /// The view of one value.
+    fn view(self) -> View<'s> {
+        match self {
+            Self::Table(field) => match field.inner.message() {
+                Some(message) if !message.atomic => View::Object(Fields::Table(Some(message))),
+                _ => View::Leaf,
+            },
+            Self::Structural(schema) => View::of_schema(schema),
+        }
+    }
+
+    /// The value that a key has where an item does not say.
+    fn key_default(self, key: &str) -> Option<Value> {
+        match self {
+            Self::Table(_) => (key == "protocol").then(|| "TCP".into()),
+            Self::Structural(schema) => schema.properties.get(key)?.default.clone(),
+        }
+    }
+}
+
+/// `k:{"containerPort":80,"protocol":"TCP"}`: keys in order, with the defaults that they have.
+fn keyed_step(keys: Keys<'_>, of: Values<'_>, item: &Value) -> String {
     let mut found = Map::new();
-    for key in sorted {
-        match item.get(key) {
-            Some(value) => {
-                found.insert(key.to_owned(), value.clone());
-            }
-            None if key == "protocol" => {
-                found.insert(key.to_owned(), "TCP".into());
-            }
-            None => {}
+    for key in keys.sorted() {
+        if let Some(value) = item.get(key).cloned().or_else(|| of.key_default(key)) {
+            found.insert(key.to_owned(), value);
         }
     }
     format!("k:{}", Value::Object(found))
@@ -80,7 +160,7 @@ fn keyed_step(keys: &[&str], item: &Value) -> String {
 
 /// Adds the fields of `value` to `set`. With `inner`, objects that are not always there, maps and lists own their own
 /// path too, as after a plain write; an apply owns only what it mentions.
-pub fn fields(view: View, value: &Value, set: &mut FieldSet, inner: bool) {
+pub fn fields(view: View<'_>, value: &Value, set: &mut FieldSet, inner: bool) {
     match (view, value) {
         (View::Object(_) | View::Map(_), Value::Object(object)) => {
             for (key, value) in object {
@@ -93,11 +173,11 @@ pub fn fields(view: View, value: &Value, set: &mut FieldSet, inner: bool) {
                 set.insert(&format!("f:{key}"), below, member);
             }
         }
-        (View::Keyed(keys, field), Value::Array(items)) => {
+        (View::Keyed(keys, of), Value::Array(items)) => {
             for item in items {
                 let mut below = FieldSet::default();
-                fields(value_view(field), item, &mut below, inner);
-                set.insert(&keyed_step(keys, item), below, true);
+                fields(of.view(), item, &mut below, inner);
+                set.insert(&keyed_step(keys, of, item), below, true);
             }
         }
         (View::Set, Value::Array(items)) => {
@@ -131,7 +211,7 @@ impl Changes {
 }
 
 /// What is different in `new`; metadata that the server keeps itself should have been taken out of both.
-pub fn compare(view: View, old: &Value, new: &Value) -> Changes {
+pub fn compare(view: View<'_>, old: &Value, new: &Value) -> Changes {
     let mut changes = Changes::default();
     compare_values(view, old, new, &mut changes);
     changes
@@ -139,7 +219,7 @@ pub fn compare(view: View, old: &Value, new: &Value) -> Changes {
 
 /// What is different in those fields of an object that `counts` accepts.
 pub fn compare_fields(
-    view: View,
+    view: View<'_>,
     old: &Map<String, Value>,
     new: &Map<String, Value>,
     counts: impl Fn(&str) -> bool,
@@ -155,15 +235,15 @@ pub fn compare_fields(
 }
 
 /// Whether the value itself, rather than something in it, is different.
-fn compare_values(view: View, old: &Value, new: &Value, changes: &mut Changes) -> bool {
+fn compare_values(view: View<'_>, old: &Value, new: &Value, changes: &mut Changes) -> bool {
     match (view, old, new) {
         (View::Object(_) | View::Map(_), Value::Object(old), Value::Object(new)) => {
             *changes = compare_fields(view, old, new, |_| true);
             false
         }
-        (View::Keyed(keys, field), Value::Array(old), Value::Array(new)) => {
-            let steps = |items: &[Value]| items.iter().map(|i| keyed_step(keys, i)).collect();
-            compare_items(value_view(field), (old, steps(old)), (new, steps(new)), changes);
+        (View::Keyed(keys, of), Value::Array(old), Value::Array(new)) => {
+            let steps = |items: &[Value]| items.iter().map(|i| keyed_step(keys, of, i)).collect();
+            compare_items(of.view(), (old, steps(old)), (new, steps(new)), changes);
             false
         }
         (View::Set, Value::Array(old), Value::Array(new)) => {
@@ -176,7 +256,7 @@ fn compare_values(view: View, old: &Value, new: &Value, changes: &mut Changes) -
 }
 
 fn compare_items(
-    view: View,
+    view: View<'_>,
     (old, old_steps): (&[Value], Vec<String>),
     (new, new_steps): (&[Value], Vec<String>),
     changes: &mut Changes,
@@ -205,7 +285,7 @@ fn places(steps: &[String]) -> HashMap<&str, usize> {
 /// `step` is only written where something is different, which is rare.
 fn compare_one(
     step: impl Fn() -> String,
-    view: View,
+    view: View<'_>,
     always_there: bool,
     values: (Option<&Value>, Option<&Value>),
     changes: &mut Changes,
@@ -239,7 +319,7 @@ fn compare_one(
 }
 
 /// Merges an applied configuration into the live object.
-pub fn merge(view: View, live: &mut Value, config: &Value) {
+pub fn merge(view: View<'_>, live: &mut Value, config: &Value) {
     match (view, &mut *live, config) {
         (View::Object(_) | View::Map(_), Value::Object(live), Value::Object(config)) => {
             for (key, value) in config {
@@ -251,8 +331,8 @@ pub fn merge(view: View, live: &mut Value, config: &Value) {
                 }
             }
         }
-        (View::Keyed(keys, field), Value::Array(live), Value::Array(config)) => {
-            merge_items(live, config, value_view(field), |item| keyed_step(keys, item));
+        (View::Keyed(keys, of), Value::Array(live), Value::Array(config)) => {
+            merge_items(live, config, of.view(), |item| keyed_step(keys, of, item));
         }
         (View::Set, Value::Array(live), Value::Array(config)) => {
             merge_items(live, config, View::Leaf, |item| format!("v:{item}"));
@@ -263,7 +343,7 @@ pub fn merge(view: View, live: &mut Value, config: &Value) {
 
 /// The configuration's items in its order; those that only the live list has keep their place before the items that
 /// stood behind them.
-fn merge_items(live: &mut Vec<Value>, config: &[Value], view: View, step: impl Fn(&Value) -> String) {
+fn merge_items(live: &mut Vec<Value>, config: &[Value], view: View<'_>, step: impl Fn(&Value) -> String) {
     let steps: Vec<String> = live.iter().map(&step).collect();
     let places = places(&steps);
     let mut named: Vec<(Option<usize>, Value)> = Vec::with_capacity(config.len());
@@ -292,14 +372,16 @@ fn merge_items(live: &mut Vec<Value>, config: &[Value], view: View, step: impl F
 
 /// Removes what `gone` names, unless something that `kept` names is within. A field of a type goes with what was below
 /// it: defaults that were filled in beside that belong to nobody, and make no sense without it.
-pub fn prune(view: View, value: &mut Value, gone: &FieldSet, kept: &FieldSet) {
+pub fn prune(view: View<'_>, value: &mut Value, gone: &FieldSet, kept: &FieldSet) {
     prune_below(view, value, &gone.0, &kept.0);
 }
 
-fn prune_below(view: View, value: &mut Value, gone: &Map<String, Value>, kept: &Map<String, Value>) {
+fn prune_below(view: View<'_>, value: &mut Value, gone: &Map<String, Value>, kept: &Map<String, Value>) {
     let nothing = Map::new();
     let steps: Vec<String> = match (view, &*value) {
-        (View::Keyed(keys, _), Value::Array(items)) => items.iter().map(|i| keyed_step(keys, i)).collect(),
+        (View::Keyed(keys, of), Value::Array(items)) => {
+            items.iter().map(|i| keyed_step(keys, of, i)).collect()
+        }
         (View::Set, Value::Array(items)) => items.iter().map(|i| format!("v:{i}")).collect(),
         _ => Vec::new(),
     };
@@ -312,7 +394,7 @@ fn prune_below(view: View, value: &mut Value, gone: &Map<String, Value>, kept: &
         // With `kept` below it, only what is gone within goes.
         let is_field = matches!(view, View::Object(_));
         let whole = (is_field || is_member(below)) && kept.is_none();
-        let inside = |view: View, value: &mut Value| {
+        let inside = |view: View<'_>, value: &mut Value| {
             let was_empty = is_empty(value);
             prune_below(view, value, below, kept.unwrap_or(&nothing));
             !was_empty && is_empty(value)
@@ -326,12 +408,12 @@ fn prune_below(view: View, value: &mut Value, gone: &Map<String, Value>, kept: &
                     object.shift_remove(name);
                 }
             }
-            (View::Keyed(_, field), Value::Array(items)) => {
+            (View::Keyed(_, of), Value::Array(items)) => {
                 let Some(&at) = places.get(step.as_str()) else { continue };
                 if whole {
                     leaving.insert(&steps[at]);
                 } else {
-                    inside(value_view(field), &mut items[at]);
+                    inside(of.view(), &mut items[at]);
                 }
             }
             (View::Set, Value::Array(_)) if whole => _ = leaving.insert(step),
@@ -346,9 +428,10 @@ fn prune_below(view: View, value: &mut Value, gone: &Map<String, Value>, kept: &
 
 /// The first item of a list that another item of it cannot be told from, with the list's path: such a list has no
 /// meaning in a configuration that is applied, since it does not say which of them is owned.
-pub fn duplicate(view: View, value: &Value, path: &str) -> Option<String> {
-    let below =
-        |step: &str, view: View, value: &Value| duplicate(view, value, &format!("{path}{}", step_text(step)));
+pub fn duplicate(view: View<'_>, value: &Value, path: &str) -> Option<String> {
+    let below = |step: &str, view: View<'_>, value: &Value| {
+        duplicate(view, value, &format!("{path}{}", step_text(step)))
+    };
     let twice = |step: &str| match step_text(step) {
         key if step.starts_with("k:") => format!("{path}: duplicate entries for key {key}"),
         key => format!("{path}: duplicate entry {key}"),
@@ -358,9 +441,9 @@ pub fn duplicate(view: View, value: &Value, path: &str) -> Option<String> {
         (View::Object(_) | View::Map(_), Value::Object(object)) => {
             object.iter().find_map(|(key, value)| below(&format!("f:{key}"), view.child(key).0, value))
         }
-        (View::Keyed(keys, field), Value::Array(items)) => items.iter().find_map(|item| {
-            let step = keyed_step(keys, item);
-            let found = below(&step, value_view(field), item);
+        (View::Keyed(keys, of), Value::Array(items)) => items.iter().find_map(|item| {
+            let step = keyed_step(keys, of, item);
+            let found = below(&step, of.view(), item);
             found.or_else(|| (!seen.insert(step.clone())).then(|| twice(&step)))
         }),
         (View::Set, Value::Array(items)) => items.iter().find_map(|item| {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::fields::{Field, Inner, Message, Shape, message};
 use super::json::Parsed;
-use super::{Kind, Name};
+use super::{Custom, Kind, Name, structural};
 
 /// What to do about unknown and duplicate fields; the `fieldValidation` parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,23 +58,17 @@ pub fn decode(
 ) -> Result<(Value, Vec<String>), DecodeError> {
     let fail = |problem| DecodeError { kind: kind.kind.clone(), version: kind.version.clone(), problem };
     let mut value = parsed.value;
-    let mut decoder = Decoder { path: Vec::new(), odd: Vec::new() };
-    // A kind without fields in the table cannot occur: a test walks all kinds.
-    let root = message(kind.message).ok_or_else(|| fail("its fields are not known".into()))?;
-    match &mut value {
-        Value::Object(object) => decoder.object(root, object).map_err(fail)?,
-        other => {
-            let found = json_type(other);
-            return Err(fail(format!(
-                "json: cannot unmarshal {found} into Go value of type {}",
-                root.go_name()
-            )));
+    let mut odd = match &kind.custom {
+        Some(custom) => custom_object(custom, &mut value).map_err(fail)?,
+        None => {
+            // A kind without fields in the table cannot occur: a test walks all kinds.
+            let root = message(kind.message).ok_or_else(|| fail("its fields are not known".into()))?;
+            table_object(root, &mut value).map_err(fail)?
         }
-    }
+    };
     if mode == FieldValidation::Ignore {
         return Ok((value, Vec::new()));
     }
-    let mut odd = decoder.odd;
     odd.extend(parsed.duplicates.iter().map(|path| format!("duplicate field \"{path}\"")));
     odd.truncate(MAX_ODDITIES);
     match mode {
@@ -83,6 +77,45 @@ pub fn decode(
         }
         _ => Ok((value, odd)),
     }
+}
+
+/// Decodes an object of a built-in type; returns what is unknown in it.
+fn table_object(root: &'static Message, value: &mut Value) -> Result<Vec<String>, String> {
+    let mut decoder = Decoder { path: Vec::new(), odd: Vec::new() };
+    match value {
+        Value::Object(object) => decoder.object(root, object)?,
+        other => {
+            let found = json_type(other);
+            return Err(format!("json: cannot unmarshal {found} into Go value of type {}", root.go_name()));
+        }
+    }
+    Ok(decoder.odd)
+}
+
+/// Decodes an object of a custom kind: its metadata as that of any object, the rest by its schema. Types are checked when
+/// it is validated.
+fn custom_object(custom: &Custom, value: &mut Value) -> Result<Vec<String>, String> {
+    let Some(object) = value.as_object_mut() else {
+        let found = json_type(value);
+        return Err(format!(
+            "json: cannot unmarshal {found} into Go value of type map[string]interface {{}}"
+        ));
+    };
+    let mut decoder = Decoder { path: vec![Step::Name("metadata")], odd: Vec::new() };
+    match (object.get_mut("metadata"), message("meta.v1.ObjectMeta")) {
+        (Some(Value::Object(metadata)), Some(fields)) => decoder.object(fields, metadata)?,
+        (None | Some(Value::Null), _) | (_, None) => {}
+        (Some(other), _) => {
+            let found = json_type(other);
+            return Err(format!(
+                "json: cannot unmarshal {found} into Go struct field .metadata of type v1.ObjectMeta"
+            ));
+        }
+    }
+    structural::drop_nulls(custom.schema(), value);
+    let unknown = structural::prune_object(custom.schema(), value);
+    decoder.odd.extend(unknown.iter().map(|path| format!("unknown field \"{path}\"")));
+    Ok(decoder.odd)
 }
 
 enum Step {
@@ -203,6 +236,12 @@ impl Decoder {
         value: &mut Value,
     ) -> Result<(), String> {
         let good = match (field.inner, &*value) {
+            (Inner::Message(reference), value_now) if reference.get().union => {
+                return match reference.get().member(value_now) {
+                    Some(member) => self.field(reference.get(), member, value),
+                    None => Err(self.wrong_type(owner, field, value, false)),
+                };
+            }
             (Inner::Message(reference), Value::Object(_)) => {
                 let Value::Object(object) = value else { return Ok(()) };
                 return self.object(reference.get(), object);

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
+use serde_json::Value;
+
 /// How many values a field holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
@@ -111,6 +113,8 @@ pub struct Message {
     pub atomic: bool,
     /// It carries `apiVersion` and `kind`.
     pub typed: bool,
+    /// Its JSON is the bare value of one of its fields: which, the JSON type of the value says.
+    pub union: bool,
     /// Sorted by name; those of inlined types too.
     fields: Vec<Field>,
     /// Types whose fields stand in this one's JSON but in a message of their own in protobuf.
@@ -131,6 +135,16 @@ impl Message {
     /// The inlined type of this protobuf number.
     pub fn inlined(&self, number: u32) -> Option<&'static Message> {
         self.inlined.iter().find(|(n, _)| *n == number).map(|(_, reference)| reference.get())
+    }
+
+    /// The field of a union whose value has the JSON type of this one.
+    pub fn member(&self, value: &Value) -> Option<&Field> {
+        self.fields.iter().find(|field| match (field.shape, field.inner, value) {
+            (Shape::List, _, Value::Array(_))
+            | (Shape::Single, Inner::Bool, Value::Bool(_))
+            | (Shape::Single, Inner::Message(_), Value::Object(_)) => true,
+            _ => false,
+        })
     }
 
     /// All fields, by name.
@@ -211,6 +225,7 @@ fn read_block(block: &Block, by_name: &HashMap<&'static str, MessageRef>, atomic
         name: block.name,
         atomic: block.marks.contains("atomic"),
         typed: block.marks.contains("typed"),
+        union: block.marks.contains("union"),
         fields: Vec::with_capacity(block.lines.len()),
         inlined: Vec::new(),
     };

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
+use super::custom::Custom;
+
 /// The API group of roles and their bindings.
 pub const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -23,7 +25,7 @@ pub enum Storage {
 }
 
 /// One kind under one group and version.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Kind {
     /// The API group; empty for the core group.
     pub group: Name,
@@ -45,8 +47,10 @@ pub struct Kind {
     pub subresources: Vec<Name>,
     /// Where objects are.
     pub storage: Storage,
-    /// The type's name in the field table, like `apps.v1.Deployment`.
+    /// The type's name in the field table, like `apps.v1.Deployment`; empty for a custom kind.
     pub message: &'static str,
+    /// What a CustomResourceDefinition says of a custom kind.
+    pub custom: Option<Box<Custom>>,
 }
 
 impl Kind {
@@ -98,6 +102,7 @@ fn body(gv: (&'static str, &'static str), kind: &'static str, message: &'static 
         subresources: Vec::new(),
         storage: Storage::Body,
         message,
+        custom: None,
     }
 }
 
@@ -150,6 +155,11 @@ impl Kind {
         Self { categories: names(&["all"]), ..self }
     }
 
+    /// A category of its own.
+    fn of(self, category: &'static str) -> Self {
+        Self { categories: names(&[category]), ..self }
+    }
+
     fn with(self, subresources: &[&'static str]) -> Self {
         Self { subresources: names(subresources), ..self }
     }
@@ -165,6 +175,7 @@ const COORDINATION: (&str, &str) = ("coordination.k8s.io", "v1");
 const DISCOVERY: (&str, &str) = ("discovery.k8s.io", "v1");
 const EVENTS: (&str, &str) = ("events.k8s.io", "v1");
 const RBAC: (&str, &str) = (RBAC_GROUP, "v1");
+const EXTENSIONS: (&str, &str) = ("apiextensions.k8s.io", "v1");
 const AUTHENTICATION: (&str, &str) = ("authentication.k8s.io", "v1");
 const AUTHORIZATION: (&str, &str) = ("authorization.k8s.io", "v1");
 
@@ -205,6 +216,8 @@ fn built_in() -> Vec<Kind> {
         cluster(RBAC, "ClusterRoleBinding", ("clusterrolebindings", "clusterrolebinding"), "rbac.v1.ClusterRoleBinding"),
         namespaced(RBAC, "Role", ("roles", "role"), "rbac.v1.Role"),
         namespaced(RBAC, "RoleBinding", ("rolebindings", "rolebinding"), "rbac.v1.RoleBinding"),
+        cluster(EXTENSIONS, "CustomResourceDefinition", ("customresourcedefinitions", "customresourcedefinition"),
+            "apiextensions.v1.CustomResourceDefinition").short(&["crd", "crds"]).of("api-extensions").with(&["status"]),
         cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").short(&["sc"]),
         Kind { namespaced: true, ..answered(CORE, "Binding", ("bindings", "binding"), "core.v1.Binding") },
         body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale"),

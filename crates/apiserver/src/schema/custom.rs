@@ -1,0 +1,225 @@
+//! Custom kinds: what a version of a CustomResourceDefinition says of its objects.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use super::json_path::{JsonPath, JsonPathError};
+use super::kinds::{Kind, Name, Storage};
+use super::structural::Structural;
+
+/// What is particular to a custom kind.
+#[derive(Debug)]
+pub struct Custom {
+    /// The name of its CustomResourceDefinition, like `crontabs.stable.example.com`.
+    pub definition: String,
+    /// The version in which objects lie in the store, like `stable.example.com/v1`.
+    pub stored_as: String,
+    /// Whether other versions of the kind exist, so that objects may lie in the store under another one.
+    pub has_versions: bool,
+    /// The kind of lists, like `CronTabList`.
+    pub list_kind: String,
+    /// What objects look like, as JSON. Empty where the definition has no schema.
+    pub written: Bytes,
+    /// The same, read when it is first needed: most kinds of a large collection of definitions have no objects, and a
+    /// schema that was read takes ten times its text.
+    schema: OnceLock<Structural>,
+    /// Fields that are not described are kept.
+    preserves_unknown: bool,
+    /// Columns of Tables beside the name.
+    pub columns: Vec<PrinterColumn>,
+    /// Where the parts of a Scale are.
+    pub scale: Option<ScalePaths>,
+    /// Fields by which objects can be selected, beside their names.
+    pub selectable: Vec<JsonPath>,
+    /// The warning that each request draws, for a version that is deprecated.
+    pub deprecation: Option<String>,
+}
+
+/// A column of a custom kind's Tables.
+#[derive(Debug)]
+pub struct PrinterColumn {
+    /// Its heading.
+    pub name: String,
+    /// `integer`, `number`, `string`, `boolean` or `date`.
+    pub kind: String,
+    /// `format`, like `int64`.
+    pub format: String,
+    /// What it shows.
+    pub description: String,
+    /// 0: always shown; more: with `-o wide`.
+    pub priority: i64,
+    /// Where the value is.
+    pub path: JsonPath,
+}
+
+/// The fields that the scale subresource reads and writes.
+#[derive(Debug)]
+pub struct ScalePaths {
+    /// The number that is wished for, under `.spec`.
+    pub spec_replicas: JsonPath,
+    /// The number there is, under `.status`.
+    pub status_replicas: JsonPath,
+    /// The selector as text.
+    pub selector: Option<JsonPath>,
+}
+
+/// The kinds of a CustomResourceDefinition, one for each served version, in the order in which discovery shows versions.
+/// Names are the accepted ones. What does not fit was refused when the definition was written.
+pub fn kinds_of(definition: &Value) -> Vec<Kind> {
+    let spec = &definition["spec"];
+    let names = &definition["status"]["acceptedNames"];
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let group = text(&spec["group"]);
+    let versions = || spec["versions"].as_array().into_iter().flatten();
+    let storage = versions().find(|v| v["storage"] == true).map(|v| text(&v["name"])).unwrap_or_default();
+    let mut served: Vec<&Value> = versions().filter(|v| v["served"] == true).collect();
+    served.sort_by_key(|v| std::cmp::Reverse(VersionRank::of(v["name"].as_str().unwrap_or_default())));
+    let list = |field: &str| -> Vec<Name> {
+        names[field]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|n| n.to_owned().into())
+            .collect()
+    };
+    let kind_of = |version: &&Value| {
+        let custom = Custom::read(definition, version, format!("{group}/{storage}"));
+        let subresources = ["scale", "status"];
+        let subresources = subresources.into_iter().filter(|s| version["subresources"][*s].is_object());
+        Kind {
+            group: group.clone().into(),
+            version: text(&version["name"]).into(),
+            kind: text(&names["kind"]).into(),
+            plural: text(&names["plural"]).into(),
+            singular: text(&names["singular"]).into(),
+            namespaced: spec["scope"] == "Namespaced",
+            short_names: list("shortNames"),
+            categories: list("categories"),
+            subresources: subresources.map(Name::from).collect(),
+            storage: Storage::Stored,
+            message: "",
+            custom: Some(Box::new(custom)),
+        }
+    };
+    served.iter().map(kind_of).collect()
+}
+
+impl Custom {
+    fn read(definition: &Value, version: &Value, stored_as: String) -> Self {
+        let spec = &definition["spec"];
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let path = |value: &Value| JsonPath::parse(value.as_str()?).ok();
+        let props = &version["schema"]["openAPIV3Schema"];
+        let columns = version["additionalPrinterColumns"].as_array().into_iter().flatten();
+        let scale = &version["subresources"]["scale"];
+        let selectable = version["selectableFields"].as_array().into_iter().flatten();
+        let name = text(&version["name"]);
+        let group = text(&spec["group"]);
+        let kind = text(&definition["status"]["acceptedNames"]["kind"]);
+        let deprecation =
+            (version["deprecated"] == true).then(|| match version["deprecationWarning"].as_str() {
+                Some(warning) => warning.to_owned(),
+                None => format!("{group}/{name} {kind} is deprecated"),
+            });
+        Self {
+            definition: text(&definition["metadata"]["name"]),
+            stored_as,
+            has_versions: spec["versions"].as_array().is_some_and(|versions| versions.len() > 1),
+            list_kind: text(&definition["status"]["acceptedNames"]["listKind"]),
+            schema: OnceLock::new(),
+            preserves_unknown: spec["preserveUnknownFields"] == true,
+            written: props.is_object().then(|| Bytes::from(props.to_string())).unwrap_or_default(),
+            columns: columns.filter_map(PrinterColumn::read).collect(),
+            scale: scale.is_object().then(|| ScalePaths::read(scale)).flatten(),
+            selectable: selectable.filter_map(|field| path(&field["jsonPath"])).collect(),
+            deprecation,
+        }
+    }
+}
+
+impl Custom {
+    /// What objects look like.
+    pub fn schema(&self) -> &Structural {
+        self.schema.get_or_init(|| {
+            // It was JSON when it was written.
+            let mut schema = Structural::read(&serde_json::from_slice(&self.written).unwrap_or_default());
+            schema.preserves_unknown |= self.preserves_unknown;
+            schema
+        })
+    }
+}
+
+impl PrinterColumn {
+    fn read(column: &Value) -> Option<Self> {
+        let text = |field: &str| column[field].as_str().unwrap_or_default().to_owned();
+        Some(Self {
+            name: text("name"),
+            kind: text("type"),
+            format: text("format"),
+            description: text("description"),
+            priority: column["priority"].as_i64().unwrap_or(0),
+            path: JsonPath::parse(column["jsonPath"].as_str()?).ok()?,
+        })
+    }
+}
+
+impl ScalePaths {
+    fn read(scale: &Value) -> Option<Self> {
+        let path = |field: &str| -> Option<Result<JsonPath, JsonPathError>> {
+            scale[field].as_str().filter(|text| !text.is_empty()).map(JsonPath::parse)
+        };
+        Some(Self {
+            spec_replicas: path("specReplicasPath")?.ok()?,
+            status_replicas: path("statusReplicasPath")?.ok()?,
+            selector: path("labelSelectorPath").and_then(Result::ok),
+        })
+    }
+}
+
+/// The order of versions in discovery: `v10`, `v2`, `v1`, `v11beta2`, `v10beta3`, `v12alpha1`, then others by their names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VersionRank<'a> {
+    /// 3: stable, 2: beta, 1: alpha, 0: another form.
+    stability: u8,
+    major: u64,
+    minor: u64,
+    name: std::cmp::Reverse<&'a str>,
+}
+
+impl<'a> VersionRank<'a> {
+    /// The rank of a version's name; the first in discovery is the largest.
+    pub fn of(name: &'a str) -> Self {
+        let other = Self { stability: 0, major: 0, minor: 0, name: std::cmp::Reverse(name) };
+        let Some(rest) = name.strip_prefix('v') else { return other };
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (major, rest) = rest.split_at(digits);
+        let (stability, minor) = match () {
+            () if rest.is_empty() => (3, "0"),
+            () if rest.starts_with("beta") => (2, &rest[4..]),
+            () if rest.starts_with("alpha") => (1, &rest[5..]),
+            () => return other,
+        };
+        match (major.parse(), minor.parse()) {
+            (Ok(major), Ok(minor)) => Self { stability, major, minor, ..other },
+            _ => other,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_ordered_as_discovery_shows_them() {
+        let mut names =
+            ["foo10", "v1", "v11alpha2", "v10", "foo1", "v3beta1", "v2", "v12alpha1", "v10beta3", "v11beta2"];
+        names.sort_by_key(|name| std::cmp::Reverse(VersionRank::of(name)));
+        let expect =
+            ["v10", "v2", "v1", "v11beta2", "v10beta3", "v3beta1", "v12alpha1", "v11alpha2", "foo1", "foo10"];
+        assert_eq!(names, expect);
+    }
+}
