@@ -76,7 +76,7 @@ fn operation(kind: &Kind, body: &Kind, action: &str, suffix: &str) -> Value {
     let mut id = [group, &*kind.version].concat();
     id[..1].make_ascii_uppercase();
     let scope = if kind.namespaced && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
-    let schema = json!({"$ref": format!("#/components/schemas/{}", definition_name(body.message))});
+    let schema = json!({"$ref": format!("#/components/schemas/{}", definition_name(body))});
     let query: &[&str] = match action {
         "post" | "put" => &["dryRun", "fieldManager", "fieldValidation"],
         "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],

@@ -3,28 +3,38 @@
 use k8s_openapi::api::{
     apps, autoscaling, batch, coordination, core, discovery, events, networking, rbac, storage,
 };
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::schema::{Field, KINDS, Kind, ListType, message};
+use crate::schema::{Custom, Field, KINDS, Kind, ListType, message};
 
 const PREFIX: &str = "#/components/schemas/";
+const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
-/// `io.k8s.api.core.v1.Pod` for `core.v1.Pod`.
-pub fn definition_name(message: &str) -> String {
-    match message.strip_prefix("meta.v1.") {
-        Some(rest) => format!("{META}{rest}"),
-        None => format!("io.k8s.api.{message}"),
+/// The name of a kind's definition: `io.k8s.api.core.v1.Pod`, `com.example.stable.v1.CronTab`.
+pub fn definition_name(kind: &Kind) -> String {
+    if kind.custom.is_some() {
+        let group: Vec<&str> = kind.group.rsplit('.').collect();
+        return format!("{}.{}.{}", group.join("."), kind.version, kind.kind);
+    }
+    let message = kind.message;
+    match (message.strip_prefix("meta.v1."), message.strip_prefix("apiextensions.v1.")) {
+        (Some(rest), _) => format!("{META}{rest}"),
+        (_, Some(rest)) => format!("{EXTENSIONS}{rest}"),
+        _ => format!("io.k8s.api.{message}"),
     }
 }
 
 /// `core.v1.Pod` for `io.k8s.api.core.v1.Pod`.
 fn message_name(definition: &str) -> Option<String> {
-    match definition.strip_prefix(META) {
-        Some(rest) => Some(format!("meta.v1.{rest}")),
-        None => definition.strip_prefix("io.k8s.api.").map(str::to_owned),
+    match (definition.strip_prefix(META), definition.strip_prefix(EXTENSIONS)) {
+        (Some(rest), _) => Some(format!("meta.v1.{rest}")),
+        (_, Some(rest)) => Some(format!("apiextensions.v1.{rest}")),
+        _ => definition.strip_prefix("io.k8s.api.").map(str::to_owned),
     }
 }
 
@@ -48,6 +58,7 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "core.v1.Secret" => add::<core::v1::Secret>,
         "core.v1.Service" => add::<core::v1::Service>,
         "core.v1.ServiceAccount" => add::<core::v1::ServiceAccount>,
+        "apiextensions.v1.CustomResourceDefinition" => add::<v1::CustomResourceDefinition>,
         "apps.v1.ControllerRevision" => add::<apps::v1::ControllerRevision>,
         "apps.v1.DaemonSet" => add::<apps::v1::DaemonSet>,
         "apps.v1.Deployment" => add::<apps::v1::Deployment>,
@@ -74,7 +85,10 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
 pub fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
     let mut generator = SchemaSettings::openapi3().into_generator();
     for kind in kinds {
-        add_message(kind.message, &mut generator);
+        match kind.custom {
+            Some(_) => add::<ObjectMeta>(&mut generator),
+            None => add_message(kind.message, &mut generator),
+        }
         if kind.subresources.iter().any(|s| s == "scale") {
             add_message("autoscaling.v1.Scale", &mut generator);
         }
@@ -83,9 +97,39 @@ pub fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
     for (name, schema) in &mut all {
         complete(name, schema);
     }
+    for kind in kinds {
+        if let Some(custom) = &kind.custom {
+            all.insert(definition_name(kind), custom_schema(kind, custom));
+        }
+    }
     let patch = json!({"type": "object", "description": "A patch; its content type says of which kind."});
     all.insert(format!("{META}Patch"), patch);
     all
+}
+
+/// The schema of a custom kind as its definition has it, with what every object has.
+fn custom_schema(kind: &Kind, custom: &Custom) -> Value {
+    // It was JSON when the definition was written; one without a schema takes anything.
+    let mut schema: Value =
+        serde_json::from_slice(&custom.written).unwrap_or_else(|_| json!({"type": "object"}));
+    let gvk = json!([{"group": kind.group, "version": kind.version, "kind": kind.kind}]);
+    let own = [
+        (
+            "apiVersion",
+            json!({"type": "string", "description": "The group and version of the object's kind."}),
+        ),
+        ("kind", json!({"type": "string", "description": "The object's kind."})),
+        ("metadata", json!({"allOf": [{"$ref": format!("{PREFIX}{META}ObjectMeta")}], "default": {}})),
+    ];
+    let Some(map) = schema.as_object_mut() else { return schema };
+    map.insert("x-kubernetes-group-version-kind".into(), gvk);
+    let properties = map.entry("properties").or_insert_with(|| json!({}));
+    for (name, described) in own {
+        if let Some(properties) = properties.as_object_mut() {
+            properties.insert(name.into(), described);
+        }
+    }
+    schema
 }
 
 fn complete(name: &str, schema: &mut Value) {
@@ -173,11 +217,14 @@ mod tests {
         if let Some(target) = property["allOf"][0]["$ref"].as_str() {
             let name = target.trim_start_matches(PREFIX);
             return match message_name(name) {
+                Some(union) if message(&union).is_some_and(|m| m.union) => union,
                 _ if name.ends_with(".IntOrString") => "IntOrString".into(),
                 _ if name.ends_with(".Quantity") => "Quantity".into(),
                 _ if name.ends_with(".MicroTime") => "MicroTime".into(),
                 _ if name.ends_with(".Time") => "Time".into(),
-                Some(message) if name.ends_with("FieldsV1") || name.ends_with("RawExtension") => {
+                Some(message)
+                    if ["FieldsV1", "RawExtension", ".JSON"].iter().any(|any| name.ends_with(any)) =>
+                {
                     drop(message);
                     "Any".into()
                 }
@@ -230,7 +277,7 @@ mod tests {
         let all = schemas(&stored);
         let mut compared = 0;
         for (name, schema) in &all {
-            if let Some(message) = message_name(name).and_then(|name| message(&name)) {
+            if let Some(message) = message_name(name).and_then(|name| message(&name)).filter(|m| !m.union) {
                 compare(message, schema);
                 compared += 1;
             }
