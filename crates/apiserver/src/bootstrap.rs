@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::admission::service::nth_address;
 use crate::apply::Writer;
 use crate::object::{Object, meta};
 use crate::resource;
@@ -31,7 +32,7 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
             "labels": {"component": "apiserver", "provider": "kubernetes"},
         },
         "spec": {
-            "type": "ClusterIP", "clusterIP": server.config.service_cidr.address(1).to_string(),
+            "type": "ClusterIP", "clusterIP": nth_address(server.config.service_cidr, 1).to_string(),
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
         },
     });

@@ -39,7 +39,6 @@ mod tunnel;
 mod watch;
 mod write;
 
-pub use admission::service::Cidr;
 pub use auth::{Identity, Tokens};
 pub use content::Body;
 pub use node_proxy::{NodeDialer, NodeStream};

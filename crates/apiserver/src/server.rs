@@ -13,6 +13,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use http::Response;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use ipnet::Ipv4Net;
 use parking_lot::Mutex;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -21,7 +22,7 @@ use tokio_util::task::TaskTracker;
 use yado_store::Store;
 use yado_types::clock::Clock;
 
-use crate::admission::service::Cidr;
+use crate::admission::service::PREFIX_LENGTHS;
 use crate::auth::{Decision, Identity, Tokens, authenticate, authorize, impersonate};
 use crate::cache::{self, Cache, feed::Feed};
 use crate::content::{self, Body, BoxError, MAX_BODY};
@@ -44,8 +45,8 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// What a server is made with.
 #[derive(Clone)]
 pub struct Config {
-    /// Addresses of Services.
-    pub service_cidr: Cidr,
+    /// Range of the Services' cluster IPs, with a prefix of 8 to 30 bits.
+    pub service_cidr: Ipv4Net,
     /// Ports of NodePort Services.
     pub node_ports: RangeInclusive<u16>,
     /// Bearer tokens and whose they are.
@@ -59,10 +60,8 @@ pub struct Config {
 impl Default for Config {
     /// Kubernetes' own defaults.
     fn default() -> Self {
-        // The length is within bounds.
-        let service_cidr = Cidr::new([10, 96, 0, 0].into(), 16).unwrap_or_else(|| unreachable!());
         Self {
-            service_cidr,
+            service_cidr: Ipv4Net::new_assert([10, 96, 0, 0].into(), 16),
             node_ports: 30000..=32767,
             tokens: Tokens::default(),
             advertise: None,
@@ -103,13 +102,16 @@ impl ApiServer {
     /// Service.
     ///
     /// # Errors
-    /// Where the store cannot be read or written.
+    /// Where the range of Service addresses is too small or too large, or the store cannot be read or written.
     pub async fn new(
         config: Config,
         store: Arc<dyn Store>,
         clock: Arc<dyn Clock>,
         nodes: Arc<dyn NodeDialer>,
     ) -> Result<Self> {
+        if !PREFIX_LENGTHS.contains(&config.service_cidr.prefix_len()) {
+            return Err(Failure::internal(format!("{} cannot hold Service addresses", config.service_cidr)));
+        }
         let (cache, feed) = cache::start(store.clone()).await?;
         let inner = Arc::new(Inner {
             config,

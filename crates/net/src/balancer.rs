@@ -16,6 +16,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -27,9 +28,8 @@ use yado_reconcile::{Clock, Informer, Informers, Next, ObjectKey, Queue, Tasks, 
 use yado_types::labels::{LOAD_BALANCER_SOURCE_RANGES, PUBLISHED};
 
 use crate::host_ports;
-use crate::index::{Callers, Endpoint, HostPort, Protocol};
+use crate::index::{Callers, Endpoint, HostPort, Protocol, parse_range};
 use crate::routing::Routing;
-use crate::slot::Cidr;
 use reserve::Reservations;
 
 /// How soon a port that a program of the machine has is asked for again: nothing tells when it is free, and whoever has
@@ -43,7 +43,7 @@ pub fn is_ours(spec: &ServiceSpec) -> bool {
 
 /// Ranges that may use a Service of type LoadBalancer, or a sentence about the one that nobody can come from. Empty means
 /// everybody. The field has precedence over the annotation that was there before it.
-pub fn sources(service: &Service) -> Result<Vec<Cidr>, String> {
+pub fn sources(service: &Service) -> Result<Vec<Ipv4Net>, String> {
     let Some(spec) = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
     else {
         return Ok(Vec::new());
@@ -56,7 +56,7 @@ pub fn sources(service: &Service) -> Result<Vec<Cidr>, String> {
         true => (LOAD_BALANCER_SOURCE_RANGES, annotation.filter(|part| !part.trim().is_empty()).collect()),
     };
     let parse = |text: &str| {
-        text.trim().parse().map_err(|()| {
+        parse_range(text.trim()).ok_or_else(|| {
             format!("{name}: {text} is not a valid range of IPv4 addresses; write it like 10.0.0.0/8")
         })
     };
@@ -192,9 +192,9 @@ fn shown(service: &Service) -> Vec<&str> {
 /// What it should say.
 fn wanted(service: &Service, outcome: Option<&Result<(), String>>, node: IpAddr) -> Option<String> {
     outcome?.as_ref().ok()?;
-    let loopback = Cidr { address: Ipv4Addr::new(127, 0, 0, 0), prefix: 8 };
+    let loopback = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
     let sources = sources(service).unwrap_or_default();
-    let only_here = !sources.is_empty() && sources.iter().all(|s| s.prefix >= 8 && loopback.overlaps(*s));
+    let only_here = !sources.is_empty() && sources.iter().all(|s| loopback.contains(s));
     Some(if only_here { Ipv4Addr::LOCALHOST.to_string() } else { node.to_string() })
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint as SliceEndpoint, EndpointSlice};
 use k8s_openapi::api::networking::v1::Ingress;
@@ -14,7 +15,6 @@ use yado_types::labels;
 
 use crate::balancer;
 use crate::policy::Isolation;
-use crate::slot::Cidr;
 
 /// The state of all routes at one generation. Generations share unchanged entries.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +33,7 @@ pub struct Snapshot {
     /// Ports of the node that are forwarded to one Pod (`hostPort`).
     pub host_ports: BTreeMap<HostPort, Endpoint>,
     /// The address range of this node's Pods, by which Pods are distinguished from other clients.
-    pub pod_range: Option<Cidr>,
+    pub pod_range: Option<Ipv4Net>,
     /// Additional names of Services, each with the Service that has it.
     pub aliases: BTreeMap<ObjectKey, ObjectKey>,
     /// The effect of NetworkPolicies.
@@ -75,7 +75,7 @@ pub enum Callers {
     #[default]
     All,
     /// Clients with addresses in these ranges (`loadBalancerSourceRanges`).
-    Of(Vec<Cidr>),
+    Of(Vec<Ipv4Net>),
 }
 
 impl Callers {
@@ -88,8 +88,15 @@ impl Callers {
             IpAddr::V6(address) if address.is_loopback() => Ipv4Addr::LOCALHOST,
             IpAddr::V6(_) => return false,
         };
-        ranges.iter().any(|range| range.contains(caller))
+        ranges.iter().any(|range| range.contains(&caller))
     }
+}
+
+/// Parses an IPv4 range of an object, such as `10.0.0.0/8`. Bits beyond the prefix are cleared; an address without a prefix
+/// length is a range of one address.
+pub fn parse_range(text: &str) -> Option<Ipv4Net> {
+    let range = text.parse::<Ipv4Net>().ok().or_else(|| Some(text.parse::<Ipv4Addr>().ok()?.into()));
+    range.map(|range| range.trunc())
 }
 
 /// A port of the node that is forwarded to a port of one Pod (`hostPort`).

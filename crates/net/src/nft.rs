@@ -26,11 +26,12 @@ use std::net::Ipv4Addr;
 
 use difference::difference;
 use inspect::Member;
+use ipnet::Ipv4Net;
 pub use message::Error;
 use message::{Batch, Element, Expression as E, Hook, Reg};
 pub use rules::Rules;
 
-use crate::slot::{Cidr, Slot};
+use crate::slot::Slot;
 
 /// Concatenated key types, as the `nft` tool prints them: six bits for each part.
 mod key_type {
@@ -58,8 +59,8 @@ struct Frame {
     table: String,
     device: String,
     gateway: Ipv4Addr,
-    pods: Cidr,
-    services: Cidr,
+    pods: Ipv4Net,
+    services: Ipv4Net,
 }
 
 impl Table {
@@ -218,17 +219,17 @@ impl Frame {
             E::mask(Reg::R0, [255, 0, 0, 0]),
             E::equals(Reg::R0, &[127, 0, 0, 0]),
             E::DestinationAddress(Reg::R0),
-            E::mask(Reg::R0, pods.mask()),
-            E::equals(Reg::R0, &pods.address.octets()),
+            E::mask(Reg::R0, pods.netmask().octets()),
+            E::equals(Reg::R0, &pods.network().octets()),
         ];
         batch.add_rule("postrouting", loopback_to_pod.into_iter().chain(E::source_nat(gateway)));
         let pod_to_outside = [
             E::SourceAddress(Reg::R0),
-            E::mask(Reg::R0, pods.mask()),
-            E::equals(Reg::R0, &pods.address.octets()),
+            E::mask(Reg::R0, pods.netmask().octets()),
+            E::equals(Reg::R0, &pods.network().octets()),
             E::DestinationAddress(Reg::R0),
-            E::mask(Reg::R0, pods.mask()),
-            E::differs(Reg::R0, &pods.address.octets()),
+            E::mask(Reg::R0, pods.netmask().octets()),
+            E::differs(Reg::R0, &pods.network().octets()),
         ];
         // The gateway's own address lies in the Pod network and needs no other when the host itself speaks.
         let not_gateway = [E::SourceAddress(Reg::R0), E::differs(Reg::R0, &gateway.octets())];
@@ -264,8 +265,8 @@ impl Frame {
             let unserved = || {
                 [
                     E::DestinationAddress(Reg::R0),
-                    E::mask(Reg::R0, services.mask()),
-                    E::equals(Reg::R0, &services.address.octets()),
+                    E::mask(Reg::R0, services.netmask().octets()),
+                    E::equals(Reg::R0, &services.network().octets()),
                 ]
             };
             let tcp = [E::TransportProtocol(Reg::R0), E::equals(Reg::R0, &[6]), E::RejectWithReset];
@@ -287,8 +288,8 @@ impl Frame {
                     E::mask(Reg::R0, message::KNOWN_CONNECTION.to_ne_bytes()),
                     E::equals(Reg::R0, &[0; 4]),
                     E::OriginalDestination(Reg::R0),
-                    E::mask(Reg::R0, range.mask()),
-                    E::equals(Reg::R0, &range.address.octets()),
+                    E::mask(Reg::R0, range.netmask().octets()),
+                    E::equals(Reg::R0, &range.network().octets()),
                 ]
             };
             let tcp = [E::TransportProtocol(Reg::R0), E::equals(Reg::R0, &[6]), E::RejectWithReset];

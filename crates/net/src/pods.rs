@@ -16,6 +16,7 @@ use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
 use futures::TryStreamExt;
+use ipnet::Ipv4Net;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::statfs::{NSFS_MAGIC, statfs};
@@ -29,7 +30,7 @@ use rtnetlink::{
 };
 use tokio::task::JoinSet;
 
-use crate::slot::{Cidr, Slot};
+use crate::slot::Slot;
 
 /// The first addresses of the range are the node's own.
 const FIRST_POD: u32 = 2;
@@ -61,7 +62,7 @@ pub enum Error {
     },
     /// Every address of the range is in use.
     #[error("no address is left for another Pod in {0}; remove Pods of this node")]
-    NoAddress(Cidr),
+    NoAddress(Ipv4Net),
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> Error {
@@ -84,7 +85,7 @@ pub struct Attachment {
 /// The Pods of one node.
 pub struct PodNetwork {
     host: Host,
-    pod_cidr: Cidr,
+    pod_cidr: Ipv4Net,
     gateway: Ipv4Addr,
     device: String,
     run_dir: PathBuf,
@@ -119,15 +120,15 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn take(&mut self, uid: &str, cidr: Cidr) -> Option<Ipv4Addr> {
+    fn take(&mut self, uid: &str, cidr: Ipv4Net) -> Option<Ipv4Addr> {
         if let Some(address) = self.by_pod.get(uid) {
             return Some(*address);
         }
-        let hosts = (1u32 << (32 - cidr.prefix)) - 1;
-        let span = hosts - FIRST_POD;
+        let last = u32::from(cidr.hostmask());
+        let span = last - FIRST_POD;
         for i in 0..span {
             let offset = FIRST_POD + (self.next - FIRST_POD + i) % span;
-            let address = Ipv4Addr::from(u32::from(cidr.address) + offset);
+            let address = Ipv4Addr::from(u32::from(cidr.network()) + offset);
             if !self.by_pod.values().any(|a| *a == address) {
                 self.next = offset + 1;
                 self.by_pod.insert(uid.to_owned(), address);
@@ -139,7 +140,7 @@ impl Addresses {
 }
 
 /// What this machine routes already, default routes and a Yado's own devices left out.
-pub async fn routed() -> Result<Vec<Cidr>, Error> {
+pub async fn routed() -> Result<Vec<Ipv4Net>, Error> {
     let host = Host::connect()?;
     let ours = |name: &str| {
         name.strip_prefix("yado").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_digit()))
@@ -166,7 +167,7 @@ pub async fn routed() -> Result<Vec<Cidr>, Error> {
         });
         let prefix = route.header.destination_prefix_length;
         if let Some(address) = to.filter(|_| prefix > 0 && !device.is_some_and(|d| own.contains(&d))) {
-            found.push(Cidr { address, prefix });
+            found.extend(Ipv4Net::new(address, prefix));
         }
     }
     Ok(found)
@@ -188,7 +189,7 @@ impl PodNetwork {
         Ok(network)
     }
 
-    async fn set_up_node(&self, services: Cidr) -> Result<(), Error> {
+    async fn set_up_node(&self, services: Ipv4Net) -> Result<(), Error> {
         set_sysctl("net/ipv4/ip_forward", "1")?;
         let links = &self.host.handle;
         if self.index(&self.device).await?.is_none() {
@@ -204,7 +205,7 @@ impl PodNetwork {
         let loopback = LinkUnspec::new_with_index(1).up().build();
         links.link().set(loopback).execute().await.map_err(netlink("loopback device"))?;
         let route = RouteMessageBuilder::<Ipv4Addr>::new()
-            .destination_prefix(services.address, services.prefix)
+            .destination_prefix(services.network(), services.prefix_len())
             .output_interface(1)
             .scope(RouteScope::Link)
             .pref_source(self.gateway)
@@ -229,7 +230,7 @@ impl PodNetwork {
             match address.filter(|_| whole) {
                 Some(address) => {
                     let mut state = self.state.lock();
-                    let offset = u32::from(address).saturating_sub(u32::from(self.pod_cidr.address));
+                    let offset = u32::from(address).saturating_sub(u32::from(self.pod_cidr.network()));
                     state.next = state.next.max(offset + 1);
                     state.by_pod.insert(uid, address);
                 }
@@ -476,9 +477,9 @@ async fn index_of(handle: &Handle, name: &str) -> Result<Option<u32>, Error> {
 
 /// Addresses that no Pod has are unreachable at the node; each Pod's own route is more specific. By the default route,
 /// what is sent to a Pod that is just gone would leave the machine, and a stranger could answer in its place.
-fn unreachable(range: Cidr) -> RouteMessage {
+fn unreachable(range: Ipv4Net) -> RouteMessage {
     RouteMessageBuilder::<Ipv4Addr>::new()
-        .destination_prefix(range.address, range.prefix)
+        .destination_prefix(range.network(), range.prefix_len())
         .kind(RouteType::Unreachable)
         .protocol(ROUTE_MARK)
         .build()
@@ -504,7 +505,7 @@ mod tests {
 
     #[test]
     fn addresses_are_unique_and_rest_before_they_are_used_again() {
-        let cidr = Cidr { address: Ipv4Addr::new(10, 1, 0, 0), prefix: 29 };
+        let cidr = Ipv4Net::new_assert(Ipv4Addr::new(10, 1, 0, 0), 29);
         let mut addresses = Addresses { by_pod: BTreeMap::new(), next: FIRST_POD };
         let last = |a: Option<Ipv4Addr>| a.map(|a| a.octets()[3]);
         assert_eq!(last(addresses.take("a", cidr)), Some(2));

@@ -16,14 +16,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Namespace, Pod};
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use yado_types::selector::LabelSelector;
 
-use crate::index::Protocol;
-use crate::slot::Cidr;
+use crate::index::{Protocol, parse_range};
 
 /// Which Pods take or make only some connections. Chains and sets are named after what is in them, so that the replicas
 /// of a workload share them, and a change is another name.
@@ -54,7 +54,7 @@ impl Isolation {
                 Peers::All => true,
                 Peers::Set(name) => self.sets.get(name).is_some_and(|set| set.contains(&from)),
                 Peers::Range(range, except) => {
-                    range.contains(from) && !except.iter().any(|hole| hole.contains(from))
+                    range.contains(&from) && !except.iter().any(|hole| hole.contains(&from))
                 }
             };
             let at_port = match allowed.ports {
@@ -100,7 +100,7 @@ pub enum Peers {
     /// The addresses in the set of this name.
     Set(String),
     /// The addresses of a range, except those of the other ranges.
-    Range(Cidr, Vec<Cidr>),
+    Range(Ipv4Net, Vec<Ipv4Net>),
 }
 
 /// The direction of a rule, as seen from the isolated Pod.
@@ -274,8 +274,8 @@ fn allowed(
 ) -> Vec<Allowed> {
     let own = (side == Side::Ingress).then_some(pod.pod);
     if let Some(block) = &peer.ip_block {
-        let except = block.except.iter().flatten().filter_map(|text| text.parse().ok()).collect();
-        let range = block.cidr.parse().ok().map(|cidr| Peers::Range(cidr, except));
+        let except = block.except.iter().flatten().filter_map(|text| parse_range(text)).collect();
+        let range = parse_range(&block.cidr).map(|cidr| Peers::Range(cidr, except));
         let ports = numbers(port, own);
         return range.zip(ports).map(|(peers, ports)| Allowed { peers, ports }).into_iter().collect();
     }

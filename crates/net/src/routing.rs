@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use ipnet::Ipv4Net;
 use k8s_openapi::api::core::v1::{Namespace, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
@@ -16,7 +17,6 @@ use yado_types::labels;
 
 use crate::index::{Ending, Endpoint, HostPort, ServiceEntry, Snapshot, service_entry};
 use crate::policy::{self, Isolation, NameServer, isolate};
-use crate::slot::Cidr;
 
 /// The index, shared by the tables.
 pub struct Routing {
@@ -137,7 +137,7 @@ pub(crate) fn aliases(services: &BTreeMap<ObjectKey, Arc<ServiceEntry>>) -> BTre
 impl Routing {
     /// Follows the objects through `watches`; [`Routing::run`] does the work. Pods have their addresses out of
     /// `pod_range` and ask `name_server` for names.
-    pub fn new(informers: &Informers, pod_range: Cidr, name_server: Ipv4Addr) -> Arc<Self> {
+    pub fn new(informers: &Informers, pod_range: Ipv4Net, name_server: Ipv4Addr) -> Arc<Self> {
         let (services, slices, ingresses) =
             (informers.all::<Service>(), informers.all::<EndpointSlice>(), informers.all());
         let slices_of = slices.index(|slice| owner(slice).into_iter().collect());

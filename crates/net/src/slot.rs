@@ -9,6 +9,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use ipnet::Ipv4Net;
 use nix::fcntl::{Flock, FlockArg};
 
 /// More Yados than this do not run on one machine: each has a second octet of 10.0.0.0/8 for Pods and one for Services.
@@ -21,52 +22,6 @@ const SERVICE_OCTET: u8 = 96;
 const REMEMBERED: &str = "net-slot";
 /// In a slot's own folder: the data directory of the Yado that has it or had it last.
 const OWNER: &str = "owner";
-
-/// An IPv4 range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Cidr {
-    /// The lowest address.
-    pub address: Ipv4Addr,
-    /// Leading bits that all addresses share.
-    pub prefix: u8,
-}
-
-impl Cidr {
-    /// The leading bits as a mask.
-    pub fn mask(self) -> [u8; 4] {
-        (u32::MAX.checked_shl(32 - u32::from(self.prefix)).unwrap_or(0)).to_be_bytes()
-    }
-
-    /// Whether an address lies in the range.
-    pub fn contains(self, address: Ipv4Addr) -> bool {
-        let mask = u32::from_be_bytes(self.mask());
-        u32::from(address) & mask == u32::from(self.address)
-    }
-
-    /// Whether some address lies in both ranges.
-    pub fn overlaps(self, other: Self) -> bool {
-        self.contains(other.address) || other.contains(self.address)
-    }
-}
-
-impl std::str::FromStr for Cidr {
-    type Err = ();
-
-    /// `10.0.0.0/8`; bits beyond the prefix are cleared, and an address without one is itself alone.
-    fn from_str(text: &str) -> Result<Self, ()> {
-        let (address, prefix) = text.split_once('/').unwrap_or((text, "32"));
-        let address: Ipv4Addr = address.parse().map_err(|_| ())?;
-        let prefix = prefix.parse().ok().filter(|p| *p <= 32).ok_or(())?;
-        let mask = u32::from_be_bytes(Self { address, prefix }.mask());
-        Ok(Self { address: Ipv4Addr::from(u32::from(address) & mask), prefix })
-    }
-}
-
-impl std::fmt::Display for Cidr {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.address, self.prefix)
-    }
-}
 
 /// Why no slot could be had.
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +55,7 @@ impl Slot {
     /// Claims the slot that this data directory had before if it is free, and otherwise the first free one whose
     /// ranges do not overlap `routed`, what this machine already routes. `run_dir` is one for the whole machine and
     /// does not outlive a reboot.
-    pub fn claim(data_dir: &Path, run_dir: &Path, routed: &[Cidr]) -> Result<Self, Error> {
+    pub fn claim(data_dir: &Path, run_dir: &Path, routed: &[Ipv4Net]) -> Result<Self, Error> {
         let file_error = |path: &Path| {
             let path = path.to_owned();
             move |source| Error::File { path, source }
@@ -113,7 +68,7 @@ impl Slot {
         // It remembers nothing where that file is lost, but its Pods may still run there.
         let owned = (0..SLOTS).filter(|i| owner(&run_dir.join(i.to_string())).as_deref() == Some(data_dir));
         let free =
-            (0..SLOTS).filter(|i| !routed.iter().any(|r| pods(*i).overlaps(*r) || services(*i).overlaps(*r)));
+            (0..SLOTS).filter(|i| !routed.iter().any(|r| overlap(pods(*i), *r) || overlap(services(*i), *r)));
         for index in before.chain(owned).chain(free) {
             let path = run_dir.join(format!("slot-{index}.lock"));
             let open = || File::options().create(true).truncate(false).write(true).open(&path);
@@ -153,18 +108,18 @@ impl Slot {
     }
 
     /// Where Pods get their addresses from.
-    pub fn pod_cidr(&self) -> Cidr {
+    pub fn pod_cidr(&self) -> Ipv4Net {
         pods(self.index)
     }
 
     /// Where Services get their addresses from.
-    pub fn service_cidr(&self) -> Cidr {
+    pub fn service_cidr(&self) -> Ipv4Net {
         services(self.index)
     }
 
     /// The node's own address in the Pod network: the Pods' gateway and name server.
     pub fn gateway(&self) -> Ipv4Addr {
-        let [a, b, ..] = self.pod_cidr().address.octets();
+        let [a, b, ..] = self.pod_cidr().network().octets();
         Ipv4Addr::new(a, b, 0, 1)
     }
 
@@ -206,12 +161,17 @@ fn owner(own_dir: &Path) -> Option<PathBuf> {
     fs::read(own_dir.join(OWNER)).ok().map(|path| OsString::from_vec(path).into())
 }
 
-fn pods(index: u8) -> Cidr {
-    Cidr { address: Ipv4Addr::new(10, POD_OCTET + index, 0, 0), prefix: 16 }
+/// Whether two ranges share an address.
+pub fn overlap(a: Ipv4Net, b: Ipv4Net) -> bool {
+    a.contains(&b) || b.contains(&a)
 }
 
-fn services(index: u8) -> Cidr {
-    Cidr { address: Ipv4Addr::new(10, SERVICE_OCTET + index, 0, 0), prefix: 16 }
+fn pods(index: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(10, POD_OCTET + index, 0, 0), 16)
+}
+
+fn services(index: u8) -> Ipv4Net {
+    Ipv4Net::new_assert(Ipv4Addr::new(10, SERVICE_OCTET + index, 0, 0), 16)
 }
 
 #[cfg(test)]
@@ -222,7 +182,7 @@ mod tests {
     fn slots_are_distinct_remembered_and_avoid_what_is_routed() {
         let run = tempfile::tempdir().expect("a folder");
         let (a, b) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-        let routed = [Cidr { address: Ipv4Addr::new(10, 96, 0, 0), prefix: 24 }];
+        let routed = [Ipv4Net::new_assert(Ipv4Addr::new(10, 96, 0, 0), 24)];
         let first = Slot::claim(a.path(), run.path(), &routed).expect("a slot");
         let second = Slot::claim(b.path(), run.path(), &routed).expect("a slot");
         assert_eq!((first.device(), second.device()), ("yado1", "yado2"));
@@ -232,8 +192,8 @@ mod tests {
         drop(second);
         let again = Slot::claim(b.path(), run.path(), &[]).expect("a slot");
         assert_eq!(again.device(), "yado2");
-        assert!(again.pod_cidr().contains(again.gateway()));
-        assert!(!again.pod_cidr().contains(Ipv4Addr::new(10, 195, 0, 1)));
+        assert!(again.pod_cidr().contains(&again.gateway()));
+        assert!(!again.pod_cidr().contains(&Ipv4Addr::new(10, 195, 0, 1)));
         again.remove().expect("to remove");
         assert!(!run.path().join("slot-2.lock").exists());
     }

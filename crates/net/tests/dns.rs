@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::Ipv4Net;
 use k8s_openapi::jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
@@ -12,7 +13,6 @@ use yado_net::dns::message::{self, Answer, Code, Data, Name, Record, record_type
 use yado_net::dns::server::{Server, Sockets};
 use yado_net::dns::zone::Zone;
 use yado_net::index::{Endpoint, PortEntry, Protocol, ServiceEntry, Snapshot};
-use yado_net::slot::Cidr;
 use yado_reconcile::{Index, ManualClock, Tasks};
 use yado_types::key::ObjectKey;
 
@@ -130,7 +130,7 @@ impl Stage {
         let server = Server {
             zone: Zone {
                 domain: name("cluster.local"),
-                ranges: vec![Cidr { address: Ipv4Addr::new(10, 192, 0, 0), prefix: 16 }],
+                ranges: vec![Ipv4Net::new_assert(Ipv4Addr::new(10, 192, 0, 0), 16)],
                 host: Ipv4Addr::new(10, 192, 0, 1),
             },
             snapshots: seen,

@@ -19,7 +19,7 @@ use kube::Client;
 use tokio::net::TcpListener;
 use yado_apiserver::auth::{MASTERS, NODES};
 use yado_apiserver::pki::{Pki, ServerNames, write_private};
-use yado_apiserver::{ApiServer, Cidr, Identity};
+use yado_apiserver::{ApiServer, Identity};
 use yado_cli::local::{DevApp, Running};
 use yado_net::router::Options as RouterOptions;
 use yado_net::router::forwarded::TrustedProxies;
@@ -289,7 +289,7 @@ async fn open_store(data: &DataDir, settings: &Settings) -> Result<Arc<Embedded>
 
 /// Certificates for the names and addresses under which clients reach the API.
 fn open_pki(data: &DataDir, slot: &Slot, node_name: &str, clock: &Arc<dyn Clock>) -> Result<Pki> {
-    let [a, b, ..] = slot.service_cidr().address.octets();
+    let [a, b, ..] = slot.service_cidr().network().octets();
     let names = ServerNames {
         names: vec![node_name.to_owned()],
         addresses: vec![IpAddr::V4(Ipv4Addr::new(a, b, 0, 1)), IpAddr::V4(slot.gateway())],
@@ -303,11 +303,7 @@ async fn api_server(
     clock: &Arc<dyn Clock>,
     dialer: &Dialer,
 ) -> Result<ApiServer> {
-    let range = slot.service_cidr();
-    let config = yado_apiserver::Config {
-        service_cidr: Cidr::new(range.address, range.prefix).context("the Services' range is wrong")?,
-        ..Default::default()
-    };
+    let config = yado_apiserver::Config { service_cidr: slot.service_cidr(), ..Default::default() };
     let store: Arc<dyn Store> = store.clone();
     let server = ApiServer::new(config, store, clock.clone(), Arc::new(dialer.clone())).await;
     server.map_err(|failure| anyhow::anyhow!("the API cannot be served: {failure}"))

@@ -18,11 +18,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
 use yado_types::key::ObjectKey;
 
 use super::message::{Answer, Code, Data, Name, Query, Record, name_server, record_type};
 use crate::index::{Endpoint, Protocol, ServiceEntry, Snapshot};
-use crate::slot::Cidr;
 
 /// `ExternalName` Services that lead from one to the next: more is a circle.
 const CHAIN: usize = 8;
@@ -37,7 +37,7 @@ pub struct Zone {
     /// The cluster's domain, such as `cluster.local`.
     pub domain: Name,
     /// Ranges whose reverse names (`in-addr.arpa`) belong to the zone.
-    pub ranges: Vec<Cidr>,
+    pub ranges: Vec<Ipv4Net>,
     /// The node's address as its Pods reach it.
     pub host: Ipv4Addr,
 }
@@ -116,7 +116,7 @@ impl Zone {
         }
         if let [d, c, b, a, "in-addr", "arpa"] = labels[..] {
             let address: Option<Ipv4Addr> = format!("{a}.{b}.{c}.{d}").parse().ok();
-            if let Some(address) = address.filter(|a| self.ranges.iter().any(|r| r.contains(*a))) {
+            if let Some(address) = address.filter(|a| self.ranges.iter().any(|r| r.contains(a))) {
                 return Decision::Answer(self.reverse(snapshot, query, address));
             }
         }
@@ -434,7 +434,7 @@ mod tests {
     fn check(name: &str, kind: u16, namespace: Option<&str>, expect: &str) {
         let zone = Zone {
             domain: vec!["cluster".into(), "local".into()],
-            ranges: vec![Cidr { address: Ipv4Addr::new(10, 192, 0, 0), prefix: 16 }],
+            ranges: vec![Ipv4Net::new_assert(Ipv4Addr::new(10, 192, 0, 0), 16)],
             host: Ipv4Addr::new(10, 192, 0, 1),
         };
         let labels = name.split('.').map(str::to_owned).collect();

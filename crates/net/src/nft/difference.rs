@@ -71,8 +71,8 @@ fn add_gate(batch: &mut Batch, name: &str, gate: &Gate) {
     for source in &gate.sources {
         let comes_from = [
             E::SourceAddress(Reg::R0),
-            E::mask(Reg::R0, source.mask()),
-            E::equals(Reg::R0, &source.address.octets()),
+            E::mask(Reg::R0, source.netmask().octets()),
+            E::equals(Reg::R0, &source.network().octets()),
             E::Goto(gate.chain.clone()),
         ];
         batch.add_rule(name, comes_from);

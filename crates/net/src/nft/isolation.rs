@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
+use ipnet::Ipv4Net;
+
 use super::message::{Batch, Element, Expression as E, Hook, KNOWN_CONNECTION, Reg};
 use super::{gone, key_type};
 use crate::policy::{Allowed, Isolation, Peers};
@@ -102,12 +104,12 @@ fn rule(allowed: &Allowed, other_side: fn(Reg) -> E) -> Vec<E> {
             rule.extend([other_side(Reg::R0), E::Contained { set: set.clone(), key: Reg::R0 }]);
         }
         Peers::Range(range, except) => {
-            let lies = |range: &crate::slot::Cidr| [other_side(Reg::R0), E::mask(Reg::R0, range.mask())];
+            let lies = |range: &Ipv4Net| [other_side(Reg::R0), E::mask(Reg::R0, range.netmask().octets())];
             rule.extend(lies(range));
-            rule.push(E::equals(Reg::R0, &range.address.octets()));
+            rule.push(E::equals(Reg::R0, &range.network().octets()));
             for range in except {
                 rule.extend(lies(range));
-                rule.push(E::differs(Reg::R0, &range.address.octets()));
+                rule.push(E::differs(Reg::R0, &range.network().octets()));
             }
         }
     }

@@ -5,10 +5,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use ipnet::Ipv4Net;
+
 use super::inspect::Flow;
 use crate::index::{Callers, HostPort, PortEntry, Protocol, Snapshot};
 use crate::policy::Isolation;
-use crate::slot::Cidr;
 
 /// An endpoint's address and port.
 pub(super) type Target = (Ipv4Addr, u16);
@@ -41,7 +42,7 @@ pub(super) struct Chain {
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Gate {
-    pub sources: Vec<Cidr>,
+    pub sources: Vec<Ipv4Net>,
     pub chain: String,
 }
 

@@ -5,13 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
+use ipnet::Ipv4Net;
 use k8s_openapi::api::networking::v1::{HTTPIngressPath, Ingress, IngressBackend};
 use yado_types::key::ObjectKey;
 
 use super::upstream::Upstream;
 use crate::index::{Callers, Snapshot};
 use crate::policy::Isolation;
-use crate::slot::Cidr;
 
 /// All routes of one generation.
 #[derive(Default)]
@@ -22,7 +22,7 @@ pub struct Routes {
     any_host: Paths,
     default: Option<Arc<Backend>>,
     isolation: Arc<Isolation>,
-    pod_range: Option<Cidr>,
+    pod_range: Option<Ipv4Net>,
 }
 
 /// The paths of one host: exact ones, then prefixes, the longest first.
@@ -120,7 +120,7 @@ impl Routes {
     pub fn admits(&self, client: IpAddr, endpoint: SocketAddr) -> bool {
         match (client.to_canonical(), endpoint.ip()) {
             (IpAddr::V4(client), IpAddr::V4(address))
-                if self.pod_range.is_some_and(|range| range.contains(client)) =>
+                if self.pod_range.is_some_and(|range| range.contains(&client)) =>
             {
                 self.isolation.admits(client, (address, endpoint.port()))
             }

@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::Namespace;
 use rtnetlink::RouteMessageBuilder;
 use yado_net::drain;
 use yado_net::index::HostPort;
+use yado_net::slot::overlap;
 use yado_types::clock::SystemClock;
 
 use super::*;
@@ -60,7 +61,7 @@ fn a_pod_speaks_under_its_own_address_only() {
         socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
         let of_node = UdpSocket::bind((slot.gateway(), 5000)).expect("a socket");
         of_node.set_read_timeout(Some(TIMEOUT)).expect("a timeout");
-        let nobody = Ipv4Addr::from(u32::from(slot.pod_cidr().address) + 9999);
+        let nobody = Ipv4Addr::from(u32::from(slot.pod_cidr().network()) + 9999);
         inside(&liar.netns, || {
             for to in [v4(&target), slot.gateway()] {
                 for source in [v4(&victim), slot.gateway(), Ipv4Addr::LOCALHOST, nobody, OUTSIDE] {
@@ -96,12 +97,12 @@ fn addresses_without_a_pod_are_unreachable() {
         let default = RouteMessageBuilder::<Ipv4Addr>::new().gateway(OUTSIDE).build();
         handle.route().add(default).execute().await.expect("a default route");
 
-        let nobody = SocketAddr::from((Ipv4Addr::from(u32::from(slot.pod_cidr().address) + 9999), 8080));
+        let nobody = SocketAddr::from((Ipv4Addr::from(u32::from(slot.pod_cidr().network()) + 9999), 8080));
         let unreachable = "host unreachable";
         assert_eq!(ask(nobody), unreachable);
         assert_eq!(inside(&a.netns, || ask(nobody)), unreachable);
         // A Service still leads to a Pod that is just gone.
-        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let [o1, o2, ..] = slot.service_cidr().network().octets();
         let vip = Ipv4Addr::new(o1, o2, 0, 50);
         table.apply(Rules::of(&snapshot(vip, &[&b], false))).expect("to apply");
         network.detach("b").await.expect("to detach");
@@ -113,7 +114,7 @@ fn addresses_without_a_pod_are_unreachable() {
         assert_eq!(inside(&a.netns, || ask(without_service)), "connection refused");
         // Another yado of this machine may come, and this one is not taken for a foreign network.
         let routed = yado_net::pods::routed().await.expect("routes");
-        assert!(!routed.iter().any(|range| range.overlaps(slot.pod_cidr())), "{routed:?}");
+        assert!(!routed.iter().any(|range| overlap(*range, slot.pod_cidr())), "{routed:?}");
         network.tear_down().await.expect("to tear down");
         let routes = std::fs::read_to_string("/proc/thread-self/net/route").expect("routes");
         assert!(!routes.contains("C00A") && !routes.contains("0000C00A"), "{routes}");
@@ -133,7 +134,7 @@ fn a_client_keeps_its_endpoint_while_others_come_and_go() {
         }
         let (servers, clients) = pods.split_at(3);
         servers.iter().for_each(serve);
-        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let [o1, o2, ..] = slot.service_cidr().network().octets();
         let vip = Ipv4Addr::new(o1, o2, 0, 50);
         let with = |servers: &[&Attachment], seconds| {
             let mut all = snapshot(vip, servers, true);
@@ -194,7 +195,7 @@ fn udp_senders_to_a_node_port_follow_its_endpoints() {
         let outside = run.path().join("outside");
         neighbour(&outside).await;
         [&a, &b].iter().for_each(|pod| serve_udp(pod));
-        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let [o1, o2, ..] = slot.service_cidr().network().octets();
         let vip = Ipv4Addr::new(o1, o2, 0, 50);
         let socket = inside(&outside, || UdpSocket::bind("0.0.0.0:0").expect("a socket"));
         socket.set_read_timeout(Some(TIMEOUT)).expect("a timeout");

@@ -191,7 +191,7 @@ fn services_reach_ready_pods_from_everywhere_and_nothing_stays() {
             network.attach("c").await.expect("a Pod"),
         );
         [&a, &b, &c].iter().for_each(|pod| serve(pod));
-        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let [o1, o2, ..] = slot.service_cidr().network().octets();
         let vip = Ipv4Addr::new(o1, o2, 0, 50);
         let service = SocketAddr::from((vip, PORT));
         let node_port = SocketAddr::from((Ipv4Addr::LOCALHOST, NODE_PORT));
@@ -277,7 +277,7 @@ fn packets_find_their_way_outside_and_in() {
         neighbour(&outside.netns).await;
         [&a, &outside].iter().for_each(|machine| serve(machine));
         [&a, &b].iter().for_each(|pod| serve_udp(pod));
-        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let [o1, o2, ..] = slot.service_cidr().network().octets();
         let vip = Ipv4Addr::new(o1, o2, 0, 50);
         table.apply(Rules::of(&snapshot(vip, &[&a], false))).expect("to apply");
 
@@ -332,7 +332,7 @@ fn published_services_answer_on_every_address_to_whom_they_may() {
         neighbour(&outside.netns).await;
         [&a, &b].iter().for_each(|pod| serve(pod));
         [&a, &b].iter().for_each(|pod| serve_udp(pod));
-        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let [o1, o2, ..] = slot.service_cidr().network().octets();
         let vip = Ipv4Addr::new(o1, o2, 0, 50);
         let published = |pods: &[&Attachment], sources: Option<&[&str]>, affinity| {
             let mut all = snapshot(vip, pods, affinity);
@@ -409,7 +409,7 @@ fn a_thousand_services_change_one_by_one_and_a_flushed_table_comes_back() {
         let mut table = Table::create(&slot).expect("the table");
         let (a, b) = (network.attach("a").await.expect("a Pod"), network.attach("b").await.expect("a Pod"));
         [&a, &b].iter().for_each(|pod| serve(pod));
-        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let [o1, o2, ..] = slot.service_cidr().network().octets();
         let vip = |i: u16| Ipv4Addr::new(o1, o2, 1 + (i >> 8) as u8, i as u8);
         let mut all = Snapshot::default();
         let set = |all: &mut Snapshot, i: u16, pods: &[&Attachment]| {
@@ -505,7 +505,7 @@ fn policies_keep_pods_apart() {
         pods.iter().chain([&outside]).for_each(serve);
         pods.iter().for_each(serve_udp);
         let [web, db, other] = &pods[..] else { unreachable!("three Pods") };
-        let [o1, o2, ..] = slot.service_cidr().address.octets();
+        let [o1, o2, ..] = slot.service_cidr().network().octets();
         let vip = Ipv4Addr::new(o1, o2, 0, 50);
         let objects: Vec<Arc<Pod>> = [("web", web), ("db", db), ("other", other)]
             .map(|(name, pod)| {
