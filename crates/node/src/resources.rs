@@ -96,21 +96,16 @@ pub(crate) fn of_pod(spec: &PodSpec) -> Resources {
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub(crate) fn qos_class(spec: &PodSpec) -> &'static str {
-    let (mut any, mut all) = (false, true);
-    for container in all_containers(spec) {
-        for name in ["cpu", "memory"] {
-            let positive = |q: Option<Quantity>| q.filter(|q| q.milli() > 0);
-            let (request, limit) =
-                (positive(container_request(container, name)), positive(container_limit(container, name)));
-            any |= request.is_some() || limit.is_some();
-            all &= limit.is_some() && request == limit;
+    fn lookup<'a>(resources: Option<&'a ResourceRequirements>) -> impl Fn(&str, &str) -> Option<&'a str> {
+        move |list, name| {
+            let amounts =
+                resources.and_then(|r| if list == "requests" { &r.requests } else { &r.limits }.as_ref());
+            Some(amounts?.get(name)?.0.as_str())
         }
     }
-    match (any, all) {
-        (false, _) => "BestEffort",
-        (true, true) => "Guaranteed",
-        (true, false) => "Burstable",
-    }
+    let containers = all_containers(spec).map(|container| lookup(container.resources.as_ref()));
+    let pod = spec.resources.as_ref().map(|resources| lookup(Some(resources)));
+    yado_types::resources::qos_class(pod, containers)
 }
 
 /// The kernel's readiness to take a container first, by Kubernetes' formula: the less of the machine's memory it

@@ -115,3 +115,82 @@ impl Resources {
         self.extended.iter().find(|(n, _)| &**n == name).map_or(0, |(_, v)| *v)
     }
 }
+
+/// The quality-of-service class of a Pod: `Guaranteed`, `Burstable` or `BestEffort`, as Kubernetes computes it
+/// (`pkg/apis/core/helper/qos`).
+///
+/// Each lookup returns the amount of a resource in a list, `requests` or `limits`, as it is written. Amounts compare by
+/// value, and a request that is absent is equal to the limit, as defaulting makes it. `containers` are all containers and
+/// init containers, sidecars among them, but no ephemeral ones. Amounts for the Pod as a whole count instead of those of
+/// its containers.
+pub fn qos_class<'a, L>(pod: Option<L>, containers: impl IntoIterator<Item = L>) -> &'static str
+where
+    L: Fn(&str, &str) -> Option<&'a str>,
+{
+    const COMPUTE: [&str; 2] = ["cpu", "memory"];
+    let positive = |lookup: &L, list: &str, name: &str| {
+        lookup(list, name)?.parse::<Quantity>().ok().filter(|amount| *amount > Quantity::default())
+    };
+    let states = |lookup: &L| {
+        COMPUTE.iter().any(|name| lookup("requests", name).is_some() || lookup("limits", name).is_some())
+    };
+    let of_pod = pod.filter(states);
+    let of_containers = of_pod.is_none().then_some(containers).into_iter().flatten();
+    let (mut is_guaranteed, mut requests, mut limits) =
+        (true, [Quantity::default(); 2], [Quantity::default(); 2]);
+    for lookup in of_pod.into_iter().chain(of_containers) {
+        for (i, name) in COMPUTE.into_iter().enumerate() {
+            let limit = positive(&lookup, "limits", name);
+            let request = match lookup("requests", name) {
+                Some(_) => positive(&lookup, "requests", name),
+                None => limit,
+            };
+            is_guaranteed &= limit.is_some();
+            requests[i] = requests[i] + request.unwrap_or_default();
+            limits[i] = limits[i] + limit.unwrap_or_default();
+        }
+    }
+    let nothing = [Quantity::default(); 2];
+    match () {
+        () if requests == nothing && limits == nothing => "BestEffort",
+        () if is_guaranteed && requests == limits => "Guaranteed",
+        () => "Burstable",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn classes_of_service_follow_from_amounts() {
+        // Containers as `REQUESTS / LIMITS` of cpu and memory, `-` where there is none; the Pod's own after `|`.
+        for (containers, expect) in [
+            ("- - / - -", "BestEffort"),
+            ("0 0 / 0 -", "BestEffort"),
+            ("1 1Gi / 1000m 1024Mi", "Guaranteed"),
+            ("- - / 1 1Gi", "Guaranteed"),
+            ("1 1Gi / 1 1Gi; - - / 0.5 1e6", "Guaranteed"),
+            ("1 1Gi / 1 1Gi; - - / - -", "Burstable"),
+            ("1 - / - -", "Burstable"),
+            ("1m - / 1m -", "Burstable"),
+            ("500m 1Gi / 1 1Gi", "Burstable"),
+            ("0 1Gi / 1 1Gi", "Burstable"),
+            // Kubernetes compares the sums.
+            ("1 1Gi / 2 1Gi; 2 1Gi / 1 1Gi", "Guaranteed"),
+            ("- - / - - | 1 1Gi / 1 1Gi", "Guaranteed"),
+            ("1 1Gi / 1 1Gi | 1 - / 2 -", "Burstable"),
+            ("1 1Gi / 1 1Gi | - - / - -", "Guaranteed"),
+        ] {
+            let lookup = |text: &'static str| {
+                let (requests, limits) = text.split_once('/').unwrap();
+                move |list: &str, name: &str| {
+                    let mut amounts = if list == "requests" { requests } else { limits }.split_whitespace();
+                    amounts.nth(usize::from(name == "memory")).filter(|amount| *amount != "-")
+                }
+            };
+            let (own, pod) = containers.split_once('|').map_or((containers, None), |(c, pod)| (c, Some(pod)));
+            assert_eq!(qos_class(pod.map(lookup), own.split(';').map(lookup)), expect, "{containers}");
+        }
+    }
+}
