@@ -2,13 +2,15 @@
 
 use serde_json::{Value, json};
 
-use crate::admission::service::nth_address;
 use crate::apply::Writer;
+use crate::kinds::service::nth_address;
+use crate::kinds::storage_class;
 use crate::object::{Object, meta};
 use crate::resource;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 use crate::write::Step;
+use crate::write::context::{Operation, WriteContext};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const MANAGER: &str = "yado-apiserver";
@@ -62,7 +64,7 @@ async fn first_storage_class(server: &Inner) -> Result<()> {
     if !classes.list("", None, 1, |_| true).objects.is_empty() {
         return Ok(());
     }
-    create(server, "storage.k8s.io", "storageclasses", crate::admission::volume::local_class()).await
+    create(server, "storage.k8s.io", "storageclasses", storage_class::local_class()).await
 }
 
 async fn create(server: &Inner, group: &str, plural: &str, object: Value) -> Result<()> {
@@ -72,7 +74,8 @@ async fn create(server: &Inner, group: &str, plural: &str, object: Value) -> Res
         return Ok(());
     }
     let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now() };
-    server.create_object(resource, &namespace, (object, 0), Some(writer), false).await.map(drop)
+    let ctx = WriteContext::internal(server, resource, Operation::Create);
+    server.create_object(&ctx, &namespace, (object, 0), Some(writer)).await.map(drop)
 }
 
 /// Creates an object, or makes it what it should be.
@@ -81,8 +84,9 @@ async fn put(server: &Inner, group: &str, plural: &str, object: Value) -> Result
     create(server, group, plural, object.clone()).await?;
     let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now() };
     let place = (meta(&object, "namespace"), meta(&object, "name"));
-    let replaced = server.modify(resource, place, false, 0, |current: &Object| -> Result<Step> {
-        server.replace(resource, None, current, object.clone(), Some(writer))
+    let ctx = WriteContext::internal(server, resource, Operation::Update);
+    let replaced = server.modify(&ctx, place, 0, |current: &Object| -> Result<Step> {
+        server.replace(&ctx, current, object.clone(), Some(writer))
     });
     replaced.await.map(drop)
 }

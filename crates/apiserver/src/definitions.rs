@@ -21,6 +21,7 @@ use crate::schema::kinds_of;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 use crate::write::Step;
+use crate::write::context::{Operation, WriteContext};
 
 /// The finalizer by which a definition waits until its objects are gone.
 pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -72,6 +73,7 @@ impl Served {
     async fn reconcile(&mut self, server: &Inner, definitions: &Arc<Resource>) -> Result<()> {
         let all = || -> Result<_> { Ok(server.collection(definitions)?.list("", None, 0, |_| true).objects) };
         let now = time(server.clock.now());
+        let ctx = WriteContext::internal(server, definitions, Operation::Update);
         for object in all()? {
             let others: Vec<_> = all()?.iter().map(|other| other.value()).collect();
             let name = meta(&object.value(), "name").to_owned();
@@ -80,7 +82,7 @@ impl Served {
                 let next = with_status(&current, &others, &now);
                 Ok(if next == *current { Step::Keep } else { Step::Put(next) })
             };
-            match server.modify(definitions, ("", &name), false, 0, decide).await {
+            match server.modify(&ctx, ("", &name), 0, decide).await {
                 Ok(_) => {}
                 Err(failure) if failure.code == 404 => {}
                 Err(failure) => return Err(failure),
@@ -135,7 +137,8 @@ async fn end(server: &Inner, definitions: &Arc<Resource>, definition: &Value) ->
         for object in server.collection(&resource)?.list("", None, 0, |_| true).objects {
             let value = object.value();
             let (namespace, name) = (meta(&value, "namespace"), meta(&value, "name"));
-            match server.delete_object(&resource, namespace, name, &DeleteOptions::default()).await {
+            let ctx = WriteContext::internal(server, &resource, Operation::Delete);
+            match server.delete_object(&ctx, namespace, name, &DeleteOptions::default()).await {
                 Ok(_) => {}
                 Err(failure) if failure.code == 404 => {}
                 Err(failure) => return Err(failure),
@@ -147,7 +150,8 @@ async fn end(server: &Inner, definitions: &Arc<Resource>, definition: &Value) ->
         return Ok(false);
     }
     let name = meta(definition, "name");
-    let removed = server.modify(definitions, ("", name), false, 0, |current| {
+    let ctx = WriteContext::internal(server, definitions, Operation::Update);
+    let removed = server.modify(&ctx, ("", name), 0, |current| {
         let mut next = Value::clone(&current.value());
         if let Some(finalizers) = next["metadata"]["finalizers"].as_array_mut() {
             finalizers.retain(|finalizer| finalizer != FINALIZER);

@@ -12,6 +12,7 @@ use crate::object::{Object, meta};
 use crate::request::DeleteOptions;
 use crate::resource::{self, Resource};
 use crate::server::Inner;
+use crate::write::context::{Operation, WriteContext};
 
 /// How often Events are checked for expiry.
 const EVENTS_EVERY: Duration = Duration::from_secs(60);
@@ -59,7 +60,8 @@ async fn delete_event(server: &Inner, events: &Resource, event: &Object) {
         DeleteOptions { resource_version: Some(event.revision.to_string()), ..DeleteOptions::default() };
     let value = event.value();
     let (namespace, name) = (meta(&value, "namespace"), meta(&value, "name"));
-    match server.delete_object(events, namespace, name, &only_this).await {
+    let ctx = WriteContext::internal(server, events, Operation::Delete);
+    match server.delete_object(&ctx, namespace, name, &only_this).await {
         Ok(_) => {}
         // It was written or deleted meanwhile.
         Err(failure) if matches!(failure.code, 404 | 409) => {}

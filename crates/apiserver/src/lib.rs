@@ -3,11 +3,12 @@
 //! A request is parsed into one typed value ([`request`]), then allowed or not ([`auth`]), then answered from memory
 //! ([`read`], [`watch`], [`discovery`]) or carried out against the store ([`write`]). The memory ([`cache`]) is fed by
 //! the store's own watch. What objects look like, how they are patched and printed is pure and apart: [`schema`],
-//! [`patch`], [`apply`], [`protobuf`], [`openapi`], [`table`].
+//! [`patch`], [`apply`], [`protobuf`], [`openapi`], [`table`]. What tells one kind from another (defaults, rules, columns,
+//! what is allocated or looked up) stands in one module for each under [`kinds`]; the rest asks it through
+//! [`kinds::strategy::Strategy`] and names no kind.
 //!
 //! Deliberately absent: roles (their place is [`auth::authorize`]), custom resources, aggregation, webhooks, audit logs.
 
-mod admission;
 pub mod apply;
 pub mod auth;
 mod bootstrap;
@@ -15,8 +16,10 @@ mod cache;
 mod content;
 mod definitions;
 mod discovery;
+mod edit;
 mod events;
 mod expiry;
+mod kinds;
 mod metrics;
 mod node_proxy;
 mod object;
@@ -28,8 +31,6 @@ mod proxy;
 mod read;
 mod request;
 mod resource;
-mod reviews;
-mod scale;
 pub mod schema;
 mod serve;
 mod server;

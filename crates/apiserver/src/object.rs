@@ -11,6 +11,7 @@ use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use yado_types::selector::{FieldSelector, LabelSelector};
 
+use crate::edit::{fill, map_at};
 use crate::request::ListOptions;
 use crate::resource::Resource;
 use crate::status::{Failure, Result};
@@ -87,14 +88,11 @@ impl Object {
 
     /// An object that is not in the store: the outcome of a dry run.
     pub fn unwritten(mut value: Value, revision: u64) -> Self {
-        if !value["metadata"].is_object() {
-            set_meta(&mut value, "name", Value::Null);
-            remove_meta(&mut value, "name");
-        }
+        map_at(&mut value, &["metadata"]);
         let mut stored = encode_for_store(&mut value);
         let splice = Splice::of(&stored).unwrap_or_else(|| {
             // Every object that is served has apiVersion and metadata; this is for what a foreign tool wrote.
-            value["apiVersion"] = value.get("apiVersion").cloned().unwrap_or_else(|| "".into());
+            _ = value.as_object_mut().map(|object| fill(object, "apiVersion", ""));
             stored = encode_for_store(&mut value);
             Splice::of(&stored).unwrap_or(Splice { at: 1, comma: true })
         });
@@ -180,7 +178,7 @@ impl Object {
             let value = self.value();
             let labels = value["metadata"]["labels"].as_object().into_iter().flatten();
             let labels = labels.filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into())));
-            let fields = fields(resource).iter().map(|path| Box::from(&*field(resource, &value, path)));
+            let fields = fields(resource).map(|path| Box::from(&*resource.strategy.field(&value, path)));
             Facts { labels: labels.collect(), fields: fields.collect() }
         })
     }
@@ -213,10 +211,9 @@ pub fn encode_for_store(value: &mut Value) -> Bytes {
 
 /// Sets a field of the metadata, making the metadata where there is none.
 pub fn set_meta(value: &mut Value, field: &str, to: Value) {
-    if !value["metadata"].is_object() {
-        value["metadata"] = json!({});
+    if let Some(metadata) = map_at(value, &["metadata"]) {
+        metadata.insert(field.to_owned(), to);
     }
-    value["metadata"][field] = to;
 }
 
 /// Removes a field of the metadata.
@@ -261,7 +258,7 @@ impl Selection {
     /// Refuses fields that the kind does not offer for selection.
     pub fn new(resource: &Arc<Resource>, options: &ListOptions) -> Result<Self> {
         for path in options.fields.paths() {
-            if !fields(resource).contains(&path) {
+            if !fields(resource).any(|known| known == path) {
                 return Err(Failure::bad_request(format!(
                     "Unable to find \"{}\" that match label selector \"\", field selector \"{path}\": field label not \
                      supported: {path}",
@@ -294,7 +291,7 @@ impl Selection {
         let facts = object.facts(&self.resource);
         let label = |key: &str| facts.labels.iter().find(|(k, _)| **k == *key).map(|(_, v)| &**v);
         let field = |path: &str| {
-            let at = fields(&self.resource).iter().position(|known| *known == path);
+            let at = fields(&self.resource).position(|known| known == path);
             Cow::Borrowed(at.map_or("", |at| &*facts.fields[at]))
         };
         (self.labels.is_empty() || self.labels.matches_with(label))
@@ -302,63 +299,19 @@ impl Selection {
     }
 }
 
+/// Fields by which objects of all kinds can be selected.
+const METADATA_FIELDS: [&str; 2] = ["metadata.name", "metadata.namespace"];
+
 /// Fields by which objects of a kind can be selected.
-fn fields(resource: &Resource) -> &'static [&'static str] {
-    match &*resource.kind {
-        "Pod" => &[
-            "metadata.name",
-            "metadata.namespace",
-            "spec.nodeName",
-            "spec.restartPolicy",
-            "spec.schedulerName",
-            "spec.serviceAccountName",
-            "spec.hostNetwork",
-            "status.phase",
-            "status.podIP",
-            "status.podIPs",
-            "status.nominatedNodeName",
-        ],
-        "Event" => &[
-            "metadata.name",
-            "metadata.namespace",
-            "involvedObject.kind",
-            "involvedObject.namespace",
-            "involvedObject.name",
-            "involvedObject.uid",
-            "involvedObject.apiVersion",
-            "involvedObject.resourceVersion",
-            "involvedObject.fieldPath",
-            "reason",
-            "reportingComponent",
-            "source",
-            "type",
-        ],
-        "Secret" => &["metadata.name", "metadata.namespace", "type"],
-        "Service" => &["metadata.name", "metadata.namespace", "spec.clusterIP", "spec.type"],
-        "Namespace" => &["metadata.name", "metadata.namespace", "status.phase"],
-        "Node" => &["metadata.name", "metadata.namespace", "spec.unschedulable"],
-        "ReplicaSet" | "ReplicationController" => &["metadata.name", "metadata.namespace", "status.replicas"],
-        "Job" => &["metadata.name", "metadata.namespace", "status.successful"],
-        _ => &["metadata.name", "metadata.namespace"],
-    }
+fn fields(resource: &Resource) -> impl Iterator<Item = &'static str> {
+    METADATA_FIELDS.iter().chain(resource.strategy.selectable_fields()).copied()
 }
 
-fn field<'a>(resource: &Resource, value: &'a Value, path: &str) -> Cow<'a, str> {
-    match (&*resource.kind, path) {
-        ("Event", "source") => {
-            let source = value["source"]["component"].as_str().filter(|s| !s.is_empty());
-            return source.or(value["reportingComponent"].as_str()).unwrap_or_default().into();
-        }
-        ("Pod", "status.podIPs") => return value["status"]["podIP"].as_str().unwrap_or_default().into(),
-        ("Pod", "spec.hostNetwork") | ("Node", "spec.unschedulable") => {
-            let last = path.rsplit('.').next().unwrap_or_default();
-            return value["spec"][last].as_bool().unwrap_or(false).to_string().into();
-        }
-        _ => {}
-    }
-    let found = path.split('.').try_fold(value, |v, word| v.get(word));
+/// The text at a path like `status.phase`; empty where there is none.
+pub fn field_at<'a>(object: &'a Value, path: &str) -> Cow<'a, str> {
+    let found = path.split('.').try_fold(object, |value, key| value.get(key));
     match found {
-        Some(Value::String(s)) => s.as_str().into(),
+        Some(Value::String(text)) => text.as_str().into(),
         None | Some(Value::Null) => "".into(),
         Some(other) => other.to_string().into(),
     }

@@ -12,13 +12,14 @@ use yado_store::{Range, key_after, prefix_end};
 
 use crate::cache::{Collection, REVISION_WAIT, Snapshot, place};
 use crate::content::{self, Body, ListBody};
+use crate::kinds::scale;
 use crate::object::{Object, Selection, encode, meta, metadata_only};
 use crate::request::{ApiRequest, Form, ListOptions, VersionMatch};
 use crate::resource::{Resource, Subresource};
 use crate::schema::Storage;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
-use crate::{events, scale, table};
+use crate::{events, table};
 
 /// An object as `resource` shows it.
 pub fn shown<'a>(resource: &Resource, value: &'a Value) -> Cow<'a, Value> {

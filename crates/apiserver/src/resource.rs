@@ -150,22 +150,6 @@ impl Resource {
     pub fn has(&self, subresource: Subresource) -> bool {
         self.subresources.contains(&subresource)
     }
-
-    /// Whether `metadata.generation` counts the changes of its spec.
-    pub fn counts_generations(&self) -> bool {
-        matches!(
-            &*self.kind,
-            "DaemonSet"
-                | "Deployment"
-                | "Ingress"
-                | "Job"
-                | "NetworkPolicy"
-                | "Pod"
-                | "PodTemplate"
-                | "ReplicaSet"
-                | "ReplicationController"
-        )
-    }
 }
 
 /// Keys of the Events of both groups.
@@ -258,7 +242,7 @@ pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Arc<Res
 
 /// Beginnings of the keys in the store whose values must not lie on a disk in plain.
 pub fn secret_prefixes() -> Vec<String> {
-    find("", "v1", "secrets").map(|r| r.prefix.clone()).into_iter().collect()
+    BUILT_IN.iter().filter(|r| r.strategy.is_secret()).map(|r| r.prefix.clone()).collect()
 }
 
 /// The resources of the built-in kinds.

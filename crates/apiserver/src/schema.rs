@@ -19,7 +19,7 @@ mod json;
 mod json_path;
 mod kinds;
 pub mod structural;
-mod validate;
+pub(crate) mod validate;
 mod yaml;
 
 pub use bounds::{MAX_DEPTH, MAX_VALUES, TooManyValues, Values};

@@ -22,10 +22,10 @@ use tokio_util::task::TaskTracker;
 use yado_store::Store;
 use yado_types::clock::Clock;
 
-use crate::admission::service::PREFIX_LENGTHS;
 use crate::auth::{Decision, Identity, Tokens, authenticate, authorize, impersonate};
 use crate::cache::{self, Cache, feed::Feed};
 use crate::content::{self, Body, BoxError, MAX_BODY};
+use crate::kinds::service::PREFIX_LENGTHS;
 use crate::metrics::{Labels, Metrics};
 use crate::node_proxy::NodeDialer;
 use crate::request::{ApiRequest, Request, Verb};

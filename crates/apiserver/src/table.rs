@@ -1,11 +1,6 @@
 //! `meta.k8s.io/v1` Tables: the columns that kubectl prints. Pure over objects as JSON and the time.
 
-mod format;
-mod pod;
-mod rbac;
-mod rows;
-mod volume;
-mod workload;
+pub(crate) mod format;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -37,72 +32,30 @@ impl IncludeObject {
 }
 
 /// A column: its name and type; `wide` ones show with `-o wide` only.
-#[derive(Clone, Copy)]
-struct Column {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Column {
     name: &'static str,
     kind: &'static str,
     wide: bool,
 }
 
-const fn text(name: &'static str) -> Column {
-    Column { name, kind: "string", wide: false }
-}
+impl Column {
+    pub(crate) const NAME: Self = Self::text("Name");
+    pub(crate) const AGE: Self = Self::text("Age");
 
-const fn wide(name: &'static str) -> Column {
-    Column { name, kind: "string", wide: true }
-}
+    /// A column of text.
+    pub(crate) const fn text(name: &'static str) -> Self {
+        Self { name, kind: "string", wide: false }
+    }
 
-const fn integer(name: &'static str) -> Column {
-    Column { name, kind: "integer", wide: false }
-}
+    /// A column of text for `-o wide`.
+    pub(crate) const fn wide(name: &'static str) -> Self {
+        Self { name, kind: "string", wide: true }
+    }
 
-const NAME: Column = text("Name");
-const AGE: Column = text("Age");
-
-#[rustfmt::skip]
-fn kind_columns(kind: &Kind) -> Vec<Column> {
-    match kind.message {
-        "core.v1.Pod" => vec![NAME, text("Ready"), text("Status"), text("Restarts"), AGE, wide("IP"), wide("Node"),
-            wide("Nominated Node"), wide("Readiness Gates")],
-        "apps.v1.Deployment" => vec![NAME, text("Ready"), integer("Up-to-date"), integer("Available"), AGE,
-            wide("Containers"), wide("Images"), wide("Selector")],
-        "apps.v1.ReplicaSet" => vec![NAME, integer("Desired"), integer("Current"), integer("Ready"), AGE,
-            wide("Containers"), wide("Images"), wide("Selector")],
-        "core.v1.ReplicationController" => vec![NAME, integer("Desired"), integer("Current"), integer("Ready"), AGE,
-            wide("Containers"), wide("Images"), wide("Selector")],
-        "apps.v1.DaemonSet" => vec![NAME, integer("Desired"), integer("Current"), integer("Ready"),
-            integer("Up-to-date"), integer("Available"), text("Node Selector"), AGE, wide("Containers"),
-            wide("Images"), wide("Selector")],
-        "apps.v1.ControllerRevision" => vec![NAME, text("Controller"), integer("Revision"), AGE],
-        "batch.v1.Job" => vec![NAME, text("Status"), text("Completions"), text("Duration"), AGE, wide("Containers"),
-            wide("Images"), wide("Selector")],
-        "core.v1.PersistentVolume" => vec![NAME, text("Capacity"), text("Access Modes"), text("Reclaim Policy"),
-            text("Status"), text("Claim"), text("StorageClass"), text("VolumeAttributesClass"), text("Reason"), AGE,
-            wide("VolumeMode")],
-        "core.v1.PersistentVolumeClaim" => vec![NAME, text("Status"), text("Volume"), text("Capacity"),
-            text("Access Modes"), text("StorageClass"), text("VolumeAttributesClass"), AGE, wide("VolumeMode")],
-        "core.v1.PodTemplate" => vec![NAME, text("Containers"), text("Images"), text("Pod Labels")],
-        "storage.v1.StorageClass" => vec![NAME, text("Provisioner"), text("ReclaimPolicy"), text("VolumeBindingMode"),
-            text("AllowVolumeExpansion"), AGE],
-        "networking.v1.NetworkPolicy" => vec![NAME, text("Pod-Selector"), AGE],
-        "core.v1.Service" => vec![NAME, text("Type"), text("Cluster-IP"), text("External-IP"), text("Port(s)"), AGE,
-            wide("Selector")],
-        "core.v1.Node" => vec![NAME, text("Status"), text("Roles"), AGE, text("Version"), wide("Internal-IP"),
-            wide("External-IP"), wide("OS-Image"), wide("Kernel-Version"), wide("Container-Runtime")],
-        "core.v1.Namespace" => vec![NAME, text("Status"), AGE],
-        "core.v1.ConfigMap" => vec![NAME, integer("Data"), AGE],
-        "core.v1.Secret" => vec![NAME, text("Type"), integer("Data"), AGE],
-        "core.v1.ServiceAccount" => vec![NAME, integer("Secrets"), AGE],
-        "core.v1.Endpoints" => vec![NAME, text("Endpoints"), AGE],
-        "discovery.v1.EndpointSlice" => vec![NAME, text("AddressType"), text("Ports"), text("Endpoints"), AGE],
-        "core.v1.Event" | "events.v1.Event" => vec![text("Last Seen"), text("Type"), text("Reason"), text("Object"),
-            wide("Subobject"), wide("Source"), text("Message"), wide("First Seen"), wide("Count"), wide("Name")],
-        "networking.v1.Ingress" => vec![NAME, text("Class"), text("Hosts"), text("Address"), text("Ports"), AGE],
-        "networking.v1.IngressClass" => vec![NAME, text("Controller"), text("Parameters"), AGE],
-        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => vec![NAME, text("Role"), AGE, wide("Users"),
-            wide("Groups"), wide("ServiceAccounts")],
-        "coordination.v1.Lease" => vec![NAME, text("Holder"), AGE],
-        _ => vec![NAME, text("Created At")],
+    /// A column of numbers.
+    pub(crate) const fn integer(name: &'static str) -> Self {
+        Self { name, kind: "integer", wide: false }
     }
 }
 
@@ -120,12 +73,12 @@ pub fn columns(kind: &Kind) -> Value {
             "priority": i32::from(c.wide),
         })
     };
-    kind_columns(kind).iter().map(column).collect()
+    kind.strategy.columns().iter().map(column).collect()
 }
 
 /// One entry of `rows`.
 pub fn row(kind: &Kind, object: &Value, include: IncludeObject, now: Timestamp) -> Value {
-    let cells = rows::cells(kind, object, now);
+    let cells = kind.strategy.cells(object, now);
     match include {
         IncludeObject::None => json!({"cells": cells}),
         IncludeObject::Metadata => json!({

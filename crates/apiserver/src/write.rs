@@ -5,10 +5,10 @@
 //!          ^______________________________________________| conflict: decide again on the new state
 //! ```
 
-mod create;
+pub(crate) mod context;
+pub(crate) mod create;
 mod delete;
 mod patch;
-mod pod;
 mod update;
 
 use std::sync::Arc;
@@ -18,17 +18,19 @@ use http::{HeaderMap, Response};
 use serde_json::Value;
 use yado_store::{Compare, Op, Txn, TxnOutcome};
 
-use crate::admission::{self, service::holdings};
 use crate::apply::Writer;
+use crate::auth::Identity;
 use crate::cache::place;
 use crate::content::{self, Body};
 use crate::events;
+use crate::kinds::strategy::Posted;
 use crate::object::{Object, encode_for_store};
 use crate::request::{ApiRequest, Verb, WriteOptions};
 use crate::resource::{Resource, Subresource};
 use crate::schema::{self, Parsed, Storage};
 use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
+use context::{Operation, WriteContext};
 
 /// How often a write is decided anew because somebody else wrote meanwhile. Each round means that another writer got
 /// through, so running out of so many takes a crowd on one object; its clients then hear 409 and come back.
@@ -95,33 +97,32 @@ impl Inner {
     pub(crate) async fn write(
         self: &Arc<Self>,
         r: &ApiRequest,
-        who: &crate::auth::Identity,
+        who: &Identity,
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Response<Body>> {
         self.fresh().await?;
-        match (&r.verb, r.subresource) {
-            (Verb::Create(options), None)
-                if r.resource.storage == Storage::Answered && r.resource.kind != "Binding" =>
-            {
-                let parsed = content::parse(headers, body)?;
-                crate::reviews::answer(&r.resource, who, parsed, options.field_validation)
+        let (operation, dry_run) = match &r.verb {
+            Verb::Create(options) => (Operation::Create, options.dry_run),
+            Verb::Update(options) | Verb::Patch(_, options) => (Operation::Update, options.dry_run),
+            Verb::Delete(options) | Verb::DeleteCollection(_, options) => {
+                (Operation::Delete, options.dry_run)
             }
-            (Verb::Create(options), Some(Subresource::Binding)) => {
-                self.bind(r, &r.name, options, headers, body).await
+            _ => return Err(Failure::method_not_allowed()),
+        };
+        let (resource, subresource) = (&*r.resource, r.subresource);
+        let ctx = &WriteContext { server: self, resource, user: who, operation, subresource, dry_run };
+        match &r.verb {
+            Verb::Create(options) if subresource.is_some() || resource.storage == Storage::Answered => {
+                let posted = Posted { request: r, options, headers, body };
+                resource.strategy.post(ctx, posted).await
             }
-            (Verb::Create(options), None) if r.resource.kind == "Binding" => {
-                self.bind(r, "", options, headers, body).await
-            }
-            (Verb::Create(options), Some(Subresource::Eviction)) => {
-                self.evict(r, options, headers, body).await
-            }
-            (Verb::Create(options), None) => self.create(r, options, headers, body).await,
-            (Verb::Update(options), _) => self.update(r, options, headers, body).await,
-            (Verb::Patch(kind, options), _) => self.patch(r, *kind, options, body).await,
-            (Verb::Delete(options), _) => self.delete(r, options.clone(), headers, body).await,
-            (Verb::DeleteCollection(which, options), _) => {
-                self.delete_collection(r, which, options.clone(), headers, body).await
+            Verb::Create(options) => self.create(ctx, r, options, headers, body).await,
+            Verb::Update(options) => self.update(ctx, r, options, headers, body).await,
+            Verb::Patch(kind, options) => self.patch(ctx, r, *kind, options, body).await,
+            Verb::Delete(options) => self.delete(ctx, r, options.clone(), headers, body).await,
+            Verb::DeleteCollection(which, options) => {
+                self.delete_collection(ctx, r, which, options.clone(), headers, body).await
             }
             _ => Err(Failure::method_not_allowed()),
         }
@@ -130,12 +131,12 @@ impl Inner {
     /// Decides and writes until no other writer comes between. `size` is that of the request's body in bytes.
     pub(crate) async fn modify(
         &self,
-        resource: &Resource,
+        ctx: &WriteContext<'_>,
         (namespace, name): (&str, &str),
-        dry_run: bool,
         size: usize,
         mut decide: impl FnMut(&Object) -> Result<Step>,
     ) -> Result<Outcome> {
+        let resource = ctx.resource;
         let key = format!("{}{}", resource.prefix, place(resource, namespace, name));
         for _ in 0..MAX_ROUNDS {
             let current = self.find(resource, namespace, name)?;
@@ -144,7 +145,7 @@ impl Inner {
                 Step::Put(value) => Some(value),
                 Step::Delete => None,
             };
-            if dry_run {
+            if ctx.dry_run {
                 return Ok(match next {
                     Some(value) => Outcome::Written(Arc::new(Object::unwritten(value, current.revision))),
                     None => Outcome::Deleted(current),
@@ -167,14 +168,14 @@ impl Inner {
         Err(Failure::modified(resource, name))
     }
 
-    /// Writes once, with what the object holds (Service addresses, ports) in the same transaction, so that nothing is
-    /// held twice or by nobody, whatever happens in between.
+    /// Writes once, with what the object holds ([`holdings`](crate::kinds::strategy::Strategy::holdings)) in the same
+    /// transaction, so that nothing is held twice or by nobody, whatever happens in between.
     pub(crate) async fn commit(&self, attempt: Attempt<'_>) -> Result<Committed> {
         let Attempt { resource, key, current, next, compares: more, mut ops } = attempt;
         let expected = current.as_ref().map_or(0, |c| c.revision);
         let mut compares = vec![Compare::ModRevision { key: key.clone(), equals: expected }];
         compares.extend(more);
-        if resource.kind == "Service" {
+        if let Some(holdings) = resource.strategy.holdings() {
             let before = current.as_ref().map(|c| c.derive(holdings)).unwrap_or_default();
             let after = next.as_ref().map(holdings).unwrap_or_default();
             for held in after.difference(&before) {
@@ -218,7 +219,7 @@ impl Inner {
         options: &WriteOptions,
     ) -> Result<(Value, Vec<String>)> {
         let (object, mut warnings) = content::decode(&resource.schema, parsed, options.field_validation)?;
-        warnings.extend(admission::warnings(resource, &object));
+        warnings.extend(resource.strategy.warnings(&object));
         Ok((object, warnings))
     }
 

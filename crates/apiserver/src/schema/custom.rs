@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::json_path::{JsonPath, JsonPathError};
 use super::kinds::{Kind, Name, Storage};
 use super::structural::Structural;
+use crate::kinds::custom_resource::CustomResource;
 
 /// What is particular to a custom kind.
 #[derive(Debug)]
@@ -102,6 +103,7 @@ pub fn kinds_of(definition: &Value) -> Vec<Kind> {
             storage: Storage::Stored,
             message: "",
             custom: Some(Box::new(custom)),
+            strategy: &CustomResource,
         }
     };
     served.iter().map(kind_of).collect()

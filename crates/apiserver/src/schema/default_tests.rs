@@ -1,5 +1,7 @@
 use expect_test::{Expect, expect};
 
+use serde_json::json;
+
 use super::super::KINDS;
 use super::*;
 

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use super::custom::Custom;
+use crate::kinds::strategy::{NoRules, Strategy};
+use crate::kinds::*;
 
 /// The API group of roles and their bindings.
 pub const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
@@ -51,7 +53,17 @@ pub struct Kind {
     pub message: &'static str,
     /// What a CustomResourceDefinition says of a custom kind.
     pub custom: Option<Box<Custom>>,
+    /// The behaviour of its objects.
+    pub(crate) strategy: &'static dyn Strategy,
 }
+
+impl PartialEq for Kind {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.group, &self.version, &self.kind) == (&other.group, &other.version, &other.kind)
+    }
+}
+
+impl Eq for Kind {}
 
 impl Kind {
     /// `v1` or `apps/v1`.
@@ -103,6 +115,7 @@ fn body(gv: (&'static str, &'static str), kind: &'static str, message: &'static 
         storage: Storage::Body,
         message,
         custom: None,
+        strategy: &NoRules,
     }
 }
 
@@ -163,6 +176,10 @@ impl Kind {
     fn with(self, subresources: &[&'static str]) -> Self {
         Self { subresources: names(subresources), ..self }
     }
+
+    fn ruled_by(self, strategy: &'static dyn Strategy) -> Self {
+        Self { strategy, ..self }
+    }
 }
 
 const CORE: (&str, &str) = ("", "v1");
@@ -185,49 +202,49 @@ pub static KINDS: LazyLock<Vec<Arc<Kind>>> = LazyLock::new(|| built_in().into_it
 #[rustfmt::skip]
 fn built_in() -> Vec<Kind> {
     vec![
-        namespaced(CORE, "ConfigMap", ("configmaps", "configmap"), "core.v1.ConfigMap").short(&["cm"]),
-        namespaced(CORE, "Endpoints", ("endpoints", "endpoints"), "core.v1.Endpoints").short(&["ep"]),
-        namespaced(CORE, "Event", ("events", "event"), "core.v1.Event").short(&["ev"]),
-        cluster(CORE, "Namespace", ("namespaces", "namespace"), "core.v1.Namespace").short(&["ns"]).with(&["finalize", "status"]),
-        cluster(CORE, "Node", ("nodes", "node"), "core.v1.Node").short(&["no"]).with(&["status"]),
-        cluster(CORE, "PersistentVolume", ("persistentvolumes", "persistentvolume"), "core.v1.PersistentVolume").short(&["pv"]).with(&["status"]),
-        namespaced(CORE, "PersistentVolumeClaim", ("persistentvolumeclaims", "persistentvolumeclaim"), "core.v1.PersistentVolumeClaim")
+        namespaced(CORE, "ConfigMap", ("configmaps", "configmap"), "core.v1.ConfigMap").ruled_by(&config_map::ConfigMap).short(&["cm"]),
+        namespaced(CORE, "Endpoints", ("endpoints", "endpoints"), "core.v1.Endpoints").ruled_by(&endpoints::Endpoints).short(&["ep"]),
+        namespaced(CORE, "Event", ("events", "event"), "core.v1.Event").ruled_by(&event::Event).short(&["ev"]),
+        cluster(CORE, "Namespace", ("namespaces", "namespace"), "core.v1.Namespace").ruled_by(&namespace::Namespace).short(&["ns"]).with(&["finalize", "status"]),
+        cluster(CORE, "Node", ("nodes", "node"), "core.v1.Node").ruled_by(&node::Node).short(&["no"]).with(&["status"]),
+        cluster(CORE, "PersistentVolume", ("persistentvolumes", "persistentvolume"), "core.v1.PersistentVolume").ruled_by(&persistent_volume::PersistentVolume).short(&["pv"]).with(&["status"]),
+        namespaced(CORE, "PersistentVolumeClaim", ("persistentvolumeclaims", "persistentvolumeclaim"), "core.v1.PersistentVolumeClaim").ruled_by(&persistent_volume_claim::PersistentVolumeClaim)
             .short(&["pvc"]).with(&["status"]),
-        namespaced(CORE, "Pod", ("pods", "pod"), "core.v1.Pod").short(&["po"]).of_all()
+        namespaced(CORE, "Pod", ("pods", "pod"), "core.v1.Pod").ruled_by(&pod::Pod).short(&["po"]).of_all()
             .with(&["attach", "binding", "eviction", "exec", "log", "portforward", "proxy", "status"]),
-        namespaced(CORE, "PodTemplate", ("podtemplates", "podtemplate"), "core.v1.PodTemplate"),
-        namespaced(CORE, "ReplicationController", ("replicationcontrollers", "replicationcontroller"), "core.v1.ReplicationController")
+        namespaced(CORE, "PodTemplate", ("podtemplates", "podtemplate"), "core.v1.PodTemplate").ruled_by(&pod_template::PodTemplate),
+        namespaced(CORE, "ReplicationController", ("replicationcontrollers", "replicationcontroller"), "core.v1.ReplicationController").ruled_by(&replication_controller::ReplicationController)
             .short(&["rc"]).of_all().with(&["scale", "status"]),
-        namespaced(CORE, "Secret", ("secrets", "secret"), "core.v1.Secret"),
-        namespaced(CORE, "Service", ("services", "service"), "core.v1.Service").short(&["svc"]).of_all().with(&["proxy", "status"]),
-        namespaced(CORE, "ServiceAccount", ("serviceaccounts", "serviceaccount"), "core.v1.ServiceAccount").short(&["sa"]).with(&["token"]),
-        namespaced(APPS, "ControllerRevision", ("controllerrevisions", "controllerrevision"), "apps.v1.ControllerRevision"),
-        namespaced(APPS, "DaemonSet", ("daemonsets", "daemonset"), "apps.v1.DaemonSet").short(&["ds"]).of_all().with(&["status"]),
-        namespaced(APPS, "Deployment", ("deployments", "deployment"), "apps.v1.Deployment").short(&["deploy"]).of_all().with(&["scale", "status"]),
-        namespaced(APPS, "ReplicaSet", ("replicasets", "replicaset"), "apps.v1.ReplicaSet").short(&["rs"]).of_all().with(&["scale", "status"]),
-        namespaced(BATCH, "Job", ("jobs", "job"), "batch.v1.Job").of_all().with(&["status"]),
-        namespaced(COORDINATION, "Lease", ("leases", "lease"), "coordination.v1.Lease"),
-        namespaced(DISCOVERY, "EndpointSlice", ("endpointslices", "endpointslice"), "discovery.v1.EndpointSlice"),
-        Kind { storage: Storage::CoreEvents, ..namespaced(EVENTS, "Event", ("events", "event"), "events.v1.Event").short(&["ev"]) },
-        namespaced(NETWORKING, "Ingress", ("ingresses", "ingress"), "networking.v1.Ingress").short(&["ing"]).with(&["status"]),
-        cluster(NETWORKING, "IngressClass", ("ingressclasses", "ingressclass"), "networking.v1.IngressClass"),
-        namespaced(NETWORKING, "NetworkPolicy", ("networkpolicies", "networkpolicy"), "networking.v1.NetworkPolicy").short(&["netpol"]),
-        cluster(RBAC, "ClusterRole", ("clusterroles", "clusterrole"), "rbac.v1.ClusterRole"),
-        cluster(RBAC, "ClusterRoleBinding", ("clusterrolebindings", "clusterrolebinding"), "rbac.v1.ClusterRoleBinding"),
-        namespaced(RBAC, "Role", ("roles", "role"), "rbac.v1.Role"),
-        namespaced(RBAC, "RoleBinding", ("rolebindings", "rolebinding"), "rbac.v1.RoleBinding"),
+        namespaced(CORE, "Secret", ("secrets", "secret"), "core.v1.Secret").ruled_by(&secret::Secret),
+        namespaced(CORE, "Service", ("services", "service"), "core.v1.Service").ruled_by(&service::Service).short(&["svc"]).of_all().with(&["proxy", "status"]),
+        namespaced(CORE, "ServiceAccount", ("serviceaccounts", "serviceaccount"), "core.v1.ServiceAccount").ruled_by(&service_account::ServiceAccount).short(&["sa"]).with(&["token"]),
+        namespaced(APPS, "ControllerRevision", ("controllerrevisions", "controllerrevision"), "apps.v1.ControllerRevision").ruled_by(&controller_revision::ControllerRevision),
+        namespaced(APPS, "DaemonSet", ("daemonsets", "daemonset"), "apps.v1.DaemonSet").ruled_by(&daemon_set::DaemonSet).short(&["ds"]).of_all().with(&["status"]),
+        namespaced(APPS, "Deployment", ("deployments", "deployment"), "apps.v1.Deployment").ruled_by(&deployment::Deployment).short(&["deploy"]).of_all().with(&["scale", "status"]),
+        namespaced(APPS, "ReplicaSet", ("replicasets", "replicaset"), "apps.v1.ReplicaSet").ruled_by(&replica_set::ReplicaSet).short(&["rs"]).of_all().with(&["scale", "status"]),
+        namespaced(BATCH, "Job", ("jobs", "job"), "batch.v1.Job").ruled_by(&job::Job).of_all().with(&["status"]),
+        namespaced(COORDINATION, "Lease", ("leases", "lease"), "coordination.v1.Lease").ruled_by(&lease::Lease),
+        namespaced(DISCOVERY, "EndpointSlice", ("endpointslices", "endpointslice"), "discovery.v1.EndpointSlice").ruled_by(&endpoint_slice::EndpointSlice),
+        Kind { storage: Storage::CoreEvents, ..namespaced(EVENTS, "Event", ("events", "event"), "events.v1.Event").ruled_by(&event::NewEvent).short(&["ev"]) },
+        namespaced(NETWORKING, "Ingress", ("ingresses", "ingress"), "networking.v1.Ingress").ruled_by(&ingress::Ingress).short(&["ing"]).with(&["status"]),
+        cluster(NETWORKING, "IngressClass", ("ingressclasses", "ingressclass"), "networking.v1.IngressClass").ruled_by(&ingress_class::IngressClass),
+        namespaced(NETWORKING, "NetworkPolicy", ("networkpolicies", "networkpolicy"), "networking.v1.NetworkPolicy").ruled_by(&network_policy::NetworkPolicy).short(&["netpol"]),
+        cluster(RBAC, "ClusterRole", ("clusterroles", "clusterrole"), "rbac.v1.ClusterRole").ruled_by(&role::ClusterRole),
+        cluster(RBAC, "ClusterRoleBinding", ("clusterrolebindings", "clusterrolebinding"), "rbac.v1.ClusterRoleBinding").ruled_by(&role_binding::ClusterRoleBinding),
+        namespaced(RBAC, "Role", ("roles", "role"), "rbac.v1.Role").ruled_by(&role::Role),
+        namespaced(RBAC, "RoleBinding", ("rolebindings", "rolebinding"), "rbac.v1.RoleBinding").ruled_by(&role_binding::RoleBinding),
         cluster(EXTENSIONS, "CustomResourceDefinition", ("customresourcedefinitions", "customresourcedefinition"),
             "apiextensions.v1.CustomResourceDefinition").short(&["crd", "crds"]).of("api-extensions").with(&["status"]),
-        cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").short(&["sc"]),
-        Kind { namespaced: true, ..answered(CORE, "Binding", ("bindings", "binding"), "core.v1.Binding") },
-        body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale"),
+        cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").ruled_by(&storage_class::StorageClass).short(&["sc"]),
+        Kind { namespaced: true, ..answered(CORE, "Binding", ("bindings", "binding"), "core.v1.Binding").ruled_by(&binding::Binding) },
+        body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale").ruled_by(&scale::Scale),
         body(("policy", "v1"), "Eviction", "policy.v1.Eviction"),
         body(AUTHENTICATION, "TokenRequest", "authentication.v1.TokenRequest"),
         body(AUTHENTICATION, "TokenReview", "authentication.v1.TokenReview"),
-        answered(AUTHENTICATION, "SelfSubjectReview", ("selfsubjectreviews", "selfsubjectreview"), "authentication.v1.SelfSubjectReview"),
-        answered(AUTHORIZATION, "SelfSubjectAccessReview", ("selfsubjectaccessreviews", "selfsubjectaccessreview"), "authorization.v1.SelfSubjectAccessReview"),
-        answered(AUTHORIZATION, "SelfSubjectRulesReview", ("selfsubjectrulesreviews", "selfsubjectrulesreview"), "authorization.v1.SelfSubjectRulesReview"),
-        answered(AUTHORIZATION, "SubjectAccessReview", ("subjectaccessreviews", "subjectaccessreview"), "authorization.v1.SubjectAccessReview"),
+        answered(AUTHENTICATION, "SelfSubjectReview", ("selfsubjectreviews", "selfsubjectreview"), "authentication.v1.SelfSubjectReview").ruled_by(&review::SelfSubjectReview),
+        answered(AUTHORIZATION, "SelfSubjectAccessReview", ("selfsubjectaccessreviews", "selfsubjectaccessreview"), "authorization.v1.SelfSubjectAccessReview").ruled_by(&review::SelfSubjectAccessReview),
+        answered(AUTHORIZATION, "SelfSubjectRulesReview", ("selfsubjectrulesreviews", "selfsubjectrulesreview"), "authorization.v1.SelfSubjectRulesReview").ruled_by(&review::SelfSubjectRulesReview),
+        answered(AUTHORIZATION, "SubjectAccessReview", ("subjectaccessreviews", "subjectaccessreview"), "authorization.v1.SubjectAccessReview").ruled_by(&review::SubjectAccessReview),
         body(AUTHORIZATION, "LocalSubjectAccessReview", "authorization.v1.LocalSubjectAccessReview"),
         body(META, "DeleteOptions", "meta.v1.DeleteOptions"),
         body(META, "Status", "meta.v1.Status"),

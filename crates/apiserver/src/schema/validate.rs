@@ -1,21 +1,13 @@
-//! The rules of the built-in kinds, in Kubernetes' words.
+//! Rules of objects, in Kubernetes' words: those of metadata, and the vocabulary of a kind's own
+//! ([`crate::kinds`]).
 
-mod configuration;
-mod job;
-mod meta;
-mod network;
-mod network_policy;
+pub(crate) mod meta;
 mod path;
-mod pod;
-mod pod_parts;
-mod rbac;
-mod volume;
-mod workload;
 
 use serde_json::{Value, json};
 
 use super::Kind;
-use path::{Errors, Path};
+pub(crate) use path::{Errors, Path};
 
 /// Which rule a field breaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,38 +74,7 @@ pub fn validate_object(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<
             meta::update(&object["metadata"], &old["metadata"], &root.field("metadata"), &mut errors);
         }
     }
-    match kind.message {
-        "core.v1.Pod" => pod::pod(object, old, &mut errors),
-        "apps.v1.Deployment" => workload::deployment(object, old, &mut errors),
-        "apps.v1.ReplicaSet" => workload::replica_set(object, old, &mut errors),
-        "apps.v1.DaemonSet" => workload::daemon_set(object, old, &mut errors),
-        "apps.v1.ControllerRevision" => workload::controller_revision(object, old, &mut errors),
-        "core.v1.ReplicationController" => workload::replication_controller(object, &mut errors),
-        "core.v1.PodTemplate" => {
-            workload::template(&object["template"], &root.field("template"), &mut errors)
-        }
-        "batch.v1.Job" => job::job(object, old, &mut errors),
-        "core.v1.PersistentVolume" => volume::persistent_volume(object, old, &mut errors),
-        "core.v1.PersistentVolumeClaim" => volume::claim(object, old, &mut errors),
-        "storage.v1.StorageClass" => volume::storage_class(object, old, &mut errors),
-        "networking.v1.NetworkPolicy" => network_policy::network_policy(object, &mut errors),
-        "autoscaling.v1.Scale" => workload::scale(object, &mut errors),
-        "core.v1.Service" => network::service(object, old, &mut errors),
-        "core.v1.Endpoints" => network::endpoints(object, &mut errors),
-        "discovery.v1.EndpointSlice" => network::endpoint_slice(object, old, &mut errors),
-        "networking.v1.Ingress" => network::ingress(object, &mut errors),
-        "networking.v1.IngressClass" => network::ingress_class(object, old, &mut errors),
-        "core.v1.ConfigMap" => configuration::config_map(object, old, &mut errors),
-        "core.v1.Secret" => configuration::secret(object, old, &mut errors),
-        "core.v1.Node" => configuration::node(object, &mut errors),
-        "core.v1.Event" => configuration::event(object, &mut errors),
-        "core.v1.Binding" => configuration::binding(object, &mut errors),
-        "rbac.v1.Role" => rbac::role(object, &mut errors),
-        "rbac.v1.ClusterRole" => rbac::cluster_role(object, &mut errors),
-        "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => rbac::binding(kind, object, old, &mut errors),
-        "coordination.v1.Lease" => configuration::lease(object, &mut errors),
-        _ => {}
-    }
+    kind.strategy.validate(object, old, &mut errors);
     errors.list
 }
 

@@ -3,6 +3,8 @@
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::edit::list;
+
 pub const NONE: &str = "<none>";
 pub const UNKNOWN: &str = "<unknown>";
 
@@ -51,11 +53,6 @@ pub fn text_or<'a>(value: &'a Value, otherwise: &'a str) -> &'a str {
 /// The number in `value`, else 0.
 pub fn number(value: &Value) -> i64 {
     value.as_i64().unwrap_or(0)
-}
-
-/// The list in `value`, else an empty one.
-pub fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
 }
 
 /// How many entries a list or map has.
@@ -107,6 +104,12 @@ pub fn selector(value: &Value) -> String {
     }
     terms.sort();
     joined(terms.into_iter().map(|(_, term)| term), NONE)
+}
+
+/// The addresses in the status of what a load balancer leads to.
+pub fn balancer_addresses(status: &Value) -> String {
+    let ingress = list(&status["loadBalancer"]["ingress"]).iter();
+    joined(ingress.map(|i| text_or(&i["ip"], text_or(&i["hostname"], "")).to_owned()), "")
 }
 
 #[cfg(test)]

@@ -6,19 +6,19 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use rand::Rng;
 use serde_json::{Value, json};
-use yado_store::{Compare, Op};
+use yado_store::Compare;
 
 use super::{Attempt, Committed, MAX_ROUNDS, refuse_invalid, stored_form};
-use crate::admission;
 use crate::apply::{self, Writer};
 use crate::cache::place;
 use crate::content::{self, Body};
-use crate::object::{self, Object, encode_for_store, meta, set_meta};
+use crate::object::{self, Object, meta, set_meta};
 use crate::request::{ApiRequest, WriteOptions};
-use crate::resource::{self, Resource};
+use crate::resource::{self, Resource, Subresource};
 use crate::schema;
 use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
+use crate::write::context::{Operation, WriteContext};
 
 /// Characters of generated names: no vowels, so that no words come about, and none that look alike.
 const NAME_CHARACTERS: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -30,6 +30,7 @@ const MAX_PREFIX: usize = 63 - SUFFIX;
 impl Inner {
     pub(super) async fn create(
         &self,
+        ctx: &WriteContext<'_>,
         r: &ApiRequest,
         options: &WriteOptions,
         headers: &HeaderMap,
@@ -38,7 +39,7 @@ impl Inner {
         let parsed = content::parse(headers, body)?;
         let (object, warnings) = off_worker(body.len(), || self.decode(&r.resource, parsed, options))?;
         let (object, writer) = ((object, body.len()), Some(self.writer(options, None)));
-        let created = self.create_object(&r.resource, &r.namespace, object, writer, options.dry_run).await?;
+        let created = self.create_object(ctx, &r.namespace, object, writer).await?;
         let mut response = self.answer(r, 201, &created);
         content::warn(&mut response, &warnings);
         Ok(response)
@@ -48,15 +49,16 @@ impl Inner {
     /// they are.
     pub(crate) async fn create_object(
         &self,
-        resource: &Resource,
+        ctx: &WriteContext<'_>,
         namespace: &str,
         (object, size): (Value, usize),
         writer: Option<Writer<'_>>,
-        dry_run: bool,
     ) -> Result<Arc<Object>> {
+        let ctx = &ctx.with_operation(Operation::Create);
+        let resource = ctx.resource;
         for _ in 0..MAX_ROUNDS {
             let mut next = object.clone();
-            off_worker(size, || self.prepare(resource, namespace, &mut next, writer))?;
+            off_worker(size, || self.prepare(ctx, namespace, &mut next, writer))?;
             let name = meta(&next, "name").to_owned();
             let generated = meta(&object, "name").is_empty();
             let key = format!("{}{}", resource.prefix, place(resource, namespace, &name));
@@ -66,10 +68,10 @@ impl Inner {
                 current: None,
                 next: None,
                 compares: self.namespace_holds(resource, namespace)?.into_iter().collect(),
-                ops: self.companions(resource, &name),
+                ops: resource.strategy.companions(ctx, &name),
             };
             let next = stored_form(resource, next);
-            if dry_run {
+            if ctx.dry_run {
                 if self.find(resource, namespace, &name).is_ok() {
                     return Err(Failure::already_exists(resource, &name));
                 }
@@ -99,11 +101,12 @@ impl Inner {
     /// Makes an object complete and checks it.
     fn prepare(
         &self,
-        resource: &Resource,
+        ctx: &WriteContext<'_>,
         namespace: &str,
         object: &mut Value,
         writer: Option<Writer<'_>>,
     ) -> Result<()> {
+        let (resource, strategy) = (ctx.resource, ctx.resource.strategy);
         if !meta(object, "resourceVersion").is_empty() {
             return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
         }
@@ -126,12 +129,15 @@ impl Inner {
         }
         set_meta(object, "uid", uid(&mut rand::rng()).into());
         set_meta(object, "creationTimestamp", object::time(self.clock.now()).into());
-        if resource.counts_generations() {
+        if strategy.counts_generations() {
             set_meta(object, "generation", 1.into());
         }
-        admission::before_create(self, resource, object)?;
+        if resource.has(Subresource::Status) && strategy.drops_status() {
+            _ = object.as_object_mut().map(|object| object.shift_remove("status"));
+        }
+        strategy.prepare_for_create(ctx, object)?;
         schema::default_object(&resource.schema, object);
-        admission::after_defaults(self, resource, object, None)?;
+        strategy.after_defaults(ctx, object, None)?;
         refuse_invalid(
             resource,
             meta(object, "name"),
@@ -167,23 +173,6 @@ impl Inner {
         }
         let key = format!("{}{namespace}", namespaces.prefix);
         Ok(Some(Compare::ModRevision { key, equals: object.revision }))
-    }
-
-    /// What is created together with an object: a Namespace is born with its default ServiceAccount, so that Pods can
-    /// be created in it at once.
-    fn companions(&self, resource: &Resource, name: &str) -> Vec<Op> {
-        if resource.kind != "Namespace" {
-            return Vec::new();
-        }
-        let mut account = json!({
-            "apiVersion": "v1", "kind": "ServiceAccount",
-            "metadata": {
-                "name": "default", "namespace": name, "uid": uid(&mut rand::rng()),
-                "creationTimestamp": object::time(self.clock.now()),
-            },
-        });
-        let key = format!("/registry/core/serviceaccounts/{name}/default");
-        vec![Op::Put { key, value: encode_for_store(&mut account) }]
     }
 }
 

@@ -16,24 +16,21 @@ use crate::resource::Resource;
 use crate::schema::{self, FieldValidation};
 use crate::server::Inner;
 use crate::status::{Failure, Result};
-
-/// Namespaces that must not go.
-const PERMANENT: [&str; 3] = ["default", "kube-system", "kube-public"];
-/// Seconds that a Pod gets to end where neither it nor the request says.
-const DEFAULT_GRACE: u64 = 30;
+use crate::write::context::WriteContext;
 
 impl Inner {
     pub(super) async fn delete(
         &self,
+        ctx: &WriteContext<'_>,
         r: &ApiRequest,
         mut options: DeleteOptions,
         headers: &HeaderMap,
         body: &Bytes,
     ) -> Result<Response<Body>> {
         read_body(&mut options, headers, body)?;
-        let outcome = self.delete_object(&r.resource, &r.namespace, &r.name, &options).await?;
+        let outcome = self.delete_object(ctx, &r.namespace, &r.name, &options).await?;
         let object = outcome.object();
-        if matches!(outcome, Outcome::Deleted(_)) && r.resource.kind != "Pod" {
+        if matches!(outcome, Outcome::Deleted(_)) && !r.resource.strategy.returns_deleted() {
             return Ok(content::value(200, &gone(&r.resource, &r.name, meta(&object.value(), "uid"))));
         }
         let waits =
@@ -41,23 +38,25 @@ impl Inner {
         Ok(self.answer(r, if waits { 202 } else { 200 }, object))
     }
 
-    /// Deletes one object, or begins to.
+    /// Deletes one object, or begins to. The options say whether it is a dry run, as those of a body may.
     pub(crate) async fn delete_object(
         &self,
-        resource: &Resource,
+        ctx: &WriteContext<'_>,
         namespace: &str,
         name: &str,
         options: &DeleteOptions,
     ) -> Result<Outcome> {
-        let now = self.clock.now();
-        self.modify(resource, (namespace, name), options.dry_run, 0, |current| {
-            decide(resource, current, options, now)
+        let (ctx, now) = (&WriteContext { dry_run: options.dry_run, ..*ctx }, self.clock.now());
+        self.modify(ctx, (namespace, name), 0, |current| {
+            ctx.resource.strategy.check_delete(ctx, &current.value())?;
+            decide(ctx.resource, current, options, now)
         })
         .await
     }
 
     pub(super) async fn delete_collection(
         &self,
+        ctx: &WriteContext<'_>,
         r: &ApiRequest,
         which: &ListOptions,
         mut options: DeleteOptions,
@@ -70,7 +69,7 @@ impl Inner {
         for object in &found.objects {
             let value = object.value();
             let (namespace, name) = (meta(&value, "namespace"), meta(&value, "name"));
-            match self.delete_object(&r.resource, namespace, name, &options).await {
+            match self.delete_object(ctx, namespace, name, &options).await {
                 Ok(outcome) => deleted.push(outcome.object().clone()),
                 // Somebody else was faster.
                 Err(failure) if failure.code == 404 => {}
@@ -112,10 +111,7 @@ pub(super) fn decide(
     now: Timestamp,
 ) -> Result<Step> {
     let current = current.value();
-    let name = meta(&current, "name");
-    if resource.kind == "Namespace" && PERMANENT.contains(&name) {
-        return Err(Failure::forbidden(resource, name, "this namespace may not be deleted"));
-    }
+    let (name, strategy) = (meta(&current, "name"), resource.strategy);
     for (word, field, wanted) in
         [("UID", "uid", &options.uid), ("ResourceVersion", "resourceVersion", &options.resource_version)]
     {
@@ -128,8 +124,8 @@ pub(super) fn decide(
         }
     }
     let mut next = Value::clone(&current);
-    hold_for_dependants(&mut next, options.propagation.or_else(|| own_propagation(resource)));
-    let grace = grace(resource, &current, options);
+    hold_for_dependants(&mut next, options.propagation.or_else(|| strategy.default_propagation()));
+    let grace = strategy.grace_period(&current, options.grace_period);
     let was_terminating = is_terminating(&current);
     if !was_terminating || grace < current_grace(&current) {
         let at = now + jiff::SignedDuration::from_secs(grace.min(i64::from(u32::MAX) as u64) as i64);
@@ -144,37 +140,15 @@ pub(super) fn decide(
             set_meta(&mut next, "generation", (generation + 1).into());
         }
     }
-    if resource.kind == "Namespace" {
-        if !next["status"].is_object() {
-            next["status"] = json!({});
-        }
-        next["status"]["phase"] = "Terminating".into();
-    }
+    strategy.begin_delete(&mut next);
     if may_go(resource, &next) {
         return Ok(Step::Delete);
     }
     Ok(if next == *current { Step::Keep } else { Step::Put(next) })
 }
 
-/// What happens to dependants where the request does not say: these two are older than the garbage collector, and
-/// their clients expect that Pods stay.
-fn own_propagation(resource: &Resource) -> Option<Propagation> {
-    matches!(&*resource.kind, "Job" | "ReplicationController").then_some(Propagation::Orphan)
-}
-
 fn current_grace(object: &Value) -> u64 {
     object["metadata"]["deletionGracePeriodSeconds"].as_u64().unwrap_or(0)
-}
-
-/// Seconds until the object goes by itself: only Pods have any, and only where a node has something to end.
-fn grace(resource: &Resource, object: &Value, options: &DeleteOptions) -> u64 {
-    let ended = matches!(object["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    let bound = object["spec"]["nodeName"].as_str().is_some_and(|n| !n.is_empty());
-    if resource.kind != "Pod" || ended || !bound {
-        return 0;
-    }
-    let own = object["spec"]["terminationGracePeriodSeconds"].as_u64();
-    options.grace_period.or(own).unwrap_or(DEFAULT_GRACE)
 }
 
 /// Sets the finalizer by which the garbage collector holds an object until its dependants went or were let go.

@@ -7,19 +7,21 @@ use serde_json::Value;
 use super::{Outcome, Step};
 use crate::apply::{self, ApplyError};
 use crate::content::{self, Body};
+use crate::kinds::scale;
 use crate::object::{Object, meta};
 use crate::patch::{self, PatchError};
 use crate::read::shown;
 use crate::request::{ApiRequest, PatchKind, WriteOptions};
 use crate::resource::{Resource, Subresource};
-use crate::scale;
 use crate::schema::{Kind, Parsed};
 use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
+use crate::write::context::WriteContext;
 
 impl Inner {
     pub(super) async fn patch(
         &self,
+        ctx: &WriteContext<'_>,
         r: &ApiRequest,
         kind: PatchKind,
         options: &WriteOptions,
@@ -30,15 +32,15 @@ impl Inner {
             _ => content::parse_json(body)?,
         };
         if r.subresource == Some(Subresource::Scale) {
-            return self.patch_scale(r, kind, options, &parsed).await;
+            return self.patch_scale(ctx, r, kind, options, &parsed).await;
         }
         if kind == PatchKind::Apply {
-            return self.apply(r, options, parsed, body.len()).await;
+            return self.apply(ctx, r, options, parsed, body.len()).await;
         }
         let writer = Some(self.writer(options, r.subresource));
         let mut warnings = Vec::new();
         let outcome = self
-            .modify(&r.resource, (&r.namespace, &r.name), options.dry_run, body.len(), |current| {
+            .modify(ctx, (&r.namespace, &r.name), body.len(), |current| {
                 let mut new = shown(&r.resource, &current.value()).into_owned();
                 patch_value(&r.resource.schema, kind, &mut new, &parsed.value, &r.name)?;
                 let patched = Parsed { value: new, duplicates: parsed.duplicates.clone() };
@@ -47,7 +49,7 @@ impl Inner {
                 if meta(&new, "name") != r.name {
                     return Err(renamed(&r.resource, &r.name, meta(&new, "name")));
                 }
-                self.replace(&r.resource, r.subresource, current, new, writer)
+                self.replace(ctx, current, new, writer)
             })
             .await?;
         let mut response = self.answer(r, 200, outcome.object());
@@ -57,6 +59,7 @@ impl Inner {
 
     async fn patch_scale(
         &self,
+        ctx: &WriteContext<'_>,
         r: &ApiRequest,
         kind: PatchKind,
         options: &WriteOptions,
@@ -73,7 +76,7 @@ impl Inner {
         };
         let mut warnings = Vec::new();
         let outcome = self
-            .rescale(r, options, |mut scale| {
+            .rescale(ctx, r, options, |mut scale| {
                 patch_value(shape, kind, &mut scale, &change.value, &r.name)?;
                 let patched = Parsed { value: scale, duplicates: change.duplicates.clone() };
                 let (scale, told) = content::decode(shape, patched, options.field_validation)?;
@@ -89,6 +92,7 @@ impl Inner {
     /// `size` is that of the body in bytes.
     async fn apply(
         &self,
+        ctx: &WriteContext<'_>,
         r: &ApiRequest,
         options: &WriteOptions,
         parsed: Parsed,
@@ -100,7 +104,7 @@ impl Inner {
             return Err(renamed(&r.resource, &r.name, meta(&config, "name")));
         }
         let (code, object) = loop {
-            match self.apply_to_present(r, options, &config, size).await {
+            match self.apply_to_present(ctx, r, options, &config, size).await {
                 Ok(outcome) => break (200, outcome.object().clone()),
                 Err(failure) if failure.code == 404 && r.subresource.is_none() => {}
                 Err(failure) => return Err(failure),
@@ -109,7 +113,7 @@ impl Inner {
             let new =
                 off_worker(size, || apply::apply(&r.resource.schema, None, &config, writer, options.force))
                     .map_err(|e| refused(&e))?;
-            match self.create_object(&r.resource, &r.namespace, (new, size), None, options.dry_run).await {
+            match self.create_object(ctx, &r.namespace, (new, size), None).await {
                 Ok(object) => break (201, object),
                 // Somebody else was faster: there is something to apply to now.
                 Err(failure) if failure.reason == "AlreadyExists" => {}
@@ -123,25 +127,20 @@ impl Inner {
 
     async fn apply_to_present(
         &self,
+        ctx: &WriteContext<'_>,
         r: &ApiRequest,
         options: &WriteOptions,
         config: &Value,
         size: usize,
     ) -> Result<Outcome> {
-        self.modify(
-            &r.resource,
-            (&r.namespace, &r.name),
-            options.dry_run,
-            size,
-            |current: &Object| -> Result<Step> {
-                let live = current.value();
-                let live = shown(&r.resource, &live);
-                let writer = self.writer(options, r.subresource);
-                let new = apply::apply(&r.resource.schema, Some(&live), config, writer, options.force)
-                    .map_err(|e| refused(&e))?;
-                self.replace(&r.resource, r.subresource, current, new, None)
-            },
-        )
+        self.modify(ctx, (&r.namespace, &r.name), size, |current: &Object| -> Result<Step> {
+            let live = current.value();
+            let live = shown(&r.resource, &live);
+            let writer = self.writer(options, r.subresource);
+            let new = apply::apply(&r.resource.schema, Some(&live), config, writer, options.force)
+                .map_err(|e| refused(&e))?;
+            self.replace(ctx, current, new, None)
+        })
         .await
     }
 }

@@ -2,24 +2,26 @@
 
 use bytes::Bytes;
 use http::{HeaderMap, Response};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::{Outcome, Step, refuse_invalid, stored_form};
-use crate::admission;
 use crate::apply::{self, Writer};
 use crate::content::{self, Body};
+use crate::edit::{copy, map_at};
+use crate::kinds::scale;
 use crate::object::{Object, has_finalizers, is_terminating, meta, remove_meta, set_meta};
 use crate::read::shown;
 use crate::request::{ApiRequest, WriteOptions};
 use crate::resource::{Resource, Subresource};
-use crate::scale;
 use crate::schema::{self, Parsed};
 use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
+use crate::write::context::WriteContext;
 
 impl Inner {
     pub(super) async fn update(
         &self,
+        ctx: &WriteContext<'_>,
         r: &ApiRequest,
         options: &WriteOptions,
         headers: &HeaderMap,
@@ -27,7 +29,7 @@ impl Inner {
     ) -> Result<Response<Body>> {
         let parsed = content::parse(headers, body)?;
         if r.subresource == Some(Subresource::Scale) {
-            return self.update_scale(r, options, parsed).await;
+            return self.update_scale(ctx, r, options, parsed).await;
         }
         let (object, warnings) = off_worker(body.len(), || self.decode(&r.resource, parsed, options))?;
         if meta(&object, "name") != r.name {
@@ -39,8 +41,8 @@ impl Inner {
         }
         let writer = Some(self.writer(options, r.subresource));
         let outcome = self
-            .modify(&r.resource, (&r.namespace, &r.name), options.dry_run, body.len(), |current| {
-                self.replace(&r.resource, r.subresource, current, object.clone(), writer)
+            .modify(ctx, (&r.namespace, &r.name), body.len(), |current| {
+                self.replace(ctx, current, object.clone(), writer)
             })
             .await?;
         let mut response = self.answer(r, 200, outcome.object());
@@ -48,15 +50,15 @@ impl Inner {
         Ok(response)
     }
 
-    /// What `new`, written over `current` by way of `subresource`, makes of the object.
+    /// What `new`, written over `current`, makes of the object.
     pub(crate) fn replace(
         &self,
-        resource: &Resource,
-        subresource: Option<Subresource>,
+        ctx: &WriteContext<'_>,
         current: &Object,
         mut new: Value,
         writer: Option<Writer<'_>>,
     ) -> Result<Step> {
+        let (resource, strategy) = (ctx.resource, ctx.resource.strategy);
         let old = current.value();
         let old = shown(resource, &old);
         let old = &*old;
@@ -74,20 +76,23 @@ impl Inner {
             }
         }
         keep_system_fields(old, &mut new);
-        match subresource {
-            Some(Subresource::Status) => new = with_status(resource, old, new),
-            Some(Subresource::Finalize) => new = with_finalizers_of_spec(old, &new),
-            _ if resource.has(Subresource::Status) => keep_field(old, &mut new, "status"),
+        match ctx.subresource {
+            Some(part @ (Subresource::Status | Subresource::Finalize)) => {
+                strategy.prepare_for_subresource(part, &mut new, old);
+            }
+            _ if resource.has(Subresource::Status) => {
+                _ = new.as_object_mut().map(|new| copy(old, new, "status"));
+            }
             _ => {}
         }
-        if subresource != Some(Subresource::Finalize) {
-            admission::before_update(resource, &mut new, old);
+        if ctx.subresource != Some(Subresource::Finalize) {
+            strategy.prepare_for_update(ctx, &mut new, old)?;
             schema::default_object(&resource.schema, &mut new);
         }
-        if subresource.is_none() {
-            admission::after_defaults(self, resource, &mut new, Some(old))?;
+        if ctx.subresource.is_none() {
+            strategy.after_defaults(ctx, &mut new, Some(old))?;
         }
-        if resource.counts_generations() && differs(old, &new) {
+        if strategy.counts_generations() && differs(old, &new) {
             let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
             set_meta(&mut new, "generation", generation.into());
         }
@@ -107,12 +112,13 @@ impl Inner {
 
     async fn update_scale(
         &self,
+        ctx: &WriteContext<'_>,
         r: &ApiRequest,
         options: &WriteOptions,
         parsed: Parsed,
     ) -> Result<Response<Body>> {
         let (wanted, warnings) = content::decode(scale::kind()?, parsed, options.field_validation)?;
-        let outcome = self.rescale(r, options, |_| Ok(wanted.clone())).await?;
+        let outcome = self.rescale(ctx, r, options, |_| Ok(wanted.clone())).await?;
         let mut response = content::value(200, &scale::of(&outcome.object().value()));
         content::warn(&mut response, &warnings);
         Ok(response)
@@ -121,22 +127,24 @@ impl Inner {
     /// Sets the replicas that `wanted` makes of the present Scale; what it returns has been decoded.
     pub(super) async fn rescale(
         &self,
+        ctx: &WriteContext<'_>,
         r: &ApiRequest,
         options: &WriteOptions,
         mut wanted: impl FnMut(Value) -> Result<Value>,
     ) -> Result<Outcome> {
         let writer = Some(self.writer(options, r.subresource));
-        self.modify(&r.resource, (&r.namespace, &r.name), options.dry_run, 0, |current| {
+        self.modify(ctx, (&r.namespace, &r.name), 0, |current| {
             let old = current.value();
             let scale = wanted(scale::of(&old))?;
             check_version(&r.resource, current, &scale)?;
             check_place(r, &scale)?;
             let kind = scale::kind()?;
             content::refuse_invalid(kind, &r.name, &schema::validate_object(kind, &scale, None))?;
-            let replicas = scale::replicas(&scale);
             let mut new = Value::clone(&old);
-            new["spec"]["replicas"] = replicas.into();
-            self.replace(&r.resource, r.subresource, current, new, writer)
+            if let Some(spec) = map_at(&mut new, &["spec"]) {
+                spec.insert("replicas".into(), scale::replicas(&scale).into());
+            }
+            self.replace(ctx, current, new, writer)
         })
         .await
     }
@@ -194,50 +202,6 @@ fn keep_system_fields(old: &Value, new: &mut Value) {
     }
 }
 
-fn keep_field(old: &Value, new: &mut Value, field: &str) {
-    let Some(new) = new.as_object_mut() else { return };
-    match old.get(field) {
-        Some(value) => _ = new.insert(field.into(), value.clone()),
-        None => _ = new.shift_remove(field),
-    }
-}
-
-/// The old object with the new one's status. Nodes and Pods also take labels and annotations by that way, as their
-/// agents write them.
-fn with_status(resource: &Resource, old: &Value, mut new: Value) -> Value {
-    let mut next = old.clone();
-    let take = |value: &mut Value, field: &str, from: &mut Value| match from.get_mut(field).map(Value::take) {
-        Some(taken) if !taken.is_null() => value[field] = taken,
-        _ => _ = value.as_object_mut().map(|map| map.shift_remove(field)),
-    };
-    take(&mut next, "status", &mut new);
-    if let Some(meta) = new.get_mut("metadata") {
-        let fields: &[&str] = match &*resource.kind {
-            "Pod" | "Node" => &["labels", "annotations", "managedFields"],
-            _ => &["managedFields"],
-        };
-        for field in fields {
-            take(&mut next["metadata"], field, meta);
-        }
-    }
-    next
-}
-
-/// A Namespace's finalize: only the finalizers of its spec are taken.
-fn with_finalizers_of_spec(old: &Value, new: &Value) -> Value {
-    let mut next = old.clone();
-    if !next["spec"].is_object() {
-        next["spec"] = Value::Object(Map::new());
-    }
-    match &new["spec"]["finalizers"] {
-        Value::Array(finalizers) if !finalizers.is_empty() => {
-            next["spec"]["finalizers"] = finalizers.clone().into()
-        }
-        _ => _ = next["spec"].as_object_mut().map(|spec| spec.shift_remove("finalizers")),
-    }
-    next
-}
-
 /// Whether anything but metadata and status differs.
 fn differs(old: &Value, new: &Value) -> bool {
     let (Some(old), Some(new)) = (old.as_object(), new.as_object()) else { return false };
@@ -247,8 +211,6 @@ fn differs(old: &Value, new: &Value) -> bool {
 
 /// Its deletion was asked for, and nothing holds it any more.
 pub(super) fn may_go(resource: &Resource, object: &Value) -> bool {
-    let held_by_spec = resource.kind == "Namespace"
-        && object["spec"]["finalizers"].as_array().is_some_and(|f| !f.is_empty());
     let graceful = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
-    is_terminating(object) && !has_finalizers(object) && !held_by_spec && !graceful
+    is_terminating(object) && !has_finalizers(object) && !resource.strategy.is_held(object) && !graceful
 }

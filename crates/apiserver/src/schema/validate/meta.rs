@@ -6,40 +6,29 @@ use serde_json::Value;
 use yado_types::names;
 
 use super::super::Kind;
-use super::path::{Errors, Path, list, text};
+use super::path::{Errors, Path};
+use crate::edit::{list, text};
 
 /// Managers of fields that an object may have. Each write walks through all of them; busy objects have a dozen.
 const MAX_MANAGERS: usize = 1000;
 /// All annotations of an object together.
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
-/// The rule for the names of a kind.
-fn name_rule(kind: &Kind) -> fn(&str) -> Result<(), String> {
-    match kind.message {
-        "core.v1.Namespace" => names::dns_label,
-        "core.v1.Service" => names::dns_1035_label,
-        // `system:node` and the like.
-        "rbac.v1.Role" | "rbac.v1.ClusterRole" | "rbac.v1.RoleBinding" | "rbac.v1.ClusterRoleBinding" => {
-            names::path_segment
-        }
-        _ => names::dns_subdomain,
-    }
-}
-
 pub fn object_meta(kind: &Kind, meta: &Value, at: &Path<'_>, errors: &mut Errors) {
+    let rule = kind.strategy.name_rule();
     let (name, prefix) = (text(&meta["name"]), text(&meta["generateName"]));
     if name.is_empty() && prefix.is_empty() {
         errors.required(&at.field("name"), "name or generateName is required");
     }
     if !name.is_empty() {
-        errors.check_text(&at.field("name"), name, name_rule(kind)(name));
+        errors.check_text(&at.field("name"), name, rule(name));
     }
     if !prefix.is_empty() {
         // The server shortens it and adds letters, so that it may end in dashes, which a name may not.
         let stem = prefix.trim_end_matches('-');
         let dashes = prefix.len() - stem.len();
         let example = if dashes == 0 { prefix.to_owned() } else { format!("{stem}{}", "a".repeat(dashes)) };
-        errors.check_text(&at.field("generateName"), prefix, name_rule(kind)(&example));
+        errors.check_text(&at.field("generateName"), prefix, rule(&example));
     }
     let namespace = text(&meta["namespace"]);
     match (kind.namespaced, namespace) {

@@ -141,13 +141,3 @@ impl Errors {
         }
     }
 }
-
-/// The text in a field, empty where there is none.
-pub fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_default()
-}
-
-/// The list in a field, empty where there is none.
-pub fn list(value: &Value) -> &[Value] {
-    value.as_array().map_or(&[], Vec::as_slice)
-}

@@ -1,0 +1,117 @@
+//! Nodes.
+
+use std::borrow::Cow;
+
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use yado_types::names;
+
+use crate::edit::{existing, fill, list, text};
+use crate::kinds::strategy::Strategy;
+use crate::object::field_at;
+use crate::schema::validate::{Errors, Path};
+use crate::table::Column;
+use crate::table::format::{NONE, UNKNOWN, age, joined, text_or};
+
+#[derive(Debug)]
+pub struct Node;
+
+impl Strategy for Node {
+    /// Nodes say how they are when they register.
+    fn drops_status(&self) -> bool {
+        false
+    }
+
+    fn default_object(&self, object: &mut Map<String, Value>) {
+        if let Some(status) = existing(object, "status")
+            && let Some(capacity) = status.get("capacity").cloned()
+        {
+            fill(status, "allocatable", capacity);
+        }
+    }
+
+    fn validate(&self, object: &Value, _old: Option<&Value>, errors: &mut Errors) {
+        let root = Path::root();
+        let spec = root.field("spec");
+        let at = spec.field("taints");
+        for (i, taint) in list(&object["spec"]["taints"]).iter().enumerate() {
+            let at = at.index(i);
+            let key = text(&taint["key"]);
+            errors.check_text(&at.field("key"), key, names::qualified_name(key));
+            let value = text(&taint["value"]);
+            errors.check_text(&at.field("value"), value, names::label_value(value));
+            let effects = ["NoSchedule", "PreferNoSchedule", "NoExecute"];
+            if taint["effect"].is_null() {
+                errors.required(&at.field("effect"), "");
+            }
+            errors.one_of(&at.field("effect"), &taint["effect"], &effects);
+        }
+    }
+
+    fn selectable_fields(&self) -> &'static [&'static str] {
+        &["spec.unschedulable"]
+    }
+
+    fn field<'a>(&self, object: &'a Value, path: &str) -> Cow<'a, str> {
+        match path {
+            "spec.unschedulable" => (object["spec"]["unschedulable"] == true).to_string().into(),
+            _ => field_at(object, path),
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::NAME,
+                Column::text("Status"),
+                Column::text("Roles"),
+                Column::AGE,
+                Column::text("Version"),
+                Column::wide("Internal-IP"),
+                Column::wide("External-IP"),
+                Column::wide("OS-Image"),
+                Column::wide("Kernel-Version"),
+                Column::wide("Container-Runtime"),
+            ]
+        }
+    }
+
+    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
+        let status = &object["status"];
+        let ready = list(&status["conditions"]).iter().find(|c| c["type"] == "Ready");
+        let mut state = match ready.map(|c| c["status"] == "True") {
+            Some(true) => "Ready".to_owned(),
+            Some(false) => "NotReady".to_owned(),
+            None => "Unknown".to_owned(),
+        };
+        if object["spec"]["unschedulable"] == true {
+            state.push_str(",SchedulingDisabled");
+        }
+        let mut roles: Vec<String> = Vec::new();
+        for (key, value) in object["metadata"]["labels"].as_object().into_iter().flatten() {
+            match key.strip_prefix("node-role.kubernetes.io/") {
+                Some(role) if !role.is_empty() => roles.push(role.to_owned()),
+                _ if key == "kubernetes.io/role" => roles.push(text_or(value, "").to_owned()),
+                _ => {}
+            }
+        }
+        roles.sort();
+        let address = |kind: &str| {
+            let found = list(&status["addresses"]).iter().find(|a| a["type"] == kind);
+            json!(found.map_or(NONE, |a| text_or(&a["address"], NONE)))
+        };
+        let info = |key: &str| json!(text_or(&status["nodeInfo"][key], UNKNOWN));
+        vec![
+            object["metadata"]["name"].clone(),
+            json!(state),
+            json!(joined(roles, NONE)),
+            json!(age(object, now)),
+            json!(text_or(&status["nodeInfo"]["kubeletVersion"], "")),
+            address("InternalIP"),
+            address("ExternalIP"),
+            info("osImage"),
+            info("kernelVersion"),
+            info("containerRuntimeVersion"),
+        ]
+    }
+}

@@ -1,0 +1,9 @@
+//! The Pod specification, which Pods and templates of Pods share: its defaults and its rules.
+
+mod containers;
+mod defaults;
+mod validation;
+mod volumes;
+
+pub use defaults::default_spec;
+pub use validation::validate_spec;
