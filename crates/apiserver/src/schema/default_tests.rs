@@ -149,6 +149,20 @@ spec:
     );
 }
 
+/// Clients in Go write a zero where no `targetPort` is set.
+#[test]
+fn a_port_of_a_service_leads_to_the_same_port_where_none_is_set() {
+    for (given, expect) in [("", "80"), ("0", "80"), ("''", "80"), ("8080", "8080"), ("web", "web")] {
+        let text = format!("{{kind: Service, spec: {{ports: [{{port: 80, targetPort: {given}}}]}}}}");
+        let mut object: Value = serde_norway::from_str(&text).expect("YAML");
+        let kind = KINDS.iter().find(|k| k.kind == "Service").expect("a kind");
+        default_object(kind, &mut object);
+        let target = &object["spec"]["ports"][0]["targetPort"];
+        let shown = target.as_str().map_or_else(|| target.to_string(), str::to_owned);
+        assert_eq!(shown, expect, "{text}");
+    }
+}
+
 #[test]
 fn services() {
     check(

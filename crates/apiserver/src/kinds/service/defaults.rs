@@ -35,8 +35,12 @@ pub fn default_service(object: &mut Map<String, Value>) {
     }
     for port in objects(spec, "ports") {
         fill(port, "protocol", "TCP");
-        if let Some(number) = port.get("port").cloned() {
-            fill(port, "targetPort", number);
+        // Clients in Go write 0 where none is set.
+        let is_unset = |target: &Value| target.is_null() || target == 0 || target == "";
+        if port.get("targetPort").is_none_or(is_unset)
+            && let Some(number) = port.get("port").cloned()
+        {
+            port.insert("targetPort".into(), number);
         }
     }
 }
