@@ -615,3 +615,51 @@ async fn metrics_count_what_was_asked_and_what_is_stored() {
     }
     f.close().await;
 }
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn the_status_changes_metadata_and_no_desired_state() {
+    let f = Fixture::new().await;
+    let selected = r#""selector":{"matchLabels":{"a":"b"}},"template":{"metadata":{"labels":{"a":"b"}},"spec":{"containers":[{"name":"c","image":"i"}]}}"#;
+    let job = r#"{"metadata":{"name":"x","labels":{"l":"1"}},"spec":{"template":{"spec":{"restartPolicy":"Never","containers":[{"name":"c","image":"i"}]}}}}"#;
+    let ingress = r#"{"metadata":{"name":"x","labels":{"l":"1"}},"spec":{"defaultBackend":{"service":{"name":"s","port":{"number":80}}}}}"#;
+    let deployment = format!(r#"{{"metadata":{{"name":"x","labels":{{"l":"1"}}}},"spec":{{{selected}}}}}"#);
+    let change = r#"{"metadata":{"labels":{"l":"2"},"annotations":{"note":"n"}},"spec":{"replicas":7,"type":"NodePort","parallelism":7,"ingressClassName":"c","finalizers":["z"],"unschedulable":true}}"#;
+    for (collection, object, label, kept) in [
+        (SERVICES, r#"{"metadata":{"name":"x","labels":{"l":"1"}},"spec":{"ports":[{"port":80}]}}"#, "2", "/spec/type=ClusterIP"),
+        ("/api/v1/namespaces", r#"{"metadata":{"name":"x","labels":{"l":"1"}}}"#, "2", "/spec/finalizers=[\"kubernetes\"]"),
+        ("/api/v1/nodes", r#"{"metadata":{"name":"x","labels":{"l":"1"}}}"#, "2", "/spec=-"),
+        ("/apis/networking.k8s.io/v1/namespaces/default/ingresses", ingress, "2", "/spec/ingressClassName=-"),
+        ("/apis/batch/v1/namespaces/default/jobs", job, "2", "/spec/parallelism=1"),
+        ("/apis/apps/v1/namespaces/default/replicasets", &deployment, "2", "/spec/replicas=1"),
+        ("/apis/apps/v1/namespaces/default/deployments", &deployment, "1", "/spec/replicas=1"),
+    ] {
+        f.check(&[
+            (&format!("POST {collection}"), object, 201, &[]),
+            (&format!("PATCH {collection}/x/status"), change, 200, &[
+                &format!("/metadata/labels/l={label}"), "/metadata/annotations/note=n", kept]),
+        ]).await;
+    }
+    let owners = r#"[{"apiVersion":"v1","kind":"Node","name":"n","uid":"u"}]"#;
+    f.check(&[
+        (&format!("POST {PODS}"), &pod("x"), 201, &[]),
+        (&format!("PATCH {PODS}/x/status"), &format!(r#"{{"metadata":{{"labels":{{"l":"2"}},"ownerReferences":{owners}}}}}"#), 200, &[
+            "/metadata/labels/l=2", "/metadata/ownerReferences=-", "/status/phase=Pending"]),
+    ]).await;
+    f.close().await;
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn pods_ask_for_runtimes_and_kernel_parameters_that_there_are() {
+    let f = Fixture::new().await;
+    let with = |more: &str| format!(r#"{{"metadata":{{"name":"p"}},"spec":{{{more},"containers":[{{"name":"c","image":"i"}}]}}}}"#);
+    f.check(&[
+        (&format!("POST {PODS}"), &with(r#""runtimeClassName":"kata""#), 403, &[
+            "/reason=Forbidden", "/message=pods \"p\" is forbidden: pod rejected: RuntimeClass \"kata\" not found"]),
+        (&format!("POST {PODS}"), &with(r#""securityContext":{"sysctls":[{"name":"Net.x","value":"1"}]}"#), 422, &[
+            "/details/causes/0/field=spec.securityContext.sysctls[0].name"]),
+        (&format!("POST {PODS}"), &with(r#""runtimeClassName":"""#), 201, &[]),
+    ]).await;
+    f.close().await;
+}

@@ -752,6 +752,51 @@ fn user_and_group_ids_have_a_range() {
     }
 }
 
+/// A prefix is a DNS subdomain of up to 253 characters, a name behind it has up to 63; containers are DNS labels.
+#[test]
+fn names_have_lengths() {
+    let names = |prefix: usize, name: usize| format!("{}/{}", "p".repeat(prefix), "n".repeat(name));
+    let meta = |name: &str| {
+        format!(
+            "{{kind: ConfigMap, metadata: {{name: a, namespace: n, labels: {{{name}: v}}, annotations: {{{name}: v}}, finalizers: [{name}]}}}}"
+        )
+    };
+    let resource = |name: &str| {
+        pod(&format!("{{containers: [{{name: c, image: i, resources: {{limits: {{{name}: '1'}}}}}}]}}"))
+    };
+    let container = |name: &str| pod(&format!("{{containers: [{{name: {name}, image: i}}]}}"));
+    let template = |name: &str| {
+        format!(
+            "{{kind: Deployment, metadata: {{name: d, namespace: n}}, spec: {{selector: {{matchLabels: {{a: b}}}},
+              template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: {name}, image: i}}]}}}}}}}}"
+        )
+    };
+    let named =
+        |kind: &str, name: &str| format!("{{kind: {kind}, metadata: {{name: {name}, namespace: n}}}}");
+    let long = |length: usize| "a".repeat(length);
+    for (text, wrong) in [
+        (meta(&names(253, 63)), 0),
+        (meta(&names(254, 63)), 3),
+        (meta(&names(253, 64)), 3),
+        (resource(&names(253, 63)), 0),
+        // Requests follow limits.
+        (resource(&names(253, 64)), 2),
+        (container(&long(63)), 0),
+        (container(&long(64)), 1),
+        (container("a.b"), 1),
+        (template(&long(63)), 0),
+        (template(&long(64)), 1),
+        (named("ConfigMap", &long(253)), 0),
+        (named("Secret", &long(253)), 0),
+        (named("Lease", &long(253)), 0),
+        (named("ServiceAccount", &long(254)), 1),
+    ] {
+        let (kind, object) = object(&text);
+        let errors = validate_object(kind, &object, None);
+        assert_eq!(errors.len(), wrong, "{text}: {}", lines(&errors));
+    }
+}
+
 #[test]
 fn kernel_parameters_have_names() {
     let of_pod = |sysctls: &str| {

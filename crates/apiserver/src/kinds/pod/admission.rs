@@ -1,4 +1,4 @@
-//! What other objects decide of a new Pod: its ServiceAccount and its priority.
+//! What other objects decide of a new Pod: its ServiceAccount, its priority, its RuntimeClass.
 
 use serde_json::Value;
 
@@ -15,7 +15,8 @@ const SYSTEM_PRIORITIES: [(&str, i64); 2] =
 /// Completes a Pod, or refuses it.
 pub fn admit(ctx: &WriteContext<'_>, pod: &mut Value) -> Result<()> {
     account(ctx, pod)?;
-    priority(ctx, pod)
+    priority(ctx, pod)?;
+    runtime_class(ctx, pod)
 }
 
 fn refuse(ctx: &WriteContext<'_>, pod: &Value, why: &str) -> Failure {
@@ -59,4 +60,15 @@ fn priority(ctx: &WriteContext<'_>, pod: &mut Value) -> Result<()> {
         spec.insert("priority".into(), priority.into());
     }
     Ok(())
+}
+
+/// A Pod that asks for another runtime must not run in this one, which isolates it less than it expects. A cluster
+/// without RuntimeClasses has none that it could ask for.
+fn runtime_class(ctx: &WriteContext<'_>, pod: &Value) -> Result<()> {
+    let name = text(&pod["spec"]["runtimeClassName"]);
+    let classes = resource::find("node.k8s.io", "v1", "runtimeclasses");
+    if name.is_empty() || classes.is_some_and(|classes| ctx.server.find(classes, "", name).is_ok()) {
+        return Ok(());
+    }
+    Err(refuse(ctx, pod, &format!("pod rejected: RuntimeClass \"{name}\" not found")))
 }

@@ -52,7 +52,7 @@ pub fn validate_spec(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
             errors.check_text(&at.field(key), name, names::dns_label(name));
         }
     }
-    for key in ["serviceAccountName", "nodeName", "priorityClassName"] {
+    for key in ["serviceAccountName", "nodeName", "priorityClassName", "runtimeClassName"] {
         let name = text(&spec[key]);
         if !name.is_empty() {
             errors.check_text(&at.field(key), name, names::dns_subdomain(name));
