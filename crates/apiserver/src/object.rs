@@ -178,7 +178,8 @@ impl Object {
             let value = self.value();
             let labels = value["metadata"]["labels"].as_object().into_iter().flatten();
             let labels = labels.filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into())));
-            let fields = fields(resource).map(|path| Box::from(&*resource.strategy.field(&value, path)));
+            let strategy = resource.strategy();
+            let fields = fields(resource).into_iter().map(|path| Box::from(&*strategy.field(&value, path)));
             Facts { labels: labels.collect(), fields: fields.collect() }
         })
     }
@@ -252,13 +253,16 @@ pub struct Selection {
     resource: Arc<Resource>,
     labels: LabelSelector,
     fields: FieldSelector,
+    /// The kind's selectable fields, in the order of their texts in [`Facts`].
+    places: Vec<Box<str>>,
 }
 
 impl Selection {
     /// Refuses fields that the kind does not offer for selection.
     pub fn new(resource: &Arc<Resource>, options: &ListOptions) -> Result<Self> {
+        let known = fields(resource);
         for path in options.fields.paths() {
-            if !fields(resource).any(|known| known == path) {
+            if !known.contains(&path) {
                 return Err(Failure::bad_request(format!(
                     "Unable to find \"{}\" that match label selector \"\", field selector \"{path}\": field label not \
                      supported: {path}",
@@ -270,6 +274,7 @@ impl Selection {
             resource: resource.clone(),
             labels: options.labels.clone(),
             fields: options.fields.clone(),
+            places: known.into_iter().map(Box::from).collect(),
         })
     }
 
@@ -291,7 +296,7 @@ impl Selection {
         let facts = object.facts(&self.resource);
         let label = |key: &str| facts.labels.iter().find(|(k, _)| **k == *key).map(|(_, v)| &**v);
         let field = |path: &str| {
-            let at = fields(&self.resource).position(|known| known == path);
+            let at = self.places.iter().position(|known| **known == *path);
             Cow::Borrowed(at.map_or("", |at| &*facts.fields[at]))
         };
         (self.labels.is_empty() || self.labels.matches_with(label))
@@ -299,12 +304,11 @@ impl Selection {
     }
 }
 
-/// Fields by which objects of all kinds can be selected.
-const METADATA_FIELDS: [&str; 2] = ["metadata.name", "metadata.namespace"];
-
 /// Fields by which objects of a kind can be selected.
-fn fields(resource: &Resource) -> impl Iterator<Item = &'static str> {
-    METADATA_FIELDS.iter().chain(resource.strategy.selectable_fields()).copied()
+fn fields(resource: &Resource) -> Vec<&str> {
+    let mut fields = vec!["metadata.name", "metadata.namespace"];
+    fields.extend(resource.strategy().selectable_fields());
+    fields
 }
 
 /// The text at a path like `status.phase`; empty where there is none.

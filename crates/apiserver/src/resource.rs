@@ -242,7 +242,7 @@ pub fn find(group: &str, version: &str, plural: &str) -> Option<&'static Arc<Res
 
 /// Beginnings of the keys in the store whose values must not lie on a disk in plain.
 pub fn secret_prefixes() -> Vec<String> {
-    BUILT_IN.iter().filter(|r| r.strategy.is_secret()).map(|r| r.prefix.clone()).collect()
+    BUILT_IN.iter().filter(|r| r.strategy().is_secret()).map(|r| r.prefix.clone()).collect()
 }
 
 /// The resources of the built-in kinds.

@@ -5,7 +5,7 @@ pub(crate) mod format;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::schema::Kind;
+use crate::schema::{Kind, Name};
 
 /// What each row carries of its object; the `includeObject` parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,54 +31,71 @@ impl IncludeObject {
     }
 }
 
-/// A column: its name and type; `wide` ones show with `-o wide` only.
-#[derive(Clone, Copy, Debug)]
+/// A column of a Table.
+#[derive(Clone, Debug)]
 pub(crate) struct Column {
-    name: &'static str,
-    kind: &'static str,
-    wide: bool,
+    /// Its heading.
+    pub(crate) name: Name,
+    /// `integer`, `number`, `string`, `boolean` or `date`.
+    pub(crate) kind: Name,
+    /// `format`, like `int64` or `name`.
+    pub(crate) format: Name,
+    /// What it shows.
+    pub(crate) description: Name,
+    /// 0: always shown; more: with `-o wide`.
+    pub(crate) priority: i64,
 }
 
 impl Column {
-    pub(crate) const NAME: Self = Self::text("Name");
-    pub(crate) const AGE: Self = Self::text("Age");
+    pub(crate) const NAME: Self =
+        Self::new("Name", ["string", "name"], 0, "The name of the object, unique within its namespace.");
+    pub(crate) const AGE: Self =
+        Self::new("Age", ["string", ""], 0, "The time since the object was created.");
 
     /// A column of text.
     pub(crate) const fn text(name: &'static str) -> Self {
-        Self { name, kind: "string", wide: false }
+        Self::new(name, ["string", ""], 0, "")
     }
 
     /// A column of text for `-o wide`.
     pub(crate) const fn wide(name: &'static str) -> Self {
-        Self { name, kind: "string", wide: true }
+        Self::new(name, ["string", ""], 1, "")
     }
 
     /// A column of numbers.
     pub(crate) const fn integer(name: &'static str) -> Self {
-        Self { name, kind: "integer", wide: false }
+        Self::new(name, ["integer", ""], 0, "")
+    }
+
+    const fn new(
+        name: &'static str,
+        [kind, format]: [&'static str; 2],
+        priority: i64,
+        description: &'static str,
+    ) -> Self {
+        Self {
+            name: Name::Borrowed(name),
+            kind: Name::Borrowed(kind),
+            format: Name::Borrowed(format),
+            description: Name::Borrowed(description),
+            priority,
+        }
     }
 }
 
 /// `columnDefinitions` of the kind's Tables.
 pub fn columns(kind: &Kind) -> Value {
     let column = |c: &Column| {
-        let (format, description) = match c.name {
-            "Name" => ("name", "The name of the object, unique within its namespace."),
-            "Age" => ("", "The time since the object was created."),
-            _ => ("", ""),
-        };
-        let name = c.name;
         json!({
-            "name": name, "type": c.kind, "format": format, "description": description,
-            "priority": i32::from(c.wide),
+            "name": c.name, "type": c.kind, "format": c.format, "description": c.description, "priority": c.priority,
         })
     };
-    kind.strategy.columns().iter().map(column).collect()
+    kind.strategy().columns().iter().map(column).collect()
 }
 
 /// One entry of `rows`.
 pub fn row(kind: &Kind, object: &Value, include: IncludeObject, now: Timestamp) -> Value {
-    let cells = kind.strategy.cells(object, now);
+    let cells = kind.strategy().cells(object, now);
     match include {
         IncludeObject::None => json!({"cells": cells}),
         IncludeObject::Metadata => json!({

@@ -8,7 +8,7 @@ fn check(object: &str, expect: &str) {
     let now = "2020-01-02T12:00:00Z".parse().expect("a time");
     let row = row(kind, &object, IncludeObject::None, now);
     let cells = row["cells"].as_array().expect("cells");
-    assert_eq!(cells.len(), kind.strategy.columns().len(), "{}", kind.kind);
+    assert_eq!(cells.len(), kind.strategy().columns().len(), "{}", kind.kind);
     let text = |cell: &Value| cell.as_str().map_or_else(|| cell.to_string(), str::to_owned);
     assert_eq!(cells.iter().map(text).collect::<Vec<_>>().join(" | "), expect);
 }

@@ -115,7 +115,7 @@ impl Inner {
         match &r.verb {
             Verb::Create(options) if subresource.is_some() || resource.storage == Storage::Answered => {
                 let posted = Posted { request: r, options, headers, body };
-                resource.strategy.post(ctx, posted).await
+                resource.strategy().post(ctx, posted).await
             }
             Verb::Create(options) => self.create(ctx, r, options, headers, body).await,
             Verb::Update(options) => self.update(ctx, r, options, headers, body).await,
@@ -175,7 +175,7 @@ impl Inner {
         let expected = current.as_ref().map_or(0, |c| c.revision);
         let mut compares = vec![Compare::ModRevision { key: key.clone(), equals: expected }];
         compares.extend(more);
-        if let Some(holdings) = resource.strategy.holdings() {
+        if let Some(holdings) = resource.strategy().holdings() {
             let before = current.as_ref().map(|c| c.derive(holdings)).unwrap_or_default();
             let after = next.as_ref().map(holdings).unwrap_or_default();
             for held in after.difference(&before) {
@@ -219,7 +219,7 @@ impl Inner {
         options: &WriteOptions,
     ) -> Result<(Value, Vec<String>)> {
         let (object, mut warnings) = content::decode(&resource.schema, parsed, options.field_validation)?;
-        warnings.extend(resource.strategy.warnings(&object));
+        warnings.extend(resource.strategy().warnings(&object));
         Ok((object, warnings))
     }
 

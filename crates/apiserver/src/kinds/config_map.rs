@@ -29,7 +29,7 @@ impl Strategy for ConfigMap {
         immutable(object, old, &["data", "binaryData"], errors);
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::integer("Data"), Column::AGE] }
     }
 

@@ -21,7 +21,7 @@ impl Strategy for ControllerRevision {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::text("Controller"), Column::integer("Revision"), Column::AGE] }
     }
 

@@ -5,11 +5,9 @@ use serde_json::Value;
 use crate::edit::map_at;
 use crate::kinds::strategy::{Strategy, reset_all_but};
 use crate::resource::Subresource;
+use crate::schema::Custom;
 
-#[derive(Debug)]
-pub struct CustomResource;
-
-impl Strategy for CustomResource {
+impl Strategy for Custom {
     fn counts_generations(&self) -> bool {
         true
     }

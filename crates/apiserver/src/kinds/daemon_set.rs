@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::edit::{fill, within};
-use crate::kinds::pod_template::{self, WIDE, default_template, with_template};
+use crate::kinds::pod_template::{self, CONTAINERS, IMAGES, SELECTOR, default_template, with_template};
 use crate::kinds::rollout::{count_or_percent, is_zero, percent};
 use crate::kinds::strategy::Strategy;
 use crate::schema::validate::{Errors, Path};
@@ -69,7 +69,7 @@ impl Strategy for DaemonSet {
         pod_template::immutable_selector(spec, old, &at, errors);
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const {
             &[
                 Column::NAME,
@@ -80,9 +80,9 @@ impl Strategy for DaemonSet {
                 Column::integer("Available"),
                 Column::text("Node Selector"),
                 Column::AGE,
-                WIDE[0],
-                WIDE[1],
-                WIDE[2],
+                CONTAINERS,
+                IMAGES,
+                SELECTOR,
             ]
         }
     }

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::edit::{copy, existing_at, fill, text, within};
-use crate::kinds::pod_template::{self, WIDE, default_template, with_template};
+use crate::kinds::pod_template::{self, CONTAINERS, IMAGES, SELECTOR, default_template, with_template};
 use crate::kinds::rollout::{count_or_percent, is_zero, percent};
 use crate::kinds::strategy::{Strategy, reset_all_but};
 use crate::resource::Subresource;
@@ -63,7 +63,7 @@ impl Strategy for Deployment {
         pod_template::immutable_selector(spec, old, &at, errors);
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const {
             &[
                 Column::NAME,
@@ -71,9 +71,9 @@ impl Strategy for Deployment {
                 Column::integer("Up-to-date"),
                 Column::integer("Available"),
                 Column::AGE,
-                WIDE[0],
-                WIDE[1],
-                WIDE[2],
+                CONTAINERS,
+                IMAGES,
+                SELECTOR,
             ]
         }
     }

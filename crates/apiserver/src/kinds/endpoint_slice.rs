@@ -86,7 +86,7 @@ impl Strategy for EndpointSlice {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const {
             &[
                 Column::NAME,

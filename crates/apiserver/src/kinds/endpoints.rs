@@ -47,7 +47,7 @@ impl Strategy for Endpoints {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::text("Endpoints"), Column::AGE] }
     }
 

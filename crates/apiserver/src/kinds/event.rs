@@ -29,8 +29,8 @@ impl Strategy for Event {
         }
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &[
+    fn selectable_fields(&self) -> Vec<&str> {
+        vec![
             "involvedObject.kind",
             "involvedObject.namespace",
             "involvedObject.name",
@@ -55,7 +55,7 @@ impl Strategy for Event {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         COLUMNS
     }
 
@@ -69,7 +69,7 @@ impl Strategy for Event {
 pub struct NewEvent;
 
 impl Strategy for NewEvent {
-    fn selectable_fields(&self) -> &'static [&'static str] {
+    fn selectable_fields(&self) -> Vec<&str> {
         Event.selectable_fields()
     }
 
@@ -77,7 +77,7 @@ impl Strategy for NewEvent {
         Event.field(object, path)
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         COLUMNS
     }
 

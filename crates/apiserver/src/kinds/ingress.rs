@@ -55,7 +55,7 @@ impl Strategy for Ingress {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const {
             &[
                 Column::NAME,

@@ -31,7 +31,7 @@ impl Strategy for IngressClass {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::text("Controller"), Column::text("Parameters"), Column::AGE] }
     }
 

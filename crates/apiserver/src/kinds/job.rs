@@ -49,11 +49,11 @@ impl Strategy for Job {
         Some(Propagation::Orphan)
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.successful"]
+    fn selectable_fields(&self) -> Vec<&str> {
+        vec!["status.successful"]
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         columns::COLUMNS
     }
 

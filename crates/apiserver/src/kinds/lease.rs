@@ -26,7 +26,7 @@ impl Strategy for Lease {
         errors.at_least(&at.field("leaseTransitions"), &spec["leaseTransitions"], 0);
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::text("Holder"), Column::AGE] }
     }
 

@@ -110,11 +110,11 @@ impl Strategy for Namespace {
         !list(&object["spec"]["finalizers"]).is_empty()
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.phase"]
+    fn selectable_fields(&self) -> Vec<&str> {
+        vec!["status.phase"]
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::text("Status"), Column::AGE] }
     }
 

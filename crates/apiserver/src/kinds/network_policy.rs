@@ -50,7 +50,7 @@ impl Strategy for NetworkPolicy {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::text("Pod-Selector"), Column::AGE] }
     }
 

@@ -48,8 +48,8 @@ impl Strategy for Node {
         }
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["spec.unschedulable"]
+    fn selectable_fields(&self) -> Vec<&str> {
+        vec!["spec.unschedulable"]
     }
 
     fn field<'a>(&self, object: &'a Value, path: &str) -> Cow<'a, str> {
@@ -59,7 +59,7 @@ impl Strategy for Node {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const {
             &[
                 Column::NAME,

@@ -82,7 +82,7 @@ impl Strategy for PersistentVolume {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const {
             &[
                 Column::NAME,

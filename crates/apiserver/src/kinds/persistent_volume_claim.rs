@@ -64,7 +64,7 @@ impl Strategy for PersistentVolumeClaim {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const {
             &[
                 Column::NAME,

@@ -97,8 +97,8 @@ impl Strategy for Pod {
         }
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &[
+    fn selectable_fields(&self) -> Vec<&str> {
+        vec![
             "spec.nodeName",
             "spec.restartPolicy",
             "spec.schedulerName",
@@ -119,7 +119,7 @@ impl Strategy for Pod {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         columns::COLUMNS
     }
 

@@ -26,7 +26,7 @@ impl Strategy for PodTemplate {
         validate_template(&object["template"], &Path::root().field("template"), errors);
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::text("Containers"), Column::text("Images"), Column::text("Pod Labels")] }
     }
 
@@ -116,10 +116,11 @@ pub fn immutable_selector(spec: &Value, old: Option<&Value>, at: &Path<'_>, erro
     }
 }
 
-/// Columns at the end for the containers, their images and the selector.
-pub const WIDE: [Column; 3] = [Column::wide("Containers"), Column::wide("Images"), Column::wide("Selector")];
+pub const CONTAINERS: Column = Column::wide("Containers");
+pub const IMAGES: Column = Column::wide("Images");
+pub const SELECTOR: Column = Column::wide("Selector");
 
-/// Cells with those of [`WIDE`] after them.
+/// Cells with those of [`CONTAINERS`], [`IMAGES`] and [`SELECTOR`] after them.
 pub fn with_template(cells: &[Value], template: &Value, selector: String) -> Vec<Value> {
     let [names, images] = containers(template);
     cells.iter().cloned().chain([names, images, json!(selector)]).collect()

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use crate::edit::{fill, within};
-use crate::kinds::pod_template::{self, WIDE, default_template, with_template};
+use crate::kinds::pod_template::{self, CONTAINERS, IMAGES, SELECTOR, default_template, with_template};
 use crate::kinds::strategy::Strategy;
 use crate::schema::validate::{Errors, Path};
 use crate::table::Column;
@@ -33,11 +33,11 @@ impl Strategy for ReplicaSet {
         pod_template::immutable_selector(spec, old, &at, errors);
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.replicas"]
+    fn selectable_fields(&self) -> Vec<&str> {
+        vec!["status.replicas"]
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         REPLICAS
     }
 
@@ -53,9 +53,9 @@ pub const REPLICAS: &[Column] = &[
     Column::integer("Current"),
     Column::integer("Ready"),
     Column::AGE,
-    WIDE[0],
-    WIDE[1],
-    WIDE[2],
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
 ];
 
 /// The cells of [`REPLICAS`].

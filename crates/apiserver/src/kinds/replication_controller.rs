@@ -63,11 +63,11 @@ impl Strategy for ReplicationController {
         Some(Propagation::Orphan)
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["status.replicas"]
+    fn selectable_fields(&self) -> Vec<&str> {
+        vec!["status.replicas"]
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         REPLICAS
     }
 

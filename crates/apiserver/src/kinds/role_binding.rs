@@ -30,7 +30,7 @@ impl Strategy for RoleBinding {
         validate_binding(true, object, old, errors);
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         COLUMNS
     }
 
@@ -52,7 +52,7 @@ impl Strategy for ClusterRoleBinding {
         validate_binding(false, object, old, errors);
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         COLUMNS
     }
 

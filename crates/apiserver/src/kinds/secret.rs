@@ -65,11 +65,11 @@ impl Strategy for Secret {
         immutable(object, old, &["data"], errors);
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["type"]
+    fn selectable_fields(&self) -> Vec<&str> {
+        vec!["type"]
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::text("Type"), Column::integer("Data"), Column::AGE] }
     }
 

@@ -53,11 +53,11 @@ impl Strategy for Service {
         Some(addresses::holdings)
     }
 
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &["spec.clusterIP", "spec.type"]
+    fn selectable_fields(&self) -> Vec<&str> {
+        vec!["spec.clusterIP", "spec.type"]
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         columns::COLUMNS
     }
 

@@ -11,7 +11,7 @@ use crate::table::format::{age, count};
 pub struct ServiceAccount;
 
 impl Strategy for ServiceAccount {
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::integer("Secrets"), Column::AGE] }
     }
 

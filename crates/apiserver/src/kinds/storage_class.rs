@@ -39,7 +39,7 @@ impl Strategy for StorageClass {
         }
     }
 
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const {
             &[
                 Column::NAME,

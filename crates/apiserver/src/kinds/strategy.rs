@@ -137,8 +137,8 @@ pub(crate) trait Strategy: Debug + Send + Sync {
     }
 
     /// Fields by which objects can be selected, besides the name and the namespace.
-    fn selectable_fields(&self) -> &'static [&'static str] {
-        &[]
+    fn selectable_fields(&self) -> Vec<&str> {
+        Vec::new()
     }
 
     /// The text of a selectable field.
@@ -147,7 +147,7 @@ pub(crate) trait Strategy: Debug + Send + Sync {
     }
 
     /// Columns of Tables.
-    fn columns(&self) -> &'static [Column] {
+    fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::text("Created At")] }
     }
 

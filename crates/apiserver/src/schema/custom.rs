@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::json_path::{JsonPath, JsonPathError};
 use super::kinds::{Kind, Name, Storage};
 use super::structural::Structural;
-use crate::kinds::custom_resource::CustomResource;
+use crate::kinds::strategy::NoRules;
 
 /// What is particular to a custom kind.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ pub fn kinds_of(definition: &Value) -> Vec<Kind> {
             storage: Storage::Stored,
             message: "",
             custom: Some(Box::new(custom)),
-            strategy: &CustomResource,
+            built_in: &NoRules,
         }
     };
     served.iter().map(kind_of).collect()

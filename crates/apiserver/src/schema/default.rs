@@ -9,7 +9,7 @@ use super::Kind;
 /// has to be allocated (cluster IPs, node ports) or looked up (service accounts) is left alone.
 pub fn default_object(kind: &Kind, object: &mut Value) {
     if let Value::Object(object) = object {
-        kind.strategy.default_object(object);
+        kind.strategy().default_object(object);
     }
 }
 

@@ -53,8 +53,8 @@ pub struct Kind {
     pub message: &'static str,
     /// What a CustomResourceDefinition says of a custom kind.
     pub custom: Option<Box<Custom>>,
-    /// The behaviour of its objects.
-    pub(crate) strategy: &'static dyn Strategy,
+    /// The behaviour of objects of a built-in kind.
+    pub(crate) built_in: &'static dyn Strategy,
 }
 
 impl PartialEq for Kind {
@@ -74,6 +74,14 @@ impl Kind {
     /// `Pod` or `Deployment.apps`, as errors name it.
     pub fn qualified(&self) -> String {
         if self.group.is_empty() { self.kind.to_string() } else { format!("{}.{}", self.kind, self.group) }
+    }
+
+    /// The behaviour of its objects.
+    pub(crate) fn strategy(&self) -> &dyn Strategy {
+        match &self.custom {
+            Some(custom) => &**custom,
+            None => self.built_in,
+        }
     }
 
     /// The kind has objects of its own, at paths of their own.
@@ -115,7 +123,7 @@ fn body(gv: (&'static str, &'static str), kind: &'static str, message: &'static 
         storage: Storage::Body,
         message,
         custom: None,
-        strategy: &NoRules,
+        built_in: &NoRules,
     }
 }
 
@@ -178,7 +186,7 @@ impl Kind {
     }
 
     fn ruled_by(self, strategy: &'static dyn Strategy) -> Self {
-        Self { strategy, ..self }
+        Self { built_in: strategy, ..self }
     }
 }
 

@@ -74,7 +74,7 @@ pub fn validate_object(kind: &Kind, object: &Value, old: Option<&Value>) -> Vec<
             meta::update(&object["metadata"], &old["metadata"], &root.field("metadata"), &mut errors);
         }
     }
-    kind.strategy.validate(object, old, &mut errors);
+    kind.strategy().validate(object, old, &mut errors);
     errors.list
 }
 

@@ -68,7 +68,7 @@ impl Inner {
                 current: None,
                 next: None,
                 compares: self.namespace_holds(resource, namespace)?.into_iter().collect(),
-                ops: resource.strategy.companions(ctx, &name),
+                ops: resource.strategy().companions(ctx, &name),
             };
             let next = stored_form(resource, next);
             if ctx.dry_run {
@@ -106,7 +106,7 @@ impl Inner {
         object: &mut Value,
         writer: Option<Writer<'_>>,
     ) -> Result<()> {
-        let (resource, strategy) = (ctx.resource, ctx.resource.strategy);
+        let (resource, strategy) = (ctx.resource, ctx.resource.strategy());
         if !meta(object, "resourceVersion").is_empty() {
             return Err(Failure::bad_request("resourceVersion should not be set on objects to be created"));
         }

@@ -30,7 +30,7 @@ impl Inner {
         read_body(&mut options, headers, body)?;
         let outcome = self.delete_object(ctx, &r.namespace, &r.name, &options).await?;
         let object = outcome.object();
-        if matches!(outcome, Outcome::Deleted(_)) && !r.resource.strategy.returns_deleted() {
+        if matches!(outcome, Outcome::Deleted(_)) && !r.resource.strategy().returns_deleted() {
             return Ok(content::value(200, &gone(&r.resource, &r.name, meta(&object.value(), "uid"))));
         }
         let waits =
@@ -48,7 +48,7 @@ impl Inner {
     ) -> Result<Outcome> {
         let (ctx, now) = (&WriteContext { dry_run: options.dry_run, ..*ctx }, self.clock.now());
         self.modify(ctx, (namespace, name), 0, |current| {
-            ctx.resource.strategy.check_delete(ctx, &current.value())?;
+            ctx.resource.strategy().check_delete(ctx, &current.value())?;
             decide(ctx.resource, current, options, now)
         })
         .await
@@ -111,7 +111,7 @@ pub(super) fn decide(
     now: Timestamp,
 ) -> Result<Step> {
     let current = current.value();
-    let (name, strategy) = (meta(&current, "name"), resource.strategy);
+    let (name, strategy) = (meta(&current, "name"), resource.strategy());
     for (word, field, wanted) in
         [("UID", "uid", &options.uid), ("ResourceVersion", "resourceVersion", &options.resource_version)]
     {

@@ -58,7 +58,7 @@ impl Inner {
         mut new: Value,
         writer: Option<Writer<'_>>,
     ) -> Result<Step> {
-        let (resource, strategy) = (ctx.resource, ctx.resource.strategy);
+        let (resource, strategy) = (ctx.resource, ctx.resource.strategy());
         let old = current.value();
         let old = shown(resource, &old);
         let old = &*old;
@@ -212,5 +212,5 @@ fn differs(old: &Value, new: &Value) -> bool {
 /// Its deletion was asked for, and nothing holds it any more.
 pub(super) fn may_go(resource: &Resource, object: &Value) -> bool {
     let graceful = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
-    is_terminating(object) && !has_finalizers(object) && !resource.strategy.is_held(object) && !graceful
+    is_terminating(object) && !has_finalizers(object) && !resource.strategy().is_held(object) && !graceful
 }

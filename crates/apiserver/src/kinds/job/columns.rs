@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::edit::list;
-use crate::kinds::pod_template::{WIDE, with_template};
+use crate::kinds::pod_template::{CONTAINERS, IMAGES, SELECTOR, with_template};
 use crate::table::Column;
 use crate::table::format::{age, duration, number, selector};
 
@@ -14,9 +14,9 @@ pub const COLUMNS: &[Column] = &[
     Column::text("Completions"),
     Column::text("Duration"),
     Column::AGE,
-    WIDE[0],
-    WIDE[1],
-    WIDE[2],
+    CONTAINERS,
+    IMAGES,
+    SELECTOR,
 ];
 
 pub fn cells(job: &Value, now: Timestamp) -> Vec<Value> {

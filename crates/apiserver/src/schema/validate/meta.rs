@@ -15,7 +15,7 @@ const MAX_MANAGERS: usize = 1000;
 const MAX_ANNOTATIONS: usize = 256 * 1024;
 
 pub fn object_meta(kind: &Kind, meta: &Value, at: &Path<'_>, errors: &mut Errors) {
-    let rule = kind.strategy.name_rule();
+    let rule = kind.strategy().name_rule();
     let (name, prefix) = (text(&meta["name"]), text(&meta["generateName"]));
     if name.is_empty() && prefix.is_empty() {
         errors.required(&at.field("name"), "name or generateName is required");
