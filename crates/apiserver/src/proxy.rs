@@ -3,7 +3,7 @@
 //! The server dials the address itself, as kube-apiserver does, and never one by which the machine reaches itself or its
 //! neighbours (loopback and others of the kind), whatever an object says.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,17 +12,11 @@ use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use rand::seq::IndexedRandom;
-use serde_json::Value;
 use tokio::net::TcpStream;
 use yado_types::address::forbidden_destination;
-use yado_types::labels::SERVICE_NAME;
-use yado_types::selector::LabelSelector;
 
 use crate::content::{Body, BoxError};
-use crate::object::{Selection, meta};
-use crate::request::{ApiRequest, ListOptions};
-use crate::resource;
+use crate::request::ApiRequest;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 
@@ -91,10 +85,8 @@ impl Inner {
             return redirect(parts);
         }
         let target = Target::parse(&r.name)?;
-        let address = match &*r.resource.kind {
-            "Service" => self.service_address(r, &target)?,
-            _ => pod_address(&self.find(&r.resource, &r.namespace, target.name)?.value(), &target)?,
-        };
+        let object = self.find(&r.resource, &r.namespace, target.name)?.value();
+        let address = r.resource.strategy().proxy_address(self, &object, target.port)?;
         if forbidden_destination(address.ip()).is_some() {
             return Err(Failure::denied(format!(
                 "address {address} is not that of a Pod and is not dialled"
@@ -103,47 +95,6 @@ impl Inner {
         let upgrade = parts.headers.contains_key(UPGRADE).then(|| parts.extensions.remove::<OnUpgrade>());
         let request = request(asked, parts, address, upgrade.is_some(), body)?;
         self.exchange(address, request, upgrade.flatten(), &parts.uri.path()[..prefix(parts, asked)]).await
-    }
-
-    /// The address of one ready Pod of a Service.
-    fn service_address(&self, r: &ApiRequest, target: &Target<'_>) -> Result<SocketAddr> {
-        let service = self.find(&r.resource, &r.namespace, target.name)?.value();
-        let none = || {
-            let why = format!("no endpoints available for service \"{}\"", r.name);
-            Failure::new(503, "ServiceUnavailable", why)
-        };
-        let ports = service["spec"]["ports"].as_array().map_or(&[][..], Vec::as_slice);
-        let port = match (target.port, ports) {
-            ("", [only]) => Some(only),
-            (port, _) => {
-                let number = port.parse::<u64>().ok();
-                ports.iter().find(|p| p["name"] == port || number.is_some_and(|n| p["port"] == n))
-            }
-        };
-        let port = port.ok_or_else(none)?;
-        let slices = resource::find("discovery.k8s.io", "v1", "endpointslices").ok_or_else(none)?;
-        let of_service = format!("{SERVICE_NAME}={}", target.name);
-        let options = ListOptions {
-            labels: LabelSelector::parse(&of_service).map_err(|_| none())?,
-            ..ListOptions::default()
-        };
-        let selection = Selection::new(slices, &options)?;
-        let slices = self.collection(slices)?;
-        let found = slices.list(&r.namespace, None, 0, |slice| selection.matches(slice));
-        let name = port["name"].as_str().unwrap_or_default();
-        let mut addresses = Vec::new();
-        for slice in found.objects.iter().map(|o| o.value()).filter(|s| s["addressType"] == "IPv4") {
-            let ports = slice["ports"].as_array().into_iter().flatten();
-            let number = ports
-                .filter(|p| p["name"].as_str().unwrap_or_default() == name)
-                .find_map(|p| u16::try_from(p["port"].as_u64()?).ok());
-            let endpoints = slice["endpoints"].as_array().into_iter().flatten();
-            for endpoint in endpoints.filter(|e| e["conditions"]["ready"] != false) {
-                let address = endpoint["addresses"][0].as_str().and_then(|a| a.parse::<IpAddr>().ok());
-                addresses.extend(address.zip(number).map(SocketAddr::from));
-            }
-        }
-        addresses.choose(&mut rand::rng()).copied().ok_or_else(none)
     }
 
     /// Sends a request and hands its answer back.
@@ -268,28 +219,6 @@ fn handed_on(headers: &HeaderMap, switches: bool) -> HeaderMap {
     kept
 }
 
-/// The address of a Pod's port: by number, by name, or the first that its containers name.
-fn pod_address(pod: &Value, target: &Target<'_>) -> Result<SocketAddr> {
-    let name = meta(pod, "name");
-    let address = pod["status"]["podIP"].as_str().and_then(|a| a.parse::<IpAddr>().ok());
-    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    let Some(address) = address.filter(|_| !ended) else {
-        let why = format!("pod \"{name}\" does not run: it has no address to proxy to");
-        return Err(Failure::new(503, "ServiceUnavailable", why));
-    };
-    if let Ok(port) = target.port.parse::<u16>() {
-        return Ok((address, port).into());
-    }
-    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
-    let mut ports = containers.flat_map(|c| c["ports"].as_array().into_iter().flatten());
-    let port = ports.find(|p| target.port.is_empty() || p["name"] == target.port);
-    match port.and_then(|p| u16::try_from(p["containerPort"].as_u64()?).ok()) {
-        Some(port) => Ok((address, port).into()),
-        None if target.port.is_empty() => Ok((address, 80).into()),
-        None => Err(Failure::bad_request(format!("pod \"{name}\" has no port named \"{}\"", target.port))),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io;
@@ -297,7 +226,6 @@ mod tests {
 
     use async_trait::async_trait;
     use http_body_util::{BodyExt, Full};
-    use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use yado_store::{Embedded, Store};
     use yado_types::clock::SystemClock;
@@ -355,30 +283,17 @@ mod tests {
     }
 
     #[test]
-    fn targets_name_a_port_of_a_pod() {
-        let pod = |status: Value| {
-            json!({"metadata": {"name": "p"}, "status": status, "spec": {"containers": [
-                {"name": "a"}, {"name": "b", "ports": [{"containerPort": 8080}, {"name": "web", "containerPort": 90}]}]}})
-        };
-        let runs = json!({"phase": "Running", "podIP": "10.1.2.3"});
-        for (target, status, expect) in [
-            ("p:81", &runs, "10.1.2.3:81"),
-            ("http:p:81", &runs, "10.1.2.3:81"),
-            (":p:web", &runs, "10.1.2.3:90"),
-            ("p:web", &runs, "10.1.2.3:90"),
-            ("p", &runs, "10.1.2.3:8080"),
-            ("p:other", &runs, "pod \"p\" has no port named \"other\""),
-            ("https:p:81", &runs, "proxying to HTTPS ports is not served here; use http"),
-            ("a:b:c:d", &runs, "invalid proxy target \"a:b:c:d\": it is NAME:PORT"),
-            ("p:81", &json!({"phase": "Pending"}), "pod \"p\" does not run: it has no address to proxy to"),
-            (
-                "p:81",
-                &json!({"phase": "Failed", "podIP": "10.1.2.3"}),
-                "pod \"p\" does not run: it has no address to proxy to",
-            ),
+    fn targets_have_a_name_and_a_port() {
+        for (target, expect) in [
+            ("p:81", "p 81"),
+            ("http:p:81", "p 81"),
+            (":p:web", "p web"),
+            ("p", "p "),
+            ("https:p:81", "proxying to HTTPS ports is not served here; use http"),
+            ("a:b:c:d", "invalid proxy target \"a:b:c:d\": it is NAME:PORT"),
         ] {
-            let shown = Target::parse(target).and_then(|t| pod_address(&pod(status.clone()), &t));
-            assert_eq!(shown.map_or_else(|f| f.to_string(), |a| a.to_string()), expect, "{target} {status}");
+            let shown = Target::parse(target).map(|target| format!("{} {}", target.name, target.port));
+            assert_eq!(shown.unwrap_or_else(|failure| failure.to_string()), expect, "{target}");
         }
     }
 

@@ -5,9 +5,11 @@ mod binding;
 mod columns;
 mod defaults;
 mod eviction;
+mod proxy;
 mod validation;
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use http::Response;
@@ -23,6 +25,7 @@ use crate::kinds::strategy::{Posted, Strategy, reset_all_but};
 use crate::object::field_at;
 use crate::resource::Subresource;
 use crate::schema::validate::{Errors, Path};
+use crate::server::Inner;
 use crate::status::{Failure, Result};
 use crate::table::Column;
 use crate::write::context::{Operation, WriteContext};
@@ -95,6 +98,10 @@ impl Strategy for Pod {
             Some(Subresource::Eviction) => eviction::evict(ctx, posted).await,
             _ => Err(Failure::method_not_allowed()),
         }
+    }
+
+    fn proxy_address(&self, _server: &Inner, pod: &Value, port: &str) -> Result<SocketAddr> {
+        proxy::address(pod, port)
     }
 
     fn selectable_fields(&self) -> Vec<&str> {

@@ -3,9 +3,11 @@
 mod addresses;
 mod columns;
 mod defaults;
+mod proxy;
 mod validation;
 
 use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -16,6 +18,7 @@ pub use addresses::{PREFIX_LENGTHS, nth_address};
 
 use crate::kinds::strategy::{NameRule, Strategy};
 use crate::schema::validate::Errors;
+use crate::server::Inner;
 use crate::status::Result;
 use crate::table::Column;
 use crate::write::context::WriteContext;
@@ -51,6 +54,10 @@ impl Strategy for Service {
 
     fn holdings(&self) -> Option<fn(&Value) -> BTreeSet<String>> {
         Some(addresses::holdings)
+    }
+
+    fn proxy_address(&self, server: &Inner, service: &Value, port: &str) -> Result<SocketAddr> {
+        proxy::address(server, service, port)
     }
 
     fn selectable_fields(&self) -> Vec<&str> {

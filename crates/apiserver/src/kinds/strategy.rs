@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Debug;
+use std::net::SocketAddr;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -19,6 +20,7 @@ use crate::request::{ApiRequest, Propagation, WriteOptions};
 use crate::resource::Subresource;
 use crate::schema::Kind;
 use crate::schema::validate::Errors;
+use crate::server::Inner;
 use crate::status::{Failure, Result};
 use crate::table::Column;
 use crate::write::context::WriteContext;
@@ -133,6 +135,11 @@ pub(crate) trait Strategy: Debug + Send + Sync {
 
     /// Answers a POST that creates no object of the resource: a review, a Pod's binding or eviction.
     async fn post(&self, _ctx: &WriteContext<'_>, _posted: Posted<'_>) -> Result<Response<Body>> {
+        Err(Failure::method_not_allowed())
+    }
+
+    /// Where requests to the subresource `proxy` go. The port is a number, a name, or empty for the only one.
+    fn proxy_address(&self, _server: &Inner, _object: &Value, _port: &str) -> Result<SocketAddr> {
         Err(Failure::method_not_allowed())
     }
 
