@@ -72,14 +72,14 @@ pub fn callers(service: &Service) -> Callers {
     }
 }
 
-/// Who asks for a port.
+/// The object that requests a port of the node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Owner {
+enum PortOwner {
     Service(ObjectKey),
     Pod(ObjectKey),
 }
 
-impl Owner {
+impl PortOwner {
     /// What it does with a port, after "port 80/TCP is".
     fn has(&self) -> String {
         match self {
@@ -97,18 +97,19 @@ impl Owner {
     }
 }
 
-/// What an object asks for.
+/// The ports of the node that an object requests.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Claim {
-    /// The older comes first; of two that are of the same second, the one that has its ports already.
+struct PortClaim {
+    /// When the object was created: the older one is served first; of two objects of the same second, the one that has its
+    /// ports already.
     since: Option<Timestamp>,
     is_new: bool,
-    owner: Owner,
-    /// Or why it cannot be published at all.
+    owner: PortOwner,
+    /// The requested ports, or why none of them can be published.
     ports: Result<Vec<HostPort>, String>,
 }
 
-fn claim(key: &ObjectKey, service: &Service) -> Option<Claim> {
+fn claim(key: &ObjectKey, service: &Service) -> Option<PortClaim> {
     let spec = service.spec.as_ref().filter(|spec| is_ours(spec))?;
     let port = |port: &k8s_openapi::api::core::v1::ServicePort| {
         let protocol = port.protocol.as_deref().unwrap_or("TCP");
@@ -118,36 +119,36 @@ fn claim(key: &ObjectKey, service: &Service) -> Option<Claim> {
         }
     };
     let ports = sources(service).and_then(|_| spec.ports.iter().flatten().map(port).collect());
-    Some(Claim {
+    Some(PortClaim {
         since: service.metadata.creation_timestamp.as_ref().map(|t| t.0),
         is_new: shown(service).is_empty(),
-        owner: Owner::Service(key.clone()),
+        owner: PortOwner::Service(key.clone()),
         ports,
     })
 }
 
-fn claim_of_pod(pod: &Pod, ports: &Result<Vec<(HostPort, Endpoint)>, String>) -> Claim {
-    Claim {
+fn claim_of_pod(pod: &Pod, ports: &Result<Vec<(HostPort, Endpoint)>, String>) -> PortClaim {
+    PortClaim {
         since: pod.metadata.creation_timestamp.as_ref().map(|t| t.0),
         is_new: false,
-        owner: Owner::Pod(ObjectKey::of(&pod.metadata)),
+        owner: PortOwner::Pod(ObjectKey::of(&pod.metadata)),
         ports: ports.as_ref().map(|all| all.iter().map(|(port, _)| *port).collect()).map_err(Clone::clone),
     }
 }
 
-type Outcomes = BTreeMap<Owner, Result<(), String>>;
+type Outcomes = BTreeMap<PortOwner, Result<(), String>>;
 
 /// Who gets all its ports, why the others get none, and the ports in use. `reserve` asks the system for a port. Pure
 /// but for that.
 fn arbitrate(
-    mut claims: Vec<Claim>,
+    mut claims: Vec<PortClaim>,
     node_ports: &BTreeMap<HostPort, ObjectKey>,
     mut reserve: impl FnMut(HostPort) -> Result<(), String>,
 ) -> (Outcomes, BTreeSet<HostPort>) {
     claims.sort();
-    let mut taken: BTreeMap<HostPort, Owner> = BTreeMap::new();
+    let mut taken: BTreeMap<HostPort, PortOwner> = BTreeMap::new();
     let mut outcomes = BTreeMap::new();
-    for Claim { owner, ports, .. } in claims {
+    for PortClaim { owner, ports, .. } in claims {
         let advice = owner.advice();
         let outcome = ports.and_then(|ports| {
             for port in &ports {
@@ -155,7 +156,7 @@ fn arbitrate(
                     return Err(format!("port {port} is {} already; remove that or {advice}", other.has()));
                 }
                 let node_port = node_ports.get(&HostPort::everywhere(port.protocol, port.port));
-                if let Some(other) = node_port.filter(|other| owner != Owner::Service((*other).clone())) {
+                if let Some(other) = node_port.filter(|other| owner != PortOwner::Service((*other).clone())) {
                     return Err(format!("port {port} is the nodePort of Service {other}; {advice}"));
                 }
                 reserve(*port)?;
@@ -317,21 +318,21 @@ impl Balancer {
             blocked |= reserved.is_err();
             reserved
         });
-        let granted = |owner: &Owner| outcomes.get(owner).is_some_and(Result::is_ok);
+        let granted = |owner: &PortOwner| outcomes.get(owner).is_some_and(Result::is_ok);
         let of_services = outcomes.keys().filter(|owner| granted(owner)).filter_map(|owner| match owner {
-            Owner::Service(key) => Some(key.clone()),
-            Owner::Pod(_) => None,
+            PortOwner::Service(key) => Some(key.clone()),
+            PortOwner::Pod(_) => None,
         });
         let of_pods = wanted
             .iter()
-            .filter(|(pod, _)| granted(&Owner::Pod(ObjectKey::of(&pod.metadata))))
+            .filter(|(pod, _)| granted(&PortOwner::Pod(ObjectKey::of(&pod.metadata))))
             .flat_map(|(_, ports)| ports.iter().flatten().cloned());
         self.routing.publish(of_services.collect(), of_pods.collect()).await;
         // Only now, when nothing leads there any more, may others have what is not asked for.
         state.reservations.keep(&ports);
         let mut failed = None;
         for service in services.iter().filter(|service| concerns(service)) {
-            let owner = Owner::Service(ObjectKey::of(&service.metadata));
+            let owner = PortOwner::Service(ObjectKey::of(&service.metadata));
             let outcome = outcomes.get(&owner);
             if let Err(error) = self.show(service, outcome).await {
                 failed = Some(error);
@@ -341,7 +342,7 @@ impl Balancer {
             }
         }
         for (pod, _) in wanted {
-            let owner = Owner::Pod(ObjectKey::of(&pod.metadata));
+            let owner = PortOwner::Pod(ObjectKey::of(&pod.metadata));
             let outcome = outcomes.get(&owner);
             if let Some(News { outcome: Err(why), .. }) = news(owner, outcome, &mut state.told) {
                 let message = format!("Error opening host ports: {why}");
@@ -403,7 +404,11 @@ struct News<'a> {
     is_first: bool,
 }
 
-fn news<'a>(owner: Owner, outcome: Option<&'a Result<(), String>>, told: &mut Outcomes) -> Option<News<'a>> {
+fn news<'a>(
+    owner: PortOwner,
+    outcome: Option<&'a Result<(), String>>,
+    told: &mut Outcomes,
+) -> Option<News<'a>> {
     let outcome = outcome?;
     let before = told.insert(owner, outcome.clone());
     (before.as_ref() != Some(outcome)).then_some(News { outcome, is_first: before.is_none() })
@@ -427,8 +432,8 @@ mod tests {
         service(name, second, json!({"type": "LoadBalancer", "ports": [port]}))
     }
 
-    fn name(owner: &Owner) -> String {
-        let (Owner::Service(key) | Owner::Pod(key)) = owner;
+    fn name(owner: &PortOwner) -> String {
+        let (PortOwner::Service(key) | PortOwner::Pod(key)) = owner;
         key.name.clone()
     }
 
@@ -547,10 +552,10 @@ mod tests {
 
     #[test]
     fn host_ports_are_had_by_one_at_each_address() {
-        let claim = |name: &str, second, address: Option<&str>| Claim {
+        let claim = |name: &str, second, address: Option<&str>| PortClaim {
             since: Some(Timestamp::from_second(second).expect("a time")),
             is_new: false,
-            owner: Owner::Pod(ObjectKey::new("n", name)),
+            owner: PortOwner::Pod(ObjectKey::new("n", name)),
             ports: Ok(vec![HostPort {
                 address: address.map(|a| a.parse().expect("an address")),
                 protocol: Protocol::Tcp,

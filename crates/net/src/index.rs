@@ -197,7 +197,7 @@ impl Snapshot {
 
 /// Addresses of terminating Pods.
 #[derive(Clone, Copy)]
-pub struct Ending<'a> {
+pub struct TerminatingAddresses<'a> {
     /// Addresses that are used only if a Service has no other endpoint.
     pub withdrawn: &'a BTreeSet<IpAddr>,
     /// Addresses of Pods that have ended, which are not used.
@@ -209,7 +209,7 @@ pub struct Ending<'a> {
 pub fn service_entry(
     service: &Service,
     slices: &[Arc<EndpointSlice>],
-    ending: Ending<'_>,
+    ending: TerminatingAddresses<'_>,
     published: bool,
 ) -> ServiceEntry {
     let Some(spec) = &service.spec else { return ServiceEntry::default() };
@@ -269,14 +269,14 @@ enum Standing {
     /// For every request.
     Ready,
     /// It ends and still serves: for requests that have no other.
-    Ending,
+    Terminating,
 }
 
 /// The endpoints of a slice that requests may go to at all.
 fn endpoints<'a>(
     slice: &'a EndpointSlice,
     port: u16,
-    ending: Ending<'a>,
+    ending: TerminatingAddresses<'a>,
 ) -> impl Iterator<Item = (Standing, Endpoint)> + 'a {
     let all = slice.endpoints.iter().flatten().filter(|_| slice.address_type != "FQDN");
     all.flat_map(move |endpoint| {
@@ -288,7 +288,7 @@ fn endpoints<'a>(
     })
 }
 
-fn standing(endpoint: &SliceEndpoint, address: IpAddr, ending: Ending<'_>) -> Option<Standing> {
+fn standing(endpoint: &SliceEndpoint, address: IpAddr, ending: TerminatingAddresses<'_>) -> Option<Standing> {
     let conditions = endpoint.conditions.as_ref();
     // Unset means ready, says the API, and serving means the same as ready then.
     let ready = conditions.and_then(|c| c.ready).unwrap_or(true);
@@ -298,7 +298,7 @@ fn standing(endpoint: &SliceEndpoint, address: IpAddr, ending: Ending<'_>) -> Op
     match () {
         () if ending.gone.contains(&address) => None,
         () if ready && !withdrawn => Some(Standing::Ready),
-        () if serving && (terminating || withdrawn) => Some(Standing::Ending),
+        () if serving && (terminating || withdrawn) => Some(Standing::Terminating),
         () => None,
     }
 }
@@ -313,7 +313,7 @@ fn cluster_ips(spec: &k8s_openapi::api::core::v1::ServiceSpec) -> Vec<&String> {
 fn port_entry(
     port: &ServicePort,
     slices: &[Arc<EndpointSlice>],
-    ending: Ending<'_>,
+    ending: TerminatingAddresses<'_>,
     headless: bool,
 ) -> Option<PortEntry> {
     let protocol = Protocol::parse(port.protocol.as_deref())?;
@@ -353,7 +353,7 @@ mod tests {
         let slices: Vec<Arc<EndpointSlice>> = serde_json::from_value(slices).expect("EndpointSlices");
         let addresses = |all: &[&str]| all.iter().map(|a| a.parse().expect("an address")).collect();
         let (withdrawn, gone) = (addresses(&["10.0.0.8", "10.0.0.9"]), addresses(&["10.0.0.8"]));
-        service_entry(&service, &slices, Ending { withdrawn: &withdrawn, gone: &gone }, false)
+        service_entry(&service, &slices, TerminatingAddresses { withdrawn: &withdrawn, gone: &gone }, false)
     }
 
     fn check(service: serde_json::Value, slices: serde_json::Value, expect: &str) {

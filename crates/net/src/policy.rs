@@ -32,7 +32,7 @@ pub struct Isolation {
     /// Sets of peer addresses by name.
     pub sets: BTreeMap<String, BTreeSet<Ipv4Addr>>,
     /// Lists of allowed connections by name.
-    pub chains: BTreeMap<String, Vec<Allowed>>,
+    pub chains: BTreeMap<String, Vec<AllowedTraffic>>,
     /// Addresses of Pods whose incoming connections are restricted, with the name of their chain.
     pub ingress: BTreeMap<Ipv4Addr, String>,
     /// Addresses of Pods whose outgoing connections are restricted, with the name of their chain.
@@ -85,7 +85,7 @@ const NAME_SERVER_PORT: u16 = 53;
 
 /// Allowed connections: from (or to) these peers, to these ports.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Allowed {
+pub struct AllowedTraffic {
     /// The allowed peers.
     pub peers: Peers,
     /// Protocol number, and the first and last port of a range if not all ports are allowed; `None` allows all protocols.
@@ -105,13 +105,13 @@ pub enum Peers {
 
 /// The direction of a rule, as seen from the isolated Pod.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Side {
+enum Direction {
     Ingress,
     Egress,
 }
 
 /// The objects that policies refer to.
-struct Known<'a> {
+struct PolicyContext<'a> {
     pods: Vec<Member<'a>>,
     name_server: NameServer,
     name_server_labels: BTreeMap<String, String>,
@@ -143,7 +143,7 @@ pub fn isolate(
         (namespace.metadata.name.as_deref().unwrap_or_default(), labels)
     });
     let (key, value) = NAME_SERVER_LABEL;
-    let known = Known {
+    let context = PolicyContext {
         pods: pods.iter().filter_map(|pod| member(pod)).collect(),
         name_server,
         name_server_labels: [(key.to_owned(), value.to_owned())].into(),
@@ -151,32 +151,34 @@ pub fn isolate(
     };
     // Every compose project has a policy that selects all of its Pods, and each looks at all Pods there are. What one
     // allows is the same for all that it selects, unless it names ports by what they are called there.
-    let mut same: BTreeMap<(usize, Side), Vec<Allowed>> = BTreeMap::new();
-    for pod in &known.pods {
+    let mut same: BTreeMap<(usize, Direction), Vec<AllowedTraffic>> = BTreeMap::new();
+    for pod in &context.pods {
         let selecting: Vec<(usize, &NetworkPolicy)> = policies
             .iter()
             .map(AsRef::as_ref)
             .enumerate()
             .filter(|(_, policy)| selects(policy, pod))
             .collect();
-        for side in [Side::Ingress, Side::Egress] {
-            let of_side: Vec<_> = selecting.iter().filter(|(_, policy)| restricts(policy, side)).collect();
-            if of_side.is_empty() {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let of_direction: Vec<_> =
+                selecting.iter().filter(|(_, policy)| restricts(policy, direction)).collect();
+            if of_direction.is_empty() {
                 continue;
             }
-            let mut allowed: Vec<Allowed> = Vec::new();
-            for (place, policy) in of_side {
-                let mut of_pod = || allows(policy, side, pod, &known, &mut isolation.sets);
-                if side == Side::Ingress && names_ports(policy) {
+            let mut allowed: Vec<AllowedTraffic> = Vec::new();
+            for (place, policy) in of_direction {
+                let mut of_pod = || allows(policy, direction, pod, &context, &mut isolation.sets);
+                if direction == Direction::Ingress && names_ports(policy) {
                     allowed.extend(of_pod());
                 } else {
-                    allowed.extend(same.entry((*place, side)).or_insert_with(of_pod).iter().cloned());
+                    allowed.extend(same.entry((*place, direction)).or_insert_with(of_pod).iter().cloned());
                 }
             }
             allowed.sort();
             allowed.dedup();
-            let name = named_after(if side == Side::Ingress { "i" } else { "o" }, &allowed);
-            let pods = if side == Side::Ingress { &mut isolation.ingress } else { &mut isolation.egress };
+            let name = named_after(if direction == Direction::Ingress { "i" } else { "o" }, &allowed);
+            let pods =
+                if direction == Direction::Ingress { &mut isolation.ingress } else { &mut isolation.egress };
             pods.insert(pod.address, name.clone());
             isolation.chains.insert(name, allowed);
         }
@@ -205,14 +207,14 @@ fn selects(policy: &NetworkPolicy, pod: &Member<'_>) -> bool {
         })
 }
 
-/// Whether a policy says anything about a side: by its types, and where it names none, about what comes in, and about
+/// Whether a policy says anything about a direction: by its types, and where it names none, about what comes in, and about
 /// what goes out if it has rules for that.
-fn restricts(policy: &NetworkPolicy, side: Side) -> bool {
+fn restricts(policy: &NetworkPolicy, direction: Direction) -> bool {
     let Some(spec) = &policy.spec else { return false };
-    let name = if side == Side::Ingress { "Ingress" } else { "Egress" };
+    let name = if direction == Direction::Ingress { "Ingress" } else { "Egress" };
     match spec.policy_types.as_deref() {
         Some(types) if !types.is_empty() => types.iter().any(|t| t == name),
-        _ => side == Side::Ingress || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()),
+        _ => direction == Direction::Ingress || spec.egress.as_ref().is_some_and(|rules| !rules.is_empty()),
     }
 }
 
@@ -226,16 +228,20 @@ fn names_ports(policy: &NetworkPolicy) -> bool {
 /// What one policy lets a Pod take or make.
 fn allows(
     policy: &NetworkPolicy,
-    side: Side,
+    direction: Direction,
     pod: &Member<'_>,
-    known: &Known<'_>,
+    context: &PolicyContext<'_>,
     sets: &mut BTreeMap<String, BTreeSet<Ipv4Addr>>,
-) -> Vec<Allowed> {
+) -> Vec<AllowedTraffic> {
     type Rule<'a> = (Option<&'a Vec<NetworkPolicyPeer>>, Option<&'a Vec<NetworkPolicyPort>>);
     let Some(spec) = &policy.spec else { return Vec::new() };
-    let rules: Vec<Rule<'_>> = match side {
-        Side::Ingress => spec.ingress.iter().flatten().map(|r| (r.from.as_ref(), r.ports.as_ref())).collect(),
-        Side::Egress => spec.egress.iter().flatten().map(|r| (r.to.as_ref(), r.ports.as_ref())).collect(),
+    let rules: Vec<Rule<'_>> = match direction {
+        Direction::Ingress => {
+            spec.ingress.iter().flatten().map(|r| (r.from.as_ref(), r.ports.as_ref())).collect()
+        }
+        Direction::Egress => {
+            spec.egress.iter().flatten().map(|r| (r.to.as_ref(), r.ports.as_ref())).collect()
+        }
     };
     let namespace = policy.metadata.namespace.as_deref().unwrap_or_default();
     let mut all = Vec::new();
@@ -248,13 +254,13 @@ fn allows(
             match peers {
                 Some(peers) if !peers.is_empty() => {
                     for peer in peers {
-                        all.extend(allowed(peer, port, side, namespace, pod, known, sets));
+                        all.extend(allowed(peer, port, direction, namespace, pod, context, sets));
                     }
                 }
                 // To anybody, a port's name means nothing where one goes.
                 _ => all.extend(
-                    numbers(port, (side == Side::Ingress).then_some(pod.pod))
-                        .map(|ports| Allowed { peers: Peers::All, ports }),
+                    numbers(port, (direction == Direction::Ingress).then_some(pod.pod))
+                        .map(|ports| AllowedTraffic { peers: Peers::All, ports }),
                 ),
             }
         }
@@ -266,34 +272,34 @@ fn allows(
 fn allowed(
     peer: &NetworkPolicyPeer,
     port: Option<&NetworkPolicyPort>,
-    side: Side,
+    direction: Direction,
     namespace: &str,
     pod: &Member<'_>,
-    known: &Known<'_>,
+    context: &PolicyContext<'_>,
     sets: &mut BTreeMap<String, BTreeSet<Ipv4Addr>>,
-) -> Vec<Allowed> {
-    let own = (side == Side::Ingress).then_some(pod.pod);
+) -> Vec<AllowedTraffic> {
+    let own = (direction == Direction::Ingress).then_some(pod.pod);
     if let Some(block) = &peer.ip_block {
         let except = block.except.iter().flatten().filter_map(|text| parse_range(text)).collect();
         let range = parse_range(&block.cidr).map(|cidr| Peers::Range(cidr, except));
         let ports = numbers(port, own);
-        return range.zip(ports).map(|(peers, ports)| Allowed { peers, ports }).into_iter().collect();
+        return range.zip(ports).map(|(peers, ports)| AllowedTraffic { peers, ports }).into_iter().collect();
     }
     let is_peer = |of: &str, labels: &BTreeMap<String, String>| {
         let near = match &peer.namespace_selector {
-            Some(selector) => known.namespaces.get(of).is_some_and(|l| matches(selector, l)),
+            Some(selector) => context.namespaces.get(of).is_some_and(|l| matches(selector, l)),
             None => of == namespace,
         };
         near && peer.pod_selector.as_ref().is_none_or(|selector| matches(selector, labels))
     };
     // A port's name is what the Pod that is called means by it.
     let mut by_ports: BTreeMap<_, BTreeSet<Ipv4Addr>> = BTreeMap::new();
-    if side == Side::Egress && is_peer(NAME_SERVER_NAMESPACE, &known.name_server_labels) {
+    if direction == Direction::Egress && is_peer(NAME_SERVER_NAMESPACE, &context.name_server_labels) {
         for ports in name_server_ports(port) {
-            by_ports.entry(Some(ports)).or_default().insert(known.name_server.address);
+            by_ports.entry(Some(ports)).or_default().insert(context.name_server.address);
         }
     }
-    for member in known.pods.iter().filter(|member| is_peer(member.namespace, member.labels)) {
+    for member in context.pods.iter().filter(|member| is_peer(member.namespace, member.labels)) {
         if let Some(ports) = numbers(port, own.or(Some(member.pod))) {
             by_ports.entry(ports).or_default().insert(member.address);
         }
@@ -301,7 +307,7 @@ fn allowed(
     let set = |(ports, addresses): (_, BTreeSet<Ipv4Addr>)| {
         let name = named_after("p", &addresses);
         sets.insert(name.clone(), addresses);
-        Allowed { peers: Peers::Set(name), ports }
+        AllowedTraffic { peers: Peers::Set(name), ports }
     };
     by_ports.into_iter().map(set).collect()
 }
@@ -404,7 +410,7 @@ mod tests {
         let policies: Vec<_> = specs.iter().map(policy).collect();
         let namespaces = ["shop", "ops", "kube-system"].map(namespace);
         let isolation = isolate(&policies, &pods(), &namespaces, NAME_SERVER);
-        let shown = |allowed: &Allowed| {
+        let shown = |allowed: &AllowedTraffic| {
             let peers = match &allowed.peers {
                 Peers::All => "all".to_owned(),
                 Peers::Set(name) => format!("{:?}", isolation.sets[name]),
@@ -416,11 +422,11 @@ mod tests {
             format!("{peers} {:?}", allowed.ports)
         };
         let mut lines = Vec::new();
-        for (side, pods) in [("in", &isolation.ingress), ("out", &isolation.egress)] {
+        for (direction, pods) in [("in", &isolation.ingress), ("out", &isolation.egress)] {
             for (address, chain) in pods {
                 let mut all: Vec<_> = isolation.chains[chain].iter().map(shown).collect();
                 all.sort();
-                lines.push(format!("{side} {address}: {}\n", all.join("; ")));
+                lines.push(format!("{direction} {address}: {}\n", all.join("; ")));
             }
         }
         expect.assert_eq(&lines.concat());

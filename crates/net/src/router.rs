@@ -322,16 +322,16 @@ fn refuse(stream: &TcpStream) {
 /// Every endpoint that some route leads to, kept from table to table with its connections.
 #[derive(Default)]
 struct Upstreams {
-    known: HashMap<SocketAddr, Known>,
+    known: HashMap<SocketAddr, TrackedUpstream>,
 }
 
-/// An endpoint, and what ends when it has left and its last request has ended.
-type Known = (Arc<Upstream>, mpsc::Receiver<()>);
+/// An upstream, and a receiver that is closed once the upstream has left and its last request has ended.
+type TrackedUpstream = (Arc<Upstream>, mpsc::Receiver<()>);
 
 impl Upstreams {
     /// The routes of a snapshot, and what it no longer leads to: that is to leave, and its receiver ends when the last
     /// request there has.
-    fn compile(&mut self, snapshot: &Snapshot) -> (Routes, Vec<Known>) {
+    fn compile(&mut self, snapshot: &Snapshot) -> (Routes, Vec<TrackedUpstream>) {
         let mut used: HashMap<SocketAddr, Arc<Upstream>> = HashMap::new();
         let routes = Routes::of(snapshot, |address| {
             let known = self.known.entry(address).or_insert_with(|| Upstream::new(address));

@@ -15,7 +15,7 @@ use tokio::sync::{Notify, watch};
 use yado_reconcile::{Index, Informer, Informers, ObjectKey};
 use yado_types::labels;
 
-use crate::index::{Ending, Endpoint, HostPort, ServiceEntry, Snapshot, service_entry};
+use crate::index::{Endpoint, HostPort, ServiceEntry, Snapshot, TerminatingAddresses, service_entry};
 use crate::policy::{self, Isolation, NameServer, isolate};
 
 /// The index, shared by the tables.
@@ -302,7 +302,7 @@ impl Routing {
             Some(service_entry(
                 &service,
                 &self.slices_of.get(key),
-                Ending { withdrawn: &withdrawn, gone: &gone },
+                TerminatingAddresses { withdrawn: &withdrawn, gone: &gone },
                 published.services.contains(key),
             ))
         };

@@ -14,7 +14,7 @@ use yado_net::dns::message::{self, record_type};
 use yado_net::dns::server::{Server, Sockets};
 use yado_net::dns::zone::Zone;
 use yado_net::index::{Callers, Endpoint, PortEntry, Protocol, ServiceEntry, Snapshot};
-use yado_net::policy::{Allowed, Isolation, Peers};
+use yado_net::policy::{AllowedTraffic, Isolation, Peers};
 use yado_net::router::{Options, Router, bind};
 use yado_reconcile::{Index, ManualClock, Tasks};
 use yado_types::key::ObjectKey;
@@ -75,7 +75,7 @@ async fn the_router_lets_in_whom_the_service_and_the_policies_let_in() {
     let pod = |last| Ipv4Addr::new(127, 0, 1, last);
     let outside = Ipv4Addr::new(127, 0, 0, 9);
     // The app takes what the first Pod sends to its port.
-    let allowed = Allowed {
+    let allowed = AllowedTraffic {
         peers: Peers::Set("peers".into()),
         ports: Some((Protocol::Tcp.number(), Some((app.port(), app.port())))),
     };

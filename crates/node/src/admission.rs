@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::{Node, PodSpec, Taint};
 use yado_types::labels;
 use yado_types::placement::{HostPort, NodeChoice};
 use yado_types::resources::Resources;
-use yado_types::sysctls::Allowed;
+use yado_types::sysctls::AllowedSysctls;
 use yado_types::taints::{NO_EXECUTE, tolerates};
 
 /// The properties of this node that Pods may require.
-pub(crate) struct Offer {
+pub(crate) struct NodeProperties {
     /// Name of the Node object.
     pub name: String,
     /// Labels of the Node object.
@@ -21,12 +21,12 @@ pub(crate) struct Offer {
     /// Resources that are available to Pods.
     pub allocatable: Resources,
     /// Kernel parameters that Pods may set beyond the safe ones.
-    pub sysctls: Allowed,
+    pub sysctls: AllowedSysctls,
 }
 
-impl Offer {
+impl NodeProperties {
     /// Reads the Node object, whose labels and taints others may have changed.
-    pub(crate) fn of(node: &Node, allocatable: Resources, sysctls: Allowed) -> Self {
+    pub(crate) fn of(node: &Node, allocatable: Resources, sysctls: AllowedSysctls) -> Self {
         Self {
             name: node.metadata.name.clone().unwrap_or_default(),
             labels: node.metadata.labels.clone().unwrap_or_default(),
@@ -39,12 +39,12 @@ impl Offer {
 
 /// Resources and ports that admitted Pods use.
 #[derive(Default)]
-pub(crate) struct Taken {
+pub(crate) struct AllocatedResources {
     requests: Resources,
     ports: Vec<HostPort>,
 }
 
-impl Taken {
+impl AllocatedResources {
     /// Adds the requests and host ports of a Pod.
     pub(crate) fn add(&mut self, spec: &PodSpec) {
         self.requests.add(&Resources::of_pod(spec));
@@ -68,7 +68,11 @@ impl Rejection {
 }
 
 /// Judges a Pod beside those that run here already. The first obstacle in Kubernetes' order counts.
-pub(crate) fn judge(spec: &PodSpec, offer: &Offer, taken: &Taken) -> Result<(), Rejection> {
+pub(crate) fn judge(
+    spec: &PodSpec,
+    offer: &NodeProperties,
+    taken: &AllocatedResources,
+) -> Result<(), Rejection> {
     if let Some(message) = forbidden_sysctl(spec, &offer.sysctls) {
         return Err(Rejection { reason: "SysctlForbidden".into(), message });
     }
@@ -104,7 +108,7 @@ pub(crate) fn judge(spec: &PodSpec, offer: &Offer, taken: &Taken) -> Result<(), 
 }
 
 /// Why the Pod may not set the kernel parameters that it asks for; `None` where it may.
-fn forbidden_sysctl(spec: &PodSpec, allowed: &Allowed) -> Option<String> {
+fn forbidden_sysctl(spec: &PodSpec, allowed: &AllowedSysctls) -> Option<String> {
     let sysctls = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
     let (network, ipc) = (spec.host_network == Some(true), spec.host_ipc == Some(true));
     allowed.refusal(sysctls.map(|s| s.name.as_str()), network, ipc)
@@ -155,7 +159,7 @@ mod tests {
         let allocatable =
             Resources { milli_cpu: 2000, memory: 1 << 30, ephemeral: 1 << 30, pods: 2, ..Default::default() };
         let sysctls = "net.core.*".parse().expect("a pattern");
-        let mut taken = Taken::default();
+        let mut taken = AllocatedResources::default();
         taken.add(&read(json!({"containers": [{"name": "c",
             "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}},
             "ports": [{"containerPort": 80, "hostPort": 80}]}]})));
@@ -163,7 +167,7 @@ mod tests {
         if spec.get("tolerations").is_none() {
             spec["tolerations"] = json!([{"operator": "Exists"}]);
         }
-        let said = judge(&read(spec.clone()), &Offer::of(&node, allocatable, sysctls), &taken);
+        let said = judge(&read(spec.clone()), &NodeProperties::of(&node, allocatable, sysctls), &taken);
         let said = said.map_or_else(|r| format!("{}: {}", r.reason, r.message), |()| "admitted".into());
         assert_eq!(said, expect, "{spec}");
     }
@@ -228,9 +232,12 @@ mod tests {
     #[test]
     fn pods_are_counted() {
         let spec: PodSpec = serde_json::from_value(json!({"containers": [{"name": "c"}]})).expect("one");
-        let offer =
-            Offer::of(&Node::default(), Resources { pods: 1, ..Default::default() }, Allowed::default());
-        let mut taken = Taken::default();
+        let offer = NodeProperties::of(
+            &Node::default(),
+            Resources { pods: 1, ..Default::default() },
+            AllowedSysctls::default(),
+        );
+        let mut taken = AllocatedResources::default();
         assert_eq!(judge(&spec, &offer, &taken), Ok(()));
         taken.add(&spec);
         assert_eq!(judge(&spec, &offer, &taken).expect_err("full").reason, "OutOfpods");

@@ -36,8 +36,8 @@ use yado_oci::spec::ExecSpec;
 use crate::lifecycle::{ContainerRecord, Run, find_container, is_final};
 use crate::logs;
 use crate::pod::{Entry, Shared};
-use crate::streams::process::{self, Process, Wanted};
-use crate::streams::{self, Client, Purpose, forward};
+use crate::streams::process::{self, Process, RequestedStreams};
+use crate::streams::{self, Client, SessionKind, forward};
 use query::Query;
 
 /// Pieces of log that wait for a slow reader.
@@ -215,12 +215,12 @@ fn which_run(entry: &Entry, pod: &Pod, container: &str, previous: bool) -> Resul
 }
 
 /// Agrees on a protocol; `then` goes on with the client as a task.
-fn upgrade<F, W>(shared: &Arc<Shared>, mut request: Request<Incoming>, purpose: Purpose, then: F) -> Answer
+fn upgrade<F, W>(shared: &Arc<Shared>, mut request: Request<Incoming>, kind: SessionKind, then: F) -> Answer
 where
     F: FnOnce(Client) -> W + Send + 'static,
     W: Future<Output = ()> + Send + 'static,
 {
-    let (response, agreement) = streams::accept(request.headers(), purpose).map_err(bad_request)?;
+    let (response, agreement) = streams::accept(request.headers(), kind).map_err(bad_request)?;
     let upgraded = hyper::upgrade::on(&mut request);
     shared.tasks.spawn("stream", async move {
         if let Ok(upgraded) = upgraded.await {
@@ -231,8 +231,8 @@ where
 }
 
 /// The streams that a request names.
-fn wanted(query: &Query) -> Wanted {
-    Wanted {
+fn wanted(query: &Query) -> RequestedStreams {
+    RequestedStreams {
         stdin: query.is_true("input"),
         stdout: query.is_true("output"),
         stderr: query.is_true("error"),
@@ -257,7 +257,7 @@ async fn exec(
     };
     let wanted = wanted(query);
     let spec = ExecSpec { args, env: Vec::new(), terminal: wanted.terminal, stdin: wanted.stdin };
-    upgrade(shared, request, Purpose::Process, move |client| async move {
+    upgrade(shared, request, SessionKind::Process, move |client| async move {
         let mut session = match sandbox.exec(&id, spec).await {
             Ok(session) => session,
             Err(error) => {
@@ -310,14 +310,14 @@ async fn attach(
     // A client that names no stream at all wants to see the output.
     wanted.stdout |= !wanted.stdin && !wanted.stderr;
     let once = spec.is_some_and(|c| c.stdin == Some(true) && c.stdin_once == Some(true)) && wanted.stdin;
-    upgrade(shared, request, Purpose::Process, move |client| async move {
+    upgrade(shared, request, SessionKind::Process, move |client| async move {
         let resizer = session.resizer();
         let (input_open, input_ended) = oneshot::channel();
         let process = Process {
             stdin: session
                 .stdin
                 .filter(|_| wanted.stdin)
-                .map(|s| Box::new(process::Noticed::new(s, input_open)) as _),
+                .map(|s| Box::new(process::DropNotifier::new(s, input_open)) as _),
             stdout: Some(session.stdout).filter(|_| wanted.stdout).map(|s| Box::new(s) as _),
             stderr: session.stderr.filter(|_| wanted.stderr).map(|s| Box::new(s) as _),
             resize: match resizer {
@@ -342,7 +342,7 @@ async fn attach(
 /// Tells a client on its status channel why nothing was begun: kubectl shows that, but not a refused upgrade.
 fn refuse(shared: &Arc<Shared>, request: Request<Incoming>, query: &Query, message: String) -> Answer {
     let wanted = wanted(query);
-    upgrade(shared, request, Purpose::Process, move |client| process::fail(client, wanted, message))
+    upgrade(shared, request, SessionKind::Process, move |client| process::fail(client, wanted, message))
 }
 
 fn port_forward(
@@ -363,10 +363,10 @@ fn port_forward(
     let sandbox = entry.sandbox.lock().clone();
     let sandbox = sandbox.ok_or_else(|| internal(format!("pod \"{name}\" is not running")))?;
     let address = shared.pod_address(&entry, &pod);
-    let place = forward::Place {
+    let place = forward::ForwardTarget {
         netns: sandbox.spec().netns.clone(),
         address: address.ok_or_else(|| internal(format!("pod \"{name}\" has no address yet")))?,
         pod: format!("{namespace}/{name}"),
     };
-    upgrade(shared, request, Purpose::Ports, move |client| forward::serve(client, place, ports))
+    upgrade(shared, request, SessionKind::PortForward, move |client| forward::serve(client, place, ports))
 }

@@ -84,7 +84,7 @@ impl PodDir {
 }
 
 /// The inputs of [`specify`].
-pub(crate) struct Ingredients<'a> {
+pub(crate) struct ContainerInputs<'a> {
     pub pod: &'a Pod,
     pub spec: &'a PodSpec,
     pub container: &'a Container,
@@ -103,7 +103,7 @@ pub(crate) struct Ingredients<'a> {
 }
 
 /// Computes the runtime's specification of a container.
-pub(crate) fn specify(from: Ingredients) -> Result<ContainerSpec, ConfigError> {
+pub(crate) fn specify(from: ContainerInputs) -> Result<ContainerSpec, ConfigError> {
     let container = from.container;
     let args = command_line(container, from.image, &from.env)?;
     let mounts = with_own_files(&from);
@@ -170,7 +170,7 @@ fn command_line(
     Ok(line)
 }
 
-fn environment(from: &Ingredients) -> Vec<OsString> {
+fn environment(from: &ContainerInputs) -> Vec<OsString> {
     let mut env = from.image.config.env.clone();
     if !env.iter().any(|e| e.starts_with("PATH=")) {
         env.insert(0, format!("PATH={DEFAULT_PATH}"));
@@ -188,7 +188,7 @@ fn environment(from: &Ingredients) -> Vec<OsString> {
 }
 
 /// The Pod's own files, unless it mounts something in their place.
-fn with_own_files(from: &Ingredients) -> Vec<BindMount> {
+fn with_own_files(from: &ContainerInputs) -> Vec<BindMount> {
     let etc = from.dir.etc();
     let read_only = from.identity.read_only_root;
     let message = from.container.termination_message_path.as_deref().filter(|p| !p.is_empty());
@@ -270,7 +270,7 @@ mod tests {
             layers: vec!["/layer".into()],
         };
         let dir = PodDir::new("/d".as_ref(), "u");
-        let said = specify(Ingredients {
+        let said = specify(ContainerInputs {
             pod: &pod,
             spec: &spec,
             container: &spec.containers[0],

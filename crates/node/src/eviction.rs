@@ -134,14 +134,14 @@ fn of_pod(spec: &PodSpec) -> Option<Limit> {
     Limit::sum(lasting.collect()).into_iter().chain(first).max_by_key(|limit| limit.bytes)
 }
 
-/// Directories to be measured, by what they count for.
+/// Directories whose disk usage is measured, by the container or volume that they belong to.
 #[derive(Default)]
-struct Places {
+struct MeasuredDirs {
     containers: Vec<(String, Vec<PathBuf>)>,
     volumes: Vec<(String, PathBuf)>,
 }
 
-impl Places {
+impl MeasuredDirs {
     fn of(entry: &Entry, spec: &PodSpec) -> Self {
         let sandbox = entry.sandbox.lock().clone();
         let record = entry.record.lock();
@@ -197,7 +197,7 @@ async fn look_at(shared: &Arc<Shared>, entry: &Arc<Entry>) {
             return;
         }
     }
-    let (places, most) = (Places::of(entry, spec), limits.most());
+    let (places, most) = (MeasuredDirs::of(entry, spec), limits.most());
     let Ok(usage) = tokio::task::spawn_blocking(move || places.measure(most)).await else { return };
     if let Some(message) = limits.exceeded(&usage) {
         evict(shared, entry, &pod, message);

@@ -9,7 +9,7 @@ use yado_reconcile::events::EventType;
 
 use crate::lifecycle::find_container;
 use crate::pod::{Entry, Shared, start_probes};
-use crate::probes::target::{Target, Verdict};
+use crate::probes::handler::Handler;
 
 /// The container's preStop hook.
 pub(crate) fn pre_stop(container: &Container) -> Option<&LifecycleHandler> {
@@ -21,7 +21,7 @@ pub(crate) fn post_start(container: &Container) -> Option<&LifecycleHandler> {
     container.lifecycle.as_ref()?.post_start.as_ref()
 }
 
-/// Runs a hook; a failure is an event, and the answer is its message.
+/// Runs a hook. A failure is reported as an event and returned as its message.
 pub(crate) async fn run(
     shared: &Arc<Shared>,
     entry: &Arc<Entry>,
@@ -31,19 +31,16 @@ pub(crate) async fn run(
     reason: &'static str,
     limit: Duration,
 ) -> Result<(), String> {
-    let verdict = match Target::of_hook(hook, container) {
-        Ok(target) => target.reach(shared, entry, pod, container, limit).await,
-        Err(message) => Verdict::Failure(message),
+    let result = match Handler::of_hook(hook, container) {
+        Ok(handler) => handler.run(shared, entry, pod, container, limit).await,
+        Err(message) => Err(message),
     };
-    match verdict {
-        Verdict::Success => Ok(()),
-        Verdict::Failure(message) => {
-            let kind = reason.trim_start_matches("Failed").trim_end_matches("Hook");
-            let text = format!("{kind}Hook failed: {message}");
-            shared.event(pod, Some(&container.name), EventType::Warning, reason, text);
-            Err(message)
-        }
+    if let Err(message) = &result {
+        let kind = reason.trim_start_matches("Failed").trim_end_matches("Hook");
+        let text = format!("{kind}Hook failed: {message}");
+        shared.event(pod, Some(&container.name), EventType::Warning, reason, text);
     }
+    result
 }
 
 /// The run of a container that a hook belongs to.
@@ -74,7 +71,7 @@ pub(crate) async fn run_post_start(shared: Arc<Shared>, entry: Arc<Entry>, pod: 
         match outcome {
             Ok(()) => record.come_up(Some(container)),
             Err(_) => {
-                record.doomed.get_or_insert_with(|| (reason.into(), None));
+                record.restart_requested.get_or_insert_with(|| (reason.into(), None));
             }
         }
         record.run.is_up()

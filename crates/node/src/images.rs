@@ -45,9 +45,9 @@ pub(crate) fn policy(container: &Container) -> Policy {
     }
 }
 
-/// How an image is obtained.
+/// How the image of a container is obtained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
+pub(crate) enum PullDecision {
     /// Use the local image.
     Use,
     /// Pull it from the registry.
@@ -58,12 +58,12 @@ pub(crate) enum Step {
 
 /// Decides by pull policy and local image. An image that was imported or built has no registry with a newer one, so it is
 /// used even if the policy is `Always`.
-pub(crate) fn step(policy: Policy, here: Option<&Image>) -> Step {
+pub(crate) fn decide_pull(policy: Policy, here: Option<&Image>) -> PullDecision {
     match (policy, here) {
-        (Policy::Always, Some(image)) if image.repo_digests.is_empty() => Step::Use,
-        (Policy::Always, _) | (Policy::IfNotPresent, None) => Step::Pull,
-        (_, Some(_)) => Step::Use,
-        (Policy::Never, None) => Step::Refuse,
+        (Policy::Always, Some(image)) if image.repo_digests.is_empty() => PullDecision::Use,
+        (Policy::Always, _) | (Policy::IfNotPresent, None) => PullDecision::Pull,
+        (_, Some(_)) => PullDecision::Use,
+        (Policy::Never, None) => PullDecision::Refuse,
     }
 }
 
@@ -197,7 +197,7 @@ mod tests {
 
     use super::*;
 
-    fn check(image: &str, written: Option<&str>, here: Option<&[&str]>, expect: Step) {
+    fn check(image: &str, written: Option<&str>, here: Option<&[&str]>, expect: PullDecision) {
         let container: Container =
             serde_json::from_value(json!({"name": "c", "image": image, "imagePullPolicy": written}))
                 .expect("a container");
@@ -209,20 +209,20 @@ mod tests {
             config: ImageConfig::default(),
             layers: Vec::new(),
         });
-        assert_eq!(step(policy(&container), here.as_ref()), expect, "{image} {written:?}");
+        assert_eq!(decide_pull(policy(&container), here.as_ref()), expect, "{image} {written:?}");
     }
 
     #[test]
     fn the_policy_decides() {
         let pulled: &[&str] = &["r@sha256:2"];
-        check("redis", None, Some(pulled), Step::Pull);
-        check("redis", None, Some(&[]), Step::Use);
-        check("redis:latest", None, None, Step::Pull);
-        check("redis:7", None, Some(pulled), Step::Use);
-        check("redis:7", None, None, Step::Pull);
-        check("redis:7", Some("Always"), Some(pulled), Step::Pull);
-        check("redis:7", Some("Never"), None, Step::Refuse);
-        check("redis:7", Some("Never"), Some(pulled), Step::Use);
+        check("redis", None, Some(pulled), PullDecision::Pull);
+        check("redis", None, Some(&[]), PullDecision::Use);
+        check("redis:latest", None, None, PullDecision::Pull);
+        check("redis:7", None, Some(pulled), PullDecision::Use);
+        check("redis:7", None, None, PullDecision::Pull);
+        check("redis:7", Some("Always"), Some(pulled), PullDecision::Pull);
+        check("redis:7", Some("Never"), None, PullDecision::Refuse);
+        check("redis:7", Some("Never"), Some(pulled), PullDecision::Use);
     }
 
     #[test]

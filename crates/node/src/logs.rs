@@ -4,6 +4,7 @@ mod follow;
 mod line;
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use bytes::{Bytes, BytesMut};
@@ -14,7 +15,6 @@ use tokio::sync::mpsc;
 
 use follow::Follow;
 pub(crate) use line::Filter;
-use line::Step;
 
 /// Size in bytes of the buffer of each reader; a larger one is not faster.
 const PIECE: usize = 64 << 10;
@@ -84,7 +84,7 @@ impl Reader {
         }
         let mut current = None;
         for mut file in files {
-            if self.pump(&mut file).await? == Step::Done {
+            if self.pump(&mut file).await?.is_break() {
                 return Ok(());
             }
             current = Some(file);
@@ -94,14 +94,14 @@ impl Reader {
         let mut over = false;
         loop {
             if let Some(file) = &mut current
-                && self.pump(file).await? == Step::Done
+                && self.pump(file).await?.is_break()
             {
                 return Ok(());
             }
             if let Some(next) = self.successor(current.as_ref()).await? {
                 // Written to its end before it was renamed: what came after the last look is read first.
                 if let Some(file) = &mut current
-                    && self.pump(file).await? == Step::Done
+                    && self.pump(file).await?.is_break()
                 {
                     return Ok(());
                 }
@@ -120,27 +120,27 @@ impl Reader {
     }
 
     /// Sends what is new in a file.
-    async fn pump(&mut self, file: &mut File) -> io::Result<Step> {
+    async fn pump(&mut self, file: &mut File) -> io::Result<ControlFlow<()>> {
         loop {
             self.rest.reserve(PIECE);
             if file.read_buf(&mut self.rest).await? == 0 {
-                return Ok(Step::More);
+                return Ok(ControlFlow::Continue(()));
             }
             let mut out = BytesMut::new();
-            let mut step = Step::More;
-            while step == Step::More
+            let mut flow = ControlFlow::Continue(());
+            while flow.is_continue()
                 && let Some(end) = self.rest.iter().position(|b| *b == b'\n')
             {
                 let record = self.rest.split_to(end + 1);
-                step = self.filter.push(&record[..end], &mut out);
+                flow = self.filter.push(&record[..end], &mut out);
             }
             if self.rest.len() > LONGEST_RECORD {
                 let record = std::mem::take(&mut self.rest);
-                step = self.filter.push(&record, &mut out);
+                flow = self.filter.push(&record, &mut out);
             }
             self.send(out).await?;
-            if step == Step::Done {
-                return Ok(Step::Done);
+            if flow.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
         }
     }
@@ -251,7 +251,9 @@ pub(crate) fn last_lines(path: &Path, lines: usize, bytes: u64) -> String {
     let mut out = BytesMut::new();
     let mut filter = Filter::new(&Options::default());
     for record in &records[from..] {
-        filter.push(record, &mut out);
+        if filter.push(record, &mut out).is_break() {
+            break;
+        }
     }
     let cut = out.len().saturating_sub(usize::try_from(bytes).unwrap_or(usize::MAX));
     String::from_utf8_lossy(&out[cut..]).into_owned()

@@ -16,7 +16,7 @@ use yado_oci::runtime::Runtime;
 use yado_oci::spec::HostRoot;
 use yado_reconcile::events::Recorder;
 use yado_reconcile::{Change, Clock, Informers, ObjectKey, Queue, Tasks, run};
-use yado_types::sysctls::Allowed;
+use yado_types::sysctls::AllowedSysctls;
 
 use crate::hostfiles::ClusterDns;
 use crate::images::Images;
@@ -50,7 +50,7 @@ pub struct Config {
     /// Pods may run on this machine's own root, with this hidden of it; `None` refuses them.
     pub host_image: Option<HostRoot>,
     /// Kernel parameters that Pods may set beyond the safe ones.
-    pub allowed_sysctls: Allowed,
+    pub allowed_sysctls: AllowedSysctls,
     /// Maximum number of Pods on the node; by default 110, as in Kubernetes.
     pub most_pods: u32,
 }
@@ -67,7 +67,7 @@ impl Config {
             address: None,
             capacity: BTreeMap::new(),
             host_image: None,
-            allowed_sysctls: Allowed::default(),
+            allowed_sysctls: AllowedSysctls::default(),
             most_pods: 110,
         }
     }
@@ -135,7 +135,7 @@ impl Node {
             nodes: informers.all::<NodeObject>(),
             claims: informers.all::<PersistentVolumeClaim>(),
             volumes: informers.all::<PersistentVolume>(),
-            filling: Default::default(),
+            fill_locks: Default::default(),
             admitting: Default::default(),
             images: Images::new(images),
             queue: Queue::new(clock.clone()),

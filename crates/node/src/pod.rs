@@ -61,7 +61,7 @@ pub(crate) struct Shared {
     pub machine: Machine,
     /// Entries by the Pod's uid. An entry is removed after its Pod.
     pub entries: Mutex<HashMap<String, Arc<Entry>>>,
-    pub filling: volumes::copy_up::Filling,
+    pub fill_locks: volumes::copy_up::FillLocks,
     /// Held during the admission of a Pod, so that two Pods do not get the same resources.
     pub admitting: Mutex<()>,
     /// Cancelled when the removal of all Pods begins, after which no actions are begun.
@@ -228,7 +228,7 @@ impl Shared {
         if namespace != "default" {
             services.extend(self.services.get(&ObjectKey::new("default", "kubernetes")));
         }
-        let sources = Watched { shared: self, namespace };
+        let sources = NamespaceSources { shared: self, namespace };
         use_it(&Scope { pod, facts: &facts, sources: &sources, services: &services })
     }
 
@@ -440,12 +440,12 @@ fn has_pre_stop(pod: Option<&Pod>, container: &str) -> bool {
     container.and_then(hooks::pre_stop).is_some()
 }
 
-struct Watched<'a> {
+struct NamespaceSources<'a> {
     shared: &'a Shared,
     namespace: String,
 }
 
-impl Sources for Watched<'_> {
+impl Sources for NamespaceSources<'_> {
     fn config_map(&self, name: &str) -> Option<Arc<ConfigMap>> {
         self.shared.config_maps.get(&ObjectKey::new(&self.namespace, name))
     }

@@ -1,8 +1,8 @@
 //! Probes: tried at intervals while a container runs, judged by thresholds.
 
 pub(crate) mod grpc;
+pub(crate) mod handler;
 pub(crate) mod http;
-pub(crate) mod target;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use yado_reconcile::events::EventType;
 
 use crate::lifecycle::Run;
 use crate::pod::{Entry, Shared};
-use target::{Target, Verdict};
+use handler::Handler;
 
 /// Before a container is ready for the first time its readiness is tried this soon again, then twice as late each
 /// time up to the period: a server that needs 30 ms to listen is then ready after some 40 ms, not after a period.
@@ -26,15 +26,15 @@ const EAGER_FIRST_EXEC: Duration = Duration::from_millis(50);
 /// of one must not kill what had no time to begin.
 const LIVENESS_AFTER: Duration = Duration::from_secs(1);
 
-/// What a probe is for.
+/// The kinds of probe that a container may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum ProbeKind {
     Startup,
     Readiness,
     Liveness,
 }
 
-impl Purpose {
+impl ProbeKind {
     fn name(self) -> &'static str {
         match self {
             Self::Startup => "Startup",
@@ -44,16 +44,16 @@ impl Purpose {
     }
 }
 
-/// Counts results in a row.
+/// Counts consecutive results of a probe against its thresholds.
 #[derive(Clone, Debug)]
-pub(crate) struct Counter {
+pub(crate) struct ResultCounter {
     successes: i32,
     failures: i32,
     success_threshold: i32,
     failure_threshold: i32,
 }
 
-impl Counter {
+impl ResultCounter {
     pub(crate) fn new(probe: &Probe) -> Self {
         Self {
             successes: 0,
@@ -63,7 +63,7 @@ impl Counter {
         }
     }
 
-    /// Takes in a result; a verdict once enough of a kind came in a row.
+    /// Counts a result. Returns it once a threshold of consecutive equal results is reached.
     pub(crate) fn observe(&mut self, success: bool) -> Option<bool> {
         if success {
             self.successes = self.successes.saturating_add(1);
@@ -77,14 +77,14 @@ impl Counter {
     }
 }
 
-/// The delays between tries: at first short and growing while eager, then the period.
-pub(crate) struct Pace {
+/// The delays between tries of a probe: short and growing ones until it succeeds, then its period.
+pub(crate) struct Schedule {
     eager: Option<Duration>,
     period: Duration,
     waited: Duration,
 }
 
-impl Pace {
+impl Schedule {
     /// `eager` is the first short delay, where there are to be any.
     pub(crate) fn new(probe: &Probe, eager: Option<Duration>) -> Self {
         let period = Duration::from_secs(probe.period_seconds.unwrap_or(10).max(1).unsigned_abs().into());
@@ -106,7 +106,7 @@ impl Pace {
         (delay, false)
     }
 
-    /// It has succeeded: no more haste.
+    /// Ends the short delays, after a success.
     pub(crate) fn calm(&mut self) {
         self.eager = None;
     }
@@ -122,13 +122,13 @@ pub(crate) fn start(
 ) {
     let (open, gate) = watch::channel(container.startup_probe.is_none() || entry.is_started(&container.name));
     let probes = [
-        (Purpose::Startup, container.startup_probe.as_ref().filter(|_| !*gate.borrow())),
-        (Purpose::Readiness, container.readiness_probe.as_ref()),
-        (Purpose::Liveness, container.liveness_probe.as_ref()),
+        (ProbeKind::Startup, container.startup_probe.as_ref().filter(|_| !*gate.borrow())),
+        (ProbeKind::Readiness, container.readiness_probe.as_ref()),
+        (ProbeKind::Liveness, container.liveness_probe.as_ref()),
     ];
     let open = Arc::new(open);
     let attempt = entry.record.lock().container(&container.name).attempt;
-    for (purpose, probe) in probes {
+    for (kind, probe) in probes {
         let Some(probe) = probe else { continue };
         let runner = Runner {
             shared: shared.clone(),
@@ -136,7 +136,7 @@ pub(crate) fn start(
             pod: pod.clone(),
             container: container.clone(),
             probe: probe.clone(),
-            purpose,
+            kind,
             attempt,
             open: open.clone(),
             gate: gate.clone(),
@@ -155,7 +155,7 @@ struct Runner {
     pod: Arc<Pod>,
     container: Container,
     probe: Probe,
-    purpose: Purpose,
+    kind: ProbeKind,
     /// The run that is probed: a result that comes late says nothing of the next one.
     attempt: u32,
     open: Arc<watch::Sender<bool>>,
@@ -164,32 +164,32 @@ struct Runner {
 
 impl Runner {
     async fn run(mut self) {
-        if self.purpose != Purpose::Startup && self.gate.wait_for(|open| *open).await.is_err() {
+        if self.kind != ProbeKind::Startup && self.gate.wait_for(|open| *open).await.is_err() {
             return;
         }
         let clock = self.shared.clock.clone();
         let delay =
             Duration::from_secs(self.probe.initial_delay_seconds.unwrap_or(0).max(0).unsigned_abs().into());
-        let (delay, eager) = match (self.purpose, &self.probe.exec) {
-            (Purpose::Liveness, _) => (delay.max(LIVENESS_AFTER), None),
+        let (delay, eager) = match (self.kind, &self.probe.exec) {
+            (ProbeKind::Liveness, _) => (delay.max(LIVENESS_AFTER), None),
             (_, Some(_)) => (delay, Some(EAGER_FIRST_EXEC)),
             (_, None) => (delay, Some(EAGER_FIRST)),
         };
         if !delay.is_zero() {
             clock.sleep(delay).await;
         }
-        let mut counter = Counter::new(&self.probe);
-        let mut pace = Pace::new(&self.probe, eager);
+        let mut counter = ResultCounter::new(&self.probe);
+        let mut schedule = Schedule::new(&self.probe, eager);
         let mut counts = eager.is_none();
         loop {
-            let verdict = self.try_once().await;
-            let succeeded = matches!(verdict, Verdict::Success);
+            let result = self.try_once().await;
+            let succeeded = result.is_ok();
             if succeeded || counts {
-                if let Verdict::Failure(message) = &verdict {
+                if let Err(message) = &result {
                     self.report(message);
                 }
                 if succeeded {
-                    pace.calm();
+                    schedule.calm();
                 }
                 if let Some(holds) = counter.observe(succeeded)
                     && self.apply(holds)
@@ -197,49 +197,47 @@ impl Runner {
                     return;
                 }
             }
-            let (delay, next_counts) = pace.next();
+            let (delay, next_counts) = schedule.next();
             counts = next_counts;
             clock.sleep(delay).await;
         }
     }
 
-    async fn try_once(&self) -> Verdict {
+    async fn try_once(&self) -> Result<(), String> {
         let timeout =
             Duration::from_secs(self.probe.timeout_seconds.unwrap_or(1).max(1).unsigned_abs().into());
-        match Target::of_probe(&self.probe, &self.container) {
-            Ok(target) => target.reach(&self.shared, &self.entry, &self.pod, &self.container, timeout).await,
-            Err(message) => Verdict::Failure(message),
-        }
+        let handler = Handler::of_probe(&self.probe, &self.container)?;
+        handler.run(&self.shared, &self.entry, &self.pod, &self.container, timeout).await
     }
 
     fn report(&self, message: &str) {
-        let text = format!("{} probe failed: {message}", self.purpose.name());
+        let text = format!("{} probe failed: {message}", self.kind.name());
         self.shared.event(&self.pod, Some(&self.container.name), EventType::Warning, "Unhealthy", text);
     }
 
-    /// Acts on a verdict; true where the probe's work is done.
+    /// Acts on a result that has reached its threshold. Returns true if the probe has nothing more to do.
     fn apply(&self, holds: bool) -> bool {
         let name = &self.container.name;
-        let (changed, done) = self.entry.with_container(name, |record| match (self.purpose, holds) {
+        let (changed, done) = self.entry.with_container(name, |record| match (self.kind, holds) {
             _ if record.attempt != self.attempt || !matches!(record.run, Run::Running { .. }) => {
                 (false, true)
             }
-            (Purpose::Startup, true) => {
+            (ProbeKind::Startup, true) => {
                 record.started = true;
                 record.ready = self.container.readiness_probe.is_none();
                 (true, true)
             }
-            (Purpose::Readiness, holds) => (std::mem::replace(&mut record.ready, holds) != holds, false),
-            (Purpose::Liveness, true) => (false, false),
-            (Purpose::Startup | Purpose::Liveness, false) => {
+            (ProbeKind::Readiness, holds) => (std::mem::replace(&mut record.ready, holds) != holds, false),
+            (ProbeKind::Liveness, true) => (false, false),
+            (ProbeKind::Startup | ProbeKind::Liveness, false) => {
                 let grace = self.probe.termination_grace_period_seconds.and_then(|g| u64::try_from(g).ok());
-                let kind = self.purpose.name().to_lowercase();
+                let kind = self.kind.name().to_lowercase();
                 let message = format!("Container {name} failed {kind} probe, will be restarted");
-                record.doomed.get_or_insert((message, grace.map(Duration::from_secs)));
+                record.restart_requested.get_or_insert((message, grace.map(Duration::from_secs)));
                 (true, true)
             }
         });
-        if self.purpose == Purpose::Startup && holds {
+        if self.kind == ProbeKind::Startup && holds {
             self.open.send_replace(true);
         }
         if changed {

@@ -41,13 +41,13 @@ const SPDY: &str = "SPDY/3.1";
 /// A client's WebSocket, boxed since it is far larger than a plain connection.
 pub(crate) type Socket = Box<WebSocketStream<TokioIo<Upgraded>>>;
 
-/// What a connection is upgraded for.
+/// The kinds of session for which a connection is upgraded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Purpose {
+pub(crate) enum SessionKind {
     /// exec and attach.
     Process,
     /// port-forward.
-    Ports,
+    PortForward,
 }
 
 /// The protocol that client and node have agreed on.
@@ -113,18 +113,18 @@ const PORT_STREAMS: [(&str, Agreement); 1] = [("portforward.k8s.io", Agreement::
 ///
 /// # Errors
 /// A sentence, where the request is no upgrade or no protocol is common.
-pub(crate) fn accept(headers: &HeaderMap, purpose: Purpose) -> Result<(Response<()>, Agreement), String> {
+pub(crate) fn accept(headers: &HeaderMap, kind: SessionKind) -> Result<(Response<()>, Agreement), String> {
     let upgrade = headers.get(UPGRADE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     if upgrade.eq_ignore_ascii_case(SPDY) {
-        return accept_spdy(headers, purpose);
+        return accept_spdy(headers, kind);
     }
     let key = headers.get("sec-websocket-key").map(HeaderValue::as_bytes);
     let (true, Some(key)) = (upgrade.eq_ignore_ascii_case("websocket"), key) else {
         return Err(format!("this needs an upgraded connection: ask for a WebSocket or {SPDY}"));
     };
-    let ours: &[(&'static str, Agreement)] = match purpose {
-        Purpose::Process => &PROCESS_CHANNELS,
-        Purpose::Ports => &PORT_CHANNELS,
+    let ours: &[(&'static str, Agreement)] = match kind {
+        SessionKind::Process => &PROCESS_CHANNELS,
+        SessionKind::PortForward => &PORT_CHANNELS,
     };
     let chosen = choose(headers, &SEC_WEBSOCKET_PROTOCOL, ours)?;
     let mut response = switching("websocket");
@@ -138,10 +138,10 @@ pub(crate) fn accept(headers: &HeaderMap, purpose: Purpose) -> Result<(Response<
     Ok((response, agreement))
 }
 
-fn accept_spdy(headers: &HeaderMap, purpose: Purpose) -> Result<(Response<()>, Agreement), String> {
-    let ours: &[(&'static str, Agreement)] = match purpose {
-        Purpose::Process => &PROCESS_STREAMS,
-        Purpose::Ports => &PORT_STREAMS,
+fn accept_spdy(headers: &HeaderMap, kind: SessionKind) -> Result<(Response<()>, Agreement), String> {
+    let ours: &[(&'static str, Agreement)] = match kind {
+        SessionKind::Process => &PROCESS_STREAMS,
+        SessionKind::PortForward => &PORT_STREAMS,
     };
     let mut response = switching(SPDY);
     let Some((name, agreement)) = choose(headers, &STREAM_PROTOCOL, ours)? else {

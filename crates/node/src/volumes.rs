@@ -57,15 +57,15 @@ pub(crate) enum VolumeError {
     },
 }
 
-/// What is to be made for one volume.
+/// The plan of one volume of a Pod.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Planned {
+pub(crate) struct PlannedVolume {
     name: String,
-    kind: Kind,
+    kind: VolumeKind,
     group: Option<u32>,
 }
 
-/// What a file system in memory is to be like.
+/// The size and mount options of a tmpfs.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Memory {
     /// Bytes at most.
@@ -74,7 +74,7 @@ struct Memory {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-enum Kind {
+enum VolumeKind {
     /// A directory, or a file system in memory.
     Empty { memory: Option<Memory> },
     /// A path of the host, with the type that it must have.
@@ -86,17 +86,17 @@ enum Kind {
 }
 
 /// Plans every volume of a Pod. `tokens` are those that its projected volumes ask for.
-pub(crate) fn plan(scope: &Scope, tokens: &Tokens) -> Result<Vec<Planned>, VolumeError> {
+pub(crate) fn plan(scope: &Scope, tokens: &Tokens) -> Result<Vec<PlannedVolume>, VolumeError> {
     let Some(spec) = scope.pod.spec.as_ref() else { return Ok(Vec::new()) };
     let group = spec.security_context.as_ref().and_then(|s| s.fs_group).and_then(|g| u32::try_from(g).ok());
     let plan = |volume: &Volume| match kind_of(volume, scope, tokens) {
-        Ok(kind) => Ok(Planned { name: volume.name.clone(), kind, group }),
+        Ok(kind) => Ok(PlannedVolume { name: volume.name.clone(), kind, group }),
         Err(ConfigError(reason)) => Err(VolumeError::Source { volume: volume.name.clone(), reason }),
     };
     spec.volumes.iter().flatten().map(plan).collect()
 }
 
-fn kind_of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<Kind, ConfigError> {
+fn kind_of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<VolumeKind, ConfigError> {
     if let Some(empty) = &volume.empty_dir {
         let memory = (empty.medium.as_deref() == Some("Memory")).then(|| {
             let limit = empty.size_limit.as_ref().and_then(|q| q.0.parse::<Quantity>().ok());
@@ -105,26 +105,26 @@ fn kind_of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<Kind, Conf
                 options: tmpfs_options(scope.pod, &volume.name),
             }
         });
-        return Ok(Kind::Empty { memory });
+        return Ok(VolumeKind::Empty { memory });
     }
     if let Some(host) = &volume.host_path {
         let path = PathBuf::from(&host.path);
         if path.components().any(|c| c == std::path::Component::ParentDir) {
             return Err(ConfigError(format!("hostPath {} must not contain \"..\"", host.path)));
         }
-        return Ok(Kind::Host { path, kind: host.type_.clone().unwrap_or_default() });
+        return Ok(VolumeKind::Host { path, kind: host.type_.clone().unwrap_or_default() });
     }
     if let Some(payload) = payload::of(volume, scope, tokens)? {
         let projected = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
         let secret = volume.secret.is_some()
             || projected.into_iter().any(|s| s.secret.is_some() || s.service_account_token.is_some());
-        return Ok(Kind::Files { payload, secret });
+        return Ok(VolumeKind::Files { payload, secret });
     }
     if let Some(claim) = &volume.persistent_volume_claim {
         return claims::of(claim, scope);
     }
     if *volume == (Volume { name: volume.name.clone(), ..Default::default() }) {
-        return Ok(Kind::Empty { memory: None });
+        return Ok(VolumeKind::Empty { memory: None });
     }
     Err(ConfigError(
         "its kind is not offered by this node; use emptyDir, hostPath, persistentVolumeClaim, configMap, secret, downwardAPI or projected".into(),
@@ -135,11 +135,11 @@ fn kind_of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<Kind, Conf
 fn tmpfs_options(pod: &Pod, volume: &str) -> tmpfs::Options {
     let text = pod.metadata.annotations.as_ref().and_then(|a| a.get(labels::TMPFS));
     let all = text.and_then(|text| serde_json::from_str::<BTreeMap<String, String>>(text).ok());
-    all.and_then(|all| all.get(volume).map(|list| tmpfs::read(list).options)).unwrap_or_default()
+    all.and_then(|all| all.get(volume).map(|list| tmpfs::parse(list).options)).unwrap_or_default()
 }
 
 /// Makes the planned volumes beneath `dir`; what is there already is brought up to date.
-pub(crate) fn make(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
+pub(crate) fn make(dir: &Path, planned: &[PlannedVolume]) -> Result<(), VolumeError> {
     for volume in planned {
         let path = dir.join(&volume.name);
         let fail = |action: &'static str, path: &Path| {
@@ -147,12 +147,12 @@ pub(crate) fn make(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
             move |error: io::Error| VolumeError::File { volume, action, path, error }
         };
         match &volume.kind {
-            Kind::Host { path, kind } => host_path(path, kind).map_err(fail("use", path))?,
-            Kind::Claimed { path: real, kind } => {
+            VolumeKind::Host { path, kind } => host_path(path, kind).map_err(fail("use", path))?,
+            VolumeKind::Claimed { path: real, kind } => {
                 claims::make(real, kind, volume.group).map_err(fail("use", real))?;
                 claims::link(&path, real).map_err(fail("link", &path))?;
             }
-            Kind::Empty { memory } => {
+            VolumeKind::Empty { memory } => {
                 let fresh = !path.exists();
                 fs::create_dir_all(&path).map_err(fail("create", &path))?;
                 let wanted = memory.as_ref().map(|m| m.options.clone()).unwrap_or_default();
@@ -167,7 +167,7 @@ pub(crate) fn make(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
                     own(&path, group, 0o2000 | mode).map_err(fail("give to the fsGroup", &path))?;
                 }
             }
-            Kind::Files { payload, secret } => {
+            VolumeKind::Files { payload, secret } => {
                 fs::create_dir_all(&path).map_err(fail("create", &path))?;
                 if *secret {
                     mounts::tmpfs(&path, None, 0o755, &tmpfs::Options::default())
@@ -181,10 +181,10 @@ pub(crate) fn make(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
 }
 
 /// Brings projected files up to date and leaves all else alone.
-pub(crate) fn refresh(dir: &Path, planned: &[Planned]) -> Result<(), VolumeError> {
+pub(crate) fn refresh(dir: &Path, planned: &[PlannedVolume]) -> Result<(), VolumeError> {
     for volume in planned {
         let path = dir.join(&volume.name);
-        if let Kind::Files { payload, secret } = &volume.kind
+        if let VolumeKind::Files { payload, secret } = &volume.kind
             && path.exists()
         {
             // Whoever unmounted it has not made the disk beneath a place for secrets.

@@ -79,7 +79,7 @@ pub fn is_safe(name: &str) -> bool {
 
 /// Parameters that a node allows beyond the safe ones: names, or beginnings of names that end in `*`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Allowed(Vec<Pattern>);
+pub struct AllowedSysctls(Vec<Pattern>);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Pattern {
@@ -101,7 +101,7 @@ pub enum BadPattern {
     NotNamespaced(String),
 }
 
-impl Allowed {
+impl AllowedSysctls {
     /// These names, which may be written with slashes. They are taken as they are.
     pub fn names<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
         Self(names.into_iter().map(|name| Pattern { text: dotted(name), prefix: false }).collect())
@@ -138,7 +138,7 @@ impl Allowed {
     }
 }
 
-impl FromStr for Allowed {
+impl FromStr for AllowedSysctls {
     type Err = BadPattern;
 
     /// Reads patterns with commas between them.
@@ -161,7 +161,7 @@ impl FromStr for Allowed {
     }
 }
 
-impl fmt::Display for Allowed {
+impl fmt::Display for AllowedSysctls {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words: Vec<String> =
             self.0.iter().map(|p| format!("{}{}", p.text, if p.prefix { "*" } else { "" })).collect();
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn what_is_not_safe_needs_permission() {
         let check = |allowed: &str, names: &[&str], network: bool, ipc: bool, expect: Option<&str>| {
-            let allowed: Allowed = allowed.parse().expect("patterns");
+            let allowed: AllowedSysctls = allowed.parse().expect("patterns");
             let found = allowed.refusal(names.iter().copied(), network, ipc);
             assert_eq!(found.as_deref(), expect, "{allowed} {names:?}");
         };
@@ -236,13 +236,13 @@ mod tests {
             true,
             Some("forbidden sysctl: \"kernel.sem\" not allowed with host ipc enabled"),
         );
-        let named = Allowed::names(["vm.swappiness"]);
+        let named = AllowedSysctls::names(["vm.swappiness"]);
         assert!(named.refusal(["vm.swappiness"], false, false).is_some(), "the machine's is never a Pod's");
     }
 
     #[test]
     fn patterns_are_read() {
-        let wrong = |text: &str| text.parse::<Allowed>().map(|a| a.to_string());
+        let wrong = |text: &str| text.parse::<AllowedSysctls>().map(|a| a.to_string());
         assert_eq!(wrong("kernel.msg*,net/core/somaxconn"), Ok("kernel.msg*,net.core.somaxconn".into()));
         assert_eq!(wrong("*"), Err(BadPattern::Name("*".into())));
         assert_eq!(wrong("net core"), Err(BadPattern::Name("net core".into())));

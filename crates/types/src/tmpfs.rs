@@ -23,7 +23,7 @@ pub struct Options {
 
 /// A parsed list of options.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Read {
+pub struct ParsedOptions {
     /// Options that a Pod's volume supports.
     pub options: Options,
     /// Value of `size` as written.
@@ -31,12 +31,12 @@ pub struct Read {
     /// Whether the file system is read-only (`ro`).
     pub read_only: bool,
     /// Options that are not supported or whose value is not valid, as written.
-    pub others: Vec<String>,
+    pub unsupported: Vec<String>,
 }
 
 /// Parses a list such as `mode=0700,uid=1000,noexec,size=64m`. Of contradicting options, the last one is used.
-pub fn read(list: &str) -> Read {
-    let mut all = Read::default();
+pub fn parse(list: &str) -> ParsedOptions {
+    let mut all = ParsedOptions::default();
     for option in list.split(',').map(str::trim).filter(|option| !option.is_empty()) {
         let (name, value) = option.split_once('=').map_or((option, None), |(n, v)| (n, Some(v)));
         let id = || value.and_then(|v| v.parse::<u32>().ok()).filter(|id| *id <= MAX_ID);
@@ -83,7 +83,7 @@ pub fn read(list: &str) -> Read {
             _ => false,
         };
         if !known {
-            all.others.push(option.into());
+            all.unsupported.push(option.into());
         }
     }
     all
@@ -135,11 +135,11 @@ mod tests {
                 &["mode=999", "uid=app", "huge=always", "suid"],
             ),
         ] {
-            let all = read(list);
+            let all = parse(list);
             assert_eq!(all.options.to_string(), options, "{list}");
             assert_eq!((all.size.as_deref(), all.read_only), (size, read_only), "{list}");
-            assert_eq!(all.others, others, "{list}");
-            assert_eq!(read(options).options, all.options, "{list}");
+            assert_eq!(all.unsupported, others, "{list}");
+            assert_eq!(parse(options).options, all.options, "{list}");
         }
     }
 }

@@ -25,7 +25,7 @@ mod live;
 mod ports;
 mod verbs;
 
-pub use verbs::run as word;
+pub use verbs::run as run_command;
 
 /// How long an address may stay silent before that is said; the processes are ready by then.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -203,7 +203,7 @@ impl<'a> App<'a> {
         for address in addresses {
             writeln!(out, "{address}")?;
         }
-        let live = if self.args.no_live { "" } else { live::word(&self.described.compiled) };
+        let live = if self.args.no_live { "" } else { live::edit_notice(&self.described.compiled) };
         self.progress.say(format!("{live}A shell inside: yado dev ssh. The end: Ctrl-C."));
         Ok(())
     }

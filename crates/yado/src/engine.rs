@@ -31,7 +31,7 @@ use yado_oci::runtime::{self, Runtime};
 use yado_oci::spec::HostRoot;
 use yado_reconcile::{Clock, Informers, ObjectKey, SystemClock, Tasks};
 use yado_store::{Embedded, Sealing, Store};
-use yado_types::sysctls::Allowed;
+use yado_types::sysctls::AllowedSysctls;
 
 use crate::collect::Keeper;
 use crate::control;
@@ -64,7 +64,7 @@ pub struct Settings {
     /// Pods may run on this machine's own root.
     pub allow_host_image: bool,
     /// Kernel parameters that Pods may set beyond the safe ones.
-    pub allowed_sysctls: Allowed,
+    pub allowed_sysctls: AllowedSysctls,
     /// The file of the keys that encrypt Secrets; `None` is one in the data directory.
     pub secrets_key: Option<PathBuf>,
     /// A further kubeconfig to add this cluster to.

@@ -79,7 +79,7 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Up(args) => Box::pin(up::run(&cli.global, &args)).await?,
         Command::Dev(args) => match &args.command {
             None => Box::pin(dev::run(&cli.global, &args.start)).await?,
-            Some(word) => return Box::pin(dev::word(&cli.global, word)).await,
+            Some(command) => return Box::pin(dev::run_command(&cli.global, command)).await,
         },
         Command::Build(args) => Box::pin(build::run(&cli.global, &args)).await?,
         Command::Deploy(args) => match &args.command {

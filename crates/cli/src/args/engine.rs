@@ -4,7 +4,7 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf};
 
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
-use yado_types::sysctls::Allowed;
+use yado_types::sysctls::AllowedSysctls;
 
 use super::{DEFAULT_DATA_DIR, Format};
 
@@ -33,7 +33,7 @@ pub struct UpArgs {
     /// Kernel parameters that Pods may set beyond the safe ones, as names or as beginnings and `*`, with commas between:
     /// `net.core.somaxconn,kernel.msg*`. A Pod that sets another fails with SysctlForbidden
     #[arg(long, value_name = "NAMES", default_value = "", hide_default_value = true)]
-    pub allowed_unsafe_sysctls: Allowed,
+    pub allowed_unsafe_sysctls: AllowedSysctls,
     /// The keys that encrypt Secrets on the disk: lines of 32 bytes in base64. The first encrypts, all decrypt; what is
     /// under another than the first is encrypted anew at each start [default: DIR/secrets.key, made at the first start]
     #[arg(long, value_name = "FILE")]

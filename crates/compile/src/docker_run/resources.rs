@@ -3,7 +3,7 @@
 use super::flags::{Reader, json_list};
 use crate::workload::{
     amount,
-    pod::{From, Memory, Mount},
+    pod::{Memory, Mount, MountSource},
 };
 
 impl Reader<'_> {
@@ -45,7 +45,7 @@ impl Reader<'_> {
         let part = &mut self.run.part;
         match (name, amount::memory(value)) {
             ("shm-size", Some(size)) => part.mount(Mount {
-                from: From::Memory(Memory::sized(Some(size))),
+                from: MountSource::Memory(Memory::sized(Some(size))),
                 path: "/dev/shm".into(),
                 read_only: false,
                 sub_path: None,

@@ -6,7 +6,7 @@ use super::flags::Reader;
 use crate::workload::{
     Claim, amount,
     name::sanitised,
-    pod::{From, Memory, Mount, host_path, socket_remark},
+    pod::{Memory, Mount, MountSource, host_path, socket_remark},
 };
 
 impl Reader<'_> {
@@ -27,7 +27,7 @@ impl Reader<'_> {
         let options: Vec<&str> = options.unwrap_or_default().split(',').collect();
         let propagation = options.iter().find_map(|o| propagation(o));
         let read_only = options.contains(&"ro") || options.contains(&"readonly") || second == Some("ro");
-        let own = matches!(from, From::Nowhere);
+        let own = matches!(from, MountSource::Nowhere);
         self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path: None, propagation });
         if options.contains(&"nocopy") {
             return self.run.part.leave_as_it_is(path);
@@ -41,15 +41,15 @@ impl Reader<'_> {
     }
 
     /// A path of the node, a named volume or, where there is none, a volume without a name.
-    fn source(&mut self, source: Option<&str>) -> From {
+    fn source(&mut self, source: Option<&str>) -> MountSource {
         match source.filter(|s| !s.is_empty()) {
-            None => From::Nowhere,
+            None => MountSource::Nowhere,
             Some(path) if path.starts_with(['.', '/', '~']) || path.contains('/') => self.host(path),
-            Some(name) => From::Claim(self.claim(name)),
+            Some(name) => MountSource::Claim(self.claim(name)),
         }
     }
 
-    fn host(&mut self, path: &str) -> From {
+    fn host(&mut self, path: &str) -> MountSource {
         let home = self.context.env.get("HOME").map_or("/root", String::as_str);
         let path = match path.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) {
             Some(rest) => PathBuf::from(format!("{home}{rest}")),
@@ -113,9 +113,9 @@ impl Reader<'_> {
         let from = match (kind, source) {
             ("bind", Some(source)) => self.host(source),
             ("bind", None) => return self.error(format!("--mount {value}: a bind has a source")),
-            ("volume", Some(source)) => From::Claim(self.claim(source)),
-            ("volume", None) => From::Nowhere,
-            ("tmpfs" | "ramfs", _) => From::Memory(memory),
+            ("volume", Some(source)) => MountSource::Claim(self.claim(source)),
+            ("volume", None) => MountSource::Nowhere,
+            ("tmpfs" | "ramfs", _) => MountSource::Memory(memory),
             _ => {
                 return self.error(format!(
                     "--mount: type {kind} has no meaning here: there are bind, volume and tmpfs"
@@ -138,7 +138,7 @@ impl Reader<'_> {
         if !others.is_empty() {
             self.warn(format!("--tmpfs {path}: {} has no effect", others.join(", ")));
         }
-        let from = From::Memory(memory);
+        let from = MountSource::Memory(memory);
         self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path: None, propagation: None });
     }
 }

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::workload::{
     name::sanitised,
-    pod::{From, Mount, Part},
+    pod::{Mount, MountSource, Part},
 };
 
 /// A container that runs `command` as systemd would: without a shell, unless something has to be asked of the machine
@@ -68,7 +68,7 @@ fn reach_docker(part: &mut Part, command: &Command) {
         return;
     }
     part.mount(Mount {
-        from: From::Host(SOCKET.into(), Some("Socket".into())),
+        from: MountSource::Host(SOCKET.into(), Some("Socket".into())),
         path: SOCKET.into(),
         read_only: false,
         sub_path: None,

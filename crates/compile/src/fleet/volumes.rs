@@ -9,7 +9,7 @@ use crate::{
     workload::{
         Claim,
         name::sanitised,
-        pod::{From, Mount, Part},
+        pod::{Mount, MountSource, Part},
     },
 };
 
@@ -50,11 +50,11 @@ fn claimed(run: &Run, container: &str) -> Vec<Mount> {
     let mounts = run.part.container.volume_mounts.iter().flatten();
     let from = |volume: &Volume, path: &str| {
         if let Some(host) = &volume.host_path {
-            From::Host(host.path.clone(), host.type_.clone())
+            MountSource::Host(host.path.clone(), host.type_.clone())
         } else if let Some(claim) = &volume.persistent_volume_claim {
-            From::Claim(claim.claim_name.clone())
+            MountSource::Claim(claim.claim_name.clone())
         } else {
-            From::Claim(sanitised(&format!("{container}{path}"), 63))
+            MountSource::Claim(sanitised(&format!("{container}{path}"), 63))
         }
     };
     mounts
@@ -73,7 +73,7 @@ fn claimed(run: &Run, container: &str) -> Vec<Mount> {
 
 fn mount(part: &mut Part, mounts: &[Mount], read_only: bool, claims: &mut Vec<Claim>) {
     for mount in mounts {
-        if let From::Claim(name) = &mount.from {
+        if let MountSource::Claim(name) = &mount.from {
             claims.push(Claim::new(name));
         }
         part.mount(Mount { read_only: mount.read_only || read_only, ..mount.clone() });

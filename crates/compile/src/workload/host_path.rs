@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use super::pod::From;
+use super::pod::MountSource;
 use crate::source::clean;
 
 /// A path on the node as a bind mount's source: a directory is made where there is nothing, as Docker does, unless the
 /// path is known to be a socket's, whose server could not listen there any more. Links in it stay, since they may lead
 /// elsewhere when it is mounted, as `/etc/localtime` does on another node.
-pub fn host_path(path: &Path) -> From {
+pub fn host_path(path: &Path) -> MountSource {
     let absolute = clean(&std::path::absolute(path).unwrap_or_else(|_| path.into()));
     let type_ = match absolute.metadata() {
         Err(_) if is_socket_path(&absolute) => Some("Socket"),
@@ -17,7 +17,7 @@ pub fn host_path(path: &Path) -> From {
         Ok(meta) if !meta.is_dir() => None,
         _ => Some("DirectoryOrCreate"),
     };
-    From::Host(absolute.to_string_lossy().into_owned(), type_.map(Into::into))
+    MountSource::Host(absolute.to_string_lossy().into_owned(), type_.map(Into::into))
 }
 
 /// Whether a path is that of a socket, by what sockets are called.

@@ -54,14 +54,14 @@ pub struct Part {
     odd_labels: BTreeMap<String, String>,
 }
 
-/// Where a volume's content is.
+/// Where the content of a mounted volume is kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum From {
+pub enum MountSource {
     /// In a claim of this name.
     Claim(String),
     /// At this absolute path of the node; the second is the type Kubernetes checks, such as `DirectoryOrCreate`.
     Host(String, Option<String>),
-    /// Nowhere: it is as old as its Pod.
+    /// In a directory that lives and ends with the Pod.
     Nowhere,
     /// In memory.
     Memory(Memory),
@@ -84,7 +84,7 @@ impl Memory {
 
     /// Reads Docker's options of a tmpfs: the file system, whether it is read-only, and the options that have no effect.
     pub fn read(list: &str) -> (Self, bool, Vec<String>) {
-        let tmpfs::Read { options, size, read_only, mut others } = tmpfs::read(list);
+        let tmpfs::ParsedOptions { options, size, read_only, unsupported: mut others } = tmpfs::parse(list);
         let amount = size.as_deref().and_then(amount::memory);
         if let (Some(written), None) = (&size, &amount) {
             others.push(format!("size={written}"));
@@ -97,7 +97,7 @@ impl Memory {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mount {
     /// What is mounted.
-    pub from: From,
+    pub from: MountSource,
     /// Where, an absolute path.
     pub path: String,
     /// Whether it cannot be written to.
@@ -270,7 +270,7 @@ impl Part {
     /// Mounts a volume. What is mounted at the same path before is replaced, as the later word counts.
     pub fn mount(&mut self, mount: Mount) {
         let volume = match &mount.from {
-            From::Claim(claim) => Volume {
+            MountSource::Claim(claim) => Volume {
                 name: claim.clone(),
                 persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
                     claim_name: claim.clone(),
@@ -278,17 +278,17 @@ impl Part {
                 }),
                 ..Volume::default()
             },
-            From::Host(path, type_) => Volume {
+            MountSource::Host(path, type_) => Volume {
                 name: volume_name(&mount.path),
                 host_path: Some(HostPathVolumeSource { path: path.clone(), type_: type_.clone() }),
                 ..Volume::default()
             },
-            From::Nowhere => Volume {
+            MountSource::Nowhere => Volume {
                 name: volume_name(&mount.path),
                 empty_dir: Some(EmptyDirVolumeSource::default()),
                 ..Volume::default()
             },
-            From::Memory(memory) => Volume {
+            MountSource::Memory(memory) => Volume {
                 name: volume_name(&mount.path),
                 empty_dir: Some(EmptyDirVolumeSource {
                     medium: Some("Memory".into()),
@@ -298,7 +298,7 @@ impl Part {
             },
         };
         let name = self.volume(volume);
-        if let From::Memory(Memory { options, .. }) = &mount.from
+        if let MountSource::Memory(Memory { options, .. }) = &mount.from
             && *options != tmpfs::Options::default()
         {
             self.tmpfs.insert(name.clone(), options.to_string());
@@ -504,7 +504,7 @@ impl Part {
                 "device {device} has no effect: it is no path of the node"
             )));
         }
-        let from = From::Host(source.into(), None);
+        let from = MountSource::Host(source.into(), None);
         let read_only = false;
         self.mount(Mount { from, path: target.into(), read_only, sub_path: None, propagation: None });
         Some(Remark::Warning(format!(
@@ -577,17 +577,17 @@ mod tests {
     #[test]
     fn volumes_have_names_of_their_own() {
         let mut part = Part::default();
-        let mount = |from: From, path: &str| Mount {
+        let mount = |from: MountSource, path: &str| Mount {
             from,
             path: path.into(),
             read_only: false,
             sub_path: None,
             propagation: None,
         };
-        part.mount(mount(From::Nowhere, "/a/data"));
-        part.mount(mount(From::Nowhere, "/b/data"));
-        part.mount(mount(From::Claim("db".into()), "/c"));
-        part.mount(mount(From::Claim("db".into()), "/d"));
+        part.mount(mount(MountSource::Nowhere, "/a/data"));
+        part.mount(mount(MountSource::Nowhere, "/b/data"));
+        part.mount(mount(MountSource::Claim("db".into()), "/c"));
+        part.mount(mount(MountSource::Claim("db".into()), "/d"));
         let names: Vec<String> = part.pod.volumes.unwrap_or_default().into_iter().map(|v| v.name).collect();
         assert_eq!(names, ["data", "data-2", "db"]);
         let mounts: Vec<String> =

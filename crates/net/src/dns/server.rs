@@ -64,7 +64,7 @@ impl Server {
     /// Starts the tasks that answer queries, which belong to `tasks`.
     pub fn start(self, sockets: Sockets, tasks: &Tasks) {
         let server = Arc::new(self);
-        let waiting = Places::new(UNDER_WAY, WAITING_OF_CLIENT);
+        let waiting = ClientPermits::new(UNDER_WAY, WAITING_OF_CLIENT);
         let connections = Connections::new(UNDER_WAY, CONNECTIONS_OF_CLIENT);
         let Sockets { udp, tcp } = sockets;
         let (own, owner) = (server.clone(), tasks.clone());
@@ -75,9 +75,9 @@ impl Server {
                 let Ok((length, from)) = udp.recv_from(&mut packet).await else { continue };
                 // Most names are ours: they are answered here and now. Only what must wait gets a task.
                 match own.at_once(&packet[..length], from.ip()) {
-                    Outcome::Ready(answer) => _ = udp.send_to(&answer, from).await,
-                    Outcome::Silence => {}
-                    Outcome::Ask(query) => {
+                    QueryOutcome::Reply(answer) => _ = udp.send_to(&answer, from).await,
+                    QueryOutcome::Ignore => {}
+                    QueryOutcome::Forward(query) => {
                         let Some(place) = waiting.take(from.ip()) else { continue };
                         let (own, udp, asked) = (own.clone(), udp.clone(), packet[..length].to_vec());
                         owner.spawn("dns query", async move {
@@ -123,9 +123,9 @@ impl Server {
             };
             connection.idles(false);
             let answer = match self.decide(&packet, from, usize::from(u16::MAX)) {
-                Outcome::Ready(answer) => answer,
-                Outcome::Silence => return Ok(()),
-                Outcome::Ask(query) => self.ask_upstream(&packet, &query, false).await,
+                QueryOutcome::Reply(answer) => answer,
+                QueryOutcome::Ignore => return Ok(()),
+                QueryOutcome::Forward(query) => self.ask_upstream(&packet, &query, false).await,
             };
             let write = async {
                 stream.write_u16(answer.len() as u16).await?;
@@ -139,28 +139,28 @@ impl Server {
         }
     }
 
-    fn at_once(&self, packet: &[u8], from: IpAddr) -> Outcome {
+    fn at_once(&self, packet: &[u8], from: IpAddr) -> QueryOutcome {
         self.decide(packet, from, 0)
     }
 
     /// `limit` is the transport's; 0 takes the one that the query names.
-    fn decide(&self, packet: &[u8], from: IpAddr, limit: usize) -> Outcome {
+    fn decide(&self, packet: &[u8], from: IpAddr, limit: usize) -> QueryOutcome {
         let query = match message::parse(packet) {
             Ok(query) => query,
-            Err(Some((id, code))) => return Outcome::Ready(message::refusal(id, code)),
-            Err(None) => return Outcome::Silence,
+            Err(Some((id, code))) => return QueryOutcome::Reply(message::refusal(id, code)),
+            Err(None) => return QueryOutcome::Ignore,
         };
         let limit = if limit == 0 { query.udp_size } else { limit };
         if let Some(code) = query.objection {
             let answer = Answer { authoritative: false, ..Answer::of(code, Vec::new()) };
-            return Outcome::Ready(message::encode(&query, &answer, limit));
+            return QueryOutcome::Reply(message::encode(&query, &answer, limit));
         }
         match self.decision(&query, from) {
-            Decision::Answer(answer) => Outcome::Ready(message::encode(&query, &answer, limit)),
+            Decision::Answer(answer) => QueryOutcome::Reply(message::encode(&query, &answer, limit)),
             Decision::Follow(answer, target) => {
-                Outcome::Ask(Pending { query, follow: Some((answer, target)) })
+                QueryOutcome::Forward(Pending { query, follow: Some((answer, target)) })
             }
-            Decision::Forward => Outcome::Ask(Pending { query, follow: None }),
+            Decision::Forward => QueryOutcome::Forward(Pending { query, follow: None }),
         }
     }
 
@@ -213,39 +213,39 @@ impl Server {
     }
 }
 
-/// Places of which each client may have only some, so that one client never has all.
-struct Places {
+/// Permits for concurrent queries, limited in total and per client, so that no client holds all of them.
+struct ClientPermits {
     limit: usize,
     limit_of_client: usize,
-    /// Those that are taken, by client; clients without any are not in it.
+    /// Number of permits in use by client; clients without any are absent.
     taken: Mutex<HashMap<IpAddr, usize>>,
 }
 
-/// A place that somebody has; it is free again when this is dropped.
-struct Place {
-    places: Arc<Places>,
+/// A permit of a client, which is returned when it is dropped.
+struct ClientPermit {
+    permits: Arc<ClientPermits>,
     client: IpAddr,
 }
 
-impl Places {
+impl ClientPermits {
     fn new(limit: usize, limit_of_client: usize) -> Arc<Self> {
         Arc::new(Self { limit, limit_of_client, taken: Mutex::default() })
     }
 
-    fn take(self: &Arc<Self>, client: IpAddr) -> Option<Place> {
+    fn take(self: &Arc<Self>, client: IpAddr) -> Option<ClientPermit> {
         let mut taken = self.taken.lock();
         let own = taken.get(&client).copied().unwrap_or_default();
         if own == self.limit_of_client || taken.values().sum::<usize>() == self.limit {
             return None;
         }
         taken.insert(client, own + 1);
-        Some(Place { places: self.clone(), client })
+        Some(ClientPermit { permits: self.clone(), client })
     }
 }
 
-impl Drop for Place {
+impl Drop for ClientPermit {
     fn drop(&mut self) {
-        let mut taken = self.places.taken.lock();
+        let mut taken = self.permits.taken.lock();
         match taken.get_mut(&self.client) {
             Some(own) if *own > 1 => *own -= 1,
             _ => _ = taken.remove(&self.client),
@@ -328,10 +328,14 @@ impl Drop for Connection {
     }
 }
 
-enum Outcome {
-    Ready(Vec<u8>),
-    Silence,
-    Ask(Pending),
+/// What a query leads to.
+enum QueryOutcome {
+    /// This encoded response.
+    Reply(Vec<u8>),
+    /// No response: the packet is not a query.
+    Ignore,
+    /// The upstream resolvers are asked.
+    Forward(Pending),
 }
 
 struct Pending {
@@ -379,7 +383,7 @@ mod tests {
 
     #[test]
     fn one_client_never_has_all_places() {
-        let places = Places::new(3, 2);
+        let places = ClientPermits::new(3, 2);
         let client = |last: u8| IpAddr::from([10, 192, 0, last]);
         let first = places.take(client(1)).expect("a place");
         let _second = places.take(client(1)).expect("a place");

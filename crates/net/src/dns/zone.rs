@@ -56,8 +56,8 @@ pub enum Decision {
     Forward,
 }
 
-/// What a name of ours is.
-enum Found<'a> {
+/// What a name of the zone refers to.
+enum Lookup<'a> {
     Service(&'a ObjectKey, &'a ServiceEntry),
     Endpoint(Ipv4Addr),
     Port(&'a ObjectKey, &'a ServiceEntry, usize),
@@ -100,10 +100,10 @@ impl Zone {
         let domain: Vec<&str> = self.domain.iter().map(String::as_str).collect();
         if let Some(own) = labels.strip_suffix(&domain[..]) {
             let found = match own {
-                [] => Found::Apex,
-                ["dns-version"] => Found::Text(SPECIFICATION),
-                ["ns", "dns"] => Found::Address(self.host),
-                ["dns"] => Found::Branch,
+                [] => Lookup::Apex,
+                ["dns-version"] => Lookup::Text(SPECIFICATION),
+                ["ns", "dns"] => Lookup::Address(self.host),
+                ["dns"] => Lookup::Branch,
                 own => cluster_name(snapshot, own),
             };
             return self.answer(query, &self.domain, found);
@@ -112,7 +112,7 @@ impl Zone {
             return self.answer(query, &["consul".to_owned()].into(), consul_name(snapshot, own, namespace));
         }
         if HOST.contains(&labels.join(".").as_str()) {
-            return self.answer(query, &["internal".to_owned()].into(), Found::Address(self.host));
+            return self.answer(query, &["internal".to_owned()].into(), Lookup::Address(self.host));
         }
         if let [d, c, b, a, "in-addr", "arpa"] = labels[..] {
             let address: Option<Ipv4Addr> = format!("{a}.{b}.{c}.{d}").parse().ok();
@@ -123,13 +123,13 @@ impl Zone {
         Decision::Forward
     }
 
-    fn answer(&self, query: &Query, zone: &Name, found: Found<'_>) -> Decision {
+    fn answer(&self, query: &Query, zone: &Name, found: Lookup<'_>) -> Decision {
         let mut answer = Answer::of(Code::NoError, Vec::new());
         let record = |data| Record { name: query.name.clone(), ttl: TTL, data };
         let wants = |kind| query.kind == kind || query.kind == record_type::ANY;
-        let tagged = matches!(found, Found::Tagged(..));
+        let tagged = matches!(found, Lookup::Tagged(..));
         match found {
-            Found::Service(_, ServiceEntry { external_name: Some(target), .. }) => {
+            Lookup::Service(_, ServiceEntry { external_name: Some(target), .. }) => {
                 let target: Name =
                     target.trim_end_matches('.').split('.').map(str::to_ascii_lowercase).collect();
                 answer.answers.push(record(Data::Cname(target.clone())));
@@ -137,7 +137,7 @@ impl Zone {
                     return Decision::Follow(answer, target);
                 }
             }
-            Found::Service(key, service) => {
+            Lookup::Service(key, service) => {
                 if wants(record_type::A) {
                     answer.answers.extend(addresses(service).into_iter().map(Data::A).map(record));
                 }
@@ -145,7 +145,7 @@ impl Zone {
                     (0..service.ports.len()).for_each(|i| self.add_srv(&mut answer, query, key, service, i));
                 }
             }
-            Found::Port(key, service, index) | Found::Tagged(key, service, index) => {
+            Lookup::Port(key, service, index) | Lookup::Tagged(key, service, index) => {
                 if tagged && wants(record_type::A) {
                     answer.answers.extend(addresses(service).into_iter().map(Data::A).map(record));
                 }
@@ -153,12 +153,12 @@ impl Zone {
                     self.add_srv(&mut answer, query, key, service, index);
                 }
             }
-            Found::Endpoint(address) | Found::Address(address) => {
+            Lookup::Endpoint(address) | Lookup::Address(address) => {
                 if wants(record_type::A) {
                     answer.answers.push(record(Data::A(address)));
                 }
             }
-            Found::Apex => {
+            Lookup::Apex => {
                 if wants(record_type::SOA) {
                     answer.answers.push(record(Data::Soa { zone: zone.clone() }));
                 }
@@ -168,13 +168,13 @@ impl Zone {
                     answer.additional.push(Record { name: server, ttl: TTL, data: Data::A(self.host) });
                 }
             }
-            Found::Text(text) => {
+            Lookup::Text(text) => {
                 if wants(record_type::TXT) {
                     answer.answers.push(record(Data::Txt(text.to_owned())));
                 }
             }
-            Found::Branch => {}
-            Found::Nothing => answer.code = Code::NoSuchName,
+            Lookup::Branch => {}
+            Lookup::Nothing => answer.code = Code::NoSuchName,
         }
         if answer.answers.is_empty() {
             answer.authority.push(Record {
@@ -234,26 +234,26 @@ impl Zone {
 }
 
 /// `own` is what stands before the cluster's domain.
-fn cluster_name<'a>(snapshot: &'a Snapshot, own: &[&str]) -> Found<'a> {
+fn cluster_name<'a>(snapshot: &'a Snapshot, own: &[&str]) -> Lookup<'a> {
     match own {
-        ["svc" | "pod"] => Found::Branch,
+        ["svc" | "pod"] => Lookup::Branch,
         [address, _namespace, "pod"] => match address.replace('-', ".").parse() {
-            Ok(address) => Found::Address(address),
-            Err(_) => Found::Nothing,
+            Ok(address) => Lookup::Address(address),
+            Err(_) => Lookup::Nothing,
         },
-        [_, "pod"] => Found::Branch,
+        [_, "pod"] => Lookup::Branch,
         [namespace, "svc"] => match snapshot.services.keys().any(|key| key.namespace == *namespace) {
-            true => Found::Branch,
-            false => Found::Nothing,
+            true => Lookup::Branch,
+            false => Lookup::Nothing,
         },
         [inner @ .., namespace, "svc"] => named(snapshot, namespace, inner),
-        _ => Found::Nothing,
+        _ => Lookup::Nothing,
     }
 }
 
 /// What `labels` mean in a namespace: a Service or something within it. Of the names that they may end in, the
 /// shortest is a Service's own, and every other an alias with dots.
-fn named<'a>(snapshot: &'a Snapshot, namespace: &str, labels: &[&str]) -> Found<'a> {
+fn named<'a>(snapshot: &'a Snapshot, namespace: &str, labels: &[&str]) -> Lookup<'a> {
     for at in (0..labels.len()).rev() {
         if let Some((key, service)) = service(snapshot, namespace, &labels[at..].join(".")) {
             return within_service(key, service, &labels[..at]);
@@ -262,7 +262,7 @@ fn named<'a>(snapshot: &'a Snapshot, namespace: &str, labels: &[&str]) -> Found<
             break;
         }
     }
-    Found::Nothing
+    Lookup::Nothing
 }
 
 /// The Service of this name or alias.
@@ -277,14 +277,14 @@ fn service<'a>(
 }
 
 /// Consul's own form `_NAME._PROTOCOL.service.consul` and a datacenter before `consul` are understood too.
-fn consul_name<'a>(snapshot: &'a Snapshot, own: &[&str], namespace: Option<&str>) -> Found<'a> {
+fn consul_name<'a>(snapshot: &'a Snapshot, own: &[&str], namespace: Option<&str>) -> Lookup<'a> {
     let name = match own {
         [name @ .., "service"] | [name @ .., "service", _] => name,
-        [] => return Found::Branch,
-        _ => return Found::Nothing,
+        [] => return Lookup::Branch,
+        _ => return Lookup::Nothing,
     };
     let found = match name {
-        [] => return Found::Branch,
+        [] => return Lookup::Branch,
         // A name may begin with an underscore, too, but hardly twice.
         [name, tag] if name.starts_with('_') && tag.starts_with('_') => {
             (anywhere(snapshot, &name[1..], namespace), Some(&tag[1..]))
@@ -294,13 +294,13 @@ fn consul_name<'a>(snapshot: &'a Snapshot, own: &[&str], namespace: Option<&str>
             found => (found, None),
         },
     };
-    let (Some((key, service)), tag) = found else { return Found::Nothing };
+    let (Some((key, service)), tag) = found else { return Lookup::Nothing };
     match tag {
         // Of Consul's two readings of the second label, a protocol leaves all ports.
-        None | Some("tcp" | "udp") => Found::Service(key, service),
+        None | Some("tcp" | "udp") => Lookup::Service(key, service),
         Some(tag) => {
             let port = service.ports.iter().position(|port| port.name == tag);
-            port.map_or(Found::Nothing, |index| Found::Tagged(key, service, index))
+            port.map_or(Lookup::Nothing, |index| Lookup::Tagged(key, service, index))
         }
     }
 }
@@ -321,20 +321,20 @@ fn anywhere<'a>(
     })
 }
 
-fn within_service<'a>(key: &'a ObjectKey, service: &'a Arc<ServiceEntry>, inner: &[&str]) -> Found<'a> {
+fn within_service<'a>(key: &'a ObjectKey, service: &'a Arc<ServiceEntry>, inner: &[&str]) -> Lookup<'a> {
     match inner {
-        [] => Found::Service(key, service),
+        [] => Lookup::Service(key, service),
         [port, protocol] => {
             let (Some(port), Some(protocol)) = (port.strip_prefix('_'), protocol.strip_prefix('_')) else {
-                return Found::Nothing;
+                return Lookup::Nothing;
             };
             let protocol = match protocol {
                 "tcp" => Protocol::Tcp,
                 "udp" => Protocol::Udp,
-                _ => return Found::Nothing,
+                _ => return Lookup::Nothing,
             };
             let index = service.ports.iter().position(|p| p.name == port && p.protocol == protocol);
-            index.map_or(Found::Nothing, |i| Found::Port(key, service, i))
+            index.map_or(Lookup::Nothing, |i| Lookup::Port(key, service, i))
         }
         [host] if service.headless => {
             let address =
@@ -342,9 +342,9 @@ fn within_service<'a>(key: &'a ObjectKey, service: &'a Arc<ServiceEntry>, inner:
                     IpAddr::V4(address) => Some(address),
                     IpAddr::V6(_) => None,
                 });
-            address.map_or(Found::Nothing, Found::Endpoint)
+            address.map_or(Lookup::Nothing, Lookup::Endpoint)
         }
-        _ => Found::Nothing,
+        _ => Lookup::Nothing,
     }
 }
 

@@ -9,7 +9,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::Ipv4Addr;
 
 use super::message::{Batch, Element, Expression as E, Reg};
-use super::rules::{Chain, Gate, Rules, Target};
+use super::rules::{Chain, EndpointAddress, Gate, Rules};
 use super::{gone, isolation, key_type};
 
 /// Client addresses remembered for one endpoint; further clients get a random endpoint each time. Each costs some 100
@@ -112,7 +112,7 @@ fn change_chain(batch: &mut Batch, name: &str, old: &Chain, new: &Chain) {
 }
 
 /// An endpoint's own chain and the clients that come back to it.
-fn add_keeper(batch: &mut Batch, chain: &str, endpoint: Target, seconds: u32) {
+fn add_keeper(batch: &mut Batch, chain: &str, endpoint: EndpointAddress, seconds: u32) {
     let Keeper { chain, clients } = keeper(chain, endpoint);
     batch.add_remembering_set(&clients, key_type::ADDRESS, 4, seconds, REMEMBERED_CLIENTS);
     batch.add_chain(&chain, None);
@@ -127,7 +127,7 @@ fn add_keeper(batch: &mut Batch, chain: &str, endpoint: Target, seconds: u32) {
     batch.add_rule(&chain, translate);
 }
 
-fn remove_keeper(batch: &mut Batch, chain: &str, endpoint: Target) {
+fn remove_keeper(batch: &mut Batch, chain: &str, endpoint: EndpointAddress) {
     let Keeper { chain, clients } = keeper(chain, endpoint);
     batch.delete_rules(&chain);
     batch.delete_chain(&chain);
@@ -139,7 +139,7 @@ struct Keeper {
     clients: String,
 }
 
-fn keeper(chain: &str, endpoint: Target) -> Keeper {
+fn keeper(chain: &str, endpoint: EndpointAddress) -> Keeper {
     let mut hasher = DefaultHasher::new();
     (chain, endpoint).hash(&mut hasher);
     let id = hasher.finish();
@@ -148,7 +148,7 @@ fn keeper(chain: &str, endpoint: Target) -> Keeper {
 
 fn fill_chain(batch: &mut Batch, name: &str, chain: &Chain) {
     let map = endpoints_map(name);
-    let element = |(address, port): &Target| match chain.affinity {
+    let element = |(address, port): &EndpointAddress| match chain.affinity {
         None => Element::Data([address.octets(), port_bytes(*port)].concat()),
         Some(_) => Element::Goto(keeper(name, (*address, *port)).chain),
     };

@@ -9,7 +9,7 @@ use ipnet::Ipv4Net;
 
 use super::message::{Batch, Element, Expression as E, Hook, KNOWN_CONNECTION, Reg};
 use super::{gone, key_type};
-use crate::policy::{Allowed, Isolation, Peers};
+use crate::policy::{AllowedTraffic, Isolation, Peers};
 
 /// The chain of what is forwarded.
 const CHAIN: &str = "isolation";
@@ -96,7 +96,7 @@ fn add_hooks(batch: &mut Batch) {
     batch.add_rule(INPUT_CHAIN, [E::SourceAddress(Reg::R0), to("egress")]);
 }
 
-fn rule(allowed: &Allowed, other_side: fn(Reg) -> E) -> Vec<E> {
+fn rule(allowed: &AllowedTraffic, other_side: fn(Reg) -> E) -> Vec<E> {
     let mut rule = Vec::new();
     match &allowed.peers {
         Peers::All => {}

@@ -12,9 +12,9 @@ use crate::index::{Callers, HostPort, PortEntry, Protocol, Snapshot};
 use crate::policy::Isolation;
 
 /// An endpoint's address and port.
-pub(super) type Target = (Ipv4Addr, u16);
+pub(super) type EndpointAddress = (Ipv4Addr, u16);
 
-/// What the kernel shall do.
+/// The desired state of the packet filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// By chain name.
@@ -25,11 +25,11 @@ pub struct Rules {
     pub(super) node_ports: BTreeMap<(u8, u16), String>,
     /// Protocol and port of the node to the chain, or the gate before it, of a published Service.
     pub(super) published: BTreeMap<(u8, u16), String>,
-    /// By name: who passes, and the chain that they go to.
+    /// Gates by name: the clients that pass, and the chain that they continue with.
     pub(super) gates: BTreeMap<String, Gate>,
     /// Every endpoint: a connection from it to itself needs another source address.
     pub(super) hairpins: BTreeSet<Ipv4Addr>,
-    /// What NetworkPolicies keep from whom.
+    /// The connections that NetworkPolicies allow.
     pub(super) isolation: Arc<Isolation>,
 }
 
@@ -37,7 +37,7 @@ pub struct Rules {
 pub(super) struct Chain {
     /// Seconds for which a client address keeps its endpoint.
     pub affinity: Option<u32>,
-    pub endpoints: Vec<Target>,
+    pub endpoints: Vec<EndpointAddress>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -108,7 +108,7 @@ impl Rules {
     }
 
     /// Where UDP packets to an address and port are led. Ports of the node are not told by address here.
-    fn udp_targets(&self, (address, port): Target) -> Option<&[Target]> {
+    fn udp_targets(&self, (address, port): EndpointAddress) -> Option<&[EndpointAddress]> {
         let udp = Protocol::Udp.number();
         let service = self.services.get(&(address, udp, port));
         let of_node = || self.node_ports.get(&(udp, port)).or_else(|| self.published.get(&(udp, port)));
@@ -119,7 +119,7 @@ impl Rules {
 
     /// Whether some UDP packet is led elsewhere by `next`.
     pub(super) fn leads_udp_elsewhere(&self, next: &Self) -> bool {
-        type Led<'a> = Vec<(Option<Ipv4Addr>, u16, &'a str, Option<&'a [Target]>)>;
+        type Led<'a> = Vec<(Option<Ipv4Addr>, u16, &'a str, Option<&'a [EndpointAddress]>)>;
         fn led(rules: &Rules) -> Led<'_> {
             let udp = |protocol: u8| protocol == Protocol::Udp.number();
             let services = rules.services.iter().filter(|((_, protocol, _), _)| udp(*protocol));
@@ -157,7 +157,7 @@ fn v4(addresses: &[IpAddr]) -> impl Iterator<Item = Ipv4Addr> {
     })
 }
 
-fn endpoints(port: &PortEntry) -> Vec<Target> {
+fn endpoints(port: &PortEntry) -> Vec<EndpointAddress> {
     let addresses = port.endpoints.iter().filter_map(|e| match e.address {
         IpAddr::V4(address) if e.port != 0 => Some((address, e.port)),
         _ => None,

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::forwarded::Peer;
-use super::request::Refusal;
+use super::request::RequestError;
 
 /// Limits of concurrent connections and requests.
 #[derive(Clone, Copy, Debug)]
@@ -168,13 +168,13 @@ impl Connection {
     }
 
     /// Counts a request of the client at `origin`. `multiplexed` says that its connection carries concurrent requests.
-    pub fn begin(self: &Arc<Self>, origin: IpAddr, multiplexed: bool) -> Result<InFlight, Refusal> {
+    pub fn begin(self: &Arc<Self>, origin: IpAddr, multiplexed: bool) -> Result<InFlight, RequestError> {
         let place = match multiplexed {
             true => match self.clients.places.clone().try_acquire_owned() {
                 Ok(place) => Some(place),
                 Err(_) => {
                     let why = "the router has as many requests as it takes at once; try again later\n";
-                    return Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, why));
+                    return Err(RequestError(StatusCode::SERVICE_UNAVAILABLE, why));
                 }
             },
             false => None,
@@ -185,7 +185,7 @@ impl Connection {
         if multiplexed || self.peer.trusted {
             let client = client_of(origin);
             if !self.clients.begin(client) {
-                return Err(Refusal(StatusCode::TOO_MANY_REQUESTS, TOO_MANY));
+                return Err(RequestError(StatusCode::TOO_MANY_REQUESTS, TOO_MANY));
             }
             request.client = Some(client);
         }
@@ -296,7 +296,7 @@ mod tests {
         let connection = admit(&clients, a).await.expect("a connection");
         let held = [connection.begin(a.address, true), connection.begin(a.address, true)];
         assert!(held.iter().all(Result::is_ok));
-        let code = |begun: Result<InFlight, Refusal>| begun.err().map(|refusal| refusal.0.as_u16());
+        let code = |begun: Result<InFlight, RequestError>| begun.err().map(|refusal| refusal.0.as_u16());
         assert_eq!(code(connection.begin(a.address, true)), Some(429));
         let other = admit(&clients, b).await.expect("the last place");
         assert_eq!(code(other.begin(b.address, true)), Some(503));

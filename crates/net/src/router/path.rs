@@ -9,11 +9,11 @@ use std::borrow::Cow;
 use http::StatusCode;
 use percent_encoding::percent_decode_str;
 
-use super::request::Refusal;
+use super::request::RequestError;
 
 /// The normal form of an absolute path; borrowed where it is in that form already. Refused with 400 are a NUL, a
 /// backslash, and a dot segment that only some servers see: behind an encoded slash or before a path parameter.
-pub fn normalize(path: &str) -> Result<Cow<'_, str>, Refusal> {
+pub fn normalize(path: &str) -> Result<Cow<'_, str>, RequestError> {
     if is_plain(path.as_bytes()) {
         return Ok(Cow::Borrowed(path));
     }
@@ -58,8 +58,8 @@ enum Segment<'a> {
     Name(Cow<'a, str>),
 }
 
-fn read(segment: &str) -> Result<Segment<'_>, Refusal> {
-    let refuse = |why| Err(Refusal(StatusCode::BAD_REQUEST, why));
+fn read(segment: &str) -> Result<Segment<'_>, RequestError> {
+    let refuse = |why| Err(RequestError(StatusCode::BAD_REQUEST, why));
     if segment.contains('\\') {
         return refuse("the path holds a backslash; write it as %5C\n");
     }

@@ -24,13 +24,13 @@ use super::client_io::{Interim, Mark};
 use super::clients::{Connection, InFlight};
 use super::exchange::{Exchange, Outgoing, ReadError, RequestBody};
 use super::forwarded;
-use super::request::{self, Refusal, Sending};
+use super::request::{self, RequestError, Sending};
 use super::response::{self, Head, Malformed};
 use super::routes::Backend;
 use super::upstream::{Lease, Upstream};
 
-/// What goes to the client: an endpoint's answer or our own sentence.
-type Answer = Response<Either<ResponseBody, Full<Bytes>>>;
+/// The response to the client: that of an endpoint, or a sentence of the router's own.
+type ClientResponse = Response<Either<ResponseBody, Full<Bytes>>>;
 
 /// How long an endpoint may take until the head of its response, counted from the last part of the request that it
 /// took.
@@ -67,14 +67,14 @@ pub async fn serve(
     connection: Arc<Connection>,
     interim: ToClient,
     request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
+) -> Result<ClientResponse, Infallible> {
     let multiplexed = request.version() == Version::HTTP_2;
     let (mut parts, body) = request.into_parts();
     let origin = forwarded::origin(&parts.headers, connection.peer, &router.trusted);
     let accepted = connection.begin(origin, multiplexed).and_then(|r| Ok((r, request::accept(&mut parts)?)));
     let (in_flight, host) = match accepted {
         Ok(accepted) => accepted,
-        Err(Refusal(code, why)) => return Ok(closing(sentence(code, why), &parts)),
+        Err(RequestError(code, why)) => return Ok(closing(sentence(code, why), &parts)),
     };
     if router.routes().find(&host, parts.uri.path()).is_none() {
         // What load balancers ask of a router without a route, as the classic default backend answers it.
@@ -110,8 +110,8 @@ pub async fn serve(
     })
 }
 
-/// Why an endpoint did not answer, and what is left to try with.
-enum Failure {
+/// Why an attempt at one endpoint failed, with the request body if it can be sent to another one.
+enum AttemptError {
     /// It took no connection.
     Refused(RequestBody),
     /// The connection broke before anything was sent.
@@ -122,7 +122,7 @@ enum Failure {
     Final(StatusCode, String),
 }
 
-impl From<Malformed> for Failure {
+impl From<Malformed> for AttemptError {
     fn from(malformed: Malformed) -> Self {
         Self::Final(StatusCode::BAD_GATEWAY, format!("{malformed}\n"))
     }
@@ -131,7 +131,7 @@ impl From<Malformed> for Failure {
 type Failed = (StatusCode, String);
 
 impl Passing<'_> {
-    async fn pass_on(mut self, mut body: RequestBody, in_flight: InFlight) -> Result<Answer, Failed> {
+    async fn pass_on(mut self, mut body: RequestBody, in_flight: InFlight) -> Result<ClientResponse, Failed> {
         // A request that changes nothing and has no body can be sent once more even where it may have been received.
         let mut again = self.method.is_idempotent()
             && body.framing() == request::BodyFraming::None
@@ -163,20 +163,20 @@ impl Passing<'_> {
                 code = StatusCode::BAD_GATEWAY;
                 body = match self.send(&lease, body, &mut again, backend).await {
                     Ok((exchange, head)) => return self.answer(lease, exchange, head, in_flight).await,
-                    Err(Failure::Refused(body)) => {
+                    Err(AttemptError::Refused(body)) => {
                         why = "no endpoint of the app accepts connections\n";
                         body
                     }
-                    Err(Failure::Unsent(body)) => {
+                    Err(AttemptError::Unsent(body)) => {
                         why = CLOSED;
                         body
                     }
-                    Err(Failure::Closed) if again && backend.spend() => {
+                    Err(AttemptError::Closed) if again && backend.spend() => {
                         (again, why) = (false, CLOSED);
                         RequestBody::none()
                     }
-                    Err(Failure::Closed) => return Err((code, CLOSED.to_owned())),
-                    Err(Failure::Final(code, why)) => return Err((code, why)),
+                    Err(AttemptError::Closed) => return Err((code, CLOSED.to_owned())),
+                    Err(AttemptError::Final(code, why)) => return Err((code, why)),
                 };
                 tried.push(upstream.address());
             }
@@ -200,13 +200,13 @@ impl Passing<'_> {
         mut body: RequestBody,
         again: &mut bool,
         backend: &Backend,
-    ) -> Result<(Exchange, Head), Failure> {
+    ) -> Result<(Exchange, Head), AttemptError> {
         let mut idle = true;
         loop {
             let free = if idle { lease.connection().await } else { lease.connect().await };
             let Ok(free) = free else {
                 lease.eject(self.router.clock.monotonic());
-                return Err(Failure::Refused(body));
+                return Err(AttemptError::Refused(body));
             };
             let outgoing = Outgoing::new(self.head.clone(), body);
             let mut exchange = Exchange::new(free.stream, outgoing, self.method.clone());
@@ -216,19 +216,19 @@ impl Passing<'_> {
                 Err(None) => match exchange.request.into_unsent() {
                     // A connection that had idled was closed at the other end: the next one may live.
                     Some(unsent) if !free.fresh => body = unsent,
-                    Some(unsent) => return Err(Failure::Unsent(unsent)),
+                    Some(unsent) => return Err(AttemptError::Unsent(unsent)),
                     // The app may have closed it at the moment when the request was sent.
                     None if !free.fresh && *again && backend.spend() => {
                         (*again, idle, body) = (false, false, RequestBody::none());
                     }
-                    None => return Err(Failure::Closed),
+                    None => return Err(AttemptError::Closed),
                 },
             }
         }
     }
 
     /// The head of the response, after the interim ones; `None` as the failure where the connection was closed.
-    async fn head_of(&mut self, exchange: &mut Exchange) -> Result<Head, Option<Failure>> {
+    async fn head_of(&mut self, exchange: &mut Exchange) -> Result<Head, Option<AttemptError>> {
         let mut passed = 0;
         loop {
             let head = match self.next_head(exchange).await? {
@@ -237,7 +237,7 @@ impl Passing<'_> {
                 Err(ReadError::Malformed(malformed)) => return Err(Some(malformed.into())),
                 Err(ReadError::RequestBody) => {
                     let why = "the request's body is not valid or broke off\n".to_owned();
-                    return Err(Some(Failure::Final(StatusCode::BAD_REQUEST, why)));
+                    return Err(Some(AttemptError::Final(StatusCode::BAD_REQUEST, why)));
                 }
             };
             if head.status == StatusCode::SWITCHING_PROTOCOLS || !head.status.is_informational() {
@@ -254,7 +254,10 @@ impl Passing<'_> {
     }
 
     /// The next head, unless it takes too long.
-    async fn next_head(&self, exchange: &mut Exchange) -> Result<Result<Head, ReadError>, Option<Failure>> {
+    async fn next_head(
+        &self,
+        exchange: &mut Exchange,
+    ) -> Result<Result<Head, ReadError>, Option<AttemptError>> {
         loop {
             let timeout = self.router.clock.sleep(RESPONSE_TIMEOUT);
             tokio::select! {
@@ -264,7 +267,7 @@ impl Passing<'_> {
                     // A long upload is not a late response.
                     if !exchange.request.take_moved() {
                         let why = "the app did not answer in time\n".to_owned();
-                        return Err(Some(Failure::Final(StatusCode::GATEWAY_TIMEOUT, why)));
+                        return Err(Some(AttemptError::Final(StatusCode::GATEWAY_TIMEOUT, why)));
                     }
                 }
             }
@@ -277,7 +280,7 @@ impl Passing<'_> {
         exchange: Exchange,
         head: Head,
         in_flight: InFlight,
-    ) -> Result<Answer, Failed> {
+    ) -> Result<ClientResponse, Failed> {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             let Some(upgrade) = self.upgrade else {
                 return Err((StatusCode::BAD_GATEWAY, format!("{}\n", Malformed::Upgrade)));
@@ -334,7 +337,7 @@ fn tunnel(router: &Arc<Router>, upgrade: OnUpgrade, exchange: Exchange, in_fligh
     });
 }
 
-fn sentence(code: StatusCode, text: impl Into<Bytes>) -> Answer {
+fn sentence(code: StatusCode, text: impl Into<Bytes>) -> ClientResponse {
     let mut answer = Response::new(Either::Right(Full::from(text.into())));
     *answer.status_mut() = code;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
@@ -343,7 +346,7 @@ fn sentence(code: StatusCode, text: impl Into<Bytes>) -> Answer {
 
 /// After a request that was not read to its end, what follows on the connection has no meaning. HTTP/2 tells requests
 /// apart by itself.
-fn closing(mut answer: Answer, request: &Parts) -> Answer {
+fn closing(mut answer: ClientResponse, request: &Parts) -> ClientResponse {
     if request.version != Version::HTTP_2 {
         answer.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }

@@ -14,9 +14,9 @@ use http::{Method, StatusCode, Uri, Version};
 use super::forwarded::{self, Peer};
 use super::path;
 
-/// Why a request goes no further.
+/// Why the router rejects a request: the status and the message of its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal(pub StatusCode, pub &'static str);
+pub struct RequestError(pub StatusCode, pub &'static str);
 
 /// How the end of a request's body is told to the app.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,10 +31,10 @@ pub enum BodyFraming {
 
 /// The host a request is for: in lower case, without port; empty where HTTP/1.0 names none. The request's path is
 /// brought to its normal form.
-pub fn accept(request: &mut Parts) -> Result<String, Refusal> {
-    let refuse = |why| Err(Refusal(StatusCode::BAD_REQUEST, why));
+pub fn accept(request: &mut Parts) -> Result<String, RequestError> {
+    let refuse = |why| Err(RequestError(StatusCode::BAD_REQUEST, why));
     if request.method == Method::CONNECT {
-        return Err(Refusal(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here\n"));
+        return Err(RequestError(StatusCode::METHOD_NOT_ALLOWED, "CONNECT is not served here\n"));
     }
     check_coding(&request.headers)?;
     check_target(request)?;
@@ -66,13 +66,13 @@ pub fn accept(request: &mut Parts) -> Result<String, Refusal> {
 
 /// Refuses every transfer coding but a single `chunked`: others cannot be decoded here, and a coding that is named twice
 /// is read as one by some servers and as two by others.
-fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_coding(headers: &HeaderMap) -> Result<(), RequestError> {
     if !headers.contains_key(header::TRANSFER_ENCODING) {
         return Ok(());
     }
     if headers.contains_key(header::CONTENT_LENGTH) {
         let why = "the request has both Content-Length and Transfer-Encoding\n";
-        return Err(Refusal(StatusCode::BAD_REQUEST, why));
+        return Err(RequestError(StatusCode::BAD_REQUEST, why));
     }
     let lines = headers.get_all(header::TRANSFER_ENCODING).iter();
     let codings = lines.map(|line| line.to_str().unwrap_or_default()).flat_map(|line| line.split(','));
@@ -80,17 +80,20 @@ fn check_coding(headers: &HeaderMap) -> Result<(), Refusal> {
     codings.for_each(|c| if c.trim().eq_ignore_ascii_case("chunked") { chunked += 1 } else { others += 1 });
     match (chunked, others) {
         (1, 0) => Ok(()),
-        (1, _) => {
-            Err(Refusal(StatusCode::NOT_IMPLEMENTED, "the only transfer coding that is served is chunked\n"))
+        (1, _) => Err(RequestError(
+            StatusCode::NOT_IMPLEMENTED,
+            "the only transfer coding that is served is chunked\n",
+        )),
+        _ => {
+            Err(RequestError(StatusCode::BAD_REQUEST, "the request does not name the chunked coding once\n"))
         }
-        _ => Err(Refusal(StatusCode::BAD_REQUEST, "the request does not name the chunked coding once\n")),
     }
 }
 
 /// Refuses request targets that are neither a path, nor a URI of HTTP, nor the asterisk of OPTIONS, and brings the path
 /// to its normal form.
-fn check_target(request: &mut Parts) -> Result<(), Refusal> {
-    let refuse = |why| Err(Refusal(StatusCode::BAD_REQUEST, why));
+fn check_target(request: &mut Parts) -> Result<(), RequestError> {
+    let refuse = |why| Err(RequestError(StatusCode::BAD_REQUEST, why));
     match (request.uri.scheme_str(), request.uri.authority()) {
         (None, None) | (Some("http" | "https"), Some(_)) => {}
         _ => return refuse("the request target is neither a path nor a URI of HTTP\n"),

@@ -44,7 +44,7 @@ fn holds_back(container: &Container, state: &ContainerRecord, plan: &Plan) -> bo
     hooks::post_start(container).is_some() && (comes_up() || begins())
 }
 
-/// Starts a container that should run, where it `may_start` already, and stops one that is doomed.
+/// Starts a container that should run, where it `may_start` already, and stops one whose restart was requested.
 fn keep(
     spec: &PodSpec,
     container: &Container,
@@ -80,7 +80,7 @@ fn keep(
             if (*post_start, &state.stop) == (Hook::Pending, &None) {
                 plan.push(Action::PostStart { container: name.clone() });
             }
-            if let (Some((message, grace)), None) = (&state.doomed, &state.stop) {
+            if let (Some((message, grace)), None) = (&state.restart_requested, &state.stop) {
                 let grace = grace.unwrap_or_else(|| grace_period(spec));
                 plan.push(Action::BeginStop { container: name.clone(), grace, message: message.clone() });
             } else if state.stop.is_none() && policy == "Always" && has_another_image(container, state) {

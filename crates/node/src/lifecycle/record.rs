@@ -117,8 +117,8 @@ pub(crate) struct ContainerRecord {
     pub started: bool,
     /// Whether its readiness probe succeeds or it has none.
     pub ready: bool,
-    /// Set if it must be stopped and restarted: the message of the event, and the grace period if it has its own.
-    pub doomed: Option<(String, Option<Duration>)>,
+    /// Set if a failed probe or hook requested a restart: the message of the event, and the grace period if it has its own.
+    pub restart_requested: Option<(String, Option<Duration>)>,
     /// Set while it is being stopped.
     pub stop: Option<Stop>,
 }
@@ -241,7 +241,7 @@ impl PodRecord {
             back_off: Duration::ZERO,
             started: false,
             ready: false,
-            doomed: None,
+            restart_requested: None,
             stop: None,
         };
         self.containers.get(name).unwrap_or(&FRESH)
@@ -351,7 +351,7 @@ impl PodRecord {
                 _ => {}
             }
             container.stop = None;
-            container.doomed = None;
+            container.restart_requested = None;
             // What kept it from starting may have been the sandbox.
             if let Some(waiting) = &mut container.waiting {
                 waiting.retry_at = Duration::ZERO;
@@ -399,7 +399,7 @@ impl ContainerRecord {
         self.run = Run::Starting;
         self.started = false;
         self.ready = false;
-        self.doomed = None;
+        self.restart_requested = None;
         self.stop = None;
     }
 
@@ -427,7 +427,7 @@ impl ContainerRecord {
         self.waiting = None;
         self.started = false;
         self.ready = false;
-        self.doomed = None;
+        self.restart_requested = None;
         self.stop = None;
         true
     }

@@ -83,7 +83,9 @@ impl World {
                 retry_at: now.monotonic + Duration::from_secs(10),
                 failures: 0,
             }),
-            ["doomed", name] => self.record.container_mut(name).doomed = Some(("unwell".into(), None)),
+            ["unwell", name] => {
+                self.record.container_mut(name).restart_requested = Some(("unwell".into(), None))
+            }
             ["after", seconds] => {
                 let by = Duration::from_secs(seconds.parse().expect("a number"));
                 self.now = Now { monotonic: now.monotonic + by, wall: now.wall + by };
@@ -353,12 +355,12 @@ fn another_image_restarts_its_container() {
 fn a_deletion_shortens_a_stop_that_has_begun() {
     check(
         json!({"containers": [{"name": "a"}]}),
-        &["", "prepared", "runs a", "doomed a", "deleted 5", "withdrawn", "after 5"],
+        &["", "prepared", "runs a", "unwell a", "deleted 5", "withdrawn", "after 5"],
         expect![[r#"
                            | prepare
             prepared       | start a
             runs a         | 
-            doomed a       | stop a 30s, signal a, (wake in 30s)
+            unwell a       | stop a 30s, signal a, (wake in 30s)
             deleted 5      | terminate 5s, (wake in 5s)
             withdrawn      | (wake in 5s)
             after 5        | kill a, (wake in 10s)
@@ -434,7 +436,7 @@ fn a_post_start_hook_holds_back_what_comes_after() {
             "",
             "prepared",
             "runs started",
-            "doomed started",
+            "unwell started",
             "exits started 143",
             "runs started",
             "up started",
@@ -443,7 +445,7 @@ fn a_post_start_hook_holds_back_what_comes_after() {
                            | prepare
             prepared       | start started
             runs started   | postStart started
-            doomed started | stop started 30s, signal started, (wake in 30s)
+            unwell started | stop started 30s, signal started, (wake in 30s)
             exits started 143 | start started
             runs started   | postStart started
             up started     | start b
@@ -639,12 +641,12 @@ fn what_fails_is_tried_again() {
     );
     check(
         one(),
-        &["", "prepared", "runs a", "doomed a", "exits a 143", "runs a"],
+        &["", "prepared", "runs a", "unwell a", "exits a 143", "runs a"],
         expect![[r#"
                        | prepare
         prepared       | start a
         runs a         | 
-        doomed a       | stop a 30s, signal a, (wake in 30s)
+        unwell a       | stop a 30s, signal a, (wake in 30s)
         exits a 143    | start a
         runs a         | 
     "#]],

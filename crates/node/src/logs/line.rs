@@ -1,5 +1,7 @@
 //! One record of a log, and what a reader wants to see of it; pure.
 
+use std::ops::ControlFlow;
+
 use bytes::BytesMut;
 use jiff::Timestamp;
 
@@ -26,13 +28,6 @@ impl<'a> Record<'a> {
             _ => Self { time: b"", full: true, text: bytes },
         }
     }
-}
-
-/// Whether a reader wants more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    More,
-    Done,
 }
 
 /// Picks and shapes lines.
@@ -63,18 +58,19 @@ impl Filter {
         self.skip = lines;
     }
 
-    /// Takes a record, without its newline, and adds what the reader sees of it.
-    pub(crate) fn push(&mut self, record: &[u8], out: &mut BytesMut) -> Step {
+    /// Appends to `out` what the reader sees of a record, which is given without its newline. Breaks once the reader needs no
+    /// further records.
+    pub(crate) fn push(&mut self, record: &[u8], out: &mut BytesMut) -> ControlFlow<()> {
         if self.left == Some(0) {
-            return Step::Done;
+            return ControlFlow::Break(());
         }
         let record = Record::parse(record);
         if self.skip > 0 {
             self.skip -= u64::from(record.full);
-            return Step::More;
+            return ControlFlow::Continue(());
         }
         if self.too_old(&record) {
-            return Step::More;
+            return ControlFlow::Continue(());
         }
         let before = out.len();
         if self.timestamps && !self.within && !record.time.is_empty() {
@@ -91,7 +87,7 @@ impl Filter {
             out.truncate(before.saturating_add(room));
             *left -= (out.len() - before) as u64;
         }
-        if self.left == Some(0) { Step::Done } else { Step::More }
+        if self.left == Some(0) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     }
 
     fn too_old(&mut self, record: &Record) -> bool {
@@ -126,7 +122,7 @@ mod tests {
         filter.skip(skip);
         let mut out = BytesMut::new();
         for record in LOG {
-            if filter.push(record.as_bytes(), &mut out) == Step::Done {
+            if filter.push(record.as_bytes(), &mut out).is_break() {
                 break;
             }
         }

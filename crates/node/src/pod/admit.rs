@@ -6,7 +6,7 @@ use yado_reconcile::events::EventType;
 use yado_types::pod::{is_ended, is_terminating};
 
 use super::{Entry, Shared};
-use crate::admission::{self, Offer, Taken};
+use crate::admission::{self, AllocatedResources, NodeProperties};
 use crate::lifecycle::{FailureKind, PodFailure, outcome};
 use crate::registration;
 
@@ -36,12 +36,12 @@ impl Shared {
     }
 
     /// This node as its object says; by what it would register itself with where the object is not there.
-    fn offer(&self) -> Offer {
+    fn offer(&self) -> NodeProperties {
         let known = self.nodes.get(&ObjectKey::new("", &self.config.name));
         let allocatable = registration::allocatable(&self.machine);
         match known {
-            Some(node) => Offer::of(&node, allocatable, self.config.allowed_sysctls.clone()),
-            None => Offer {
+            Some(node) => NodeProperties::of(&node, allocatable, self.config.allowed_sysctls.clone()),
+            None => NodeProperties {
                 name: self.config.name.clone(),
                 labels: registration::node_labels(self),
                 taints: Vec::new(),
@@ -52,8 +52,8 @@ impl Shared {
     }
 
     /// What the Pods take that have been admitted and have not ended.
-    fn taken(&self) -> Taken {
-        let mut taken = Taken::default();
+    fn taken(&self) -> AllocatedResources {
+        let mut taken = AllocatedResources::default();
         let entries: Vec<_> = self.entries.lock().values().cloned().collect();
         for entry in entries {
             let here = self.pods.get(&entry.key).filter(|p| p.metadata.uid.as_deref() == Some(&entry.uid));

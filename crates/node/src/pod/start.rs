@@ -12,9 +12,9 @@ use yado_reconcile::events::EventType;
 use yado_types::labels;
 
 use super::{Entry, Shared};
-use crate::container::{self, Ingredients};
+use crate::container::{self, ContainerInputs};
 use crate::environment::{self, ConfigError};
-use crate::images::{self, Step, Unavailable};
+use crate::images::{self, PullDecision, Unavailable};
 use crate::lifecycle::{ContainerRecord, Waiting, find_container};
 use crate::volumes::copy_up;
 use crate::{annotations, security, volumes};
@@ -102,14 +102,14 @@ async fn configure(
     }
     let mut binds = volumes::binds(&entry.dir.volumes(), spec, container, &env).map_err(invalid)?;
     let mut empty = shared.with_scope(entry, pod, |scope| {
-        copy_up::wanted(&entry.dir.volumes(), pod, spec, container, scope.sources)
+        copy_up::volumes_to_fill(&entry.dir.volumes(), pod, spec, container, scope.sources)
     });
     let of_run = entry.dir.image_volumes(&container.name).join(attempt.to_string());
     let declared = volumes::image::binds(&image.config.volumes, &binds, &of_run).map_err(invalid)?;
     volumes::image::make(&declared)
         .map_err(|e| cannot_create(format!("cannot make a volume of its image: {e}")))?;
     let wanted =
-        |bind: &BindMount| copy_up::Wanted { volume: bind.source.clone(), from: bind.target.clone() };
+        |bind: &BindMount| copy_up::CopyUp { volume: bind.source.clone(), from: bind.target.clone() };
     empty.extend(declared.iter().map(wanted));
     binds.extend(declared);
     fill(shared, entry, empty, &image).await?;
@@ -118,7 +118,7 @@ async fn configure(
     let profiles = shared.config.data_dir.join("seccomp");
     let identity =
         security::of(spec, container, &image.config.user, user.as_deref(), &profiles).map_err(invalid)?;
-    let specified = container::specify(Ingredients {
+    let specified = container::specify(ContainerInputs {
         pod,
         spec,
         container,
@@ -141,7 +141,7 @@ async fn configure(
 async fn fill(
     shared: &Shared,
     entry: &Entry,
-    empty: Vec<copy_up::Wanted>,
+    empty: Vec<copy_up::CopyUp>,
     image: &Image,
 ) -> Result<(), Failure> {
     // The machine's own files are no template for a volume.
@@ -149,7 +149,7 @@ async fn fill(
         return Ok(());
     }
     for wanted in empty {
-        let (lock, number) = shared.filling.of(&wanted.volume);
+        let (lock, number) = shared.fill_locks.of(&wanted.volume);
         // Held by the copy itself, which goes on where this start is given up.
         let held = lock.lock_owned().await;
         let (layers, scratch) = (image.layers.clone(), entry.dir.scratch(number));
@@ -194,18 +194,18 @@ async fn image(shared: &Shared, pod: &Pod, spec: &PodSpec, container: &Container
         .images
         .get(name)
         .inspect_err(|e| event(EventType::Warning, "InspectFailed", e.message.clone()))?;
-    match (images::step(images::policy(container), here.as_ref()), here) {
-        (Step::Use, Some(image)) => {
+    match (images::decide_pull(images::policy(container), here.as_ref()), here) {
+        (PullDecision::Use, Some(image)) => {
             let message = format!("Container image \"{name}\" already present on machine");
             event(EventType::Normal, "Pulled", message);
             Ok(image)
         }
-        (Step::Refuse, _) | (Step::Use, None) => {
+        (PullDecision::Refuse, _) | (PullDecision::Use, None) => {
             let message = format!("Container image \"{name}\" is not present with pull policy of Never");
             event(EventType::Warning, "ErrImageNeverPull", message.clone());
             Err(Failure { reason: "ErrImageNeverPull", message })
         }
-        (Step::Pull, _) => {
+        (PullDecision::Pull, _) => {
             event(EventType::Normal, "Pulling", format!("Pulling image \"{name}\""));
             let began = shared.clock.monotonic();
             let pulled = shared.images.pull(name, &pull_secrets(shared, pod, spec)).await;

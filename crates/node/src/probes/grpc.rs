@@ -11,7 +11,7 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 
-use super::target::plain;
+use super::handler::plain;
 
 /// The answer is one message of two bytes with its head; a server that sends much more is not one of these.
 const ANSWER_LIMIT: usize = 4 << 10;

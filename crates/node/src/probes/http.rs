@@ -15,7 +15,7 @@ use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature,
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::{self, ClientConfig, DigitallySignedStruct, SignatureScheme};
 
-use super::target::plain;
+use super::handler::plain;
 
 /// A body longer than this is not read to its end; Kubernetes' limit.
 const BODY_LIMIT: usize = 10 << 10;

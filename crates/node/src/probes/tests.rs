@@ -11,7 +11,7 @@ fn probe(value: Value) -> Probe {
 #[test]
 fn thresholds_count_results_in_a_row() {
     let check = |value: Value, results: &str, expect: &str| {
-        let mut counter = Counter::new(&probe(value));
+        let mut counter = ResultCounter::new(&probe(value));
         let verdicts: String = results
             .chars()
             .map(|c| match counter.observe(c == '+') {
@@ -29,8 +29,8 @@ fn thresholds_count_results_in_a_row() {
 #[test]
 fn a_probe_is_eager_only_at_first() {
     let delays = |eager: bool, tries: usize| -> Vec<(u128, bool)> {
-        let mut pace = Pace::new(&probe(json!({"periodSeconds": 1})), eager.then_some(EAGER_FIRST));
-        (0..tries).map(|_| pace.next()).map(|(delay, counts)| (delay.as_millis(), counts)).collect()
+        let mut schedule = Schedule::new(&probe(json!({"periodSeconds": 1})), eager.then_some(EAGER_FIRST));
+        (0..tries).map(|_| schedule.next()).map(|(delay, counts)| (delay.as_millis(), counts)).collect()
     };
     assert_eq!(delays(false, 2), [(1000, true), (1000, true)]);
     let eager = delays(true, 9);
@@ -43,7 +43,7 @@ fn a_probe_is_eager_only_at_first() {
     }
     // However long it takes, the beat goes on.
     assert_eq!(delays(true, 1000)[900..], [(1000, true); 100]);
-    let mut calm = Pace::new(&probe(json!({"periodSeconds": 1})), Some(EAGER_FIRST));
+    let mut calm = Schedule::new(&probe(json!({"periodSeconds": 1})), Some(EAGER_FIRST));
     calm.calm();
     assert_eq!(calm.next(), (Duration::from_secs(1), true));
 }
@@ -99,27 +99,27 @@ async fn a_refused_connection_is_said_in_kubelets_words() {
 }
 
 #[test]
-fn targets_are_read() {
+fn handlers_are_read() {
     let container: Container =
         serde_json::from_value(json!({"name": "c", "ports": [{"name": "web", "containerPort": 80}]}))
             .expect("a container");
-    let check = |value: Value, expect: Result<Target, &str>| {
+    let check = |value: Value, expect: Result<Handler, &str>| {
         assert_eq!(
-            Target::of_probe(&probe(value.clone()), &container),
+            Handler::of_probe(&probe(value.clone()), &container),
             expect.map_err(str::to_owned),
             "{value}"
         );
     };
     let request = |tls, port, path: &str| {
-        Target::Http(http::Request { tls, host: None, port, path: path.into(), headers: Vec::new() })
+        Handler::Http(http::Request { tls, host: None, port, path: path.into(), headers: Vec::new() })
     };
     check(json!({"httpGet": {"port": "web"}}), Ok(request(false, 80, "/")));
     check(json!({"httpGet": {"port": 8443, "path": "/h", "scheme": "HTTPS"}}), Ok(request(true, 8443, "/h")));
-    check(json!({"tcpSocket": {"port": 6379}}), Ok(Target::Tcp { host: None, port: 6379 }));
-    check(json!({"exec": {"command": ["true"]}}), Ok(Target::Command(vec!["true".into()])));
+    check(json!({"tcpSocket": {"port": 6379}}), Ok(Handler::Tcp { host: None, port: 6379 }));
+    check(json!({"exec": {"command": ["true"]}}), Ok(Handler::Command(vec!["true".into()])));
     check(json!({"tcpSocket": {"port": "nope"}}), Err("couldn't find port: \"nope\" in container \"c\""));
     check(json!({"tcpSocket": {"port": 0}}), Err("invalid port number: 0"));
-    let grpc = |service: &str| Target::Grpc { port: 50051, service: service.into() };
+    let grpc = |service: &str| Handler::Grpc { port: 50051, service: service.into() };
     check(json!({"grpc": {"port": 50051}}), Ok(grpc("")));
     check(json!({"grpc": {"port": 50051, "service": "shop"}}), Ok(grpc("shop")));
     check(json!({"grpc": {"port": 70000}}), Err("invalid port number: 70000"));

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::LINGER_TIMEOUT;
 use super::carrier::{Carrier, Reader};
-use super::process::{Input, Inputs, Output, StatusForm, Wanted};
+use super::process::{Input, Inputs, Output, RequestedStreams, StatusForm};
 use super::spdy::{Broken, Decoder, Encoder, Frame};
 
 /// How long a client may take to open its streams. Kubernetes' value.
@@ -49,7 +49,7 @@ impl Streams {
 
     /// All are there that the client has said it wants. Nothing may be sent before: a client that opens a stream once
     /// all is over waits for its reply.
-    fn complete(&self, wanted: Wanted, protocol: Protocol) -> bool {
+    fn complete(&self, wanted: RequestedStreams, protocol: Protocol) -> bool {
         self.status.is_some()
             && (self.resize.is_some() || !wanted.terminal || !protocol.resize)
             && (self.stdin.is_some() || !wanted.stdin)
@@ -62,7 +62,7 @@ impl Streams {
 pub(super) async fn serve(
     carrier: Carrier,
     protocol: Protocol,
-    wanted: Wanted,
+    wanted: RequestedStreams,
     inputs: Inputs,
     outputs: mpsc::Receiver<Output>,
 ) {
@@ -108,7 +108,7 @@ type Frames = mpsc::Sender<Option<Bytes>>;
 /// Sends output on the streams that the client has opened, then the end of each of them.
 async fn write(
     mut streams: watch::Receiver<Streams>,
-    wanted: Wanted,
+    wanted: RequestedStreams,
     protocol: Protocol,
     mut outputs: mpsc::Receiver<Output>,
     frames: Frames,

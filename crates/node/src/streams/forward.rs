@@ -25,9 +25,9 @@ const MOST_PORTS: usize = 127;
 /// Pieces that wait for a slow side; then the other side waits.
 const PIECES: usize = 8;
 
-/// Where a Pod's ports are.
+/// The Pod whose ports are forwarded.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct ForwardTarget {
     /// The Pod's network namespace, where a port may be bound to loopback only; `None` is the host's.
     pub netns: Option<PathBuf>,
     /// The Pod's address, for messages and where there is no namespace to enter.
@@ -37,14 +37,14 @@ pub(crate) struct Place {
 }
 
 /// Serves one client until it is gone. `ports` are those that the request names, which matter to channels only.
-pub(crate) async fn serve(client: Client, place: Place, ports: Vec<u16>) {
+pub(crate) async fn serve(client: Client, place: ForwardTarget, ports: Vec<u16>) {
     match client {
         Client::Spdy(carrier, _) => serve_streams(carrier, place).await,
         Client::Channels(socket, protocol) => serve_channels(socket, protocol.encoding, place, &ports).await,
     }
 }
 
-async fn serve_streams(carrier: Carrier, place: Place) {
+async fn serve_streams(carrier: Carrier, place: ForwardTarget) {
     let (mut from_client, mut to_client) = carrier.split();
     let (frames, mut outgoing) = mpsc::channel::<Bytes>(PIECES);
     let writing = async {
@@ -85,7 +85,7 @@ struct Session {
     /// Error streams by request id, until their data stream comes. At most [`MOST_STREAMS`].
     errors: HashMap<String, u32>,
     frames: mpsc::Sender<Bytes>,
-    place: Place,
+    place: ForwardTarget,
     /// Aborted with the session.
     connections: JoinSet<u32>,
 }
@@ -157,7 +157,7 @@ impl Session {
 
 /// Channel 2N carries the data of the N-th port, channel 2N+1 what goes wrong with it. Each begins with the port's
 /// number in two bytes.
-async fn serve_channels(socket: Socket, encoding: Encoding, place: Place, ports: &[u16]) {
+async fn serve_channels(socket: Socket, encoding: Encoding, place: ForwardTarget, ports: &[u16]) {
     let (mut to_client, mut from_client) = socket.split();
     let (frames, mut outgoing) = mpsc::channel::<Bytes>(PIECES);
     let mut senders = Vec::new();

@@ -37,7 +37,7 @@ impl Process {
 
 /// The streams that a client has asked for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Wanted {
+pub(crate) struct RequestedStreams {
     pub stdin: bool,
     pub stdout: bool,
     pub stderr: bool,
@@ -136,23 +136,23 @@ pub(crate) fn failure_status(message: &str) -> Value {
 }
 
 /// Tells a client why there is no process to join it with.
-pub(crate) async fn fail(client: Client, wanted: Wanted, message: String) {
+pub(crate) async fn fail(client: Client, wanted: RequestedStreams, message: String) {
     join(client, wanted, Process::none(), async move { failure_status(&message) }).await;
 }
 
-/// A stream whose end is noticed: dropping it drops `open`.
-pub(crate) struct Noticed<S> {
+/// A stream that drops `open` when it is dropped, by which its end can be awaited.
+pub(crate) struct DropNotifier<S> {
     stream: S,
     _open: oneshot::Sender<()>,
 }
 
-impl<S> Noticed<S> {
+impl<S> DropNotifier<S> {
     pub(crate) fn new(stream: S, open: oneshot::Sender<()>) -> Self {
         Self { stream, _open: open }
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Noticed<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for DropNotifier<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, bytes)
     }
@@ -168,7 +168,12 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Noticed<S> {
 
 /// Joins a client with a process. Returns once the process's output has ended, `end` has given the status and the
 /// client has been told all of it, or once the client is gone. Input that still comes then is dropped.
-pub(crate) async fn join(client: Client, wanted: Wanted, process: Process, end: impl Future<Output = Value>) {
+pub(crate) async fn join(
+    client: Client,
+    wanted: RequestedStreams,
+    process: Process,
+    end: impl Future<Output = Value>,
+) {
     let (outputs, to_client) = mpsc::channel(PIECES);
     let (sender, from_client) = mpsc::channel(PIECES);
     let inputs = Inputs { sender, resize: process.resize, ended: CancellationToken::new() };

@@ -14,8 +14,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use super::forward::Place;
-use super::process::{Process, Wanted, exit_status};
+use super::forward::ForwardTarget;
+use super::process::{Process, RequestedStreams, exit_status};
 use super::spdy::tests::ClientEncoder;
 use super::spdy::{Decoder, Encoder, Frame};
 use super::*;
@@ -23,10 +23,10 @@ use super::*;
 type WebSocket = WebSocketStream<DuplexStream>;
 
 /// All streams but a terminal.
-const ALL: Wanted = Wanted { stdin: true, stdout: true, stderr: true, terminal: false };
+const ALL: RequestedStreams = RequestedStreams { stdin: true, stdout: true, stderr: true, terminal: false };
 
 /// A connection to a server that upgrades one request and goes on with `then`.
-fn server<F, W>(purpose: Purpose, then: F) -> DuplexStream
+fn server<F, W>(kind: SessionKind, then: F) -> DuplexStream
 where
     F: FnOnce(Client) -> W + Send + 'static,
     W: Future<Output = ()> + Send + 'static,
@@ -37,7 +37,7 @@ where
         let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
             let then = then.clone();
             async move {
-                let (response, agreement) = accept(request.headers(), purpose).expect("a handshake");
+                let (response, agreement) = accept(request.headers(), kind).expect("a handshake");
                 let upgraded = hyper::upgrade::on(&mut request);
                 let then = then.lock().take().expect("one request");
                 tokio::spawn(async move {
@@ -52,26 +52,26 @@ where
 }
 
 /// A WebSocket client that offers `wanted`, and what was agreed on.
-async fn connect<F, W>(purpose: Purpose, wanted: &str, then: F) -> (WebSocket, String)
+async fn connect<F, W>(kind: SessionKind, wanted: &str, then: F) -> (WebSocket, String)
 where
     F: FnOnce(Client) -> W + Send + 'static,
     W: Future<Output = ()> + Send + 'static,
 {
     let mut request = "ws://node/".into_client_request().expect("a request");
     request.headers_mut().insert("sec-websocket-protocol", wanted.parse().expect("a header"));
-    let near = server(purpose, then);
+    let near = server(kind, then);
     let (client, response) = tokio_tungstenite::client_async(request, near).await.expect("a WebSocket");
     let protocol = response.headers()["sec-websocket-protocol"].to_str().expect("text").to_owned();
     (client, protocol)
 }
 
 /// A client of SPDY itself, and the head of the answer.
-async fn connect_spdy<F, W>(purpose: Purpose, wanted: &str, then: F) -> (DuplexStream, String)
+async fn connect_spdy<F, W>(kind: SessionKind, wanted: &str, then: F) -> (DuplexStream, String)
 where
     F: FnOnce(Client) -> W + Send + 'static,
     W: Future<Output = ()> + Send + 'static,
 {
-    let mut near = server(purpose, then);
+    let mut near = server(kind, then);
     let request = format!(
         "POST / HTTP/1.1\r\nHost: node\r\nConnection: Upgrade\r\nUpgrade: SPDY/3.1\r\n\
          X-Stream-Protocol-Version: {wanted}\r\nContent-Length: 0\r\n\r\n"
@@ -127,7 +127,7 @@ async fn outputs(client: &mut WebSocket) -> (Value, String, String) {
 async fn a_process_is_spoken_to_until_its_input_ends() {
     let (sizes, mut resized) = mpsc::unbounded_channel();
     let (mut client, protocol) =
-        connect(Purpose::Process, "v5.channel.k8s.io, v4.channel.k8s.io", |client| async move {
+        connect(SessionKind::Process, "v5.channel.k8s.io, v4.channel.k8s.io", |client| async move {
             // Stands for `cat; echo done >&2`, with a pipe for each stream.
             let (stdin, mut inside) = tokio::io::duplex(16);
             let (mut output, stdout) = tokio::io::duplex(16);
@@ -181,7 +181,7 @@ async fn a_process_is_spoken_to_until_its_input_ends() {
 #[tokio::test]
 async fn a_client_that_goes_away_ends_the_process() {
     let (ended, mut was_ended) = mpsc::channel::<()>(1);
-    let (client, protocol) = connect(Purpose::Process, "v4.channel.k8s.io", |client| async move {
+    let (client, protocol) = connect(SessionKind::Process, "v4.channel.k8s.io", |client| async move {
         let (_output, stdout) = tokio::io::duplex(16);
         let process = Process {
             stdin: None,
@@ -200,7 +200,7 @@ async fn a_client_that_goes_away_ends_the_process() {
 
 #[tokio::test]
 async fn a_failure_is_told_on_the_status_channel() {
-    let (mut client, _) = connect(Purpose::Process, "v5.channel.k8s.io", |client| async move {
+    let (mut client, _) = connect(SessionKind::Process, "v5.channel.k8s.io", |client| async move {
         process::fail(client, ALL, "no such program".into()).await;
     })
     .await;
@@ -229,14 +229,15 @@ async fn open_pair(client: &mut WebSocket, encoder: &mut ClientEncoder, first: u
     }
 }
 
-fn place() -> Place {
-    Place { netns: None, address: [127, 0, 0, 1].into(), pod: "n/p".into() }
+fn place() -> ForwardTarget {
+    ForwardTarget { netns: None, address: [127, 0, 0, 1].into(), pod: "n/p".into() }
 }
 
 async fn forwarding() -> WebSocket {
     let protocol = "SPDY/3.1+portforward.k8s.io";
     let (client, _) =
-        connect(Purpose::Ports, protocol, |client| forward::serve(client, place(), Vec::new())).await;
+        connect(SessionKind::PortForward, protocol, |client| forward::serve(client, place(), Vec::new()))
+            .await;
     client
 }
 
@@ -373,7 +374,7 @@ async fn a_process_is_spoken_to_in_spdy() {
         ("channel.k8s.io", "channel.k8s.io", "command terminated with non-zero exit code: exit status 7"),
     ];
     for (offered, agreed, status) in rows {
-        let (mut client, head) = connect_spdy(Purpose::Process, offered, shout).await;
+        let (mut client, head) = connect_spdy(SessionKind::Process, offered, shout).await;
         assert!(head.contains("101 switching protocols") && head.contains("upgrade: spdy/3.1"), "{head}");
         assert!(head.contains(&format!("x-stream-protocol-version: {agreed}")), "{head}");
         let (mut encoder, mut decoder) = (ClientEncoder::new(), Decoder::new());
@@ -409,9 +410,9 @@ async fn a_process_is_spoken_to_in_spdy() {
 
 #[tokio::test]
 async fn a_terminal_that_ends_at_once_waits_for_its_client() {
-    let wanted = Wanted { stdin: true, stdout: true, stderr: false, terminal: true };
+    let wanted = RequestedStreams { stdin: true, stdout: true, stderr: false, terminal: true };
     let over = move |client| process::join(client, wanted, Process::none(), async { exit_status(0) });
-    let (mut client, _) = connect_spdy(Purpose::Process, "v4.channel.k8s.io", over).await;
+    let (mut client, _) = connect_spdy(SessionKind::Process, "v4.channel.k8s.io", over).await;
     let (mut encoder, mut decoder) = (ClientEncoder::new(), Decoder::new());
     for (id, kind) in [(1, "error"), (3, "stdin"), (5, "stdout")] {
         client.write_all(&encoder.open(id, &[("streamType", kind)])).await.expect("sent");
@@ -457,7 +458,7 @@ async fn a_process_is_spoken_to_in_the_older_channels() {
         ),
     ];
     for (protocol, input, output, status) in rows {
-        let (mut client, agreed) = connect(Purpose::Process, protocol, shout).await;
+        let (mut client, agreed) = connect(SessionKind::Process, protocol, shout).await;
         assert_eq!(agreed, protocol);
         client.send(input).await.expect("sent");
         let mut messages = Vec::new();
@@ -485,9 +486,10 @@ async fn ports_are_forwarded_in_channels() {
         listener.local_addr().expect("an address").port()
     };
     let ports = vec![port, closed];
-    let (mut client, _) =
-        connect(Purpose::Ports, "v4.channel.k8s.io", move |client| forward::serve(client, place(), ports))
-            .await;
+    let (mut client, _) = connect(SessionKind::PortForward, "v4.channel.k8s.io", move |client| {
+        forward::serve(client, place(), ports)
+    })
+    .await;
     client.send(Message::Binary(Bytes::from_static(b"\0hello"))).await.expect("sent");
     let mut said = std::collections::BTreeMap::<u8, Vec<u8>>::new();
     while let Some(Ok(Message::Binary(bytes))) = client.next().await {
@@ -504,14 +506,14 @@ async fn ports_are_forwarded_in_channels() {
 
 #[test]
 fn protocols_are_agreed_on() {
-    let check = |purpose: Purpose,
+    let check = |kind: SessionKind,
                  headers: &[(&'static str, &'static str)],
                  expect: Result<(Option<&str>, Agreement), &str>| {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, HeaderValue::from_static(value));
         }
-        let found = accept(&map, purpose).map(|(response, agreement)| {
+        let found = accept(&map, kind).map(|(response, agreement)| {
             let named = [SEC_WEBSOCKET_PROTOCOL, STREAM_PROTOCOL]
                 .iter()
                 .find_map(|n| response.headers().get(n).cloned());
@@ -523,9 +525,9 @@ fn protocols_are_agreed_on() {
     let (ws, key) = (("upgrade", "WebSocket"), ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="));
     let spdy = ("upgrade", "SPDY/3.1");
     let plain = Agreement::Channels(channels::Protocol::PLAIN);
-    check(Purpose::Process, &[ws, key], Ok((None, plain)));
+    check(SessionKind::Process, &[ws, key], Ok((None, plain)));
     check(
-        Purpose::Process,
+        SessionKind::Process,
         &[
             ws,
             key,
@@ -535,24 +537,32 @@ fn protocols_are_agreed_on() {
         Ok((Some("channel.k8s.io"), plain)),
     );
     check(
-        Purpose::Ports,
+        SessionKind::PortForward,
         &[ws, key, ("sec-websocket-protocol", "SPDY/3.1+portforward.k8s.io")],
         Ok((Some("SPDY/3.1+portforward.k8s.io"), Agreement::Tunnel)),
     );
-    check(Purpose::Process, &[spdy], Ok((None, Agreement::Spdy(PLAIN_STREAMS))));
+    check(SessionKind::Process, &[spdy], Ok((None, Agreement::Spdy(PLAIN_STREAMS))));
     check(
-        Purpose::Ports,
+        SessionKind::PortForward,
         &[spdy, ("x-stream-protocol-version", "portforward.k8s.io")],
         Ok((Some("portforward.k8s.io"), Agreement::Spdy(PLAIN_STREAMS))),
     );
     check(
-        Purpose::Process,
+        SessionKind::Process,
         &[spdy, ("x-stream-protocol-version", "v9.channel.k8s.io")],
         Err(
             "none of the protocols [\"v9.channel.k8s.io\"] is offered here; use one of [\"v4.channel.k8s.io\", \
              \"v3.channel.k8s.io\", \"v2.channel.k8s.io\", \"channel.k8s.io\"]",
         ),
     );
-    check(Purpose::Process, &[ws], Err("this needs an upgraded connection: ask for a WebSocket or SPDY/3.1"));
-    check(Purpose::Process, &[], Err("this needs an upgraded connection: ask for a WebSocket or SPDY/3.1"));
+    check(
+        SessionKind::Process,
+        &[ws],
+        Err("this needs an upgraded connection: ask for a WebSocket or SPDY/3.1"),
+    );
+    check(
+        SessionKind::Process,
+        &[],
+        Err("this needs an upgraded connection: ask for a WebSocket or SPDY/3.1"),
+    );
 }

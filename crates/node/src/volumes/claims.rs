@@ -7,11 +7,14 @@ use std::path::{Component, Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaimVolumeSource};
 
-use super::{Kind, host_path, own};
+use super::{VolumeKind, host_path, own};
 use crate::environment::{ConfigError, Scope};
 
 /// What a claim leads to, or why it leads nowhere yet.
-pub(super) fn of(claimed: &PersistentVolumeClaimVolumeSource, scope: &Scope) -> Result<Kind, ConfigError> {
+pub(super) fn of(
+    claimed: &PersistentVolumeClaimVolumeSource,
+    scope: &Scope,
+) -> Result<VolumeKind, ConfigError> {
     let name = &claimed.claim_name;
     let claim = scope
         .sources
@@ -44,7 +47,7 @@ pub(super) fn of(claimed: &PersistentVolumeClaimVolumeSource, scope: &Scope) -> 
 }
 
 /// Where a volume's files lie.
-fn place(volume: &PersistentVolume) -> Result<Kind, ConfigError> {
+fn place(volume: &PersistentVolume) -> Result<VolumeKind, ConfigError> {
     let name = volume.metadata.name.as_deref().unwrap_or_default();
     let refuse = |why: &str| Err(ConfigError(format!("persistentvolume \"{name}\" {why}")));
     let Some(spec) = &volume.spec else { return refuse("has no specification") };
@@ -60,7 +63,7 @@ fn place(volume: &PersistentVolume) -> Result<Kind, ConfigError> {
     if !path.is_absolute() || path.components().any(|c| c == Component::ParentDir) {
         return refuse("must name an absolute path without \"..\"");
     }
-    Ok(Kind::Claimed { path, kind })
+    Ok(VolumeKind::Claimed { path, kind })
 }
 
 /// Makes the directory where it is absent and may be made. One that its volume asks for is open to whoever runs in the

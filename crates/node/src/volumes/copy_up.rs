@@ -21,29 +21,29 @@ const UNFINISHED: &str = ".yado-copying";
 /// What a new file system is not empty of.
 const OF_FILE_SYSTEMS: &str = "lost+found";
 
-/// A volume that wants the image's content.
+/// An empty volume into which content of an image is to be copied.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Wanted {
-    /// On this machine.
+pub(crate) struct CopyUp {
+    /// Path of the volume on this machine.
     pub volume: PathBuf,
-    /// In the image.
+    /// Path of the content in the image.
     pub from: PathBuf,
 }
 
 /// One lock for each volume that is being filled: a second container with the same volume waits until it is whole, and no
 /// other container waits.
 #[derive(Default)]
-pub(crate) struct Filling {
-    state: Mutex<FillingState>,
+pub(crate) struct FillLocks {
+    state: Mutex<FillState>,
 }
 
 #[derive(Default)]
-struct FillingState {
+struct FillState {
     locks: HashMap<PathBuf, Weak<tokio::sync::Mutex<()>>>,
     begun: u64,
 }
 
-impl Filling {
+impl FillLocks {
     /// The lock of a volume, which is known by where it really lies: several Pods may share a claim's. The number is
     /// another each time.
     pub(crate) fn of(&self, volume: &Path) -> (Arc<tokio::sync::Mutex<()>>, u64) {
@@ -63,14 +63,14 @@ impl Filling {
 
 /// The volumes of a container that are empty and want it: those whose claims say so, and those that are as old as their
 /// Pod and that the Pod names; without those that the Pod wants as they are.
-pub(crate) fn wanted(
+pub(crate) fn volumes_to_fill(
     dir: &Path,
     pod: &Pod,
     spec: &PodSpec,
     container: &Container,
     sources: &dyn Sources,
-) -> Vec<Wanted> {
-    let mut all: Vec<Wanted> = Vec::new();
+) -> Vec<CopyUp> {
+    let mut all: Vec<CopyUp> = Vec::new();
     let of_pod = pod.metadata.annotations.as_ref().and_then(|a| a.get(labels::COPY_UP));
     let named = |volume: &Volume| {
         volume.empty_dir.is_some() && of_pod.is_some_and(|n| n.split(',').any(|n| n.trim() == volume.name))
@@ -87,7 +87,7 @@ pub(crate) fn wanted(
         let asked = of_claim.as_deref() == Some("true") || volume.is_some_and(named);
         let volume = dir.join(&mount.name);
         if asked && !all.iter().any(|w| w.volume == volume) && is_empty(&volume) {
-            all.push(Wanted { volume, from: PathBuf::from(&mount.mount_path) });
+            all.push(CopyUp { volume, from: PathBuf::from(&mount.mount_path) });
         }
     }
     all
@@ -100,7 +100,7 @@ fn is_empty(volume: &Path) -> bool {
 }
 
 /// Fills volumes from an image's layers, looked at through `scratch`. The error is a sentence.
-pub(crate) fn fill(all: &[Wanted], layers: &[PathBuf], scratch: &Path) -> Result<(), String> {
+pub(crate) fn fill(all: &[CopyUp], layers: &[PathBuf], scratch: &Path) -> Result<(), String> {
     let merged = Merged::mount(layers, scratch)
         .map_err(|error| format!("the image cannot be looked into to fill a volume: {error}"))?;
     for wanted in all.iter().filter(|wanted| is_empty(&wanted.volume)) {

@@ -15,7 +15,7 @@ fn pod(volumes: Value, mounts: Value) -> Pod {
     .expect("a Pod")
 }
 
-fn planned(pod: &Pod, given: &Given) -> Result<Vec<Planned>, VolumeError> {
+fn planned(pod: &Pod, given: &Given) -> Result<Vec<PlannedVolume>, VolumeError> {
     let facts = facts();
     let tokens = BTreeMap::from([(("all".to_owned(), "token".to_owned()), "t0k".to_owned())]);
     plan(&Scope { pod, facts: &facts, sources: given, services: &[] }, &tokens)
@@ -434,7 +434,8 @@ fn an_empty_volume_is_filled_from_the_image() {
         {"name": "away", "persistentVolumeClaim": {"claimName": "data"}}]);
     let pod = pod(volumes, mounts);
     let spec = pod.spec.as_ref().expect("a specification");
-    let wanted = |given: &Given| copy_up::wanted(&at("volumes"), &pod, spec, &spec.containers[0], given);
+    let wanted =
+        |given: &Given| copy_up::volumes_to_fill(&at("volumes"), &pod, spec, &spec.containers[0], given);
     let all = wanted(&given);
     assert_eq!(all.len(), 2);
     let layers = [upper.clone(), lower.clone()];
@@ -466,9 +467,9 @@ fn an_empty_volume_is_filled_from_the_image() {
     young.metadata.annotations =
         Some([(yado_types::labels::COPY_UP.to_owned(), "x, away".to_owned())].into());
     let spec = young.spec.as_ref().expect("a specification");
-    assert_eq!(copy_up::wanted(&at("volumes"), &young, spec, &spec.containers[0], &given).len(), 1);
+    assert_eq!(copy_up::volumes_to_fill(&at("volumes"), &young, spec, &spec.containers[0], &given).len(), 1);
     // One that the Pod wants as it is.
     let mut left = young.clone();
     left.metadata.annotations.get_or_insert_default().insert(labels::NO_COPY_UP.into(), "away".into());
-    assert!(copy_up::wanted(&at("volumes"), &left, spec, &spec.containers[0], &given).is_empty());
+    assert!(copy_up::volumes_to_fill(&at("volumes"), &left, spec, &spec.containers[0], &given).is_empty());
 }

@@ -82,8 +82,8 @@ fn has_build_script(folder: &Path) -> bool {
     json.get("workspaces").is_some() || scripts.iter().any(|name| json["scripts"][*name].is_string())
 }
 
-/// One sentence for the user on what an edit does.
-pub fn word(compiled: &Compiled) -> &'static str {
+/// A sentence for the user on how edits of the sources take effect; empty without sources.
+pub fn edit_notice(compiled: &Compiled) -> &'static str {
     let builds = &compiled.builds;
     match (builds.is_empty(), builds.iter().all(is_interpreted)) {
         (true, _) => "",

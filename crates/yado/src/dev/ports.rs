@@ -8,7 +8,7 @@ use yado_cli::args::{DevStart, Global};
 use yado_compile::Compiled;
 use yado_net::router::forwarded::TrustedProxies;
 use yado_types::labels;
-use yado_types::sysctls::Allowed;
+use yado_types::sysctls::AllowedSysctls;
 
 use crate::engine::{Ports, Settings};
 
@@ -61,7 +61,7 @@ fn settings(global: &Global, args: &DevStart, compiled: &Compiled, http_port: u1
 }
 
 /// The kernel parameters that its Pods set: whoever starts that here, on this machine, allows it.
-fn allowed_sysctls(compiled: &Compiled) -> Allowed {
+fn allowed_sysctls(compiled: &Compiled) -> AllowedSysctls {
     fn collect<'a>(value: &'a Value, names: &mut Vec<&'a str>) {
         match value {
             Value::Object(fields) => {
@@ -75,7 +75,7 @@ fn allowed_sysctls(compiled: &Compiled) -> Allowed {
     }
     let mut names = Vec::new();
     compiled.objects.iter().for_each(|object| collect(&object.value, &mut names));
-    Allowed::names(names)
+    AllowedSysctls::names(names)
 }
 
 /// Whether a Pod in it runs programs of this machine: whoever starts that here, on this machine, allows it.

@@ -15,7 +15,7 @@ use crate::{
     workload::{
         amount,
         name::sanitised,
-        pod::{From, Memory, Mount, Part, Remark, verbatim},
+        pod::{Memory, Mount, MountSource, Part, Remark, verbatim},
     },
 };
 
@@ -180,7 +180,7 @@ fn system(service: &Service, part: &mut Part, found: &mut Findings) {
     }
     service.ulimits.iter().for_each(|(k, l)| part.ulimit(k, l.soft, l.hard));
     if let Some(size) = service.shm_size.and_then(|s| amount::memory(&s.to_string())) {
-        let from = From::Memory(Memory::sized(Some(size)));
+        let from = MountSource::Memory(Memory::sized(Some(size)));
         part.mount(Mount {
             from,
             path: "/dev/shm".into(),

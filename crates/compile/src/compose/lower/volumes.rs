@@ -20,7 +20,7 @@ use crate::{
     workload::{
         Claim, amount,
         name::sanitised,
-        pod::{self, From, Memory, Part, is_annotation_key},
+        pod::{self, Memory, MountSource, Part, is_annotation_key},
     },
 };
 
@@ -30,7 +30,7 @@ enum Place {
     Claim(Claim),
     /// A claim that others make.
     External(String),
-    From(From),
+    Mount(MountSource),
     Nfs(NFSVolumeSource),
 }
 
@@ -169,7 +169,7 @@ fn place(key: &str, volume: &Volume, name: String, shared: bool, found: &mut Fin
         Some("none" | "bind") | None
             if device.starts_with('/') && (options.contains(&"bind") || options.contains(&"rbind")) =>
         {
-            return Place::From(pod::host_path(Path::new(device)));
+            return Place::Mount(pod::host_path(Path::new(device)));
         }
         Some("tmpfs") => {
             let (memory, _, others) = Memory::read(option("o").unwrap_or_default());
@@ -177,7 +177,7 @@ fn place(key: &str, volume: &Volume, name: String, shared: bool, found: &mut Fin
                 let sentence = format!("{} of volume {key} has no effect", others.join(", "));
                 found.warn(&volume.at, sentence);
             }
-            return Place::From(From::Memory(memory));
+            return Place::Mount(MountSource::Memory(memory));
         }
         Some("nfs" | "nfs4") => {
             let (server, path) = match device.split_once(':') {
@@ -236,7 +236,7 @@ impl Lowering<'_> {
                 self.found.warn(service.place("tmpfs"), sentence);
             }
             part.mount(pod::Mount {
-                from: From::Memory(memory),
+                from: MountSource::Memory(memory),
                 path: path.into(),
                 read_only,
                 sub_path: None,
@@ -287,7 +287,7 @@ impl Lowering<'_> {
             .collect();
         for (path, claim) in lent {
             part.mount(pod::Mount {
-                from: From::Claim(claim),
+                from: MountSource::Claim(claim),
                 path,
                 read_only,
                 sub_path: None,
@@ -311,15 +311,15 @@ impl Lowering<'_> {
         let from = match (&mount.kind, source) {
             (MountKind::Bind, Some(source)) => self.bind(mount, source),
             (MountKind::Volume | MountKind::Cluster, Some(source)) => match self.volumes.named.get(source) {
-                Some(Place::Claim(claim)) => From::Claim(claim.name.clone()),
+                Some(Place::Claim(claim)) => MountSource::Claim(claim.name.clone()),
                 Some(Place::External(name)) => {
                     let written = self.project.volumes.get(source).map(|v| v.name.clone());
                     if let Some(written) = written.filter(|written| written != name) {
                         part.docker_volume(name, written);
                     }
-                    From::Claim(name.clone())
+                    MountSource::Claim(name.clone())
                 }
-                Some(Place::From(from)) => from.clone(),
+                Some(Place::Mount(from)) => from.clone(),
                 Some(Place::Nfs(nfs)) => {
                     let volume = PodVolume {
                         name: claim_name(source),
@@ -328,18 +328,18 @@ impl Lowering<'_> {
                     };
                     return self.mount_as(mount, path, read_only, volume, part);
                 }
-                None => From::Claim(claim_name(source)),
+                None => MountSource::Claim(claim_name(source)),
             },
             (MountKind::Volume | MountKind::Cluster, None) => {
                 match self.volumes.lent.get(&(owner.name.clone(), mount.target.clone())) {
-                    Some(claim) => From::Claim(claim.name.clone()),
+                    Some(claim) => MountSource::Claim(claim.name.clone()),
                     None => return anonymous(path, read_only, mount.nocopy, part),
                 }
             }
             (MountKind::Tmpfs, _) => {
                 let mut memory = Memory::sized(mount.tmpfs_size.and_then(|s| amount::memory(&s.to_string())));
                 memory.options.mode = mount.tmpfs_mode.map(|mode| mode & 0o7777);
-                From::Memory(memory)
+                MountSource::Memory(memory)
             }
             (MountKind::Image, Some(source)) => {
                 let image = Some(ImageVolumeSource { reference: Some(source.into()), pull_policy: None });
@@ -387,14 +387,14 @@ impl Lowering<'_> {
         });
     }
 
-    fn bind(&mut self, mount: &Mount, source: &str) -> From {
+    fn bind(&mut self, mount: &Mount, source: &str) -> MountSource {
         let path = Path::new(source);
         let remark = pod::socket_remark(path);
         let is_told = remark.is_some();
         remark.into_iter().for_each(|sentence| self.found.warn(&mount.at, sentence));
         if !path.exists() && !is_told {
             if !mount.create_host_path {
-                return From::Host(source.into(), Some("Directory".into()));
+                return MountSource::Host(source.into(), Some("Directory".into()));
             }
             // Files that are not there yet become directories, to everybody's surprise.
             if path.extension().is_some() {
@@ -409,7 +409,7 @@ impl Lowering<'_> {
 /// A volume without a name: as old as its Pod, and at first with what the image has there, as Docker's are.
 fn anonymous(path: String, read_only: bool, nocopy: bool, part: &mut Part) {
     part.mount(pod::Mount {
-        from: From::Nowhere,
+        from: MountSource::Nowhere,
         path: path.clone(),
         read_only,
         sub_path: None,

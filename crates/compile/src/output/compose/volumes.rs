@@ -106,7 +106,7 @@ impl Writer<'_> {
             containers.filter(|c| c.volume_mounts.iter().flatten().any(|m| m.name == volume.name)).count();
         let options: BTreeMap<String, String> =
             serde_json::from_str(shape.annotation(labels::TMPFS)).unwrap_or_default();
-        let asked = options.get(&volume.name).map(|list| tmpfs::read(list).options).unwrap_or_default();
+        let asked = options.get(&volume.name).map(|list| tmpfs::parse(list).options).unwrap_or_default();
         match (in_memory, size) {
             // What the long form has no word for; and what comes after it, so that the order stays.
             (true, size) if !only_mode(&asked) || !all.tmpfs.is_empty() => {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::Place;
+use super::ForwardTarget;
 use crate::streams::spdy::Encoder;
 
 /// Data is read in pieces of this size.
@@ -68,7 +68,7 @@ fn channel(number: u8, bytes: &[u8]) -> Bytes {
 
 /// Joins a client with a port of the Pod until the Pod's side has ended and the client's too, or the client gives up.
 pub(super) async fn carry(
-    place: &Place,
+    place: &ForwardTarget,
     port: u16,
     replies: Replies,
     mut from_client: mpsc::Receiver<FromClient>,
@@ -124,7 +124,7 @@ pub(super) async fn carry(
 
 /// Tells the client that the Pod's side has ended, and what went wrong if anything did.
 async fn finish(
-    place: &Place,
+    place: &ForwardTarget,
     port: u16,
     replies: Replies,
     frames: &mpsc::Sender<Bytes>,
@@ -139,7 +139,7 @@ async fn finish(
 }
 
 /// Connects to a port of the Pod as if from within it: to loopback first, since that is where a port may be hidden.
-async fn connect(place: &Place, port: u16) -> Result<TcpStream, String> {
+async fn connect(place: &ForwardTarget, port: u16) -> Result<TcpStream, String> {
     let Some(netns) = place.netns.clone() else {
         return TcpStream::connect((place.address, port)).await.map_err(|e| e.to_string());
     };

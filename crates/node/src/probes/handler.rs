@@ -1,4 +1,4 @@
-//! What a probe or a hook does: a command, an HTTP request, a connection, a gRPC health check, a pause.
+//! Handlers of probes and lifecycle hooks: a command, an HTTP request, a TCP connection, a gRPC health check, a pause.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,17 +13,9 @@ use crate::pod::{Entry, Shared};
 /// Output of a command that is kept for the event; Kubernetes' limit.
 const OUTPUT_LIMIT: usize = 10 << 10;
 
-/// How a try ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    Success,
-    /// Why not, in one sentence.
-    Failure(String),
-}
-
-/// What to do.
+/// The handler of a probe or a lifecycle hook, with ports resolved to numbers.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Target {
+pub(crate) enum Handler {
     Command(Vec<String>),
     Http(http::Request),
     Tcp {
@@ -38,8 +30,8 @@ pub(crate) enum Target {
     Sleep(Duration),
 }
 
-impl Target {
-    /// What a probe asks for.
+impl Handler {
+    /// The handler of a probe; an error says why it is not valid.
     pub(crate) fn of_probe(probe: &Probe, container: &Container) -> Result<Self, String> {
         if let Some(exec) = &probe.exec {
             return Ok(Self::Command(exec.command.clone().unwrap_or_default()));
@@ -58,7 +50,7 @@ impl Target {
         Err("a probe must have exec, httpGet, tcpSocket or grpc".into())
     }
 
-    /// What a lifecycle hook asks for.
+    /// The handler of a lifecycle hook; an error says why it is not valid.
     pub(crate) fn of_hook(hook: &LifecycleHandler, container: &Container) -> Result<Self, String> {
         if let Some(exec) = &hook.exec {
             return Ok(Self::Command(exec.command.clone().unwrap_or_default()));
@@ -75,17 +67,17 @@ impl Target {
         Err("a lifecycle hook must have exec, httpGet or sleep".into())
     }
 
-    /// Does it, within `timeout`.
-    pub(crate) async fn reach(
+    /// Runs the handler once, for at most `timeout`. An error is the reason for the failure, in one sentence.
+    pub(crate) async fn run(
         &self,
         shared: &Shared,
         entry: &Entry,
         pod: &Pod,
         container: &Container,
         timeout: Duration,
-    ) -> Verdict {
+    ) -> Result<(), String> {
         let address = || shared.pod_address(entry, pod).ok_or_else(|| "the Pod has no address".to_owned());
-        let tried = match self {
+        match self {
             Self::Command(args) => command(entry, container, args, timeout).await,
             Self::Http(request) => match address() {
                 Ok(address) => bounded(timeout, http::get(request, address)).await,
@@ -103,8 +95,7 @@ impl Target {
                 shared.clock.sleep((*duration).min(timeout)).await;
                 Ok(())
             }
-        };
-        tried.map_or_else(Verdict::Failure, |()| Verdict::Success)
+        }
     }
 }
 
@@ -148,9 +139,9 @@ pub(crate) fn plain(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
-fn http_get(get: &HTTPGetAction, container: &Container) -> Result<Target, String> {
+fn http_get(get: &HTTPGetAction, container: &Container) -> Result<Handler, String> {
     let headers = get.http_headers.iter().flatten().map(|h| (h.name.clone(), h.value.clone()));
-    Ok(Target::Http(http::Request {
+    Ok(Handler::Http(http::Request {
         tls: get.scheme.as_deref() == Some("HTTPS"),
         host: get.host.clone().filter(|h| !h.is_empty()),
         port: port(&get.port, container)?,
@@ -159,8 +150,8 @@ fn http_get(get: &HTTPGetAction, container: &Container) -> Result<Target, String
     }))
 }
 
-fn tcp_socket(tcp: &TCPSocketAction, container: &Container) -> Result<Target, String> {
-    Ok(Target::Tcp { host: tcp.host.clone().filter(|h| !h.is_empty()), port: port(&tcp.port, container)? })
+fn tcp_socket(tcp: &TCPSocketAction, container: &Container) -> Result<Handler, String> {
+    Ok(Handler::Tcp { host: tcp.host.clone().filter(|h| !h.is_empty()), port: port(&tcp.port, container)? })
 }
 
 fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
