@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde_json::Value;
 use yado_types::address::forbidden_destination;
 
@@ -35,10 +36,7 @@ pub fn destination(address: &Value, at: &Path<'_>, errors: &mut Errors) {
 
 /// Whether a text is an address and the length of a prefix, such as `10.9.8.0/24`.
 pub fn is_range(text: &str) -> bool {
-    text.split_once('/').is_some_and(|(address, length)| {
-        let longest = address.parse::<IpAddr>().map(|a| if a.is_ipv4() { 32 } else { 128 });
-        longest.is_ok_and(|longest| length.parse::<u8>().is_ok_and(|length| length <= longest))
-    })
+    text.parse::<IpNet>().is_ok()
 }
 
 /// An IANA service name.
