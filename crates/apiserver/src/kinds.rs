@@ -11,6 +11,7 @@ pub(crate) mod binding;
 pub(crate) mod config_map;
 pub(crate) mod controller_revision;
 pub(crate) mod custom_resource;
+pub(crate) mod custom_resource_definition;
 pub(crate) mod daemon_set;
 pub(crate) mod data;
 pub(crate) mod deployment;

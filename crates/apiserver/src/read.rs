@@ -23,10 +23,21 @@ use crate::{events, table};
 
 /// An object as `resource` shows it.
 pub fn shown<'a>(resource: &Resource, value: &'a Value) -> Cow<'a, Value> {
-    match resource.storage {
-        Storage::CoreEvents => Cow::Owned(events::from_core(value.clone())),
+    match &resource.custom {
+        _ if resource.storage == Storage::CoreEvents => Cow::Owned(events::from_core(value.clone())),
+        Some(custom) if custom.has_versions && value["apiVersion"] != resource.api_version() => {
+            Cow::Owned(under_version(value.clone(), resource.api_version()))
+        }
         _ => Cow::Borrowed(value),
     }
+}
+
+/// An object under another version of its kind, whose versions differ in nothing else.
+pub(crate) fn under_version(mut value: Value, api_version: String) -> Value {
+    if let Some(map) = value.as_object_mut() {
+        map.insert("apiVersion".into(), api_version.into());
+    }
+    value
 }
 
 impl Inner {
@@ -63,7 +74,7 @@ impl Inner {
         self.reach(revision.unwrap_or(0)).await?;
         let object = self.find(&r.resource, &r.namespace, &r.name)?;
         if r.subresource == Some(Subresource::Scale) {
-            return Ok(content::value(200, &scale::of(&object.value())));
+            return Ok(content::value(200, &scale::of(&r.resource, &object.value())?));
         }
         Ok(self.answer(r, 200, &object))
     }
@@ -82,7 +93,7 @@ impl Inner {
         with_columns: bool,
     ) -> Bytes {
         match form {
-            Form::Object if resource.storage == Storage::Stored => object.json(),
+            Form::Object if resource.is_stored_form() => object.json(),
             Form::Object => encode(&shown(resource, &object.value())),
             Form::Metadata => encode(&metadata_only(&object.value())),
             Form::Table(include) => {
@@ -189,11 +200,11 @@ impl Inner {
 
     /// A list in the form that was asked for.
     pub(crate) fn answer_list(&self, r: &ApiRequest, found: Found) -> Response<Body> {
-        let kind = &r.resource.kind;
+        let kind = r.resource.list_kind();
         match r.form {
-            Form::Object if r.resource.storage == Storage::Stored => {
+            Form::Object if r.resource.is_stored_form() => {
                 let head = format!(
-                    "{{\"kind\":\"{kind}List\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
+                    "{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
                     r.resource.api_version(),
                     found.metadata
                 );
@@ -203,7 +214,7 @@ impl Inner {
                 let items = found.objects.iter().map(|o| shown(&r.resource, &o.value()).into_owned());
                 let items: Vec<_> = items.collect();
                 let list = json!({
-                    "kind": format!("{kind}List"), "apiVersion": r.resource.api_version(),
+                    "kind": kind, "apiVersion": r.resource.api_version(),
                     "metadata": found.metadata, "items": items,
                 });
                 content::value(200, &list)

@@ -387,7 +387,9 @@ impl Target {
                 Verb::Create(WriteOptions::read(&query, agent)?)
             }
             (&Method::PUT, false) => Verb::Update(WriteOptions::read(&query, agent)?),
-            (&Method::PATCH, false) => Verb::Patch(patch_kind(headers)?, WriteOptions::read(&query, agent)?),
+            (&Method::PATCH, false) => {
+                Verb::Patch(patch_kind(&self.resource, headers)?, WriteOptions::read(&query, agent)?)
+            }
             (&Method::DELETE, false) => Verb::Delete(DeleteOptions::read(&query)?),
             (&Method::DELETE, true) => {
                 Verb::DeleteCollection(ListOptions::read(&query)?, DeleteOptions::read(&query)?)
@@ -408,17 +410,22 @@ impl Target {
     }
 }
 
-fn patch_kind(headers: &HeaderMap) -> Result<PatchKind> {
+/// Custom kinds have no strategic merge patch: its rules are those of built-in types.
+fn patch_kind(resource: &Resource, headers: &HeaderMap) -> Result<PatchKind> {
+    const ALL: &str =
+        "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+    let is_custom = resource.custom.is_some();
     let kind = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     match kind.split(';').next().unwrap_or_default().trim() {
         "application/json-patch+json" => Ok(PatchKind::Json),
         "application/merge-patch+json" => Ok(PatchKind::Merge),
-        "application/strategic-merge-patch+json" => Ok(PatchKind::Strategic),
+        "application/strategic-merge-patch+json" if !is_custom => Ok(PatchKind::Strategic),
         "application/apply-patch+yaml" | "application/apply-patch+json" => Ok(PatchKind::Apply),
-        _ => Err(Failure::unsupported_media_type(
-            "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml, \
-             application/strategic-merge-patch+json",
-        )),
+        _ if is_custom => Err(Failure::unsupported_media_type(ALL)),
+        _ => {
+            let all = format!("{ALL}, application/strategic-merge-patch+json");
+            Err(Failure::unsupported_media_type(&all))
+        }
     }
 }
 

@@ -19,7 +19,6 @@ use crate::object::{Change, EventType, Object, Selection, encode, frame};
 use crate::read::narrowed;
 use crate::request::{ApiRequest, Form, WatchOptions};
 use crate::resource::Resource;
-use crate::schema::Storage;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 
@@ -168,7 +167,7 @@ impl Watcher {
             return;
         }
         let Some(event) = change.event(&self.selection) else { return };
-        let bytes = if self.form == Form::Object && self.resource.storage == Storage::Stored {
+        let bytes = if self.form == Form::Object && self.resource.is_stored_form() {
             change.frame(event)
         } else {
             let shown = change.shown(event);

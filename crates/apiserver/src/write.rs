@@ -25,6 +25,7 @@ use crate::content::{self, Body};
 use crate::events;
 use crate::kinds::strategy::Posted;
 use crate::object::{Object, encode_for_store};
+use crate::read::under_version;
 use crate::request::{ApiRequest, Verb, WriteOptions};
 use crate::resource::{Resource, Subresource};
 use crate::schema::{self, Parsed, Storage};
@@ -244,8 +245,9 @@ pub(crate) fn refuse_invalid(resource: &Resource, name: &str, errors: Vec<schema
 
 /// An object in the form in which it is stored.
 pub(crate) fn stored_form(resource: &Resource, value: Value) -> Value {
-    match resource.storage {
-        Storage::CoreEvents => events::to_core(value),
+    match &resource.custom {
+        _ if resource.storage == Storage::CoreEvents => events::to_core(value),
+        Some(custom) if custom.has_versions => under_version(value, custom.stored_as.clone()),
         _ => value,
     }
 }

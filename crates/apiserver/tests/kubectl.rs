@@ -1,5 +1,7 @@
 //! The real `kubectl` against a served API: one row for each command.
 
+#[path = "kubectl/custom.rs"]
+mod custom;
 #[path = "kubectl/kinds.rs"]
 mod kinds;
 
@@ -120,6 +122,11 @@ async fn commands() {
 #[tokio::test(flavor = "multi_thread")]
 async fn k42_controllers_of_every_age_and_volumes() {
     check(kinds::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn custom_resources() {
+    check(custom::ROWS).await;
 }
 
 async fn check(rows: &'static [Row<'static>]) {

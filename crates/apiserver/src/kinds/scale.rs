@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 use yado_types::selector::LabelSelector;
 
+use crate::edit::map_at;
 use crate::kinds::strategy::Strategy;
 use crate::schema::validate::{Errors, Path};
-use crate::schema::{self, Kind};
+use crate::schema::{self, JsonPath, Kind};
 use crate::status::{Failure, Result};
 
 #[derive(Debug)]
@@ -24,7 +25,25 @@ pub fn kind() -> Result<&'static Kind> {
 }
 
 /// The `autoscaling/v1` Scale of an object.
-pub fn of(object: &Value) -> Value {
+///
+/// # Errors
+/// 500 where an object of a custom kind has no value at the path of its wished replicas, as in Kubernetes.
+pub fn of(kind: &Kind, object: &Value) -> Result<Value> {
+    let paths = kind.custom.as_ref().and_then(|custom| custom.scale.as_ref());
+    let (wished, present, selector) = match paths {
+        None => (
+            object["spec"]["replicas"].as_i64(),
+            object["status"]["replicas"].as_i64(),
+            text(&object["spec"]["selector"]),
+        ),
+        Some(paths) => {
+            let number = |path: &JsonPath| path.find(object).first().and_then(|value| value.as_i64());
+            let missing = || format!("the spec replicas field {:?} does not exist", paths.spec_replicas.text);
+            let wished = number(&paths.spec_replicas).ok_or_else(|| Failure::internal(missing()))?;
+            let selector = paths.selector.as_ref().and_then(|path| path.find(object).first()?.as_str());
+            (Some(wished), number(&paths.status_replicas), selector.unwrap_or_default().to_owned())
+        }
+    };
     let meta = &object["metadata"];
     let mut scale = json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
@@ -33,16 +52,27 @@ pub fn of(object: &Value) -> Value {
             "resourceVersion": meta["resourceVersion"], "creationTimestamp": meta["creationTimestamp"],
         },
         "spec": {},
-        "status": {"replicas": object["status"]["replicas"].as_i64().unwrap_or(0)},
+        "status": {"replicas": present.unwrap_or(0)},
     });
-    if let Some(replicas) = object["spec"]["replicas"].as_i64().filter(|r| *r != 0) {
+    if let Some(replicas) = wished.filter(|r| *r != 0) {
         scale["spec"]["replicas"] = replicas.into();
     }
-    let selector = text(&object["spec"]["selector"]);
     if !selector.is_empty() {
         scale["status"]["selector"] = selector.into();
     }
-    scale
+    Ok(scale)
+}
+
+/// Sets the replicas that an object wishes for.
+pub fn set_replicas(kind: &Kind, object: &mut Value, replicas: i64) {
+    match kind.custom.as_ref().and_then(|custom| custom.scale.as_ref()) {
+        Some(paths) => paths.spec_replicas.set(object, replicas.into()),
+        None => {
+            if let Some(spec) = map_at(object, &["spec"]) {
+                spec.insert("replicas".into(), replicas.into());
+            }
+        }
+    }
 }
 
 /// The replicas that a decoded Scale asks for; absent means none.
@@ -88,11 +118,12 @@ mod tests {
                 "matchLabels": {"app": "x"}, "matchExpressions": [{"key": "t", "operator": "In", "values": ["a", "b"]}]}},
             "status": {"replicas": 2},
         });
-        let scale = of(&object);
+        let kind = schema::find("apps", "v1", "Deployment").expect("a kind");
+        let scale = of(kind, &object).expect("a scale");
         assert_eq!((replicas(&scale), &scale["status"]["replicas"]), (3, &json!(2)));
         assert_eq!(scale["status"]["selector"], "app=x,t in (a,b)");
-        assert_eq!(replicas(&of(&json!({"metadata": {}, "spec": {}}))), 0);
+        assert_eq!(replicas(&of(kind, &json!({"metadata": {}, "spec": {}})).expect("a scale")), 0);
         let controller = json!({"metadata": {}, "spec": {"selector": {"a": "b", "c": "d"}}});
-        assert_eq!(of(&controller)["status"]["selector"], "a=b,c=d");
+        assert_eq!(of(kind, &controller).expect("a scale")["status"]["selector"], "a=b,c=d");
     }
 }

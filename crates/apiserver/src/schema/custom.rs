@@ -9,6 +9,7 @@ use super::json_path::{JsonPath, JsonPathError};
 use super::kinds::{Kind, Name, Storage};
 use super::structural::Structural;
 use crate::kinds::strategy::NoRules;
+use crate::table::Column;
 
 /// What is particular to a custom kind.
 #[derive(Debug)]
@@ -28,31 +29,16 @@ pub struct Custom {
     schema: OnceLock<Structural>,
     /// Fields that are not described are kept.
     preserves_unknown: bool,
-    /// Columns of Tables beside the name.
-    pub columns: Vec<PrinterColumn>,
+    /// Columns of Tables, the name first.
+    pub(crate) columns: Vec<Column>,
+    /// The paths to the values of the other columns.
+    pub(crate) paths: Vec<JsonPath>,
     /// Where the parts of a Scale are.
     pub scale: Option<ScalePaths>,
     /// Fields by which objects can be selected, beside their names.
     pub selectable: Vec<JsonPath>,
     /// The warning that each request draws, for a version that is deprecated.
     pub deprecation: Option<String>,
-}
-
-/// A column of a custom kind's Tables.
-#[derive(Debug)]
-pub struct PrinterColumn {
-    /// Its heading.
-    pub name: String,
-    /// `integer`, `number`, `string`, `boolean` or `date`.
-    pub kind: String,
-    /// `format`, like `int64`.
-    pub format: String,
-    /// What it shows.
-    pub description: String,
-    /// 0: always shown; more: with `-o wide`.
-    pub priority: i64,
-    /// Where the value is.
-    pub path: JsonPath,
 }
 
 /// The fields that the scale subresource reads and writes.
@@ -75,7 +61,10 @@ pub fn kinds_of(definition: &Value) -> Vec<Kind> {
     let group = text(&spec["group"]);
     let versions = || spec["versions"].as_array().into_iter().flatten();
     let storage = versions().find(|v| v["storage"] == true).map(|v| text(&v["name"])).unwrap_or_default();
-    let mut served: Vec<&Value> = versions().filter(|v| v["served"] == true).collect();
+    // Other versions than the one in the store take a webhook that this server does not call.
+    let by_webhook = spec["conversion"]["strategy"] == "Webhook";
+    let is_served = |v: &&Value| v["served"] == true && (!by_webhook || v["storage"] == true);
+    let mut served: Vec<&Value> = versions().filter(is_served).collect();
     served.sort_by_key(|v| std::cmp::Reverse(VersionRank::of(v["name"].as_str().unwrap_or_default())));
     let list = |field: &str| -> Vec<Name> {
         names[field]
@@ -115,7 +104,7 @@ impl Custom {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let path = |value: &Value| JsonPath::parse(value.as_str()?).ok();
         let props = &version["schema"]["openAPIV3Schema"];
-        let columns = version["additionalPrinterColumns"].as_array().into_iter().flatten();
+        let (columns, paths) = columns(version);
         let scale = &version["subresources"]["scale"];
         let selectable = version["selectableFields"].as_array().into_iter().flatten();
         let name = text(&version["name"]);
@@ -133,8 +122,9 @@ impl Custom {
             list_kind: text(&definition["status"]["acceptedNames"]["listKind"]),
             schema: OnceLock::new(),
             preserves_unknown: spec["preserveUnknownFields"] == true,
-            written: props.is_object().then(|| Bytes::from(props.to_string())).unwrap_or_default(),
-            columns: columns.filter_map(PrinterColumn::read).collect(),
+            written: if props.is_object() { Bytes::from(props.to_string()) } else { Bytes::new() },
+            columns,
+            paths,
             scale: scale.is_object().then(|| ScalePaths::read(scale)).flatten(),
             selectable: selectable.filter_map(|field| path(&field["jsonPath"])).collect(),
             deprecation,
@@ -154,18 +144,26 @@ impl Custom {
     }
 }
 
-impl PrinterColumn {
-    fn read(column: &Value) -> Option<Self> {
-        let text = |field: &str| column[field].as_str().unwrap_or_default().to_owned();
-        Some(Self {
+/// The columns of a version with the paths to their values; without any, the age is shown.
+fn columns(version: &Value) -> (Vec<Column>, Vec<JsonPath>) {
+    let (mut columns, mut paths) = (vec![Column::NAME], Vec::new());
+    for column in version["additionalPrinterColumns"].as_array().into_iter().flatten() {
+        let Some(Ok(path)) = column["jsonPath"].as_str().map(JsonPath::parse) else { continue };
+        let text = |field: &str| Name::from(column[field].as_str().unwrap_or_default().to_owned());
+        columns.push(Column {
             name: text("name"),
             kind: text("type"),
             format: text("format"),
             description: text("description"),
             priority: column["priority"].as_i64().unwrap_or(0),
-            path: JsonPath::parse(column["jsonPath"].as_str()?).ok()?,
-        })
+        });
+        paths.push(path);
     }
+    if paths.is_empty() {
+        columns.push(Column { kind: Name::Borrowed("date"), ..Column::AGE });
+        paths.extend(JsonPath::parse(".metadata.creationTimestamp"));
+    }
+    (columns, paths)
 }
 
 impl ScalePaths {

@@ -139,11 +139,13 @@ impl Message {
 
     /// The field of a union whose value has the JSON type of this one.
     pub fn member(&self, value: &Value) -> Option<&Field> {
-        self.fields.iter().find(|field| match (field.shape, field.inner, value) {
-            (Shape::List, _, Value::Array(_))
-            | (Shape::Single, Inner::Bool, Value::Bool(_))
-            | (Shape::Single, Inner::Message(_), Value::Object(_)) => true,
-            _ => false,
+        self.fields.iter().find(|field| {
+            matches!(
+                (field.shape, field.inner, value),
+                (Shape::List, _, Value::Array(_))
+                    | (Shape::Single, Inner::Bool, Value::Bool(_))
+                    | (Shape::Single, Inner::Message(_), Value::Object(_))
+            )
         })
     }
 

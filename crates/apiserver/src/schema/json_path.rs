@@ -80,11 +80,18 @@ impl JsonPath {
 
     /// The names of the path's fields; `None` where it has other steps.
     pub fn fields(&self) -> Option<Vec<&str>> {
-        let name = |step| match step {
-            &Step::Field(ref name) => Some(name.as_str()),
-            _ => None,
-        };
+        fn name(step: &Step) -> Option<&str> {
+            match step {
+                Step::Field(name) => Some(name),
+                _ => None,
+            }
+        }
         self.steps.iter().map(name).collect()
+    }
+
+    /// The path as field selectors write it: without the dot at its beginning.
+    pub fn name(&self) -> &str {
+        self.text.strip_prefix('.').unwrap_or(&self.text)
     }
 
     /// The values that the path leads to, in their order.

@@ -90,6 +90,21 @@ impl Kind {
     }
 }
 
+impl Kind {
+    /// The kind of lists of its objects.
+    pub fn list_kind(&self) -> String {
+        match &self.custom {
+            Some(custom) => custom.list_kind.clone(),
+            None => format!("{}List", self.kind),
+        }
+    }
+
+    /// Whether objects are answered as they lie in the store.
+    pub fn is_stored_form(&self) -> bool {
+        self.storage == Storage::Stored && !self.custom.as_ref().is_some_and(|custom| custom.has_versions)
+    }
+}
+
 /// `apps/v1`; `v1` in the core group.
 pub fn api_version(group: &str, version: &str) -> String {
     if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
@@ -242,7 +257,7 @@ fn built_in() -> Vec<Kind> {
         namespaced(RBAC, "Role", ("roles", "role"), "rbac.v1.Role").ruled_by(&role::Role),
         namespaced(RBAC, "RoleBinding", ("rolebindings", "rolebinding"), "rbac.v1.RoleBinding").ruled_by(&role_binding::RoleBinding),
         cluster(EXTENSIONS, "CustomResourceDefinition", ("customresourcedefinitions", "customresourcedefinition"),
-            "apiextensions.v1.CustomResourceDefinition").short(&["crd", "crds"]).of("api-extensions").with(&["status"]),
+            "apiextensions.v1.CustomResourceDefinition").ruled_by(&custom_resource_definition::CustomResourceDefinition).short(&["crd", "crds"]).of("api-extensions").with(&["status"]),
         cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").ruled_by(&storage_class::StorageClass).short(&["sc"]),
         Kind { namespaced: true, ..answered(CORE, "Binding", ("bindings", "binding"), "core.v1.Binding").ruled_by(&binding::Binding) },
         body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale").ruled_by(&scale::Scale),

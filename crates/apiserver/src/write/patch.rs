@@ -84,7 +84,7 @@ impl Inner {
                 Ok(scale)
             })
             .await?;
-        let mut response = content::value(200, &scale::of(&outcome.object().value()));
+        let mut response = content::value(200, &scale::of(&r.resource, &outcome.object().value())?);
         content::warn(&mut response, &warnings);
         Ok(response)
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Outcome, Step, refuse_invalid, stored_form};
 use crate::apply::{self, Writer};
 use crate::content::{self, Body};
-use crate::edit::{copy, map_at};
+use crate::edit::copy;
 use crate::kinds::scale;
 use crate::object::{Object, has_finalizers, is_terminating, meta, remove_meta, set_meta};
 use crate::read::shown;
@@ -119,7 +119,7 @@ impl Inner {
     ) -> Result<Response<Body>> {
         let (wanted, warnings) = content::decode(scale::kind()?, parsed, options.field_validation)?;
         let outcome = self.rescale(ctx, r, options, |_| Ok(wanted.clone())).await?;
-        let mut response = content::value(200, &scale::of(&outcome.object().value()));
+        let mut response = content::value(200, &scale::of(&r.resource, &outcome.object().value())?);
         content::warn(&mut response, &warnings);
         Ok(response)
     }
@@ -135,15 +135,13 @@ impl Inner {
         let writer = Some(self.writer(options, r.subresource));
         self.modify(ctx, (&r.namespace, &r.name), 0, |current| {
             let old = current.value();
-            let scale = wanted(scale::of(&old))?;
+            let scale = wanted(scale::of(&r.resource, &old)?)?;
             check_version(&r.resource, current, &scale)?;
             check_place(r, &scale)?;
             let kind = scale::kind()?;
             content::refuse_invalid(kind, &r.name, &schema::validate_object(kind, &scale, None))?;
             let mut new = Value::clone(&old);
-            if let Some(spec) = map_at(&mut new, &["spec"]) {
-                spec.insert("replicas".into(), scale::replicas(&scale).into());
-            }
+            scale::set_replicas(&r.resource, &mut new, scale::replicas(&scale));
             self.replace(ctx, current, new, writer)
         })
         .await

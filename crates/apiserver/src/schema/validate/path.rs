@@ -70,6 +70,12 @@ impl Errors {
         }
     }
 
+    /// Adds errors that were found elsewhere.
+    pub fn extend(&mut self, errors: impl IntoIterator<Item = FieldError>) {
+        let room = MAX_ERRORS.saturating_sub(self.list.len());
+        self.list.extend(errors.into_iter().take(room));
+    }
+
     pub fn required(&mut self, at: &Path<'_>, detail: &str) {
         let colon = if detail.is_empty() { "" } else { ": " };
         self.push(at, Reason::Required, format!("Required value{colon}{detail}"));
