@@ -33,9 +33,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yado_oci::spec::ExecSpec;
 
-use crate::lifecycle::{ContainerRecord, Run, find_container, is_final};
+use crate::lifecycle::{ContainerRecord, Run, is_final};
 use crate::logs;
 use crate::pod::{Entry, Shared};
+use crate::spec::find_container;
 use crate::streams::process::{self, Process, RequestedStreams};
 use crate::streams::{self, Client, SessionKind, forward};
 use query::Query;

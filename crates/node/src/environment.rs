@@ -115,7 +115,7 @@ fn value_of(
     }
     if let Some(r) = &from.resource_field_ref {
         let of = match &r.container_name {
-            Some(other) => scope.pod.spec.as_ref().and_then(|s| crate::lifecycle::find_container(s, other)),
+            Some(other) => scope.pod.spec.as_ref().and_then(|s| crate::spec::find_container(s, other)),
             None => Some(container),
         };
         let of = of.ok_or_else(|| {

@@ -16,8 +16,9 @@ use yado_reconcile::events::EventType;
 use yado_types::quantity::Quantity;
 
 use crate::disk_usage;
-use crate::lifecycle::{ContainerRecord, FailureKind, PodFailure, SandboxPhase, all_containers, is_sidecar};
+use crate::lifecycle::{ContainerRecord, FailureKind, PodFailure, SandboxPhase};
 use crate::pod::{Entry, Shared};
+use crate::spec::{all_containers, is_sidecar};
 
 /// How often usage is looked at; Kubernetes' value.
 const INTERVAL: Duration = Duration::from_secs(10);

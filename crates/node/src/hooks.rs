@@ -7,19 +7,9 @@ use k8s_openapi::api::core::v1::{Container, LifecycleHandler, Pod};
 use tokio_util::sync::CancellationToken;
 use yado_reconcile::events::EventType;
 
-use crate::lifecycle::find_container;
 use crate::pod::{Entry, Shared, start_probes};
 use crate::probes::handler::Handler;
-
-/// The container's preStop hook.
-pub(crate) fn pre_stop(container: &Container) -> Option<&LifecycleHandler> {
-    container.lifecycle.as_ref()?.pre_stop.as_ref()
-}
-
-/// The container's postStart hook.
-pub(crate) fn post_start(container: &Container) -> Option<&LifecycleHandler> {
-    container.lifecycle.as_ref()?.post_start.as_ref()
-}
+use crate::spec::{find_container, post_start};
 
 /// Runs a hook. A failure is reported as an event and returned as its message.
 pub(crate) async fn run(

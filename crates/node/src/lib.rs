@@ -14,6 +14,7 @@
 //! - `eviction`, `disk_usage`: limits of local disk.
 //! - `container`, `environment`, `security`, `resources`, `hostfiles`: from a Pod's specification to a container's; pure.
 //! - `annotations`: what Pods say beyond their fields.
+//! - `spec`: reads a Pod's specification with its defaults; pure.
 //! - `volumes`: directories, tmpfs, projected files with atomic refresh.
 //! - `probes`, `images`, `logs`: what their names say.
 //! - `api`: the HTTP API that the API server proxies `logs`, `exec`, `attach` and `port-forward` to.
@@ -40,6 +41,7 @@ mod probes;
 mod registration;
 mod resources;
 mod security;
+mod spec;
 mod status;
 mod streams;
 mod volumes;

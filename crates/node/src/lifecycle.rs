@@ -14,8 +14,9 @@ mod terminate;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
+use crate::spec::{is_sidecar, restart_policy};
 pub(crate) use record::{
     ContainerRecord, Ended, FailureKind, Hook, PodFailure, PodRecord, Run, SandboxPhase, Waiting,
 };
@@ -36,8 +37,6 @@ const EVICTED_GRACE: Duration = Duration::from_secs(1);
 const GONE_GRACE: Duration = Duration::from_secs(1);
 /// Reason in the status of a container whose exit was not observed; Kubernetes' value.
 const ENDED_UNSEEN: &str = "ContainerStatusUnknown";
-/// Kubernetes' default of `terminationGracePeriodSeconds`.
-const DEFAULT_GRACE: i64 = 30;
 
 /// An action for a Pod. The loop begins it at once and records its result when it ends.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -206,11 +205,6 @@ pub(crate) fn outcome(spec: &PodSpec, record: &PodRecord) -> Option<Outcome> {
     Some(outcome)
 }
 
-/// The Pod's restart policy with Kubernetes' default.
-pub(crate) fn restart_policy(spec: &PodSpec) -> &str {
-    spec.restart_policy.as_deref().unwrap_or("Always")
-}
-
 fn restarts(policy: &str, code: i32) -> bool {
     match policy {
         "Never" => false,
@@ -242,30 +236,6 @@ pub(crate) fn is_final(pod: &Pod, container: &str, ended: &Ended) -> bool {
     !lost
         && spec.containers.iter().any(|c| c.name == container)
         && !restarts(policy_of(pod, spec, container, ended.attempt), ended.code)
-}
-
-/// An init container that keeps running beside the containers.
-pub(crate) fn is_sidecar(init: &Container) -> bool {
-    init.restart_policy.as_deref() == Some("Always")
-}
-
-/// All containers of a Pod, init containers first.
-pub(crate) fn all_containers(spec: &PodSpec) -> impl DoubleEndedIterator<Item = &Container> {
-    spec.init_containers.iter().flatten().chain(&spec.containers)
-}
-
-/// The container of this name.
-pub(crate) fn find_container<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a Container> {
-    all_containers(spec).find(|c| c.name == name)
-}
-
-/// The Pod's grace period.
-pub(crate) fn grace_period(spec: &PodSpec) -> Duration {
-    seconds(spec.termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE))
-}
-
-fn seconds(n: i64) -> Duration {
-    Duration::from_secs(n.max(0).unsigned_abs())
 }
 
 #[cfg(test)]

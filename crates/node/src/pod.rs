@@ -33,6 +33,7 @@ use crate::images::Images;
 use crate::lifecycle::{self, Action, ContainerRecord, Now, PodFailure, PodRecord, Run};
 use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
+use crate::spec::{find_container, pre_stop};
 use crate::{hooks, status, volumes};
 
 /// Maximum number of consecutive decisions for one Pod in a pass: more than any sequence of immediate actions needs.
@@ -436,8 +437,8 @@ impl Shared {
 
 fn has_pre_stop(pod: Option<&Pod>, container: &str) -> bool {
     let spec = pod.and_then(|p| p.spec.as_ref());
-    let container = spec.and_then(|s| lifecycle::find_container(s, container));
-    container.and_then(hooks::pre_stop).is_some()
+    let container = spec.and_then(|s| find_container(s, container));
+    container.and_then(pre_stop).is_some()
 }
 
 struct NamespaceSources<'a> {

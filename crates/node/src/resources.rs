@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use yado_oci::spec::Resources;
 use yado_types::quantity::Quantity;
 
-use crate::lifecycle::{all_containers, is_sidecar};
+use crate::spec::{all_containers, is_sidecar};
 
 /// CFS period; Kubernetes' default.
 const PERIOD_US: i64 = 100_000;

@@ -12,9 +12,10 @@ use serde_json::{Map, Value};
 
 use crate::lifecycle::{
     ContainerRecord, Ended, FailureKind, Hook, Now, Outcome, PodFailure, PodRecord, Run, SandboxPhase,
-    is_sidecar, outcome, policy_of, restart_policy,
+    outcome, policy_of,
 };
 use crate::resources;
+use crate::spec::{is_sidecar, restart_policy};
 
 /// The scheme of container ids.
 pub(crate) const CONTAINER_SCHEME: &str = "yado://";

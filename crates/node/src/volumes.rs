@@ -327,7 +327,7 @@ pub(crate) fn references(pod: &Pod) -> References {
             all.secrets.extend(source.secret.iter().map(|s| s.name.clone()));
         }
     }
-    for container in crate::lifecycle::all_containers(spec) {
+    for container in crate::spec::all_containers(spec) {
         for source in container.env_from.iter().flatten() {
             all.config_maps.extend(source.config_map_ref.iter().map(|r| r.name.clone()));
             all.secrets.extend(source.secret_ref.iter().map(|r| r.name.clone()));

@@ -3,11 +3,8 @@
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::{
-    Action, ContainerRecord, Hook, Now, Plan, PodRecord, Run, grace_period, is_sidecar, policy_of,
-    restart_policy, restarts,
-};
-use crate::hooks;
+use super::{Action, ContainerRecord, Hook, Now, Plan, PodRecord, Run, policy_of, restarts};
+use crate::spec::{grace_period, is_sidecar, post_start, restart_policy};
 
 pub(super) fn decide(pod: &Pod, spec: &PodSpec, record: &PodRecord, now: Now, plan: &mut Plan) {
     let policy = restart_policy(spec);
@@ -41,7 +38,7 @@ pub(super) fn decide(pod: &Pod, spec: &PodSpec, record: &PodRecord, now: Now, pl
 fn holds_back(container: &Container, state: &ContainerRecord, plan: &Plan) -> bool {
     let begins = || plan.actions.contains(&Action::Start { container: container.name.clone() });
     let comes_up = || state.is_active() && !state.run.is_up();
-    hooks::post_start(container).is_some() && (comes_up() || begins())
+    post_start(container).is_some() && (comes_up() || begins())
 }
 
 /// Starts a container that should run, where it `may_start` already, and stops one whose restart was requested.

@@ -1,6 +1,7 @@
 //! Lives of Pods as tables: what happens, and what is begun then.
 
 use expect_test::{Expect, expect};
+use k8s_openapi::api::core::v1::Container;
 use serde_json::{Value, json};
 
 use super::*;

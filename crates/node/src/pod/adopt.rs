@@ -10,10 +10,9 @@ use yado_reconcile::ObjectKey;
 use super::observe::{absorb, identify, start_probes, time, watch};
 use super::prepare::{LABEL_ADDRESS, LABEL_NAME, LABEL_NAMESPACE};
 use super::{Entry, Shared, release};
-use crate::lifecycle::{
-    Ended, Hook, Now, PodRecord, Run, SandboxPhase, all_containers, find_container, is_final,
-};
-use crate::{container, hooks};
+use crate::container;
+use crate::lifecycle::{Ended, Hook, Now, PodRecord, Run, SandboxPhase, is_final};
+use crate::spec::{all_containers, find_container, post_start};
 
 /// Takes over every sandbox that is found, and removes what no Pod owns. Call it once the Pods are known.
 pub(crate) async fn adopt_all(shared: &Arc<Shared>) {
@@ -122,7 +121,7 @@ fn is_hook_pending(pod: Option<&Pod>, name: &str) -> bool {
     let mut said =
         status.init_container_statuses.iter().flatten().chain(status.container_statuses.iter().flatten());
     let runs = said.any(|s| s.name == name && s.state.as_ref().is_some_and(|state| state.running.is_some()));
-    !runs && find_container(spec, name).and_then(hooks::post_start).is_some()
+    !runs && find_container(spec, name).and_then(post_start).is_some()
 }
 
 /// What the Pod's own status says of the past: restarts, readiness, how the last runs ended. Where its sandbox is not

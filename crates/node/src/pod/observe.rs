@@ -12,8 +12,9 @@ use yado_oci::spec::{ContainerState, ContainerStatus};
 use yado_reconcile::events::EventType;
 
 use super::{Entry, Shared};
-use crate::lifecycle::{Ended, Hook, Now, Run, SandboxPhase, find_container};
-use crate::{container, hooks, logs, probes};
+use crate::lifecycle::{Ended, Hook, Now, Run, SandboxPhase};
+use crate::spec::{find_container, post_start, restart_policy};
+use crate::{container, logs, probes};
 
 /// Bytes of a termination message; Kubernetes' limit.
 const MESSAGE_LIMIT: u64 = 4096;
@@ -130,7 +131,7 @@ fn running(
         if matches!(record.run, Run::Running { .. } | Run::Exited(_)) {
             return false;
         }
-        let hooked = container.is_some_and(|c| hooks::post_start(c).is_some());
+        let hooked = container.is_some_and(|c| post_start(c).is_some());
         record.run = Run::Running { started_at, post_start: if hooked { Hook::Pending } else { Hook::Done } };
         record.waiting = None;
         if !hooked {
@@ -160,7 +161,7 @@ fn exited(shared: &Shared, entry: &Entry, pod: Option<&Pod>, name: &str, ended: 
         let message =
             format!("Back-off restarting failed container {name} in pod {}", crate::status::pod_name(pod));
         let restarts = pod.metadata.deletion_timestamp.is_none()
-            && pod.spec.as_ref().is_some_and(|s| crate::lifecycle::restart_policy(s) != "Never");
+            && pod.spec.as_ref().is_some_and(|s| restart_policy(s) != "Never");
         if restarts && ended.code != 0 {
             shared.event(pod, Some(name), EventType::Warning, "BackOff", message);
         }

@@ -14,7 +14,8 @@ use yado_reconcile::events::EventType;
 
 use super::{Entry, Shared};
 use crate::hooks;
-use crate::lifecycle::{ContainerRecord, Hook, Run, SandboxPhase, find_container};
+use crate::lifecycle::{ContainerRecord, Hook, Run, SandboxPhase};
+use crate::spec::{find_container, pre_stop as pre_stop_hook};
 use crate::volumes;
 
 /// Pause before a teardown that failed is tried again.
@@ -56,12 +57,12 @@ pub(super) async fn withdraw(shared: Arc<Shared>, entry: Arc<Entry>, grace: Dura
 fn has_pre_stop(entry: &Entry) -> bool {
     let pod = entry.pod.lock().clone();
     let containers = pod.iter().filter_map(|pod| pod.spec.as_ref()).flat_map(|spec| &spec.containers);
-    containers.into_iter().any(|container| hooks::pre_stop(container).is_some())
+    containers.into_iter().any(|container| pre_stop_hook(container).is_some())
 }
 
 pub(super) async fn pre_stop(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, name: String) {
     let container = pod.spec.as_ref().and_then(|s| find_container(s, &name));
-    if let Some((container, hook)) = container.and_then(|c| Some((c, hooks::pre_stop(c)?))) {
+    if let Some((container, hook)) = container.and_then(|c| Some((c, pre_stop_hook(c)?))) {
         let deadline = entry.record.lock().container(&name).stop.as_ref().map(|s| s.deadline);
         let left = deadline.unwrap_or_default().saturating_sub(shared.clock.monotonic());
         // The failure is an event; the container is stopped all the same.

@@ -15,7 +15,8 @@ use super::{Entry, Shared};
 use crate::container::{self, ContainerInputs};
 use crate::environment::{self, ConfigError};
 use crate::images::{self, PullDecision, Unavailable};
-use crate::lifecycle::{ContainerRecord, Waiting, find_container};
+use crate::lifecycle::{ContainerRecord, Waiting};
+use crate::spec::find_container;
 use crate::volumes::copy_up;
 use crate::{annotations, security, volumes};
 

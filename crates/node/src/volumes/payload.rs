@@ -169,7 +169,7 @@ fn downward(scope: &Scope, items: Option<&[DownwardAPIVolumeFile]>) -> Result<Fi
             fields::pod_field(scope.pod, &r.field_path, scope.facts)?
         } else if let Some(r) = &item.resource_field_ref {
             let name = r.container_name.as_deref().unwrap_or_default();
-            let container = scope.pod.spec.as_ref().and_then(|s| crate::lifecycle::find_container(s, name));
+            let container = scope.pod.spec.as_ref().and_then(|s| crate::spec::find_container(s, name));
             let container =
                 container.ok_or_else(|| ConfigError(format!("container \"{name}\" not found")))?;
             fields::resource_field(container, &r.resource, r.divisor.as_ref(), scope.facts)?
