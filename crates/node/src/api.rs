@@ -33,9 +33,10 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use yado_oci::spec::ExecSpec;
 
+use crate::handle::PodHandle;
 use crate::lifecycle::{ContainerRecord, Run, is_final};
 use crate::logs;
-use crate::pod::{Entry, Shared};
+use crate::shared::Shared;
 use crate::spec::find_container;
 use crate::streams::process::{self, Process, RequestedStreams};
 use crate::streams::{self, Client, SessionKind, forward};
@@ -104,12 +105,12 @@ async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
             container_logs(shared, found, container, &query)
         }
         ["exec", namespace, pod, container] => {
-            let (entry, _) = find(shared, namespace, pod, container)?;
-            exec(shared, &entry, container, &query, request).await
+            let (handle, _) = find(shared, namespace, pod, container)?;
+            exec(shared, &handle, container, &query, request).await
         }
         ["attach", namespace, pod, container] => {
-            let (entry, pod) = find(shared, namespace, pod, container)?;
-            attach(shared, &entry, &pod, container, &query, request).await
+            let (handle, pod) = find(shared, namespace, pod, container)?;
+            attach(shared, &handle, &pod, container, &query, request).await
         }
         ["portForward", namespace, pod] => port_forward(shared, namespace, pod, &query, request),
         _ => Err(not_found(format!("there is no {path} on a node"))),
@@ -131,25 +132,25 @@ fn pods(shared: &Shared) -> Response<Body> {
     response
 }
 
-type Found = (Arc<Entry>, Arc<Pod>);
+type Found = (Arc<PodHandle>, Arc<Pod>);
 
 fn find(shared: &Shared, namespace: &str, name: &str, container: &str) -> Result<Found, Refusal> {
     let found = shared.find(namespace, name);
-    let (entry, pod) = found.ok_or_else(|| not_found(format!("pod \"{name}\" not found on this node")))?;
+    let (handle, pod) = found.ok_or_else(|| not_found(format!("pod \"{name}\" not found on this node")))?;
     let known = pod.spec.as_ref().and_then(|s| find_container(s, container)).is_some();
     if known {
-        return Ok((entry, pod));
+        return Ok((handle, pod));
     }
     Err(bad_request(format!("container {container} is not valid for pod {name}")))
 }
 
-fn container_logs(shared: &Arc<Shared>, (entry, pod): Found, container: &str, query: &Query) -> Answer {
+fn container_logs(shared: &Arc<Shared>, (handle, pod): Found, container: &str, query: &Query) -> Answer {
     let options = query.log_options(shared.clock.now()).map_err(bad_request)?;
-    let (attempt, running) = which_run(&entry, &pod, container, options.previous)?;
+    let (attempt, running) = which_run(&handle, &pod, container, options.previous)?;
     let ended = CancellationToken::new();
     let (sink, pieces) = mpsc::channel(LOG_PIECES);
-    let path = entry.dir.log(container, attempt);
-    let sandbox = entry.sandbox.lock().clone().filter(|_| running);
+    let path = handle.dir.log(container, attempt);
+    let sandbox = handle.state().sandbox.clone().filter(|_| running);
     let id = ContainerRecord::id(container, attempt);
     if !options.follow {
         ended.cancel();
@@ -173,10 +174,10 @@ fn tokio_stream(pieces: mpsc::Receiver<io::Result<Bytes>>) -> impl futures::Stre
 }
 
 /// The run whose log is meant, and whether it goes on.
-fn which_run(entry: &Entry, pod: &Pod, container: &str, previous: bool) -> Result<(u32, bool), Refusal> {
+fn which_run(handle: &PodHandle, pod: &Pod, container: &str, previous: bool) -> Result<(u32, bool), Refusal> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let record = entry.record.lock();
-    let state = record.container(container);
+    let known = handle.state();
+    let state = known.record.container(container);
     let last = state.last.as_ref().map(|l| l.attempt);
     if previous {
         // While it waits for its next run, the run that has ended is the previous one: describe says the same.
@@ -196,7 +197,7 @@ fn which_run(entry: &Entry, pod: &Pod, container: &str, previous: bool) -> Resul
         (Run::Exited(_), _) => Ok((state.attempt, false)),
         (_, Some(attempt)) => Ok((attempt, false)),
         // Nothing is known of it, but a Pod that ended before this process was there has its logs.
-        _ if entry.dir.log(container, state.attempt).exists() => Ok((state.attempt, false)),
+        _ if handle.dir.log(container, state.attempt).exists() => Ok((state.attempt, false)),
         _ => {
             let statuses = pod.status.iter().flat_map(|s| {
                 s.init_container_statuses.iter().flatten().chain(s.container_statuses.iter().flatten())
@@ -243,7 +244,7 @@ fn wanted(query: &Query) -> RequestedStreams {
 
 async fn exec(
     shared: &Arc<Shared>,
-    entry: &Arc<Entry>,
+    handle: &PodHandle,
     container: &str,
     query: &Query,
     request: Request<Incoming>,
@@ -252,7 +253,7 @@ async fn exec(
     if args.is_empty() {
         return Err(bad_request("say what to run with at least one command parameter"));
     }
-    let Some((sandbox, id)) = entry.running(container) else {
+    let Some((sandbox, id)) = handle.state().running(container) else {
         let message = format!("container not found (\"{container}\"): it does not run");
         return refuse(shared, request, query, message);
     };
@@ -293,13 +294,13 @@ async fn exec(
 
 async fn attach(
     shared: &Arc<Shared>,
-    entry: &Arc<Entry>,
+    handle: &PodHandle,
     pod: &Pod,
     container: &str,
     query: &Query,
     request: Request<Incoming>,
 ) -> Answer {
-    let Some((sandbox, id)) = entry.running(container) else {
+    let Some((sandbox, id)) = handle.state().running(container) else {
         return refuse(shared, request, query, format!("container {container} is not running"));
     };
     let session = match sandbox.attach(&id).await {
@@ -358,12 +359,12 @@ fn port_forward(
         .map(|port| port.map(NonZeroU16::get))
         .collect::<Result<_, _>>()
         .map_err(|_| bad_request("ports must be numbers from 1 to 65535"))?;
-    let (entry, pod) = shared
+    let (handle, pod) = shared
         .find(namespace, name)
         .ok_or_else(|| not_found(format!("pod \"{name}\" not found on this node")))?;
-    let sandbox = entry.sandbox.lock().clone();
-    let sandbox = sandbox.ok_or_else(|| internal(format!("pod \"{name}\" is not running")))?;
-    let address = shared.pod_address(&entry, &pod);
+    let state = handle.state();
+    let sandbox = state.sandbox.as_ref().ok_or_else(|| internal(format!("pod \"{name}\" is not running")))?;
+    let address = shared.ports_address(&pod, state.record.address);
     let place = forward::ForwardTarget {
         netns: sandbox.spec().netns.clone(),
         address: address.ok_or_else(|| internal(format!("pod \"{name}\" has no address yet")))?,

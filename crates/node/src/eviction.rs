@@ -1,5 +1,5 @@
 //! Limits of local disk: `emptyDir.sizeLimit` and limits of `ephemeral-storage`. A Pod that uses more is evicted, by the
-//! rules of Kubernetes' kubelet and in its words. [`Limits::exceeded`] is pure; [`start`] measures.
+//! rules of Kubernetes' kubelet and in its words. [`Limits::exceeded`] is pure; [`start`] measures and tells the Pod's task.
 //!
 //! ```text
 //! [Pod with limits] --every 10 s--> disk_usage of its directories --exceeded()--> [Pod] Failed, Evicted
@@ -10,14 +10,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume};
+use k8s_openapi::api::core::v1::{Container, PodSpec, Volume};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
-use yado_reconcile::events::EventType;
 use yado_types::quantity::Quantity;
 
 use crate::disk_usage;
-use crate::lifecycle::{ContainerRecord, FailureKind, PodFailure, SandboxPhase};
-use crate::pod::{Entry, Shared};
+use crate::handle::{Message, PodHandle, PodState};
+use crate::lifecycle::{ContainerRecord, SandboxPhase};
+use crate::shared::Shared;
 use crate::spec::{all_containers, is_sidecar};
 
 /// How often usage is looked at; Kubernetes' value.
@@ -143,19 +143,17 @@ struct MeasuredDirs {
 }
 
 impl MeasuredDirs {
-    fn of(entry: &Entry, spec: &PodSpec) -> Self {
-        let sandbox = entry.sandbox.lock().clone();
-        let record = entry.record.lock();
+    fn of(handle: &PodHandle, state: &PodState, spec: &PodSpec) -> Self {
         let of_container = |name: &String| {
-            let id = ContainerRecord::id(name, record.container(name).attempt);
-            let layer = sandbox.as_ref().map(|s| s.writable_layer(&id));
-            layer.into_iter().chain([entry.dir.logs(name), entry.dir.image_volumes(name)]).collect()
+            let id = ContainerRecord::id(name, state.record.container(name).attempt);
+            let layer = state.sandbox.as_ref().map(|s| s.writable_layer(&id));
+            layer.into_iter().chain([handle.dir.logs(name), handle.dir.image_volumes(name)]).collect()
         };
         let containers = all_containers(spec).map(|c| (c.name.clone(), of_container(&c.name)));
         let volumes = spec.volumes.iter().flatten().filter(|v| on_disk(v));
         Self {
             containers: containers.collect(),
-            volumes: volumes.map(|v| (v.name.clone(), entry.dir.volumes().join(&v.name))).collect(),
+            volumes: volumes.map(|v| (v.name.clone(), handle.dir.volumes().join(&v.name))).collect(),
         }
     }
 
@@ -177,9 +175,8 @@ pub(crate) fn start(shared: &Arc<Shared>) {
         loop {
             worker.clock.sleep(pause).await;
             let began = worker.clock.monotonic();
-            let entries: Vec<_> = worker.entries.lock().values().cloned().collect();
-            for entry in entries {
-                look_at(&worker, &entry).await;
+            for handle in worker.handles.all() {
+                check(&handle).await;
             }
             let took = worker.clock.monotonic().saturating_sub(began);
             pause = INTERVAL.max(took.saturating_mul(REST));
@@ -187,30 +184,18 @@ pub(crate) fn start(shared: &Arc<Shared>) {
     });
 }
 
-async fn look_at(shared: &Arc<Shared>, entry: &Arc<Entry>) {
-    let Some(pod) = entry.pod.lock().clone() else { return };
-    let Some((spec, limits)) = pod.spec.as_ref().and_then(|spec| Some((spec, Limits::of(spec)?))) else {
+async fn check(handle: &PodHandle) {
+    let state = handle.state();
+    let Some(spec) = state.pod.as_ref().and_then(|pod| pod.spec.as_ref()) else { return };
+    let Some(limits) = Limits::of(spec) else { return };
+    let record = &state.record;
+    if record.sandbox != SandboxPhase::Ready || record.termination.is_some() || record.failed.is_some() {
         return;
-    };
-    {
-        let record = entry.record.lock();
-        if record.sandbox != SandboxPhase::Ready || record.termination.is_some() || record.failed.is_some() {
-            return;
-        }
     }
-    let (places, most) = (MeasuredDirs::of(entry, spec), limits.most());
-    let Ok(usage) = tokio::task::spawn_blocking(move || places.measure(most)).await else { return };
+    let (dirs, most) = (MeasuredDirs::of(handle, &state, spec), limits.most());
+    let Ok(usage) = tokio::task::spawn_blocking(move || dirs.measure(most)).await else { return };
     if let Some(message) = limits.exceeded(&usage) {
-        evict(shared, entry, &pod, message);
-    }
-}
-
-fn evict(shared: &Shared, entry: &Entry, pod: &Pod, message: String) {
-    let failure =
-        PodFailure { kind: FailureKind::Evicted, reason: "Evicted".into(), message: message.clone() };
-    if entry.fail(failure) {
-        shared.event(pod, None, EventType::Warning, "Evicted", message);
-        shared.queue.add(entry.uid.clone());
+        handle.send(Message::Evict(message)).await;
     }
 }
 
@@ -222,7 +207,7 @@ mod tests {
 
     const MI: u64 = 1 << 20;
 
-    fn check(spec: Value, containers: &[(&str, u64)], volumes: &[(&str, u64)], expect: Option<&str>) {
+    fn check_limits(spec: Value, containers: &[(&str, u64)], volumes: &[(&str, u64)], expect: Option<&str>) {
         let limits = serde_json::from_value(spec.clone()).map(|spec: PodSpec| Limits::of(&spec));
         let limits = limits.expect("a Pod specification").expect("limits");
         let usage = |of: &[(&str, u64)]| of.iter().map(|(name, n)| ((*name).to_owned(), n * MI)).collect();
@@ -237,19 +222,24 @@ mod tests {
     #[test]
     fn a_pod_that_uses_more_than_a_limit_is_told_which() {
         let volume = json!({"volumes": [{"name": "e", "emptyDir": {"sizeLimit": "5Mi"}}], "containers": [{"name": "a"}]});
-        check(volume.clone(), &[("a", 50)], &[("e", 5)], None);
-        check(volume, &[], &[("e", 6)], Some("Usage of EmptyDir volume \"e\" exceeds the limit \"5Mi\"."));
+        check_limits(volume.clone(), &[("a", 50)], &[("e", 5)], None);
+        check_limits(
+            volume,
+            &[],
+            &[("e", 6)],
+            Some("Usage of EmptyDir volume \"e\" exceeds the limit \"5Mi\"."),
+        );
         let one = json!({"volumes": [{"name": "e"}], "containers": [container("a", "5Mi"), {"name": "b"}]});
-        check(one.clone(), &[("a", 3), ("b", 2)], &[], None);
+        check_limits(one.clone(), &[("a", 3), ("b", 2)], &[], None);
         let whole = "Pod ephemeral local storage usage exceeds the total limit of containers 5Mi.";
-        check(one.clone(), &[("a", 3), ("b", 3)], &[], Some(whole));
-        check(one, &[("a", 3)], &[("e", 3)], Some(whole));
+        check_limits(one.clone(), &[("a", 3), ("b", 3)], &[], Some(whole));
+        check_limits(one, &[("a", 3)], &[("e", 3)], Some(whole));
         let two = json!({"initContainers": [container("i", "9Mi")],
             "containers": [container("a", "5Mi"), container("b", "5Mi")]});
-        check(two.clone(), &[("a", 1), ("b", 5)], &[], None);
+        check_limits(two.clone(), &[("a", 1), ("b", 5)], &[], None);
         let both = "Pod ephemeral local storage usage exceeds the total limit of containers 10Mi.";
-        check(two.clone(), &[("a", 5), ("b", 6)], &[], Some(both));
-        check(
+        check_limits(two.clone(), &[("a", 5), ("b", 6)], &[], Some(both));
+        check_limits(
             two,
             &[("a", 1), ("b", 6)],
             &[],

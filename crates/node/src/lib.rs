@@ -2,32 +2,39 @@
 //! `yado-oci`, and reports how they fare.
 //!
 //! ```text
-//! [Pod bound here] ──feed──▶ queue by uid ──▶ lifecycle::decide (pure) ──▶ actions ──▶ runtime, network, volumes
-//!        ▲                       ▲                                                          │
-//!        │                       └── container exits, probe results, pulled images ◀────────┘
-//!        └── status, events
+//! [Pod bound here] ──feed──▶ task of the Pod ──▶ lifecycle::decide (pure) ──▶ jobs ──▶ runtime, network, volumes
+//!        ▲                     ▲   │                                           │
+//!        │                     │   └── PodState ──▶ probes, hooks, API         │
+//!        └── status, events ───┴──────── container exits, results ◀────────────┘
 //! ```
 //!
-//! - [`lifecycle`](self): what is known of a Pod and what is to be done next; pure.
-//! - `pod`: the thin loop that does it, and the tasks it starts.
-//! - `admission`: whether this node can run a Pod at all; pure.
-//! - `eviction`, `disk_usage`: limits of local disk.
-//! - `container`, `environment`, `security`, `resources`, `hostfiles`: from a Pod's specification to a container's; pure.
-//! - `annotations`: what Pods say beyond their fields.
-//! - `spec`: reads a Pod's specification with its defaults; pure.
-//! - `volumes`: directories, tmpfs, projected files with atomic refresh.
-//! - `probes`, `images`, `logs`: what their names say.
-//! - `api`: the HTTP API that the API server proxies `logs`, `exec`, `attach` and `port-forward` to.
+//! Modules use those further down only:
+//!
+//! - `node`: the node as its owner sees it.
+//! - `api`: the HTTP API that the API server proxies `logs`, `exec`, `attach` and `port-forward` to, with `streams`, `logs`.
 //! - `registration`: the Node object and its lease.
+//! - `eviction`, `disk_usage`: limits of local disk.
+//! - `pod`: the task of each Pod, which alone changes the Pod's state, and its jobs.
+//! - `probes`, `hooks`: what is asked of running containers.
+//! - `shared`, `handle`: the services that all Pods share; each Pod's published state and the requests to its task.
+//! - `status`, `lifecycle`: a Pod's status; what is known of a Pod and what is to be done next; pure.
+//! - `admission`: whether this node can run a Pod at all; pure.
+//! - `container`, `security`, `hostfiles`: from a Pod's specification to a container's; pure.
+//! - `volumes`: directories, tmpfs, projected files with atomic refresh.
+//! - `images`: the image store with pulls that containers share.
+//! - `annotations`, `environment`, `resources`, `spec`: read a Pod's specification; pure.
+//! - `config`, `machine`, `network`: the configuration, the machine, the interface to the Pod network.
 #![allow(unsafe_code)] // entering a network namespace and inotify are system calls; each use says why it is sound
 
 mod admission;
 mod annotations;
 mod api;
+mod config;
 mod container;
 mod disk_usage;
 mod environment;
 mod eviction;
+mod handle;
 mod hooks;
 mod hostfiles;
 mod images;
@@ -41,11 +48,13 @@ mod probes;
 mod registration;
 mod resources;
 mod security;
+mod shared;
 mod spec;
 mod status;
 mod streams;
 mod volumes;
 
+pub use config::Config;
 pub use machine::address as machine_address;
 pub use network::{Attachment, NetworkError, PodNetwork, PodRef, Traffic};
-pub use node::{Config, Node, NodeError};
+pub use node::{Node, NodeError};

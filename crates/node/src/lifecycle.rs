@@ -18,7 +18,8 @@ use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use crate::spec::{is_sidecar, restart_policy};
 pub(crate) use record::{
-    ContainerRecord, Ended, FailureKind, Hook, PodFailure, PodRecord, Run, SandboxPhase, Waiting,
+    ContainerRecord, Ended, FailureKind, Hook, PodFailure, PodRecord, ProbeKind, Probed, Run, SandboxPhase,
+    Waiting,
 };
 
 /// Restart delay before the second consecutive restart; it doubles with each further one. Kubernetes' value.

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{
     ConfigMap, Node as NodeObject, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
@@ -13,65 +12,17 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use yado_oci::image::ImageStore;
 use yado_oci::runtime::Runtime;
-use yado_oci::spec::HostRoot;
 use yado_reconcile::events::Recorder;
-use yado_reconcile::{Change, Clock, Informers, ObjectKey, Queue, Tasks, run};
-use yado_types::sysctls::AllowedSysctls;
+use yado_reconcile::{Change, Clock, Informers, Tasks};
 
+use crate::config::Config;
+use crate::handle::{Pods, Request};
 use crate::hostfiles::ClusterDns;
 use crate::images::Images;
 use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
-use crate::pod::{self, Shared};
-use crate::{api, container, eviction, registration, volumes};
-
-/// Pods worked on at the same time. A turn is short: whatever takes time runs as a task of its own.
-const WORKERS: usize = 8;
-/// Grace period of containers when all Pods are removed.
-const REMOVAL_GRACE: Duration = Duration::from_secs(2);
-
-/// Configuration of a node.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Name of the Node object.
-    pub name: String,
-    /// Directory of the Pods' volumes and logs, which must be kept across restarts.
-    pub data_dir: PathBuf,
-    /// Address of the cluster's DNS server as Pods reach it.
-    pub cluster_dns: IpAddr,
-    /// The cluster's DNS domain; `cluster.local` by default.
-    pub cluster_domain: String,
-    /// Additional labels of the Node object.
-    pub labels: BTreeMap<String, String>,
-    /// The machine's address as others reach it; detected if `None`.
-    pub address: Option<IpAddr>,
-    /// Amounts that replace what the machine has, by resource name (`cpu`, `memory`, `pods`).
-    pub capacity: BTreeMap<String, String>,
-    /// Pods may run on this machine's own root, with this hidden of it; `None` refuses them.
-    pub host_image: Option<HostRoot>,
-    /// Kernel parameters that Pods may set beyond the safe ones.
-    pub allowed_sysctls: AllowedSysctls,
-    /// Maximum number of Pods on the node; by default 110, as in Kubernetes.
-    pub most_pods: u32,
-}
-
-impl Config {
-    /// The default configuration with these values.
-    pub fn new(name: impl Into<String>, data_dir: impl Into<PathBuf>, cluster_dns: IpAddr) -> Self {
-        Self {
-            name: name.into(),
-            data_dir: data_dir.into(),
-            cluster_dns,
-            cluster_domain: "cluster.local".into(),
-            labels: BTreeMap::new(),
-            address: None,
-            capacity: BTreeMap::new(),
-            host_image: None,
-            allowed_sysctls: AllowedSysctls::default(),
-            most_pods: 110,
-        }
-    }
-}
+use crate::shared::{STATUS_WRITES, Shared};
+use crate::{api, container, eviction, pod, registration, volumes};
 
 /// A failure of the whole node, as one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -138,10 +89,9 @@ impl Node {
             fill_locks: Default::default(),
             admitting: Default::default(),
             images: Images::new(images),
-            queue: Queue::new(clock.clone()),
-            entries: parking_lot::Mutex::default(),
+            handles: Pods::default(),
+            status_writes: tokio::sync::Semaphore::new(STATUS_WRITES),
             closing: CancellationToken::new(),
-            making: tokio::sync::RwLock::default(),
             config,
             clock,
             tasks,
@@ -172,8 +122,6 @@ impl Node {
             );
             pod::adopt_all(&worker).await;
             feed(&worker);
-            let shared = worker.clone();
-            run(&worker.tasks, "pods", &worker.queue, WORKERS, move |uid| shared.clone().reconcile(uid));
             adopted.cancel();
         });
     }
@@ -201,8 +149,8 @@ impl Node {
 
     /// Digests of the images that running containers use, which image garbage collection must keep.
     pub fn images_in_use(&self) -> std::collections::BTreeSet<String> {
-        let entries: Vec<_> = self.shared.entries.lock().values().cloned().collect();
-        let sandboxes = entries.iter().filter_map(|entry| entry.sandbox.lock().clone());
+        let handles = self.shared.handles.all();
+        let sandboxes = handles.iter().filter_map(|handle| handle.state().sandbox.clone());
         let labels = sandboxes
             .flat_map(|s| s.statuses())
             .map(|mut status| status.labels.remove(container::LABEL_IMAGE));
@@ -217,7 +165,7 @@ impl Node {
     /// Stops every Pod and removes everything of it: processes, mounts, network, files. What an earlier process left
     /// goes too. The node does nothing any more afterwards.
     pub async fn remove_everything(&self) -> Result<(), NodeError> {
-        pod::remove_everything(&self.shared, REMOVAL_GRACE).await.map_err(NodeError::Removal)
+        pod::remove_everything(&self.shared).await.map_err(NodeError::Removal)
     }
 }
 
@@ -236,33 +184,16 @@ fn override_capacity(machine: &mut Machine, capacity: &BTreeMap<String, String>)
     Ok(())
 }
 
-/// Every change of a Pod, or of what a Pod refers to, wakes it.
+/// Starts a task for each new Pod, and tells the tasks of Pods about changes of the Pods' objects and of what they refer to.
 fn feed(shared: &Arc<Shared>) {
-    let uid = |pod: &Pod| pod.metadata.uid.clone();
-    let entries = shared.clone();
-    shared.pods.feed(move |change: &Change<Pod>| {
-        for pod in [&change.old, &change.new].into_iter().flatten() {
-            let Some(uid) = uid(pod) else { continue };
-            // An old object of the same name is known already; a new one gets its entry here.
-            if change.new.as_ref().is_some_and(|new| Arc::ptr_eq(new, pod)) {
-                let entry = entries.entry(&uid, &change.key);
-                if volumes::downward_changed(change.old.as_deref(), pod) {
-                    entries.refresh(entry);
-                }
-            }
-            entries.queue.add(uid);
-        }
-    });
+    let started = shared.clone();
+    shared.pods.feed(move |change: &Change<Pod>| pod_changed(&started, change));
     let changed = shared.clone();
-    shared.config_maps.feed(move |change| {
-        let ObjectKey { namespace, name } = &change.key;
-        changed.source_changed(namespace, name, false);
-    });
+    shared
+        .config_maps
+        .feed(move |change| changed.config_map_changed(&change.key.namespace, &change.key.name));
     let changed = shared.clone();
-    shared.secrets.feed(move |change| {
-        let ObjectKey { namespace, name } = &change.key;
-        changed.source_changed(namespace, name, true);
-    });
+    shared.secrets.feed(move |change| changed.secret_changed(&change.key.namespace, &change.key.name));
     let changed = shared.clone();
     shared.claims.feed(move |change| changed.claim_changed(&change.key.namespace, &change.key.name));
     let changed = shared.clone();
@@ -273,4 +204,22 @@ fn feed(shared: &Arc<Shared>) {
             changed.claim_changed(&namespace, &name);
         }
     });
+}
+
+fn pod_changed(shared: &Arc<Shared>, change: &Change<Pod>) {
+    let uid = |pod: &Pod| pod.metadata.uid.clone();
+    let new = change.new.as_deref().and_then(|new| Some((uid(new)?, new)));
+    if let Some((uid, pod)) = &new {
+        let handle = pod::ensure(shared, uid, &change.key);
+        if volumes::downward_changed(change.old.as_deref(), pod) {
+            handle.request(Request::RefreshFiles);
+        }
+        handle.request(Request::Reconcile);
+    }
+    // The object of this name may have been replaced by one with another uid.
+    let old =
+        change.old.as_deref().and_then(uid).filter(|old| new.as_ref().is_none_or(|(new, _)| new != old));
+    if let Some(handle) = old.and_then(|old| shared.handles.get(&old)) {
+        handle.request(Request::Reconcile);
+    }
 }

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, Probe};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use yado_reconcile::events::EventType;
 
-use crate::lifecycle::Run;
-use crate::pod::{Entry, Shared};
+use crate::handle::{Message, PodHandle};
+use crate::lifecycle::{ProbeKind, Probed};
+use crate::shared::Shared;
 use handler::Handler;
 
 /// Before a container is ready for the first time its readiness is tried this soon again, then twice as late each
@@ -25,24 +25,6 @@ const EAGER_FIRST_EXEC: Duration = Duration::from_millis(50);
 /// Liveness is first looked at this long after the start: Kubernetes' own probes are never quicker, and a threshold
 /// of one must not kill what had no time to begin.
 const LIVENESS_AFTER: Duration = Duration::from_secs(1);
-
-/// The kinds of probe that a container may have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ProbeKind {
-    Startup,
-    Readiness,
-    Liveness,
-}
-
-impl ProbeKind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Startup => "Startup",
-            Self::Readiness => "Readiness",
-            Self::Liveness => "Liveness",
-        }
-    }
-}
 
 /// Counts consecutive results of a probe against its thresholds.
 #[derive(Clone, Debug)]
@@ -112,58 +94,60 @@ impl Schedule {
     }
 }
 
-/// Starts the probes of a container that runs. They end with `stop`.
-pub(crate) fn start(
+/// The probes of the current run of a container. `started` says whether its startup probe has succeeded already, as it may
+/// have before a restart of the node.
+pub(crate) fn of_run(
     shared: &Arc<Shared>,
-    entry: &Arc<Entry>,
+    handle: &Arc<PodHandle>,
     pod: &Arc<Pod>,
     container: &Container,
-    stop: &CancellationToken,
-) {
-    let (open, gate) = watch::channel(container.startup_probe.is_none() || entry.is_started(&container.name));
+    attempt: u32,
+    started: bool,
+) -> Vec<Runner> {
+    let (open, gate) = watch::channel(container.startup_probe.is_none() || started);
     let probes = [
         (ProbeKind::Startup, container.startup_probe.as_ref().filter(|_| !*gate.borrow())),
         (ProbeKind::Readiness, container.readiness_probe.as_ref()),
         (ProbeKind::Liveness, container.liveness_probe.as_ref()),
     ];
     let open = Arc::new(open);
-    let attempt = entry.record.lock().container(&container.name).attempt;
-    for (kind, probe) in probes {
-        let Some(probe) = probe else { continue };
-        let runner = Runner {
+    let runner = |(kind, probe): (ProbeKind, Option<&Probe>)| {
+        Some(Runner {
             shared: shared.clone(),
-            entry: entry.clone(),
+            handle: handle.clone(),
             pod: pod.clone(),
             container: container.clone(),
-            probe: probe.clone(),
+            probe: probe?.clone(),
             kind,
             attempt,
             open: open.clone(),
             gate: gate.clone(),
-        };
-        let stop = stop.clone();
-        shared.tasks.spawn("probe", async move {
-            // Boxed: the future of a probe over TLS or HTTP/2 is large, and few probes are that.
-            stop.run_until_cancelled(Box::pin(runner.run())).await;
-        });
-    }
+            reported: None,
+        })
+    };
+    probes.into_iter().filter_map(runner).collect()
 }
 
-struct Runner {
+/// A probe of one run of a container.
+pub(crate) struct Runner {
     shared: Arc<Shared>,
-    entry: Arc<Entry>,
+    handle: Arc<PodHandle>,
     pod: Arc<Pod>,
     container: Container,
     probe: Probe,
     kind: ProbeKind,
-    /// The run that is probed: a result that comes late says nothing of the next one.
     attempt: u32,
+    /// Lets the other probes of the run begin.
     open: Arc<watch::Sender<bool>>,
+    /// Whether the other probes may begin.
     gate: watch::Receiver<bool>,
+    /// The result that the Pod's task knows.
+    reported: Option<bool>,
 }
 
 impl Runner {
-    async fn run(mut self) {
+    /// Probes until there is nothing more to find out about the run. The caller ends it when the run ends.
+    pub(crate) async fn run(mut self) {
         if self.kind != ProbeKind::Startup && self.gate.wait_for(|open| *open).await.is_err() {
             return;
         }
@@ -186,13 +170,13 @@ impl Runner {
             let succeeded = result.is_ok();
             if succeeded || counts {
                 if let Err(message) = &result {
-                    self.report(message);
+                    self.report_failure(message);
                 }
                 if succeeded {
                     schedule.calm();
                 }
-                if let Some(holds) = counter.observe(succeeded)
-                    && self.apply(holds)
+                if let Some(success) = counter.observe(succeeded)
+                    && self.report(success).await
                 {
                     return;
                 }
@@ -207,43 +191,36 @@ impl Runner {
         let timeout =
             Duration::from_secs(self.probe.timeout_seconds.unwrap_or(1).max(1).unsigned_abs().into());
         let handler = Handler::of_probe(&self.probe, &self.container)?;
-        handler.run(&self.shared, &self.entry, &self.pod, &self.container, timeout).await
+        handler.run(&self.shared, &self.handle, &self.pod, &self.container, timeout).await
     }
 
-    fn report(&self, message: &str) {
+    fn report_failure(&self, message: &str) {
         let text = format!("{} probe failed: {message}", self.kind.name());
         self.shared.event(&self.pod, Some(&self.container.name), EventType::Warning, "Unhealthy", text);
     }
 
-    /// Acts on a result that has reached its threshold. Returns true if the probe has nothing more to do.
-    fn apply(&self, holds: bool) -> bool {
-        let name = &self.container.name;
-        let (changed, done) = self.entry.with_container(name, |record| match (self.kind, holds) {
-            _ if record.attempt != self.attempt || !matches!(record.run, Run::Running { .. }) => {
-                (false, true)
-            }
+    /// Tells the Pod's task a result that has reached its threshold, unless it is known. Returns true if the probe has
+    /// nothing more to do.
+    async fn report(&mut self, success: bool) -> bool {
+        if self.reported.replace(success) != Some(success) {
+            let grace = self.probe.termination_grace_period_seconds.and_then(|g| u64::try_from(g).ok());
+            let probed = Probed {
+                container: self.container.name.clone(),
+                attempt: self.attempt,
+                kind: self.kind,
+                success,
+                grace: grace.map(Duration::from_secs),
+            };
+            self.handle.send(Message::Probed(probed)).await;
+        }
+        match (self.kind, success) {
             (ProbeKind::Startup, true) => {
-                record.started = true;
-                record.ready = self.container.readiness_probe.is_none();
-                (true, true)
+                self.open.send_replace(true);
+                true
             }
-            (ProbeKind::Readiness, holds) => (std::mem::replace(&mut record.ready, holds) != holds, false),
-            (ProbeKind::Liveness, true) => (false, false),
-            (ProbeKind::Startup | ProbeKind::Liveness, false) => {
-                let grace = self.probe.termination_grace_period_seconds.and_then(|g| u64::try_from(g).ok());
-                let kind = self.kind.name().to_lowercase();
-                let message = format!("Container {name} failed {kind} probe, will be restarted");
-                record.restart_requested.get_or_insert((message, grace.map(Duration::from_secs)));
-                (true, true)
-            }
-        });
-        if self.kind == ProbeKind::Startup && holds {
-            self.open.send_replace(true);
+            (ProbeKind::Startup | ProbeKind::Liveness, false) => true,
+            (ProbeKind::Readiness, _) | (ProbeKind::Liveness, true) => false,
         }
-        if changed {
-            self.shared.queue.add(self.entry.uid.clone());
-        }
-        done
     }
 }
 

@@ -19,7 +19,7 @@ use yado_types::labels;
 use yado_types::resources::Resources;
 
 use crate::machine::{self, Machine};
-use crate::pod::Shared;
+use crate::shared::Shared;
 use crate::status::whole_seconds;
 
 /// How often the lease is renewed; Kubernetes' value.

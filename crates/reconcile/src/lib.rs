@@ -21,7 +21,7 @@ mod tasks;
 
 pub use index::Index;
 pub use informer::{Change, Informer, Informers, Kind, revision_of};
-pub use queue::{Next, Outcome, Queue, run};
+pub use queue::{Next, Outcome, Queue, is_worth_a_warning, retry_delay, run};
 pub use tasks::Tasks;
 pub use yado_types::clock::{Clock, ManualClock, SystemClock};
 pub use yado_types::key::ObjectKey;

@@ -116,7 +116,7 @@ impl<Q: Clone + Eq + Ord + Hash + Send + 'static> Queue<Q> {
             }
             Outcome::Failed => {
                 let failures = state.failures.entry(key.clone()).or_default();
-                let delay = RETRY_FIRST.saturating_mul(1 << (*failures).min(16)).min(RETRY_MAX);
+                let delay = retry_delay(*failures);
                 *failures += 1;
                 state.add_at(key.clone(), now + delay);
             }
@@ -194,10 +194,16 @@ pub enum Outcome {
     Failed,
 }
 
+/// The retry delay after a failure that follows `failures` consecutive ones: 5 ms after the first, doubled with each further
+/// one, and at most 30 seconds.
+pub fn retry_delay(failures: u32) -> Duration {
+    RETRY_FIRST.saturating_mul(1 << failures.min(16)).min(RETRY_MAX)
+}
+
 /// Whether the `failures`-th consecutive failure is logged as a warning. The first ones are usually races that a retry
 /// resolves (8 of them take a little over a second); after that the intervals between warnings double, so that a permanent
 /// failure is visible without filling the log.
-pub(crate) fn is_worth_a_warning(failures: u32) -> bool {
+pub fn is_worth_a_warning(failures: u32) -> bool {
     failures >= 8 && failures.is_power_of_two()
 }
 

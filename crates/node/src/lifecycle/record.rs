@@ -226,6 +226,43 @@ pub(crate) enum Hook {
     Done,
 }
 
+/// The kinds of probe that a container may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ProbeKind {
+    /// Holds back the other probes until it has succeeded once; its failure restarts the container.
+    Startup,
+    /// Says whether the container gets traffic.
+    Readiness,
+    /// Its failure restarts the container.
+    Liveness,
+}
+
+impl ProbeKind {
+    /// Its name in upper camel case, as messages begin with it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Startup => "Startup",
+            Self::Readiness => "Readiness",
+            Self::Liveness => "Liveness",
+        }
+    }
+}
+
+/// The result of a probe of one run of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Probed {
+    /// Name of the container.
+    pub container: String,
+    /// Number of the run that was probed: a late result says nothing about the next run.
+    pub attempt: u32,
+    /// The kind of the probe.
+    pub kind: ProbeKind,
+    /// Whether the probe has succeeded.
+    pub success: bool,
+    /// Grace period of a restart that the probe causes, if it has its own.
+    pub grace: Option<Duration>,
+}
+
 impl PodRecord {
     /// The record of a container; an initial one if there is none.
     pub(crate) fn container(&self, name: &str) -> &ContainerRecord {
@@ -320,6 +357,33 @@ impl PodRecord {
         }
     }
 
+    /// Takes in the result of a probe of `container`. Returns whether something has changed.
+    pub(crate) fn probed(&mut self, probed: &Probed, container: Option<&Container>) -> bool {
+        self.containers.get_mut(&probed.container).is_some_and(|state| state.probed(probed, container))
+    }
+
+    /// Records the failure of the whole Pod, which stops it. Returns false, and changes nothing, if the Pod has failed or its
+    /// termination has begun.
+    pub(crate) fn fail(&mut self, failure: PodFailure) -> bool {
+        if self.failed.is_some() || self.termination.is_some() {
+            return false;
+        }
+        self.failed = Some(failure);
+        true
+    }
+
+    /// Retries at `now` a preparation that has failed, and starts of containers that wait for one of `reasons`.
+    pub(crate) fn retry_now(&mut self, reasons: &[&str], now: Duration) {
+        if let SandboxPhase::Failed { retry_at, .. } = &mut self.sandbox {
+            *retry_at = now;
+        }
+        for waiting in self.containers.values_mut().filter_map(|c| c.waiting.as_mut()) {
+            if reasons.contains(&waiting.reason.as_str()) {
+                waiting.retry_at = now;
+            }
+        }
+    }
+
     /// Records the loss of the sandbox with all its processes: running containers have ended and must be restarted.
     pub(crate) fn lose_sandbox(&mut self, now: Now) {
         for container in self.containers.values_mut() {
@@ -384,6 +448,47 @@ impl ContainerRecord {
         self.post_start(Hook::Done);
         self.started = container.is_none_or(|c| c.startup_probe.is_none());
         self.ready = self.started && container.is_none_or(|c| c.readiness_probe.is_none());
+    }
+
+    /// Takes in the result of a probe. Returns whether something has changed.
+    fn probed(&mut self, probed: &Probed, container: Option<&Container>) -> bool {
+        if self.attempt != probed.attempt || !matches!(self.run, Run::Running { .. }) {
+            return false;
+        }
+        match (probed.kind, probed.success) {
+            (ProbeKind::Startup, true) => {
+                self.started = true;
+                self.ready = container.is_none_or(|c| c.readiness_probe.is_none());
+                true
+            }
+            (ProbeKind::Readiness, success) => std::mem::replace(&mut self.ready, success) != success,
+            (ProbeKind::Liveness, true) => false,
+            (ProbeKind::Startup | ProbeKind::Liveness, false) => {
+                let kind = probed.kind.name().to_lowercase();
+                let message =
+                    format!("Container {} failed {kind} probe, will be restarted", probed.container);
+                self.restart_requested.get_or_insert((message, probed.grace));
+                true
+            }
+        }
+    }
+
+    /// Takes in the end of the postStart hook of run `attempt`: success brings the container up, a failure requests its
+    /// restart. A hook that ends after its run says nothing about the next one. Returns whether the container is up.
+    pub(crate) fn post_start_ended(
+        &mut self,
+        attempt: u32,
+        success: bool,
+        container: Option<&Container>,
+    ) -> bool {
+        if self.attempt != attempt || !self.is_active() {
+            return false;
+        }
+        match success {
+            true => self.come_up(container),
+            false => _ = self.restart_requested.get_or_insert_with(|| ("FailedPostStartHook".into(), None)),
+        }
+        self.run.is_up()
     }
 
     fn begin_run(&mut self) {

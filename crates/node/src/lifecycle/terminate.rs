@@ -5,9 +5,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
 
 use super::containers::go_on_stopping;
-use super::{
-    Action, EVICTED_GRACE, FailureKind, GONE_GRACE, Now, Plan, PodRecord, Run, SandboxPhase,
-};
+use super::{Action, EVICTED_GRACE, FailureKind, GONE_GRACE, Now, Plan, PodRecord, Run, SandboxPhase};
 use crate::spec::{grace_period, is_sidecar, seconds};
 
 /// For a Pod that is being deleted, or whose object is gone.

@@ -789,3 +789,71 @@ fn what_went_with_its_machine_did_not_end_by_itself() {
     "#]]
     .assert_eq(&story);
 }
+
+#[test]
+fn a_probe_counts_for_the_run_that_it_probed() {
+    let started_at = Timestamp::UNIX_EPOCH;
+    let container: Container =
+        serde_json::from_value(json!({"name": "a", "readinessProbe": {}})).expect("a container");
+    let check = |kind: ProbeKind, attempt: u32, success: bool, expect: (bool, bool, bool, bool)| {
+        let mut record = PodRecord::default();
+        let state = record.container_mut("a");
+        state.attempt = 1;
+        state.run = Run::Running { started_at, post_start: Hook::Done };
+        let probed = Probed { container: "a".into(), attempt, kind, success, grace: None };
+        let changed = record.probed(&probed, Some(&container));
+        let state = record.container("a");
+        assert_eq!(
+            (changed, state.started, state.ready, state.restart_requested.is_some()),
+            expect,
+            "{probed:?}"
+        );
+    };
+    check(ProbeKind::Startup, 1, true, (true, true, false, false));
+    check(ProbeKind::Startup, 1, false, (true, false, false, true));
+    check(ProbeKind::Readiness, 1, true, (true, false, true, false));
+    check(ProbeKind::Readiness, 1, false, (false, false, false, false));
+    check(ProbeKind::Liveness, 1, true, (false, false, false, false));
+    check(ProbeKind::Liveness, 1, false, (true, false, false, true));
+    check(ProbeKind::Readiness, 0, true, (false, false, false, false));
+    check(ProbeKind::Liveness, 0, false, (false, false, false, false));
+}
+
+#[test]
+fn a_post_start_hook_counts_for_the_run_that_it_belongs_to() {
+    let running = |post_start| Run::Running { started_at: Timestamp::UNIX_EPOCH, post_start };
+    let check = |run: Run, attempt: u32, success: bool, up: bool, restarts: bool| {
+        let mut state = ContainerRecord { attempt: 1, run, ..ContainerRecord::default() };
+        assert_eq!(state.post_start_ended(attempt, success, None), up, "{attempt} {success}");
+        assert_eq!(state.restart_requested.is_some(), restarts, "{attempt} {success}");
+    };
+    check(running(Hook::Running), 1, true, true, false);
+    check(running(Hook::Running), 1, false, false, true);
+    check(running(Hook::Running), 0, true, false, false);
+    check(running(Hook::Running), 0, false, false, false);
+    check(Run::Absent, 1, true, false, false);
+}
+
+#[test]
+fn what_ends_already_does_not_fail_and_what_waits_is_retried() {
+    let mut record = PodRecord::default();
+    let failure =
+        || PodFailure { kind: FailureKind::Evicted, reason: "Evicted".into(), message: String::new() };
+    assert!(record.fail(failure()));
+    assert!(!record.fail(failure()), "it has failed already");
+    let mut record = PodRecord::default();
+    let now = Now { monotonic: Duration::from_secs(9), wall: Timestamp::UNIX_EPOCH };
+    record.begin(&Action::BeginTermination { grace: Duration::from_secs(1) }, false, now);
+    assert!(!record.fail(failure()), "it ends already");
+    let late = Duration::from_secs(60);
+    record.sandbox = SandboxPhase::Failed { message: "no".into(), retry_at: late };
+    for (name, reason) in [("a", "ErrImagePull"), ("b", "CreateContainerConfigError")] {
+        let (since, message) = (Duration::ZERO, String::new());
+        let waiting = Waiting { reason: reason.into(), message, since, retry_at: late, failures: 0 };
+        record.container_mut(name).waiting = Some(waiting);
+    }
+    record.retry_now(&["ErrImagePull"], now.monotonic);
+    assert_eq!(record.sandbox, SandboxPhase::Failed { message: "no".into(), retry_at: now.monotonic });
+    let retry_at = |name: &str| record.container(name).waiting.as_ref().map(|w| w.retry_at);
+    assert_eq!((retry_at("a"), retry_at("b")), (Some(now.monotonic), Some(late)));
+}

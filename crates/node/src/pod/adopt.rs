@@ -2,19 +2,21 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{ContainerState as ApiState, ContainerStateTerminated, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerState as ApiState, ContainerStateTerminated, Pod};
 use yado_oci::runtime::Found;
 use yado_oci::spec::{ContainerState, ContainerStatus};
 use yado_reconcile::ObjectKey;
 
-use super::observe::{absorb, identify, start_probes, time, watch};
+use super::observe::{identify, time};
 use super::prepare::{LABEL_ADDRESS, LABEL_NAME, LABEL_NAMESPACE};
-use super::{Entry, Shared, release};
+use super::{Actor, release};
 use crate::container;
 use crate::lifecycle::{Ended, Hook, Now, PodRecord, Run, SandboxPhase, is_final};
+use crate::shared::Shared;
 use crate::spec::{all_containers, find_container, post_start};
 
-/// Takes over every sandbox that is found, and removes what no Pod owns. Call it once the Pods are known.
+/// Takes over every sandbox that is found, removes what no Pod owns, and starts the tasks of the Pods. It is called once the
+/// Pods' objects are known and before new Pods are taken up.
 pub(crate) async fn adopt_all(shared: &Arc<Shared>) {
     let found = match shared.runtime.sandboxes().await {
         Ok(found) => found,
@@ -23,66 +25,63 @@ pub(crate) async fn adopt_all(shared: &Arc<Shared>) {
             Vec::new()
         }
     };
+    let mut actors = Vec::new();
     for sandbox in found {
-        adopt(shared, sandbox).await;
+        actors.push(adopt(shared, sandbox).await);
     }
     for pod in shared.pods.list() {
         let Some(uid) = pod.metadata.uid.as_deref() else { continue };
-        let known = shared.entries.lock().contains_key(uid);
-        if !known {
-            let entry = shared.entry(uid, &ObjectKey::of(&pod.metadata));
-            recall(&mut entry.record.lock(), &pod, false, shared.now());
-            *entry.pod.lock() = Some(pod.clone());
+        if shared.handles.get(uid).is_none() {
+            let mut actor = Actor::new(shared, uid, &ObjectKey::of(&pod.metadata));
+            let state = actor.state();
+            recall(&mut state.record, &pod, false, shared.now());
+            state.pod = Some(pod);
+            actors.push(actor);
         }
     }
-    let orphans = release::held(shared).await;
-    for uid in orphans {
-        let owned = shared.entries.lock().contains_key(&uid);
-        if owned {
-            shared.queue.add(uid);
-        } else if let Err(error) = release::sweep(shared, &uid).await {
+    for uid in release::held(shared).await {
+        let owned = shared.handles.get(&uid).is_some();
+        if !owned && let Err(error) = release::sweep(shared, &uid).await {
             tracing::warn!(uid, error, "what a Pod left behind could not be removed");
         }
     }
+    // What is admitted is known of all of them before one begins.
+    actors.iter().for_each(Actor::publish);
+    actors.into_iter().for_each(Actor::spawn);
 }
 
-async fn adopt(shared: &Arc<Shared>, found: Found) {
+async fn adopt(shared: &Arc<Shared>, found: Found) -> Actor {
     let label = |name: &str| found.spec.labels.get(name).cloned().unwrap_or_default();
     let key = ObjectKey::new(label(LABEL_NAMESPACE), label(LABEL_NAME));
     let uid = found.spec.id.clone();
-    let entry = shared.entry(&uid, &key);
-    let pod = shared.pods.get(&key).filter(|p| p.metadata.uid.as_deref() == Some(&uid));
-    *entry.pod.lock() = pod.clone();
-    {
-        let mut record = entry.record.lock();
-        record.admitted = true;
-        record.address = label(LABEL_ADDRESS).parse().ok();
-        record.sandbox = SandboxPhase::Dead;
-        if let Some(pod) = &pod {
-            recall(&mut record, pod, found.alive, shared.now());
-        }
+    let mut actor = Actor::new(shared, &uid, &key);
+    let pod = shared.pod_object(&actor.handle);
+    let state = actor.state();
+    state.pod = pod.clone();
+    state.record.admitted = true;
+    state.record.address = label(LABEL_ADDRESS).parse().ok();
+    state.record.sandbox = SandboxPhase::Dead;
+    if let Some(pod) = &pod {
+        recall(&mut state.record, pod, found.alive, shared.now());
     }
     if !found.alive {
-        return;
+        return actor;
     }
     let sandbox = match shared.runtime.adopt(&uid).await {
         Ok(sandbox) => sandbox,
         Err(error) => {
             tracing::warn!(pod = %key, %error, "the sandbox could not be adopted; the Pod starts anew");
-            return;
+            return actor;
         }
     };
-    {
-        let mut record = entry.record.lock();
-        record.sandbox = SandboxPhase::Ready;
-        for status in sandbox.statuses() {
-            take_over(&mut record, pod.as_deref(), &status, shared.now());
-        }
+    let record = actor.record();
+    record.sandbox = SandboxPhase::Ready;
+    for status in sandbox.statuses() {
+        take_over(record, pod.as_deref(), &status, shared.now());
     }
-    let state = sandbox.subscribe().borrow().clone();
-    watch(shared, &entry, sandbox);
-    absorb(shared, &entry, &state);
-    resume_probes(shared, &entry, pod.as_ref());
+    actor.follow(sandbox);
+    actor.resume_probes(pod.as_ref());
+    actor
 }
 
 /// What the sandbox says of a container counts more than what the object says.
@@ -179,23 +178,18 @@ fn ended(said: ContainerStateTerminated, attempt: u32, now: Now) -> Ended {
     }
 }
 
-/// Probes go on from the state that the object shows, so that a restart of the node makes nothing unready.
-fn resume_probes(shared: &Arc<Shared>, entry: &Arc<Entry>, pod: Option<&Arc<Pod>>) {
-    let Some((pod, spec)) = pod.and_then(|p| Some((p, p.spec.as_ref()?))) else { return };
-    let running: Vec<String> = {
-        let mut record = entry.record.lock();
-        for (name, state) in &mut record.containers {
-            let Some(container) = find_container(spec, name) else { continue };
-            if state.run.is_up() {
-                state.started |= container.startup_probe.is_none();
-                state.ready |= state.started && container.readiness_probe.is_none();
-            }
+impl Actor {
+    /// Probes go on from the state that the object shows, so that a restart of the node makes nothing unready.
+    fn resume_probes(&mut self, pod: Option<&Arc<Pod>>) {
+        let Some((pod, spec)) = pod.and_then(|p| Some((p, p.spec.as_ref()?))) else { return };
+        let up = self.state.record.containers.iter().filter(|(_, state)| state.run.is_up());
+        let up: Vec<&Container> = up.filter_map(|(name, _)| find_container(spec, name)).collect();
+        for container in up {
+            let state = self.record().container_mut(&container.name);
+            state.started |= container.startup_probe.is_none();
+            state.ready |= state.started && container.readiness_probe.is_none();
+            self.start_probes(pod, container);
         }
-        let running = record.containers.iter().filter(|(_, c)| c.run.is_up());
-        running.map(|(name, _)| name.clone()).collect()
-    };
-    for container in running.iter().filter_map(|name| find_container(spec, name)) {
-        start_probes(shared, entry, pod, container);
     }
 }
 

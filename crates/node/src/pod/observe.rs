@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 use yado_oci::runtime::{Sandbox, SandboxState};
 use yado_oci::spec::{ContainerState, ContainerStatus};
 use yado_reconcile::events::EventType;
 
-use super::{Entry, Shared};
+use super::{Actor, Done};
+use crate::handle::PodHandle;
 use crate::lifecycle::{Ended, Hook, Now, Run, SandboxPhase};
 use crate::spec::{find_container, post_start, restart_policy};
 use crate::{container, logs, probes};
@@ -23,88 +24,149 @@ const LOG_LIMIT: u64 = 2048;
 /// Lines of the same.
 const LOG_LINES: usize = 80;
 
-/// Follows a sandbox until it is released. Every change wakes the Pod.
-pub(super) fn watch(shared: &Arc<Shared>, entry: &Arc<Entry>, sandbox: Sandbox) {
-    let stop = CancellationToken::new();
-    *entry.watching.lock() = Some(stop.clone().drop_guard());
-    let mut states = sandbox.subscribe();
-    *entry.sandbox.lock() = Some(sandbox);
-    let (shared, entry) = (shared.clone(), entry.clone());
-    let name = "sandbox";
-    shared.clone().tasks.spawn(name, async move {
-        loop {
-            let state = states.borrow_and_update().clone();
-            absorb(&shared, &entry, &state);
-            shared.queue.add(entry.uid.clone());
-            if !state.alive {
-                return;
-            }
-            match stop.run_until_cancelled(states.changed()).await {
-                None => return,
-                Some(Ok(())) => {}
-                Some(Err(_)) => {
-                    // The sender is gone without a last word: the shim is too.
-                    let state = SandboxState { alive: false, ..Default::default() };
-                    absorb(&shared, &entry, &state);
-                    shared.queue.add(entry.uid.clone());
-                    return;
-                }
-            }
-        }
-    });
+/// Waits for the next state of a sandbox that is followed. Its last state has `alive` unset; it is not followed any more then.
+pub(super) async fn changed(states: &mut Option<watch::Receiver<Arc<SandboxState>>>) -> Arc<SandboxState> {
+    let Some(receiver) = states else { return std::future::pending().await };
+    let state = match receiver.changed().await {
+        Ok(()) => receiver.borrow_and_update().clone(),
+        // The sender is gone without a last word: the shim is too.
+        Err(_) => Arc::new(SandboxState { alive: false, ..Default::default() }),
+    };
+    if !state.alive {
+        *states = None;
+    }
+    state
 }
 
-pub(super) fn absorb(shared: &Arc<Shared>, entry: &Arc<Entry>, state: &SandboxState) {
-    let now = shared.now();
-    let pod = entry.pod.lock().clone();
-    for status in state.containers.values() {
-        let Some((name, attempt)) = identify(status) else { continue };
-        if entry.record.lock().container(&name).attempt != attempt {
-            continue;
-        }
-        let container = pod.as_ref().and_then(|p| find_container(p.spec.as_ref()?, &name));
-        match &status.state {
-            ContainerState::Created => {}
-            ContainerState::Running { started_at, .. } => {
-                running(shared, entry, pod.as_ref(), &name, container, time(*started_at, now));
+impl Actor {
+    /// Follows a new sandbox, and takes in its present state.
+    pub(super) fn follow(&mut self, sandbox: Sandbox) {
+        let mut states = sandbox.subscribe();
+        let state = states.borrow_and_update().clone();
+        self.sandbox_states = state.alive.then_some(states);
+        self.state().sandbox = Some(sandbox);
+        self.observe(&state);
+    }
+
+    /// Takes in what a sandbox says of its containers.
+    pub(super) fn observe(&mut self, state: &SandboxState) {
+        let now = self.shared.now();
+        let pod = self.state.pod.clone();
+        for status in state.containers.values() {
+            let Some((name, attempt)) = identify(status) else { continue };
+            if self.state.record.container(&name).attempt != attempt {
+                continue;
             }
-            ContainerState::Exited { code, oom_killed, started_at, finished_at, message } => {
-                let reason = match (oom_killed, started_at, code) {
-                    (_, None, _) => "StartError",
-                    (true, ..) => "OOMKilled",
-                    (_, _, 0) => "Completed",
-                    _ => "Error",
-                };
-                let known = matches!(entry.record.lock().container(&name).run, Run::Exited(_));
-                if known {
-                    continue;
+            let container = pod.as_ref().and_then(|p| find_container(p.spec.as_ref()?, &name));
+            match &status.state {
+                ContainerState::Created => {}
+                ContainerState::Running { started_at, .. } => {
+                    self.running(pod.as_ref(), &name, container, time(*started_at, now));
                 }
-                let message = if message.is_empty() {
-                    termination_message(entry, container, &name, attempt, *code)
-                } else {
-                    message.clone()
-                };
-                let ended = Ended {
-                    code: *code,
-                    reason: reason.into(),
-                    message,
-                    started_at: started_at.map(|at| time(at, now)),
-                    finished_at: time(*finished_at, now),
-                    seen: now.monotonic,
-                    attempt,
-                };
-                exited(shared, entry, pod.as_deref(), &name, ended);
+                exited @ ContainerState::Exited { .. } => {
+                    self.exited(pod.as_deref(), &name, container, attempt, exited, now);
+                }
+            }
+        }
+        if !state.alive {
+            let record = self.record();
+            record.lose_sandbox(now);
+            if record.sandbox == SandboxPhase::Ready {
+                record.sandbox = SandboxPhase::Dead;
+            }
+            self.run_guards.clear();
+        }
+    }
+
+    fn running(
+        &mut self,
+        pod: Option<&Arc<Pod>>,
+        name: &str,
+        container: Option<&Container>,
+        started_at: Timestamp,
+    ) {
+        if matches!(self.state.record.container(name).run, Run::Running { .. } | Run::Exited(_)) {
+            return;
+        }
+        let hooked = container.is_some_and(|c| post_start(c).is_some());
+        let state = self.record().container_mut(name);
+        state.run = Run::Running { started_at, post_start: if hooked { Hook::Pending } else { Hook::Done } };
+        state.waiting = None;
+        if !hooked {
+            state.come_up(container);
+            if let (Some(pod), Some(container)) = (pod, container) {
+                self.start_probes(pod, container);
             }
         }
     }
-    if !state.alive {
-        let mut record = entry.record.lock();
-        record.lose_sandbox(now);
-        if record.sandbox == SandboxPhase::Ready {
-            record.sandbox = SandboxPhase::Dead;
+
+    /// Starts the probes of a container's current run.
+    pub(super) fn start_probes(&mut self, pod: &Arc<Pod>, container: &Container) {
+        let (stop, attempt) = self.guard_run(&container.name);
+        let started = self.state.record.container(&container.name).started;
+        // They read the state that says so.
+        self.publish();
+        for probe in probes::of_run(&self.shared, &self.handle, pod, container, attempt, started) {
+            let stop = stop.clone();
+            self.jobs.spawn(async move {
+                // Boxed: the future of a probe over TLS or HTTP/2 is large, and few probes are that.
+                stop.run_until_cancelled(Box::pin(probe.run())).await;
+                Done::Nothing
+            });
         }
-        drop(record);
-        entry.probing.lock().clear();
+    }
+
+    fn exited(
+        &mut self,
+        pod: Option<&Pod>,
+        name: &str,
+        container: Option<&Container>,
+        attempt: u32,
+        state: &ContainerState,
+        now: Now,
+    ) {
+        let ContainerState::Exited { code, oom_killed, started_at, finished_at, message } = state else {
+            return;
+        };
+        if matches!(self.state.record.container(name).run, Run::Exited(_)) {
+            return;
+        }
+        let reason = match (oom_killed, started_at, code) {
+            (_, None, _) => "StartError",
+            (true, ..) => "OOMKilled",
+            (_, _, 0) => "Completed",
+            _ => "Error",
+        };
+        let message = match message.is_empty() {
+            true => termination_message(&self.handle, container, name, attempt, *code),
+            false => message.clone(),
+        };
+        let ended = Ended {
+            code: *code,
+            reason: reason.into(),
+            message,
+            started_at: started_at.map(|at| time(at, now)),
+            finished_at: time(*finished_at, now),
+            seen: now.monotonic,
+            attempt,
+        };
+        self.run_guards.remove(name);
+        let state = self.record().container_mut(name);
+        let delayed = state.ended(ended.clone()) && !state.back_off.is_zero();
+        let delayed = delayed && state.restart_at(&ended) > ended.seen;
+        if let (true, Some(pod)) = (delayed, pod) {
+            self.report_back_off(pod, name, ended.code);
+        }
+    }
+
+    fn report_back_off(&self, pod: &Pod, name: &str, code: i32) {
+        let restarts = pod.metadata.deletion_timestamp.is_none()
+            && pod.spec.as_ref().is_some_and(|s| restart_policy(s) != "Never");
+        if restarts && code != 0 {
+            let pod_name = crate::status::pod_name(pod);
+            let message = format!("Back-off restarting failed container {name} in pod {pod_name}");
+            self.shared.event(pod, Some(name), EventType::Warning, "BackOff", message);
+        }
     }
 }
 
@@ -119,64 +181,15 @@ pub(super) fn time(nanoseconds: i128, now: Now) -> Timestamp {
     Timestamp::from_nanosecond(nanoseconds).unwrap_or(now.wall)
 }
 
-fn running(
-    shared: &Arc<Shared>,
-    entry: &Arc<Entry>,
-    pod: Option<&Arc<Pod>>,
-    name: &str,
-    container: Option<&Container>,
-    started_at: Timestamp,
-) {
-    let fresh = entry.with_container(name, |record| {
-        if matches!(record.run, Run::Running { .. } | Run::Exited(_)) {
-            return false;
-        }
-        let hooked = container.is_some_and(|c| post_start(c).is_some());
-        record.run = Run::Running { started_at, post_start: if hooked { Hook::Pending } else { Hook::Done } };
-        record.waiting = None;
-        if !hooked {
-            record.come_up(container);
-        }
-        !hooked
-    });
-    if fresh && let (Some(pod), Some(container)) = (pod, container) {
-        start_probes(shared, entry, pod, container);
-    }
-}
-
-/// Starts the probes of a container's present run.
-pub(crate) fn start_probes(shared: &Arc<Shared>, entry: &Arc<Entry>, pod: &Arc<Pod>, container: &Container) {
-    let stop = CancellationToken::new();
-    entry.guard_run(&container.name, &stop);
-    probes::start(shared, entry, pod, container, &stop);
-}
-
-fn exited(shared: &Shared, entry: &Entry, pod: Option<&Pod>, name: &str, ended: Ended) {
-    entry.stop_probes(name);
-    let delayed = entry.with_container(name, |record| {
-        let delayed = record.ended(ended.clone()) && !record.back_off.is_zero();
-        delayed && record.restart_at(&ended) > ended.seen
-    });
-    if let (true, Some(pod)) = (delayed, pod) {
-        let message =
-            format!("Back-off restarting failed container {name} in pod {}", crate::status::pod_name(pod));
-        let restarts = pod.metadata.deletion_timestamp.is_none()
-            && pod.spec.as_ref().is_some_and(|s| restart_policy(s) != "Never");
-        if restarts && ended.code != 0 {
-            shared.event(pod, Some(name), EventType::Warning, "BackOff", message);
-        }
-    }
-}
-
 fn termination_message(
-    entry: &Entry,
+    handle: &PodHandle,
     container: Option<&Container>,
     name: &str,
     attempt: u32,
     code: i32,
 ) -> String {
     let mut message = String::new();
-    if let Ok(file) = fs::File::open(entry.dir.termination(name, attempt)) {
+    if let Ok(file) = fs::File::open(handle.dir.termination(name, attempt)) {
         let mut bytes = Vec::new();
         if file.take(MESSAGE_LIMIT).read_to_end(&mut bytes).is_ok() {
             message = String::from_utf8_lossy(&bytes).into_owned();
@@ -184,7 +197,7 @@ fn termination_message(
     }
     let policy = container.and_then(|c| c.termination_message_policy.as_deref());
     if message.is_empty() && code != 0 && policy == Some("FallbackToLogsOnError") {
-        message = logs::last_lines(&entry.dir.log(name, attempt), LOG_LINES, LOG_LIMIT);
+        message = logs::last_lines(&handle.dir.log(name, attempt), LOG_LINES, LOG_LIMIT);
     }
     message
 }

@@ -1,25 +1,29 @@
-//! The end of containers and Pods.
+//! The jobs that withdraw a Pod from traffic and remove it, and the removal of all Pods.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
+use std::net::IpAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
 use k8s_openapi::api::core::v1::Pod;
-use tokio_util::sync::CancellationToken;
-use yado_reconcile::events::EventType;
+use yado_oci::runtime::Sandbox;
+use yado_oci::spec::{ContainerState, ContainerStatus};
 
-use super::{Entry, Shared};
-use crate::hooks;
-use crate::lifecycle::{ContainerRecord, Hook, Run, SandboxPhase};
-use crate::spec::{find_container, pre_stop as pre_stop_hook};
+use crate::container;
+use crate::handle::PodHandle;
+use crate::shared::Shared;
+use crate::spec::pre_stop;
 use crate::volumes;
 
 /// Pause before a teardown that failed is tried again.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Grace period of containers when all Pods are removed.
+const REMOVAL_GRACE: Duration = Duration::from_secs(2);
 
 /// How long the connections to a Pod may take to fall quiet before its containers are told to stop, and no more than two
 /// thirds of its grace period: the rest is the programs' own. A client that uses one connection all the time is cut off
@@ -27,107 +31,55 @@ const RETRY: Duration = Duration::from_secs(1);
 const QUIET_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Waits until no traffic is sent to the Pod any more and what was sent is answered, within its grace period.
-pub(super) async fn withdraw(shared: Arc<Shared>, entry: Arc<Entry>, grace: Duration) {
-    let address = entry.record.lock().address;
+pub(super) async fn withdraw(
+    shared: &Shared,
+    handle: &PodHandle,
+    pod: Option<&Pod>,
+    address: Option<IpAddr>,
+    grace: Duration,
+) {
     let began = shared.clock.monotonic();
     let withdrawn = async {
         match address {
             Some(address) => shared.traffic.withdrawn(address).await,
-            None => shared.traffic.left(&entry.uid).await,
+            None => shared.traffic.left(&handle.uid).await,
         }
     };
     tokio::select! {
         () = withdrawn => {}
         () = shared.clock.sleep(grace) => {
-            tracing::warn!(pod = %entry.key, ?address, "traffic was not withdrawn within the grace period");
+            tracing::warn!(pod = %handle.key, ?address, "traffic was not withdrawn within the grace period");
         }
     }
     // A program with a hook of its own for this needs the time itself.
-    if let Some(address) = address.filter(|_| !has_pre_stop(&entry)) {
+    if let Some(address) = address.filter(|_| !has_pre_stop(pod)) {
         let passed = shared.clock.monotonic().saturating_sub(began);
         let within = (grace * 2 / 3).min(QUIET_TIMEOUT).saturating_sub(passed);
         shared.traffic.quiet(address, within).await;
     }
-    if let Some(termination) = &mut entry.record.lock().termination {
-        termination.withdrawn = true;
-    }
-    shared.queue.add(entry.uid.clone());
 }
 
-fn has_pre_stop(entry: &Entry) -> bool {
-    let pod = entry.pod.lock().clone();
-    let containers = pod.iter().filter_map(|pod| pod.spec.as_ref()).flat_map(|spec| &spec.containers);
-    containers.into_iter().any(|container| pre_stop_hook(container).is_some())
+fn has_pre_stop(pod: Option<&Pod>) -> bool {
+    let containers = pod.and_then(|pod| pod.spec.as_ref()).into_iter().flat_map(|spec| &spec.containers);
+    containers.into_iter().any(|container| pre_stop(container).is_some())
 }
 
-pub(super) async fn pre_stop(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, name: String) {
-    let container = pod.spec.as_ref().and_then(|s| find_container(s, &name));
-    if let Some((container, hook)) = container.and_then(|c| Some((c, pre_stop_hook(c)?))) {
-        let deadline = entry.record.lock().container(&name).stop.as_ref().map(|s| s.deadline);
-        let left = deadline.unwrap_or_default().saturating_sub(shared.clock.monotonic());
-        // The failure is an event; the container is stopped all the same.
-        let _ = hooks::run(&shared, &entry, &pod, container, hook, "FailedPreStopHook", left).await;
-    }
-    entry.with_container(&name, |record| {
-        if let Some(stop) = &mut record.stop {
-            stop.pre_stop = Hook::Done;
-        }
-    });
-    shared.queue.add(entry.uid.clone());
-}
-
-pub(super) async fn signal(shared: Arc<Shared>, entry: Arc<Entry>, name: String, signal: i32) {
-    let Some((sandbox, id)) = entry.running(&name) else { return };
-    if let Err(error) = sandbox.signal(&id, signal).await {
-        tracing::warn!(pod = %entry.key, container = name, %error, "the container could not be signalled");
-        let pod = entry.pod.lock().clone();
-        if let Some(pod) = pod {
-            shared.event(
-                &pod,
-                Some(&name),
-                EventType::Warning,
-                "FailedKillPod",
-                format!("error killing pod: {error}"),
-            );
-        }
-    }
-}
-
-/// Takes down sandbox, network and mounts, and tries until it is done. With `again` only the sandbox goes, and the Pod
-/// is then prepared anew: its volumes and its address are its own for as long as it is there.
-pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, again: bool) {
-    entry.probing.lock().clear();
-    *entry.watching.lock() = None;
-    *entry.sandbox.lock() = None;
-    // No file is written any more where a tmpfs is about to go: the next refresh finds the Pod not ready.
-    drop(entry.refreshing.lock().await);
-    let making = shared.making.read().await;
+/// Removes sandbox, network and mounts, and tries until it is done. With `again` only the sandbox goes, and the Pod is then
+/// prepared anew: its volumes and its address are its own for as long as it is there. Returns false if it gave up, because
+/// all Pods are being removed.
+pub(super) async fn run(shared: &Shared, handle: &PodHandle, again: bool) -> bool {
     loop {
         let torn_down = match again {
-            true => shared.runtime.destroy(&entry.uid).await.map_err(|e| e.to_string()),
-            false => tear_down(&shared, &entry.uid, entry.dir.root()).await,
+            true => shared.runtime.destroy(&handle.uid).await.map_err(|e| e.to_string()),
+            false => tear_down(shared, &handle.uid, handle.dir.root()).await,
         };
-        let Err(error) = torn_down else { break };
+        let Err(error) = torn_down else { return true };
         if shared.closing.is_cancelled() {
-            return;
+            return false;
         }
-        tracing::warn!(pod = %entry.key, error, "the Pod could not be taken down yet");
+        tracing::warn!(pod = %handle.key, error, "the Pod could not be taken down yet");
         shared.clock.sleep(RETRY).await;
     }
-    drop(making);
-    {
-        let mut record = entry.record.lock();
-        record.lose_sandbox(shared.now());
-        if again {
-            let pod = entry.pod.lock().clone();
-            record.start_over(pod.as_deref());
-            *entry.starting.lock() = CancellationToken::new();
-        } else {
-            record.sandbox = SandboxPhase::Released;
-            record.forget_starts();
-        }
-    }
-    shared.queue.add(entry.uid.clone());
 }
 
 async fn tear_down(shared: &Shared, uid: &str, dir: &Path) -> Result<(), String> {
@@ -152,15 +104,14 @@ fn remove(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Removes what is left of a Pod whose object is gone: its logs, its record.
-pub(super) async fn forget(shared: Arc<Shared>, entry: Arc<Entry>) {
-    let dir = entry.dir.root().to_owned();
+/// Removes the files that are left of a Pod whose object is gone: its logs.
+pub(super) async fn forget(handle: &PodHandle) {
+    let dir = handle.dir.root().to_owned();
     let removed =
         tokio::task::spawn_blocking(move || remove(&dir)).await.map_err(io::Error::other).and_then(|r| r);
     if let Err(error) = removed {
-        tracing::warn!(pod = %entry.key, %error, "the Pod's directory could not be removed");
+        tracing::warn!(pod = %handle.key, %error, "the Pod's directory could not be removed");
     }
-    shared.entries.lock().remove(&entry.uid);
 }
 
 /// Takes down what a uid left behind that no Pod owns.
@@ -174,9 +125,10 @@ pub(super) async fn sweep(shared: &Shared, uid: &str) -> Result<(), String> {
         .map_err(|e| format!("cannot remove the directory of Pod {uid}: {e}"))
 }
 
-/// Every uid that this node holds something of: sandboxes, network, directories, records.
+/// Every uid that this node holds something of: sandboxes, network, directories, tasks.
 pub(super) async fn held(shared: &Shared) -> BTreeSet<String> {
-    let mut uids: BTreeSet<String> = shared.entries.lock().keys().cloned().collect();
+    let mut uids: BTreeSet<String> =
+        shared.handles.all().into_iter().map(|handle| handle.uid.clone()).collect();
     match shared.runtime.sandboxes().await {
         Ok(found) => uids.extend(found.into_iter().map(|f| f.spec.id)),
         Err(error) => tracing::warn!(%error, "sandboxes could not be listed"),
@@ -188,42 +140,30 @@ pub(super) async fn held(shared: &Shared) -> BTreeSet<String> {
     uids
 }
 
-/// Stops every Pod and removes everything of it, in parallel. Containers get `grace` after their stop signal.
-pub(crate) async fn remove_everything(shared: &Arc<Shared>, grace: Duration) -> Result<(), String> {
+/// Stops every Pod and removes everything of it, in parallel. Containers get [`REMOVAL_GRACE`] after their stop signal.
+pub(crate) async fn remove_everything(shared: &Arc<Shared>) -> Result<(), String> {
     shared.closing.cancel();
-    let entries: Vec<_> = shared.entries.lock().values().cloned().collect();
-    entries.iter().for_each(|entry| entry.stop_starting());
-    // Whatever is half made is finished first, so that it is found and goes too.
-    let _nobody = shared.making.write().await;
-    join_all(entries.iter().map(|entry| stop_containers(entry, grace))).await;
+    let handles = shared.handles.all();
+    join_all(handles.iter().map(|handle| handle.ended())).await;
     let uids = held(shared).await;
     let swept = join_all(uids.iter().map(|uid| sweep(shared, uid))).await;
     let failures: Vec<String> = swept.into_iter().filter_map(Result::err).collect();
     if !failures.is_empty() {
         return Err(failures.join("; "));
     }
-    shared.entries.lock().clear();
+    handles.iter().for_each(|handle| shared.handles.remove(&handle.uid));
     let pods = shared.config.data_dir.join("pods");
     remove(&pods).map_err(|e| format!("cannot remove {}: {e}", pods.display()))
 }
 
-async fn stop_containers(entry: &Entry, grace: Duration) {
-    entry.probing.lock().clear();
-    let Some(sandbox) = entry.sandbox.lock().clone() else { return };
-    let running: Vec<(String, i32)> = {
-        let record = entry.record.lock();
-        let running = record.containers.iter().filter(|(_, c)| matches!(c.run, Run::Running { .. }));
-        running
-            .map(|(n, c)| (ContainerRecord::id(n, c.attempt), c.stop_signal.unwrap_or(libc::SIGTERM)))
-            .collect()
-    };
-    let stop = |(id, signal): (String, i32)| {
-        let sandbox = sandbox.clone();
-        async move {
-            if sandbox.signal(&id, signal).await.is_ok() {
-                let _ = tokio::time::timeout(grace, sandbox.wait(&id)).await;
-            }
+/// Sends the stop signal to all containers of a sandbox and waits until they have ended, at most for [`REMOVAL_GRACE`].
+pub(super) async fn stop_containers(sandbox: &Sandbox) {
+    let stop = |status: ContainerStatus| async move {
+        let signal = status.labels.get(container::LABEL_STOP_SIGNAL).and_then(|signal| signal.parse().ok());
+        if sandbox.signal(&status.id, signal.unwrap_or(libc::SIGTERM)).await.is_ok() {
+            let _ = tokio::time::timeout(REMOVAL_GRACE, sandbox.wait(&status.id)).await;
         }
     };
-    join_all(running.into_iter().map(stop)).await;
+    let runs = |status: &ContainerStatus| matches!(status.state, ContainerState::Running { .. });
+    join_all(sandbox.statuses().into_iter().filter(runs).map(stop)).await;
 }

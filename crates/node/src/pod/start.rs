@@ -1,21 +1,25 @@
-//! One run of a container: image, configuration, creation, start.
+//! The jobs that begin a run of a container: [`configure`] gets the image and computes the specification, [`create`] creates
+//! and starts the container.
 
 use std::fs;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Secret};
 use yado_oci::image::{Image, ImageConfig};
+use yado_oci::runtime::Sandbox;
 use yado_oci::spec::{BindMount, ContainerSpec};
 use yado_reconcile::ObjectKey;
 use yado_reconcile::events::EventType;
 use yado_types::labels;
 
-use super::{Entry, Shared};
 use crate::container::{self, ContainerInputs};
 use crate::environment::{self, ConfigError};
+use crate::handle::PodHandle;
 use crate::images::{self, PullDecision, Unavailable};
 use crate::lifecycle::{ContainerRecord, Waiting};
+use crate::shared::Shared;
 use crate::spec::find_container;
 use crate::volumes::copy_up;
 use crate::{annotations, security, volumes};
@@ -29,122 +33,167 @@ const RETRY_FIRST: Duration = Duration::from_secs(2);
 /// The longest such delay.
 const RETRY_LONGEST: Duration = Duration::from_secs(60);
 
-/// Before a start that was given up is tried again, should the Pod live on after all.
+/// Delay before a start that was cancelled is tried again, should the Pod live on after all.
 const ABANDONED: Duration = Duration::from_secs(1);
 
-/// Why nothing was started.
-struct Failure {
-    reason: &'static str,
-    message: String,
+/// Why a container was not started: reason and message of its waiting state.
+pub(super) struct StartError {
+    pub reason: &'static str,
+    pub message: String,
 }
 
-impl From<Unavailable> for Failure {
+impl StartError {
+    /// The sandbox was released while the container was configured.
+    pub(super) fn sandbox_gone() -> Self {
+        cannot_create("the Pod's sandbox is gone".into())
+    }
+
+    /// The state in which the container waits for the next attempt, after so many `failures` in a row before this one.
+    pub(super) fn waiting(self, failures: u32, now: Duration) -> Waiting {
+        let delay = match self.reason {
+            "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" | HOST_REFUSED => {
+                images::retry_delay(failures)
+            }
+            _ => RETRY_FIRST.saturating_mul(1 << failures.min(8)).min(RETRY_LONGEST),
+        };
+        let reason = self.reason.into();
+        Waiting { reason, message: self.message, since: now, retry_at: now + delay, failures }
+    }
+}
+
+impl From<Unavailable> for StartError {
     fn from(u: Unavailable) -> Self {
         Self { reason: u.reason, message: u.message }
     }
 }
 
-pub(super) async fn run(shared: Arc<Shared>, entry: Arc<Entry>, pod: Arc<Pod>, name: String) {
-    let Some((spec, container)) = pod.spec.as_ref().and_then(|s| Some((s, find_container(s, &name)?))) else {
-        return;
-    };
-    let starting = entry.starting.lock().clone();
-    let prepared = starting.run_until_cancelled(configure(&shared, &entry, &pod, spec, container)).await;
-    let outcome = match prepared {
-        // The Pod or its sandbox is ending: nothing has been created, and this was no run.
-        None => {
-            let now = shared.clock.monotonic();
-            entry.with_container(&name, |record| {
-                record.not_started(Waiting {
-                    reason: "ContainerCreating".into(),
-                    message: String::new(),
-                    since: now,
-                    retry_at: now + ABANDONED,
-                    failures: 0,
-                });
-            });
-            shared.queue.add(entry.uid.clone());
-            return;
-        }
-        Some(Ok(specified)) => {
-            let _making = shared.making.read().await;
-            if shared.closing.is_cancelled() {
-                return;
-            }
-            create(&shared, &entry, &pod, container, specified).await
-        }
-        Some(Err(failure)) => Err(failure),
-    };
-    if let Err(failure) = outcome {
-        fail(&shared, &entry, &pod, container, failure);
+/// The state of a container whose start was cancelled.
+pub(super) fn abandoned(now: Duration) -> Waiting {
+    Waiting {
+        reason: "ContainerCreating".into(),
+        message: String::new(),
+        since: now,
+        retry_at: now + ABANDONED,
+        failures: 0,
     }
-    shared.queue.add(entry.uid.clone());
 }
 
-async fn configure(
+/// The result of configuring a run of a container.
+pub(super) struct Configured {
+    /// Its image, once that is on this machine.
+    pub image: Option<UsedImage>,
+    /// The specification for the runtime, or why there is none.
+    pub specification: Result<ContainerSpec, StartError>,
+}
+
+/// What the record of a container says about its image.
+pub(super) struct UsedImage {
+    /// The name in the Pod.
+    pub name: String,
+    /// The digest that is shown to users.
+    pub id: String,
+    /// Number of the signal that asks the container to end.
+    pub stop_signal: i32,
+}
+
+/// Pulls the image of a container if need be and computes the specification of its run `attempt`. `address` is that of the
+/// Pod's ports. Cancelling it leaves nothing but an image, and the content of volumes that is being copied.
+pub(super) async fn configure(
     shared: &Shared,
-    entry: &Entry,
+    handle: &PodHandle,
     pod: &Pod,
-    spec: &PodSpec,
-    container: &Container,
-) -> Result<ContainerSpec, Failure> {
-    let image = image(shared, pod, spec, container).await?;
-    let attempt = entry.with_container(&container.name, |record| {
-        record.image = container.image.clone().unwrap_or_default();
-        record.image_id = shown_image_id(&image);
-        record.stop_signal = Some(container::stop_signal(container, &image));
-        record.attempt
-    });
-    let invalid = |ConfigError(message)| Failure { reason: CONFIG_ERROR, message };
-    let mut env =
-        shared.with_scope(entry, pod, |scope| environment::of(container, scope)).map_err(invalid)?;
-    for (alias, image) in annotations::links(pod, &container.name).map_err(invalid)? {
-        annotations::linked(&mut env, &alias, &linked_image(shared, pod, spec, &image).await?.config);
+    name: &str,
+    attempt: u32,
+    address: Option<IpAddr>,
+) -> Configured {
+    let Some((spec, container)) = pod.spec.as_ref().and_then(|s| Some((s, find_container(s, name)?))) else {
+        let message = format!("the Pod has no container \"{name}\"");
+        return Configured { image: None, specification: Err(StartError { reason: CONFIG_ERROR, message }) };
+    };
+    let run = ContainerRun { shared, handle, pod, spec, container, attempt, address };
+    let image = match run.image().await {
+        Ok(image) => image,
+        Err(error) => return Configured { image: None, specification: Err(error) },
+    };
+    let used = UsedImage {
+        name: container.image.clone().unwrap_or_default(),
+        id: shown_image_id(&image),
+        stop_signal: container::stop_signal(container, &image),
+    };
+    Configured { image: Some(used), specification: run.specify(&image).await }
+}
+
+/// A run of a container that is being configured.
+struct ContainerRun<'a> {
+    shared: &'a Shared,
+    handle: &'a PodHandle,
+    pod: &'a Pod,
+    spec: &'a PodSpec,
+    container: &'a Container,
+    attempt: u32,
+    address: Option<IpAddr>,
+}
+
+impl ContainerRun<'_> {
+    async fn specify(&self, image: &Image) -> Result<ContainerSpec, StartError> {
+        let Self { shared, handle, pod, spec, container, attempt, address } = *self;
+        let invalid = |ConfigError(message)| StartError { reason: CONFIG_ERROR, message };
+        let dir = &handle.dir;
+        let mut env =
+            shared.with_scope(pod, address, |scope| environment::of(container, scope)).map_err(invalid)?;
+        for (alias, image) in annotations::links(pod, &container.name).map_err(invalid)? {
+            annotations::linked(&mut env, &alias, &linked_image(shared, pod, spec, &image).await?.config);
+        }
+        let mut binds = volumes::binds(&dir.volumes(), spec, container, &env).map_err(invalid)?;
+        let mut empty = shared.with_scope(pod, address, |scope| {
+            copy_up::volumes_to_fill(&dir.volumes(), pod, spec, container, scope.sources)
+        });
+        let of_run = dir.image_volumes(&container.name).join(attempt.to_string());
+        let declared = volumes::image::binds(&image.config.volumes, &binds, &of_run).map_err(invalid)?;
+        volumes::image::make(&declared)
+            .map_err(|e| cannot_create(format!("cannot make a volume of its image: {e}")))?;
+        let to_fill =
+            |bind: &BindMount| copy_up::CopyUp { volume: bind.source.clone(), from: bind.target.clone() };
+        empty.extend(declared.iter().map(to_fill));
+        binds.extend(declared);
+        fill(shared, handle, empty, image).await?;
+        let user = annotations::user(pod, &container.name).map_err(invalid)?;
+        let limits = annotations::limits(pod).map_err(invalid)?;
+        let profiles = shared.config.data_dir.join("seccomp");
+        let identity =
+            security::of(spec, container, &image.config.user, user.as_deref(), &profiles).map_err(invalid)?;
+        let specified = container::specify(ContainerInputs {
+            pod,
+            spec,
+            container,
+            attempt,
+            image,
+            env,
+            binds,
+            identity,
+            dir,
+            node_name: &shared.config.name,
+            domain: &shared.dns.domain,
+            machine_memory: shared.machine.memory.units(),
+            host: shared.config.host_image.clone().filter(|_| is_host(container)),
+            limits,
+        });
+        specified.map_err(invalid)
     }
-    let mut binds = volumes::binds(&entry.dir.volumes(), spec, container, &env).map_err(invalid)?;
-    let mut empty = shared.with_scope(entry, pod, |scope| {
-        copy_up::volumes_to_fill(&entry.dir.volumes(), pod, spec, container, scope.sources)
-    });
-    let of_run = entry.dir.image_volumes(&container.name).join(attempt.to_string());
-    let declared = volumes::image::binds(&image.config.volumes, &binds, &of_run).map_err(invalid)?;
-    volumes::image::make(&declared)
-        .map_err(|e| cannot_create(format!("cannot make a volume of its image: {e}")))?;
-    let wanted =
-        |bind: &BindMount| copy_up::CopyUp { volume: bind.source.clone(), from: bind.target.clone() };
-    empty.extend(declared.iter().map(wanted));
-    binds.extend(declared);
-    fill(shared, entry, empty, &image).await?;
-    let user = annotations::user(pod, &container.name).map_err(invalid)?;
-    let limits = annotations::limits(pod).map_err(invalid)?;
-    let profiles = shared.config.data_dir.join("seccomp");
-    let identity =
-        security::of(spec, container, &image.config.user, user.as_deref(), &profiles).map_err(invalid)?;
-    let specified = container::specify(ContainerInputs {
-        pod,
-        spec,
-        container,
-        attempt,
-        image: &image,
-        env,
-        binds,
-        identity,
-        dir: &entry.dir,
-        node_name: &shared.config.name,
-        domain: &shared.dns.domain,
-        machine_memory: shared.machine.memory.units(),
-        host: shared.config.host_image.clone().filter(|_| is_host(container)),
-        limits,
-    });
-    specified.map_err(invalid)
+
+    /// The image, which is pulled if the policy says so.
+    async fn image(&self) -> Result<Image, StartError> {
+        image(self.shared, self.pod, self.spec, self.container).await
+    }
 }
 
 /// Copies what the image has at the places of volumes that are empty and want it.
 async fn fill(
     shared: &Shared,
-    entry: &Entry,
+    handle: &PodHandle,
     empty: Vec<copy_up::CopyUp>,
     image: &Image,
-) -> Result<(), Failure> {
+) -> Result<(), StartError> {
     // The machine's own files are no template for a volume.
     if image.layers.is_empty() {
         return Ok(());
@@ -153,7 +202,7 @@ async fn fill(
         let (lock, number) = shared.fill_locks.of(&wanted.volume);
         // Held by the copy itself, which goes on where this start is given up.
         let held = lock.lock_owned().await;
-        let (layers, scratch) = (image.layers.clone(), entry.dir.scratch(number));
+        let (layers, scratch) = (image.layers.clone(), handle.dir.scratch(number));
         let filled = tokio::task::spawn_blocking(move || {
             let _held = held;
             copy_up::fill(&[wanted], &layers, &scratch)
@@ -164,8 +213,8 @@ async fn fill(
     Ok(())
 }
 
-fn cannot_create(message: String) -> Failure {
-    Failure { reason: "CreateContainerError", message }
+fn cannot_create(message: String) -> StartError {
+    StartError { reason: "CreateContainerError", message }
 }
 
 /// As users know it: the digest at the registry where there is one, else the image's own.
@@ -173,7 +222,12 @@ fn shown_image_id(image: &Image) -> String {
     image.repo_digests.first().cloned().unwrap_or_else(|| image.id.clone())
 }
 
-async fn image(shared: &Shared, pod: &Pod, spec: &PodSpec, container: &Container) -> Result<Image, Failure> {
+async fn image(
+    shared: &Shared,
+    pod: &Pod,
+    spec: &PodSpec,
+    container: &Container,
+) -> Result<Image, StartError> {
     let name = container.image.as_deref().unwrap_or_default();
     let event =
         |kind, reason, message: String| shared.event(pod, Some(&container.name), kind, reason, message);
@@ -187,7 +241,7 @@ async fn image(shared: &Shared, pod: &Pod, spec: &PodSpec, container: &Container
                     shared.config.name
                 );
                 event(EventType::Warning, "Failed", format!("Error: {message}"));
-                Err(Failure { reason: HOST_REFUSED, message })
+                Err(StartError { reason: HOST_REFUSED, message })
             }
         };
     }
@@ -204,7 +258,7 @@ async fn image(shared: &Shared, pod: &Pod, spec: &PodSpec, container: &Container
         (PullDecision::Refuse, _) | (PullDecision::Use, None) => {
             let message = format!("Container image \"{name}\" is not present with pull policy of Never");
             event(EventType::Warning, "ErrImageNeverPull", message.clone());
-            Err(Failure { reason: "ErrImageNeverPull", message })
+            Err(StartError { reason: "ErrImageNeverPull", message })
         }
         (PullDecision::Pull, _) => {
             event(EventType::Normal, "Pulling", format!("Pulling image \"{name}\""));
@@ -237,7 +291,7 @@ async fn image(shared: &Shared, pod: &Pod, spec: &PodSpec, container: &Container
 
 /// The image of a container that is linked, for what it says of its ports: fetched where it is not here, since the
 /// variables of a link are those of the container's whole life.
-async fn linked_image(shared: &Shared, pod: &Pod, spec: &PodSpec, name: &str) -> Result<Image, Failure> {
+async fn linked_image(shared: &Shared, pod: &Pod, spec: &PodSpec, name: &str) -> Result<Image, StartError> {
     match shared.images.get(name)? {
         Some(image) => Ok(image),
         None => Ok(shared.images.pull(name, &pull_secrets(shared, pod, spec)).await?),
@@ -268,22 +322,21 @@ fn pull_secrets(shared: &Shared, pod: &Pod, spec: &PodSpec) -> Vec<Arc<Secret>> 
     names.filter_map(|name| shared.secrets.get(&ObjectKey::new(namespace, name))).collect()
 }
 
-async fn create(
+/// Creates and starts the container of run `attempt`. The sandbox's state tells how the run goes on.
+pub(super) async fn create(
     shared: &Shared,
-    entry: &Entry,
+    handle: &PodHandle,
     pod: &Pod,
-    container: &Container,
-    specified: ContainerSpec,
-) -> Result<(), Failure> {
-    let name = &container.name;
+    sandbox: &Sandbox,
+    name: &str,
+    attempt: u32,
+    specification: ContainerSpec,
+) -> Result<(), StartError> {
     let event = |kind, reason, message: String| shared.event(pod, Some(name), kind, reason, message);
-    let attempt = entry.record.lock().container(name).attempt;
-    make_files(entry, name, attempt)
+    make_files(handle, name, attempt)
         .map_err(|e| cannot_create(format!("cannot make the container's files: {e}")))?;
-    let sandbox = entry.sandbox.lock().clone();
-    let sandbox = sandbox.ok_or_else(|| cannot_create("the Pod's sandbox is gone".into()))?;
-    let id = specified.id.clone();
-    sandbox.create(specified).await.map_err(|error| {
+    let id = specification.id.clone();
+    sandbox.create(specification).await.map_err(|error| {
         event(EventType::Warning, "Failed", format!("Error: {error}"));
         cannot_create(error.to_string())
     })?;
@@ -297,21 +350,21 @@ async fn create(
         // Only now, since the restart is what somebody waits for. Its exit code and its log are kept elsewhere; its
         // writable layer is of no more use.
         if let Err(error) = sandbox.remove(&ContainerRecord::id(name, before)).await {
-            tracing::debug!(pod = %entry.key, container = name, %error, "the container before was not removed");
+            tracing::debug!(pod = %handle.key, container = name, %error, "the container before was not removed");
         }
-        let volumes = entry.dir.image_volumes(name);
+        let volumes = handle.dir.image_volumes(name);
         let removed =
             tokio::task::spawn_blocking(move || volumes::image::remove_others(&volumes, attempt)).await;
         if let Ok(Err(error)) = removed {
-            tracing::debug!(pod = %entry.key, container = name, %error, "volumes of its image were not removed");
+            tracing::debug!(pod = %handle.key, container = name, %error, "volumes of its image were not removed");
         }
     }
     Ok(())
 }
 
 /// The log directory and the file for the termination message; what runs before the last one left goes.
-fn make_files(entry: &Entry, name: &str, attempt: u32) -> std::io::Result<()> {
-    let logs = entry.dir.logs(name);
+fn make_files(handle: &PodHandle, name: &str, attempt: u32) -> std::io::Result<()> {
+    let logs = handle.dir.logs(name);
     fs::create_dir_all(&logs)?;
     if let Some(old) = attempt.checked_sub(2) {
         let prefix = format!("{old}.log");
@@ -320,37 +373,13 @@ fn make_files(entry: &Entry, name: &str, attempt: u32) -> std::io::Result<()> {
                 fs::remove_file(file.path())?;
             }
         }
-        let _ = fs::remove_file(entry.dir.termination(name, old));
+        let _ = fs::remove_file(handle.dir.termination(name, old));
     }
-    let message = entry.dir.termination(name, attempt);
+    let message = handle.dir.termination(name, attempt);
     if let Some(parent) = message.parent() {
         fs::create_dir_all(parent)?;
     }
     fs::write(&message, b"")?;
     // Whoever the container runs as may say why it ends.
     fs::set_permissions(&message, std::os::unix::fs::PermissionsExt::from_mode(0o666))
-}
-
-fn fail(shared: &Shared, entry: &Entry, pod: &Pod, container: &Container, failure: Failure) {
-    let now = shared.clock.monotonic();
-    if failure.reason == CONFIG_ERROR {
-        let message = format!("Error: {}", failure.message);
-        shared.event(pod, Some(&container.name), EventType::Warning, "Failed", message);
-    }
-    entry.with_container(&container.name, |record| {
-        let failures = record.waiting.as_ref().map_or(0, |w| w.failures + 1);
-        let delay = match failure.reason {
-            "ErrImagePull" | "ErrImageNeverPull" | "InvalidImageName" | HOST_REFUSED => {
-                images::retry_delay(failures)
-            }
-            _ => RETRY_FIRST.saturating_mul(1 << failures.min(8)).min(RETRY_LONGEST),
-        };
-        record.not_started(Waiting {
-            reason: failure.reason.into(),
-            message: failure.message,
-            since: now,
-            retry_at: now + delay,
-            failures,
-        });
-    });
 }

@@ -8,7 +8,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::net::TcpStream;
 
 use super::{grpc, http};
-use crate::pod::{Entry, Shared};
+use crate::handle::PodHandle;
+use crate::shared::Shared;
 
 /// Output of a command that is kept for the event; Kubernetes' limit.
 const OUTPUT_LIMIT: usize = 10 << 10;
@@ -71,14 +72,17 @@ impl Handler {
     pub(crate) async fn run(
         &self,
         shared: &Shared,
-        entry: &Entry,
+        handle: &PodHandle,
         pod: &Pod,
         container: &Container,
         timeout: Duration,
     ) -> Result<(), String> {
-        let address = || shared.pod_address(entry, pod).ok_or_else(|| "the Pod has no address".to_owned());
+        let address = || {
+            let address = shared.ports_address(pod, handle.state().record.address);
+            address.ok_or_else(|| "the Pod has no address".to_owned())
+        };
         match self {
-            Self::Command(args) => command(entry, container, args, timeout).await,
+            Self::Command(args) => command(handle, container, args, timeout).await,
             Self::Http(request) => match address() {
                 Ok(address) => bounded(timeout, http::get(request, address)).await,
                 Err(e) => Err(e),
@@ -105,13 +109,13 @@ async fn bounded(timeout: Duration, work: impl Future<Output = Result<(), String
 }
 
 async fn command(
-    entry: &Entry,
+    handle: &PodHandle,
     container: &Container,
     args: &[String],
     timeout: Duration,
 ) -> Result<(), String> {
     let (sandbox, id) =
-        entry.running(&container.name).ok_or_else(|| "the container does not run".to_owned())?;
+        handle.state().running(&container.name).ok_or_else(|| "the container does not run".to_owned())?;
     let output = sandbox.exec_sync(&id, args.to_vec(), timeout, OUTPUT_LIMIT).await;
     let output = output.map_err(|error| match error {
         yado_oci::runtime::Error::ExecTimeout(t) => {
