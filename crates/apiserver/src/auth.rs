@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
@@ -59,6 +60,11 @@ impl Identity {
         let user = subject.iter_common_name().next()?.as_str().ok()?;
         let groups = subject.iter_organization().filter_map(|o| o.as_str().ok());
         Some(Self::new(user, groups))
+    }
+
+    /// The `UserInfo` of reviews.
+    pub(crate) fn user_info(&self) -> Value {
+        json!({"username": self.user, "groups": self.groups})
     }
 
     /// They did not say who they are.

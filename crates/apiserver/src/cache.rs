@@ -80,6 +80,11 @@ impl Collection {
         (state.objects.len(), state.objects.values().map(|o| o.json_len()).sum())
     }
 
+    /// Whether it has no objects.
+    pub fn is_empty(&self) -> bool {
+        self.state.read().objects.is_empty()
+    }
+
     /// One object, by its place in the collection.
     pub fn get(&self, place: &str) -> Option<Arc<Object>> {
         self.state.read().objects.get(place).cloned()

@@ -44,3 +44,4 @@ pub(crate) mod service_account;
 pub(crate) mod storage_class;
 pub(crate) mod strategy;
 pub(crate) mod volume;
+pub(crate) mod webhook_configuration;

@@ -9,6 +9,7 @@
 //!
 //! Deliberately absent: roles (their place is [`auth::authorize`]), custom resources, aggregation, webhooks, audit logs.
 
+mod admission;
 pub mod apply;
 pub mod auth;
 mod bootstrap;

@@ -31,7 +31,7 @@ use crate::resource::{Resource, Subresource};
 use crate::schema::{self, Parsed, Storage};
 use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
-use context::{Operation, WriteContext};
+use context::{Operation, Warnings, WriteContext};
 
 /// How often a write is decided anew because somebody else wrote meanwhile. Each round means that another writer got
 /// through, so running out of so many takes a crowd on one object; its clients then hear 409 and come back.
@@ -112,8 +112,17 @@ impl Inner {
             _ => return Err(Failure::method_not_allowed()),
         };
         let (resource, subresource) = (&*r.resource, r.subresource);
-        let ctx = &WriteContext { server: self, resource, user: who, operation, subresource, dry_run };
-        match &r.verb {
+        let warnings = Warnings::default();
+        let ctx = &WriteContext {
+            server: self,
+            resource,
+            user: who,
+            operation,
+            subresource,
+            dry_run,
+            warnings: Some(&warnings),
+        };
+        let mut response = match &r.verb {
             Verb::Create(options) if subresource.is_some() || resource.storage == Storage::Answered => {
                 let posted = Posted { request: r, options, headers, body };
                 resource.strategy().post(ctx, posted).await
@@ -126,7 +135,9 @@ impl Inner {
                 self.delete_collection(ctx, r, which, options.clone(), headers, body).await
             }
             _ => Err(Failure::method_not_allowed()),
-        }
+        }?;
+        content::warn(&mut response, &warnings.take());
+        Ok(response)
     }
 
     /// Decides and writes until no other writer comes between. `size` is that of the request's body in bytes.
@@ -141,7 +152,8 @@ impl Inner {
         let key = format!("{}{}", resource.prefix, place(resource, namespace, name));
         for _ in 0..MAX_ROUNDS {
             let current = self.find(resource, namespace, name)?;
-            let next = match off_worker(size + current.json_len(), || decide(&current))? {
+            let step = off_worker(size + current.json_len(), || decide(&current))?;
+            let next = match self.pass_admission(ctx, namespace, Some(&current), step).await? {
                 Step::Keep => return Ok(Outcome::Kept(current)),
                 Step::Put(value) => Some(value),
                 Step::Delete => None,

@@ -33,7 +33,7 @@ pub struct SelfSubjectRulesReview;
 impl Strategy for SelfSubjectReview {
     async fn post(&self, ctx: &WriteContext<'_>, posted: Posted<'_>) -> Result<Response<Body>> {
         let who = ctx.user;
-        answer(ctx, posted, |_| Ok(json!({"userInfo": {"username": who.user, "groups": who.groups}})))
+        answer(ctx, posted, |_| Ok(json!({"userInfo": who.user_info()})))
     }
 }
 

@@ -1,7 +1,8 @@
 //! Definitions of types.
 
 use k8s_openapi::api::{
-    apps, autoscaling, batch, coordination, core, discovery, events, networking, rbac, storage,
+    admissionregistration, apps, autoscaling, batch, coordination, core, discovery, events, networking, rbac,
+    storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -58,6 +59,12 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "core.v1.Secret" => add::<core::v1::Secret>,
         "core.v1.Service" => add::<core::v1::Service>,
         "core.v1.ServiceAccount" => add::<core::v1::ServiceAccount>,
+        "admissionregistration.v1.MutatingWebhookConfiguration" => {
+            add::<admissionregistration::v1::MutatingWebhookConfiguration>
+        }
+        "admissionregistration.v1.ValidatingWebhookConfiguration" => {
+            add::<admissionregistration::v1::ValidatingWebhookConfiguration>
+        }
         "apiextensions.v1.CustomResourceDefinition" => add::<v1::CustomResourceDefinition>,
         "apps.v1.ControllerRevision" => add::<apps::v1::ControllerRevision>,
         "apps.v1.DaemonSet" => add::<apps::v1::DaemonSet>,

@@ -215,6 +215,7 @@ const COORDINATION: (&str, &str) = ("coordination.k8s.io", "v1");
 const DISCOVERY: (&str, &str) = ("discovery.k8s.io", "v1");
 const EVENTS: (&str, &str) = ("events.k8s.io", "v1");
 const RBAC: (&str, &str) = (RBAC_GROUP, "v1");
+const ADMISSION: (&str, &str) = ("admissionregistration.k8s.io", "v1");
 const EXTENSIONS: (&str, &str) = ("apiextensions.k8s.io", "v1");
 const AUTHENTICATION: (&str, &str) = ("authentication.k8s.io", "v1");
 const AUTHORIZATION: (&str, &str) = ("authorization.k8s.io", "v1");
@@ -256,6 +257,12 @@ fn built_in() -> Vec<Kind> {
         cluster(RBAC, "ClusterRoleBinding", ("clusterrolebindings", "clusterrolebinding"), "rbac.v1.ClusterRoleBinding").ruled_by(&role_binding::ClusterRoleBinding),
         namespaced(RBAC, "Role", ("roles", "role"), "rbac.v1.Role").ruled_by(&role::Role),
         namespaced(RBAC, "RoleBinding", ("rolebindings", "rolebinding"), "rbac.v1.RoleBinding").ruled_by(&role_binding::RoleBinding),
+        cluster(ADMISSION, "MutatingWebhookConfiguration", ("mutatingwebhookconfigurations", "mutatingwebhookconfiguration"),
+            "admissionregistration.v1.MutatingWebhookConfiguration")
+            .ruled_by(&webhook_configuration::WebhookConfiguration { mutating: true }).of("api-extensions"),
+        cluster(ADMISSION, "ValidatingWebhookConfiguration", ("validatingwebhookconfigurations", "validatingwebhookconfiguration"),
+            "admissionregistration.v1.ValidatingWebhookConfiguration")
+            .ruled_by(&webhook_configuration::WebhookConfiguration { mutating: false }).of("api-extensions"),
         cluster(EXTENSIONS, "CustomResourceDefinition", ("customresourcedefinitions", "customresourcedefinition"),
             "apiextensions.v1.CustomResourceDefinition").ruled_by(&custom_resource_definition::CustomResourceDefinition).short(&["crd", "crds"]).of("api-extensions").with(&["status"]),
         cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").ruled_by(&storage_class::StorageClass).short(&["sc"]),

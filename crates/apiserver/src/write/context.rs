@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use parking_lot::Mutex;
+
 use crate::auth::{Identity, MASTERS};
 use crate::resource::{Resource, Subresource};
 use crate::server::Inner;
@@ -32,13 +34,39 @@ pub(crate) struct WriteContext<'a> {
     pub(crate) subresource: Option<Subresource>,
     /// Nothing is stored.
     pub(crate) dry_run: bool,
+    /// What the answer warns of; `None` where nobody reads it.
+    pub(crate) warnings: Option<&'a Warnings>,
+}
+
+/// Warnings that come up on the way to a write.
+#[derive(Default)]
+pub(crate) struct Warnings(Mutex<Vec<String>>);
+
+impl Warnings {
+    /// All of them, each once: a decision that was made anew warns again.
+    pub(crate) fn take(self) -> Vec<String> {
+        let mut all: Vec<String> = Vec::new();
+        for warning in self.0.into_inner() {
+            if !all.contains(&warning) {
+                all.push(warning);
+            }
+        }
+        all
+    }
 }
 
 impl<'a> WriteContext<'a> {
     /// A write of the server's own: bootstrap, expiry.
     pub(crate) fn internal(server: &'a Inner, resource: &'a Resource, operation: Operation) -> Self {
         static USER: LazyLock<Identity> = LazyLock::new(|| Identity::new("system:apiserver", [MASTERS]));
-        Self { server, resource, user: &USER, operation, subresource: None, dry_run: false }
+        Self { server, resource, user: &USER, operation, subresource: None, dry_run: false, warnings: None }
+    }
+
+    /// Adds warnings to the answer.
+    pub(crate) fn warn(&self, warnings: Vec<String>) {
+        if let Some(all) = self.warnings {
+            all.0.lock().extend(warnings);
+        }
     }
 
     /// The same request, of which this part is another operation on the whole object, as an apply to an object that is

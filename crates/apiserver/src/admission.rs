@@ -1,0 +1,110 @@
+//! The admission chain: what every write passes between its decision and its commit.
+//!
+//! ```text
+//! [decision] -> mutating plugins -> defaults and rules, where one changed the object -> validating plugins -> [commit]
+//!      ^______________________________________________________________________________________________| conflict
+//! ```
+//!
+//! A plugin sees who writes, what, the object before and after, and whether it is a dry run. The chain runs again with each
+//! new decision: nothing is written that was not admitted in exactly this form. What a kind asks of its own objects is no
+//! admission and stands in its strategy ([`crate::kinds`]).
+
+mod call;
+mod webhooks;
+
+use async_trait::async_trait;
+use serde_json::Value;
+
+use crate::object::{Object, meta};
+use crate::read::shown;
+use crate::schema;
+use crate::server::Inner;
+use crate::status::Result;
+use crate::write::context::{Operation, WriteContext};
+use crate::write::{Step, refuse_invalid, stored_form};
+
+/// A write under review.
+#[derive(Clone, Copy)]
+pub(crate) struct Review<'a> {
+    /// Who writes, what and how.
+    pub(crate) ctx: &'a WriteContext<'a>,
+    /// The namespace of the object; empty where its kind has none.
+    pub(crate) namespace: &'a str,
+    /// The name of the object.
+    pub(crate) name: &'a str,
+    /// The object before; `None` for a create.
+    pub(crate) old: Option<&'a Value>,
+}
+
+/// A member of the chain.
+#[async_trait]
+pub(crate) trait Plugin: Send + Sync {
+    /// Whether it has anything to say about such a write: where none has, the chain costs nothing.
+    fn handles(&self, ctx: &WriteContext<'_>) -> bool;
+
+    /// Changes the object that is about to be written, or refuses the write.
+    async fn mutate(&self, _review: &Review<'_>, _object: &mut Value) -> Result<()> {
+        Ok(())
+    }
+
+    /// Refuses the write. `object` is its outcome; `None` for a deletion.
+    async fn validate(&self, _review: &Review<'_>, _object: Option<&Value>) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// All members, in their order. As in Kubernetes, what users configure comes last.
+const CHAIN: [&dyn Plugin; 1] = [&webhooks::Webhooks];
+
+impl Inner {
+    /// The decision on a new object (`current` is `None`) or on a present one, as the chain admits it.
+    ///
+    /// # Errors
+    /// What the refusing plugin says.
+    pub(crate) async fn pass_admission(
+        &self,
+        ctx: &WriteContext<'_>,
+        namespace: &str,
+        current: Option<&Object>,
+        step: Step,
+    ) -> Result<Step> {
+        let plugins: Vec<_> = CHAIN.into_iter().filter(|plugin| plugin.handles(ctx)).collect();
+        if plugins.is_empty() {
+            return Ok(step);
+        }
+        let old = current.map(Object::value);
+        let old = old.as_deref().map(|old| shown(ctx.resource, old));
+        let old = old.as_deref();
+        match step {
+            Step::Keep => Ok(Step::Keep),
+            // An update takes away what held the object back: that it goes was asked for and admitted before.
+            Step::Delete if ctx.operation != Operation::Delete => Ok(Step::Delete),
+            step if ctx.operation == Operation::Delete => {
+                let name = old.map(|old| meta(old, "name")).unwrap_or_default();
+                let review = Review { ctx, namespace, name, old };
+                for plugin in plugins {
+                    plugin.validate(&review, None).await?;
+                }
+                Ok(step)
+            }
+            Step::Put(value) => {
+                let mut object = shown(ctx.resource, &value).into_owned();
+                let name = meta(&object, "name").to_owned();
+                let review = Review { ctx, namespace, name: &name, old };
+                for plugin in &plugins {
+                    plugin.mutate(&review, &mut object).await?;
+                }
+                if object != *shown(ctx.resource, &value) {
+                    schema::default_object(&ctx.resource.schema, &mut object);
+                    let errors = schema::validate_object(&ctx.resource.schema, &object, old);
+                    refuse_invalid(ctx.resource, &name, errors)?;
+                }
+                for plugin in &plugins {
+                    plugin.validate(&review, Some(&object)).await?;
+                }
+                Ok(Step::Put(stored_form(ctx.resource, object)))
+            }
+            Step::Delete => Ok(Step::Delete),
+        }
+    }
+}

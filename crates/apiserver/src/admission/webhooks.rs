@@ -1,0 +1,387 @@
+//! Admission webhooks: which of them are asked about a write, what they are asked, and what their answers do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use rand::Rng;
+use serde_json::{Value, json};
+use yado_types::selector::LabelSelector;
+
+use super::call::{CallError, Endpoint};
+use super::{Plugin, Review};
+use crate::edit::{list, text};
+use crate::object::Object;
+use crate::patch;
+use crate::resource::{self, Resource};
+use crate::schema;
+use crate::server::Inner;
+use crate::status::{Failure, Result};
+use crate::write::context::{Operation, WriteContext};
+use crate::write::create::uid;
+
+/// The group of the configurations themselves, about which no webhook is asked: a broken one could not be removed.
+const GROUP: &str = "admissionregistration.k8s.io";
+/// How long a webhook may take where its configuration does not say. As in Kubernetes.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Changes of one patch beyond which its object is not looked at: as many as an object can usefully take.
+const MAX_PATCH: usize = 1 << 20;
+
+/// The webhooks of `MutatingWebhookConfiguration` and `ValidatingWebhookConfiguration` objects.
+pub(super) struct Webhooks;
+
+/// Which of the two kinds of configuration.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Mutating,
+    Validating,
+}
+
+impl Phase {
+    fn resource(self) -> Option<&'static Arc<Resource>> {
+        let plural = match self {
+            Self::Mutating => "mutatingwebhookconfigurations",
+            Self::Validating => "validatingwebhookconfigurations",
+        };
+        resource::find(GROUP, "v1", plural)
+    }
+
+    /// The configurations, in the order of their names.
+    fn configurations(self, server: &Inner) -> Vec<Arc<Object>> {
+        let found = self.resource().and_then(|resource| server.collection(resource).ok());
+        found.map(|collection| collection.list("", None, 0, |_| true).objects).unwrap_or_default()
+    }
+}
+
+#[async_trait]
+impl Plugin for Webhooks {
+    fn handles(&self, ctx: &WriteContext<'_>) -> bool {
+        let is_any = |phase: Phase| {
+            let collection = phase.resource().and_then(|resource| ctx.server.collection(resource).ok());
+            collection.is_some_and(|collection| !collection.is_empty())
+        };
+        ctx.resource.group != GROUP && (is_any(Phase::Mutating) || is_any(Phase::Validating))
+    }
+
+    async fn mutate(&self, review: &Review<'_>, object: &mut Value) -> Result<()> {
+        let configurations = Phase::Mutating.configurations(review.ctx.server);
+        let mut again = Vec::new();
+        let mut changed_since = false;
+        for configuration in &configurations {
+            let configuration = configuration.value();
+            for webhook in list(&configuration["webhooks"]) {
+                let changed = one(review, webhook, object, &mut changed_since).await?;
+                if let Some(before) = changed {
+                    again.push((webhook.clone(), before));
+                }
+            }
+        }
+        // Once more those that ask for it, where a later one changed what they had seen.
+        for (webhook, seen) in again {
+            if text(&webhook["reinvocationPolicy"]) == "IfNeeded" && seen != *object {
+                one(review, &webhook, object, &mut changed_since).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn validate(&self, review: &Review<'_>, object: Option<&Value>) -> Result<()> {
+        let configurations = Phase::Validating.configurations(review.ctx.server);
+        let mut asked = Vec::new();
+        for configuration in &configurations {
+            let configuration = configuration.value();
+            for webhook in list(&configuration["webhooks"]) {
+                if matches(review, webhook, object)? {
+                    asked.push(ask(review, webhook.clone(), object));
+                }
+            }
+        }
+        // They cannot see each other's answers, so they are asked at once; the first refusal in their order counts.
+        for answered in futures::future::join_all(asked).await {
+            answered?;
+        }
+        Ok(())
+    }
+}
+
+/// Asks one mutating webhook and applies its patch. Returns the object as it left it, if it was asked.
+async fn one(
+    review: &Review<'_>,
+    webhook: &Value,
+    object: &mut Value,
+    changed: &mut bool,
+) -> Result<Option<Value>> {
+    if !matches(review, webhook, Some(object))? {
+        return Ok(None);
+    }
+    let Some(change) = ask(review, webhook.clone(), Some(object)).await? else {
+        return Ok(Some(object.clone()));
+    };
+    let name = text(&webhook["name"]);
+    let mut patched = object.clone();
+    patch::json_patch(&mut patched, &change).map_err(|error| {
+        Failure::internal(format!("admission webhook {name:?}: its patch cannot be applied: {error}"))
+    })?;
+    // What it made of the object must be one of the kind still: types, unknown fields, zero values.
+    let parsed = schema::Parsed { value: patched, duplicates: Vec::new() };
+    let decoded = schema::decode(&review.ctx.resource.schema, parsed, schema::FieldValidation::Ignore);
+    let (decoded, _) = decoded.map_err(|error| {
+        Failure::internal(format!("admission webhook {name:?} broke the object: {error}"))
+    })?;
+    *changed = true;
+    *object = decoded;
+    Ok(Some(object.clone()))
+}
+
+/// Whether a webhook is asked about a write.
+fn matches(review: &Review<'_>, webhook: &Value, object: Option<&Value>) -> Result<bool> {
+    let ctx = review.ctx;
+    let rules = list(&webhook["rules"]);
+    if !rules.iter().any(|rule| rule_matches(ctx, rule)) {
+        return Ok(false);
+    }
+    let namespace_matches = match namespace_labels(review, object) {
+        None => true,
+        Some(labels) => selects(&webhook["namespaceSelector"], &labels)?,
+    };
+    let labels = |object: &Value| object["metadata"]["labels"].clone();
+    let objects = [object, review.old];
+    let mut object_matches = is_everything(&webhook["objectSelector"]);
+    for object in objects.into_iter().flatten() {
+        object_matches = object_matches || selects(&webhook["objectSelector"], &labels(object))?;
+    }
+    Ok(namespace_matches && object_matches)
+}
+
+/// The labels that a namespace selector is held against; `None` for objects that are in no Namespace and none
+/// themselves, which every selector takes.
+fn namespace_labels(review: &Review<'_>, object: Option<&Value>) -> Option<Value> {
+    let ctx = review.ctx;
+    let is_namespace = ctx.resource.group.is_empty() && ctx.resource.plural == "namespaces";
+    if is_namespace {
+        return object.or(review.old).map(|object| object["metadata"]["labels"].clone());
+    }
+    if !ctx.resource.namespaced {
+        return None;
+    }
+    let namespaces = resource::find("", "v1", "namespaces")?;
+    let namespace = ctx.server.find(namespaces, "", review.namespace).ok();
+    Some(namespace.map(|namespace| namespace.value()["metadata"]["labels"].clone()).unwrap_or_default())
+}
+
+fn is_everything(selector: &Value) -> bool {
+    list(&selector["matchExpressions"]).is_empty()
+        && selector["matchLabels"].as_object().is_none_or(serde_json::Map::is_empty)
+}
+
+fn selects(selector: &Value, labels: &Value) -> Result<bool> {
+    if is_everything(selector) {
+        return Ok(true);
+    }
+    let selector = serde_json::from_value(selector.clone()).map_err(Failure::internal)?;
+    let selector = LabelSelector::from_api(&selector).map_err(Failure::internal)?;
+    Ok(selector.matches_with(|key| labels[key].as_str()))
+}
+
+fn rule_matches(ctx: &WriteContext<'_>, rule: &Value) -> bool {
+    let has =
+        |field: &str, wanted: &str| list(&rule[field]).iter().any(|given| given == "*" || given == wanted);
+    let resource = &ctx.resource;
+    let scope = match text(&rule["scope"]) {
+        "Namespaced" => resource.namespaced,
+        "Cluster" => !resource.namespaced,
+        _ => true,
+    };
+    let subresource = ctx.subresource.map(|s| s.name()).unwrap_or_default();
+    let resources = list(&rule["resources"]).iter().map(text).any(|given| {
+        let (plural, part) = given.split_once('/').unwrap_or((given, ""));
+        let part_matches = match given {
+            "*" => subresource.is_empty(),
+            "*/*" => true,
+            _ => part == "*" || part == subresource,
+        };
+        (plural == "*" || plural == resource.plural) && part_matches
+    });
+    // Versions of a custom kind are equal to each other (`matchPolicy: Equivalent`, the default).
+    let version =
+        has("apiVersions", &resource.version) || resource.custom.as_ref().is_some_and(|c| c.has_versions);
+    let operation = match ctx.operation {
+        Operation::Create => "CREATE",
+        Operation::Update => "UPDATE",
+        Operation::Delete => "DELETE",
+    };
+    has("operations", operation) && has("apiGroups", &resource.group) && version && scope && resources
+}
+
+/// Asks a webhook. Returns its patch, if it has one.
+///
+/// # Errors
+/// Its refusal; or why it could not be asked, where its failure policy is `Fail`.
+async fn ask(review: &Review<'_>, webhook: Value, object: Option<&Value>) -> Result<Option<Value>> {
+    let (ctx, name) = (review.ctx, text(&webhook["name"]).to_owned());
+    if ctx.dry_run && !matches!(text(&webhook["sideEffects"]), "None" | "NoneOnDryRun") {
+        let why = format!("admission webhook {name:?} does not support dry run");
+        return Err(Failure::bad_request(why));
+    }
+    let id = uid(&mut rand::rng());
+    let request = request(review, &id, object);
+    let timeout = webhook["timeoutSeconds"].as_u64().map_or(DEFAULT_TIMEOUT, Duration::from_secs);
+    let answered = async {
+        let endpoint = Endpoint::of(ctx.server, &webhook["clientConfig"])?;
+        endpoint.call(ctx.server, timeout, &request).await
+    };
+    match answered.await.and_then(|answer| Verdict::read(&answer, &id)) {
+        Ok(verdict) => {
+            ctx.warn(verdict.warnings);
+            match verdict.refusal {
+                Some((code, message)) => Err(refusal(&name, code, &message)),
+                None => Ok(verdict.patch),
+            }
+        }
+        Err(error) if text(&webhook["failurePolicy"]) == "Ignore" => {
+            tracing::warn!(webhook = name, %error, "an admission webhook failed and is passed over, as its policy says");
+            Ok(None)
+        }
+        Err(error) => Err(Failure::internal(format!("failed calling webhook \"{name}\": {error}"))),
+    }
+}
+
+fn refusal(name: &str, code: u16, message: &str) -> Failure {
+    let text = match message.is_empty() {
+        true => format!("admission webhook \"{name}\" denied the request without explanation"),
+        false => format!("admission webhook \"{name}\" denied the request: {message}"),
+    };
+    // Reasons are of a fixed set here; what a webhook calls its own is in the message.
+    let reason = match code {
+        400 => "BadRequest",
+        409 => "Conflict",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        500.. => "InternalError",
+        _ => "Forbidden",
+    };
+    Failure::new(code, reason, text)
+}
+
+/// What a webhook answered.
+struct Verdict {
+    /// Code and message of a refusal.
+    refusal: Option<(u16, String)>,
+    patch: Option<Value>,
+    warnings: Vec<String>,
+}
+
+impl Verdict {
+    fn read(answer: &Value, id: &str) -> Result<Self, CallError> {
+        let response = &answer["response"];
+        if !response.is_object() {
+            return Err(CallError("webhook response is absent".into()));
+        }
+        if text(&response["uid"]) != id {
+            return Err(CallError(format!("expected response.uid={id:?}, got {:?}", text(&response["uid"]))));
+        }
+        let status = &response["status"];
+        let code =
+            status["code"].as_u64().and_then(|code| u16::try_from(code).ok()).filter(|code| *code >= 400);
+        let refusal = || {
+            let message = match text(&status["message"]) {
+                "" => text(&status["reason"]),
+                message => message,
+            };
+            (code.unwrap_or(403), message.to_owned())
+        };
+        let patch = match (text(&response["patchType"]), text(&response["patch"])) {
+            (_, "") => None,
+            ("JSONPatch", encoded) => {
+                let bytes = STANDARD
+                    .decode(encoded)
+                    .map_err(|e| CallError(format!("its patch is not base64: {e}")))?;
+                if bytes.len() > MAX_PATCH {
+                    return Err(CallError(format!("its patch has more than {MAX_PATCH} bytes")));
+                }
+                let patch = schema::parse_json(&bytes).map_err(|e| CallError(format!("its patch: {e}")))?;
+                Some(patch.value)
+            }
+            (other, _) => return Err(CallError(format!("unsupported patch type {other:?}"))),
+        };
+        let warnings = list(&response["warnings"]).iter().map(|warning| text(warning).to_owned()).collect();
+        let allowed = response["allowed"] == true;
+        Ok(Self { refusal: (!allowed).then(refusal), patch: patch.filter(|_| allowed), warnings })
+    }
+}
+
+/// The AdmissionReview that is sent.
+fn request(review: &Review<'_>, id: &str, object: Option<&Value>) -> Value {
+    let (ctx, resource) = (review.ctx, review.ctx.resource);
+    let kind = json!({"group": resource.group, "version": resource.version, "kind": resource.kind});
+    let place = json!({"group": resource.group, "version": resource.version, "resource": resource.plural});
+    let subresource = ctx.subresource.map(|s| s.name()).unwrap_or_default();
+    let (operation, options) = match ctx.operation {
+        Operation::Create => ("CREATE", "CreateOptions"),
+        Operation::Update => ("UPDATE", "UpdateOptions"),
+        Operation::Delete => ("DELETE", "DeleteOptions"),
+    };
+    let mut options = json!({"apiVersion": "meta.k8s.io/v1", "kind": options});
+    if ctx.dry_run
+        && let Some(options) = options.as_object_mut()
+    {
+        options.insert("dryRun".into(), json!(["All"]));
+    }
+    let mut request = json!({
+        "uid": id, "kind": kind, "resource": place, "requestKind": kind, "requestResource": place,
+        "name": review.name, "operation": operation, "userInfo": ctx.user.user_info(),
+        "object": object, "oldObject": review.old, "dryRun": ctx.dry_run, "options": options,
+    });
+    if let Some(map) = request.as_object_mut() {
+        if !subresource.is_empty() {
+            map.insert("subResource".into(), subresource.into());
+            map.insert("requestSubResource".into(), subresource.into());
+        }
+        if !review.namespace.is_empty() {
+            map.insert("namespace".into(), review.namespace.into());
+        }
+    }
+    json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_read_or_refused() {
+        let patch = STANDARD.encode(r#"[{"op": "add", "path": "/a", "value": 1}]"#);
+        for (answer, expect) in [
+            (json!({"response": {"uid": "1", "allowed": true}}), "allowed"),
+            (json!({"response": {"uid": "1", "allowed": false, "status": {"message": "no"}}}), "403 no"),
+            (
+                json!({"response": {"uid": "1", "allowed": false, "status": {"code": 422, "reason": "Odd"}}}),
+                "422 Odd",
+            ),
+            (json!({"response": {"uid": "2", "allowed": true}}), "expected response.uid=\"1\", got \"2\""),
+            (json!({}), "webhook response is absent"),
+            (
+                json!({"response": {"uid": "1", "allowed": true, "patchType": "JSONPatch", "patch": patch}}),
+                "patched",
+            ),
+            (
+                json!({"response": {"uid": "1", "allowed": true, "patchType": "Merge", "patch": patch}}),
+                "unsupported patch type \"Merge\"",
+            ),
+            (
+                json!({"response": {"uid": "1", "allowed": true, "patchType": "JSONPatch", "patch": "%"}}),
+                "its patch is not base64: Invalid symbol 37, offset 0.",
+            ),
+        ] {
+            let shown = match Verdict::read(&answer, "1") {
+                Ok(Verdict { refusal: Some((code, message)), .. }) => format!("{code} {message}"),
+                Ok(Verdict { patch: Some(_), .. }) => "patched".into(),
+                Ok(_) => "allowed".into(),
+                Err(error) => error.to_string(),
+            };
+            assert_eq!(shown, expect, "{answer}");
+        }
+    }
+}
