@@ -6,7 +6,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rand::Rng;
 use serde_json::{Value, json};
 use yado_types::selector::LabelSelector;
 
