@@ -104,7 +104,7 @@ pub(super) fn shell_words(text: &str) -> Result<Words, &'static str> {
             }
             '\\' => match chars.next() {
                 Some((_, '\n')) => {}
-                Some((_, c)) => word.get_or_insert_default().push(c),
+                Some((_, c)) => word.get_or_insert_default().push(escaped(c)),
                 None => return Err("ends with a backslash"),
             },
             c => word.get_or_insert_default().push(c),
@@ -112,6 +112,15 @@ pub(super) fn shell_words(text: &str) -> Result<Words, &'static str> {
     }
     words.extend(word);
     Ok(Words { words, left_out: None })
+}
+
+/// The character that `\c` stands for, as docker compose reads it: a tab, a line feed, or `c` itself.
+fn escaped(c: char) -> char {
+    match c {
+        't' => '\t',
+        'n' => '\n',
+        c => c,
+    }
 }
 
 /// What stands before `close`. A backslash takes its meaning from the next character, but not between `'`.
@@ -126,7 +135,7 @@ fn within(
             c if c == close => return Ok(()),
             '\\' if close != '\'' => match chars.next().ok_or(open)?.1 {
                 '\n' => {}
-                c => word.push(c),
+                c => word.push(escaped(c)),
             },
             c => word.push(c),
         }
@@ -186,6 +195,7 @@ mod tests {
             ("a '' b", Ok((vec!["a", "", "b"], None))),
             ("sh -c \"echo $HOME #x; ls\"\n", Ok((vec!["sh", "-c", "echo $HOME #x; ls"], None))),
             ("a\\\nb \"c\\\nd\\x\" 'c\\x'", Ok((vec!["ab", "cdx", "c\\x"], None))),
+            (r#"printf "a\n\t$HOME\"" b\tc '\n'"#, Ok((vec!["printf", "a\n\t$HOME\"", "b\tc", "\\n"], None))),
             ("a $(b c) `d e`f", Ok((vec!["a", "$(b c)", "`d e`f"], None))),
             ("a && b", Ok((vec!["a"], Some("&& b")))),
             ("a 'b c';", Ok((vec!["a", "b c"], Some(";")))),
