@@ -226,7 +226,7 @@ fn ports_and_volumes_are_those_of_the_stage_that_is_built() {
         &[
             (
                 "compose.yaml",
-                "services:\n  web: {build: {context: ., target: dev, args: {LEVEL: debug}}, ports: ['7000:7000']}\n  reader: {image: a, volumes_from: [web]}\n",
+                "services:\n  web: {build: {context: ., target: dev, args: {LEVEL: debug}}, ports: ['7000:7000']}\n  reader: {image: a, volumes_from: [web]}\n  odd: {build: {context: ., target: dev}, expose: [7000]}\n",
             ),
             (
                 "Dockerfile",
@@ -242,8 +242,13 @@ fn ports_and_volumes_are_those_of_the_stage_that_is_built() {
             Service reader {"clusterIP":"None","publishNotReadyAddresses":true}
             Deployment reader {"replicas":1,"strategy":{"type":"Recreate"}}
               pod {"yado.dev/depends-on":"{\"web\":\"started\"}"} {"containers":[{"image":"a","name":"reader","volumeMounts":[{"mountPath":"/data","name":"web-data"}]}],"volumes":[{"name":"web-data","persistentVolumeClaim":{"claimName":"web-data"}}]}
+            Service odd {"ports":[{"name":"tcp-7000","port":7000,"protocol":"TCP","targetPort":7000},{"name":"tcp-8000","port":8000,"protocol":"TCP","targetPort":8000}]}
+            Deployment odd {"replicas":1}
+              pod {"containers":[{"image":"yado.local/shop-odd:latest","name":"odd","ports":[{"containerPort":7000,"name":"tcp-7000","protocol":"TCP"},{"containerPort":8000,"name":"tcp-8000","protocol":"TCP"}]}]}
             build yado.local/shop-web:latest Dockerfile { file: None, inline: None, target: Some("dev"), args: {"LEVEL": "debug"} }
+            build yado.local/shop-odd:latest Dockerfile { file: None, inline: None, target: Some("dev"), args: {} }
             warning: /shop/compose.yaml:2:9: of build, target, args has no effect here, as Dockerfiles are not built yet: who builds yado.local/shop-web:latest elsewhere has to build with it
+            warning: /shop/compose.yaml:4:9: of build, target has no effect here, as Dockerfiles are not built yet: who builds yado.local/shop-odd:latest elsewhere has to build with it
         "#]],
     );
 }

@@ -90,6 +90,11 @@ pub(super) fn ready(service: &Service, inside: &Inside) -> Ready {
         service.ports.iter().filter(|p| p.protocol == "tcp").map(|p| p.target).collect();
     if written.is_empty() {
         written.extend(service.expose.iter().filter(|p| p.protocol == "tcp").map(|p| p.port));
+        // `expose` opens nothing, so nobody notices where it is wrong. The Dockerfile knows better.
+        let built = build::dockerfile(service).exposed;
+        if !built.is_empty() && !built.iter().any(|(port, _)| written.contains(port)) {
+            return Ready::Started;
+        }
     }
     written.sort_unstable();
     written.dedup();
