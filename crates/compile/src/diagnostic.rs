@@ -36,12 +36,21 @@ impl fmt::Display for Position {
 
 /// One mistake or warning: `Appfile:3:5: "nme" is not a field of application; ...`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{at}: {message}")]
 pub struct Diagnostic {
     /// Where.
     pub at: Position,
     /// What is wrong and what to do, one sentence without a full stop.
     pub message: String,
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What no file says has no place to name.
+        if !self.at.file.as_os_str().is_empty() {
+            write!(f, "{}: ", self.at)?;
+        }
+        f.write_str(&self.message)
+    }
 }
 
 impl Diagnostic {
@@ -104,5 +113,22 @@ impl Findings {
         self.errors.sort_by(|a, b| a.at.cmp(&b.at));
         self.errors.dedup();
         Err(Diagnostics(self.errors))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_diagnostic_begins_with_its_place() {
+        let place = Position { line: 3, column: 5, ..Position::of_file(Path::new("Appfile")) };
+        for (at, expect) in [
+            (place, "Appfile:3:5: is odd"),
+            (Position::of_file(Path::new("Appfile")), "Appfile: is odd"),
+            (Position::default(), "is odd"),
+        ] {
+            assert_eq!(Diagnostic::new(&at, "is odd").to_string(), expect);
+        }
     }
 }
