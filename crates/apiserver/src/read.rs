@@ -43,7 +43,7 @@ pub(crate) fn under_version(mut value: Value, api_version: String) -> Value {
 impl Inner {
     /// Ready once everything that was written before now is visible.
     pub(crate) async fn fresh(&self) -> Result<()> {
-        Ok(self.cache.wait(self.store.revision()).await?)
+        Ok(self.cache.wait(self.store.latest().await?).await?)
     }
 
     /// Ready once `revision` is visible; a failure where it is not reached soon.

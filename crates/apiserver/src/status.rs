@@ -196,7 +196,7 @@ impl From<crate::cache::FeedEnded> for Failure {
 
 impl From<yado_store::Error> for Failure {
     fn from(error: yado_store::Error) -> Self {
-        use yado_store::Error::{Closed, Compacted, DiskFull, Full, FutureRevision, TooLarge};
+        use yado_store::Error::{Closed, Compacted, DiskFull, Full, FutureRevision, TooLarge, Unavailable};
         match error {
             Compacted { .. } => Self::expired(
                 "The provided continue parameter is too old to display a consistent list result. You must start a new \
@@ -207,6 +207,7 @@ impl From<yado_store::Error> for Failure {
                 Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: {error}"))
             }
             DiskFull { .. } | Full { .. } => Self::new(507, "InsufficientStorage", error.to_string()),
+            Unavailable { .. } => Self::new(503, "ServiceUnavailable", error.to_string()),
             Closed => Self::new(503, "ServiceUnavailable", "the server is shutting down"),
             other => Self::internal(other),
         }

@@ -663,3 +663,88 @@ async fn pods_ask_for_runtimes_and_kernel_parameters_that_there_are() {
     ]).await;
     f.close().await;
 }
+
+/// A store whose watches end after a few events, as a remote one's do when a connection breaks.
+struct Flaky(Arc<Embedded>);
+
+struct EndsEarly {
+    watch: yado_store::Watch,
+    left: usize,
+}
+
+impl futures::Stream for EndsEarly {
+    type Item = yado_store::Result<Arc<[yado_store::WatchEvent]>>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        if self.left == 0 {
+            let reason = "the connection broke".to_owned();
+            return std::task::Poll::Ready(Some(Err(yado_store::Error::Unavailable { reason })));
+        }
+        let item = std::task::ready!(std::pin::Pin::new(&mut self.watch).poll_next(cx));
+        self.left -= 1;
+        std::task::Poll::Ready(item)
+    }
+}
+
+impl yado_store::WatchSource for EndsEarly {
+    fn progress(&self) -> yado_store::Revision {
+        self.watch.progress()
+    }
+}
+
+#[async_trait]
+impl Store for Flaky {
+    async fn txn(&self, txn: yado_store::Txn) -> yado_store::Result<yado_store::TxnOutcome> {
+        self.0.txn(txn).await
+    }
+
+    async fn get(&self, key: &str) -> yado_store::Result<Option<yado_store::KeyValue>> {
+        self.0.get(key).await
+    }
+
+    async fn range(&self, range: yado_store::Range) -> yado_store::Result<yado_store::RangeResult> {
+        self.0.range(range).await
+    }
+
+    async fn watch(&self, start: String, end: String, after: u64) -> yado_store::Result<yado_store::Watch> {
+        let watch = self.0.watch(start, end, after).await?;
+        Ok(yado_store::Watch::new(EndsEarly { watch, left: 9 }))
+    }
+
+    async fn compact(&self, before: u64) -> yado_store::Result<()> {
+        self.0.compact(before).await
+    }
+
+    fn revision(&self) -> u64 {
+        self.0.revision()
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_connection_to_the_store_loses_no_change() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let store = Arc::new(Embedded::open(yado_store::Config::new(directory.path())).expect("a store"));
+    let clock = SystemClock::shared();
+    let flaky = Arc::new(Flaky(store.clone()));
+    let server = ApiServer::new(Config::default(), flaky, clock, Arc::new(NoNodes)).await.expect("a server");
+    let fixture = Fixture { server, store, _directory: directory };
+    let names: Vec<String> = (0..30).map(|n| format!("c{n:02}")).collect();
+    for name in &names {
+        let body = format!(r#"{{"metadata": {{"name": "{name}"}}}}"#);
+        let (code, answer) = fixture.json("POST /api/v1/namespaces/default/configmaps", &body).await;
+        assert_eq!(code, 201, "{answer:#}");
+    }
+    let (_, list) = fixture.json("GET /api/v1/namespaces/default/configmaps", "").await;
+    let found: Vec<_> =
+        list["items"].as_array().expect("a list").iter().map(|i| &i["metadata"]["name"]).collect();
+    assert_eq!(found, names.iter().collect::<Vec<_>>());
+    fixture.server.shutdown().await;
+    fixture.store.close().await;
+}

@@ -158,7 +158,8 @@ async fn webhooks_are_asked_and_their_answers_count() {
     let elsewhere =
         json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}});
     let side = json!({"sideEffects": "NoneOnDryRun"});
-    let rows: &[(&[(&str, &Value)], &[(&str, &Value)], &str)] = &[
+    type Webhooks<'a> = &'a [(&'a str, &'a Value)];
+    let rows: &[(Webhooks<'_>, Webhooks<'_>, &str)] = &[
         (&[], &[("/deny", &none)], "403 admission webhook \"v0.example.com\" denied the request: not here"),
         (&[], &[("/deny", &other)], "201 {}"),
         (&[], &[("/deny", &elsewhere)], "201 {}"),

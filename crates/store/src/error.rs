@@ -140,7 +140,20 @@ pub enum Error {
         /// The format this version writes.
         known: u64,
     },
+    /// The store cannot be reached, or has no leader at the moment.
+    #[error("the store cannot be reached: {reason}; the same call may succeed later")]
+    Unavailable {
+        /// What the connection said.
+        reason: String,
+    },
     /// The store was closed.
     #[error("the store is closed: open it again to use it")]
     Closed,
+}
+
+impl Error {
+    /// Whether the same call may succeed later without anybody doing something about it.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Lagged { .. })
+    }
 }

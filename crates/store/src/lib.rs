@@ -13,6 +13,26 @@
 //! | [`Watch::progress`] | the header revision of the last response or progress notification |
 //! | [`Store::compact`] | `Compact` |
 //!
+//! # The contract
+//!
+//! What every implementation keeps, and callers may rest on; `tests/contract.rs` is one suite for all of them.
+//!
+//! - **Order.** Committed transactions have one order, that of their revisions. A [`Txn`] is applied as a whole or not at
+//!   all, and its comparisons hold at the very point of the order at which it is applied.
+//! - **Durability.** What [`Store::txn`] has acknowledged survives a crash of every process involved.
+//! - **Doubt.** After [`Error::InDoubt`], and after a dropped future, a transaction may have been applied. Compare with the
+//!   revision that the decision rested on, and trying again is safe: it is applied at most once.
+//! - **Freshness.** [`Store::latest`] is at least the revision of every transaction that was acknowledged to anybody before
+//!   it was called. A cache that has reached it answers as the store would. [`Store::revision`] costs nothing and may
+//!   be behind what other processes wrote.
+//! - **Watches.** Each event once, in the order of revisions, those of one revision in one item. Once [`Watch::progress`]
+//!   says R, all events up to R have been delivered, also where none concerned the range.
+//! - **Transient errors.** Where [`Error::is_transient`] holds, the same call may succeed later: a watch is opened again
+//!   after the last revision that it delivered and loses nothing, unless history was compacted meanwhile.
+//! - **Compaction.** Live keys stay. What needs older history fails with [`Error::Compacted`]; it never gets a part of it.
+//! - **Fencing.** A lease is a key. Who writes under it compares the lease's [`KeyValue::mod_revision`] in the same
+//!   transaction: a holder that was replaced meanwhile, however late its write arrives, changes nothing.
+//!
 //! ```
 //! # tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
 //! use yado_store::{Config, Embedded, Store, Txn, TxnOutcome};
@@ -103,6 +123,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// The latest revision that this process knows of.
     fn revision(&self) -> Revision;
+
+    /// A revision that is at least that of every transaction which was acknowledged to any process before the call. A
+    /// store that one process has to itself knows it already; a remote one has to be asked.
+    async fn latest(&self) -> Result<Revision> {
+        Ok(self.revision())
+    }
 
     /// Completes accepted writes, ends every watch with [`Error::Closed`] and releases files and threads.
     /// Later operations fail with [`Error::Closed`].

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::{FutureExt, StreamExt};
 use tokio::sync::oneshot;
@@ -15,6 +16,8 @@ use crate::object::{Change, Object};
 const LOAD_PART: usize = 1000;
 /// Revisions applied before readers are woken: enough to share the cost in a burst, too few to be felt.
 const BATCH: usize = 64;
+/// Until the store's watch is opened again after it could not be reached.
+const RETRY_DELAY: Duration = Duration::from_millis(250);
 /// Everything this crate writes lies under it, so that the store's revision is always reached by its events.
 const PREFIX: &str = "/registry/";
 
@@ -82,6 +85,11 @@ async fn run(cache: Arc<Cache>, store: Arc<dyn Store>, mut revision: u64) {
                     return tracing::error!(%error, "the store cannot be read: answers would be outdated from here on");
                 }
             },
+            error if error.is_transient() => {
+                // From the last revision that was applied on: nothing is lost.
+                tracing::warn!(%error, revision, "the store's watch ended and is opened again");
+                tokio::time::sleep(RETRY_DELAY).await;
+            }
             error => {
                 return tracing::error!(%error, "the store's watch ended: answers would be outdated from here on");
             }
