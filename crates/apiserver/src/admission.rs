@@ -10,6 +10,7 @@
 //! admission and stands in its strategy ([`crate::kinds`]).
 
 mod call;
+mod limit_ranger;
 mod webhooks;
 
 use async_trait::async_trait;
@@ -21,6 +22,7 @@ use crate::schema;
 use crate::server::Inner;
 use crate::status::Result;
 use crate::write::context::{Operation, WriteContext};
+use crate::write::create::drop_status;
 use crate::write::{Step, refuse_invalid, stored_form};
 
 /// A write under review.
@@ -54,7 +56,7 @@ pub(crate) trait Plugin: Send + Sync {
 }
 
 /// All members, in their order. As in Kubernetes, what users configure comes last.
-const CHAIN: [&dyn Plugin; 1] = [&webhooks::Webhooks];
+const CHAIN: [&dyn Plugin; 2] = [&limit_ranger::LimitRanger, &webhooks::Webhooks];
 
 impl Inner {
     /// The decision on a new object (`current` is `None`) or on a present one, as the chain admits it.
@@ -95,7 +97,12 @@ impl Inner {
                     plugin.mutate(&review, &mut object).await?;
                 }
                 if object != *shown(ctx.resource, &value) {
+                    if old.is_none() {
+                        // A status that follows from the object, as a Pod's class of service does, is made anew.
+                        drop_status(ctx.resource, &mut object);
+                    }
                     schema::default_object(&ctx.resource.schema, &mut object);
+                    ctx.resource.strategy().after_defaults(ctx, &mut object, old)?;
                     let errors = schema::validate_object(&ctx.resource.schema, &object, old);
                     refuse_invalid(ctx.resource, &name, errors)?;
                 }

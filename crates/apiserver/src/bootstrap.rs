@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::apply::Writer;
+use crate::kinds::priority_class;
 use crate::kinds::service::nth_address;
 use crate::kinds::storage_class;
 use crate::object::{Object, meta};
@@ -39,6 +40,10 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
         },
     });
     create(server, "", "services", service).await?;
+    for (name, value) in priority_class::SYSTEM {
+        create(server, "scheduling.k8s.io", "priorityclasses", priority_class::system_class(name, value))
+            .await?;
+    }
     first_storage_class(server).await?;
     let Some(advertise) = server.config.advertise else { return Ok(()) };
     let metadata = json!({

@@ -748,3 +748,64 @@ async fn a_broken_connection_to_the_store_loses_no_change() {
     fixture.server.shutdown().await;
     fixture.store.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn classes_and_ranges_decide_what_pods_get() {
+    let fixture = Fixture::new().await;
+    let class = |name: &str, value: i64, default: bool| {
+        format!(r#"{{"metadata": {{"name": "{name}"}}, "value": {value}, "globalDefault": {default}}}"#)
+    };
+    let pod = |name: &str, more: &str| {
+        format!(
+            r#"{{"metadata": {{"name": "{name}"}}, "spec": {{"containers": [{{"name": "c", "image": "i"}}]{more}}}}}"#
+        )
+    };
+    let range = r#"{"metadata": {"name": "r"}, "spec": {"limits": [{"type": "Container", "max": {"cpu": "1"},
+        "defaultRequest": {"cpu": "100m"}}]}}"#;
+    let greedy =
+        pod("d", "").replace("\"image\"", "\"resources\": {\"limits\": {\"cpu\": \"2\"}}, \"image\"");
+    let (classes, pods) =
+        ("POST /apis/scheduling.k8s.io/v1/priorityclasses", "POST /api/v1/namespaces/default/pods");
+    fixture
+        .check(&[
+            (pods, &pod("a", ""), 201, &["/spec/priority=0", "/spec/preemptionPolicy=PreemptLowerPriority"]),
+            (classes, &class("system-mine", 5, false), 422, &[]),
+            (classes, &class("high", 2_000_000_000, false), 422, &[]),
+            (classes, &class("high", 1000, true), 201, &["/preemptionPolicy=PreemptLowerPriority"]),
+            (classes, &class("other", 1000, true), 403, &[]),
+            (pods, &pod("b", ""), 201, &["/spec/priority=1000", "/spec/priorityClassName=high"]),
+            (
+                pods,
+                &pod("c", r#", "priorityClassName": "system-node-critical""#),
+                201,
+                &["/spec/priority=2000001000"],
+            ),
+            (
+                pods,
+                &pod("d", r#", "priorityClassName": "none""#),
+                403,
+                &["/message=pods \"d\" is forbidden: no PriorityClass with name none was found"],
+            ),
+            (pods, &pod("d", r#", "priority": 7"#), 403, &[]),
+            ("POST /api/v1/namespaces/default/limitranges", range, 201, &["/spec/limits/0/default/cpu=1"]),
+            (
+                pods,
+                &pod("e", ""),
+                201,
+                &[
+                    "/spec/containers/0/resources/limits/cpu=1",
+                    "/spec/containers/0/resources/requests/cpu=100m",
+                    "/status/qosClass=Burstable",
+                ],
+            ),
+            (
+                pods,
+                &greedy,
+                403,
+                &["/message=pods \"d\" is forbidden: maximum cpu usage per Container is 1, but limit is 2"],
+            ),
+        ])
+        .await;
+    fixture.server.shutdown().await;
+    fixture.store.close().await;
+}

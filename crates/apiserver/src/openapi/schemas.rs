@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::{
     admissionregistration, apps, autoscaling, batch, coordination, core, discovery, events, networking, rbac,
-    storage,
+    scheduling, storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -49,6 +49,7 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "core.v1.ConfigMap" => add::<core::v1::ConfigMap>,
         "core.v1.Endpoints" => add::<core::v1::Endpoints>,
         "core.v1.Event" => add::<core::v1::Event>,
+        "core.v1.LimitRange" => add::<core::v1::LimitRange>,
         "core.v1.Namespace" => add::<core::v1::Namespace>,
         "core.v1.Node" => add::<core::v1::Node>,
         "core.v1.PersistentVolume" => add::<core::v1::PersistentVolume>,
@@ -82,6 +83,7 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "rbac.v1.ClusterRoleBinding" => add::<rbac::v1::ClusterRoleBinding>,
         "rbac.v1.Role" => add::<rbac::v1::Role>,
         "rbac.v1.RoleBinding" => add::<rbac::v1::RoleBinding>,
+        "scheduling.v1.PriorityClass" => add::<scheduling::v1::PriorityClass>,
         "storage.v1.StorageClass" => add::<storage::v1::StorageClass>,
         _ => return,
     };

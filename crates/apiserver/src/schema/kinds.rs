@@ -208,6 +208,7 @@ impl Kind {
 const CORE: (&str, &str) = ("", "v1");
 const APPS: (&str, &str) = ("apps", "v1");
 const BATCH: (&str, &str) = ("batch", "v1");
+const SCHEDULING: (&str, &str) = ("scheduling.k8s.io", "v1");
 const STORAGE: (&str, &str) = ("storage.k8s.io", "v1");
 const META: (&str, &str) = ("meta.k8s.io", "v1");
 const NETWORKING: (&str, &str) = ("networking.k8s.io", "v1");
@@ -229,6 +230,7 @@ fn built_in() -> Vec<Kind> {
         namespaced(CORE, "ConfigMap", ("configmaps", "configmap"), "core.v1.ConfigMap").ruled_by(&config_map::ConfigMap).short(&["cm"]),
         namespaced(CORE, "Endpoints", ("endpoints", "endpoints"), "core.v1.Endpoints").ruled_by(&endpoints::Endpoints).short(&["ep"]),
         namespaced(CORE, "Event", ("events", "event"), "core.v1.Event").ruled_by(&event::Event).short(&["ev"]),
+        namespaced(CORE, "LimitRange", ("limitranges", "limitrange"), "core.v1.LimitRange").ruled_by(&limit_range::LimitRange).short(&["limits"]),
         cluster(CORE, "Namespace", ("namespaces", "namespace"), "core.v1.Namespace").ruled_by(&namespace::Namespace).short(&["ns"]).with(&["finalize", "status"]),
         cluster(CORE, "Node", ("nodes", "node"), "core.v1.Node").ruled_by(&node::Node).short(&["no"]).with(&["status"]),
         cluster(CORE, "PersistentVolume", ("persistentvolumes", "persistentvolume"), "core.v1.PersistentVolume").ruled_by(&persistent_volume::PersistentVolume).short(&["pv"]).with(&["status"]),
@@ -265,6 +267,8 @@ fn built_in() -> Vec<Kind> {
             .ruled_by(&webhook_configuration::WebhookConfiguration { mutating: false }).of("api-extensions"),
         cluster(EXTENSIONS, "CustomResourceDefinition", ("customresourcedefinitions", "customresourcedefinition"),
             "apiextensions.v1.CustomResourceDefinition").ruled_by(&custom_resource_definition::CustomResourceDefinition).short(&["crd", "crds"]).of("api-extensions").with(&["status"]),
+        cluster(SCHEDULING, "PriorityClass", ("priorityclasses", "priorityclass"), "scheduling.v1.PriorityClass")
+            .ruled_by(&priority_class::PriorityClass).short(&["pc"]),
         cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").ruled_by(&storage_class::StorageClass).short(&["sc"]),
         Kind { namespaced: true, ..answered(CORE, "Binding", ("bindings", "binding"), "core.v1.Binding").ruled_by(&binding::Binding) },
         body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale").ruled_by(&scale::Scale),

@@ -134,9 +134,7 @@ impl Inner {
         if strategy.counts_generations() {
             set_meta(object, "generation", 1.into());
         }
-        if resource.has(Subresource::Status) && strategy.drops_status() {
-            _ = object.as_object_mut().map(|object| object.shift_remove("status"));
-        }
+        drop_status(resource, object);
         strategy.prepare_for_create(ctx, object)?;
         schema::default_object(&resource.schema, object);
         strategy.after_defaults(ctx, object, None)?;
@@ -175,6 +173,13 @@ impl Inner {
         }
         let key = format!("{}{namespace}", namespaces.prefix);
         Ok(Some(Compare::ModRevision { key, equals: object.revision }))
+    }
+}
+
+/// Takes the status from a new object, which begins without one where it has a subresource of its own.
+pub(crate) fn drop_status(resource: &Resource, object: &mut Value) {
+    if resource.has(Subresource::Status) && resource.strategy().drops_status() {
+        _ = object.as_object_mut().map(|object| object.shift_remove("status"));
     }
 }
 

@@ -3,14 +3,11 @@
 use serde_json::Value;
 
 use crate::edit::{copy, list, map_at, text};
+use crate::kinds::priority_class::default_class;
 use crate::object::meta;
 use crate::resource;
 use crate::status::{Failure, Result};
 use crate::write::context::WriteContext;
-
-/// The priority classes that every cluster has.
-const SYSTEM_PRIORITIES: [(&str, i64); 2] =
-    [("system-node-critical", 2_000_001_000), ("system-cluster-critical", 2_000_000_000)];
 
 /// Completes a Pod, or refuses it.
 pub fn admit(ctx: &WriteContext<'_>, pod: &mut Value) -> Result<()> {
@@ -49,15 +46,43 @@ fn account(ctx: &WriteContext<'_>, pod: &mut Value) -> Result<()> {
     Ok(())
 }
 
+/// The priority of a Pod is that of its class; a Pod without one is of the default class, if there is one.
 fn priority(ctx: &WriteContext<'_>, pod: &mut Value) -> Result<()> {
-    let class = text(&pod["spec"]["priorityClassName"]);
-    let priority = match SYSTEM_PRIORITIES.iter().find(|(name, _)| *name == class) {
-        Some((_, priority)) => *priority,
-        None if class.is_empty() => 0,
-        None => return Err(refuse(ctx, pod, &format!("no PriorityClass with name {class} was found"))),
+    let name = text(&pod["spec"]["priorityClassName"]);
+    let class = match name {
+        "" => default_class(ctx.server),
+        name => {
+            let classes = resource::find("scheduling.k8s.io", "v1", "priorityclasses");
+            let class = classes.and_then(|classes| ctx.server.find(classes, "", name).ok());
+            let missing = || refuse(ctx, pod, &format!("no PriorityClass with name {name} was found"));
+            Some(class.ok_or_else(missing)?.value())
+        }
     };
+    let value = class.as_ref().and_then(|class| class["value"].as_i64()).unwrap_or(0);
+    if let Some(given) = pod["spec"]["priority"].as_i64().filter(|given| *given != value) {
+        let why = format!(
+            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller \
+             computed {value} from the given PriorityClass name"
+        );
+        return Err(refuse(ctx, pod, &why));
+    }
+    let policy =
+        class.as_ref().map(|class| text(&class["preemptionPolicy"])).filter(|policy| !policy.is_empty());
+    let policy = policy.unwrap_or("PreemptLowerPriority");
+    let given = text(&pod["spec"]["preemptionPolicy"]);
+    if !given.is_empty() && given != policy {
+        let why = format!(
+            "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission \
+             controller computed {policy} from the given PriorityClass name"
+        );
+        return Err(refuse(ctx, pod, &why));
+    }
     if let Some(spec) = map_at(pod, &["spec"]) {
-        spec.insert("priority".into(), priority.into());
+        spec.insert("priority".into(), value.into());
+        spec.insert("preemptionPolicy".into(), policy.into());
+        if let Some(class) = &class {
+            spec.insert("priorityClassName".into(), meta(class, "name").into());
+        }
     }
     Ok(())
 }

@@ -1,0 +1,330 @@
+//! LimitRanges: defaults and bounds of what the containers of a Namespace, its Pods and its claims may ask for.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+
+use async_trait::async_trait;
+use serde_json::{Map, Value};
+use yado_types::quantity::Quantity;
+
+use super::{Plugin, Review};
+use crate::edit::{list, map_at, objects, text, within};
+use crate::resource;
+use crate::server::Inner;
+use crate::status::{Failure, Result};
+use crate::write::context::{Operation, WriteContext};
+
+/// Says what was filled in.
+const ANNOTATION: &str = "kubernetes.io/limit-ranger";
+
+pub(super) struct LimitRanger;
+
+/// What is bounded, by the plural of the core group.
+fn is_bounded(ctx: &WriteContext<'_>) -> bool {
+    let plural = &*ctx.resource.plural;
+    let of_pods = plural == "pods" && ctx.operation == Operation::Create;
+    let of_claims = plural == "persistentvolumeclaims" && ctx.operation != Operation::Delete;
+    ctx.resource.group.is_empty() && ctx.subresource.is_none() && (of_pods || of_claims)
+}
+
+#[async_trait]
+impl Plugin for LimitRanger {
+    fn handles(&self, ctx: &WriteContext<'_>) -> bool {
+        let ranges = resource::find("", "v1", "limitranges");
+        let ranges = ranges.and_then(|ranges| ctx.server.collection(ranges).ok());
+        is_bounded(ctx) && ranges.is_some_and(|ranges| !ranges.is_empty())
+    }
+
+    async fn mutate(&self, review: &Review<'_>, object: &mut Value) -> Result<()> {
+        if review.ctx.resource.plural == "pods" {
+            let items = items(review.ctx.server, review.namespace);
+            fill_pod(object, items.iter().filter(|item| item["type"] == "Container"));
+        }
+        Ok(())
+    }
+
+    async fn validate(&self, review: &Review<'_>, object: Option<&Value>) -> Result<()> {
+        let Some(object) = object else { return Ok(()) };
+        let items = items(review.ctx.server, review.namespace);
+        let broken: Vec<String> = match &*review.ctx.resource.plural {
+            "pods" => items.iter().flat_map(|item| broken_by_pod(item, object)).collect(),
+            _ => items.iter().flat_map(|item| broken_by_claim(item, object)).collect(),
+        };
+        match broken.as_slice() {
+            [] => Ok(()),
+            [only] => Err(Failure::forbidden(review.ctx.resource, review.name, only)),
+            all => {
+                Err(Failure::forbidden(review.ctx.resource, review.name, &format!("[{}]", all.join(", "))))
+            }
+        }
+    }
+}
+
+/// The items of all LimitRanges of a Namespace.
+fn items(server: &Inner, namespace: &str) -> Vec<Value> {
+    let ranges = resource::find("", "v1", "limitranges").and_then(|ranges| server.collection(ranges).ok());
+    let ranges = ranges.map(|ranges| ranges.list(namespace, None, 0, |_| true).objects).unwrap_or_default();
+    ranges.iter().flat_map(|range| list(&range.value()["spec"]["limits"]).to_vec()).collect()
+}
+
+/// Fills in the requests and limits that the containers of a Pod leave open.
+fn fill_pod<'a>(pod: &mut Value, items: impl Iterator<Item = &'a Value>) {
+    let mut filled = Vec::new();
+    for item in items {
+        let Some(spec) = map_at(pod, &["spec"]) else { return };
+        for containers in ["containers", "initContainers"] {
+            for container in objects(spec, containers) {
+                let name = container.get("name").map(text).unwrap_or_default().to_owned();
+                let Some(resources) = within(container, "resources") else { continue };
+                for (field, from) in [("requests", "defaultRequest"), ("limits", "default")] {
+                    let added = fill_resources(resources, field, &item[from]);
+                    if !added.is_empty() {
+                        let kind = field.trim_end_matches('s');
+                        let what = if containers == "containers" { "container" } else { "init container" };
+                        filled.push(format!("{} {kind} for {what} {name}", added.join(", ")));
+                    }
+                }
+            }
+        }
+    }
+    if !filled.is_empty()
+        && let Some(annotations) = map_at(pod, &["metadata", "annotations"])
+    {
+        let said = format!("LimitRanger plugin set: {}", filled.join("; "));
+        annotations.insert(ANNOTATION.into(), said.into());
+    }
+}
+
+fn fill_resources(resources: &mut Map<String, Value>, field: &str, defaults: &Value) -> Vec<String> {
+    let Some(defaults) = defaults.as_object().filter(|defaults| !defaults.is_empty()) else {
+        return Vec::new();
+    };
+    let Some(values) = within(resources, field) else { return Vec::new() };
+    let mut added: Vec<String> = Vec::new();
+    for (name, value) in defaults {
+        if !values.contains_key(name) {
+            values.insert(name.clone(), value.clone());
+            added.push(name.clone());
+        }
+    }
+    added.sort_unstable();
+    added
+}
+
+/// An amount as it was written.
+#[derive(Clone, Debug, Default)]
+struct Amount {
+    value: Quantity,
+    text: String,
+}
+
+impl Amount {
+    fn add(&mut self, other: Self) {
+        self.text = if self.text.is_empty() { other.text } else { (self.value + other.value).to_string() };
+        self.value = self.value + other.value;
+    }
+}
+
+impl std::fmt::Display for Amount {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.text.is_empty() { "0" } else { &self.text })
+    }
+}
+
+type Amounts = BTreeMap<String, Amount>;
+
+fn amounts(map: &Value) -> Amounts {
+    let amount = |text: &str| Some(Amount { value: text.parse().ok()?, text: text.to_owned() });
+    let map = map.as_object().into_iter().flatten();
+    map.filter_map(|(name, value)| Some((name.clone(), amount(value.as_str()?)?))).collect()
+}
+
+/// What an item asks of a Pod and does not get.
+fn broken_by_pod(item: &Value, pod: &Value) -> Vec<String> {
+    let spec = &pod["spec"];
+    let of = |container: &Value| {
+        (amounts(&container["resources"]["requests"]), amounts(&container["resources"]["limits"]))
+    };
+    let containers = || list(&spec["initContainers"]).iter().chain(list(&spec["containers"]));
+    match text(&item["type"]) {
+        "Container" => containers()
+            .flat_map(|container| {
+                let (requests, limits) = of(container);
+                broken(item, "Container", &requests, &limits)
+            })
+            .collect(),
+        "Pod" => {
+            let (requests, limits) = pod_amounts(spec);
+            broken(item, "Pod", &requests, &limits)
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What a whole Pod asks for: all its containers together, or an init container where that needs more.
+fn pod_amounts(spec: &Value) -> (Amounts, Amounts) {
+    let sum = |field: &str| {
+        let mut total = Amounts::new();
+        for container in list(&spec["containers"]) {
+            for (name, amount) in amounts(&container["resources"][field]) {
+                total.entry(name).or_default().add(amount);
+            }
+        }
+        for container in list(&spec["initContainers"]) {
+            for (name, amount) in amounts(&container["resources"][field]) {
+                let so_far = total.entry(name).or_default();
+                if so_far.value < amount.value {
+                    *so_far = amount;
+                }
+            }
+        }
+        total
+    };
+    (sum("requests"), sum("limits"))
+}
+
+fn broken_by_claim(item: &Value, claim: &Value) -> Vec<String> {
+    match text(&item["type"]) {
+        "PersistentVolumeClaim" => {
+            let requests = amounts(&claim["spec"]["resources"]["requests"]);
+            // A claim has no limits: what it requests is held against both bounds.
+            let of_storage =
+                |field: &str| amounts(&item[field]).into_iter().filter(|(name, _)| name == "storage");
+            let request = requests.get("storage").cloned().unwrap_or_default();
+            let low = of_storage("min")
+                .filter(|(_, min)| request.value < min.value)
+                .map(|(_, min)| ("minimum", min));
+            let high = of_storage("max")
+                .filter(|(_, max)| request.value > max.value)
+                .map(|(_, max)| ("maximum", max));
+            let say = |(which, bound)| {
+                format!(
+                    "{which} storage usage per PersistentVolumeClaim is {bound}, but request is {request}"
+                )
+            };
+            low.chain(high).map(say).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// The bounds of an item that these requests and limits do not keep, in Kubernetes' words.
+fn broken(item: &Value, of: &str, requests: &Amounts, limits: &Amounts) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut say = |text: String| found.push(text);
+    for (name, min) in amounts(&item["min"]) {
+        let head = format!("minimum {name} usage per {of} is {min}");
+        match requests.get(&name) {
+            None => say(format!("{head}.  No request is specified")),
+            Some(request) if request.value < min.value => say(format!("{head}, but request is {request}")),
+            Some(_) => {}
+        }
+        if let Some(limit) = limits.get(&name).filter(|limit| limit.value < min.value) {
+            say(format!("{head}, but limit is {limit}"));
+        }
+    }
+    for (name, max) in amounts(&item["max"]) {
+        let head = format!("maximum {name} usage per {of} is {max}");
+        match limits.get(&name) {
+            None => say(format!("{head}.  No limit is specified")),
+            Some(limit) if limit.value > max.value => say(format!("{head}, but limit is {limit}")),
+            Some(_) => {}
+        }
+        if let Some(request) = requests.get(&name).filter(|request| request.value > max.value) {
+            say(format!("{head}, but request is {request}"));
+        }
+    }
+    for (name, most) in amounts(&item["maxLimitRequestRatio"]) {
+        let mut text = format!("{name} max limit to request ratio per {of} is {most}");
+        match (limits.get(&name), requests.get(&name)) {
+            (Some(limit), Some(request)) if request.value.milli() > 0 => {
+                let ratio = limit.value.milli() as f64 / request.value.milli() as f64;
+                if ratio * 1000.0 > most.value.milli() as f64 {
+                    // Writing to a String does not fail.
+                    let _ = write!(text, ", but provided ratio is {ratio:.6}");
+                    say(text);
+                }
+            }
+            (Some(_), Some(_)) => say(format!("{text}, but request is 0")),
+            (None, _) => say(format!("{text}, but no limit is specified")),
+            (_, None) => say(format!("{text}, but no request is specified")),
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn containers_get_what_they_leave_open() {
+        let item = json!({"type": "Container", "default": {"cpu": "1", "memory": "1Gi"}, "defaultRequest": {"cpu": "100m"}});
+        let mut pod = json!({"metadata": {"name": "p"}, "spec": {"containers": [
+            {"name": "a"}, {"name": "b", "resources": {"limits": {"cpu": "2"}, "requests": {"cpu": "2"}}}]}});
+        fill_pod(&mut pod, std::iter::once(&item));
+        let expect = [
+            json!({"requests": {"cpu": "100m"}, "limits": {"cpu": "1", "memory": "1Gi"}}),
+            json!({"limits": {"cpu": "2", "memory": "1Gi"}, "requests": {"cpu": "2"}}),
+        ];
+        for (i, expect) in expect.iter().enumerate() {
+            assert_eq!(pod["spec"]["containers"][i]["resources"], *expect);
+        }
+        assert_eq!(
+            pod["metadata"]["annotations"][ANNOTATION],
+            "LimitRanger plugin set: cpu request for container a; cpu, memory limit for container a; memory limit for \
+             container b"
+        );
+    }
+
+    #[test]
+    fn bounds_are_kept_or_named() {
+        let resources = |requests: Value, limits: Value| json!({"spec": {"containers": [{"name": "a", "resources": {"requests": requests, "limits": limits}}]}});
+        for (item, pod, expect) in [
+            (
+                json!({"type": "Container", "max": {"cpu": "1"}}),
+                resources(json!({}), json!({"cpu": "2"})),
+                "maximum cpu usage per Container is 1, but limit is 2",
+            ),
+            (
+                json!({"type": "Container", "max": {"cpu": "1"}}),
+                resources(json!({}), json!({})),
+                "maximum cpu usage per Container is 1.  No limit is specified",
+            ),
+            (
+                json!({"type": "Container", "max": {"cpu": "2000m"}}),
+                resources(json!({"cpu": "1"}), json!({"cpu": "2"})),
+                "",
+            ),
+            (
+                json!({"type": "Container", "min": {"memory": "1Gi"}}),
+                resources(json!({"memory": "100Mi"}), json!({})),
+                "minimum memory usage per Container is 1Gi, but request is 100Mi",
+            ),
+            (
+                json!({"type": "Container", "maxLimitRequestRatio": {"cpu": "2"}}),
+                resources(json!({"cpu": "100m"}), json!({"cpu": "300m"})),
+                "cpu max limit to request ratio per Container is 2, but provided ratio is 3.000000",
+            ),
+            (
+                json!({"type": "Pod", "max": {"cpu": "1"}}),
+                json!({"spec": {"containers": [{"resources": {"limits": {"cpu": "600m"}}}, {"resources": {"limits": {"cpu": "600m"}}}]}}),
+                "maximum cpu usage per Pod is 1, but limit is 1200m",
+            ),
+        ] {
+            assert_eq!(broken_by_pod(&item, &pod).join("; "), expect, "{item} {pod}");
+        }
+        let item =
+            json!({"type": "PersistentVolumeClaim", "min": {"storage": "1Gi"}, "max": {"storage": "2Gi"}});
+        for (size, expect) in [
+            ("500Mi", "minimum storage usage per PersistentVolumeClaim is 1Gi, but request is 500Mi"),
+            ("2Gi", ""),
+            ("3Gi", "maximum storage usage per PersistentVolumeClaim is 2Gi, but request is 3Gi"),
+        ] {
+            let claim = json!({"spec": {"resources": {"requests": {"storage": size}}}});
+            assert_eq!(broken_by_claim(&item, &claim).join("; "), expect);
+        }
+    }
+}
