@@ -214,24 +214,24 @@ fn broken(item: &Value, of: &str, requests: &Amounts, limits: &Amounts) -> Vec<S
     let mut say = |text: String| found.push(text);
     for (name, min) in amounts(&item["min"]) {
         let head = format!("minimum {name} usage per {of} is {min}");
-        match requests.get(&name) {
-            None => say(format!("{head}.  No request is specified")),
-            Some(request) if request.value < min.value => say(format!("{head}, but request is {request}")),
-            Some(_) => {}
-        }
-        if let Some(limit) = limits.get(&name).filter(|limit| limit.value < min.value) {
-            say(format!("{head}, but limit is {limit}"));
+        match (requests.get(&name), limits.get(&name)) {
+            (None, _) => say(format!("{head}.  No request is specified")),
+            (Some(request), _) if request.value < min.value => {
+                say(format!("{head}, but request is {request}"))
+            }
+            (_, Some(limit)) if limit.value < min.value => say(format!("{head}, but limit is {limit}")),
+            _ => {}
         }
     }
     for (name, max) in amounts(&item["max"]) {
         let head = format!("maximum {name} usage per {of} is {max}");
-        match limits.get(&name) {
-            None => say(format!("{head}.  No limit is specified")),
-            Some(limit) if limit.value > max.value => say(format!("{head}, but limit is {limit}")),
-            Some(_) => {}
-        }
-        if let Some(request) = requests.get(&name).filter(|request| request.value > max.value) {
-            say(format!("{head}, but request is {request}"));
+        match (limits.get(&name), requests.get(&name)) {
+            (None, _) => say(format!("{head}.  No limit is specified")),
+            (Some(limit), _) if limit.value > max.value => say(format!("{head}, but limit is {limit}")),
+            (_, Some(request)) if request.value > max.value => {
+                say(format!("{head}, but request is {request}"))
+            }
+            _ => {}
         }
     }
     for (name, most) in amounts(&item["maxLimitRequestRatio"]) {
