@@ -35,6 +35,7 @@ pub(crate) mod pod_template;
 pub(crate) mod priority_class;
 pub(crate) mod replica_set;
 pub(crate) mod replication_controller;
+pub(crate) mod resource_quota;
 pub(crate) mod review;
 pub(crate) mod role;
 pub(crate) mod role_binding;

@@ -29,6 +29,7 @@ pub mod patch;
 pub mod pki;
 pub mod protobuf;
 mod proxy;
+mod quota;
 mod read;
 mod request;
 mod resource;

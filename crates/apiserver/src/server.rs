@@ -32,7 +32,7 @@ use crate::request::{ApiRequest, Request, Verb};
 use crate::resource::Registry;
 use crate::serve::{EndWatches, GRACE};
 use crate::status::{Failure, Result};
-use crate::{bootstrap, definitions, discovery, expiry};
+use crate::{bootstrap, definitions, discovery, expiry, quota};
 
 /// Requests with bodies that are worked on at once; more wait. At their largest they take 768 MiB, as they usually are
 /// less than one.
@@ -130,6 +130,7 @@ impl ApiServer {
         definitions::serve_established(&inner)?;
         bootstrap::run(&inner).await?;
         inner.tasks.spawn(definitions::run(inner.clone()));
+        inner.tasks.spawn(quota::run(inner.clone()));
         inner.tasks.spawn(expiry::expire_events(inner.clone()));
         inner.tasks.spawn(expiry::forget_history(inner.clone()));
         Ok(Self { inner })

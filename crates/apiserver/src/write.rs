@@ -35,7 +35,7 @@ use context::{Operation, Warnings, WriteContext};
 
 /// How often a write is decided anew because somebody else wrote meanwhile. Each round means that another writer got
 /// through, so running out of so many takes a crowd on one object; its clients then hear 409 and come back.
-const MAX_ROUNDS: usize = 64;
+const MAX_ROUNDS: usize = 256;
 
 /// What becomes of an object.
 pub(crate) enum Step {
@@ -188,6 +188,10 @@ impl Inner {
         let expected = current.as_ref().map_or(0, |c| c.revision);
         let mut compares = vec![Compare::ModRevision { key: key.clone(), equals: expected }];
         compares.extend(more);
+        let before = current.as_ref().map(|current| current.value());
+        let charge = self.charge(resource, before.as_deref(), next.as_ref())?;
+        compares.extend(charge.compares);
+        ops.extend(charge.ops);
         if let Some(holdings) = resource.strategy().holdings() {
             let before = current.as_ref().map(|c| c.derive(holdings)).unwrap_or_default();
             let after = next.as_ref().map(holdings).unwrap_or_default();

@@ -809,3 +809,82 @@ async fn classes_and_ranges_decide_what_pods_get() {
     fixture.server.shutdown().await;
     fixture.store.close().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_hold_whoever_races() {
+    let fixture = Arc::new(Fixture::new().await);
+    let quota = r#"{"metadata": {"name": "q"}, "spec": {"hard": {"configmaps": "10", "pods": "2", "limits.cpu": "1"}}}"#;
+    let (quotas, maps) =
+        ("/api/v1/namespaces/default/resourcequotas", "/api/v1/namespaces/default/configmaps");
+    fixture.json(&format!("POST {maps}"), r#"{"metadata": {"name": "before"}}"#).await;
+    fixture.check(&[(&format!("POST {quotas}"), quota, 201, &[])]).await;
+    let used = async |pointer: &str| {
+        let (_, quota) = fixture.json(&format!("GET {quotas}/q"), "").await;
+        quota.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
+    // What was there before is counted soon.
+    for _ in 0..500 {
+        if used("/status/used/configmaps").await == "1" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(used("/status/used/configmaps").await, "1");
+    let writers: Vec<_> = (0..100)
+        .map(|n| {
+            let fixture = fixture.clone();
+            tokio::spawn(async move {
+                let body = format!(r#"{{"metadata": {{"name": "c{n}"}}}}"#);
+                fixture.json("POST /api/v1/namespaces/default/configmaps", &body).await.0
+            })
+        })
+        .collect();
+    let mut codes = Vec::new();
+    for writer in writers {
+        codes.push(writer.await.expect("an answer"));
+    }
+    let created = codes.iter().filter(|code| **code == 201).count();
+    assert_eq!((created, codes.iter().filter(|code| **code == 403).count()), (9, 91), "{codes:?}");
+    assert_eq!(used("/status/used/configmaps").await, "10");
+    fixture
+        .check(&[(
+            &format!("POST {maps}"),
+            r#"{"metadata": {"name": "late"}}"#,
+            403,
+            &["/message=configmaps \"late\" is forbidden: exceeded quota: q, requested: configmaps=1, used: configmaps=10, limited: configmaps=10"],
+        )])
+        .await;
+    fixture.check(&[(&format!("DELETE {maps}/before"), "", 200, &[])]).await;
+    assert_eq!(used("/status/used/configmaps").await, "9");
+    let pod = |cpu: &str| {
+        let limits = if cpu.is_empty() {
+            String::new()
+        } else {
+            format!(r#", "resources": {{"limits": {{"cpu": "{cpu}"}}}}"#)
+        };
+        format!(
+            r#"{{"metadata": {{"name": "p"}}, "spec": {{"containers": [{{"name": "c", "image": "i"{limits}}}]}}}}"#
+        )
+    };
+    let pods = "POST /api/v1/namespaces/default/pods";
+    fixture
+        .check(&[
+            (pods, &pod(""), 403, &["/message=pods \"p\" is forbidden: failed quota: q: must specify limits.cpu for: c"]),
+            (pods, &pod("2"), 403, &["/message=pods \"p\" is forbidden: exceeded quota: q, requested: limits.cpu=2, used: limits.cpu=0, limited: limits.cpu=1"]),
+            (pods, &pod("500m"), 201, &[]),
+            (
+                "PATCH /api/v1/namespaces/default/pods/p/status",
+                r#"{"status": {"phase": "Succeeded"}}"#,
+                200,
+                &[],
+            ),
+        ])
+        .await;
+    // One that has ended uses nothing any more.
+    assert_eq!(
+        (used("/status/used/pods").await, used("/status/used/limits.cpu").await),
+        ("0".into(), "0".into())
+    );
+    fixture.server.shutdown().await;
+    fixture.store.close().await;
+}

@@ -57,6 +57,7 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "core.v1.Pod" => add::<core::v1::Pod>,
         "core.v1.PodTemplate" => add::<core::v1::PodTemplate>,
         "core.v1.ReplicationController" => add::<core::v1::ReplicationController>,
+        "core.v1.ResourceQuota" => add::<core::v1::ResourceQuota>,
         "core.v1.Secret" => add::<core::v1::Secret>,
         "core.v1.Service" => add::<core::v1::Service>,
         "core.v1.ServiceAccount" => add::<core::v1::ServiceAccount>,

@@ -241,6 +241,8 @@ fn built_in() -> Vec<Kind> {
         namespaced(CORE, "PodTemplate", ("podtemplates", "podtemplate"), "core.v1.PodTemplate").ruled_by(&pod_template::PodTemplate),
         namespaced(CORE, "ReplicationController", ("replicationcontrollers", "replicationcontroller"), "core.v1.ReplicationController").ruled_by(&replication_controller::ReplicationController)
             .short(&["rc"]).of_all().with(&["scale", "status"]),
+        namespaced(CORE, "ResourceQuota", ("resourcequotas", "resourcequota"), "core.v1.ResourceQuota")
+            .ruled_by(&resource_quota::ResourceQuota).short(&["quota"]).with(&["status"]),
         namespaced(CORE, "Secret", ("secrets", "secret"), "core.v1.Secret").ruled_by(&secret::Secret),
         namespaced(CORE, "Service", ("services", "service"), "core.v1.Service").ruled_by(&service::Service).short(&["svc"]).of_all().with(&["proxy", "status"]),
         namespaced(CORE, "ServiceAccount", ("serviceaccounts", "serviceaccount"), "core.v1.ServiceAccount").ruled_by(&service_account::ServiceAccount).short(&["sa"]).with(&["token"]),
