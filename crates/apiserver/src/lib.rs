@@ -7,7 +7,10 @@
 //! what is allocated or looked up) stands in one module for each under [`kinds`]; the rest asks it through
 //! [`kinds::strategy::Strategy`] and names no kind.
 //!
-//! Deliberately absent: roles (their place is [`auth::authorize`]), custom resources, aggregation, webhooks, audit logs.
+//! Between a decision and its commit stand the [`admission`] chain and the [`quota`]s. Custom kinds join the registry
+//! ([`resource`]) through [`definitions`].
+//!
+//! Not here yet: aggregation of other API servers, conversion webhooks, audit logs.
 
 mod admission;
 pub mod apply;
