@@ -17,6 +17,7 @@ pub mod apply;
 pub mod auth;
 mod bootstrap;
 mod cache;
+pub mod cel;
 mod content;
 mod definitions;
 mod discovery;

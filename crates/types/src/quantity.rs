@@ -46,6 +46,16 @@ impl Quantity {
     pub fn units(self) -> i64 {
         rounded_up(self.nano, NANO)
     }
+
+    /// Whole units; `None` where there is a fraction, or more of them than 64 bits hold.
+    pub fn whole(self) -> Option<i64> {
+        (self.nano % NANO == 0).then(|| i64::try_from(self.nano / NANO).ok()).flatten()
+    }
+
+    /// Units, as exactly as a floating-point number can say.
+    pub fn approximately(self) -> f64 {
+        self.nano as f64 / NANO as f64
+    }
 }
 
 fn rounded_up(nano: i128, unit: i128) -> i64 {

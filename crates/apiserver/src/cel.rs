@@ -1,0 +1,89 @@
+//! The Common Expression Language as Kubernetes has it: compiling, checking, estimating and evaluating expressions.
+//!
+//! ```text
+//! text --source--> syntax tree --check--> Program --eval--> Value
+//! ```
+//!
+//! Of the `cel` crate only the parser is used. Its evaluator knows no limit of cost, which rules written by strangers
+//! need, and it checks no types, without which a rule on a field that does not exist would fail for each object
+//! instead of being refused once. So expressions are checked against [`types`] and compiled into [`node`]s, and each
+//! step of evaluating them has a price ([`cost`]).
+//!
+//! [`rules`] evaluates the `x-kubernetes-validations` of a schema. Nothing else here knows of schemas or objects, so
+//! that policies and match conditions can use it as well.
+//!
+//! Deliberately absent: `authorizer`, `semver`, messages of protocol buffers.
+
+mod check;
+mod cost;
+mod error;
+mod eval;
+mod functions;
+mod library;
+mod node;
+pub mod rules;
+mod source;
+mod types;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+pub use cost::Budget;
+pub use error::{CompileError, EvalError};
+pub use types::{Kind, Type};
+pub use value::{Outcome, Value};
+
+use cost::{CALL_LIMIT, Meter};
+use node::Node;
+
+/// A compiled expression.
+pub struct Program {
+    root: Node,
+    result: Type,
+    cost: u64,
+    used: Vec<bool>,
+}
+
+impl Program {
+    /// Compiles an expression that may use these variables.
+    pub fn compile(expression: &str, variables: &[(String, Type)]) -> Result<Self, CompileError> {
+        let compiled = source::on_large_stack(|| {
+            let (parsed, source) = source::Source::parse(expression)?;
+            let (checked, used) = check::check(&parsed, &source, variables)?;
+            Ok(Self { root: checked.node, result: checked.kind, cost: checked.cost, used })
+        });
+        compiled.unwrap_or_else(|error| Err(CompileError(error.to_string())))
+    }
+
+    /// The type of the result.
+    pub fn result(&self) -> &Type {
+        &self.result
+    }
+
+    /// What an evaluation costs at most, by the sizes that the types of the variables allow.
+    pub fn estimated_cost(&self) -> u64 {
+        self.cost
+    }
+
+    /// Whether the expression uses the variable at this position.
+    pub fn uses(&self, variable: usize) -> bool {
+        self.used.get(variable).copied().unwrap_or(false)
+    }
+
+    /// Evaluates the expression with values for its variables, in their order. Ends with an error when it has cost as
+    /// much as one evaluation may, or as is left of the budget.
+    pub fn evaluate<'a>(&'a self, bindings: &[Value<'a>], budget: &mut Budget) -> Outcome<'a> {
+        let remaining = budget.remaining();
+        if remaining == 0 {
+            return Err(EvalError::BudgetExhausted);
+        }
+        let mut meter = Meter::new(CALL_LIMIT.min(remaining));
+        let outcome = eval::Machine::new(bindings, &mut meter).evaluate(&self.root);
+        budget.spend(meter.spent());
+        match outcome {
+            Err(EvalError::CostLimit) if remaining < CALL_LIMIT => Err(EvalError::BudgetExhausted),
+            outcome => outcome,
+        }
+    }
+}

@@ -1,0 +1,350 @@
+//! Types of the Common Expression Language, with bounds of their sizes.
+//!
+//! A type serves twice: expressions are checked against it, and values of JSON are read by it. The sizes come from a
+//! schema's `maxItems`, `maxLength` and `maxProperties`; the cost of an expression is estimated from them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
+
+/// The smallest and largest size of a value: bytes of a text, items of a list, entries of a map, 1 for all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size {
+    /// The smallest.
+    pub min: u64,
+    /// The largest; `u64::MAX` where there is no bound.
+    pub max: u64,
+}
+
+impl Size {
+    /// Nothing is known of it.
+    pub const UNKNOWN: Self = Self { min: 0, max: u64::MAX };
+    /// That of a number or a boolean.
+    pub const SCALAR: Self = Self::exactly(1);
+
+    /// A size that is known.
+    pub const fn exactly(size: u64) -> Self {
+        Self { min: size, max: size }
+    }
+
+    /// At most this much.
+    pub const fn at_most(max: u64) -> Self {
+        Self { min: 0, max }
+    }
+
+    /// The sizes of both.
+    pub fn union(self, other: Self) -> Self {
+        Self { min: self.min.min(other.min), max: self.max.max(other.max) }
+    }
+
+    /// The sum of both.
+    pub fn plus(self, other: Self) -> Self {
+        Self { min: self.min.saturating_add(other.min), max: self.max.saturating_add(other.max) }
+    }
+
+    /// The product of both.
+    pub fn times(self, other: Self) -> Self {
+        Self { min: self.min.saturating_mul(other.min), max: self.max.saturating_mul(other.max) }
+    }
+}
+
+/// A type and the bounds of its values' size.
+#[derive(Clone, Debug)]
+pub struct Type {
+    /// What it is.
+    pub kind: Kind,
+    /// How large values are.
+    pub size: Size,
+}
+
+/// What a type is.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// Any; operations are checked when they are evaluated.
+    Dyn,
+    /// The type of what is yet unknown: items of an empty list, and expressions that have an error.
+    Unknown,
+    /// A parameter in the declaration of a function.
+    Parameter(u8),
+    /// `null`.
+    Null,
+    /// True or false.
+    Bool,
+    /// 64 bits with a sign.
+    Int,
+    /// 64 bits without a sign.
+    Uint,
+    /// 64 bits of floating point.
+    Double,
+    /// Text.
+    String,
+    /// Bytes.
+    Bytes,
+    /// Nanoseconds between two points in time.
+    Duration,
+    /// A point in time.
+    Timestamp,
+    /// A list.
+    List(Arc<ListType>),
+    /// A map.
+    Map(Arc<MapType>),
+    /// An object with declared fields.
+    Object(Arc<ObjectType>),
+    /// A value that may be absent.
+    Optional(Arc<Type>),
+    /// The type of types.
+    Type,
+    /// A type of a library.
+    Opaque(Opaque),
+}
+
+/// Types of Kubernetes' libraries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opaque {
+    /// An amount like `100m`.
+    Quantity,
+    /// A URL.
+    Url,
+    /// An IP address.
+    Ip,
+    /// A range of IP addresses.
+    Cidr,
+    /// A named format.
+    Format,
+}
+
+/// How items of a list are told apart, which decides when two lists are equal and what their sum is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Identity {
+    /// By their position.
+    #[default]
+    Position,
+    /// By their value.
+    Value,
+    /// By the values of these keys.
+    Keys(Vec<String>),
+}
+
+/// The type of a list.
+#[derive(Debug)]
+pub struct ListType {
+    /// That of the items.
+    pub item: Type,
+    /// How items are told apart.
+    pub identity: Identity,
+}
+
+/// The type of a map.
+#[derive(Debug)]
+pub struct MapType {
+    /// That of the keys.
+    pub key: Type,
+    /// That of the values.
+    pub value: Type,
+}
+
+/// The type of an object.
+#[derive(Debug)]
+pub struct ObjectType {
+    /// Its name in messages.
+    pub name: String,
+    /// Fields by the name that they have in expressions.
+    pub fields: BTreeMap<String, Field>,
+    /// Names in expressions of those fields whose name in JSON is another one.
+    escaped: BTreeMap<String, String>,
+}
+
+/// A field of an object.
+#[derive(Debug)]
+pub struct Field {
+    /// The name in JSON.
+    pub name: String,
+    /// The type of its value.
+    pub kind: Type,
+}
+
+impl ObjectType {
+    /// An object of these fields, by the name that they have in expressions.
+    pub fn new(name: String, fields: BTreeMap<String, Field>) -> Self {
+        let escaped = fields.iter().filter(|(name, field)| **name != field.name);
+        let escaped = escaped.map(|(name, field)| (field.name.clone(), name.clone())).collect();
+        Self { name, fields, escaped }
+    }
+
+    /// The field of a name in JSON.
+    pub fn by_json_name(&self, name: &str) -> Option<&Field> {
+        self.fields.get(self.escaped.get(name).map_or(name, String::as_str))
+    }
+}
+
+/// The type of values of which nothing is known.
+pub static DYN: Type = Type { kind: Kind::Dyn, size: Size::UNKNOWN };
+/// A list of which nothing is known.
+pub static DYN_LIST: LazyLock<ListType> =
+    LazyLock::new(|| ListType { item: DYN.clone(), identity: Identity::Position });
+/// A map of which nothing is known.
+pub static DYN_MAP: LazyLock<MapType> =
+    LazyLock::new(|| MapType { key: Type::of(Kind::String), value: DYN.clone() });
+
+impl Type {
+    /// A type of this kind, of any size.
+    pub fn of(kind: Kind) -> Self {
+        let size = match kind {
+            Kind::Null | Kind::Bool | Kind::Int | Kind::Uint | Kind::Double => Size::SCALAR,
+            Kind::Duration | Kind::Timestamp | Kind::Type => Size::SCALAR,
+            Kind::Opaque(Opaque::Ip | Opaque::Cidr) => Size { min: 4, max: 16 },
+            _ => Size::UNKNOWN,
+        };
+        Self { kind, size }
+    }
+
+    /// The same type with values of this size.
+    pub fn sized(mut self, size: Size) -> Self {
+        self.size = size;
+        self
+    }
+
+    /// A list of these items.
+    pub fn list(item: Self) -> Self {
+        Self::of(Kind::List(Arc::new(ListType { item, identity: Identity::Position })))
+    }
+
+    /// A map of these keys and values.
+    pub fn map(key: Self, value: Self) -> Self {
+        Self::of(Kind::Map(Arc::new(MapType { key, value })))
+    }
+
+    /// A value of this type that may be absent.
+    pub fn optional(inner: Self) -> Self {
+        let size = inner.size;
+        Self { kind: Kind::Optional(Arc::new(inner)), size }
+    }
+
+    /// Whether operations on it are checked only when they are evaluated.
+    pub fn is_dynamic(&self) -> bool {
+        matches!(self.kind, Kind::Dyn | Kind::Unknown)
+    }
+
+    /// The type of items; of values, for a map.
+    pub fn item(&self) -> Type {
+        match &self.kind {
+            Kind::List(list) => list.item.clone(),
+            Kind::Map(map) => map.value.clone(),
+            Kind::Unknown => Self::of(Kind::Unknown),
+            _ => DYN.clone(),
+        }
+    }
+
+    /// Whether a value of type `given` may stand where this one is expected.
+    pub fn accepts(&self, given: &Self) -> bool {
+        use Kind::*;
+        match (&self.kind, &given.kind) {
+            (Dyn | Unknown, _) | (_, Dyn | Unknown) => true,
+            (Null, Null | Object(_) | Duration | Timestamp | Optional(_) | Opaque(_)) => true,
+            (Object(_) | Duration | Timestamp | Optional(_) | Opaque(_), Null) => true,
+            (Bool, Bool) | (Int, Int) | (Uint, Uint) | (Double, Double) | (String, String) => true,
+            (Bytes, Bytes) | (Duration, Duration) | (Timestamp, Timestamp) | (Type, Type) => true,
+            (List(a), List(b)) => a.item.accepts(&b.item),
+            (Map(a), Map(b)) => a.key.accepts(&b.key) && a.value.accepts(&b.value),
+            // Objects are the same only where they are of the same place of a schema.
+            (Object(a), Object(b)) => Arc::ptr_eq(a, b),
+            (Optional(a), Optional(b)) => a.accepts(b),
+            (Opaque(a), Opaque(b)) => a == b,
+            _ => false,
+        }
+    }
+
+    /// The type of a value that is of either type; `None` where there is none but `dyn`.
+    pub fn join(&self, other: &Self) -> Option<Self> {
+        let size = self.size.union(other.size);
+        let kind = match (&self.kind, &other.kind) {
+            (Kind::Unknown | Kind::Null, kind) if self.accepts(other) => kind.clone(),
+            (kind, Kind::Unknown | Kind::Null) if self.accepts(other) => kind.clone(),
+            (Kind::Dyn, _) | (_, Kind::Dyn) => Kind::Dyn,
+            (Kind::List(a), Kind::List(b)) => {
+                let identity = if a.identity == b.identity { a.identity.clone() } else { Identity::Position };
+                Kind::List(Arc::new(ListType { item: a.item.join(&b.item)?, identity }))
+            }
+            (Kind::Map(a), Kind::Map(b)) => {
+                Kind::Map(Arc::new(MapType { key: a.key.join(&b.key)?, value: a.value.join(&b.value)? }))
+            }
+            (Kind::Optional(a), Kind::Optional(b)) => Kind::Optional(Arc::new(a.join(b)?)),
+            (kind, _) if self.accepts(other) => kind.clone(),
+            _ => return None,
+        };
+        Some(Self { kind, size })
+    }
+
+    /// The type with parameters replaced by the types that are bound to them.
+    pub fn bound(&self, bindings: &[Option<Type>; 2]) -> Type {
+        match &self.kind {
+            Kind::Parameter(index) => {
+                bindings[usize::from(*index)].clone().unwrap_or_else(|| Self::of(Kind::Unknown))
+            }
+            Kind::List(list) => Self::list(list.item.bound(bindings)).sized(self.size),
+            Kind::Map(map) => Self::map(map.key.bound(bindings), map.value.bound(bindings)).sized(self.size),
+            Kind::Optional(inner) => Self::optional(inner.bound(bindings)),
+            _ => self.clone(),
+        }
+    }
+
+    /// Binds the parameters in this type so that it accepts `given`; false where none do.
+    pub fn unify(&self, given: &Self, bindings: &mut [Option<Type>; 2]) -> bool {
+        match (&self.kind, &given.kind) {
+            (Kind::Parameter(index), _) => {
+                let bound = &mut bindings[usize::from(*index)];
+                match bound.as_ref().map_or_else(|| Some(given.clone()), |known| known.join(given)) {
+                    Some(joined) => {
+                        *bound = Some(joined);
+                        true
+                    }
+                    None => false,
+                }
+            }
+            (Kind::List(a), Kind::List(b)) => a.item.unify(&b.item, bindings),
+            (Kind::Map(a), Kind::Map(b)) => {
+                a.key.unify(&b.key, bindings) && a.value.unify(&b.value, bindings)
+            }
+            (Kind::Optional(a), Kind::Optional(b)) => a.unify(b, bindings),
+            _ => self.accepts(given),
+        }
+    }
+}
+
+impl Opaque {
+    /// The name of the type.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quantity => "kubernetes.Quantity",
+            Self::Url => "kubernetes.URL",
+            Self::Ip => "net.IP",
+            Self::Cidr => "net.CIDR",
+            Self::Format => "kubernetes.NamedFormat",
+        }
+    }
+}
+
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match &self.kind {
+            Kind::Dyn | Kind::Unknown => "dyn",
+            Kind::Parameter(0) => "A",
+            Kind::Parameter(_) => "B",
+            Kind::Null => "null",
+            Kind::Bool => "bool",
+            Kind::Int => "int",
+            Kind::Uint => "uint",
+            Kind::Double => "double",
+            Kind::String => "string",
+            Kind::Bytes => "bytes",
+            Kind::Duration => "duration",
+            Kind::Timestamp => "timestamp",
+            Kind::List(list) => return write!(f, "list({})", list.item),
+            Kind::Map(map) => return write!(f, "map({}, {})", map.key, map.value),
+            Kind::Object(object) => &object.name,
+            Kind::Optional(inner) => return write!(f, "optional_type({inner})"),
+            Kind::Type => "type",
+            Kind::Opaque(opaque) => opaque.name(),
+        })
+    }
+}
