@@ -1,6 +1,6 @@
-//! What evaluation costs. A unit is about the work of one comparison, some 50 nanoseconds; prices are Kubernetes' own
-//! (`k8s.io/apiserver/pkg/cel/library/cost.go`, cel-go's `checker/cost.go`), so that what is refused there for its cost
-//! is refused here.
+//! What evaluation costs. A unit is about the work of one comparison, some 50 nanoseconds. Prices follow Kubernetes
+//! (`k8s.io/apiserver/pkg/cel/library/cost.go`, cel-go's `checker/cost.go`), so that definitions which are accepted
+//! there are accepted here; estimates know the largest sizes only, except for texts that are replaced.
 //!
 //! The same price is asked twice: of the sizes that types allow, when an expression is compiled, and of the sizes that
 //! values have, before the work is done. Work that grows with data always has a price, also where Kubernetes counts

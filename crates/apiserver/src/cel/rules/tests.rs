@@ -364,8 +364,7 @@ fn wrong_rules_are_refused() {
 }
 
 #[test]
-fn estimates_are_those_of_kubernetes() {
-    // The largest `maxItems` or `maxLength` with which Kubernetes accepts the rule.
+fn estimates_depend_on_what_schemas_bound() {
     let texts = |items: u64, length: u64| json!({"type": "array", "maxItems": items, "items": {"type": "string", "maxLength": length}});
     let rows = [
         ("self.list.all(x, self.list.all(y, x == y))", texts(500, 10), true),
