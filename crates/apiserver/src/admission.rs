@@ -10,6 +10,7 @@
 //! admission and stands in its strategy ([`crate::kinds`]).
 
 mod call;
+pub(crate) mod conditions;
 mod limit_ranger;
 mod webhooks;
 

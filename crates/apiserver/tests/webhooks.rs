@@ -157,12 +157,15 @@ async fn webhooks_are_asked_and_their_answers_count() {
     let other = json!({"objectSelector": {"matchLabels": {"watch": "me"}}});
     let elsewhere =
         json!({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "kube-system"}}});
+    let by_name =
+        json!({"matchConditions": [{"name": "c", "expression": "object.metadata.name == 'nobody'"}]});
     let side = json!({"sideEffects": "NoneOnDryRun"});
     type Webhooks<'a> = &'a [(&'a str, &'a Value)];
     let rows: &[(Webhooks<'_>, Webhooks<'_>, &str)] = &[
         (&[], &[("/deny", &none)], "403 admission webhook \"v0.example.com\" denied the request: not here"),
         (&[], &[("/deny", &other)], "201 {}"),
         (&[], &[("/deny", &elsewhere)], "201 {}"),
+        (&[], &[("/deny", &by_name)], "201 {}"),
         (&[("/label", &none)], &[("/needs-label", &none)], "201 {\"first\":\"yes\"}"),
         (
             &[],

@@ -10,7 +10,9 @@ use serde_json::{Value, json};
 use yado_types::selector::LabelSelector;
 
 use super::call::{CallError, Endpoint};
+use super::conditions::{self, Conditions};
 use super::{Plugin, Review};
+use crate::cel::Program;
 use crate::edit::{list, text};
 use crate::object::Object;
 use crate::patch;
@@ -67,20 +69,20 @@ impl Plugin for Webhooks {
     async fn mutate(&self, review: &Review<'_>, object: &mut Value) -> Result<()> {
         let configurations = Phase::Mutating.configurations(review.ctx.server);
         let mut again = Vec::new();
-        let mut changed_since = false;
         for configuration in &configurations {
+            let conditions = configuration.derive(conditions::of);
             let configuration = configuration.value();
-            for webhook in list(&configuration["webhooks"]) {
-                let changed = one(review, webhook, object, &mut changed_since).await?;
-                if let Some(before) = changed {
-                    again.push((webhook.clone(), before));
+            for (i, webhook) in list(&configuration["webhooks"]).iter().enumerate() {
+                let asked = one(review, (webhook, &conditions, i), object).await?;
+                if let Some(seen) = asked {
+                    again.push((webhook.clone(), conditions.clone(), i, seen));
                 }
             }
         }
         // Once more those that ask for it, where a later one changed what they had seen.
-        for (webhook, seen) in again {
+        for (webhook, conditions, i, seen) in again {
             if text(&webhook["reinvocationPolicy"]) == "IfNeeded" && seen != *object {
-                one(review, &webhook, object, &mut changed_since).await?;
+                one(review, (&webhook, &conditions, i), object).await?;
             }
         }
         Ok(())
@@ -90,9 +92,10 @@ impl Plugin for Webhooks {
         let configurations = Phase::Validating.configurations(review.ctx.server);
         let mut asked = Vec::new();
         for configuration in &configurations {
+            let conditions = configuration.derive(conditions::of);
             let configuration = configuration.value();
-            for webhook in list(&configuration["webhooks"]) {
-                if matches(review, webhook, object)? {
+            for (i, webhook) in list(&configuration["webhooks"]).iter().enumerate() {
+                if matches(review, webhook, conditions_of(&conditions, i), object)? {
                     asked.push(ask(review, webhook.clone(), object));
                 }
             }
@@ -108,11 +111,10 @@ impl Plugin for Webhooks {
 /// Asks one mutating webhook and applies its patch. Returns the object as it left it, if it was asked.
 async fn one(
     review: &Review<'_>,
-    webhook: &Value,
+    (webhook, conditions, at): (&Value, &Conditions, usize),
     object: &mut Value,
-    changed: &mut bool,
 ) -> Result<Option<Value>> {
-    if !matches(review, webhook, Some(object))? {
+    if !matches(review, webhook, conditions_of(conditions, at), Some(object))? {
         return Ok(None);
     }
     let Some(change) = ask(review, webhook.clone(), Some(object)).await? else {
@@ -129,13 +131,22 @@ async fn one(
     let (decoded, _) = decoded.map_err(|error| {
         Failure::internal(format!("admission webhook {name:?} broke the object: {error}"))
     })?;
-    *changed = true;
     *object = decoded;
     Ok(Some(object.clone()))
 }
 
+/// The conditions of the webhook at a place of its configuration.
+fn conditions_of(conditions: &Conditions, at: usize) -> &[(String, Result<Program, String>)] {
+    conditions.get(at).map_or(&[], Vec::as_slice)
+}
+
 /// Whether a webhook is asked about a write.
-fn matches(review: &Review<'_>, webhook: &Value, object: Option<&Value>) -> Result<bool> {
+fn matches(
+    review: &Review<'_>,
+    webhook: &Value,
+    conditions: &[(String, Result<Program, String>)],
+    object: Option<&Value>,
+) -> Result<bool> {
     let ctx = review.ctx;
     let rules = list(&webhook["rules"]);
     if !rules.iter().any(|rule| rule_matches(ctx, rule)) {
@@ -151,7 +162,17 @@ fn matches(review: &Review<'_>, webhook: &Value, object: Option<&Value>) -> Resu
     for object in objects.into_iter().flatten() {
         object_matches = object_matches || selects(&webhook["objectSelector"], &labels(object))?;
     }
-    Ok(namespace_matches && object_matches)
+    if !namespace_matches || !object_matches || conditions.is_empty() {
+        return Ok(namespace_matches && object_matches);
+    }
+    match conditions::hold(conditions, &request(review, "", object)["request"]) {
+        Ok(hold) => Ok(hold),
+        Err(_) if text(&webhook["failurePolicy"]) == "Ignore" => Ok(false),
+        Err(why) => {
+            let name = text(&webhook["name"]);
+            Err(Failure::forbidden(ctx.resource, review.name, &format!("webhook {name:?}: {why}")))
+        }
+    }
 }
 
 /// The labels that a namespace selector is held against; `None` for objects that are in no Namespace and none

@@ -34,6 +34,12 @@ pub struct Rules {
     root: Option<Level>,
 }
 
+impl std::fmt::Debug for Rules {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Rules").finish_non_exhaustive()
+    }
+}
+
 /// The rules of one place of a schema and of all places below.
 struct Level {
     /// The type of the value as rules see it; none where they do not.

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use crate::cel::Budget;
 use crate::edit::map_at;
 use crate::kinds::strategy::{Strategy, reset_all_but};
 use crate::resource::Subresource;
@@ -38,8 +39,14 @@ impl Strategy for Custom {
         }
     }
 
-    fn validate(&self, object: &Value, _old: Option<&Value>, errors: &mut Errors) {
-        errors.extend(structural::validate(self.schema(), object, ""));
+    fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
+        let found = structural::validate(self.schema(), object, "");
+        // Rules rest on the types of what they read.
+        let is_sound = found.is_empty();
+        errors.extend(found);
+        if is_sound && !self.rules().is_empty() {
+            errors.extend(self.rules().check(object, old, &mut Budget::default()));
+        }
     }
 
     fn warnings(&self, _object: &Value) -> Vec<String> {

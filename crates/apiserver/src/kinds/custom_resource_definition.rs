@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::{Map, Value, json};
 use yado_types::names;
 
+use crate::cel::rules::Rules;
 use crate::definitions::{self, is_true};
 use crate::edit::{fill, text, within};
 use crate::kinds::strategy::Strategy;
@@ -160,7 +161,15 @@ fn schema(version: &Value, at: &Path<'_>, errors: &mut Errors) {
     let at = at.field("openAPIV3Schema");
     match props.is_object() {
         false => errors.required(&at, "schemas are required"),
-        true => errors.extend(structural::check(&Structural::read(props), props, &at.to_string())),
+        true => {
+            let (schema, path) = (Structural::read(props), at.to_string());
+            let found = structural::check(&schema, props, &path);
+            let is_structural = found.is_empty();
+            errors.extend(found);
+            if is_structural {
+                errors.extend(Rules::compile(&schema, &path).1);
+            }
+        }
     }
 }
 

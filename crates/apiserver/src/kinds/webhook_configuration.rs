@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use yado_types::names;
 
+use crate::admission::conditions::compile;
 use crate::edit::{existing, fill, list, objects, text};
 use crate::kinds::strategy::Strategy;
 use crate::schema::validate::{Errors, Path};
@@ -56,18 +57,6 @@ impl Strategy for WebhookConfiguration {
         }
     }
 
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        let given = list(&object["webhooks"]).iter().enumerate();
-        let unfollowed = given.filter(|(_, webhook)| !list(&webhook["matchConditions"]).is_empty());
-        unfollowed
-            .map(|(i, _)| {
-                format!(
-                    "webhooks[{i}].matchConditions: this server asks the webhook whether or not they hold"
-                )
-            })
-            .collect()
-    }
-
     fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::integer("Webhooks"), Column::AGE] }
     }
@@ -112,6 +101,22 @@ impl WebhookConfiguration {
         if webhook["timeoutSeconds"].as_i64().is_some_and(|seconds| !(1..=30).contains(&seconds)) {
             let detail = "the timeout value must be between 1 and 30 seconds";
             errors.invalid(&at.field("timeoutSeconds"), &webhook["timeoutSeconds"], detail);
+        }
+        let conditions = at.field("matchConditions");
+        for (i, condition) in list(&webhook["matchConditions"]).iter().enumerate() {
+            let at = conditions.index(i);
+            errors.check_text(
+                &at.field("name"),
+                text(&condition["name"]),
+                names::qualified_name(text(&condition["name"])),
+            );
+            let expression = text(&condition["expression"]);
+            match expression.is_empty() {
+                true => errors.required(&at.field("expression"), ""),
+                false => {
+                    errors.check_text(&at.field("expression"), expression, compile(expression).map(drop))
+                }
+            }
         }
         let rules = at.field("rules");
         for (i, given) in list(&webhook["rules"]).iter().enumerate() {

@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::json_path::{JsonPath, JsonPathError};
 use super::kinds::{Kind, Name, Storage};
 use super::structural::Structural;
+use crate::cel::rules::Rules;
 use crate::kinds::strategy::NoRules;
 use crate::table::Column;
 
@@ -27,6 +28,8 @@ pub struct Custom {
     /// The same, read when it is first needed: most kinds of a large collection of definitions have no objects, and a
     /// schema that was read takes ten times its text.
     schema: OnceLock<Structural>,
+    /// Its rules in CEL, compiled when they are first needed.
+    rules: OnceLock<Rules>,
     /// Fields that are not described are kept.
     preserves_unknown: bool,
     /// Columns of Tables, the name first.
@@ -121,6 +124,7 @@ impl Custom {
             has_versions: spec["versions"].as_array().is_some_and(|versions| versions.len() > 1),
             list_kind: text(&definition["status"]["acceptedNames"]["listKind"]),
             schema: OnceLock::new(),
+            rules: OnceLock::new(),
             preserves_unknown: spec["preserveUnknownFields"] == true,
             written: if props.is_object() { Bytes::from(props.to_string()) } else { Bytes::new() },
             columns,
@@ -141,6 +145,11 @@ impl Custom {
             schema.preserves_unknown |= self.preserves_unknown;
             schema
         })
+    }
+
+    /// Its rules in CEL. What is wrong with them was said when the definition was written.
+    pub(crate) fn rules(&self) -> &Rules {
+        self.rules.get_or_init(|| Rules::compile(self.schema(), "").0)
     }
 }
 

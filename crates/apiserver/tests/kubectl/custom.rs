@@ -29,6 +29,9 @@ spec:
           spec:
             type: object
             required: [cronSpec]
+            x-kubernetes-validations:
+            - {rule: "!has(self.image) || self.image != 'bad'", message: an image must not be bad}
+            - {rule: "self.cronSpec == oldSelf.cronSpec", message: the schedule stays}
             properties:
               cronSpec: {type: string, pattern: '^(\S+\s){4}\S+$', description: When it runs}
               image: {type: string}
@@ -55,6 +58,13 @@ const UNSTRUCTURED: &str = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": 
   "metadata": {"name": "x.example.com"}, "spec": {"group": "example.com", "scope": "Cluster",
   "names": {"plural": "x", "kind": "X"}, "versions": [{"name": "v1", "served": true, "storage": true,
   "schema": {"openAPIV3Schema": {"type": "object", "properties": {"image": {}}}}}]}}"#;
+const BAD: &str = r#"{"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "a"},
+  "spec": {"cronSpec": "* * * * */5", "image": "bad"}}"#;
+const BROKEN_RULE: &str = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+  "metadata": {"name": "x.example.com"}, "spec": {"group": "example.com", "scope": "Cluster",
+  "names": {"plural": "x", "kind": "X"}, "versions": [{"name": "v1", "served": true, "storage": true,
+  "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": {"type": "object",
+  "properties": {"a": {"type": "integer"}}, "x-kubernetes-validations": [{"rule": "self.nothing > 1"}]}}}}}]}}"#;
 const UNKNOWN: &str = r#"{"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "a"},
   "spec": {"cronSpec": "* * * * */5", "imge": "x"}}"#;
 const WRONG: &str = r#"{"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "a"},
@@ -100,6 +110,13 @@ pub const ROWS: &[Row<'static>] = &[
         false,
         &["spec.cronSpec in body should match", "spec.image in body must be of type string"],
     ),
+    Row("create -f -", BAD, false, &["an image must not be bad"]),
+    Row(
+        "create -f -",
+        BROKEN_RULE,
+        false,
+        &["x-kubernetes-validations[0].rule: Invalid value:", "undefined field 'nothing'"],
+    ),
     Row("create -f -", OBJECT, true, &["crontab.stable.example.com/a created"]),
     Row("get ct", "", true, &["NAME", "SPEC", "REPLICAS", "AGE", "a", "* * * * */5", "1"]),
     Row("get all", "", true, &["crontab.stable.example.com/a"]),
@@ -112,6 +129,12 @@ pub const ROWS: &[Row<'static>] = &[
     Row("get ct --field-selector spec.image=x -o name", "", true, &["crontab.stable.example.com/a"]),
     Row("get ct --field-selector spec.image=y -o name", "", true, &[]),
     Row("get ct --field-selector spec.other=y", "", false, &["field label not supported"]),
+    Row(
+        "patch ct a --type=merge -p '{\"spec\":{\"cronSpec\":\"1 1 1 1 1\"}}'",
+        "",
+        false,
+        &["the schedule stays"],
+    ),
     Row("scale ct a --replicas=3", "", true, &["scaled"]),
     Row("scale ct a --replicas=30", "", false, &["should be less than or equal to 10"]),
     Row("patch ct a --type=merge -p {\"spec\":{\"image\":\"y\"}}", "", true, &["patched"]),
