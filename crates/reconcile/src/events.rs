@@ -7,7 +7,8 @@
 //! Recording neither waits nor fails. Repetitions are combined into one Event with a count; events of one object above a
 //! rate limit are dropped, as are those that the API server rejects or that cannot be written after several attempts.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +36,8 @@ const SIMILAR_WITHIN: Duration = Duration::from_secs(600);
 /// Time without a repetition after which an Event is forgotten, so that a later repetition creates a new Event. It is
 /// longer than the maximum restart delay of a container (5 minutes), whose Events must be counted.
 const FORGET_AFTER: Duration = SIMILAR_WITHIN;
+/// Interval of the search for Events to forget.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
 /// Attempts to write an Event. Events are best effort: objects' statuses carry the same information more reliably.
 const TRIES: u32 = 5;
 /// Retry delay after the first failed attempt; it doubles with each further one.
@@ -104,41 +107,49 @@ impl Recorder {
 
 impl Inner {
     async fn write_all(&self) {
+        let mut cleaned = self.clock.monotonic();
         loop {
             let wake = self.wake.notified();
             let due = self.aggregator.lock().take();
             match due {
-                Some((key, remembered)) => self.write(key, remembered).await,
+                Some((key, write)) => self.write(key, write).await,
                 None if self.aggregator.lock().is_empty() => wake.await,
-                None => tokio::select! {
-                    () = wake => {}
-                    () = self.clock.sleep(FORGET_AFTER) => self.aggregator.lock().forget_old(self.clock.now()),
-                },
+                None => {
+                    let since = self.clock.monotonic().saturating_sub(cleaned);
+                    tokio::select! {
+                        () = wake => {}
+                        () = self.clock.sleep(FORGET_EVERY.saturating_sub(since)) => {
+                            self.aggregator.lock().forget_old(self.clock.now());
+                            cleaned = self.clock.monotonic();
+                        }
+                    }
+                }
             }
         }
     }
 
-    async fn write(&self, key: Key, mut remembered: Remembered) {
+    async fn write(&self, key: Fingerprint, mut write: Write) {
         let mut delay = RETRY_FIRST;
         for attempt in 1..=TRIES {
-            let error = match self.write_once(&key, &remembered).await {
+            let error = match self.write_once(&write).await {
                 Ok(()) => {
-                    self.aggregator.lock().written(&key);
+                    self.aggregator.lock().written(key);
                     return;
                 }
-                Err(Error::Api(status)) if status.code == 404 && remembered.written => {
+                Err(Error::Api(status)) if status.code == 404 && write.exists => {
                     // The Event has expired on the server: create a new one with a count of 1.
-                    remembered.written = false;
-                    remembered.count = 1;
-                    remembered.first = remembered.last;
-                    self.aggregator.lock().forget_written(&key);
+                    write.exists = false;
+                    write.count = 1;
+                    write.first = write.last;
+                    self.aggregator.lock().forget_written(key);
                     continue;
                 }
                 Err(error) => error,
             };
             let refused = matches!(&error, Error::Api(status) if status.code < 500 && status.code != 429);
             if refused || attempt == TRIES {
-                tracing::debug!(reason = key.reason, object = ?key.object.name, %error, "an event was dropped");
+                let Content { object, reason, .. } = &*write.content;
+                tracing::debug!(reason, object = ?object.name, %error, "an event was dropped");
                 return;
             }
             self.clock.sleep(delay).await;
@@ -146,36 +157,38 @@ impl Inner {
         }
     }
 
-    async fn write_once(&self, key: &Key, remembered: &Remembered) -> Result<(), Error> {
-        let namespace = key.object.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
+    async fn write_once(&self, write: &Write) -> Result<(), Error> {
+        let object = &write.content.object;
+        let namespace = object.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
         let api: Api<Event> = Api::namespaced(self.client.clone(), namespace);
-        if remembered.written {
+        if write.exists {
             let patch = serde_json::json!({
-                "count": remembered.count,
-                "lastTimestamp": Time(remembered.last),
-                "message": remembered.message,
+                "count": write.count,
+                "lastTimestamp": Time(write.last),
+                "message": write.content.message,
             });
-            api.patch(&remembered.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+            api.patch(&write.name(), &PatchParams::default(), &Patch::Merge(patch)).await?;
         } else {
-            api.create(&PostParams::default(), &self.object(key, remembered, namespace)).await?;
+            api.create(&PostParams::default(), &self.object(write, namespace)).await?;
         }
         Ok(())
     }
 
-    fn object(&self, key: &Key, remembered: &Remembered, namespace: &str) -> Event {
+    fn object(&self, write: &Write, namespace: &str) -> Event {
+        let Content { object, kind, reason, message } = &*write.content;
         Event {
             metadata: ObjectMeta {
                 namespace: Some(namespace.to_owned()),
-                name: Some(remembered.name.clone()),
+                name: Some(write.name()),
                 ..Default::default()
             },
-            involved_object: key.object.clone(),
-            type_: Some(key.kind.as_str().to_owned()),
-            reason: Some(key.reason.clone()),
-            message: Some(remembered.message.clone()),
-            count: Some(remembered.count),
-            first_timestamp: Some(Time(remembered.first)),
-            last_timestamp: Some(Time(remembered.last)),
+            involved_object: object.clone(),
+            type_: Some(kind.as_str().to_owned()),
+            reason: Some(reason.clone()),
+            message: Some(message.clone()),
+            count: Some(write.count),
+            first_timestamp: Some(Time(write.first)),
+            last_timestamp: Some(Time(write.last)),
             source: Some(self.source.clone()),
             reporting_component: self.source.component.clone(),
             reporting_instance: Some(self.source.host.clone().unwrap_or_default()),
@@ -184,55 +197,54 @@ impl Inner {
     }
 }
 
-/// Identity of an Event: events with equal keys are counted as repetitions. `text` is empty for an Event that combines
-/// similar ones.
+/// A hash that stands for what it was computed from, which takes ten times the memory. Of [`MAX_REMEMBERED`] Events, two
+/// have the same hash with a probability of 1 in 2^40; they would be counted as one.
+type Fingerprint = u64;
+
+/// The parts of an object's reference that identify it. Its resource version is not among them.
+fn identity(object: &ObjectReference) -> [Option<&str>; 5] {
+    [&object.kind, &object.namespace, &object.name, &object.uid, &object.field_path].map(Option::as_deref)
+}
+
+/// What an Event says.
 #[derive(Clone, Debug)]
-struct Key {
+struct Content {
     object: ObjectReference,
     kind: EventType,
     reason: String,
-    text: String,
-}
-
-impl Key {
-    /// The parts that are compared. An object's resource version is not among them.
-    fn parts(&self) -> (Identity, EventType, &str, &str) {
-        (identity(&self.object), self.kind, &self.reason, &self.text)
-    }
-}
-
-impl PartialEq for Key {
-    fn eq(&self, other: &Self) -> bool {
-        self.parts() == other.parts()
-    }
-}
-
-impl Eq for Key {}
-
-impl std::hash::Hash for Key {
-    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
-        self.parts().hash(state);
-    }
-}
-
-type Identity = [String; 5];
-
-fn identity(object: &ObjectReference) -> Identity {
-    [&object.kind, &object.namespace, &object.name, &object.uid, &object.field_path]
-        .map(|part| part.clone().unwrap_or_default())
-}
-
-#[derive(Clone, Debug)]
-struct Remembered {
-    name: String,
     message: String,
+}
+
+/// An Event in the state in which it is to be written.
+#[derive(Clone, Debug)]
+struct Write {
+    content: Box<Content>,
+    unique: u64,
+    count: i32,
+    first: Timestamp,
+    last: Timestamp,
+    /// Whether the Event exists on the API server.
+    exists: bool,
+}
+
+impl Write {
+    fn name(&self) -> String {
+        event_name(self.content.object.name.as_deref().unwrap_or_default(), self.unique)
+    }
+}
+
+/// An Event whose repetitions are counted. A repetition brings the content again, so it is kept only until it is written.
+#[derive(Debug)]
+struct Remembered {
+    /// The number in the Event's name.
+    unique: u64,
     count: i32,
     first: Timestamp,
     last: Timestamp,
     /// Whether the Event exists on the API server.
     written: bool,
-    /// Whether the Event is queued to be written.
-    dirty: bool,
+    /// What is queued to be written.
+    unwritten: Option<Box<Content>>,
 }
 
 struct Bucket {
@@ -241,7 +253,7 @@ struct Bucket {
 }
 
 struct Similar {
-    texts: HashSet<String>,
+    texts: Vec<Fingerprint>,
     last: Timestamp,
 }
 
@@ -258,10 +270,14 @@ fn event_name(object: &str, unique: u64) -> String {
 /// The pure core: combines recorded events into Events to write.
 #[derive(Default)]
 struct Aggregator {
-    remembered: HashMap<Key, Remembered>,
-    dirty: VecDeque<Key>,
-    buckets: HashMap<Identity, Bucket>,
-    similar: HashMap<(Identity, EventType, String), Similar>,
+    hasher: RandomState,
+    /// By object, type, reason and message; without the message for an Event that combines similar ones.
+    remembered: HashMap<Fingerprint, Remembered>,
+    dirty: VecDeque<Fingerprint>,
+    /// By object.
+    buckets: HashMap<Fingerprint, Bucket>,
+    /// By object, type and reason.
+    similar: HashMap<Fingerprint, Similar>,
     /// Number in the last Event's name: the time in nanoseconds when it was recorded, or one more than the last number.
     unique: u64,
 }
@@ -275,61 +291,63 @@ impl Aggregator {
         mut message: String,
         now: Timestamp,
     ) {
-        if !self.take_token(identity(object), now) {
+        let identity = identity(object);
+        if !self.take_token(self.hasher.hash_one(identity), now) {
             return;
         }
-        let mut text = message.clone();
-        if self.is_one_of_many(object, kind, reason, &message, now) {
+        let group = self.hasher.hash_one((identity, kind, reason));
+        let text = self.hasher.hash_one(&message);
+        let key = if self.is_one_of_many(group, text, now) {
             message = format!("(combined from similar events): {message}");
-            text.clear();
-        }
-        let key = Key { object: object.clone(), kind, reason: reason.to_owned(), text };
+            group
+        } else {
+            self.hasher.hash_one((group, text))
+        };
         if !self.remembered.contains_key(&key) && !self.make_room() {
             return;
         }
         self.unique = (self.unique + 1).max(now.as_nanosecond() as u64);
-        let unique = self.unique;
-        let entry = self.remembered.entry(key.clone()).or_insert_with(|| Remembered {
-            name: event_name(object.name.as_deref().unwrap_or_default(), unique),
-            message: String::new(),
+        let new = Remembered {
+            unique: self.unique,
             count: 0,
             first: now,
             last: now,
             written: false,
-            dirty: false,
-        });
+            unwritten: None,
+        };
+        let entry = self.remembered.entry(key).or_insert(new);
         entry.count = entry.count.saturating_add(1);
         entry.last = now;
-        entry.message = message;
-        if !std::mem::replace(&mut entry.dirty, true) {
+        let content = Content { object: object.clone(), kind, reason: reason.to_owned(), message };
+        if entry.unwritten.replace(Box::new(content)).is_none() {
             self.dirty.push_back(key);
         }
     }
 
     /// Takes the next Event to write out of the queue, in its current state.
-    fn take(&mut self) -> Option<(Key, Remembered)> {
+    fn take(&mut self) -> Option<(Fingerprint, Write)> {
         let key = self.dirty.pop_front()?;
         let entry = self.remembered.get_mut(&key)?;
-        entry.dirty = false;
-        let entry = entry.clone();
-        Some((key, entry))
+        let content = entry.unwritten.take()?;
+        let Remembered { unique, count, first, last, written: exists, .. } = *entry;
+        Some((key, Write { content, unique, count, first, last, exists }))
     }
 
-    fn written(&mut self, key: &Key) {
-        if let Some(entry) = self.remembered.get_mut(key) {
+    fn written(&mut self, key: Fingerprint) {
+        if let Some(entry) = self.remembered.get_mut(&key) {
             entry.written = true;
         }
     }
 
-    fn forget_written(&mut self, key: &Key) {
-        if let Some(entry) = self.remembered.get_mut(key) {
+    fn forget_written(&mut self, key: Fingerprint) {
+        if let Some(entry) = self.remembered.get_mut(&key) {
             entry.written = false;
             entry.count = 1;
             entry.first = entry.last;
         }
     }
 
-    fn take_token(&mut self, object: Identity, now: Timestamp) -> bool {
+    fn take_token(&mut self, object: Fingerprint, now: Timestamp) -> bool {
         if self.buckets.len() >= MAX_REMEMBERED {
             // A full bucket is as good as none.
             self.buckets.retain(|_, b| b.tokens + refilled(b.at, now) < BURST);
@@ -347,14 +365,8 @@ impl Aggregator {
         true
     }
 
-    fn is_one_of_many(
-        &mut self,
-        object: &ObjectReference,
-        kind: EventType,
-        reason: &str,
-        message: &str,
-        now: Timestamp,
-    ) -> bool {
+    /// Whether the message `text` is one of so many different ones in its `group` that they are combined.
+    fn is_one_of_many(&mut self, group: Fingerprint, text: Fingerprint, now: Timestamp) -> bool {
         let recent = |s: &Similar| now.duration_since(s.last).unsigned_abs() <= SIMILAR_WITHIN;
         if self.similar.len() >= MAX_REMEMBERED {
             self.similar.retain(|_, s| recent(s));
@@ -362,17 +374,19 @@ impl Aggregator {
                 self.similar.clear();
             }
         }
-        let key = (identity(object), kind, reason.to_owned());
-        let group = self.similar.entry(key).or_insert_with(|| Similar { texts: HashSet::new(), last: now });
+        let group = self.similar.entry(group).or_insert_with(|| Similar { texts: Vec::new(), last: now });
         if !recent(group) {
             group.texts.clear();
         }
         group.last = now;
-        if group.texts.len() < MAX_SIMILAR {
-            group.texts.insert(message.to_owned());
-            return group.texts.len() >= MAX_SIMILAR;
+        let known = group.texts.contains(&text);
+        if group.texts.len() >= MAX_SIMILAR {
+            return !known;
         }
-        !group.texts.contains(message)
+        if !known {
+            group.texts.push(text);
+        }
+        group.texts.len() >= MAX_SIMILAR
     }
 
     fn is_empty(&self) -> bool {
@@ -382,11 +396,12 @@ impl Aggregator {
     /// Forgets what did not happen for [`FORGET_AFTER`], and gives its memory back.
     fn forget_old(&mut self, now: Timestamp) {
         let recent = |at: Timestamp| now.duration_since(at).unsigned_abs() < FORGET_AFTER;
-        self.remembered.retain(|_, r| r.dirty || recent(r.last));
+        self.remembered.retain(|_, r| r.unwritten.is_some() || recent(r.last));
         // A full bucket is as good as none.
         self.buckets.retain(|_, b| b.tokens + refilled(b.at, now) < BURST);
         self.similar.retain(|_, s| recent(s.last));
         self.remembered.shrink_to_fit();
+        self.dirty.shrink_to_fit();
         self.buckets.shrink_to_fit();
         self.similar.shrink_to_fit();
     }
@@ -396,13 +411,14 @@ impl Aggregator {
         if self.remembered.len() < MAX_REMEMBERED {
             return true;
         }
-        let mut ages: Vec<_> = self.remembered.values().filter(|r| !r.dirty).map(|r| r.last).collect();
+        let mut ages: Vec<_> =
+            self.remembered.values().filter(|r| r.unwritten.is_none()).map(|r| r.last).collect();
         if ages.is_empty() {
             return false;
         }
         let middle = ages.len() / 2;
         let median = *ages.select_nth_unstable(middle).1;
-        self.remembered.retain(|_, r| r.dirty || r.last > median);
+        self.remembered.retain(|_, r| r.unwritten.is_some() || r.last > median);
         true
     }
 }
@@ -413,6 +429,8 @@ fn refilled(since: Timestamp, now: Timestamp) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn object(name: &str) -> ObjectReference {
@@ -427,7 +445,9 @@ mod tests {
             aggregator.observe(&object(name), EventType::Normal, "Test", (*message).into(), now);
         }
         let writes: Vec<_> = std::iter::from_fn(|| aggregator.take())
-            .map(|(k, r)| format!("{} {} x{}", k.object.name.unwrap_or_default(), r.message, r.count))
+            .map(|(_, Write { content, count, .. })| {
+                format!("{} {} x{count}", content.object.name.unwrap_or_default(), content.message)
+            })
             .collect();
         assert_eq!(writes, expect);
     }
@@ -479,15 +499,38 @@ mod tests {
         aggregator.forget_old(at(2000));
         assert_eq!(aggregator.remembered.len(), 2, "what waits to be written stays");
         while let Some((key, _)) = aggregator.take() {
-            aggregator.written(&key);
+            aggregator.written(key);
         }
         aggregator.forget_old(at(700));
-        assert_eq!(
-            aggregator.remembered.keys().map(|k| k.object.name.as_deref()).collect::<Vec<_>>(),
-            [Some("b")]
-        );
+        assert_eq!(aggregator.remembered.values().map(|r| r.first).collect::<Vec<_>>(), [at(500)]);
         aggregator.forget_old(at(2000));
         assert!(aggregator.is_empty());
+    }
+
+    /// A Pod's Events are remembered for ten minutes; thousands of Pods may come and go in that time.
+    #[test]
+    fn what_is_remembered_of_a_written_event_is_small() {
+        let mut aggregator = Aggregator::default();
+        aggregator.observe(
+            &object("a"),
+            EventType::Normal,
+            "Test",
+            "m".repeat(MAX_MESSAGE),
+            Timestamp::UNIX_EPOCH,
+        );
+        let (key, _) = aggregator.take().expect("an Event to write");
+        aggregator.written(key);
+        assert!(aggregator.remembered[&key].unwritten.is_none());
+        assert!(size_of::<Remembered>() <= 64, "{}", size_of::<Remembered>());
+        aggregator.observe(
+            &object("a"),
+            EventType::Normal,
+            "Test",
+            "m".repeat(MAX_MESSAGE),
+            Timestamp::UNIX_EPOCH,
+        );
+        let (again, write) = aggregator.take().expect("its repetition");
+        assert_eq!((again, write.count, write.exists), (key, 2, true));
     }
 
     #[test]
@@ -511,7 +554,7 @@ mod tests {
                 Timestamp::UNIX_EPOCH,
             );
         }
-        let names: HashSet<_> = std::iter::from_fn(|| aggregator.take()).map(|(_, r)| r.name).collect();
+        let names: HashSet<_> = std::iter::from_fn(|| aggregator.take()).map(|(_, w)| w.name()).collect();
         assert_eq!(names.len(), 3);
     }
 }
