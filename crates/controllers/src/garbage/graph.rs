@@ -1,6 +1,7 @@
 //! The ownership graph of all objects, and the pure decisions of the garbage collector on it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use yado_reconcile::ObjectKey;
@@ -38,8 +39,8 @@ impl KindName {
 pub struct Object {
     /// Index of its kind.
     pub kind: KindIndex,
-    /// The kind's group and name.
-    pub kind_name: KindName,
+    /// The kind's group and name, which its objects share.
+    pub kind_name: Arc<KindName>,
     /// Its namespace and name.
     pub key: ObjectKey,
     /// The resource version that was observed last.
@@ -51,7 +52,7 @@ pub struct Object {
 }
 
 impl Object {
-    fn of(kind: KindIndex, kind_name: &KindName, meta: &ObjectMeta) -> Self {
+    fn of(kind: KindIndex, kind_name: &Arc<KindName>, meta: &ObjectMeta) -> Self {
         let has = |name: &str| meta.finalizers.iter().flatten().any(|f| f == name);
         Self {
             kind,
@@ -68,7 +69,7 @@ impl Object {
     /// Whether `reference`, found on an object of `namespace`, is valid for this object, whose uid it has: group, kind and
     /// name agree, and this object is cluster-wide or in the same namespace.
     fn is_meant_by(&self, reference: &OwnerReference, namespace: &str) -> bool {
-        self.kind_name == KindName::of(reference)
+        *self.kind_name == KindName::of(reference)
             && self.key.name == reference.name
             && !self.is_elsewhere(namespace)
     }
@@ -136,7 +137,7 @@ impl Graph {
     }
 
     /// Records that an object was added or modified. Returns the uids of the objects to decide on again.
-    pub fn applied(&mut self, kind: KindIndex, kind_name: &KindName, meta: &ObjectMeta) -> Vec<Uid> {
+    pub fn applied(&mut self, kind: KindIndex, kind_name: &Arc<KindName>, meta: &ObjectMeta) -> Vec<Uid> {
         let Some(uid) = meta.uid.clone() else { return Vec::new() };
         let object = Object::of(kind, kind_name, meta);
         let mut look = Vec::new();
@@ -337,8 +338,8 @@ mod tests {
         serde_json::from_value(value).expect("metadata")
     }
 
-    fn x() -> KindName {
-        KindName { group: String::new(), kind: "X".into() }
+    fn x() -> Arc<KindName> {
+        Arc::new(KindName { group: String::new(), kind: "X".into() })
     }
 
     type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a str]);
@@ -397,7 +398,7 @@ mod tests {
             ("X", "elsewhere", "a", "goes with a warning"),
         ] {
             let mut graph = graph(&[("b", &["a"], &[])], &["a"]);
-            let kind_name = KindName { group: String::new(), kind: kind.into() };
+            let kind_name = Arc::new(KindName { group: String::new(), kind: kind.into() });
             let owner = ObjectMeta {
                 uid: Some("a".into()),
                 name: Some(name.into()),

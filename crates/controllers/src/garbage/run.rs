@@ -123,7 +123,8 @@ impl Controller {
         let config = watcher::Config::default().streaming_lists();
         let mut events = pin!(kube::runtime::watcher(api, config).default_backoff());
         let (mut unlisted, mut failures) = (HashSet::new(), 0);
-        let name = KindName { group: kind.resource.group.clone(), kind: kind.resource.kind.clone() };
+        let name =
+            Arc::new(KindName { group: kind.resource.group.clone(), kind: kind.resource.kind.clone() });
         while let Some(event) = events.next().await {
             let look = match event {
                 Ok(Event::Init) => {
