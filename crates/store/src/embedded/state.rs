@@ -185,6 +185,10 @@ impl State {
         while self.compacted < before {
             dropped.extend(self.drop_oldest());
         }
+        // After a burst of writes the log's buffer would keep its size for ever.
+        if self.log.len() < self.log.capacity() / 4 {
+            self.log.shrink_to(2 * self.log.len());
+        }
         Ok(dropped)
     }
 
