@@ -249,10 +249,14 @@ impl<K: Kind> Informer<K> {
         }
     }
 
-    /// The decoded object. An undecodable one is logged, and its last decodable version, if any, is kept.
+    /// The decoded object without its `managedFields`, which take several times the memory of the rest and which only the
+    /// API server reads. An undecodable one is logged, and its last decodable version, if any, is kept.
     fn decoded(&self, object: Decoded<K>) -> Option<K> {
         match object {
-            Decoded::Object(object) => Some(object),
+            Decoded::Object(mut object) => {
+                object.meta_mut().managed_fields = None;
+                Some(object)
+            }
             Decoded::Undecodable { metadata, error } => {
                 let key = ObjectKey::of(&metadata);
                 tracing::error!(
