@@ -30,7 +30,7 @@ pub struct Object {
     /// The store's revision that wrote it; 0 for an object that was not written (a dry run of a create).
     pub revision: u64,
     decoded: RwLock<Option<Arc<Value>>>,
-    facts: OnceLock<Facts>,
+    facts: OnceLock<Box<Facts>>,
     derived: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
@@ -180,7 +180,7 @@ impl Object {
             let labels = labels.filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into())));
             let strategy = resource.strategy();
             let fields = fields(resource).into_iter().map(|path| Box::from(&*strategy.field(&value, path)));
-            Facts { labels: labels.collect(), fields: fields.collect() }
+            Box::new(Facts { labels: labels.collect(), fields: fields.collect() })
         })
     }
 }
@@ -207,7 +207,9 @@ pub fn encode_for_store(value: &mut Value) -> Bytes {
             meta.shift_remove("resourceVersion");
         }
     }
-    encode(value)
+    // Copied into exactly as many bytes as it has: while it is written, a text's buffer grows to up to twice as many, and
+    // these are kept as long as the object.
+    Bytes::copy_from_slice(&encode(value))
 }
 
 /// Sets a field of the metadata, making the metadata where there is none.
