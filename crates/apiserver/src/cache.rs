@@ -183,6 +183,16 @@ impl State {
             self.window_start = oldest.revision;
         }
     }
+
+    /// Drops the objects that were written up to `revision`: when nothing is written, none of them stays decoded.
+    fn forget(&mut self, revision: u64) {
+        let forgotten = self.objects.partition_point(|object| object.revision <= revision);
+        for object in self.objects.drain(..forgotten) {
+            self.bytes -= object.stored_len();
+            object.forget_value();
+        }
+        self.objects.shrink_to_fit();
+    }
 }
 
 /// `NAMESPACE/` and the first text after everything that starts with it.
@@ -287,8 +297,9 @@ impl Cache {
         }
     }
 
-    /// Drops the changes up to `revision` from all windows.
+    /// Drops the changes up to `revision` from all windows, and the decoded form of the objects that they wrote.
     pub fn forget_changes(&self, revision: u64) {
+        self.recent.lock().forget(revision);
         for collection in self.collections.read().values() {
             collection.state.write().forget(revision);
         }
@@ -418,6 +429,10 @@ mod tests {
         objects.iter().for_each(|object| recent.push(object.clone()));
         assert!(recent.bytes <= RECENT_BYTES);
         assert_eq!(objects.iter().map(|o| o.is_decoded()).collect::<Vec<_>>(), [false, true, true]);
+        recent.forget(2);
+        assert_eq!(objects.iter().map(|o| o.is_decoded()).collect::<Vec<_>>(), [false, false, true]);
+        recent.forget(3);
+        assert_eq!((recent.objects.len(), recent.bytes), (0, 0));
         for (object, revision) in objects.iter().zip(["1", "2", "3"]) {
             assert_eq!(object.value()["metadata"]["resourceVersion"], revision);
         }
