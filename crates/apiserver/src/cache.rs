@@ -22,7 +22,7 @@ use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use yado_store::Store;
 
-use crate::object::{Change, Object};
+use crate::object::{Change, Object, Selection};
 use crate::resource::Resource;
 use crate::schema::Storage;
 
@@ -99,6 +99,24 @@ impl Collection {
         limit: usize,
         wanted: impl Fn(&Object) -> bool,
     ) -> Snapshot {
+        self.list_with(namespace, after, limit, |_, object| wanted(object))
+    }
+
+    /// The objects of a Namespace (of all, where it is empty) that a selection means, at most `limit` of them (0: all).
+    pub fn select(&self, namespace: &str, limit: usize, selection: &Selection) -> Snapshot {
+        self.list_with(namespace, None, limit, |place, object| {
+            selection.may_mean(place) && selection.matches(object)
+        })
+    }
+
+    /// [`Collection::list`], where `wanted` also gets the object's place.
+    fn list_with(
+        &self,
+        namespace: &str,
+        after: Option<&str>,
+        limit: usize,
+        wanted: impl Fn(&str, &Object) -> bool,
+    ) -> Snapshot {
         use std::ops::Bound::{Excluded, Included, Unbounded};
         let state = self.state.read();
         let (first, end) = bounds(namespace);
@@ -108,7 +126,11 @@ impl Collection {
             None => Included(first.as_str()),
         };
         let end = if namespace.is_empty() { Unbounded } else { Excluded(end.as_str()) };
-        let mut found = state.objects.range::<str, _>((start, end)).map(|(_, o)| o).filter(|o| wanted(o));
+        let mut found = state
+            .objects
+            .range::<str, _>((start, end))
+            .filter(|(place, object)| wanted(place, object))
+            .map(|(_, object)| object);
         let objects: Vec<_> = if limit == 0 {
             found.by_ref().cloned().collect()
         } else {
@@ -158,6 +180,16 @@ impl Recent {
             oldest.forget_value();
         }
     }
+
+    /// Drops the objects that were written up to `revision`: when nothing is written, none of them stays decoded.
+    fn forget(&mut self, revision: u64) {
+        let forgotten = self.objects.partition_point(|object| object.revision <= revision);
+        for object in self.objects.drain(..forgotten) {
+            self.bytes -= object.stored_len();
+            object.forget_value();
+        }
+        self.objects.shrink_to_fit();
+    }
 }
 
 impl State {
@@ -182,16 +214,6 @@ impl State {
             self.window_bytes -= oldest.object.stored_len();
             self.window_start = oldest.revision;
         }
-    }
-
-    /// Drops the objects that were written up to `revision`: when nothing is written, none of them stays decoded.
-    fn forget(&mut self, revision: u64) {
-        let forgotten = self.objects.partition_point(|object| object.revision <= revision);
-        for object in self.objects.drain(..forgotten) {
-            self.bytes -= object.stored_len();
-            object.forget_value();
-        }
-        self.objects.shrink_to_fit();
     }
 }
 

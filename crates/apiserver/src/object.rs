@@ -290,6 +290,14 @@ impl Selection {
         self.fields.required("metadata.name")
     }
 
+    /// Whether an object at this place of its collection can be meant, by its name and Namespace. Where it cannot, the
+    /// object need not be decoded.
+    pub fn may_mean(&self, place: &str) -> bool {
+        let (namespace, name) = place.split_once('/').unwrap_or(("", place));
+        let agrees = |path, text: &str| self.fields.required(path).is_none_or(|required| required == text);
+        agrees("metadata.name", name) && agrees("metadata.namespace", namespace)
+    }
+
     /// Whether an object is meant.
     pub fn matches(&self, object: &Object) -> bool {
         if self.is_everything() {
@@ -386,6 +394,9 @@ impl Change {
                 (None, _) => EventType::Added,
                 (Some(_), _) => EventType::Modified,
             });
+        }
+        if !selection.may_mean(&self.place) {
+            return None;
         }
         let before = self.previous.as_ref().is_some_and(|p| selection.matches(p));
         let after = !self.deleted && selection.matches(&self.object);
@@ -484,12 +495,34 @@ mod tests {
                 ..ListOptions::default()
             };
             let selection = Selection::new(pods, &options).expect("offered");
+            assert!(selection.may_mean("n/a"), "{labels} {fields}");
             let object = Object::new(value.clone(), stored.clone(), 3);
             assert_eq!(selection.matches(&object), expect, "{labels} {fields}");
             object.forget_value();
             assert_eq!(selection.matches(&object), expect, "{labels} {fields}");
             let read = Object::decode(stored.clone(), 3).expect("JSON");
             assert_eq!(selection.matches(&read), expect, "{labels} {fields}");
+        }
+    }
+
+    #[test]
+    fn a_place_decides_selections_by_name() {
+        let pods = crate::resource::find("", "v1", "pods").expect("served");
+        for (fields, place, expect) in [
+            ("", "n/a", true),
+            ("metadata.name=a", "n/a", true),
+            ("metadata.name=a", "n/b", false),
+            ("metadata.name=a", "a", true),
+            ("metadata.name=a,metadata.namespace=n", "n/a", true),
+            ("metadata.name=a,metadata.namespace=m", "n/a", false),
+            ("metadata.namespace=", "a", true),
+            ("metadata.name!=a", "n/a", true),
+            ("status.phase=Running", "n/a", true),
+        ] {
+            let fields_of = FieldSelector::parse(fields).expect(fields);
+            let options = ListOptions { fields: fields_of, ..ListOptions::default() };
+            let selection = Selection::new(pods, &options).expect("offered");
+            assert_eq!(selection.may_mean(place), expect, "{fields} {place}");
         }
     }
 }

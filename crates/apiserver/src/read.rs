@@ -142,7 +142,7 @@ impl Inner {
                 let objects = object.into_iter().filter(|o| selection.matches(o)).collect();
                 Snapshot { objects, revision: applied, more: false, remaining: 0 }
             }
-            _ => collection.list(&r.namespace, None, options.limit, |o| selection.matches(o)),
+            _ => collection.select(&r.namespace, options.limit, &selection),
         };
         snapshot.revision = snapshot.revision.max(applied);
         Ok(Found::new(&r.resource, snapshot, selection.is_everything()))

@@ -41,6 +41,10 @@ struct Watcher {
     /// Everything up to here was told.
     told: u64,
     changed: Receiver<u64>,
+    /// Objects of the beginning that were not told yet; each is rendered when it is its turn, since all together may be
+    /// large.
+    initial: std::vec::IntoIter<Arc<Object>>,
+    /// What is told after them.
     ready: VecDeque<Bytes>,
     columns_sent: bool,
     bookmark_due: BoxFuture<'static, ()>,
@@ -77,6 +81,7 @@ impl Inner {
             bookmarks: options.bookmarks,
             told: asked,
             changed,
+            initial: Vec::new().into_iter(),
             ready: VecDeque::new(),
             columns_sent: false,
             bookmark_due: self.clock.sleep(BOOKMARK_EVERY),
@@ -99,12 +104,9 @@ impl Watcher {
     /// Tells every object there is as new.
     fn tell_all(&mut self, then_say_so: bool) {
         let applied = self.inner.cache.applied();
-        let snapshot = self.collection.list(&self.namespace, None, 0, |o| self.selection.matches(o));
+        let snapshot = self.collection.select(&self.namespace, 0, &self.selection);
         self.told = snapshot.revision.max(applied);
-        for object in snapshot.objects {
-            let bytes = self.event_of(EventType::Added, &object);
-            self.ready.push_back(bytes);
-        }
+        self.initial = snapshot.objects.into_iter();
         if then_say_so {
             let bookmark = self.bookmark(json!({"k8s.io/initial-events-end": "true"}));
             self.ready.push_back(bookmark);
@@ -113,6 +115,10 @@ impl Watcher {
 
     async fn next(&mut self) -> Option<Bytes> {
         loop {
+            if let Some(object) = self.initial.next() {
+                return Some(self.event_of(EventType::Added, &object));
+            }
+            self.initial = Vec::new().into_iter();
             if let Some(bytes) = self.ready.pop_front() {
                 return Some(bytes);
             }

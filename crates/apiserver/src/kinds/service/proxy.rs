@@ -35,7 +35,7 @@ pub fn address(server: &Inner, service: &Value, port: &str) -> Result<SocketAddr
     let labels = LabelSelector::parse(&of_service).map_err(|_| none())?;
     let selection = Selection::new(slices, &ListOptions { labels, ..ListOptions::default() })?;
     let slices = server.collection(slices)?;
-    let found = slices.list(meta(service, "namespace"), None, 0, |slice| selection.matches(slice));
+    let found = slices.select(meta(service, "namespace"), 0, &selection);
     let mut addresses = Vec::new();
     for slice in found.objects.iter().map(|o| o.value()).filter(|s| s["addressType"] == "IPv4") {
         let mut ports = list(&slice["ports"]).iter().filter(|p| text(&p["name"]) == port);
