@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OnceCell, mpsc, watch};
 use yado_oci::runtime::Sandbox;
 use yado_reconcile::ObjectKey;
 
 use crate::container::PodDir;
 use crate::lifecycle::{ContainerRecord, PodRecord, Probed, Run};
+use crate::sources::PodSources;
 
 /// Capacity of a Pod's message queue: senders are the probes of its containers and the eviction, which may wait.
 const QUEUED_MESSAGES: usize = 8;
@@ -84,6 +85,8 @@ pub(crate) struct PodHandle {
     pub uid: String,
     pub key: ObjectKey,
     pub dir: PodDir,
+    /// Keeps the ConfigMaps and Secrets watched to which the Pod refers; see [`crate::shared::Shared::watch_sources`].
+    pub sources: OnceCell<PodSources>,
     state: watch::Receiver<Arc<PodState>>,
     requests: AtomicU8,
     requested: Notify,
@@ -107,6 +110,7 @@ impl PodHandle {
             uid: uid.to_owned(),
             key,
             dir,
+            sources: OnceCell::new(),
             state,
             requests: AtomicU8::new(0),
             requested: Notify::new(),

@@ -21,6 +21,7 @@
 //! - `admission`: whether this node can run a Pod at all; pure.
 //! - `container`, `security`, `hostfiles`: from a Pod's specification to a container's; pure.
 //! - `volumes`: directories, tmpfs, projected files with atomic refresh.
+//! - `sources`: the ConfigMaps and Secrets that Pods refer to.
 //! - `images`: the image store with pulls that containers share.
 //! - `annotations`, `environment`, `resources`, `spec`: read a Pod's specification; pure.
 //! - `config`, `machine`, `network`: the configuration, the machine, the interface to the Pod network.
@@ -49,6 +50,7 @@ mod registration;
 mod resources;
 mod security;
 mod shared;
+mod sources;
 mod spec;
 mod status;
 mod streams;

@@ -5,9 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{
-    ConfigMap, Node as NodeObject, PersistentVolume, PersistentVolumeClaim, Pod, Secret, Service,
-};
+use k8s_openapi::api::core::v1::{Node as NodeObject, PersistentVolume, PersistentVolumeClaim, Pod, Service};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 use yado_oci::image::ImageStore;
@@ -22,6 +20,7 @@ use crate::images::Images;
 use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
 use crate::shared::{STATUS_WRITES, Shared};
+use crate::sources::Referenced;
 use crate::{api, container, eviction, pod, registration, volumes};
 
 /// A failure of the whole node, as one sentence.
@@ -80,8 +79,8 @@ impl Node {
             recorder: Recorder::new(client.clone(), "kubelet", &config.name, clock.clone(), &tasks),
             dns: ClusterDns { server: config.cluster_dns, domain: config.cluster_domain.clone() },
             pods: informers.selected::<Pod>(&format!("spec.nodeName={}", config.name)),
-            config_maps: informers.all::<ConfigMap>(),
-            secrets: informers.all::<Secret>(),
+            config_maps: Referenced::new(informers.clone()),
+            secrets: Referenced::new(informers.clone()),
             services: informers.all::<Service>(),
             nodes: informers.all::<NodeObject>(),
             claims: informers.all::<PersistentVolumeClaim>(),
@@ -113,8 +112,6 @@ impl Node {
         self.shared.tasks.spawn("node", async move {
             tokio::join!(
                 worker.pods.synced(),
-                worker.config_maps.synced(),
-                worker.secrets.synced(),
                 worker.claims.synced(),
                 worker.volumes.synced(),
                 worker.services.synced(),
@@ -184,16 +181,10 @@ fn override_capacity(machine: &mut Machine, capacity: &BTreeMap<String, String>)
     Ok(())
 }
 
-/// Starts a task for each new Pod, and tells the tasks of Pods about changes of the Pods' objects and of what they refer to.
+/// Starts a task for each new Pod, and tells the tasks of Pods about changes of the Pods' objects and of their claims.
 fn feed(shared: &Arc<Shared>) {
     let started = shared.clone();
     shared.pods.feed(move |change: &Change<Pod>| pod_changed(&started, change));
-    let changed = shared.clone();
-    shared
-        .config_maps
-        .feed(move |change| changed.config_map_changed(&change.key.namespace, &change.key.name));
-    let changed = shared.clone();
-    shared.secrets.feed(move |change| changed.secret_changed(&change.key.namespace, &change.key.name));
     let changed = shared.clone();
     shared.claims.feed(move |change| changed.claim_changed(&change.key.namespace, &change.key.name));
     let changed = shared.clone();

@@ -456,6 +456,7 @@ impl Actor {
         let address = self.shared.ports_address(pod, self.state.record.address);
         let (shared, handle, pod) = (self.shared.clone(), self.handle.clone(), pod.clone());
         self.jobs.spawn(async move {
+            shared.watch_sources(&handle, &pod).await;
             prepare::refresh(&shared, &handle, &pod, address).await;
             Done::Refreshed
         });

@@ -22,6 +22,7 @@ use crate::images::Images;
 use crate::lifecycle::Now;
 use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
+use crate::sources::{self, Referenced};
 use crate::volumes;
 
 /// Maximum number of status writes at the same time, so that many Pods that change at once do not flood the API server.
@@ -34,8 +35,8 @@ pub(crate) struct Shared {
     pub tasks: Tasks,
     pub client: kube::Client,
     pub pods: Arc<Informer<Pod>>,
-    pub config_maps: Arc<Informer<ConfigMap>>,
-    pub secrets: Arc<Informer<Secret>>,
+    pub config_maps: Referenced<ConfigMap>,
+    pub secrets: Referenced<Secret>,
     pub claims: Arc<Informer<PersistentVolumeClaim>>,
     pub volumes: Arc<Informer<PersistentVolume>>,
     pub services: Arc<Informer<Service>>,
@@ -119,6 +120,22 @@ impl Shared {
         }
         let sources = NamespaceSources { shared: self, namespace };
         use_it(&Scope { pod, facts: &facts, sources: &sources, services: &services })
+    }
+
+    /// Watches the ConfigMaps and Secrets to which a Pod refers, from now until its handle is dropped. Waits until they are
+    /// known, so that [`Shared::with_scope`] finds them.
+    pub(crate) async fn watch_sources(self: &Arc<Self>, handle: &PodHandle, pod: &Pod) {
+        let watch = || {
+            let (maps, secrets) = (self.clone(), self.clone());
+            sources::of_pod(
+                pod,
+                (&self.config_maps, move |key: &ObjectKey| {
+                    maps.config_map_changed(&key.namespace, &key.name)
+                }),
+                (&self.secrets, move |key: &ObjectKey| secrets.secret_changed(&key.namespace, &key.name)),
+            )
+        };
+        handle.sources.get_or_init(watch).await;
     }
 
     /// Tells the Pods of a namespace that refer to a claim that it, or its volume, has changed.

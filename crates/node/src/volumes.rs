@@ -314,10 +314,11 @@ pub(crate) struct References {
     pub claims: BTreeSet<String>,
 }
 
-/// Everything a Pod's volumes and variables refer to.
+/// Everything a Pod's volumes, variables and images refer to.
 pub(crate) fn references(pod: &Pod) -> References {
     let mut all = References::default();
     let Some(spec) = pod.spec.as_ref() else { return all };
+    all.secrets.extend(spec.image_pull_secrets.iter().flatten().map(|s| s.name.clone()));
     for volume in spec.volumes.iter().flatten() {
         all.config_maps.extend(volume.config_map.iter().map(|c| c.name.clone()));
         all.claims.extend(volume.persistent_volume_claim.iter().map(|c| c.claim_name.clone()));

@@ -10,12 +10,14 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
+use kube::core::NamespaceResourceScope;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch as signal;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use yado_types::key::ObjectKey;
 
 use crate::decoded::Decoded;
@@ -277,6 +279,25 @@ impl<K: Kind> Informer<K> {
     }
 }
 
+/// The informer of one object. Its watch ends when this is dropped.
+pub struct ObjectInformer<K> {
+    key: ObjectKey,
+    informer: Arc<Informer<K>>,
+    _watch: DropGuard,
+}
+
+impl<K: Kind> ObjectInformer<K> {
+    /// The object, if it exists.
+    pub fn get(&self) -> Option<Arc<K>> {
+        self.informer.get(&self.key)
+    }
+
+    /// Waits until it is known whether the object exists.
+    pub fn synced(&self) -> impl Future<Output = ()> + Send + use<K> {
+        self.informer.synced()
+    }
+}
+
 /// Parses a resource version as a number; 0 if it is absent or not a number.
 pub fn revision_of(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(|v| v.parse().ok()).unwrap_or_default()
@@ -334,6 +355,34 @@ impl Informers {
         });
         // The key contains K's type id, so the value has that type and the fallback is not reached.
         entry.clone().downcast().unwrap_or_else(|_| Informer::new())
+    }
+
+    /// A new informer of one object, for kinds of which a reader needs a few among many. `changed` is called for every
+    /// change after the first look, in the way of [`Informer::feed`].
+    pub fn object<K>(
+        &self,
+        key: &ObjectKey,
+        changed: impl Fn(&Change<K>) + Send + Sync + 'static,
+    ) -> ObjectInformer<K>
+    where
+        K: Kind + Resource<Scope = NamespaceResourceScope>,
+    {
+        let informer = Informer::<K>::new();
+        let progress = informer.progress.subscribe();
+        informer.feed(move |change| {
+            if progress.borrow().synced {
+                changed(change);
+            }
+        });
+        let api = Api::namespaced(self.client.clone(), &key.namespace);
+        let config =
+            watcher::Config::default().streaming_lists().fields(&format!("metadata.name={}", key.name));
+        let (watch, stop) = (informer.clone().drive(api, config), CancellationToken::new());
+        let _watch = stop.clone().drop_guard();
+        self.tasks.spawn("watch", async move {
+            stop.run_until_cancelled(watch).await;
+        });
+        ObjectInformer { key: key.clone(), informer, _watch }
     }
 }
 

@@ -47,7 +47,10 @@ impl Actor {
         let (shared, handle) = (self.shared.clone(), self.handle.clone());
         match (action, pod.cloned()) {
             (Action::Prepare, Some(pod)) => {
-                self.making.spawn(async move { Done::Prepared(prepare::run(&shared, &handle, &pod).await) });
+                self.making.spawn(async move {
+                    shared.watch_sources(&handle, &pod).await;
+                    Done::Prepared(prepare::run(&shared, &handle, &pod).await)
+                });
             }
             (Action::Start { container }, Some(pod)) => self.start(pod, container),
             (Action::Discard | Action::Release, _) => self.begin_release(*action == Action::Discard),
@@ -92,7 +95,10 @@ impl Actor {
         let address = self.shared.ports_address(&pod, self.state.record.address);
         let starting = self.starting.clone();
         self.jobs.spawn(async move {
-            let configuring = start::configure(&shared, &handle, &pod, &container, attempt, address);
+            let configuring = async {
+                shared.watch_sources(&handle, &pod).await;
+                start::configure(&shared, &handle, &pod, &container, attempt, address).await
+            };
             let configured = starting.run_until_cancelled(configuring).await.map(Box::new);
             Done::Configured { container, attempt, configured }
         });

@@ -14,6 +14,7 @@ use crate::container;
 use crate::lifecycle::{Ended, Hook, Now, PodRecord, Run, SandboxPhase, is_final};
 use crate::shared::Shared;
 use crate::spec::{all_containers, find_container, post_start};
+use crate::volumes;
 
 /// Takes over every sandbox that is found, removes what no Pod owns, and starts the tasks of the Pods. It is called once the
 /// Pods' objects are known and before new Pods are taken up.
@@ -79,6 +80,9 @@ async fn adopt(shared: &Arc<Shared>, found: Found) -> Actor {
     for status in sandbox.statuses() {
         take_over(record, pod.as_deref(), &status, shared.now());
     }
+    // What its files are made of may have changed while nobody watched.
+    let refers = pod.as_deref().map(volumes::references).unwrap_or_default();
+    actor.refresh.wanted = !(refers.config_maps.is_empty() && refers.secrets.is_empty());
     actor.follow(sandbox);
     actor.resume_probes(pod.as_ref());
     actor
