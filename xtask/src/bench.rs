@@ -10,6 +10,7 @@ mod compile;
 mod daemon;
 mod dev;
 mod docker;
+mod memory;
 mod report;
 mod workloads;
 
@@ -24,8 +25,8 @@ use crate::{demo_images, root, run as command};
 /// The word by which the program finds itself again.
 const INSIDE: &str = "--measure";
 
-/// Builds, and measures what `filter` names: `daemon`, `workloads`, `api`, `compile`, `dev`;
-/// all of it by default.
+/// Builds, and measures what `filter` names: `daemon`, `workloads`, `api`, `memory` (which takes ten minutes), `compile`,
+/// `dev`; all of it by default.
 pub fn run(filter: &[String]) -> Result<()> {
     if let Some((INSIDE, filter)) = filter.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return measure(filter);
@@ -74,6 +75,9 @@ fn measure(filter: &[String]) -> Result<()> {
         }
         if wanted("api") {
             api::measure(&mut report).await?;
+        }
+        if wanted("memory") {
+            memory::measure(&mut report).await?;
         }
         if wanted("compile") {
             compile::measure(&mut report)?;
