@@ -4,6 +4,7 @@
 //! [Deployment] -> [ReplicaSet] -> [Pod] <- scheduler <- [Node] <- node lifecycle <- [Lease]
 //!   [ReplicationController], [DaemonSet], [Job] -^  |  ^- [PersistentVolumeClaim] <-> [PersistentVolume]
 //!                     [Service] -> [EndpointSlice]
+//!                 [ClusterRole] -> [ClusterRole] that aggregates
 //!
 //! garbage collection, namespace deletion: over every kind the server has
 //! ```
@@ -12,6 +13,7 @@
 //! work queue from the shared informers, calls the core for each key, and applies its actions. [`start`] starts all of
 //! them.
 
+mod cluster_role;
 pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
@@ -92,6 +94,11 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// The same with the client of one controller.
+    fn acting_as(&self, client: Client) -> Self {
+        Self { informers: self.informers.acting_as(client.clone()), client, ..self.clone() }
+    }
+
     fn recorder(&self, component: &str) -> Recorder {
         Recorder::new(self.client.clone(), component, "", self.clock.clone(), &self.tasks)
     }
@@ -116,11 +123,18 @@ impl Context {
     }
 }
 
-/// Starts all controllers and the scheduler with the client of `watches`. `tasks` owns their tasks.
-pub fn start(informers: &Informers, clock: Arc<dyn Clock>, tasks: &Tasks, config: Config) {
+/// Starts all controllers and the scheduler. Each writes with the client that `client_of` gives for its name, so that each
+/// has an identity and rights of its own; they share the watches of `informers`. `tasks` owns their tasks.
+pub fn start(
+    informers: &Informers,
+    client_of: impl Fn(&'static str) -> Client,
+    clock: Arc<dyn Clock>,
+    tasks: &Tasks,
+    config: Config,
+) {
     let by_controller =
         |meta: &ObjectMeta| owners::controller_uid(meta).map(str::to_owned).into_iter().collect();
-    let context = Context {
+    let shared = Context {
         pods_of: informers.all::<Pod>().index(move |p| by_controller(&p.metadata)),
         orphans: informers.all::<Pod>().index(|p: &Pod| match owners::controller_of(&p.metadata) {
             None => p.metadata.namespace.iter().cloned().collect(),
@@ -133,16 +147,24 @@ pub fn start(informers: &Informers, clock: Arc<dyn Clock>, tasks: &Tasks, config
         tasks: tasks.clone(),
         config: Arc::new(config),
     };
-    deployment::start(&context);
-    replicaset::start(&context);
-    daemonset::start(&context);
-    job::start(&context);
-    volume::start(&context);
-    scheduler::start(&context);
-    endpoints::start(&context);
-    service_account::start(&context);
-    namespace::start(&context);
-    garbage::start(&context);
-    node::start(&context);
-    pod_gc::start(&context);
+    for (name, start) in CONTROLLERS {
+        start(&shared.acting_as(client_of(name)));
+    }
 }
+
+/// Every controller by its name, which is that of its identity.
+const CONTROLLERS: [(&str, fn(&Context)); 13] = [
+    ("deployment-controller", deployment::start),
+    ("replicaset-controller", replicaset::start),
+    ("daemon-set-controller", daemonset::start),
+    ("job-controller", job::start),
+    ("persistent-volume-binder", volume::start),
+    ("kube-scheduler", scheduler::start),
+    ("endpointslice-controller", endpoints::start),
+    ("service-account-controller", service_account::start),
+    ("clusterrole-aggregation-controller", cluster_role::start),
+    ("namespace-controller", namespace::start),
+    ("generic-garbage-collector", garbage::start),
+    ("node-controller", node::start),
+    ("pod-garbage-collector", pod_gc::start),
+];

@@ -150,7 +150,7 @@ impl Engine {
             write_kubeconfigs(&data, settings, &pki.kubeconfig(&format!("https://{api_address}")))?;
 
         let as_component = |name| api.client(Identity::component(name));
-        let informers = Informers::new(as_component("controllers"), tasks.clone());
+        let informers = Informers::new(as_component("engine"), tasks.clone());
         let gateway = IpAddr::V4(slot.gateway());
         let net_config = net_config(settings, &node_name, http.port(), api_address.port());
         let net_informers = informers.acting_as(as_component("net"));
@@ -171,7 +171,7 @@ impl Engine {
             directories: Some(Arc::new(LocalVolumes::new(&node_name, data.file("volumes")))),
             ..Default::default()
         };
-        yado_controllers::start(&informers, clock, &controllers, config);
+        yado_controllers::start(&informers, as_component, clock, &controllers, config);
         Ok(Self {
             data,
             kubeconfigs,
