@@ -1,5 +1,6 @@
 //! Objects that every cluster has from the start.
 
+use futures::future;
 use serde_json::{Value, json};
 
 use crate::apply::Writer;
@@ -7,7 +8,10 @@ use crate::kinds::priority_class;
 use crate::kinds::service::nth_address;
 use crate::kinds::storage_class;
 use crate::object::{Object, meta};
+use crate::rbac::{self, Reconciled};
+use crate::request::DeleteOptions;
 use crate::resource;
+use crate::schema::RBAC_GROUP;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 use crate::write::Step;
@@ -45,6 +49,7 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
             .await?;
     }
     first_storage_class(server).await?;
+    default_roles(server).await?;
     let Some(advertise) = server.config.advertise else { return Ok(()) };
     let metadata = json!({
         "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
@@ -60,6 +65,29 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
     });
     put(server, "discovery.k8s.io", "endpointslices", slice).await?;
     put(server, "", "endpoints", endpoints).await
+}
+
+/// Creates the default roles and bindings, and adds to those that exist what they lack. All at once: the store commits
+/// writes that come together in one step.
+async fn default_roles(server: &Inner) -> Result<()> {
+    future::try_join_all(rbac::defaults::objects().map(|object| default_role(server, object))).await.map(drop)
+}
+
+async fn default_role(server: &Inner, expected: Value) -> Result<()> {
+    let plural = if expected["kind"] == "ClusterRole" { "clusterroles" } else { "clusterrolebindings" };
+    let name = meta(&expected, "name").to_owned();
+    let resource = resource::find(RBAC_GROUP, "v1", plural).ok_or_else(Failure::no_such_resource)?;
+    let existing = server.find(resource, "", &name).ok().map(|object| object.value());
+    match rbac::reconcile(existing.as_deref(), &expected) {
+        Reconciled::Keep => Ok(()),
+        Reconciled::Create => create(server, RBAC_GROUP, plural, expected).await,
+        Reconciled::Update(next) => put(server, RBAC_GROUP, plural, next).await,
+        Reconciled::Recreate => {
+            let ctx = WriteContext::internal(server, resource, Operation::Delete);
+            server.delete_object(&ctx, "", &name, &DeleteOptions::default()).await?;
+            create(server, RBAC_GROUP, plural, expected).await
+        }
+    }
 }
 
 /// Makes the class that claims get by default, unless somebody has chosen classes of their own.

@@ -38,8 +38,23 @@ const RECENT_BYTES: usize = 512 << 10;
 /// How long a request waits for a revision it names. As in Kubernetes.
 pub const REVISION_WAIT: Duration = Duration::from_secs(3);
 
+/// State that is derived from collections and has to be as current as they are.
+pub trait Observer: Send + Sync {
+    /// Whether it is derived from the collection of the keys with this prefix (`/registry/GROUP/RESOURCE/`).
+    fn observes(&self, prefix: &str) -> bool;
+
+    /// All objects of a collection were read from the store, by their places; what was known before is void.
+    fn loaded(&self, prefix: &str, objects: &BTreeMap<Box<str>, Arc<Object>>);
+
+    /// The object at this place was written; `None`: it went. Called in the order of the changes, and before their
+    /// writers are answered, so it must be quick.
+    fn changed(&self, prefix: &str, place: &str, object: Option<&Object>);
+}
+
 /// The objects of one resource.
 pub struct Collection {
+    prefix: Box<str>,
+    observers: Vec<Arc<dyn Observer>>,
     state: RwLock<State>,
     /// The revision of its last change.
     changed: watch::Sender<u64>,
@@ -69,9 +84,10 @@ pub struct Snapshot {
 }
 
 impl Collection {
-    fn new(revision: u64) -> Self {
+    fn new(prefix: &str, observers: Vec<Arc<dyn Observer>>, revision: u64) -> Self {
         let state = State { window_start: revision, revision, ..State::default() };
-        Self { state: RwLock::new(state), changed: watch::Sender::new(revision) }
+        let changed = watch::Sender::new(revision);
+        Self { prefix: prefix.into(), observers, state: RwLock::new(state), changed }
     }
 
     /// The number of objects and the bytes of their JSON.
@@ -238,6 +254,7 @@ pub struct Cache {
     /// By the prefix of their keys in the store. What the store holds makes them, so that the objects of a kind are here
     /// before the kind is served.
     collections: RwLock<HashMap<Box<str>, Arc<Collection>>>,
+    observers: Vec<Arc<dyn Observer>>,
     applied: watch::Sender<u64>,
     pending: Mutex<HashMap<usize, Pending>>,
     recent: Mutex<Recent>,
@@ -262,9 +279,10 @@ pub struct Claim<'a> {
 
 impl Cache {
     /// A cache without collections, as of `revision`.
-    pub fn new(revision: u64) -> Self {
+    pub fn new(revision: u64, observers: Vec<Arc<dyn Observer>>) -> Self {
         Self {
             collections: RwLock::default(),
+            observers,
             applied: watch::Sender::new(revision),
             pending: Mutex::default(),
             recent: Mutex::default(),
@@ -287,7 +305,8 @@ impl Cache {
         }
         let mut collections = self.collections.write();
         // Nothing was ever written under it: the feed makes a collection before it applies a change.
-        let make = || Arc::new(Collection::new(self.applied()));
+        let observers = self.observers.iter().filter(|o| o.observes(prefix)).cloned().collect();
+        let make = || Arc::new(Collection::new(prefix, observers, self.applied()));
         collections.entry(prefix.into()).or_insert_with(make).clone()
     }
 
@@ -381,9 +400,12 @@ impl Drop for Claim<'_> {
 #[error("the server is shutting down or has lost its store; what was written stays written")]
 pub struct FeedEnded;
 
-/// Loads everything and starts the feed.
-pub async fn start(store: Arc<dyn Store>) -> yado_store::Result<(Arc<Cache>, feed::Feed)> {
-    let cache = Arc::new(Cache::new(0));
+/// Loads everything and starts the feed, which keeps the observers as current as the collections.
+pub async fn start(
+    store: Arc<dyn Store>,
+    observers: Vec<Arc<dyn Observer>>,
+) -> yado_store::Result<(Arc<Cache>, feed::Feed)> {
+    let cache = Arc::new(Cache::new(0, observers));
     let feed = feed::Feed::start(cache.clone(), store).await?;
     Ok((cache, feed))
 }
@@ -401,7 +423,7 @@ mod tests {
     #[test]
     fn the_window_is_bounded_and_says_where_it_starts() {
         for (count, size, start) in [(10, 0, 1), (WINDOW_CHANGES + 5, 0, 6), (5, WINDOW_BYTES / 2, 5)] {
-            let collection = Collection::new(1);
+            let collection = Collection::new("/registry/core/pods/", Vec::new(), 1);
             for revision in 2..count as u64 + 2 {
                 let mut state = collection.state.write();
                 state.push(Change::new("a", revision, object(revision, size), None, false));
@@ -415,7 +437,7 @@ mod tests {
 
     #[test]
     fn a_revision_is_never_told_in_part() {
-        let collection = Collection::new(1);
+        let collection = Collection::new("/registry/core/pods/", Vec::new(), 1);
         for revision in [2, 3, 3, 3, 4] {
             collection.state.write().push(Change::new("a", revision, object(revision, 0), None, false));
         }
@@ -425,7 +447,7 @@ mod tests {
 
     #[test]
     fn old_changes_are_forgotten_by_revision() {
-        let collection = Collection::new(1);
+        let collection = Collection::new("/registry/core/pods/", Vec::new(), 1);
         for revision in [2, 3, 5] {
             let change = Change::new("a", revision, object(revision, 0), None, false);
             collection.state.write().push(change);

@@ -5,7 +5,7 @@
 //! `schema/fields.txt`, and a module here where it has rules of its own.
 //!
 //! Shared by several kinds: [`pod_spec`] (Pods and templates), [`pod_template`] (what makes Pods), [`rollout`], [`volume`],
-//! [`network`], [`data`].
+//! [`network`], [`data`], [`grants`].
 
 pub(crate) mod binding;
 pub(crate) mod config_map;
@@ -18,6 +18,7 @@ pub(crate) mod deployment;
 pub(crate) mod endpoint_slice;
 pub(crate) mod endpoints;
 pub(crate) mod event;
+pub(crate) mod grants;
 pub(crate) mod ingress;
 pub(crate) mod ingress_class;
 pub(crate) mod job;

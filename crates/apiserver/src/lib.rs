@@ -1,11 +1,11 @@
 //! The Kubernetes API as a `tower::Service` over a revisioned store.
 //!
-//! A request is parsed into one typed value ([`request`]), then allowed or not ([`auth`]), then answered from memory
-//! ([`read`], [`watch`], [`discovery`]) or carried out against the store ([`write`]). The memory ([`cache`]) is fed by
-//! the store's own watch. What objects look like, how they are patched and printed is pure and apart: [`schema`],
-//! [`patch`], [`apply`], [`protobuf`], [`openapi`], [`table`]. What tells one kind from another (defaults, rules, columns,
-//! what is allocated or looked up) stands in one module for each under [`kinds`]; the rest asks it through
-//! [`kinds::strategy::Strategy`] and names no kind.
+//! A request is parsed into one typed value ([`request`]), then allowed or not ([`auth`], by the roles in [`rbac`]), then
+//! answered from memory ([`read`], [`watch`], [`discovery`]) or carried out against the store ([`write`]). The memory
+//! ([`cache`]) is fed by the store's own watch. What objects look like, how they are patched and printed is pure and
+//! apart: [`schema`], [`patch`], [`apply`], [`protobuf`], [`openapi`], [`table`]. What tells one kind from another
+//! (defaults, rules, columns, what is allocated or looked up) stands in one module for each under [`kinds`]; the rest
+//! asks it through [`kinds::strategy::Strategy`] and names no kind.
 //!
 //! Between a decision and its commit stand the [`admission`] chain and the [`quota`]s. Custom kinds join the registry
 //! ([`resource`]) through [`definitions`].
@@ -24,6 +24,7 @@ mod discovery;
 mod edit;
 mod events;
 mod expiry;
+mod identity;
 mod kinds;
 mod metrics;
 mod node_proxy;
@@ -34,6 +35,7 @@ pub mod pki;
 pub mod protobuf;
 mod proxy;
 mod quota;
+pub mod rbac;
 mod read;
 mod request;
 mod resource;

@@ -22,12 +22,13 @@ use tokio_util::task::TaskTracker;
 use yado_store::Store;
 use yado_types::clock::Clock;
 
-use crate::auth::{Decision, Identity, Tokens, authenticate, authorize, impersonate};
+use crate::auth::{Identity, Tokens, authenticate, authorize, impersonate};
 use crate::cache::{self, Cache, feed::Feed};
 use crate::content::{self, Body, BoxError, MAX_BODY};
 use crate::kinds::service::PREFIX_LENGTHS;
 use crate::metrics::{Labels, Metrics};
 use crate::node_proxy::NodeDialer;
+use crate::rbac::Authorizer;
 use crate::request::{ApiRequest, Request, Verb};
 use crate::resource::Registry;
 use crate::serve::{EndWatches, GRACE};
@@ -84,6 +85,7 @@ pub(crate) struct Inner {
     pub(crate) nodes: Arc<dyn NodeDialer>,
     pub(crate) cache: Arc<Cache>,
     pub(crate) registry: Registry,
+    pub(crate) authorizer: Arc<Authorizer>,
     /// Watches end when it is cancelled.
     pub(crate) stop: CancellationToken,
     /// Connections, streams and the server's own loops.
@@ -112,7 +114,8 @@ impl ApiServer {
         if !PREFIX_LENGTHS.contains(&config.service_cidr.prefix_len()) {
             return Err(Failure::internal(format!("{} cannot hold Service addresses", config.service_cidr)));
         }
-        let (cache, feed) = cache::start(store.clone()).await?;
+        let authorizer = Arc::<Authorizer>::default();
+        let (cache, feed) = cache::start(store.clone(), vec![authorizer.clone()]).await?;
         let inner = Arc::new(Inner {
             config,
             store,
@@ -120,6 +123,7 @@ impl ApiServer {
             nodes,
             cache,
             registry: Registry::default(),
+            authorizer,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             metrics: Arc::default(),
@@ -210,9 +214,9 @@ impl Inner {
             }
         };
         let (running, begun) = (self.metrics.begin(Labels::of(&asked)), self.clock.monotonic());
-        let answer = match authorize(&who, &asked) {
-            Decision::Allow => self.carry_out(asked, &who, &mut parts, body).await,
-            Decision::Deny(reason) => Err(Failure::denied(reason)),
+        let answer = match authorize(&self.authorizer, &who, &asked, &parts) {
+            Ok(()) => self.carry_out(asked, &who, &mut parts, body).await,
+            Err(failure) => Err(failure),
         };
         let answer = answer.unwrap_or_else(|failure| content::failure(&failure));
         let (code, took) = (answer.status(), self.clock.monotonic().saturating_sub(begun));
@@ -222,7 +226,7 @@ impl Inner {
     /// The identity that a request acts as, and what it asks for.
     fn admit(&self, parts: &http::request::Parts) -> Result<(Identity, Request)> {
         let who = authenticate(&self.config.tokens, &parts.headers, parts.extensions.get::<Identity>())?;
-        let who = impersonate(who, &parts.headers)?;
+        let who = impersonate(&self.authorizer, who, &parts.headers)?;
         let served = self.registry.current();
         let asked =
             Request::parse(&served, &parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);

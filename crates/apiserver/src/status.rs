@@ -82,9 +82,17 @@ impl Failure {
         Self::about(403, "Forbidden", message, resource, name)
     }
 
-    /// Refused by the authorisation of `user`.
+    /// Refused by authorisation.
     pub fn denied(message: String) -> Self {
         Self::new(403, "Forbidden", message)
+    }
+
+    /// Refused by authorisation, for a resource that need not be served; `sentence` says what its user cannot do.
+    pub fn denied_resource(group: &str, plural: &str, name: &str, sentence: &str) -> Self {
+        let dot = if group.is_empty() { "" } else { "." };
+        let named = if name.is_empty() { String::new() } else { format!(" {name:?}") };
+        let message = format!("{plural}{dot}{group}{named} is forbidden: {sentence}");
+        Self::new(403, "Forbidden", message).with_details(group, plural, name)
     }
 
     /// The request makes no sense by itself.

@@ -4,6 +4,8 @@
 mod custom;
 #[path = "kubectl/kinds.rs"]
 mod kinds;
+#[path = "kubectl/roles.rs"]
+mod roles;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -127,6 +129,11 @@ async fn k42_controllers_of_every_age_and_volumes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn custom_resources() {
     check(custom::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_and_what_they_allow() {
+    check(roles::ROWS).await;
 }
 
 async fn check(rows: &'static [Row<'static>]) {

@@ -73,7 +73,7 @@ async fn logs_and_upgrades_reach_the_node() {
     let server = ApiServer::new(Config::default(), store.clone(), SystemClock::shared(), Arc::new(Echo))
         .await
         .expect("a server");
-    let client = server.client(Identity::component("test"));
+    let client = server.client(Identity::new("test", ["system:masters"]));
     let pods: Api<Pod> = Api::default_namespaced(client.clone());
     for (name, node) in [("p", "n"), ("q", "gone"), ("r", "")] {
         let mut pod =

@@ -120,6 +120,7 @@ async fn load(cache: &Cache, store: &dyn Store) -> yado_store::Result<u64> {
     }
     for (prefix, objects) in loaded {
         let collection = cache.of_prefix(&prefix);
+        collection.observers.iter().for_each(|observer| observer.loaded(&prefix, &objects));
         *collection.state.write() = State { objects, window_start: revision, revision, ..State::default() };
         collection.changed.send_replace(revision);
     }
@@ -160,6 +161,11 @@ impl Cache {
             // Objects are made before the lock is taken, so that readers wait for a few map operations only.
             let made: Vec<_> =
                 group.into_iter().filter_map(|(place, event)| Some((place, self.made(event)?))).collect();
+            for observer in &collection.observers {
+                for (place, Made { object, .. }) in &made {
+                    observer.changed(&collection.prefix, place, object.as_deref());
+                }
+            }
             let mut done = Vec::new();
             let mut state = collection.state.write();
             for (place, Made { object, waiting }) in made {

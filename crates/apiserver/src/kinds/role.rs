@@ -4,8 +4,11 @@ use serde_json::Value;
 use yado_types::names;
 
 use crate::edit::list;
+use crate::kinds::grants;
 use crate::kinds::strategy::{NameRule, Strategy};
 use crate::schema::validate::{Errors, Path, meta};
+use crate::status::Result;
+use crate::write::context::WriteContext;
 
 #[derive(Debug)]
 pub struct Role;
@@ -14,6 +17,10 @@ impl Strategy for Role {
     /// Names like `system:node` are common.
     fn name_rule(&self) -> NameRule {
         names::path_segment
+    }
+
+    fn after_defaults(&self, ctx: &WriteContext<'_>, object: &mut Value, old: Option<&Value>) -> Result<()> {
+        grants::check(ctx, object, old)
     }
 
     fn validate(&self, object: &Value, _old: Option<&Value>, errors: &mut Errors) {
@@ -27,6 +34,10 @@ pub struct ClusterRole;
 impl Strategy for ClusterRole {
     fn name_rule(&self) -> NameRule {
         names::path_segment
+    }
+
+    fn after_defaults(&self, ctx: &WriteContext<'_>, object: &mut Value, old: Option<&Value>) -> Result<()> {
+        grants::check(ctx, object, old)
     }
 
     fn validate(&self, object: &Value, _old: Option<&Value>, errors: &mut Errors) {

@@ -5,11 +5,14 @@ use serde_json::{Map, Value, json};
 use yado_types::names;
 
 use crate::edit::{existing, fill, list, objects, text};
+use crate::kinds::grants;
 use crate::kinds::strategy::{NameRule, Strategy};
 use crate::schema::RBAC_GROUP;
 use crate::schema::validate::{Errors, Path};
+use crate::status::Result;
 use crate::table::Column;
 use crate::table::format::age;
+use crate::write::context::WriteContext;
 
 #[derive(Debug)]
 pub struct RoleBinding;
@@ -24,6 +27,10 @@ impl Strategy for RoleBinding {
 
     fn default_object(&self, object: &mut Map<String, Value>) {
         default_binding(object);
+    }
+
+    fn after_defaults(&self, ctx: &WriteContext<'_>, object: &mut Value, old: Option<&Value>) -> Result<()> {
+        grants::check(ctx, object, old)
     }
 
     fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
@@ -46,6 +53,10 @@ impl Strategy for ClusterRoleBinding {
 
     fn default_object(&self, object: &mut Map<String, Value>) {
         default_binding(object);
+    }
+
+    fn after_defaults(&self, ctx: &WriteContext<'_>, object: &mut Value, old: Option<&Value>) -> Result<()> {
+        grants::check(ctx, object, old)
     }
 
     fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {

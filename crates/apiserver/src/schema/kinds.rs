@@ -281,7 +281,7 @@ fn built_in() -> Vec<Kind> {
         answered(AUTHORIZATION, "SelfSubjectAccessReview", ("selfsubjectaccessreviews", "selfsubjectaccessreview"), "authorization.v1.SelfSubjectAccessReview").ruled_by(&review::SelfSubjectAccessReview),
         answered(AUTHORIZATION, "SelfSubjectRulesReview", ("selfsubjectrulesreviews", "selfsubjectrulesreview"), "authorization.v1.SelfSubjectRulesReview").ruled_by(&review::SelfSubjectRulesReview),
         answered(AUTHORIZATION, "SubjectAccessReview", ("subjectaccessreviews", "subjectaccessreview"), "authorization.v1.SubjectAccessReview").ruled_by(&review::SubjectAccessReview),
-        body(AUTHORIZATION, "LocalSubjectAccessReview", "authorization.v1.LocalSubjectAccessReview"),
+        Kind { namespaced: true, ..answered(AUTHORIZATION, "LocalSubjectAccessReview", ("localsubjectaccessreviews", "localsubjectaccessreview"), "authorization.v1.LocalSubjectAccessReview").ruled_by(&review::LocalSubjectAccessReview) },
         body(META, "DeleteOptions", "meta.v1.DeleteOptions"),
         body(META, "Status", "meta.v1.Status"),
         body(CORE, "DeleteOptions", "meta.v1.DeleteOptions"),

@@ -16,6 +16,9 @@ pub const TIMEOUT: Duration = Duration::from_secs(180);
 /// What yado has to say beside its output, in the data directory.
 const LOG: &str = "up.log";
 
+/// What it says where the role of one of its components lacks a rule.
+const NOT_ALLOWED: &str = "asked for what its role does not allow";
+
 /// Where `cargo xtask demo-images` leaves its archives.
 pub fn demo_image(archive: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/images").join(archive)
@@ -227,6 +230,8 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             eprintln!("what yado said:\n{log}");
         } else {
+            let lacking: Vec<&str> = log.lines().filter(|line| line.contains(NOT_ALLOWED)).collect();
+            assert!(lacking.is_empty(), "roles of components lack something:\n{}", lacking.join("\n"));
             let reset = reset.expect("yado reset");
             assert!(reset.status.success(), "{}", String::from_utf8_lossy(&reset.stderr));
         }

@@ -1,0 +1,470 @@
+//! The roles and bindings that every cluster has from the start: Kubernetes' own, and one role for each of Yado's
+//! components, which has what the component asks for and no more.
+//!
+//! Names and rules of the first are those of Kubernetes
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings>), without rules on
+//! groups that are no longer served (`extensions`) and roles of programs that have no part here. A binding has the name
+//! of its role. They are written by [`super::reconcile`], so that what an administrator adds to them stays.
+
+use serde_json::{Map, Value, json};
+
+use super::reconcile::AUTOUPDATE;
+use crate::identity::{AUTHENTICATED, MASTERS, NODES, UNAUTHENTICATED};
+use crate::schema::RBAC_GROUP;
+
+/// A ClusterRole with the ClusterRoleBinding of the same name.
+#[derive(Debug)]
+pub struct DefaultRole {
+    /// The name of both.
+    pub name: &'static str,
+    /// The role whose aggregation takes this one's rules in, such as `view`; empty for none.
+    pub part_of: &'static str,
+    /// Its rules are those of the roles that are part of it, filled in by a controller.
+    pub aggregates: bool,
+    /// Its own rules.
+    pub rules: &'static [DefaultRule],
+    /// Who has it; nobody by default where it is empty.
+    pub subjects: &'static [DefaultSubject],
+}
+
+/// A rule. Lists are words with a space between them.
+#[derive(Debug)]
+pub enum DefaultRule {
+    /// Verbs on resources of API groups; `core` is the core group.
+    Resources {
+        /// API groups.
+        groups: &'static str,
+        /// Plurals, with their subresource after a slash.
+        resources: &'static str,
+        /// Verbs.
+        verbs: &'static str,
+    },
+    /// Verbs on paths.
+    Paths {
+        /// Paths; a star at the end stands for anything.
+        paths: &'static str,
+        /// HTTP methods in lower case.
+        verbs: &'static str,
+    },
+}
+
+/// Whom a default binding means.
+#[derive(Clone, Copy, Debug)]
+pub enum DefaultSubject {
+    /// A user.
+    User(&'static str),
+    /// The members of a group.
+    Group(&'static str),
+}
+
+use DefaultSubject::{Group, User};
+
+const READ: &str = "get list watch";
+const WRITE: &str = "create delete deletecollection patch update";
+const ALL: &str = "create delete deletecollection get list patch update watch";
+const WRITE_EVENTS: DefaultRule = on("core events.k8s.io", "events", "create patch update");
+/// What the event recorder asks for.
+const EVENTS: DefaultRule = on("core", "events", "create patch");
+/// What a controller of Pods asks for.
+const OWN_PODS: DefaultRule = on("core", "pods", "get list watch create patch delete");
+
+const fn on(groups: &'static str, resources: &'static str, verbs: &'static str) -> DefaultRule {
+    DefaultRule::Resources { groups, resources, verbs }
+}
+
+const fn at(paths: &'static str, verbs: &'static str) -> DefaultRule {
+    DefaultRule::Paths { paths, verbs }
+}
+
+const fn role(
+    name: &'static str,
+    rules: &'static [DefaultRule],
+    subjects: &'static [DefaultSubject],
+) -> DefaultRole {
+    DefaultRole { name, part_of: "", aggregates: false, rules, subjects }
+}
+
+/// A role that gathers the rules of others.
+const fn gathering(name: &'static str, part_of: &'static str) -> DefaultRole {
+    DefaultRole { name, part_of, aggregates: true, rules: &[], subjects: &[] }
+}
+
+/// A role whose rules another one gathers.
+const fn part(name: &'static str, part_of: &'static str, rules: &'static [DefaultRule]) -> DefaultRole {
+    DefaultRole { name, part_of, aggregates: false, rules, subjects: &[] }
+}
+
+/// Every default role.
+pub static ROLES: &[DefaultRole] = &[
+    role("cluster-admin", &[on("*", "*", "*"), at("*", "*")], &[Group(MASTERS)]),
+    gathering("admin", ""),
+    gathering("edit", "admin"),
+    gathering("view", "edit"),
+    part(
+        "system:aggregate-to-admin",
+        "admin",
+        &[
+            on("authorization.k8s.io", "localsubjectaccessreviews", "create"),
+            on(RBAC_GROUP, "rolebindings roles", ALL),
+        ],
+    ),
+    part(
+        "system:aggregate-to-edit",
+        "edit",
+        &[
+            on("core", "pods/attach pods/exec pods/portforward pods/proxy secrets services/proxy", READ),
+            on("core", "serviceaccounts", "impersonate"),
+            on("core", "pods pods/attach pods/exec pods/portforward pods/proxy", WRITE),
+            on("core", "pods/eviction serviceaccounts/token", "create"),
+            on("core", "configmaps events persistentvolumeclaims replicationcontrollers", WRITE),
+            on("core", "replicationcontrollers/scale secrets serviceaccounts services services/proxy", WRITE),
+            on("apps", "daemonsets deployments deployments/rollback deployments/scale", WRITE),
+            on("apps", "replicasets replicasets/scale statefulsets statefulsets/scale", WRITE),
+            on("autoscaling", "horizontalpodautoscalers", WRITE),
+            on("batch", "cronjobs jobs", WRITE),
+            on("policy", "poddisruptionbudgets", WRITE),
+            on("networking.k8s.io", "ingresses networkpolicies", WRITE),
+            on("coordination.k8s.io", "leases", ALL),
+        ],
+    ),
+    part(
+        "system:aggregate-to-view",
+        "view",
+        &[
+            on(
+                "core",
+                "configmaps endpoints persistentvolumeclaims persistentvolumeclaims/status pods",
+                READ,
+            ),
+            on("core", "replicationcontrollers replicationcontrollers/scale serviceaccounts", READ),
+            on("core", "services services/status bindings events limitranges namespaces", READ),
+            on("core", "namespaces/status pods/log pods/status replicationcontrollers/status", READ),
+            on("core", "resourcequotas resourcequotas/status", READ),
+            on("discovery.k8s.io", "endpointslices", READ),
+            on("apps", "controllerrevisions daemonsets daemonsets/status deployments", READ),
+            on("apps", "deployments/scale deployments/status replicasets replicasets/scale", READ),
+            on("apps", "replicasets/status statefulsets statefulsets/scale statefulsets/status", READ),
+            on("autoscaling", "horizontalpodautoscalers horizontalpodautoscalers/status", READ),
+            on("batch", "cronjobs cronjobs/status jobs jobs/status", READ),
+            on("policy", "poddisruptionbudgets poddisruptionbudgets/status", READ),
+            on("networking.k8s.io", "ingresses ingresses/status networkpolicies", READ),
+        ],
+    ),
+    role(
+        "system:basic-user",
+        &[
+            on("authorization.k8s.io", "selfsubjectaccessreviews selfsubjectrulesreviews", "create"),
+            on("authentication.k8s.io", "selfsubjectreviews", "create"),
+        ],
+        &[Group(AUTHENTICATED)],
+    ),
+    role(
+        "system:discovery",
+        &[at(
+            "/api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/",
+            "get",
+        )],
+        &[Group(AUTHENTICATED)],
+    ),
+    role(
+        "system:public-info-viewer",
+        &[at("/healthz /livez /readyz /version /version/", "get")],
+        &[Group(AUTHENTICATED), Group(UNAUTHENTICATED)],
+    ),
+    role(
+        "system:monitoring",
+        &[at("/healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*", "get")],
+        &[Group("system:monitoring")],
+    ),
+    role(
+        "system:auth-delegator",
+        &[
+            on("authentication.k8s.io", "tokenreviews", "create"),
+            on("authorization.k8s.io", "subjectaccessreviews", "create"),
+        ],
+        &[],
+    ),
+    role(
+        "system:persistent-volume-provisioner",
+        &[
+            on("core", "persistentvolumes", "create delete get list watch"),
+            on("core", "persistentvolumeclaims", "get list update watch"),
+            on("storage.k8s.io", "storageclasses", READ),
+            on("core", "events", "watch"),
+            WRITE_EVENTS,
+        ],
+        &[],
+    ),
+    role(
+        "system:node-proxier",
+        &[
+            on("core", "endpoints services", "list watch"),
+            on("core", "nodes", READ),
+            on("discovery.k8s.io", "endpointslices", "list watch"),
+            WRITE_EVENTS,
+        ],
+        &[User("system:kube-proxy")],
+    ),
+    role(
+        "system:node-problem-detector",
+        &[on("core", "nodes", "get"), on("core", "nodes/status", "patch"), WRITE_EVENTS],
+        &[],
+    ),
+    role(
+        "system:kube-scheduler",
+        &[
+            on("coordination.k8s.io", "leases", "create get update"),
+            on("core", "nodes namespaces services replicationcontrollers", READ),
+            on("core", "persistentvolumeclaims persistentvolumes", READ),
+            on("core", "pods", "delete get list watch"),
+            on("core", "bindings pods/binding", "create"),
+            on("core", "pods/status", "patch update"),
+            on("apps", "replicasets statefulsets", READ),
+            on("policy", "poddisruptionbudgets", READ),
+            on("storage.k8s.io", "csinodes csidrivers csistoragecapacities", READ),
+            on("authentication.k8s.io", "tokenreviews", "create"),
+            on("authorization.k8s.io", "subjectaccessreviews", "create"),
+            WRITE_EVENTS,
+        ],
+        &[User("system:kube-scheduler")],
+    ),
+    role(
+        "system:volume-scheduler",
+        &[
+            on("core", "persistentvolumeclaims persistentvolumes", "get list patch update watch"),
+            on("storage.k8s.io", "storageclasses", READ),
+        ],
+        &[User("system:kube-scheduler")],
+    ),
+    // Yado's own node. There is no authorizer that restricts a node to what its own Pods need.
+    role(
+        "system:node",
+        &[
+            on("core", "nodes", "create get list watch patch"),
+            on("core", "nodes/status pods/status", "patch"),
+            on("coordination.k8s.io", "leases", "create patch"),
+            on("core", "pods", "get list watch delete"),
+            on("core", "configmaps secrets services persistentvolumeclaims persistentvolumes", READ),
+            on("core", "serviceaccounts/token", "create"),
+            EVENTS,
+        ],
+        &[Group(NODES)],
+    ),
+    role(
+        "system:yado:kube-scheduler",
+        &[
+            on("core", "namespaces nodes persistentvolumes pods", READ),
+            on("storage.k8s.io", "storageclasses", READ),
+            on("core", "pods/binding", "create"),
+            on("core", "pods/status", "patch"),
+            on("core", "persistentvolumeclaims", "get list watch patch"),
+            EVENTS,
+        ],
+        &[User("system:yado:kube-scheduler")],
+    ),
+    role(
+        "system:controller:deployment-controller",
+        &[
+            on("apps", "deployments", "get list watch patch"),
+            on("apps", "deployments/status", "patch"),
+            on("apps", "replicasets", "get list watch create patch delete"),
+            on("core", "pods", READ),
+            EVENTS,
+        ],
+        &[User("system:yado:deployment-controller")],
+    ),
+    role(
+        "system:controller:replicaset-controller",
+        &[
+            on("apps", "replicasets", READ),
+            on("apps", "replicasets/status", "patch"),
+            on("core", "replicationcontrollers", READ),
+            on("core", "replicationcontrollers/status", "patch"),
+            OWN_PODS,
+            EVENTS,
+        ],
+        &[User("system:yado:replicaset-controller")],
+    ),
+    role(
+        "system:controller:daemon-set-controller",
+        &[
+            on("apps", "daemonsets", READ),
+            on("apps", "daemonsets/status", "patch"),
+            on("apps", "controllerrevisions", "get list watch create patch delete"),
+            on("core", "nodes", READ),
+            OWN_PODS,
+            EVENTS,
+        ],
+        &[User("system:yado:daemon-set-controller")],
+    ),
+    role(
+        "system:controller:job-controller",
+        &[
+            on("batch", "jobs", "get list watch delete"),
+            on("batch", "jobs/status", "patch"),
+            OWN_PODS,
+            EVENTS,
+        ],
+        &[User("system:yado:job-controller")],
+    ),
+    role(
+        "system:controller:persistent-volume-binder",
+        &[
+            on("core", "persistentvolumes", "get list watch create patch delete"),
+            on("core", "persistentvolumeclaims", "get list watch patch"),
+            on("core", "persistentvolumes/status persistentvolumeclaims/status", "patch"),
+            on("storage.k8s.io", "storageclasses", READ),
+            on("core", "nodes pods", READ),
+            EVENTS,
+        ],
+        &[User("system:yado:persistent-volume-binder")],
+    ),
+    role(
+        "system:controller:endpointslice-controller",
+        &[
+            on("core", "services pods", READ),
+            on("core", "endpoints", "get list watch create update delete"),
+            on("discovery.k8s.io", "endpointslices", "get list watch create update delete"),
+        ],
+        &[User("system:yado:endpointslice-controller")],
+    ),
+    role(
+        "system:controller:service-account-controller",
+        &[
+            on("core", "namespaces", READ),
+            on("core", "serviceaccounts", "get list watch create"),
+            on("core", "configmaps", "get list watch create patch"),
+        ],
+        &[User("system:yado:service-account-controller")],
+    ),
+    role(
+        "system:controller:namespace-controller",
+        &[
+            on("core", "namespaces/status", "patch"),
+            on("core", "namespaces/finalize", "update"),
+            on("*", "*", "get list watch delete deletecollection"),
+        ],
+        &[User("system:yado:namespace-controller")],
+    ),
+    role(
+        "system:controller:generic-garbage-collector",
+        &[on("*", "*", "get list watch patch delete"), EVENTS],
+        &[User("system:yado:generic-garbage-collector")],
+    ),
+    role(
+        "system:controller:node-controller",
+        &[
+            on("core", "nodes", "get list watch patch"),
+            on("core", "nodes/status pods/status", "patch"),
+            on("core", "pods", "get list watch delete"),
+            on("coordination.k8s.io", "leases", READ),
+            EVENTS,
+        ],
+        &[User("system:yado:node-controller")],
+    ),
+    role(
+        "system:controller:pod-garbage-collector",
+        &[on("core", "pods", "get list watch delete"), on("core", "nodes", READ)],
+        &[User("system:yado:pod-garbage-collector")],
+    ),
+    role(
+        "system:controller:clusterrole-aggregation-controller",
+        &[on(RBAC_GROUP, "clusterroles", "get list watch patch escalate")],
+        &[User("system:yado:clusterrole-aggregation-controller")],
+    ),
+    // Service addresses, names, the packet filter and the HTTP router.
+    role(
+        "system:yado:net",
+        &[
+            on("core", "namespaces pods services", READ),
+            on("discovery.k8s.io", "endpointslices", READ),
+            on("networking.k8s.io", "ingresses networkpolicies", READ),
+            on("core", "services/status", "patch"),
+            on("networking.k8s.io", "ingresses/status", "patch"),
+            EVENTS,
+        ],
+        &[User("system:yado:net")],
+    ),
+    // The process that all components share: what it reads itself, and indexes for several of them.
+    role(
+        "system:yado:engine",
+        &[on("core", "nodes pods", READ), on("apps", "replicasets", READ)],
+        &[User("system:yado:engine")],
+    ),
+];
+
+/// Every default ClusterRole and ClusterRoleBinding, as they are stored.
+pub fn objects() -> impl Iterator<Item = Value> {
+    ROLES.iter().flat_map(|role| [Some(role.to_value()), role.binding()].into_iter().flatten())
+}
+
+impl DefaultRole {
+    /// The ClusterRole.
+    pub fn to_value(&self) -> Value {
+        let mut role = object("ClusterRole", self.name);
+        if !self.part_of.is_empty() {
+            role["metadata"]["labels"][aggregation_label(self.part_of)] = "true".into();
+        }
+        if self.aggregates {
+            let labels = json!({aggregation_label(self.name): "true"});
+            role["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": labels}]});
+        } else {
+            role["rules"] = self.rules.iter().map(DefaultRule::to_value).collect();
+        }
+        role
+    }
+
+    /// The ClusterRoleBinding; `None` where nobody has the role by default.
+    pub fn binding(&self) -> Option<Value> {
+        if self.subjects.is_empty() {
+            return None;
+        }
+        let mut binding = object("ClusterRoleBinding", self.name);
+        binding["subjects"] = self.subjects.iter().map(|subject| subject.to_value()).collect();
+        binding["roleRef"] = json!({"apiGroup": RBAC_GROUP, "kind": "ClusterRole", "name": self.name});
+        Some(binding)
+    }
+}
+
+impl DefaultRule {
+    fn to_value(&self) -> Value {
+        let list = |words: &str| -> Value {
+            words.split(' ').map(|word| Value::from(if word == "core" { "" } else { word })).collect()
+        };
+        let fields = match self {
+            Self::Resources { groups, resources, verbs } => {
+                vec![("apiGroups", groups), ("resources", resources), ("verbs", verbs)]
+            }
+            Self::Paths { paths, verbs } => vec![("nonResourceURLs", paths), ("verbs", verbs)],
+        };
+        Value::Object(
+            fields.into_iter().map(|(key, words)| (key.to_owned(), list(words))).collect::<Map<_, _>>(),
+        )
+    }
+}
+
+impl DefaultSubject {
+    fn to_value(self) -> Value {
+        let (kind, name) = match self {
+            User(name) => ("User", name),
+            Group(name) => ("Group", name),
+        };
+        json!({"kind": kind, "apiGroup": RBAC_GROUP, "name": name})
+    }
+}
+
+/// The label of the roles whose rules `role` gathers.
+fn aggregation_label(role: &str) -> String {
+    format!("{RBAC_GROUP}/aggregate-to-{role}")
+}
+
+fn object(kind: &str, name: &str) -> Value {
+    json!({
+        "apiVersion": format!("{RBAC_GROUP}/v1"), "kind": kind,
+        "metadata": {
+            "name": name,
+            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+            "annotations": {AUTOUPDATE: "true"},
+        },
+    })
+}
