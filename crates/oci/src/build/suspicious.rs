@@ -4,10 +4,12 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 
-/// Keys have some thousand bytes, and say what they are at their beginning.
-const KEY_BEGINS_WITHIN: u64 = 4096;
+/// Keys and settings have some thousand bytes, and keys say what they are at their beginning.
+const SECRET_WITHIN: u64 = 4096;
 /// What a private key in text form has in its first line, whatever its kind.
-const PRIVATE_KEY: &[u8] = b"PRIVATE KEY-----";
+const PRIVATE_KEY: &str = "PRIVATE KEY-----";
+/// What a settings file of npm or yarn sets where it holds a credential; with `${` it is a variable's name.
+const NODE_CREDENTIALS: &[&str] = &["_authtoken", "_auth", "_password", "npmauthtoken", "npmauthident"];
 
 /// Whole names, in lower case.
 const NAMES: &[&str] = &[
@@ -49,7 +51,10 @@ pub(super) fn may_be_secret(source: &Path, path: &Path, length: u64) -> bool {
         return false;
     }
     if MAY_HOLD_KEYS.iter().any(|end| name.ends_with(end)) && name != "master.key" {
-        return has_private_key(&source.join(path));
+        return start_of(&source.join(path)).contains(PRIVATE_KEY);
+    }
+    if matches!(&*name, ".npmrc" | ".yarnrc" | ".yarnrc.yml") {
+        return start_of(&source.join(path)).lines().any(is_node_credential);
     }
     let of_tool = name == "credentials" && parent == ".aws" || name == "config.json" && parent == ".docker";
     NAMES.contains(&&*name) || ENDS.iter().any(|end| name.ends_with(end)) || of_tool || is_env_file(&name)
@@ -61,11 +66,20 @@ fn is_env_file(name: &str) -> bool {
     env && !name.split(['.', '-', '_']).any(|part| EXAMPLES.contains(&part))
 }
 
+/// Whether a line such as `//registry.example.com/:_authToken=npm_x` or `npmAuthToken: x` sets a credential.
+fn is_node_credential(line: &str) -> bool {
+    let Some((name, value)) = line.split_once('=').or_else(|| line.rsplit_once(": ")) else { return false };
+    let name = name.rsplit(':').next().unwrap_or_default().trim().to_lowercase();
+    NODE_CREDENTIALS.contains(&&*name) && !value.trim().trim_matches('"').starts_with("${")
+}
+
 /// A file that cannot be read cannot be copied either, which is said there.
-fn has_private_key(path: &Path) -> bool {
+fn start_of(path: &Path) -> String {
     let mut start = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(KEY_BEGINS_WITHIN).read_to_end(&mut start));
-    read.is_ok() && start.windows(PRIVATE_KEY.len()).any(|part| part == PRIVATE_KEY)
+    match File::open(path).and_then(|file| file.take(SECRET_WITHIN).read_to_end(&mut start)) {
+        Ok(_) => String::from_utf8_lossy(&start).into_owned(),
+        Err(_) => String::new(),
+    }
 }
 
 #[cfg(test)]
@@ -92,6 +106,10 @@ mod tests {
             (".ssh/id_ed25519.pub", "x", false),
             (".aws/credentials", "x", true),
             ("app/credentials", "x", false),
+            (".npmrc", "registry=https://r.test/\n//r.test/:_authToken=npm_x\n", true),
+            (".npmrc", "//r.test/:_authToken=${NPM_TOKEN}\nlegacy-peer-deps=true\n", false),
+            ("web/.yarnrc.yml", "npmScopes:\n  me:\n    npmAuthToken: x\n", true),
+            (".yarnrc.yml", "npmAuthToken: \"${TOKEN}\"\nnodeLinker: node-modules\n", false),
             ("store.P12", "x", true),
             ("app.py", "x", false),
         ] {
