@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -42,6 +42,9 @@ const MAX_BODIES: usize = 256;
 const LARGE: usize = 64 << 10;
 /// A body has to come within this time, so that slow senders do not take all places.
 const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// Bytes of a refused request's body that are read and dropped, as Go's HTTP server does.
+const MAX_DISCARDED: usize = 256 << 10;
 
 /// What a server is made with.
 #[derive(Clone)]
@@ -210,13 +213,17 @@ impl Inner {
             Ok(admitted) => admitted,
             Err(failure) => {
                 self.metrics.refused(failure.code);
+                self.discard(&parts.headers, body).await;
                 return content::failure(&failure);
             }
         };
         let (running, begun) = (self.metrics.begin(Labels::of(&asked)), self.clock.monotonic());
         let answer = match authorize(&self.authorizer, &who, &asked, &parts) {
             Ok(()) => self.carry_out(asked, &who, &mut parts, body).await,
-            Err(failure) => Err(failure),
+            Err(failure) => {
+                self.discard(&parts.headers, body).await;
+                Err(failure)
+            }
         };
         let answer = answer.unwrap_or_else(|failure| content::failure(&failure));
         let (code, took) = (answer.status(), self.clock.monotonic().saturating_sub(begun));
@@ -294,6 +301,25 @@ impl Inner {
             Ok(whole) => Ok((whole.to_bytes(), Some(place))),
             Err(error) if error.is::<LengthLimitError>() => Err(Failure::too_large(MAX_BODY)),
             Err(error) => Err(Failure::bad_request(format!("the request's body could not be read: {error}"))),
+        }
+    }
+
+    /// Reads what comes of a refused request's body, within bounds. An answer that overtakes the request is lost to
+    /// some clients: HTTP/1.1 then ends in a reset connection, HTTP/2 in a reset stream.
+    async fn discard<B>(&self, headers: &http::HeaderMap, body: B)
+    where
+        B: http_body::Body<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        // Whoever asks first sends nothing after a refusal; reading would say that it is welcome.
+        if headers.contains_key(http::header::EXPECT) {
+            return;
+        }
+        let mut body = pin!(Limited::new(body, MAX_DISCARDED));
+        let whole = async { while let Some(Ok(_)) = body.frame().await {} };
+        tokio::select! {
+            () = whole => {}
+            () = self.clock.sleep(BODY_TIME) => {}
         }
     }
 

@@ -1,12 +1,15 @@
 //! The API over raw requests in process: one row for each request.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{Request, Response};
-use http_body_util::{BodyExt, Full};
+use http_body::Frame;
+use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::Value;
 use tower::ServiceExt;
 use yado_apiserver::{ApiServer, Body, Config, Identity, NodeDialer, NodeStream};
@@ -588,6 +591,45 @@ async fn small_requests_cannot_become_large() {
         assert!(found == code && text.contains(expect), "{line}: {found} {}", &text[..text.len().min(500)]);
     }
     f.check(&[(&format!("GET {CMS}/a"), "", 200, &["/data={\"a\":\"1\"}"])]).await;
+    f.close().await;
+}
+
+/// Bodies of refused requests in parts of 64 KiB: how many are read before the answer.
+#[tokio::test]
+async fn bodies_of_refused_requests_are_read_within_bounds() {
+    let f = Fixture::new().await;
+    let post = format!("POST {CMS}");
+    for (line, who, headers, parts, code, expect) in [
+        ("POST /bogus", "test", &[][..], 2, 404, 2),
+        ("POST /bogus", "test", &[("accept", "text/html")], 2, 404, 2),
+        (&post, "test", &[("accept", "text/html")], 2, 406, 2),
+        (&post, "somebody", &[], 2, 403, 2),
+        (&post, "somebody", &[], 100, 403, 5),
+        // Reading would ask its sender to go on.
+        (&post, "somebody", &[("expect", "100-continue")], 2, 403, 0),
+    ] {
+        let read = Arc::new(AtomicUsize::new(0));
+        let counter = read.clone();
+        let frames = futures::stream::iter(0..parts).map(move |_| {
+            counter.fetch_add(1, Ordering::Relaxed);
+            Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![b' '; 64 << 10])))
+        });
+        let (method, target) = line.split_once(' ').expect("METHOD TARGET");
+        let mut request =
+            Request::builder().method(method).uri(target).header("content-type", "application/json");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let mut request = request.body(StreamBody::new(frames)).expect("a request");
+        let groups = if who == "test" { &["system:masters"][..] } else { &[] };
+        request.extensions_mut().insert(Identity::new(who, groups.iter().copied()));
+        let Ok(response) = f.server.clone().oneshot(request).await;
+        assert_eq!(
+            (response.status().as_u16(), read.load(Ordering::Relaxed)),
+            (code, expect),
+            "{line} {headers:?}"
+        );
+    }
     f.close().await;
 }
 
