@@ -6,7 +6,7 @@ use std::io::BufWriter;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use yado_compile::BuildHow;
+use yado_compile::BuildMethod;
 use yado_oci::build::{Base, BuildSpec, Language, Packages, Recipe, build, packages};
 use yado_oci::image::{ImageConfig, ImageStore, Progress};
 
@@ -164,7 +164,7 @@ pub fn run(all: bool) -> Result<()> {
     for example in EXAMPLES {
         let compiled = yado_compile::compile(&root().join(example), &yado_compile::Options::default())?;
         for request in compiled.builds {
-            let BuildHow::Source { language, processes } = request.how else {
+            let BuildMethod::Source { language, processes } = request.method else {
                 bail!("{example} has a Dockerfile, which is not built here");
             };
             let language: Option<Language> = language.as_deref().map(str::parse).transpose()?;
@@ -172,7 +172,7 @@ pub fn run(all: bool) -> Result<()> {
                 context: request.context,
                 language,
                 processes,
-                left_out: request.left_out.to_vec(),
+                left_out: request.excluded.to_vec(),
             };
             build(&BuildSpec { name: request.image, recipe }, &store, &Progress::none())?;
             println!("{example}: {}", request.name);

@@ -278,7 +278,7 @@ async fn apply_one(
         if !how.dry_run {
             replace(api, name, object, &params).await.map_err(refused())?;
         }
-        return Ok((outcome(Verb::Configured, vec!["run anew, as it had failed".into()]), None));
+        return Ok((outcome(Verb::Configured, vec!["rerun, as it had failed".into()]), None));
     }
     let applied = api.patch(name, &params, &Patch::Apply(object)).await;
     let mut after = match (applied, &before) {
@@ -286,7 +286,7 @@ async fn apply_one(
             if !how.dry_run {
                 replace(api, name, object, &params).await.map_err(refused())?;
             }
-            return Ok((outcome(Verb::Configured, vec!["made anew, as it may not be changed".into()]), None));
+            return Ok((outcome(Verb::Configured, vec!["recreated, as it is immutable".into()]), None));
         }
         // A dry run has made no namespace for it.
         (Err(kube::Error::Api(status)), None) if how.dry_run && status.code == 404 => {

@@ -3,7 +3,7 @@
 use std::{io::Write, path::Path};
 
 use serde_json::{Value, json};
-use yado_compile::{BuildHow, Compiled, output};
+use yado_compile::{BuildMethod, Compiled, output};
 
 use crate::{
     args::{BackEnd, CompileArgs, Format, Global},
@@ -62,9 +62,9 @@ fn summary(compiled: &Compiled) -> Vec<String> {
     lines.extend(compiled.namespace.iter().map(|n| format!("    In namespace {n} of its own")));
     lines.extend(compiled.dependencies.iter().map(|d| format!("    With {d}")));
     for build in &compiled.builds {
-        let how = match build.how {
-            BuildHow::Source { .. } => "",
-            BuildHow::Dockerfile { .. } => " (by its Dockerfile, which `yado build` cannot do)",
+        let how = match build.method {
+            BuildMethod::Source { .. } => "",
+            BuildMethod::Dockerfile { .. } => " (from its Dockerfile, which `yado build` does not support)",
         };
         lines.push(format!("    To build: {} from {}{how}", build.image, build.context.display()));
     }

@@ -20,7 +20,7 @@ use kube::{
     api::{Patch, PatchParams},
 };
 use serde_json::{Value, json};
-use yado_compile::{Compiled, Published};
+use yado_compile::{Compiled, ExternalEndpoint};
 use yado_types::{clock::SystemClock, labels};
 
 use crate::{
@@ -198,7 +198,7 @@ async fn ensure_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
 }
 
 /// Published ports with the numbers that the cluster has chosen for those that have none.
-pub async fn reached(client: &Client, namespace: &str, published: &[Published]) -> Vec<Published> {
+pub async fn reached(client: &Client, namespace: &str, published: &[ExternalEndpoint]) -> Vec<ExternalEndpoint> {
     let api: Api<Service> = Api::namespaced(client.clone(), namespace);
     let mut found = published.to_vec();
     let open: BTreeSet<String> =
@@ -213,7 +213,7 @@ pub async fn reached(client: &Client, namespace: &str, published: &[Published]) 
                 _ => port.port,
             };
             let same =
-                |p: &&mut Published| p.service == name && i32::from(p.target) == target && p.port.is_none();
+                |p: &&mut ExternalEndpoint| p.service == name && i32::from(p.target) == target && p.port.is_none();
             found.iter_mut().filter(same).for_each(|p| p.port = chosen);
         }
     }

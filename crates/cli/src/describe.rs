@@ -89,7 +89,7 @@ fn chosen(args: &SourceArgs) -> anyhow::Result<(PathBuf, Vec<PathBuf>)> {
     let Some((first, rest)) = args.files.split_first() else { return Ok((args.path.clone(), Vec::new())) };
     if args.path != Path::new(".") {
         let sentence =
-            format!("{} is named beside --file {}: name one", args.path.display(), first.display());
+            format!("both {} and --file {} are given: give one", args.path.display(), first.display());
         return Err(crate::Usage(sentence).into());
     }
     Ok((first.clone(), rest.to_vec()))
@@ -103,7 +103,7 @@ fn or_above(path: PathBuf, args: &SourceArgs, options: &Options, progress: &Prog
         return path;
     }
     let Some(file) = yado_compile::compose::above(&path) else { return path };
-    progress.say(format!("==> This directory has no description: {} is meant", file.display()));
+    progress.say(format!("==> This directory has no description: using {}", file.display()));
     file.parent().map_or(path, Path::to_path_buf)
 }
 

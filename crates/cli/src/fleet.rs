@@ -165,7 +165,7 @@ async fn ssh(global: &Global, registry: &Registry, cluster: &Cluster, ssh: &Ssh)
         let machine = cluster.machines.iter().find(machine).filter(|_| ssh.unit.is_none());
         let machine = machine.context("Unable to proceed: could not find matching unit or machine")?;
         anyhow::bail!(
-            "a shell on a machine is its own ssh's to give: ssh {}; `yado fleet ssh UNIT` gives one beside a unit's process",
+            "log in to a machine with its own ssh: ssh {}; `yado fleet ssh UNIT` opens a shell in a unit's container",
             machine.ip
         );
     };

@@ -13,7 +13,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use yado_compile::Published;
+use yado_compile::ExternalEndpoint;
 
 use crate::args::DEFAULT_DATA_DIR;
 
@@ -111,7 +111,7 @@ impl Running {
 
 /// The addresses at which an app answers: by its host name through the router at `http_port`, and at the ports that it
 /// publishes.
-pub fn addresses(host: Option<&str>, published: &[Published], http_port: Option<u16>) -> Vec<String> {
+pub fn addresses(host: Option<&str>, published: &[ExternalEndpoint], http_port: Option<u16>) -> Vec<String> {
     let url = |host: &str| match http_port {
         Some(80) | None => format!("http://{host}"),
         Some(port) => format!("http://{host}:{port}"),
@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn every_address_is_said_once() {
-        let published = |port, protocol: &str, host: Option<&str>| Published {
+        let published = |port, protocol: &str, host: Option<&str>| ExternalEndpoint {
             component: "web".into(),
             service: "web-public".into(),
             port,
@@ -178,7 +178,7 @@ mod tests {
         );
         assert_eq!(addresses(Some("a.example"), &[], None), ["http://a.example"]);
         // A page that only this machine reaches has no host name.
-        let local = Published { web: true, ..published(Some(9000), "TCP", None) };
+        let local = ExternalEndpoint { web: true, ..published(Some(9000), "TCP", None) };
         assert_eq!(addresses(None, &[local], Some(80)), ["http://localhost:9000"]);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use kube::Client;
 use serde::Serialize;
-use yado_compile::Published;
+use yado_compile::ExternalEndpoint;
 use yado_types::clock::SystemClock;
 
 use crate::{
@@ -105,7 +105,7 @@ async fn row(client: &Client, namespace: &str, record: Record) -> anyhow::Result
         observed.iter().map(|(keys, state)| judge(keys, state, Duration::ZERO)).collect();
     let processes: Vec<Process> =
         observed.iter().flat_map(|(keys, state)| keys.iter().filter_map(|key| process(key, state))).collect();
-    let published: Vec<Published> = record.published.iter().map(Into::into).collect();
+    let published: Vec<ExternalEndpoint> = record.published.iter().map(Into::into).collect();
     let published = deploy::reached(client, namespace, &published).await;
     let http_port = Running::find(&Running::default_data_dir()).map(|engine| engine.http_port);
     let wanted = record.is_wanted();

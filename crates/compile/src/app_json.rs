@@ -1,26 +1,26 @@
-//! `app.json`: what Heroku is told of an application beside its Procfile.
+//! Reads `app.json`, Heroku's description of an application in addition to its Procfile.
 //!
 //! | field | becomes |
 //! |---|---|
-//! | `env` | environment of every process. A value that is missing is taken from the caller's environment; one with `"generator": "secret"` is made once and kept in `.yado/secrets.json` |
-//! | nothing, where it is Rails | `SECRET_KEY_BASE`, likewise |
-//! | `formation` | how many of each process type, unless the Appfile scales it |
+//! | `env` | environment of every process. A missing value is taken from the caller's environment; one with `"generator": "secret"` is generated once and kept in `.yado/secrets.json` |
+//! | (Rails applications) | `SECRET_KEY_BASE`, generated once |
+//! | `formation` | number of processes of each type, unless the Appfile scales it |
 //! | `buildpacks` | the language, unless the Appfile names a type |
-//! | `addons` | a warning with the dependency to write in its place |
-//! | `name` | the application's name where nothing else names it and it can be part of a host name |
+//! | `addons` | a warning that names a dependency as replacement |
+//! | `name` | the application's name, if nothing else defines it and it is valid in a host name |
 
 use std::{collections::BTreeMap, fs, io::Write, os::unix::fs::OpenOptionsExt, path::Path};
 
 use crate::{
     diagnostic::{Findings, Position},
-    hcl::{Item, Kind, Node, json},
+    hcl::{Item, Node, ValueKind, json},
     source::{MAX_BYTES, Source, read_bytes},
 };
 
-/// As Heroku's.
+/// Length of generated secrets, as on Heroku.
 const SECRET_BYTES: usize = 32;
 
-/// Heroku's buildpacks by the last word of their names.
+/// Languages of Heroku's buildpacks, by the last part of their names.
 const BUILDPACKS: [(&str, &str); 13] = [
     ("ruby", "ruby"),
     ("nodejs", "node"),
@@ -37,7 +37,7 @@ const BUILDPACKS: [(&str, &str); 13] = [
     ("multi", ""),
 ];
 
-/// Add-ons by how their names begin, and the example of Otto's that stands for each.
+/// Prefixes of add-on names, and the example of Otto that replaces each.
 const ADDONS: [(&str, &str); 16] = [
     ("heroku-postgresql", "postgresql"),
     ("heroku-redis", "redis"),
@@ -57,18 +57,18 @@ const ADDONS: [(&str, &str); 16] = [
     ("postgres", "postgresql"),
 ];
 
-/// What an application's `app.json` says.
+/// The content of an application's `app.json`.
 #[derive(Debug, Default)]
 pub(crate) struct AppJson {
-    /// Its name, where it can be part of a host name.
+    /// Its name, if it is valid in a host name.
     pub name: Option<String>,
-    /// Environment that the file itself says.
+    /// Environment variables with values in the file.
     pub env: BTreeMap<String, String>,
-    /// Environment that stands in no description: made here, or the caller's.
+    /// Environment variables whose values are generated or taken from the caller, and so not in any description.
     pub secrets: BTreeMap<String, String>,
-    /// Process types and how many of each.
+    /// Process types and their numbers of processes.
     pub formation: Vec<(String, Position, i32)>,
-    /// The language by its buildpacks.
+    /// The language of its buildpacks.
     pub language: Option<&'static str>,
 }
 
@@ -79,7 +79,7 @@ struct Reader<'a> {
     app: AppJson,
 }
 
-/// Reads `directory`'s `app.json`, if it is one of Heroku's: Expo's files of that name say nothing here.
+/// Reads the `app.json` in `directory`. Files of Expo, which have the same name, are ignored.
 pub(crate) fn read(directory: &Path, env: &BTreeMap<String, String>, found: &mut Findings) -> AppJson {
     let path = directory.join("app.json");
     if !path.is_file() {
@@ -111,15 +111,15 @@ pub(crate) fn read(directory: &Path, env: &BTreeMap<String, String>, found: &mut
 
 fn text(node: &Node) -> Option<String> {
     match &node.kind {
-        Kind::String(s) => Some(s.clone()),
-        Kind::Number(n) => Some(n.to_string()),
-        Kind::Bool(b) => Some(b.to_string()),
+        ValueKind::String(s) => Some(s.clone()),
+        ValueKind::Number(n) => Some(n.to_string()),
+        ValueKind::Bool(b) => Some(b.to_string()),
         _ => None,
     }
 }
 
 fn fields(node: &Node) -> &[Item] {
-    if let Kind::Object(items) = &node.kind { items } else { &[] }
+    if let ValueKind::Object(items) = &node.kind { items } else { &[] }
 }
 
 fn field<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
@@ -127,7 +127,7 @@ fn field<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
 }
 
 fn list(node: &Node) -> &[Node] {
-    if let Kind::List(nodes) = &node.kind { nodes } else { &[] }
+    if let ValueKind::List(nodes) = &node.kind { nodes } else { &[] }
 }
 
 impl Reader<'_> {
@@ -164,7 +164,7 @@ impl Reader<'_> {
                     self.found.warn(&at, sentence);
                 }
             }
-            // What is shown in Heroku's pages, and settings of its review apps.
+            // Texts for Heroku's web pages, and settings of its review apps.
             _ => {}
         }
     }
@@ -202,12 +202,15 @@ impl Reader<'_> {
                 Some(quantity) => self.app.formation.push((item.name().into(), at.clone(), quantity)),
                 None => {
                     let at = self.at(quantity.at);
-                    self.found.error(&at, format!("how many {} is a number from 0 to 1000", item.name()));
+                    self.found.error(
+                        &at,
+                        format!("the number of {} processes has to be from 0 to 1000", item.name()),
+                    );
                 }
             }
         }
         if let Some(size) = field(&item.value, "size").and_then(text) {
-            self.found.warn(&at, format!("size {size} has no effect: each process has what the machine has"));
+            self.found.warn(&at, format!("size {size} has no effect: a process may use all of the machine"));
         }
     }
 
@@ -218,11 +221,11 @@ impl Reader<'_> {
         let known = ADDONS.iter().find(|(addon, _)| name.starts_with(addon));
         let sentence = match known {
             Some((_, example)) => format!(
-                "the add-on {name} is not made: write dependency {{ source = \"github.com/hashicorp/otto/examples/{example}\" }} \
+                "the add-on {name} is not provided: write dependency {{ source = \"github.com/hashicorp/otto/examples/{example}\" }} \
                  into the Appfile, and its address ({example}.service.consul) into customization \"env\""
             ),
             None => {
-                format!("the add-on {name} is not made: give the application what it offers as a dependency")
+                format!("the add-on {name} is not provided: add a dependency that offers the same service")
             }
         };
         self.found.warn(&at, sentence);
@@ -234,18 +237,18 @@ impl Reader<'_> {
         let word = word.trim_end_matches(".git").trim_start_matches("heroku-buildpack-");
         match BUILDPACKS.iter().find(|(name, _)| *name == word) {
             Some((_, "")) => {}
-            // The last one is the one that starts the application.
+            // The last buildpack starts the application.
             Some((_, language)) => self.app.language = Some(language),
             None => {
                 let at = self.at(node.at);
-                self.found.warn(&at, format!("the buildpack {url} has no effect: there is no such one here"));
+                self.found.warn(&at, format!("the buildpack {url} has no effect: it is not supported"));
             }
         }
     }
 }
 
-/// Rails signs what it gives to browsers with this, and answers nothing without it: as on Heroku it is the caller's, or
-/// made once and kept. Where it cannot be kept the description has to say it.
+/// Adds `SECRET_KEY_BASE`, with which Rails signs cookies and without which it does not start. As on Heroku, the value is
+/// that of the caller's environment, or generated once and kept.
 pub(crate) fn add_rails_secret(
     app: &mut AppJson,
     directory: &Path,
@@ -265,7 +268,7 @@ pub(crate) fn add_rails_secret(
     }
 }
 
-/// The secret `name` of the application in `directory`, made where there is none yet.
+/// The secret `name` of the application in `directory`, generated if it does not exist.
 fn secret(directory: &Path, name: &str) -> std::io::Result<String> {
     let home = directory.join(".yado");
     let path = home.join("secrets.json");

@@ -14,7 +14,7 @@
 //! import "./shared" {}                           # merged over this file
 //!
 //! customization { port = 6379 }                  # unnamed is "app": the application itself
-//! customization "scale" { web = 3 }              # how many of each process type; 1 where not said
+//! customization "scale" { web = 3 }              # number of processes of each type; 1 by default
 //! customization "env" { GREETING = "hello" }     # environment of every process
 //! customization "docker" {                       # for type "docker-external"
 //!   image    = "redis:3"
@@ -22,30 +22,30 @@
 //! }
 //! ```
 //!
-//! Everything may be left out: the name is the directory's, and the type is what its files show. Otto's other settings
-//! are understood, too: `python_entrypoint = "site:app"` and `run_command` say how a `web` process is started, and what
-//! has no meaning here (`vagrantfile`, `packer`, `terraform`, versions that Debian has not) draws a warning. A block's
-//! name but for `env` and `scale` says nothing, as in Otto 0.2.
+//! Everything is optional: the name defaults to that of the directory, and the type is detected from its files. Otto's
+//! other settings are accepted: `python_entrypoint = "site:app"` and `run_command` define how a `web` process is started,
+//! and settings without an equivalent (`vagrantfile`, `packer`, `terraform`, versions that are not in Debian) give a
+//! warning. Names of customizations other than `env` and `scale` have no meaning, as in Otto 0.2.
 //!
 //! # Sources
 //!
 //! A dependency's or import's source is a directory (`./db`, `../db`, `/srv//db`), `github.com/OWNER/REPOSITORY/DIRECTORY`
 //! (and `bitbucket.org`, `gitlab.com`), any git or Mercurial repository (`git::https://...//DIRECTORY?ref=v1`,
 //! `hg::...?rev=tip`, `git@host:...`), an archive (`https://.../a.tar.gz?checksum=sha256:...`), or a page that names one
-//! of these (`X-Otto-Get`, `<meta name="otto-get">`). What is fetched lies in `.yado/deps/NAME`, where NAME is the
-//! application's own, is kept until its address changes or a renewal is asked for, and reaches other directories of its
-//! own repository (`../other`) but nothing else of this machine. git and hg are the user's own programs.
+//! of these (`X-Otto-Get`, `<meta name="otto-get">`). A fetched source is stored in `.yado/deps/NAME`, where NAME is the
+//! application's name, until its address changes or an update is requested. It may refer to other directories of its own
+//! repository (`../other`) but to no other path on this machine. git and hg are the user's own programs.
 //! `github.com/hashicorp/otto/examples/...` is built in, as Otto's repository no longer holds them.
 //!
-//! A dependency needs its `.ottoid`; one that was fetched may do without, and then goes by its name.
+//! A dependency needs an `.ottoid`, except a fetched one, which is then identified by its name.
 //!
 //! # Consul
 //!
-//! The foundation `consul` needs no setting up: the engine's name server answers `NAME.service.consul` for every
+//! The foundation `consul` needs no installation: the engine's name server answers `NAME.service.consul` for every
 //! application.
 //!
-//! [`parse`] reads one file, [`load`] follows imports and dependencies, [`check`] holds the rules of a whole file,
-//! `settings` reads the customizations, `lower` makes objects.
+//! [`parse`] reads one file, [`load`] follows imports and dependencies, [`check`] validates a whole file, `settings` reads
+//! the customizations, `lower` builds objects.
 
 pub mod check;
 mod implicit;
@@ -75,7 +75,7 @@ pub struct Appfile {
     pub customizations: Vec<Customization>,
     /// The `import` blocks.
     pub imports: Vec<Import>,
-    /// What was understood but has no effect.
+    /// Warnings about settings without effect.
     pub warnings: Vec<crate::Diagnostic>,
 }
 
@@ -84,13 +84,13 @@ pub struct Appfile {
 pub struct Application {
     /// Where the block starts.
     pub at: Position,
-    /// Its name; none where the block has none.
+    /// Its name, if given.
     pub name: Option<Text>,
-    /// Its type; none where it is to be detected.
+    /// Its type; `None` if it is to be detected.
     pub app_type: Option<Text>,
     /// Whether the type may be detected from the directory's files.
     pub detect: bool,
-    /// What it depends on.
+    /// Sources of its dependencies.
     pub dependencies: Vec<Text>,
 }
 
@@ -110,9 +110,9 @@ pub struct Project {
 pub struct Infrastructure {
     /// Its name.
     pub name: Text,
-    /// Its type; the name where the block says none.
+    /// Its type; defaults to the name.
     pub infra_type: String,
-    /// Its flavor; empty where the block says none.
+    /// Its flavor; empty if not given.
     pub flavor: String,
     /// Its `foundation "NAME" { ... }` blocks.
     pub foundations: Vec<Customization>,
@@ -123,9 +123,9 @@ pub struct Infrastructure {
 pub struct Customization {
     /// Where the block starts.
     pub at: Position,
-    /// The name in lower case; `app` where it has none.
+    /// The name in lower case; `app` if not given.
     pub name: String,
-    /// What is set, in the order written.
+    /// The settings, in the order written.
     pub settings: Vec<Setting>,
 }
 
@@ -149,7 +149,7 @@ pub struct Import {
     pub source: Text,
 }
 
-/// A string and where it is written.
+/// A string and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Text {
     /// Where.
@@ -158,21 +158,21 @@ pub struct Text {
     pub value: String,
 }
 
-/// Compiles the Appfile at `file` and everything it depends on. `file` may be a Procfile or a directory of sources, too:
-/// an application named after its directory, about which its files say the rest.
+/// Compiles the Appfile at `file` and all its dependencies. `file` may also be a Procfile or a source directory, which is
+/// an application named after the directory.
 pub fn compile(file: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
     lower::compile(load::load(file, options)?, options)
 }
 
-/// The name that the Appfile in `directory` gives to its application, as far as that file alone says it.
+/// The application name in the Appfile in `directory`, imports not considered.
 pub(crate) fn name_in(directory: &Path) -> Option<String> {
     let file = parse::parse_file(&directory.join("Appfile")).ok()?;
     Some(file.application?.name?.value)
 }
 
-/// Whether applications of this type are an image that is run and not sources.
+/// Whether applications of this type run an existing image and have no sources.
 fn is_docker(app_type: &str) -> bool {
-    // Otto's is the first; people have written the second for it.
+    // The first is Otto's name; the second is a common mistake for it.
     ["docker-external", "docker"].contains(&app_type)
 }
 

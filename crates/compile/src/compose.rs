@@ -1,5 +1,5 @@
-//! The compose front end: compose files of every age, and `.dab` bundles, become a [`model::Project`], and that becomes
-//! objects.
+//! The compose front end: compose files of all versions and `.dab` bundles are read to a [`model::Project`], which is
+//! compiled to objects.
 //!
 //! ```text
 //! files -> yaml -> variables -> include, extends, overrides -> one tree -> Project -> objects
@@ -8,8 +8,8 @@
 //!                                                              project
 //! ```
 //!
-//! The rules are the compose specification's, as `docker compose` carries them out; what it refuses is refused here, at
-//! a place. Version 1 files and the fields that versions 1 and 2 had are read too.
+//! The rules are those of the compose specification as implemented by `docker compose`: what it refuses is an error with a
+//! position here. Version 1 files and fields of versions 1 and 2 are supported.
 
 mod bundle;
 mod check;
@@ -41,10 +41,10 @@ use crate::{
 use load::{Environment, Loader};
 use model::Project;
 
-/// Names of a compose file, the first found being meant.
+/// Default names of the compose file, in order of precedence.
 const FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 
-/// Names of a file that is laid over it without being asked for.
+/// Default names of the override file.
 const OVERRIDES: [&str; 4] = [
     "compose.override.yml",
     "compose.override.yaml",
@@ -52,7 +52,7 @@ const OVERRIDES: [&str; 4] = [
     "docker-compose.override.yaml",
 ];
 
-/// Variables of docker compose, of both its versions, that have no effect here.
+/// Environment variables of docker compose (versions 1 and 2) without effect.
 const UNHEEDED: [&str; 18] = [
     "COMPOSE_ANSI",
     "COMPOSE_API_VERSION",
@@ -74,13 +74,13 @@ const UNHEEDED: [&str; 18] = [
     "DOCKER_DEFAULT_PLATFORM",
 ];
 
-/// The compose file of a directory, if it has one.
+/// The compose file in a directory, if there is one.
 pub fn find(directory: &Path) -> Option<PathBuf> {
     FILES.iter().map(|name| directory.join(name)).find(|path| path.is_file())
 }
 
-/// Whether a file is one of compose, by its name (`compose.yaml`, `docker-compose.prod.yml`, `stack.dab`) or by what it
-/// says: services, or the services of version 1. What has Kubernetes' `apiVersion` is none, whatever its name.
+/// Whether a file is a compose file, by its name (`compose.yaml`, `docker-compose.prod.yml`, `stack.dab`) or its content:
+/// `services`, or services of version 1. A file with an `apiVersion` is a Kubernetes manifest whatever its name is.
 pub fn is_compose(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy().to_lowercase();
     if name.ends_with(".dab") {
@@ -98,7 +98,7 @@ pub fn is_compose(path: &Path) -> bool {
     if named || begins("services:") || begins("include:") {
         return true;
     }
-    // Version 1 has no word of its own, and JSON no lines.
+    // Version 1 has no characteristic key, and JSON may be a single line.
     let documents = yaml::read(&source).unwrap_or_default();
     documents.first().is_some_and(|d| {
         let services = d.get("services").is_some_and(|s| s.as_mapping().is_some());
@@ -110,10 +110,10 @@ pub fn is_compose(path: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// As [`load`], and what cannot be carried out.
+/// As for [`load`], and settings that cannot be compiled.
 pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
     let file = if path.is_dir() { find(path) } else { None };
-    options.events.tell(&Event::Loading { path: file.unwrap_or_else(|| path.into()) });
+    options.events.emit(&Event::Loading { path: file.unwrap_or_else(|| path.into()) });
     lower::lower(&load(path, options)?, options)
 }
 
@@ -121,7 +121,7 @@ pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> 
 ///
 /// # Errors
 ///
-/// Every mistake in its files, each with its place.
+/// All errors in its files, each with its position.
 pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
     if path.extension().is_some_and(|e| e == "dab") {
         return bundle::read(path, options);
@@ -153,7 +153,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
     if project.services.is_empty() && loader.found.errors.is_empty() {
         loader.found.error(&tree.at, "has no services, so there is nothing to run");
     }
-    // Where a file or a service could not be read, what names it would only be a mistake that follows from the first.
+    // If a file or service could not be read, references to it would only be consequential errors.
     if whole && !loader.dropped {
         check::check(&mut project, &profiles(&environment, options), &mut loader.found);
     }
@@ -166,18 +166,17 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
     Ok(project)
 }
 
-/// The caller's variables over those in `.env`.
+/// The variables in `.env`, overridden by those of the caller.
 fn environment(directory: &Path, options: &Options, found: &mut Findings) -> Environment {
     let mut env = options.env.clone();
-    // Every shell sets it, so compose files use it; docker compose sets it where no shell has.
+    // Compose files use PWD, since every shell sets it; docker compose sets it if there is no shell.
     if let (false, Ok(current)) = (env.contains_key("PWD"), std::env::current_dir()) {
         env.insert("PWD".into(), current.to_string_lossy().into_owned());
     }
     laid_over(&env, &env_files(directory, options), found)
 }
 
-/// The files of variables that are read without being named on the command line: what `COMPOSE_ENV_FILES` lists, or else
-/// `.env`.
+/// The default environment files: those listed in `COMPOSE_ENV_FILES`, else `.env`.
 fn env_files(directory: &Path, options: &Options) -> Vec<PathBuf> {
     let said = |name: &str| options.env.get(name).map(String::as_str).unwrap_or_default();
     if !options.dot_env {
@@ -200,8 +199,7 @@ fn absolute_text(path: &str) -> PathBuf {
     absolute(Path::new(path))
 }
 
-/// Whether `COMPOSE_FILE`, in the caller's environment or in `.env`, names a compose file for the directory, which may
-/// lie elsewhere.
+/// Whether `COMPOSE_FILE`, in the caller's environment or in `.env`, names a compose file for the directory.
 pub(crate) fn is_named_for(directory: &Path, options: &Options) -> bool {
     let environment = environment(directory, options, &mut Findings::default());
     let named = environment.get("COMPOSE_FILE").filter(|list| !list.is_empty());
@@ -211,12 +209,12 @@ pub(crate) fn is_named_for(directory: &Path, options: &Options) -> bool {
     })
 }
 
-/// The compose file of a directory above `directory`, as docker compose looks for it.
+/// The compose file in the nearest parent of `directory`, as docker compose searches for it.
 pub fn above(directory: &Path) -> Option<PathBuf> {
     absolute(directory).ancestors().skip(1).find_map(find)
 }
 
-/// Warns of variables that steer docker compose and nothing here.
+/// Warns about variables of docker compose without effect.
 fn unheeded(file: &Path, environment: &Environment, found: &mut Findings) {
     let set: Vec<&str> = UNHEEDED
         .iter()
@@ -229,11 +227,11 @@ fn unheeded(file: &Path, environment: &Environment, found: &mut Findings) {
     }
 }
 
-/// `env` over the variables in `files`, of which a later one wins over those before it.
+/// The variables in `files`, where later files override earlier ones, overridden by `env`.
 ///
 /// # Errors
 ///
-/// [`Diagnostics`] where a file cannot be read, or has lines that are no `NAME=VALUE`.
+/// A file cannot be read, or has lines that are not of the form `NAME=VALUE`.
 pub fn variables(
     env: BTreeMap<String, String>,
     files: &[PathBuf],
@@ -281,7 +279,7 @@ fn profiles(environment: &Environment, options: &Options) -> Vec<String> {
     options.profiles.iter().cloned().chain(written).collect()
 }
 
-/// Said by the caller, by `COMPOSE_PROJECT_NAME`, by the last file with a `name`, or by the directory, in this order.
+/// The project name: that of the caller, of `COMPOSE_PROJECT_NAME`, of the last file with a `name`, or of the directory.
 fn project_name(
     files: &[PathBuf],
     directory: &Path,
@@ -312,17 +310,17 @@ fn project_name(
     }
 }
 
-/// The `name` of a file. Its mistakes are found when it is read for good.
+/// The `name` in a file. Errors are ignored, since they are reported when the file is loaded.
 fn written_name(file: &Path, environment: &Environment) -> Option<String> {
     struct Quiet<'a>(&'a Environment);
-    impl template::Variables for Quiet<'_> {
+    impl template::VariableLookup for Quiet<'_> {
         fn value(&self, name: &str) -> Option<String> {
             self.0.get(name).cloned()
         }
         fn missing(&mut self, _: &str) {}
     }
     let source = Source::read(file).ok()?;
-    // Nearly no file has one; those that have none need not be read twice.
+    // Few files have a name; the others need not be parsed twice.
     if !source.text.contains("name:") {
         return None;
     }
@@ -336,7 +334,7 @@ fn written_name(file: &Path, environment: &Environment) -> Option<String> {
     template::substitute(&name, &mut Quiet(environment)).ok().map(|replaced| replaced.unwrap_or(name))
 }
 
-/// A name as docker compose makes it of a directory's: other letters are left out.
+/// Converts a directory name to a project name like docker compose: invalid characters are removed.
 fn normalise(name: &str) -> String {
     let lower = name.to_lowercase();
     let kept =

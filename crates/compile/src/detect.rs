@@ -1,4 +1,4 @@
-//! What a directory of sources is, and how it is started where no Procfile says so.
+//! Detects the application type of a source directory, and its start command if there is no Procfile.
 //!
 //! | type | its files | started as |
 //! |---|---|---|
@@ -23,10 +23,10 @@ use std::path::Path;
 pub(crate) use process::{Hints, Start, go_program, python_needs, start};
 pub(crate) use version::{difference, differences};
 
-/// More of a file than is needed to see what it names; manifests of dependencies are far smaller.
+/// Limit of bytes read of a file; dependency manifests are far smaller.
 const MAX_READ: u64 = 1 << 20;
 
-/// The types by which Otto and Yado know applications, and the language whose runtime each one needs.
+/// Application types and the language runtime that each one needs.
 const LANGUAGES: [(&str, &str); 10] = [
     ("go", "go"),
     ("java", "java"),
@@ -40,12 +40,12 @@ const LANGUAGES: [(&str, &str); 10] = [
     ("wordpress", "php"),
 ];
 
-/// The language that an application type is written in; none for types that are no language's.
+/// The language runtime of an application type; `None` for types without one.
 pub(crate) fn language(app_type: &str) -> Option<&'static str> {
     LANGUAGES.iter().find(|(name, _)| *name == app_type).map(|(_, language)| *language)
 }
 
-/// The application type that a directory's files show.
+/// Detects the application type from a directory's files.
 pub(crate) fn app_type(directory: &Path) -> Option<&'static str> {
     let there = |names: &[&str]| names.iter().any(|name| directory.join(name).is_file());
     let ends: Vec<String> = extensions(directory);
@@ -72,7 +72,7 @@ pub(crate) fn app_type(directory: &Path) -> Option<&'static str> {
     found.into_iter().find(|(_, shown)| *shown).map(|(name, _)| name)
 }
 
-/// Whether a Gemfile or its lock names a gem.
+/// Whether the Gemfile or its lock file contains a gem.
 pub(crate) fn gem(directory: &Path, name: &str) -> bool {
     let locked = |line: &str| {
         line.strip_prefix("    ").and_then(|l| l.strip_prefix(name)).is_some_and(|l| l.starts_with(" ("))
@@ -91,7 +91,7 @@ fn gem_of_line(line: &str) -> Option<&str> {
     rest[1..].split(quote).next()
 }
 
-/// A file's text; empty where there is none that can be read.
+/// The text of a file; empty if it cannot be read.
 fn read(directory: &Path, name: &str) -> String {
     let path = directory.join(name);
     let mut bytes = Vec::new();

@@ -1,15 +1,15 @@
-//! Mistakes and warnings, each with the place in the file that a person has to look at.
+//! Errors and warnings with their positions in files.
 
 use std::{fmt, path::Path, sync::Arc};
 
-/// A place in a file. Lines and columns count from 1, columns in characters.
+/// A position in a file. Lines and columns count from 1; columns count characters.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Position {
     /// The file, as the user named it or as found from there.
     pub file: Arc<Path>,
-    /// Line, from 1; 0 where the whole file is meant.
+    /// Line, from 1; 0 stands for the whole file.
     pub line: usize,
-    /// Column, from 1; 0 where the whole file is meant.
+    /// Column, from 1; 0 stands for the whole file.
     pub column: usize,
 }
 
@@ -21,7 +21,7 @@ impl Position {
 }
 
 impl Default for Position {
-    /// Nowhere: for what no file says.
+    /// No position, for values that do not come from a file.
     fn default() -> Self {
         Position::of_file(Path::new(""))
     }
@@ -34,12 +34,12 @@ impl fmt::Display for Position {
     }
 }
 
-/// One mistake or warning: `Appfile:3:5: "nme" is not a field of application; ...`.
+/// One error or warning: `Appfile:3:5: "nme" is not a field of application; ...`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub struct Diagnostic {
-    /// Where.
+    /// Position in the file.
     pub at: Position,
-    /// What is wrong and what to do, one sentence without a full stop.
+    /// The problem and its remedy, one sentence without a full stop.
     pub message: String,
 }
 
@@ -65,7 +65,7 @@ impl Diagnostic {
     }
 }
 
-/// All mistakes of one compilation, at least one; in the order of files and lines when shown.
+/// All errors of one compilation, at least one; displayed in the order of files and lines.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Diagnostics(pub Vec<Diagnostic>);
 
@@ -89,7 +89,7 @@ impl fmt::Display for Diagnostics {
 
 impl std::error::Error for Diagnostics {}
 
-/// Gathers mistakes and warnings while a front end goes on reading.
+/// Collects errors and warnings, so that a front end reports all of them at once.
 #[derive(Debug, Default)]
 pub(crate) struct Findings {
     pub errors: Vec<Diagnostic>,
@@ -105,7 +105,7 @@ impl Findings {
         self.warnings.push(Diagnostic::new(at, message));
     }
 
-    /// The warnings if there was no mistake, else all mistakes in order of place.
+    /// Returns the warnings if there was no error, else all errors in order of position.
     pub fn finish(mut self) -> Result<Vec<Diagnostic>, Diagnostics> {
         if self.errors.is_empty() {
             return Ok(self.warnings);

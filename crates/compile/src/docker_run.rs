@@ -1,19 +1,20 @@
-//! `docker run` commands, as `run_args` of an Appfile and `ExecStart=` of a fleet unit carry them, to parts of a Pod.
+//! Translates `docker run` commands to parts of a Pod. They occur in `run_args` of an Appfile and in `ExecStart=` of a
+//! fleet unit.
 //!
-//! A flag that has a meaning in a Pod gets it; one that only says how Docker's client behaves (`-d`, `--sig-proxy`) is
-//! silent; one whose promise is kept differently, or not, draws a warning; any other is a mistake that names it.
-//! Podman's flags are read too, where they say the same.
+//! A flag with an equivalent in a Pod sets it. A flag that only configures Docker's client (`-d`, `--sig-proxy`) is
+//! ignored. A flag that has another effect in a Pod, or none, gives a warning, and any other flag is an error. Podman's
+//! flags are accepted where they mean the same.
 //!
-//! What goes beyond one Pod is left to the front end, which knows the other containers: links, volumes of others,
-//! containers whose network is shared.
+//! Settings that concern several Pods (links, `--volumes-from`, shared networks) are returned for the front end, which
+//! knows the other containers.
 
 use std::{collections::BTreeMap, path::Path};
 
 use k8s_openapi::api::core::v1::EnvVar;
 
 use crate::workload::{
-    Claim, Port, PublishedPort,
-    pod::{Part, verbatim},
+    Port, PublishedPort, VolumeClaim,
+    pod::{PodFragment, escape_references},
 };
 
 pub use words::split;
@@ -26,49 +27,49 @@ mod tests;
 mod volumes;
 mod words;
 
-/// What a command is read against.
+/// The environment in which a command is interpreted.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
-    /// What relative paths (`-v ./data:/data`, `--env-file`) are relative to.
+    /// Base directory of relative paths (`-v ./data:/data`, `--env-file`).
     pub directory: &'a Path,
-    /// The environment of whoever runs the command, for `-e NAME`.
+    /// Environment variables of the caller, for `-e NAME`.
     pub env: &'a BTreeMap<String, String>,
 }
 
-/// The container that a command would have started.
+/// A parsed `docker run` command.
 #[derive(Debug, Clone, Default)]
-pub struct Run {
+pub struct RunCommand {
     /// `--name`.
     pub name: Option<String>,
     /// The image.
     pub image: String,
-    /// What follows the image.
+    /// The arguments after the image.
     pub command: Vec<String>,
-    /// The container and what it asks of its Pod. Its environment is in [`Run::env`].
-    pub part: Part,
-    /// What it listens on, as far as flags say: published and exposed ports.
+    /// The container and its Pod settings. The environment is in [`RunCommand::env`].
+    pub part: PodFragment,
+    /// Ports on which it listens according to its flags: published and exposed ports.
     pub ports: Vec<Port>,
-    /// Ports that are reached from outside.
+    /// Ports that are reachable from outside the cluster.
     pub published: Vec<PublishedPort>,
-    /// `-P`: every port that the image exposes is published at some port.
+    /// `-P`: publish every port that the image exposes under a free number.
     pub publish_all: bool,
-    /// `--link`: the container and the name it gets.
+    /// `--link`: a container and its alias.
     pub links: Vec<(String, String)>,
-    /// `--volumes-from`: the container, and whether only for reading.
+    /// `--volumes-from`: a container, and whether its volumes are mounted read-only.
     pub volumes_from: Vec<(String, bool)>,
-    /// Containers whose network, processes or memory it shares, and so whose Pod.
+    /// Containers whose network, PID or IPC namespace it shares, and therefore whose Pod.
     pub joins: Vec<String>,
-    /// Named networks that it is in; none is the default one.
+    /// Named networks that it joins; empty for the default network.
     pub networks: Vec<String>,
-    /// Further names by which others on its networks find it.
+    /// Aliases in its networks.
     pub aliases: Vec<String>,
-    /// Containers that have to run first (`--requires`).
+    /// Containers that have to be started first (`--requires`).
     pub requires: Vec<String>,
-    /// Environment, in the order in which later ones win.
+    /// Environment variables in order; a later one replaces an earlier one of the same name.
     pub env: Vec<(String, String)>,
     /// Named volumes.
-    pub claims: Vec<Claim>,
-    /// `--restart`, where it is written.
+    pub claims: Vec<VolumeClaim>,
+    /// `--restart`, if given.
     pub restart: Option<Restart>,
     /// `-d`.
     pub detached: bool,
@@ -76,30 +77,30 @@ pub struct Run {
     pub removed: bool,
     /// `--no-healthcheck`.
     pub no_health: bool,
-    /// Things that are kept differently or not, each a sentence.
+    /// Warnings about flags that have another effect in a Pod, or none.
     pub warnings: Vec<String>,
 }
 
-/// When a container that has ended is started again.
+/// Restart policy of a container, as in `--restart`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Restart {
     /// Never.
     No,
-    /// When it failed, at most this often.
+    /// After a failure, at most this many times.
     OnFailure(Option<u32>),
     /// Always.
     Always,
-    /// Always, unless somebody stopped it.
+    /// Always, unless it was stopped by the user.
     UnlessStopped,
 }
 
-impl Run {
-    /// The container of this run, with its image, command and environment.
+impl RunCommand {
+    /// Sets the image, command and environment of the container in `part`.
     pub fn finish_container(&mut self) {
         let container = &mut self.part.container;
         container.image = Some(self.image.clone());
         match &container.command {
-            // `--entrypoint ""` takes the image's entry point away, so the first word of the command is run.
+            // `--entrypoint ""` clears the entry point of the image, so the first word of the command is executed.
             Some(entry) if entry.iter().all(String::is_empty) => {
                 container.command = (!self.command.is_empty()).then(|| self.command.clone());
             }
@@ -107,31 +108,35 @@ impl Run {
         }
         let known = |name: &str| self.env.iter().any(|(n, _)| n == name);
         for word in container.command.iter_mut().chain(container.args.iter_mut()).flatten() {
-            *word = verbatim(word, &known);
+            *word = escape_references(word, &known);
         }
         let mut env: Vec<EnvVar> = Vec::new();
         for (name, value) in &self.env {
             env.retain(|e| e.name != *name);
-            env.push(EnvVar { name: name.clone(), value: Some(verbatim(value, &known)), value_from: None });
+            env.push(EnvVar {
+                name: name.clone(),
+                value: Some(escape_references(value, &known)),
+                value_from: None,
+            });
         }
         container.env = (!env.is_empty()).then_some(env);
     }
 }
 
-/// Reads a whole command, what follows `docker run`.
+/// Parses the arguments of `docker run`: flags, image and command.
 ///
 /// # Errors
 ///
-/// Every mistake, each a sentence that names the flag.
-pub fn parse(words: &[String], context: Context) -> Result<Run, Vec<String>> {
-    flags::Reader::new(context, Run::default()).command(words)
+/// All mistakes, each a sentence that names the flag.
+pub fn parse(words: &[String], context: Context) -> Result<RunCommand, Vec<String>> {
+    flags::Reader::new(context, RunCommand::default()).command(words)
 }
 
-/// Reads flags alone, without an image or a command, over what `part` says.
+/// Parses flags without an image or a command, and applies them to `part`.
 ///
 /// # Errors
 ///
-/// Every mistake, each a sentence that names the flag.
-pub fn parse_flags(words: &[String], part: Part, context: Context) -> Result<Run, Vec<String>> {
-    flags::Reader::new(context, Run { part, ..Run::default() }).flags_only(words)
+/// All mistakes, each a sentence that names the flag.
+pub fn parse_flags(words: &[String], part: PodFragment, context: Context) -> Result<RunCommand, Vec<String>> {
+    flags::Reader::new(context, RunCommand { part, ..RunCommand::default() }).flags_only(words)
 }

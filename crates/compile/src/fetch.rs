@@ -1,16 +1,14 @@
-//! Dependencies and imports that are elsewhere.
-//!
-//! What is fetched lies in the directory of the application that was asked for:
+//! Fetches remote dependencies and imports into the directory of the compiled application:
 //!
 //! ```text
 //! .yado/deps/mongodb/          an application, under its own name
 //! .yado/imports/shared/        what an `import` named
-//! .yado/deps/sources.json      where each came from, and which commit it is
+//! .yado/deps/sources.json      address and commit of each
 //! ```
 //!
-//! It stays there between runs, and is fetched anew when its address changes, such as its `?ref=`, or when
-//! [`Options::update`](crate::Options::update) asks. A folder is put in its place in one step, so that what is there
-//! is always whole.
+//! A source is kept between runs. It is fetched again if its address changes, for example its `?ref=`, or if
+//! [`Options::update`](crate::Options::update) is set. A folder is moved to its place by one rename, so that it is never
+//! incomplete.
 
 mod archive;
 mod http;
@@ -29,47 +27,47 @@ use serde::{Deserialize, Serialize};
 use self::source::{Located, Remote, Tool};
 use crate::{Event, Events};
 
-/// A page may name another page as its source; more than a few in a row is a loop.
+/// Limit of consecutive redirects: a page may name another page as its source.
 const MAX_HOPS: usize = 5;
-/// Folders of one name that different imports may want, before something is wrong.
+/// Limit of imports that have the same folder name.
 const MAX_SAME_NAMES: usize = 100;
 
-/// What is fetched for.
+/// The purpose of a source, which determines its folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Dependency,
     Import,
 }
 
-/// Fetches for one compilation, each source once.
+/// Fetches sources during one compilation, each source once.
 pub(crate) struct Fetcher {
-    /// `.yado`, below the application that was asked for.
+    /// The directory `.yado` of the compiled application.
     home: PathBuf,
     update: bool,
     events: Events,
     index: Option<Index>,
-    /// Sources that this compilation has asked for already.
+    /// Results of earlier requests in this compilation, by address.
     asked: HashMap<String, Result<PathBuf, String>>,
-    /// Whole repositories and archives that this compilation has fetched, and what each one is a state of.
+    /// Repositories and archives fetched by this compilation, with their commit or checksum.
     checkouts: HashMap<String, Result<(PathBuf, String), String>>,
-    /// Held while anything is fetched, so that two compilations of one application do not mix.
+    /// The lock and scratch directory, so that concurrent compilations of one application do not interfere.
     scratch: Option<Scratch>,
 }
 
-/// Where each folder came from.
+/// Content of `sources.json`: folders by address.
 #[derive(Default, Serialize, Deserialize)]
 struct Index(BTreeMap<String, Entry>);
 
 #[derive(Serialize, Deserialize)]
 struct Entry {
-    /// The folder, from `.yado`.
+    /// The folder, relative to `.yado`.
     folder: String,
     /// The commit or checksum.
     #[serde(default)]
     revision: String,
 }
 
-/// The directory for what is half done, and its lock. It is removed in the end.
+/// The directory for incomplete folders, and its lock. Dropping it removes the directory.
 struct Scratch {
     path: PathBuf,
     _lock: fs::File,
@@ -77,7 +75,7 @@ struct Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        // What stays is removed by the next fetch.
+        // Files that cannot be removed now are removed by the next fetch.
         drop(fs::remove_dir_all(&self.path));
     }
 }
@@ -96,13 +94,13 @@ impl Fetcher {
         }
     }
 
-    /// The directory below which everything that is fetched lies.
+    /// The directory that contains all fetched folders.
     pub fn home(&self) -> &Path {
         &self.home
     }
 
-    /// The directory in which `remote` is, after fetching it where it is not here yet. The sentence of an error
-    /// follows the address.
+    /// Returns the directory of `remote`, fetching it if necessary. An error is the predicate of a sentence whose subject
+    /// is the address.
     pub fn directory(&mut self, remote: &Remote, purpose: Purpose) -> Result<PathBuf, String> {
         let key = remote.to_string();
         if let Some(known) = self.asked.get(&key) {
@@ -113,7 +111,7 @@ impl Fetcher {
         directory
     }
 
-    /// The folder of an earlier run.
+    /// The folder fetched by an earlier run, if it may be used.
     fn kept(&mut self, key: &str) -> Option<PathBuf> {
         let folder = self.index().0.get(key)?.folder.clone();
         let path = self.home.join(folder);
@@ -126,7 +124,7 @@ impl Fetcher {
 
     fn index(&mut self) -> &mut Index {
         let path = self.index_path();
-        // Without a readable index, everything is fetched anew: that mends it.
+        // If the index is unreadable, everything is fetched again, which rewrites it.
         let read =
             || fs::read(path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
         self.index.get_or_insert_with(read)
@@ -134,7 +132,7 @@ impl Fetcher {
 
     fn fetch(&mut self, remote: &Remote, key: &str, purpose: Purpose) -> Result<PathBuf, String> {
         self.lock()?;
-        self.events.tell(&Event::Fetching { url: key.to_string() });
+        self.events.emit(&Event::Fetching { url: key.to_string() });
         let scratch = self.scratch_path();
         let ready = scratch.join("ready");
         drop(fs::remove_dir_all(&ready));
@@ -160,7 +158,7 @@ impl Fetcher {
         Ok(self.home.join(folder))
     }
 
-    /// The whole of what `remote` is a part of.
+    /// Fetches the whole repository or archive that contains `remote`.
     fn checkout(&mut self, remote: &Remote) -> Result<(PathBuf, String), String> {
         let whole = remote.whole();
         let key = whole.to_string();
@@ -188,7 +186,7 @@ impl Fetcher {
         fs::create_dir_all(self.home.join("deps")).map_err(cannot)?;
         ignore_in_git(&self.home).map_err(cannot)?;
         let lock = fs::File::create(self.home.join("deps/.lock")).map_err(cannot)?;
-        // Waits for another compilation of this application, which ends as its fetching is bounded.
+        // Waits for another compilation of this application; fetching has a timeout, so the wait is bounded.
         lock.lock().map_err(cannot)?;
         drop(fs::remove_dir_all(&path));
         fs::create_dir_all(&path).map_err(cannot)?;
@@ -197,7 +195,7 @@ impl Fetcher {
         Ok(())
     }
 
-    /// The folder for what is `ready`: an application's is called as the application is.
+    /// Chooses the folder for the fetched directory `ready`: the folder of an application has the application's name.
     fn folder(
         &mut self,
         ready: &Path,
@@ -224,7 +222,7 @@ impl Fetcher {
             .ok_or_else(|| format!("has too many others called {name} beside it"))
     }
 
-    /// Another source that this compilation has in `folder`.
+    /// The other source that uses `folder` in this compilation.
     fn used_by_other(&mut self, folder: &str, key: &str) -> Option<String> {
         let owners: Vec<String> = self
             .index()
@@ -258,7 +256,8 @@ impl Fetcher {
     }
 }
 
-/// Fetches all of `remote` into `into`, following pages that name another source; what it is a state of.
+/// Fetches `remote` as a whole into `into`, following pages that name another source. Returns the directory and the
+/// commit or checksum.
 fn fetch_whole(remote: &Remote, into: &Path, scratch: &Path) -> Result<(PathBuf, String), String> {
     let mut remote = remote.clone();
     for _ in 0..MAX_HOPS {
@@ -267,11 +266,11 @@ fn fetch_whole(remote: &Remote, into: &Path, scratch: &Path) -> Result<(PathBuf,
             return Ok((named_part(into, &remote)?, revision));
         }
         match http::fetch(&remote, into, scratch)? {
-            http::Answer::Unpacked(sum) => return Ok((named_part(into, &remote)?, sum)),
-            http::Answer::Elsewhere(named) => match source::locate(&named) {
+            http::Fetched::Unpacked(sum) => return Ok((named_part(into, &remote)?, sum)),
+            http::Fetched::Redirect(named) => match source::locate(&named) {
                 Ok(Located::Remote(next)) => remote = next,
                 Ok(Located::Local { .. }) => {
-                    return Err(format!("the page names \"{named}\", which is no address"));
+                    return Err(format!("the page names \"{named}\", which is not a valid address"));
                 }
                 Err(sentence) => return Err(format!("the page names \"{named}\": {sentence}")),
             },
@@ -280,13 +279,13 @@ fn fetch_whole(remote: &Remote, into: &Path, scratch: &Path) -> Result<(PathBuf,
     Err(format!("the pages name one another, {MAX_HOPS} in a row and no end"))
 }
 
-/// What a page's address means of what it names; all of it where the address names no directory.
+/// The directory that a page's address selects in the fetched source; the whole source if it selects none.
 fn named_part(whole: &Path, remote: &Remote) -> Result<PathBuf, String> {
     if remote.subdir.is_some() { part(whole, remote) } else { Ok(whole.into()) }
 }
 
-/// The directory in `whole` that `remote` means. A `*` stands for the one directory that fits; an archive that is one
-/// directory is that directory.
+/// The directory that `remote` selects in `whole`. A `*` matches exactly one directory. An archive with a single top
+/// directory stands for that directory.
 fn part(whole: &Path, remote: &Remote) -> Result<PathBuf, String> {
     let mut path = whole.to_path_buf();
     let Some(subdir) = &remote.subdir else {
@@ -323,13 +322,13 @@ fn part(whole: &Path, remote: &Remote) -> Result<PathBuf, String> {
     Ok(path)
 }
 
-/// Has git leave out what is fetched and made in the directory `.yado`, unless somebody has decided that already.
+/// Writes a `.gitignore` for fetched and generated files into `.yado`, unless there is one.
 pub(crate) fn ignore_in_git(home: &Path) -> std::io::Result<()> {
     let path = home.join(".gitignore");
     if path.exists() { Ok(()) } else { fs::write(path, "/deps/\n/imports/\n/secrets.json\n") }
 }
 
-/// A name that is one folder, and none that begins with a dot, as the fetcher's own do.
+/// Converts a name to a folder name without a leading dot, which is reserved for the fetcher's own files.
 fn folder_name(name: &str) -> String {
     let keep = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
     let name: String = name.trim().chars().map(keep).take(100).collect();

@@ -5,9 +5,9 @@
 //!  words, text: quoting, %i, ${NAME}         container: docker run · host: programs      reach, volumes: among units
 //! ```
 //!
-//! A `docker run` line becomes a container. Docker's house-keeping around it (`docker kill`, `rm`, `pull`, `stop`) is
-//! understood and needs nothing. Any other program runs in the image `host`, which is the machine's own root, with the
-//! command as systemd would start it. What only the machine knows (`%H`, `EnvironmentFile=`) is asked for there.
+//! A `docker run` line becomes a container. Docker commands that only manage it (`docker kill`, `rm`, `pull`, `stop`) are
+//! recognised and dropped. Any other program runs in the image `host`, which is the root file system of the machine, as
+//! systemd would start it. Values known only on the machine (`%H`, `EnvironmentFile=`) are resolved there.
 
 mod canonical;
 mod container;
@@ -43,76 +43,76 @@ use crate::{
 };
 use unit::Unit;
 
-/// A unit's text, and where it is from.
+/// The text of a unit and its origin.
 #[derive(Debug, Clone)]
 pub struct UnitFile {
-    /// Its name, which is the file's but for instances of a template.
+    /// Its name: that of the file, unless it is an instance of a template.
     pub name: UnitName,
-    /// The file, for mistakes in it.
+    /// The file, for messages.
     pub file: Arc<Path>,
     /// The text.
     pub text: String,
 }
 
-/// What units are compiled for.
+/// The environment for which units are compiled.
 #[derive(Debug, Clone, Default)]
 pub struct Settings {
     /// The application whose components the units are, a DNS label.
     pub app: String,
     /// The domain below which units with web pages get host names.
     pub domain: String,
-    /// What relative paths are relative to.
+    /// Base directory of relative paths.
     pub directory: PathBuf,
-    /// Machine IDs that are known, to the names of their nodes.
+    /// Node names by machine ID.
     pub machines: BTreeMap<String, String>,
-    /// Units to the nodes that they go to if there is no reason against it.
+    /// Preferred node of a unit, by unit name.
     pub preferred: BTreeMap<String, String>,
-    /// The units that are started, others being known but not waited for; `None` is all.
+    /// The units that are started. Other units are known, but nothing waits for them. `None` is all.
     pub started: Option<BTreeSet<String>>,
 }
 
-/// What there is to know of a unit without compiling it.
+/// Properties of a unit that can be read without compiling it.
 #[derive(Debug, Clone)]
 pub struct Summary {
     /// `Description=`.
     pub description: Option<String>,
-    /// It runs on every machine.
+    /// Whether it runs on every machine.
     pub global: bool,
-    /// Units with which it stops.
+    /// Units whose stop also stops this one.
     pub bound_to: Vec<String>,
-    /// Units without which it does not run.
+    /// Units that have to run for this one to run.
     pub needs: Vec<String>,
     /// `MachineOf=`.
     pub machine_of: Vec<String>,
-    /// Keys of node labels to the values of which one is asked for.
+    /// Required node labels: the values of which one has to match, by key.
     pub metadata: BTreeMap<String, Vec<String>>,
     /// `MachineID=`.
     pub machine_id: Option<String>,
-    /// It stays active once its processes have ended.
+    /// Whether it remains active after its processes have ended.
     pub remains: bool,
 }
 
-/// Whether `path` names a unit: by its extension, and because it or its template is there.
+/// Whether `path` names a unit: it has a unit's extension, and the file or its template exists.
 pub fn is_unit(path: &Path) -> bool {
     let kind = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
     name::KINDS.contains(&kind) && !path.is_dir() && (path.is_file() || template_of(path).is_some())
 }
 
-/// The template that a missing file `web@1.service` is an instance of.
+/// The template of an instance: `web@.service` for `web@1.service`, which has no file of its own.
 pub fn template_of(path: &Path) -> Option<PathBuf> {
     let name = UnitName::new(path.file_name()?.to_str()?).ok()?;
     let template = path.with_file_name(name.template()?.full());
     (!path.exists() && template.is_file()).then_some(template)
 }
 
-/// The name of the project whose units are beside `path`.
+/// The project name for the unit at `path`: the name of its directory.
 pub fn project_of(path: &Path) -> String {
     let absolute = std::path::absolute(path).unwrap_or_else(|_| path.into());
     let directory = absolute.parent().and_then(Path::file_name);
     directory.map_or_else(|| "units".into(), |d| d.to_string_lossy().into_owned())
 }
 
-/// The units directly in `directory`, by name.
+/// The units directly in `directory`, sorted by name.
 ///
 /// # Errors
 ///
@@ -166,7 +166,7 @@ pub fn compile(files: &[PathBuf], name: &str, options: &Options) -> Result<Compi
             compiled.published.push(one);
         }
     }
-    // The page of the app is that of its first unit that has one.
+    // The host name of the app belongs to the first unit that serves web pages.
     let own = format!("{}.{}", compiled.app, options.domain);
     let has_own = compiled.published.iter().any(|p| p.host.as_ref() == Some(&own));
     compiled.host = has_own.then_some(own);
@@ -174,7 +174,7 @@ pub fn compile(files: &[PathBuf], name: &str, options: &Options) -> Result<Compi
     Ok(compiled)
 }
 
-/// Compiles `wanted` among all `units` that are known.
+/// Compiles the units `wanted`; all of `units` are known to them.
 ///
 /// # Errors
 ///
@@ -190,7 +190,7 @@ pub fn lower(
     Ok((lowered.into_iter().map(|(l, _)| l).collect(), warnings))
 }
 
-/// Reads a unit alone.
+/// Parses a single unit.
 ///
 /// # Errors
 ///
@@ -217,7 +217,7 @@ fn source(unit: &UnitFile) -> Source {
     Source { path: unit.file.clone(), text: unit.text.clone() }
 }
 
-/// Reads files; an instance whose file is missing has its template's text.
+/// Reads unit files. An instance without a file has the text of its template.
 fn read_files(files: &[PathBuf], found: &mut Findings) -> Vec<UnitFile> {
     let mut units = Vec::new();
     for file in files {
@@ -239,10 +239,10 @@ fn read_files(files: &[PathBuf], found: &mut Findings) -> Vec<UnitFile> {
     units
 }
 
-/// Adds instances of templates: those that other units name, and one of each template that has none.
+/// Adds instances of templates: those named by other units, and one of each template that would have none.
 fn instances(units: &mut Vec<UnitFile>, found: &mut Findings) {
     let templates: Vec<UnitFile> = units.iter().filter(|u| u.name.is_template()).cloned().collect();
-    // Each round adds what those of the last one name; a name can only grow by a template naming itself.
+    // Each round adds the units named by those of the last round; the bound stops templates that name ever longer instances.
     for _ in 0..8 {
         let mut named: BTreeSet<String> = BTreeSet::new();
         for unit in units.iter().filter(|u| !u.name.is_template()) {
@@ -278,22 +278,22 @@ fn instances(units: &mut Vec<UnitFile>, found: &mut Findings) {
     units.sort_by(|a, b| a.name.cmp(&b.name));
 }
 
-/// Lowers the wanted ones of `units`, or all.
+/// Compiles the wanted units, or all.
 fn all(
     units: &[UnitFile],
     settings: &Settings,
     wanted: Option<&BTreeSet<String>>,
     found: &mut Findings,
-    published: &mut Vec<crate::Published>,
+    published: &mut Vec<crate::ExternalEndpoint>,
 ) -> Vec<(Lowered, Arc<Path>)> {
     let is_wanted = |name: &UnitName| wanted.is_none_or(|w| w.contains(name.full()));
-    let (mut read, mut others): (Vec<lower::Read>, Vec<Unit>) = (Vec::new(), Vec::new());
+    let (mut read, mut others): (Vec<lower::PlannedUnit>, Vec<Unit>) = (Vec::new(), Vec::new());
     let mut taken: BTreeSet<String> = BTreeSet::new();
     for file in units {
-        // What is wrong with a unit that is only known is told where that one is compiled.
+        // Errors of other units are reported when those are compiled.
         let mut aside = Findings::default();
         let findings = if is_wanted(&file.name) { &mut *found } else { &mut aside };
-        // The mistakes of a template are those of its instances.
+        // A template is checked through its instances.
         let quiet = file.name.is_template() && wanted.is_none();
         let findings = if quiet { &mut aside } else { findings };
         let unit = unit::read(&file.name, &source(file), findings);
@@ -311,7 +311,7 @@ fn all(
         read.push(lower::read(unit, object, &settings.directory, findings));
     }
     about_others(&mut read, is_wanted, found);
-    let set = lower::Set { units: &read, others: &others, settings };
+    let set = lower::UnitSet { units: &read, others: &others, settings };
     let mut lowered = Vec::new();
     for one in read.iter().filter(|r| is_wanted(&r.unit.name)) {
         unmatched_conflicts(one, &set, found);
@@ -323,17 +323,21 @@ fn all(
     lowered
 }
 
-/// Units whose process is another's container, as of `docker exec`: Docker on the machine does not know it.
-fn about_others(read: &mut [lower::Read], is_wanted: impl Fn(&UnitName) -> bool, found: &mut Findings) {
+/// Handles units that act on the container of another unit, as by `docker exec`: Docker on the machine does not know it.
+fn about_others(
+    read: &mut [lower::PlannedUnit],
+    is_wanted: impl Fn(&UnitName) -> bool,
+    found: &mut Findings,
+) {
     for i in 0..read.len() {
         let Some(container) = read[i].plan.of_other.clone() else { continue };
         let owner = read.iter().find(|r| r.containers().any(|c| c == container));
         let sentence = match owner.map(|r| r.unit.name.full()) {
             Some(owner) => format!(
-                "the container {container} is in the Pod of {owner} here, where Docker does not reach it, so nothing runs: `yado fleet ssh {owner} COMMAND` runs a command in it"
+                "the container {container} is in the Pod of {owner}, which Docker cannot reach, so nothing runs: `yado fleet ssh {owner} COMMAND` runs a command in it"
             ),
             None => format!(
-                "no unit here runs a container {container}, so the line runs on the machine as it is, where Docker has to be"
+                "no unit here runs a container {container}, so the line runs unchanged on the machine, where Docker has to be installed"
             ),
         };
         if is_wanted(&read[i].unit.name) {
@@ -341,14 +345,14 @@ fn about_others(read: &mut [lower::Read], is_wanted: impl Fn(&UnitName) -> bool,
             found.warn(at, sentence);
         }
         if owner.is_some() {
-            read[i].main = lower::Process::Nothing;
+            read[i].main = lower::MainProcess::Nothing;
         } else {
             read[i].plan = plan::on_machine(&read[i].unit.service);
         }
     }
 }
 
-/// Says what becomes of a unit that is no service.
+/// Warns about a unit of a type other than service.
 fn other_kind(unit: &Unit, found: &mut Findings) {
     let starts = unit.starts.as_deref().unwrap_or_default();
     let waits = format!("{starts} waits until somebody starts it, as `yado fleet start {starts}` does");
@@ -367,15 +371,14 @@ fn other_kind(unit: &Unit, found: &mut Findings) {
     found.warn(&unit.at, sentence);
 }
 
-/// Patterns of `Conflicts` that match no unit known here: nothing would say so until two units are together.
-fn unmatched_conflicts(one: &lower::Read, set: &lower::Set<'_>, found: &mut Findings) {
+/// Warns about patterns of `Conflicts` that match no known unit, since a wrong pattern would otherwise go unnoticed.
+fn unmatched_conflicts(one: &lower::PlannedUnit, set: &lower::UnitSet<'_>, found: &mut Findings) {
     for (pattern, at) in &one.unit.fleet.conflicts {
         let matches = |name: &UnitName| name::glob(pattern, name.full()) == Ok(true);
         let known = set.units.iter().map(|u| &u.unit.name).chain(set.others.iter().map(|u| &u.name));
         if !known.clone().any(matches) {
             let near: Vec<&str> = known.map(UnitName::full).take(4).collect();
-            let sentence =
-                format!("Conflicts={pattern} matches no unit that is known here ({})", near.join(", "));
+            let sentence = format!("Conflicts={pattern} matches no known unit ({})", near.join(", "));
             found.warn(at, sentence);
         }
     }

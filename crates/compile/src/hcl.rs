@@ -1,4 +1,4 @@
-//! HCL 1, the language of Appfiles, and the JSON that its readers took too.
+//! Parser of HCL 1, the language of Appfiles, and of its JSON form.
 //!
 //! ```text
 //! FILE   = { ITEM [","] }
@@ -20,13 +20,13 @@ use serde_json::{Map, Number, Value};
 use crate::{diagnostic::Diagnostic, source::Source};
 use scan::{Scanner, Token};
 
-/// Deeper than any file that a person writes; it bounds the stack.
+/// Limit of nesting, which bounds the stack; deeper than any file written by hand.
 const MAX_DEPTH: usize = 64;
 
 /// `KEY KEY { ... }` or `KEY = VALUE`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Item {
-    /// At least one.
+    /// The keys, at least one.
     pub keys: Vec<Key>,
     pub value: Node,
     /// Whether it was written with `=`.
@@ -45,12 +45,12 @@ pub(crate) struct Key {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
     pub at: usize,
-    pub kind: Kind,
+    pub kind: ValueKind,
 }
 
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Kind {
-    /// Only in JSON.
+pub(crate) enum ValueKind {
+    /// `null`, in JSON only.
     Null,
     Bool(bool),
     Number(Number),
@@ -72,16 +72,16 @@ impl Item {
 }
 
 impl Node {
-    /// The value as JSON. A key that is there twice has its last value, and a block's labels are keys of their own:
+    /// Converts the value to JSON. The last value of a duplicate key counts, and the labels of a block become nested keys:
     /// `a "b" { c = 1 }` is `{"a": {"b": {"c": 1}}}`.
     pub fn to_json(&self) -> Value {
         match &self.kind {
-            Kind::Null => Value::Null,
-            Kind::Bool(b) => Value::Bool(*b),
-            Kind::Number(n) => Value::Number(n.clone()),
-            Kind::String(s) => Value::String(s.clone()),
-            Kind::List(nodes) => Value::Array(nodes.iter().map(Node::to_json).collect()),
-            Kind::Object(items) => {
+            ValueKind::Null => Value::Null,
+            ValueKind::Bool(b) => Value::Bool(*b),
+            ValueKind::Number(n) => Value::Number(n.clone()),
+            ValueKind::String(s) => Value::String(s.clone()),
+            ValueKind::List(nodes) => Value::Array(nodes.iter().map(Node::to_json).collect()),
+            ValueKind::Object(items) => {
                 let mut map = Map::new();
                 for item in items {
                     insert(&mut map, &item.keys, &item.value);
@@ -108,16 +108,16 @@ fn insert(map: &mut Map<String, Value>, keys: &[Key], value: &Node) {
     }
 }
 
-/// What cannot be read and the byte at which that is.
+/// A syntax error and its byte offset.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Mistake {
+pub(crate) struct SyntaxError {
     pub at: usize,
     pub message: String,
 }
 
-impl Mistake {
+impl SyntaxError {
     fn new(at: usize, message: impl Into<String>) -> Self {
-        Mistake { at, message: message.into() }
+        SyntaxError { at, message: message.into() }
     }
 }
 
@@ -126,7 +126,7 @@ pub(crate) fn parse(source: &Source) -> Result<Vec<Item>, Diagnostic> {
     let text = source.text.as_str();
     let json = text.trim_start_matches('\u{feff}').trim_start().starts_with('{');
     let parsed = match text.find('\0') {
-        Some(at) => Err(Mistake::new(at, "a character with the number 0 stands here: remove it")),
+        Some(at) => Err(SyntaxError::new(at, "it contains a NUL character: remove it")),
         None if json => json::parse(text),
         None => parse_text(text),
     };
@@ -136,7 +136,7 @@ pub(crate) fn parse(source: &Source) -> Result<Vec<Item>, Diagnostic> {
     })
 }
 
-fn parse_text(text: &str) -> Result<Vec<Item>, Mistake> {
+fn parse_text(text: &str) -> Result<Vec<Item>, SyntaxError> {
     let mut parser = Parser { scanner: Scanner::new(text), ahead: None, depth: 0 };
     let items = parser.items(None)?;
     Ok(items)
@@ -144,42 +144,42 @@ fn parse_text(text: &str) -> Result<Vec<Item>, Mistake> {
 
 struct Parser<'a> {
     scanner: Scanner<'a>,
-    /// The token looked at and not taken yet.
+    /// The token that was peeked at and not consumed.
     ahead: Option<(usize, Token)>,
     depth: usize,
 }
 
 impl Parser<'_> {
-    fn peek(&mut self) -> Result<&(usize, Token), Mistake> {
+    fn peek(&mut self) -> Result<&(usize, Token), SyntaxError> {
         if self.ahead.is_none() {
             self.ahead = Some(self.scanner.next()?);
         }
-        // It was filled just now.
+        // It has just been filled.
         Ok(self.ahead.get_or_insert((0, Token::End)))
     }
 
-    fn take(&mut self) -> Result<(usize, Token), Mistake> {
+    fn take(&mut self) -> Result<(usize, Token), SyntaxError> {
         match self.ahead.take() {
             Some(token) => Ok(token),
             None => self.scanner.next(),
         }
     }
 
-    /// Items up to the brace that closes the object opened at `opened`, or up to the end of the file.
-    fn items(&mut self, opened: Option<usize>) -> Result<Vec<Item>, Mistake> {
+    /// Parses items up to the brace that closes the object opened at `opened`, or to the end of the file.
+    fn items(&mut self, opened: Option<usize>) -> Result<Vec<Item>, SyntaxError> {
         let mut items = Vec::new();
         loop {
             let (at, token) = self.peek()?.clone();
             match (token, opened) {
                 (Token::End, None) => return Ok(items),
                 (Token::End, Some(opened)) => {
-                    return Err(Mistake::new(opened, "this { is never closed: add a }"));
+                    return Err(SyntaxError::new(opened, "this { is never closed: add a }"));
                 }
                 (Token::Close, Some(_)) => {
                     self.take()?;
                     return Ok(items);
                 }
-                (Token::Close, None) => return Err(Mistake::new(at, "this } closes nothing: remove it")),
+                (Token::Close, None) => return Err(SyntaxError::new(at, "this } closes nothing: remove it")),
                 _ => items.push(self.item()?),
             }
             if self.peek()?.1 == Token::Comma {
@@ -188,7 +188,7 @@ impl Parser<'_> {
         }
     }
 
-    fn item(&mut self) -> Result<Item, Mistake> {
+    fn item(&mut self) -> Result<Item, SyntaxError> {
         let mut keys: Vec<Key> = Vec::new();
         loop {
             let (at, token) = self.take()?;
@@ -199,7 +199,7 @@ impl Parser<'_> {
                     let value = self.value(&keys)?;
                     return Ok(Item { keys, value, assigned: true });
                 }
-                // HCL 1 took `name label = { ... }` for a mistake, but there is only one thing it can mean.
+                // HCL 1 rejects `name label = { ... }`, but it is unambiguous.
                 Token::Assign if !keys.is_empty() && self.peek()?.1 == Token::Open => {}
                 Token::Open if !keys.is_empty() => {
                     let value = self.object(at)?;
@@ -210,36 +210,36 @@ impl Parser<'_> {
         }
     }
 
-    fn value(&mut self, keys: &[Key]) -> Result<Node, Mistake> {
+    fn value(&mut self, keys: &[Key]) -> Result<Node, SyntaxError> {
         let (at, token) = self.take()?;
         let kind = match token {
-            Token::Text(s) | Token::Heredoc(s) => Kind::String(s),
-            Token::Number(n) => Kind::Number(n),
-            Token::Word(word) if word == "true" || word == "false" => Kind::Bool(word == "true"),
+            Token::Text(s) | Token::Heredoc(s) => ValueKind::String(s),
+            Token::Number(n) => ValueKind::Number(n),
+            Token::Word(word) if word == "true" || word == "false" => ValueKind::Bool(word == "true"),
             Token::Open => return self.object(at),
             Token::OpenList => return self.list(at, keys),
             Token::Word(word) => {
                 let sentence = format!(
-                    "{word} cannot stand here: a value is a string in quotes, a number, true, false, a list or {{ ... }}"
+                    "{word} is not a value: a value is a string in quotes, a number, true, false, a list or {{ ... }}"
                 );
-                return Err(Mistake::new(at, sentence));
+                return Err(SyntaxError::new(at, sentence));
             }
             other => {
                 let key = keys.last().map_or("", |k| &k.text);
-                return Err(Mistake::new(at, format!("{key} has no value before {}", other.shown())));
+                return Err(SyntaxError::new(at, format!("{key} has no value before {}", other.shown())));
             }
         };
         Ok(Node { at, kind })
     }
 
-    fn object(&mut self, at: usize) -> Result<Node, Mistake> {
+    fn object(&mut self, at: usize) -> Result<Node, SyntaxError> {
         self.deeper(at)?;
         let items = self.items(Some(at))?;
         self.depth -= 1;
-        Ok(Node { at, kind: Kind::Object(items) })
+        Ok(Node { at, kind: ValueKind::Object(items) })
     }
 
-    fn list(&mut self, at: usize, keys: &[Key]) -> Result<Node, Mistake> {
+    fn list(&mut self, at: usize, keys: &[Key]) -> Result<Node, SyntaxError> {
         self.deeper(at)?;
         let mut nodes = Vec::new();
         loop {
@@ -250,7 +250,7 @@ impl Parser<'_> {
                     self.take()?;
                     continue;
                 }
-                Token::End => return Err(Mistake::new(at, "this [ is never closed: add a ]")),
+                Token::End => return Err(SyntaxError::new(at, "this [ is never closed: add a ]")),
                 _ => nodes.push(self.value(keys)?),
             }
             let (at, token) = self.peek()?.clone();
@@ -258,35 +258,38 @@ impl Parser<'_> {
                 Token::Comma => drop(self.take()?),
                 Token::CloseList | Token::End => {}
                 other => {
-                    return Err(Mistake::new(
+                    return Err(SyntaxError::new(
                         at,
-                        format!("a list's values are parted by commas, and {} follows one", other.shown()),
+                        format!(
+                            "the values of a list are separated by commas, but {} follows one",
+                            other.shown()
+                        ),
                     ));
                 }
             }
         }
         self.take()?;
         self.depth -= 1;
-        Ok(Node { at, kind: Kind::List(nodes) })
+        Ok(Node { at, kind: ValueKind::List(nodes) })
     }
 
-    fn deeper(&mut self, at: usize) -> Result<(), Mistake> {
+    fn deeper(&mut self, at: usize) -> Result<(), SyntaxError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(Mistake::new(at, format!("is nested more than {MAX_DEPTH} deep")));
+            return Err(SyntaxError::new(at, format!("is nested more than {MAX_DEPTH} deep")));
         }
         Ok(())
     }
 }
 
-fn no_item(keys: &[Key], at: usize, token: &Token) -> Mistake {
+fn no_item(keys: &[Key], at: usize, token: &Token) -> SyntaxError {
     let shown = token.shown();
     match keys {
-        [] => Mistake::new(
+        [] => SyntaxError::new(
             at,
-            format!("{shown} stands where a name has to: write NAME = VALUE or NAME {{ ... }}"),
+            format!("{shown} is found where a name is expected: write NAME = VALUE or NAME {{ ... }}"),
         ),
-        [.., last] => Mistake::new(
+        [.., last] => SyntaxError::new(
             last.at,
             format!("{} is followed by {shown}: write NAME = VALUE or NAME {{ ... }}", last.text),
         ),
@@ -302,7 +305,7 @@ mod tests {
     fn check(text: &str, expect: Expect) {
         let source = Source { path: std::path::Path::new("A").into(), text: text.into() };
         let shown = match parse(&source) {
-            Ok(items) => Node { at: 0, kind: Kind::Object(items) }.to_json().to_string(),
+            Ok(items) => Node { at: 0, kind: ValueKind::Object(items) }.to_json().to_string(),
             Err(mistake) => mistake.to_string(),
         };
         expect.assert_eq(&shown);
@@ -367,29 +370,29 @@ mod tests {
             ("a = \"x\n", expect![[r#"A:1:5: is not HCL: this string is not closed in its line: add a ""#]]),
             (
                 "a = [1 2]",
-                expect![[r#"A:1:8: is not HCL: a list's values are parted by commas, and 2 follows one"#]],
+                expect![[
+                    r#"A:1:8: is not HCL: the values of a list are separated by commas, but 2 follows one"#
+                ]],
             ),
             (
                 "a = b",
                 expect![[
-                    r#"A:1:5: is not HCL: b cannot stand here: a value is a string in quotes, a number, true, false, a list or { ... }"#
+                    r#"A:1:5: is not HCL: b is not a value: a value is a string in quotes, a number, true, false, a list or { ... }"#
                 ]],
             ),
             (
                 "a = <<EOF\nx",
-                expect![[
-                    r#"A:1:5: is not HCL: the text from here on is not ended: write EOF alone in a line"#
-                ]],
+                expect![[r#"A:1:5: is not HCL: this text is not terminated: write EOF alone on a line"#]],
             ),
             ("/* a", expect![[r#"A:1:1: is not HCL: this comment is not closed: add */"#]]),
             (
                 "a = 'x'",
-                expect![[r#"A:1:5: is not HCL: ' has no meaning here: strings stand in double quotes"#]],
+                expect![[r#"A:1:5: is not HCL: ' is not valid here: write strings in double quotes"#]],
             ),
-            ("a {\n  b: 1\n}", expect![[r#"A:2:4: is not HCL: : has no meaning here: write NAME = VALUE"#]]),
-            ("a = 0x", expect![[r#"A:1:5: is not HCL: 0x is no number"#]]),
-            ("a = 08", expect!["A:1:5: is not HCL: 08 is no number"]),
-            ("a = .", expect!["A:1:5: is not HCL: . is no number"]),
+            ("a {\n  b: 1\n}", expect![[r#"A:2:4: is not HCL: : is not valid here: write NAME = VALUE"#]]),
+            ("a = 0x", expect![[r#"A:1:5: is not HCL: 0x is not a valid number"#]]),
+            ("a = 08", expect!["A:1:5: is not HCL: 08 is not a valid number"]),
+            ("a = .", expect!["A:1:5: is not HCL: . is not a valid number"]),
             (
                 "a <<E\nb\nE\n {}",
                 expect![
@@ -400,11 +403,8 @@ mod tests {
                 "a true {}",
                 expect!["A:1:1: is not HCL: a is followed by true: write NAME = VALUE or NAME { ... }"],
             ),
-            (
-                "a = \"\0\"",
-                expect!["A:1:6: is not HCL: a character with the number 0 stands here: remove it"],
-            ),
-            ("{\"a\": }", expect![[r#"A:1:7: is not JSON: a value has to stand here"#]]),
+            ("a = \"\0\"", expect!["A:1:6: is not HCL: it contains a NUL character: remove it"]),
+            ("{\"a\": }", expect![[r#"A:1:7: is not JSON: a value is expected here"#]]),
         ] {
             check(text, expect);
         }

@@ -1,20 +1,20 @@
-//! Descriptions in, Kubernetes objects out.
+//! Compiles application descriptions into Kubernetes objects.
 //!
-//! A front end reads one format and its mistakes: [`appfile`] (HCL, with the applications it depends on), [`compose`],
-//! [`fleet`] (systemd's units), [`procfile`], [`manifest`] (Kubernetes' own YAML and JSON). What an application becomes
-//! is written once, in [`workload`]. A back end writes the objects out: [`output`] as YAML files that a reader and
-//! `kubectl` understand. The objects are the only model of an app that is passed on; nobody downstream sees an Appfile.
+//! A front end parses one format and reports its mistakes: [`appfile`] (HCL, with the applications it depends on),
+//! [`compose`], [`fleet`] (systemd units), [`procfile`], [`manifest`] (Kubernetes YAML and JSON). All front ends but the
+//! last build their objects through [`workload`]. Back ends in [`output`] write the objects as YAML files for people and
+//! `kubectl`, or as a compose file. Kubernetes objects are the only model of an application that leaves this crate.
 //!
 //! ```text
 //! Appfile ──┐
 //! compose ──┤
 //! units ────┤
 //! Procfile ─┼─> workload ──> objects ──> .yado/compiled/*.yaml
-//! YAML ─────┘  (passes by)
+//! YAML ─────┘  (already objects)
 //! ```
 //!
-//! Nothing here asks the network (but for fetching dependencies that are elsewhere), the clock or chance: the same files
-//! give the same objects.
+//! The compiler uses no clock and no random numbers, and the network only to fetch remote dependencies, so the same
+//! files give the same objects.
 
 mod app_json;
 pub mod appfile;
@@ -26,10 +26,10 @@ mod fetch;
 pub mod fleet;
 mod hcl;
 pub mod manifest;
+mod other_tools;
 pub mod output;
 pub mod procfile;
 mod source;
-mod unbuilt;
 pub mod workload;
 pub mod yaml;
 
@@ -40,29 +40,29 @@ use std::sync::Arc;
 pub use diagnostic::{Diagnostic, Diagnostics, Position};
 use serde_json::Value;
 
-/// The port a `web` process is told to listen on, in `PORT`, unless the description says another.
+/// Default value of the variable `PORT`, the port that a `web` process listens on.
 pub const WEB_PORT: u16 = 8080;
 
-/// How to compile.
+/// Options of a compilation.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The domain under which an app gets its host name: `guestbook` becomes `guestbook.localhost`.
     pub domain: String,
     /// The caller's environment, for `${NAME}` in compose files and `-e NAME`.
     pub env: BTreeMap<String, String>,
-    /// Files whose variables are in `env` already. They may hold secrets, so images are made without them.
+    /// Environment files already merged into `env`. They may hold secrets, so they are excluded from images.
     pub env_files: Vec<PathBuf>,
-    /// Compose: whether `.env` is read beneath `env`, as it is unless the caller named other files.
+    /// Compose: whether the variables of `.env` are defaults for `env`; off where the caller named other files.
     pub dot_env: bool,
-    /// Compose: files laid over the first one, in this order.
+    /// Compose: override files, merged over the first file in this order.
     pub overrides: Vec<PathBuf>,
-    /// Compose: profiles that are on, beside those in `COMPOSE_PROFILES`.
+    /// Compose: active profiles, in addition to those in `COMPOSE_PROFILES`.
     pub profiles: Vec<String>,
-    /// Compose and units: the project's name; `None` is the directory's, or what the description says.
+    /// Compose and units: the project name; `None` takes the name in the description, else that of the directory.
     pub project: Option<String>,
-    /// Fetch what is fetched already once more.
+    /// Fetch remote dependencies again even if they are already on disk.
     pub update: bool,
-    /// Is told of each stage.
+    /// Receives an event before each stage.
     pub events: Events,
 }
 
@@ -83,7 +83,7 @@ impl Default for Options {
     }
 }
 
-/// A stage of a compilation. Each is told before its work begins.
+/// A stage of a compilation, reported before its work begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The description is read.
@@ -91,7 +91,7 @@ pub enum Event {
         /// The file or directory.
         path: PathBuf,
     },
-    /// All dependencies are read, and fetched where they are elsewhere.
+    /// Dependencies are loaded; remote ones are fetched.
     FetchingDependencies,
     /// One dependency is fetched.
     Fetching {
@@ -116,20 +116,20 @@ pub enum Event {
     },
 }
 
-/// Who is told of stages; by default nobody.
+/// Callback that receives [`Event`]s; the default discards them.
 #[derive(Clone, Default)]
 pub struct Events(Option<Arc<Listener>>);
 
 type Listener = dyn Fn(&Event) + Send + Sync;
 
 impl Events {
-    /// Tells `listener`.
+    /// Passes every event to `listener`.
     pub fn new(listener: impl Fn(&Event) + Send + Sync + 'static) -> Self {
         Events(Some(Arc::new(listener)))
     }
 
-    /// Tells of `event`.
-    pub fn tell(&self, event: &Event) {
+    /// Passes `event` to the listener, if there is one.
+    pub fn emit(&self, event: &Event) {
         if let Some(listener) = &self.0 {
             listener(event);
         }
@@ -149,31 +149,31 @@ pub struct BuildRequest {
     pub name: String,
     /// The directory with its `Procfile`, `Aptfile` and sources.
     pub context: PathBuf,
-    /// The name under which the objects ask for it, such as `yado.local/guestbook:latest`.
+    /// The image reference in the objects, such as `yado.local/guestbook:latest`.
     pub image: String,
-    /// How it is made.
-    pub how: BuildHow,
-    /// Env files and files of secrets that the description names, absolute or from the working directory: whatever they
-    /// are called, they are no part of the image.
-    pub left_out: Arc<[PathBuf]>,
+    /// The build method.
+    pub method: BuildMethod,
+    /// Environment and secret files named by the description, absolute or relative to the working directory. They are
+    /// excluded from the image whatever their names are.
+    pub excluded: Arc<[PathBuf]>,
 }
 
-/// How an image is made.
+/// The method by which an image is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum BuildHow {
+pub enum BuildMethod {
     /// From the sources in the context, without a Dockerfile.
     Source {
-        /// The application's type (`ruby`, `node`, ...), whose runtime and dependencies are installed; `None` where the
-        /// Procfile and Aptfile say all.
+        /// The application's type (`ruby`, `node`, ...), whose runtime and dependencies are installed; `None` if
+        /// only the Procfile and Aptfile define the image.
         language: Option<String>,
-        /// Process types and their commands where the context has no Procfile.
+        /// Process types and their commands, used if the context has no Procfile.
         processes: Vec<(String, String)>,
     },
-    /// By a Dockerfile.
+    /// From a Dockerfile.
     Dockerfile {
         /// Its path, absolute or from the context; `None` is `Dockerfile`.
         file: Option<PathBuf>,
-        /// Its text where the description holds it.
+        /// Inline text of the Dockerfile, if the description contains it.
         inline: Option<String>,
         /// The stage to stop at.
         target: Option<String>,
@@ -182,14 +182,14 @@ pub enum BuildHow {
     },
 }
 
-/// One object and where it came from.
+/// A Kubernetes object and its origin.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Object {
     /// The Kubernetes object, `apiVersion` first.
     pub value: Value,
-    /// What it is filed under in the output: an application's name or a manifest's file stem.
+    /// Name of the output file without extension: an application's name or a manifest's file stem.
     pub group: String,
-    /// The file that asked for it.
+    /// The description file that the object was compiled from.
     pub source: PathBuf,
 }
 
@@ -215,31 +215,31 @@ impl Object {
     }
 }
 
-/// A port that is reached from outside.
+/// A port that is reachable from outside the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Published {
+pub struct ExternalEndpoint {
     /// The process type or compose service.
     pub component: String,
     /// The Service of type LoadBalancer or NodePort.
     pub service: String,
-    /// The port outside; `None` where the cluster chooses one.
+    /// The external port; `None` if the cluster chooses one.
     pub port: Option<u16>,
     /// The port of the process.
     pub target: u16,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
-    /// Whether it serves a web page, as far as can be seen.
+    /// Whether the port is expected to serve web pages.
     pub web: bool,
-    /// The host name at which the router answers for it.
+    /// The host name under which the router serves it.
     pub host: Option<String>,
 }
 
-/// What a description became.
+/// The result of compiling a description.
 #[derive(Debug, Clone, Default)]
 pub struct Compiled {
-    /// The app's name; objects that `compile` made carry it in the label `app.kubernetes.io/part-of`.
+    /// The app's name, which compiled objects carry in the label `app.kubernetes.io/part-of`.
     pub app: String,
-    /// The type the application says or its files show (`ruby`, `docker-external`); empty for manifests.
+    /// The application type, declared or detected (`ruby`, `docker-external`); empty for manifests.
     pub app_type: String,
     /// The directory the description is in.
     pub directory: PathBuf,
@@ -247,23 +247,23 @@ pub struct Compiled {
     pub host: Option<String>,
     /// The namespace of the objects, where the description asks for one of its own, as a compose project does.
     pub namespace: Option<String>,
-    /// Where the app is reached from outside, beside `host`: ports that it publishes.
-    pub published: Vec<Published>,
-    /// Objects in the order in which to create them: what others depend on comes first.
+    /// Published ports by which the app is reachable from outside, in addition to `host`.
+    pub published: Vec<ExternalEndpoint>,
+    /// Objects in creation order: an object precedes those that depend on it.
     pub objects: Vec<Object>,
     /// Images to build, each once.
     pub builds: Vec<BuildRequest>,
     /// Applications the app depends on, in the order found.
     pub dependencies: Vec<String>,
-    /// Things that were understood but have no effect, or were guessed.
+    /// Settings that have no effect, and guesses that the user should confirm.
     pub warnings: Vec<Diagnostic>,
-    /// Where an `.ottoid` has to be made, if the description is an Appfile without one.
+    /// Path of the `.ottoid` file to create, if the description is an Appfile without one.
     pub missing_id: Option<PathBuf>,
 }
 
 impl Compiled {
-    /// Whether anything would run. An Appfile may be well formed and still start nothing, for example when its type
-    /// is one that only a Procfile can start.
+    /// Whether the objects run any Pods. A valid Appfile may start nothing, for example if its type needs a Procfile and
+    /// there is none.
     pub fn has_workloads(&self) -> bool {
         self.objects.iter().any(|o| {
             matches!(
@@ -273,7 +273,7 @@ impl Compiled {
         })
     }
 
-    /// Makes every container that asks for `image` ask for `pinned`, so that a new build is a new revision.
+    /// Replaces the image `image` by `pinned` in every container, so that a new build creates a new revision.
     pub fn pin_image(&mut self, image: &str, pinned: &str) {
         for object in &mut self.objects {
             for list in ["containers", "initContainers"] {
@@ -288,14 +288,14 @@ impl Compiled {
     }
 }
 
-/// Compiles what `path` names: a directory with an `Appfile`, a `Procfile` or manifests (looked for in that order),
-/// or one such file.
+/// Compiles the description at `path`: a directory with an Appfile, a compose file, a Procfile, a chart or
+/// kustomization, units or manifests (looked for in that order), or one such file.
 ///
-/// The user's own edits, in [`output::overlay::FILE`] beside the description, are laid over the objects.
+/// The user's overlay ([`output::overlay::FILE`]) beside the description is then merged into the objects.
 ///
 /// # Errors
 ///
-/// Every mistake found, not only the first, each with its place.
+/// All mistakes, not only the first, each with its position.
 pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> {
     let mut compiled = match describe(path, options)? {
         Description::Application(file) => appfile::compile(&file, options),
@@ -308,7 +308,7 @@ pub fn compile(path: &Path, options: &Options) -> Result<Compiled, Diagnostics> 
     Ok(compiled)
 }
 
-/// Whether there is a description at `path`, be it well formed or not.
+/// Whether a description exists at `path`, valid or not.
 pub fn is_described(path: &Path, options: &Options) -> bool {
     describe(path, options).is_ok()
 }
@@ -324,13 +324,13 @@ enum Description {
     Rendered(manifest::Renderer, String),
 }
 
-/// Said of what another tool builds or deploys by.
+/// Second half of the message about files of other tools.
 const NOT_YET: &str = "is not supported yet: add a Procfile with a line such as web: COMMAND, or build the image elsewhere and name it in a compose file or manifest";
 
-/// What each Kubernetes object has.
+/// The key by which a file is recognised as a Kubernetes manifest.
 const API_VERSION: &[u8] = b"apiVersion";
 
-/// Decides which format `path` is in, by names and, of a directory without a description, by what is in its files.
+/// Detects the format of the description at `path` by file names and, in a directory without one, by file contents.
 fn describe(path: &Path, options: &Options) -> Result<Description, Diagnostics> {
     if fleet::is_unit(path) {
         return Ok(Description::Units(vec![path.into()], fleet::project_of(path)));
@@ -359,7 +359,7 @@ fn describe(path: &Path, options: &Options) -> Result<Description, Diagnostics> 
         return Ok(Description::Rendered(renderer, name));
     }
     let units = fleet::files_in(path)?;
-    // Sources may hold a unit that installs them; fleet's own section shows that units are meant.
+    // Source trees may contain a systemd unit that installs them; only a section `[X-Fleet]` marks a fleet unit.
     let meant = |unit: &PathBuf| {
         source::read_bytes(unit, source::MAX_BYTES).is_ok_and(|t| t.windows(9).any(|w| w == b"[X-Fleet]"))
     };
@@ -367,7 +367,7 @@ fn describe(path: &Path, options: &Options) -> Result<Description, Diagnostics> 
         return Ok(Description::Units(units, name));
     }
     let files = manifest::files_in(path)?;
-    // Sources have YAML and JSON files of their own, which are no manifests.
+    // Source trees contain YAML and JSON files that are not manifests.
     let manifest = |file: &PathBuf| {
         let text = source::read_bytes(file, source::MAX_BYTES).unwrap_or_default();
         text.windows(API_VERSION.len()).any(|part| part == API_VERSION)
@@ -394,8 +394,8 @@ fn describe_file(path: &Path, options: &Options) -> Result<Description, Diagnost
             describe(directory, options)
         }
         _ if compose::is_compose(path) => Ok(Description::Compose(path.into())),
-        _ if unbuilt::is_named(path).is_some() => {
-            let what = unbuilt::is_named(path).map_or("", |one| one.what);
+        _ if other_tools::is_named(path).is_some() => {
+            let what = other_tools::is_named(path).map_or("", |one| one.what);
             Err(Diagnostic::of_file(path, format!("is {what}, which {NOT_YET}")).into())
         }
         Some("yaml" | "yml" | "json") => {
@@ -404,19 +404,19 @@ fn describe_file(path: &Path, options: &Options) -> Result<Description, Diagnost
         }
         _ => Err(Diagnostic::of_file(
             path,
-            "is in no format known here: name an Appfile, a compose file, a Procfile, or a .yaml, .yml or .json manifest",
+            "is in no supported format: name an Appfile, a compose file, a Procfile, or a .yaml, .yml or .json manifest",
         )
         .into()),
     }
 }
 
-/// Why there is nothing to compile in a directory without manifests: only files of other tools, or none at all.
+/// The error for a directory without manifests: it contains files of other tools only, or nothing known.
 fn nothing_in(directory: &Path, is_empty: bool) -> Option<Diagnostic> {
-    let unbuilt = unbuilt::all_in(directory);
-    if !unbuilt.is_empty() {
-        let sentence = format!("holds {}, which {NOT_YET}", unbuilt::listed(&unbuilt));
+    let files = other_tools::all_in(directory);
+    if !files.is_empty() {
+        let sentence = format!("holds {}, which {NOT_YET}", other_tools::listed(&files));
         return Some(Diagnostic::of_file(directory, sentence));
     }
-    let sentence = "holds no Appfile, no compose file, no Procfile, no sources in a language known here and no .yaml, .yml or .json manifest: add one, or name another directory";
+    let sentence = "holds no Appfile, no compose file, no Procfile, no sources in a supported language and no .yaml, .yml or .json manifest: add one, or name another directory";
     is_empty.then(|| Diagnostic::of_file(directory, sentence))
 }

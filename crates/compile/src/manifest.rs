@@ -1,6 +1,6 @@
-//! Kubernetes manifests of any age: YAML with any number of documents, or JSON; from files, from standard input, from
-//! a kustomization or a Helm chart. Each document has to be an object with `apiVersion`, `kind` and `metadata.name`.
-//! What the API serves today passes through as it is; what it served once becomes today's form of it.
+//! The front end for Kubernetes manifests, including those for removed API versions: YAML or JSON from files, standard
+//! input, a kustomization or a Helm chart. Each document has to be an object with `apiVersion`, `kind` and
+//! `metadata.name`. Objects of current API versions are passed on unchanged; objects of removed versions are converted.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +10,7 @@ use crate::{
     Compiled, Object,
     diagnostic::{Diagnostic, Diagnostics, Findings, Position},
     source::Source,
-    yaml::{self, Mapping, Node, Value as Content, scalar::Meaning},
+    yaml::{self, Mapping, Node, Value as Content, scalar::ScalarMeaning},
 };
 
 mod convert;
@@ -18,7 +18,7 @@ mod rendered;
 
 pub use rendered::Renderer;
 
-/// The manifests directly in `directory`, by name.
+/// The manifests directly in `directory`, sorted by name.
 ///
 /// # Errors
 ///
@@ -30,7 +30,7 @@ pub fn files_in(directory: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
         let path = entry.map_err(broken)?.path();
         let manifest = path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json");
         let hidden = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.'));
-        // The user's edits of objects are none themselves.
+        // The overlay file is not a manifest.
         let overlay = path.file_name().is_some_and(|n| n == crate::output::overlay::FILE);
         if manifest && !hidden && !overlay && path.is_file() {
             files.push(path);
@@ -40,11 +40,11 @@ pub fn files_in(directory: &Path) -> Result<Vec<PathBuf>, Diagnostics> {
     Ok(files)
 }
 
-/// Reads the manifests in `files` as the app `name`.
+/// Compiles the manifests in `files` as the app `name`.
 ///
 /// # Errors
 ///
-/// Every document that is no object, and files without any.
+/// Documents that are not objects, and files without objects.
 pub fn compile(files: &[PathBuf], name: &str) -> Result<Compiled, Diagnostics> {
     let mut found = Findings::default();
     let mut compiled = Compiled { app: name.into(), ..Compiled::default() };
@@ -67,16 +67,16 @@ pub fn compile(files: &[PathBuf], name: &str) -> Result<Compiled, Diagnostics> {
     Ok(compiled)
 }
 
-/// Renders what `renderer` describes as the app `name`.
+/// Renders a kustomization or chart and compiles the result as the app `name`.
 ///
 /// # Errors
 ///
-/// The tool is missing or refuses, or as [`compile`].
+/// The tool is missing or fails, or as for [`compile`].
 pub fn compile_rendered(renderer: &Renderer, name: &str) -> Result<Compiled, Diagnostics> {
     let mut found = Findings::default();
     let source = Source { path: renderer.file().into(), text: renderer.render(name)? };
     let values = objects(&source, &mut found);
-    // Lines of what was rendered are lines of no file.
+    // Line numbers of rendered text do not refer to a file.
     for diagnostic in found.errors.iter_mut().chain(&mut found.warnings) {
         diagnostic.at = Position::of_file(renderer.file());
     }
@@ -89,11 +89,11 @@ pub fn compile_rendered(renderer: &Renderer, name: &str) -> Result<Compiled, Dia
     Ok(compiled)
 }
 
-/// Reads objects from text that came from `name`, such as standard input.
+/// Parses objects from a text; `name` is its origin in messages, such as standard input.
 ///
 /// # Errors
 ///
-/// As [`compile`].
+/// As for [`compile`].
 pub fn parse(name: &Path, text: &str) -> Result<Vec<Value>, Diagnostics> {
     let source = Source { path: name.into(), text: text.into() };
     let mut found = Findings::default();
@@ -131,7 +131,7 @@ fn objects(source: &Source, found: &mut Findings) -> Vec<Value> {
 /// Adds the objects in `node` to `values`: itself, or the items of a `List`.
 fn object(node: &Node, found: &mut Findings, values: &mut Vec<Value>) {
     let Content::Mapping(mapping) = &node.value else {
-        return found.error(&node.at, "is no Kubernetes object: it has to be a mapping");
+        return found.error(&node.at, "is not a valid Kubernetes object: it has to be a mapping");
     };
     for key in ["apiVersion", "kind"] {
         let Some(entry) = mapping.get(key) else {
@@ -162,9 +162,9 @@ fn object(node: &Node, found: &mut Findings, values: &mut Vec<Value>) {
     }
 }
 
-/// Today's form of an object that is written at `node`.
+/// Converts the object at `node` to a current API version.
 fn modernise(node: &Node, value: Value, found: &mut Findings) -> Option<Value> {
-    let mut remarks = convert::Remarks::default();
+    let mut remarks = convert::FieldDiagnostics::default();
     let value = convert::modernise(value, &mut remarks);
     let place = |path: &[String]| node.place(path.iter().map(String::as_str));
     remarks.errors.iter().for_each(|r| found.error(place(&r.path), &*r.sentence));
@@ -176,16 +176,18 @@ fn missing(key: &str, mapping: &Mapping) -> String {
     let kind = text_of(mapping, "kind").unwrap_or_default();
     match convert::version_of(kind).filter(|_| key == "apiVersion") {
         Some(version) => {
-            format!("is no Kubernetes object: it has no apiVersion; for {kind} write apiVersion: {version}")
+            format!(
+                "is not a valid Kubernetes object: it has no apiVersion; for {kind} write apiVersion: {version}"
+            )
         }
-        None => format!("is no Kubernetes object: it has no {key}"),
+        None => format!("is not a valid Kubernetes object: it has no {key}"),
     }
 }
 
-/// The text under `key`, if it is that and no number, boolean or nothing.
+/// The string under `key`; `None` if the value is a number, boolean or null.
 fn text_of<'a>(mapping: &'a Mapping, key: &str) -> Option<&'a str> {
     match &mapping.get(key)?.value.value {
-        Content::Scalar(scalar) if !scalar.plain || matches!(scalar.meaning(), Meaning::Text) => {
+        Content::Scalar(scalar) if !scalar.plain || matches!(scalar.meaning(), ScalarMeaning::Text) => {
             Some(&scalar.text)
         }
         _ => None,

@@ -1,4 +1,4 @@
-//! The text of a description and where in it a byte is.
+//! The text of a description file, and the conversion of byte offsets to positions.
 
 use std::{
     fs::{File, OpenOptions},
@@ -17,18 +17,17 @@ use crate::diagnostic::{Diagnostic, Position};
 /// a mistaken path, such as a disk image, from filling the memory.
 pub(crate) const MAX_BYTES: u64 = 16 << 20;
 
-/// Device number of `/dev/null`, which people name to say that there is nothing to read.
+/// Device number of `/dev/null`, which stands for an empty file.
 const NULL_DEVICE: u64 = (1 << 8) | 3;
 
-/// At most `limit` bytes of a plain file; those of a larger one are an error. What has no end (`/dev/zero`) or may never
-/// have a beginning (a named pipe without a writer) is no plain file. Pipes that the caller's shell has opened, as
-/// `<(command)` does, are read, and so is `/dev/null`.
+/// Reads a regular file of at most `limit` bytes. Files without an end (`/dev/zero`) and named pipes, on which a read may
+/// block for ever, are refused. Pipes opened by the caller's shell, such as `<(command)`, and `/dev/null` are read.
 ///
 /// # Errors
 ///
-/// The file cannot be read, is not plain, or is too large.
+/// The file cannot be read, is not a regular file, or is larger than `limit`.
 pub fn read_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    // Without this flag opening a named pipe waits for its writer.
+    // Without O_NONBLOCK, opening a named pipe blocks until it has a writer.
     let mut file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
     let meta = file.metadata()?;
     let kind = meta.file_type();
@@ -45,7 +44,7 @@ pub fn read_bytes(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a path names an open file of this process.
+/// Whether a path names an open file descriptor of this process.
 fn is_descriptor(path: &Path) -> bool {
     ["/dev/fd", "/dev/stdin", "/proc/self/fd"].iter().any(|open| path.starts_with(open))
 }
@@ -61,7 +60,7 @@ impl Source {
     pub fn read(path: &Path) -> Result<Source, Diagnostic> {
         let bytes = read_bytes(path, MAX_BYTES).map_err(|e| match e.kind() {
             io::ErrorKind::FileTooLarge => {
-                Diagnostic::of_file(path, "is larger than 16 MiB, which no description is")
+                Diagnostic::of_file(path, "is larger than 16 MiB, the limit for descriptions")
             }
             _ => Diagnostic::of_file(path, format!("cannot be read: {e}")),
         })?;
@@ -76,7 +75,7 @@ impl Source {
         }
     }
 
-    /// The place of the byte at `offset`; past the end it is the end.
+    /// Position of the byte at `offset`, or of the end of the text if `offset` is beyond it.
     pub fn at(&self, offset: usize) -> Position {
         let mut offset = offset.min(self.text.len());
         while !self.text.is_char_boundary(offset) {
@@ -91,13 +90,13 @@ impl Source {
         }
     }
 
-    /// The place of a line and column, both from 1.
+    /// Position of a line and column, both from 1.
     pub fn at_line(&self, line: usize, column: usize) -> Position {
         Position { file: self.path.clone(), line: line.max(1), column: column.max(1) }
     }
 }
 
-/// A path without `.` and `..`, as text alone shows it; links are not followed.
+/// Removes `.` and `..` from a path lexically; symbolic links are not followed.
 pub(crate) fn clean(path: &Path) -> PathBuf {
     let mut out = PathBuf::new();
     for part in path.components() {

@@ -1,17 +1,16 @@
-//! What one process type of an application becomes: a Deployment, DaemonSet or Job, a Service by which others find it,
-//! one more for what is published, an Ingress where it has host names. Every front end that has processes goes through
-//! here, so that all of them agree on names, labels and probes.
+//! The objects of one process type: a Deployment, DaemonSet or Job, its Services, its Ingress and its claims. Every front
+//! end that has processes builds them here, so that names, labels and probes agree.
 //!
-//! | object | name | where |
+//! | object | name | created for |
 //! |---|---|---|
 //! | PersistentVolumeClaim | the volume's | each of `claims` |
-//! | Service | `service` | where others have a name for it; headless where no port is known |
-//! | Service | each of `aliases` | the same Pods by another name |
+//! | Service | `service` | workloads that have a service name; headless if no port is known |
+//! | Service | each of `aliases` | further names of the same Pods |
 //! | Deployment, DaemonSet, Job | `name` | always |
-//! | Service LoadBalancer | `name`-public | ports that are published |
-//! | Service LoadBalancer | `name`-local | ports that are published to the machine itself |
-//! | Service NodePort | `name`-ports | ports that are published wherever there is room |
-//! | Ingress | `name` | where it has host names |
+//! | Service LoadBalancer | `name`-public | published ports |
+//! | Service LoadBalancer | `name`-local | ports published on the loopback address |
+//! | Service NodePort | `name`-ports | published ports whose number the cluster chooses |
+//! | Ingress | `name` | workloads with host names |
 
 use std::collections::BTreeMap;
 
@@ -35,7 +34,7 @@ use serde::Serialize;
 use serde_json::Value;
 use yado_types::labels;
 
-pub use claim::Claim;
+pub use claim::VolumeClaim;
 pub use service::{Port, PublishedPort};
 
 pub mod amount;
@@ -47,55 +46,55 @@ pub mod pod;
 mod service;
 mod signal;
 
-/// One process type, with the parts of a Pod that its front end decides. `..Workload::default()` is a Deployment of
-/// one Pod that nobody connects to.
+/// One process type and the parts of its Pod that the front end decides. The default is a Deployment of one Pod without
+/// a Service.
 #[derive(Debug, Clone, Default)]
 pub struct Workload {
     /// The application, a DNS label.
     pub app: String,
     /// The process type, a DNS label.
     pub component: String,
-    /// The app that the user asked for, which may be the application itself or one that depends on it.
+    /// The app that the user compiled: the application itself or one that depends on it.
     pub part_of: String,
     /// The name of the Deployment, DaemonSet or Job, a DNS label.
     pub name: String,
-    /// What the Services that publish its ports are named after, where `name` would make a name that is taken.
-    pub outer: Option<String>,
-    /// The namespace of all its objects, where the description asks for one.
+    /// Name prefix of the Services that publish its ports, if names derived from `name` are taken.
+    pub publish_as: Option<String>,
+    /// The namespace of all its objects, if the description defines one.
     pub namespace: Option<String>,
-    /// What keeps its Pods.
-    pub kind: Kind,
-    /// How a new version takes the place of the old one.
-    pub update: Update,
-    /// The name others connect to, where there is one; a DNS label that starts with a letter.
+    /// The object that controls its Pods.
+    pub kind: WorkloadKind,
+    /// How a new version replaces the old one.
+    pub update: UpdateStrategy,
+    /// The name of its Service, if it has one; a DNS label that starts with a letter.
     pub service: Option<String>,
-    /// Whether its name leads to each Pod's own address, and not to one for all.
+    /// Whether the Service is headless, so that its name resolves to the addresses of the Pods.
     pub headless: bool,
-    /// Further names for the same. Those that cannot be a Service's are answered by Yado's name server only.
+    /// Further names. Names that are not valid for a Service are answered by Yado's name server only.
     pub aliases: Vec<String>,
-    /// Further names that are not worth a Service each: Yado's name server answers them.
-    pub by_name_server: Vec<String>,
-    /// How many; nothing to a DaemonSet.
+    /// Further names that are answered by Yado's name server and get no Service.
+    pub dns_aliases: Vec<String>,
+    /// Number of Pods; ignored for a DaemonSet.
     pub replicas: i32,
-    /// The Pod's spec. Its `containers` come after [`Workload::container`].
+    /// The spec of the Pod. Its `containers` follow [`Workload::container`].
     pub pod: PodSpec,
-    /// The container but for its ports and, unless it has a probe of its own, the one that [`Workload::ready`] asks for.
+    /// The main container. Its ports, and its probe if it has none, are filled in from `ports` and `ready`.
     pub container: Container,
-    /// When the container is ready, where it has no probe.
-    pub ready: Ready,
-    /// What it listens on.
+    /// Readiness of a container that has no probe.
+    pub ready: Readiness,
+    /// Ports on which the process listens.
     pub ports: Vec<Port>,
-    /// Which of its ports are reached from outside, and where.
+    /// Ports that are reachable from outside the cluster.
     pub published: Vec<PublishedPort>,
     /// Host names of its web page.
     pub hosts: Vec<String>,
-    /// Which port of the Service is the web page; `None` is the first.
+    /// The port of the Service that serves web pages; `None` is the first.
     pub web_port: Option<u16>,
-    /// What has to be there before a Pod is placed: component to `started`, `healthy` or `completed`.
+    /// Components that have to be `started`, `healthy` or `completed` before a Pod is scheduled.
     pub depends_on: BTreeMap<String, String>,
-    /// Claims for its volumes, unless its front end makes them elsewhere.
-    pub claims: Vec<Claim>,
-    /// Further labels of its objects and Pods.
+    /// Claims for its volumes, unless the front end creates them itself.
+    pub claims: Vec<VolumeClaim>,
+    /// Additional labels of its objects and Pods.
     pub labels: BTreeMap<String, String>,
     /// Annotations of the Deployment, DaemonSet or Job.
     pub annotations: BTreeMap<String, String>,
@@ -103,70 +102,70 @@ pub struct Workload {
     pub pod_annotations: BTreeMap<String, String>,
 }
 
-/// What keeps a workload's Pods.
+/// The kind of object that controls the Pods of a workload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Kind {
-    /// Always as many as said.
+pub enum WorkloadKind {
+    /// Keeps `replicas` Pods running.
     #[default]
     Deployment,
-    /// One on each node that its Pods may be on.
+    /// Runs one Pod on each node that its Pods may be scheduled on.
     DaemonSet,
-    /// As many as said, until each has ended well.
+    /// Runs `replicas` Pods until each has succeeded.
     Job {
-        /// How many failures are borne; 0 is none.
+        /// Number of failures that are retried.
         retries: i32,
-        /// How many run at once; `None` is all.
-        at_once: Option<i32>,
+        /// Number of Pods that run at the same time; `None` is all.
+        parallelism: Option<i32>,
     },
 }
 
-/// How a new version takes the place of the old one.
+/// How a new version of a workload replaces the old one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum Update {
-    /// As Kubernetes does unless told: a new one beside the old ones, then an old one less.
+pub enum UpdateStrategy {
+    /// The Kubernetes default, a rolling update that surges and removes a quarter of the Pods.
     #[default]
     Default,
-    /// All old ones stop first. For what must not run twice, such as databases on one volume.
+    /// Stop all old Pods first. For processes that must not run twice, such as databases on one volume.
     Recreate,
-    /// Some at a time.
+    /// A rolling update with explicit bounds.
     Rolling {
-        /// How many more than wanted may run.
+        /// Number of Pods that may run above `replicas`.
         surge: i32,
-        /// How many fewer than wanted may run.
+        /// Number of Pods that may be missing from `replicas`.
         unavailable: i32,
-        /// Seconds for which a new one has to be ready before the next is begun.
-        watch_seconds: i32,
+        /// Seconds for which a new Pod has to be ready before the next one is replaced.
+        min_ready_seconds: i32,
     },
 }
 
-/// When a container without a probe of its own becomes ready; it then stays so until it ends.
+/// The condition under which a container without a probe becomes ready. It then stays ready until it ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Ready {
-    /// When a connection to its first TCP port is accepted.
+pub enum Readiness {
+    /// It accepts a connection to its first TCP port.
     #[default]
     Listening,
-    /// When a connection to this port of the container is accepted.
+    /// It accepts a connection to this container port.
     ListeningOn(u16),
-    /// When it has been started.
+    /// It has been started.
     Started,
 }
 
 impl Workload {
-    /// The objects: claims and the Service first, so that its name resolves when the first process asks for it.
+    /// Builds the objects. Claims and Services come first, so that names resolve before the first process looks them up.
     pub fn objects(self) -> Vec<Value> {
         let mut objects: Vec<Value> = self.claims.iter().map(|c| c.object(&self.metadata(&c.name))).collect();
         objects.extend(self.named_services().map(value));
         objects.push(match &self.kind {
-            Kind::Deployment => value(self.deployment()),
-            Kind::DaemonSet => value(self.daemon_set()),
-            Kind::Job { retries, at_once } => value(self.job(*retries, *at_once)),
+            WorkloadKind::Deployment => value(self.deployment()),
+            WorkloadKind::DaemonSet => value(self.daemon_set()),
+            WorkloadKind::Job { retries, parallelism } => value(self.job(*retries, *parallelism)),
         });
         objects.extend(self.published_services().map(value));
         objects.extend(self.ingress().map(value));
         objects
     }
 
-    /// Labels that never change in a process type's life, and so may select its Pods.
+    /// Labels that never change over the life of a process type, and so may select its Pods.
     fn selector(&self) -> BTreeMap<String, String> {
         BTreeMap::from([
             (labels::APP_NAME.into(), self.app.clone()),
@@ -202,18 +201,18 @@ impl Workload {
 
     fn deployment(&self) -> Deployment {
         let (strategy, min_ready_seconds) = match self.update {
-            Update::Default => (None, None),
-            Update::Recreate => (
+            UpdateStrategy::Default => (None, None),
+            UpdateStrategy::Recreate => (
                 Some(DeploymentStrategy { type_: Some("Recreate".into()), ..DeploymentStrategy::default() }),
                 None,
             ),
-            Update::Rolling { surge, unavailable, watch_seconds } => {
+            UpdateStrategy::Rolling { surge, unavailable, min_ready_seconds } => {
                 let rolling_update = Some(RollingUpdateDeployment {
                     max_surge: Some(IntOrString::Int(surge)),
                     max_unavailable: Some(IntOrString::Int(unavailable)),
                 });
                 let strategy = DeploymentStrategy { type_: Some("RollingUpdate".into()), rolling_update };
-                (Some(strategy), Some(watch_seconds).filter(|s| *s > 0))
+                (Some(strategy), Some(min_ready_seconds).filter(|s| *s > 0))
             }
         };
         Deployment {
@@ -232,16 +231,16 @@ impl Workload {
 
     fn daemon_set(&self) -> DaemonSet {
         let (update_strategy, min_ready_seconds) = match self.update {
-            // Two Pods of one DaemonSet are never on a node together but where told so.
-            Update::Default | Update::Recreate => (None, None),
-            Update::Rolling { surge, unavailable, watch_seconds } => {
+            // A DaemonSet never runs two of its Pods on one node unless `maxSurge` allows it.
+            UpdateStrategy::Default | UpdateStrategy::Recreate => (None, None),
+            UpdateStrategy::Rolling { surge, unavailable, min_ready_seconds } => {
                 let rolling_update = Some(RollingUpdateDaemonSet {
                     max_surge: Some(IntOrString::Int(surge)),
                     max_unavailable: Some(IntOrString::Int(unavailable)),
                 });
                 let strategy =
                     DaemonSetUpdateStrategy { type_: Some("RollingUpdate".into()), rolling_update };
-                (Some(strategy), Some(watch_seconds).filter(|s| *s > 0))
+                (Some(strategy), Some(min_ready_seconds).filter(|s| *s > 0))
             }
         };
         DaemonSet {
@@ -257,13 +256,13 @@ impl Workload {
         }
     }
 
-    fn job(&self, retries: i32, at_once: Option<i32>) -> Job {
+    fn job(&self, retries: i32, parallelism: Option<i32>) -> Job {
         Job {
             metadata: self.own_metadata(),
             spec: Some(JobSpec {
                 backoff_limit: Some(retries),
                 completions: Some(self.replicas).filter(|n| *n != 1),
-                parallelism: at_once.or(Some(self.replicas)).filter(|n| *n != 1),
+                parallelism: parallelism.or(Some(self.replicas)).filter(|n| *n != 1),
                 template: self.template(Some(if retries == 0 { "Never" } else { "OnFailure" })),
                 ..JobSpec::default()
             }),
@@ -275,7 +274,7 @@ impl Workload {
         let mut container = self.container.clone();
         let mut ports: Vec<ContainerPort> = Vec::new();
         for port in self.ports.iter().map(Port::of_container) {
-            // A Service may offer one port of the container under two numbers.
+            // A Service may map two of its ports to one container port.
             if ports.iter().all(|p| (p.container_port, &p.protocol) != (port.container_port, &port.protocol))
             {
                 ports.push(port);
@@ -283,11 +282,11 @@ impl Workload {
         }
         container.ports = (!ports.is_empty()).then_some(ports).or(container.ports);
         let probed = container.readiness_probe.is_some() || container.startup_probe.is_some();
-        if !probed && !matches!(self.kind, Kind::Job { .. }) {
+        if !probed && !matches!(self.kind, WorkloadKind::Job { .. }) {
             container.startup_probe = match self.ready {
-                Ready::Started => None,
-                Ready::ListeningOn(port) => Some(started_when_listening(port)),
-                Ready::Listening => self
+                Readiness::Started => None,
+                Readiness::ListeningOn(port) => Some(started_when_listening(port)),
+                Readiness::Listening => self
                     .ports
                     .iter()
                     .find(|p| p.protocol == "TCP")
@@ -319,10 +318,10 @@ impl Workload {
     }
 }
 
-/// Started, and with that ready, once something listens. A startup probe ends with its first success, so that a
-/// database does not log a connection without a login every second for as long as it runs. It is asked every second, as
-/// somebody waits for the start, and never gives up: a process that listens nowhere is not ready, which is no reason to
-/// restart it.
+/// A startup probe that succeeds once the port accepts connections. A startup probe ends with its first success, so a
+/// database does not log a connection without a login every second for as long as it runs. The period is one second,
+/// since a user waits for the start. The failure threshold is practically infinite: a process that does not listen is
+/// not ready, which is no reason to restart it.
 fn started_when_listening(port: u16) -> Probe {
     Probe {
         tcp_socket: Some(TCPSocketAction { port: IntOrString::Int(port.into()), host: None }),
@@ -332,7 +331,7 @@ fn started_when_listening(port: u16) -> Probe {
     }
 }
 
-/// A map where it holds anything, as an empty one is not written.
+/// `None` for an empty map, which is then omitted from the object.
 fn some(map: BTreeMap<String, String>) -> Option<BTreeMap<String, String>> {
     (!map.is_empty()).then_some(map)
 }

@@ -1,9 +1,8 @@
-//! YAML with a place for everything: each key and each value knows its file, line and column.
+//! YAML parser that keeps the position (file, line and column) of each key and value.
 //!
-//! The text is read as Go's YAML libraries read it, since `docker compose` and `kubectl` are written with them: anchors,
-//! aliases and merge keys are resolved, a key written twice is a mistake. Scalars keep their text; what a plain scalar
-//! means is decided by who asks: [`scalar`] knows the rules of YAML 1.2 (compose), [`json`] those of YAML 1.1
-//! (Kubernetes).
+//! The parser follows Go's YAML libraries, with which `docker compose` and `kubectl` are written: anchors, aliases and
+//! merge keys are resolved, and a duplicate key is an error. Scalars keep their text. The caller chooses how to resolve
+//! plain scalars: [`scalar`] implements the rules of YAML 1.2 (compose), [`json`] those of YAML 1.1 (Kubernetes).
 
 pub mod json;
 pub mod scalar;
@@ -25,36 +24,36 @@ use crate::{
     source::Source,
 };
 
-/// Collections in one another. Descriptions have some ten, the schemas of custom resources some sixty; what is built
-/// here is walked by recursion, which this keeps off the end of the stack.
+/// Limit of nested collections, which bounds the recursion of functions that walk the tree. Descriptions nest about ten
+/// levels, the schemas of custom resources about sixty.
 const MAX_DEPTH: usize = 200;
 
-/// How much anchors may be copied, in nodes of at most 64 bytes of text. A file that repeats a block for each of a
-/// hundred services copies some thousands; a "billion laughs" stops here after some megabytes.
+/// Limit of copies by aliases, in nodes of at most 64 bytes of text. A file that repeats a block for each of a hundred
+/// services copies a few thousand nodes; a "billion laughs" file is stopped after a few megabytes.
 const MAX_COPIED: usize = 200_000;
 
-/// How much may be read anew for lines between quotes that begin too far left. Some such lines cost the whole text once;
-/// no file has more than a few.
+/// Limit of bytes that are parsed again because of quoted lines with too little indentation. Each such line costs one more
+/// pass over the text; no file has more than a few.
 const MAX_REREAD: usize = 4 << 20;
 
-/// As deep as lines may be indented for that, which keeps the text small: [`MAX_DEPTH`] levels of five columns.
+/// Limit of the indentation added to such lines, which bounds the text: [`MAX_DEPTH`] levels of five columns.
 const MAX_INDENT: usize = 1000;
 
-/// A value and where it is.
+/// A value and its position.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Node {
-    /// Where it begins; in a copy by alias, where the original is.
+    /// Position of its first character; in a copy by alias, that of the anchored node.
     pub at: Position,
     /// The value.
     pub value: Value,
-    /// What is written before it: `!reset`, `!!str`.
+    /// Its tag, such as `!reset` or `!!str`.
     pub tag: Option<Tag>,
 }
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Value {
-    /// Text, number, boolean or nothing.
+    /// A string, number, boolean or null.
     Scalar(Scalar),
     /// `- a`
     Sequence(Vec<Node>),
@@ -67,60 +66,60 @@ pub enum Value {
 pub struct Scalar {
     /// Its text, without quotes.
     pub text: String,
-    /// Written without quotes and in no block, so that it may mean a number, a boolean or null.
+    /// Whether it is a plain scalar, which may be resolved to a number, a boolean or null.
     pub plain: bool,
 }
 
 /// Keys and their values, in the order written.
 pub type Mapping = IndexMap<String, Entry>;
 
-/// A key's place and its value.
+/// A value and the position of its key.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Entry {
-    /// Where the key is.
+    /// Position of the key.
     pub at: Position,
-    /// The key has no quotes.
+    /// Whether the key is a plain scalar.
     pub plain: bool,
     /// The value.
     pub value: Node,
 }
 
-/// What a tag asks for.
+/// The tag of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tag {
-    /// `!!str`: text, whatever it looks like.
+    /// `!!str`: a string.
     Text,
-    /// `!!int`, `!!float`, `!!bool`, `!!null`: what a plain scalar would be.
+    /// `!!int`, `!!float`, `!!bool`, `!!null`: resolved like a plain scalar.
     Core,
     /// `!!binary`: base64.
     Binary,
-    /// Compose: forget what other files say.
+    /// Compose: remove the value of other files.
     Reset,
-    /// Compose: replace what other files say.
+    /// Compose: replace the value of other files.
     Override,
-    /// Any other, which has no meaning here.
+    /// Any other tag, which is ignored.
     Other(Arc<str>),
 }
 
 impl Node {
-    /// A text that nobody wrote, in the place of what it was made from.
+    /// A generated string at the position of its origin.
     pub fn text(at: &Position, text: impl Into<String>) -> Node {
         let scalar = Scalar { text: text.into(), plain: false };
         Node { at: at.clone(), value: Value::Scalar(scalar), tag: None }
     }
 
-    /// Nothing.
+    /// A null value.
     pub fn null(at: &Position) -> Node {
         let scalar = Scalar { text: String::new(), plain: true };
         Node { at: at.clone(), value: Value::Scalar(scalar), tag: None }
     }
 
-    /// A mapping that nobody wrote.
+    /// A generated mapping.
     pub fn mapping(at: &Position, mapping: Mapping) -> Node {
         Node { at: at.clone(), value: Value::Mapping(mapping), tag: None }
     }
 
-    /// A list that nobody wrote.
+    /// A generated list.
     pub fn sequence(at: &Position, items: Vec<Node>) -> Node {
         Node { at: at.clone(), value: Value::Sequence(items), tag: None }
     }
@@ -154,8 +153,7 @@ impl Node {
         })
     }
 
-    /// The place of what is at a path, which is the key's where the last step is one; of the nearest thing above it
-    /// where the path ends before.
+    /// Position of the node at a path (of its key, if it has one), or of its nearest existing ancestor.
     pub fn place<'a>(&self, path: impl IntoIterator<Item = &'a str>) -> &Position {
         let (mut node, mut at) = (self, &self.at);
         for step in path {
@@ -171,17 +169,17 @@ impl Node {
     }
 }
 
-/// Reads every document of a text. Empty documents are nodes with null; a text without any gives none.
+/// Parses all documents of a text. An empty document is a null node; an empty text has no documents.
 ///
 /// # Errors
 ///
-/// What is no YAML (only the first such place, since nothing after it can be trusted), keys that stand twice, aliases
-/// that grow without measure.
+/// Invalid YAML (only the first error, since the text after it cannot be trusted), duplicate keys, and aliases that exceed
+/// the limit of copies.
 pub fn read(source: &Source) -> Result<Vec<Node>, Diagnostics> {
     read_with(source, &mut None)
 }
 
-/// [`read`], which takes a key that stands twice with the very same value and tells `repeated` of it.
+/// Like [`read`], but accepts a duplicate key with an equal value and adds a warning to `repeated`.
 pub fn read_repeating(source: &Source, repeated: &mut Vec<Diagnostic>) -> Result<Vec<Node>, Diagnostics> {
     let mut told = Some(Vec::new());
     let documents = read_with(source, &mut told);
@@ -189,9 +187,9 @@ pub fn read_repeating(source: &Source, repeated: &mut Vec<Diagnostic>) -> Result
     documents
 }
 
-/// Keys that stand twice with one value are a mistake unless there is a list for them.
+/// Parses all documents. Duplicate keys with equal values are errors unless `repeated` is a list.
 fn read_with(source: &Source, repeated: &mut Option<Vec<Diagnostic>>) -> Result<Vec<Node>, Diagnostics> {
-    // A byte order mark is no content.
+    // A byte order mark is not part of the content.
     let mut text = Cow::Borrowed(source.text.strip_prefix('\u{feff}').unwrap_or(&source.text));
     let mut indented = Indented::default();
     let mut builder = loop {
@@ -207,10 +205,9 @@ fn read_with(source: &Source, repeated: &mut Option<Vec<Diagnostic>>) -> Result<
                 let at = builder.place(*error.marker());
                 match indented.deeper(error.marker().line(), &text) {
                     Some(deeper) => text = Cow::Owned(deeper),
-                    // Nearly always it is the end of the text that was reached.
+                    // The usual cause is that the end of the text was reached.
                     None => {
-                        let sentence =
-                            "is not YAML: it is between quotes that are opened above and never closed";
+                        let sentence = "is not YAML: a quote that is opened above is never closed";
                         let line = indented.lines.keys().min().copied().unwrap_or(at.line);
                         return Err(Diagnostic::new(&source.at_line(line, 1), sentence).into());
                     }
@@ -226,31 +223,32 @@ fn read_with(source: &Source, repeated: &mut Option<Vec<Diagnostic>>) -> Result<
     Err(Diagnostics(builder.mistakes))
 }
 
-/// Lines that were indented more than they are written.
+/// Lines to which indentation was added.
 ///
-/// What is between quotes may go on in any column for Go's libraries, while the parser wants it deeper than what it
-/// belongs to. Spaces at the start of such a line mean nothing, so they are put there, and taken off again in places.
+/// Go's libraries accept continuation lines of a quoted scalar in any column, while this parser requires more indentation
+/// than that of the parent. Leading spaces of such a line have no meaning, so they are added before parsing and
+/// subtracted from positions.
 #[derive(Default)]
 struct Indented {
-    /// Lines, from 1, and the spaces put before them.
+    /// Number of added spaces by line, from 1.
     lines: HashMap<usize, usize>,
-    /// Bytes read anew so far.
+    /// Bytes parsed again so far.
     read: usize,
 }
 
 impl Indented {
-    /// `text` with line `number` deeper than any line, and those after it up to one with a quote, which are between
-    /// the same quotes; nothing where that was done already, is too much, or a document begins there.
+    /// Returns `text` with more indentation on line `number` and the lines after it up to one with a quote, which belong
+    /// to the same scalar. `None` if that has been done, exceeds a limit, or a document starts there.
     fn deeper(&mut self, number: usize, text: &str) -> Option<String> {
         self.read += text.len();
         if self.read > MAX_REREAD || self.lines.contains_key(&number) {
             return None;
         }
         let depth = |line: &str| line.len() - line.trim_start_matches([' ', '-', '?']).len();
-        // A line that was made deeper is none of those that show how deep lines are.
+        // Lines with added indentation do not count as a measure of the indentation.
         let written = text.lines().enumerate().filter(|(i, _)| !self.lines.contains_key(&(i + 1)));
         let spaces = written.map(|(_, line)| depth(line)).max().unwrap_or_default() + 1;
-        // No line is put deeper twice, so the spaces are bounded by this, too.
+        // No line is indented twice, so this also bounds the added spaces.
         if spaces > MAX_INDENT || text.lines().count() * spaces > MAX_REREAD {
             return None;
         }
@@ -271,10 +269,10 @@ impl Indented {
     }
 }
 
-/// Why reading stopped.
+/// The reason why parsing stopped.
 enum Stop {
     Mistake(Diagnostic),
-    /// A line between quotes that is not as deep as the parser wants it.
+    /// A line of a quoted scalar with too little indentation.
     Quoted(ScanError),
 }
 
@@ -289,9 +287,9 @@ struct Open {
     node: Node,
     anchor: usize,
     weight: usize,
-    /// The key that waits for its value, in a mapping.
+    /// In a mapping, the key whose value comes next.
     key: Option<Key>,
-    /// What `<<` brings, in order; applied when the mapping is closed, since its own keys win.
+    /// Mappings merged by `<<`, in order. They are applied when the mapping is closed, since its own keys take precedence.
     merges: Vec<Mapping>,
 }
 
@@ -306,11 +304,11 @@ struct Builder<'s> {
     indented: &'s Indented,
     open: Vec<Open>,
     documents: Vec<Node>,
-    /// Nodes that an alias may name, with their weight.
+    /// Anchored nodes with their weights.
     anchors: HashMap<usize, (Node, usize)>,
     copied: usize,
     mistakes: Vec<Diagnostic>,
-    /// Keys that stand twice with one value, where that is no mistake.
+    /// Warnings about duplicate keys with equal values, where these are accepted.
     repeated: Option<Vec<Diagnostic>>,
 }
 
@@ -362,7 +360,7 @@ impl<'s> Builder<'s> {
                     self.add(node, 0, weight)?;
                 }
                 Event::DocumentStart(..) => self.anchors.clear(),
-                // Starts and ends, and what only options that are off would bring.
+                // Starts, ends, and events of options that are off.
                 _ => {}
             }
         }
@@ -384,13 +382,13 @@ impl<'s> Builder<'s> {
             return too_deep(&at);
         }
         if error.info().contains("<document start>") {
-            let sentence = "is not YAML: what is above has ended before this line, as its indentation is less than the first line's";
+            let sentence = "is not YAML: the list or mapping above has ended before this line, as its indentation is less than the first line's";
             return Diagnostic::new(&at, sentence);
         }
         Diagnostic::new(&at, format!("is not YAML: {}", error.info()))
     }
 
-    /// Counts copies, by which a small file could become a large tree.
+    /// Counts copied nodes, by which a small file could become a large tree.
     fn spend(&mut self, at: &Position, weight: usize) -> Result<(), Diagnostic> {
         self.copied += weight;
         if self.copied > MAX_COPIED {
@@ -421,7 +419,7 @@ impl<'s> Builder<'s> {
         let Some(mut open) = self.open.pop() else { return Ok(()) };
         if let Value::Mapping(mapping) = &mut open.node.value {
             if let Some((_, first)) = mapping.first() {
-                // The parser's place of a mapping in blocks may be where its first value begins.
+                // The parser may report a block mapping at the position of its first value.
                 open.node.at = open.node.at.min(first.at.clone());
             }
             for merged in open.merges {
@@ -433,7 +431,7 @@ impl<'s> Builder<'s> {
         self.add(open.node, open.anchor, open.weight)
     }
 
-    /// Puts a finished node where it belongs.
+    /// Adds a finished node to its parent.
     fn add(&mut self, node: Node, anchor: usize, weight: usize) -> Result<(), Diagnostic> {
         if anchor != 0 {
             self.spend(&node.at.clone(), weight)?;
@@ -471,14 +469,14 @@ impl<'s> Builder<'s> {
             Slot::Occupied(first) if self.repeated.is_some() && same_value(&first.get().value, &node) => {
                 let line = first.get().at.line;
                 let sentence = format!(
-                    "{:?} is here a second time with the same value as in line {line}: remove one",
+                    "{:?} is a duplicate key with the same value as in line {line}: remove one",
                     first.key()
                 );
                 self.repeated.get_or_insert_default().push(Diagnostic::new(&key.at, sentence));
             }
             Slot::Occupied(first) => {
                 let sentence = format!(
-                    "{:?} is here a second time; it is in line {} already",
+                    "{:?} is a duplicate key: it is already in line {}",
                     first.key(),
                     first.get().at.line
                 );
@@ -492,7 +490,7 @@ impl<'s> Builder<'s> {
     }
 }
 
-/// Whether two nodes say the same, wherever they are written.
+/// Whether two nodes have equal content; positions are ignored.
 fn same_value(a: &Node, b: &Node) -> bool {
     a.tag == b.tag
         && match (&a.value, &b.value) {
@@ -512,7 +510,7 @@ fn too_deep(at: &Position) -> Diagnostic {
     Diagnostic::new(at, format!("is nested more than {MAX_DEPTH} levels deep"))
 }
 
-/// Takes what `<<` names; earlier mappings win over later ones.
+/// Collects the mappings of `<<`; earlier ones take precedence.
 fn merges_of(node: Node, merges: &mut Vec<Mapping>) -> bool {
     match node.value {
         Value::Mapping(mapping) => merges.push(mapping),

@@ -70,7 +70,7 @@ fn c01_a_procfile_by_another_name_is_read_instead_of_the_directorys() {
                     container["args"].as_array().or(container["command"].as_array()).unwrap().last().unwrap()
                 )
             };
-            let how = compiled.builds.iter().map(|b| format!("{:?}", b.how));
+            let how = compiled.builds.iter().map(|b| format!("{:?}", b.method));
             deployments.map(words).chain(how).collect::<Vec<_>>().join("\n")
         }
         Err(mistakes) => short(directory.path(), mistakes),
@@ -609,13 +609,13 @@ fn mistakes_have_a_place_and_a_sentence() {
         (
             "application {\n  name = [1]\n}",
             expect![[r#"
-            Appfile:2:10: name is a string: write name = "..."
+            Appfile:2:10: name has to be a string: write name = "..."
         "#]],
         ),
         (
             "application {\n  name = upper(\"x\")\n}",
             expect![[r#"
-                Appfile:2:10: is not HCL: upper cannot stand here: a value is a string in quotes, a number, true, false, a list or { ... }
+                Appfile:2:10: is not HCL: upper is not a value: a value is a string in quotes, a number, true, false, a list or { ... }
             "#]],
         ),
         (
@@ -670,32 +670,32 @@ fn mistakes_have_a_place_and_a_sentence() {
             "application {\n  name = \"x\"\n  dependency { source = \"./no\" }\n  dependency { source = \"s3::https://a/b\" }\n}",
             expect![[r#"
                 Appfile:3:25: dependency "./no" does not exist: there is no directory no
-                Appfile:4:25: dependency "s3::https://a/b" is not understood: s3:: is no way to fetch that is known here: there are git::, hg:: and https://
+                Appfile:4:25: dependency "s3::https://a/b" is not understood: s3:: is not a supported way to fetch: use git::, hg:: or https://
             "#]],
         ),
         (
             "application { name = \"x\" }\ncustomization { prot = 80 }",
             expect![[r#"
-                Appfile:2:17: "prot" is no setting of an application: there are port, run_command, python_entrypoint, and image and run_args for docker-external
+                Appfile:2:17: "prot" is not a setting of an application: the settings are port, run_command, python_entrypoint, and image and run_args for docker-external
             "#]],
         ),
         (
             "application { name = \"x\" }\ncustomization { port = 80000 }",
             expect![[r#"
-            Appfile:2:24: port is a number from 1 to 65535
+            Appfile:2:24: port has to be a number from 1 to 65535
         "#]],
         ),
         (
             "application { name = \"x\" }\ncustomization \"scale\" {\n  wbe = 1\n  web = -1\n}",
             expect![[r#"
             Appfile:3:3: there is no process type wbe to scale: there are web, work
-            Appfile:4:9: how many web is a number from 0 to 1000
+            Appfile:4:9: the number of web processes has to be from 0 to 1000
         "#]],
         ),
         (
             "application { name = \"x\" }\ncustomization \"scale\" { web = \"many\" }",
             expect![[r#"
-            Appfile:2:31: how many web is a number from 0 to 1000
+            Appfile:2:31: the number of web processes has to be from 0 to 1000
         "#]],
         ),
         (
@@ -758,7 +758,7 @@ fn mistakes_across_files() {
                 ("b/.ottoid", "\n".into()),
             ],
             expect![[r#"
-                b/.ottoid:1:1: the first line is empty: it has to be the application's identity, a UUID
+                b/.ottoid:1:1: the first line is empty: it has to be the application's UUID
             "#]],
         ),
         (
@@ -770,13 +770,13 @@ fn mistakes_across_files() {
         (
             vec![("Appfile", "application {\n  name = \"a\"\n  type = \"cobol\"\n}".into())],
             expect![[r#"
-                warning: Appfile:3:10: nothing of a is started: type "cobol" is unknown (known are custom, docker-external, go, java, node, php, python, rails, ruby, rust, scriptpack, static, wordpress), and there is no Procfile; add a line like web: COMMAND to one
+                warning: Appfile:3:10: no process of a is started: type "cobol" is unknown (known are custom, docker-external, go, java, node, php, python, rails, ruby, rust, scriptpack, static, wordpress), and there is no Procfile; add one with a line like web: COMMAND
             "#]],
         ),
         (
             vec![("readme", String::new())],
             expect![[r#"
-                .: holds no Appfile, no compose file, no Procfile, no sources in a language known here and no .yaml, .yml or .json manifest: add one, or name another directory
+                .: holds no Appfile, no compose file, no Procfile, no sources in a supported language and no .yaml, .yml or .json manifest: add one, or name another directory
             "#]],
         ),
     ] {
@@ -918,7 +918,7 @@ fn run_args_become_parts_of_a_pod() {
         (
             "-p x -e A --gpus all -u me",
             expect![[r#"
-                Appfile:6:14: run_args: -p x is no port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535
+                Appfile:6:14: run_args: -p x is not a valid port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535
             "#]],
         ),
         (
@@ -930,7 +930,7 @@ fn run_args_become_parts_of_a_pod() {
         (
             "mongo",
             expect![[r#"
-            Appfile:6:14: run_args: "mongo" is no flag: the image is named in image
+            Appfile:6:14: run_args: "mongo" is not a valid flag: the image is named in image
         "#]],
         ),
         (

@@ -8,7 +8,7 @@ use yado_compile::{
     Options,
     compose::{
         self,
-        model::{Port, Project, Service},
+        model::{PortMapping, Project, Service},
     },
 };
 
@@ -94,7 +94,7 @@ fn service_shown(s: &Service, out: &mut String) {
     );
 }
 
-fn port_shown(p: &Port) -> String {
+fn port_shown(p: &PortMapping) -> String {
     let published = p.published.map_or("any".into(), |p| p.to_string());
     let end = p.published_end.map(|e| format!("-{e}")).unwrap_or_default();
     format!(
@@ -140,11 +140,11 @@ fn ports() {
     check(
         &[("compose.yaml", &text)],
         expect![[r#"
-        /d/compose.yaml:4:13: services.a.ports[0] is no port: "a" is not between 0 and 65535; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp
-        /d/compose.yaml:4:18: services.a.ports[1] is no port: "70000" is not between 0 and 65535; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp
-        /d/compose.yaml:4:29: services.a.ports[2] is no port: "1:2" is no address; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp
-        /d/compose.yaml:4:40: services.a.ports[3] is no port: 3 ports cannot go to 2; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp
-        /d/compose.yaml:4:51: services.a.ports[4] is no port: "icmp" is no protocol: it is tcp, udp or sctp; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp
+        /d/compose.yaml:4:13: services.a.ports[0] is not a valid port: "a" is not between 0 and 65535; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp
+        /d/compose.yaml:4:18: services.a.ports[1] is not a valid port: "70000" is not between 0 and 65535; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp
+        /d/compose.yaml:4:29: services.a.ports[2] is not a valid port: "1:2" is not a valid IP address; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp
+        /d/compose.yaml:4:40: services.a.ports[3] is not a valid port: 3 ports cannot go to 2; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp
+        /d/compose.yaml:4:51: services.a.ports[4] is not a valid port: "icmp" is not a valid protocol: use tcp, udp or sctp; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp
         /d/compose.yaml:4:62: services.a.ports[5] has to be text or a number but is a boolean
         /d/compose.yaml:4:68: services.a.ports[6] needs a target between 0 and 65535
         /d/compose.yaml:4:97: "x" is not a field of services.a.ports[7]; what only people read begins with x-"#]],
@@ -211,7 +211,7 @@ fn y18_environment_from_files_and_the_caller() {
             &service("env_file: gone.env\nenvironment:\n  A: 1.50\n  B: yes\n  C: TRUE\n  D:\n  E: [x]"),
         )],
         expect![[r#"
-        /d/compose.yaml:4:15: services.a.env_file names /d/gone.env, which is no file
+        /d/compose.yaml:4:15: services.a.env_file names /d/gone.env, which is not a file
         /d/compose.yaml:10:10: services.a.environment.E has to be text, a number or a boolean but is a list"#]],
     );
     check(
@@ -225,14 +225,14 @@ fn y18_environment_from_files_and_the_caller() {
           command Some(["$x"])
           labels {"a": "d"}
           memory Some(67108864)
-        /d/compose.yaml:4:14: the variable GONE is not set, so it becomes nothing
+        /d/compose.yaml:4:14: the variable GONE is not set, so it is replaced with an empty string
     "#]],
     );
     check(
         &[("compose.yaml", &service("ports: ['${PORT}:80']\ntty: ${TTY:?say it}\nhostname: ${a b}"))],
         expect![[r#"
             /d/compose.yaml:5:10: the value needs the variable TTY, which is not set or is empty: say it
-            /d/compose.yaml:6:15: the value has "${a b}", which is no variable: write $$ for a dollar sign"#]],
+            /d/compose.yaml:6:15: the value has "${a b}", which is not a valid variable: write $$ for a dollar sign"#]],
     );
 }
 
@@ -329,7 +329,7 @@ fn services_extend_others() {
             /d/compose.yaml:2:16: a and b extend each other, which never ends
             /d/compose.yaml:3:16: b and a extend each other, which never ends
             /d/compose.yaml:4:16: extends the service no, which /d/compose.yaml does not have
-            /d/compose.yaml:5:23: extends a service of /d/no.yaml, which is no file"#]],
+            /d/compose.yaml:5:23: extends a service of /d/no.yaml, which is not a file"#]],
     );
 }
 
@@ -468,7 +468,7 @@ fn mistakes_have_places() {
             /d/compose.yaml:7:38: services.a.healthcheck.test is a list, so it has to begin with CMD, CMD-SHELL or NONE
             /d/compose.yaml:8:33: services.a.depends_on.b.condition has to be service_started, service_healthy or service_completed_successfully, not "ready"
             /d/compose.yaml:12:4: services.c has to be a mapping but is empty
-            /d/compose.yaml:13:3: "d e" is no name in services: it has letters, digits, '.', '_' and '-'
+            /d/compose.yaml:13:3: "d e" is not a valid name in services: use letters, digits, '.', '_' and '-'
             /d/compose.yaml:14:1: "network" is not a field of a compose file: did you mean networks?
             /d/compose.yaml:16:8: volumes has to be a mapping but is empty"#]],
     );
@@ -479,7 +479,7 @@ fn mistakes_have_places() {
         )],
         expect![[r#"
             /d/compose.yaml:2:30: services wait for each other: a -> a
-            /d/compose.yaml:2:33: services.a.depends_on names z, which is no service of this project
+            /d/compose.yaml:2:33: services.a.depends_on names z, which is not a service of this project
             /d/compose.yaml:2:48: services.a uses the network n, which networks does not declare
             /d/compose.yaml:2:76: services.a uses the volume v, which volumes does not declare
             /d/compose.yaml:2:85: services.a has both network_mode and networks: choose one
@@ -493,7 +493,7 @@ fn mistakes_have_places() {
     );
     check(
         &[("compose.yaml", "- a\n")],
-        expect!["/d/compose.yaml:1:1: is no compose file: it has to be a mapping with services"],
+        expect!["/d/compose.yaml:1:1: is not a valid compose file: it has to be a mapping with services"],
     );
     check(
         &[("compose.yaml", "volumes: {v: }\n")],

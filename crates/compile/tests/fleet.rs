@@ -237,7 +237,7 @@ fn c24_a_pattern_that_matches_nothing() {
         &[],
         &expect![[r#"
         kappa-test@1.service:6:1: fleet does not know Conflict in [X-Fleet] and ignores it; is Conflicts meant?
-        kappa-test@1.service:5:11: Conflicts=kappa-test-@* matches no unit that is known here (kappa-test@1.service)
+        kappa-test@1.service:5:11: Conflicts=kappa-test-@* matches no known unit (kappa-test@1.service)
     "#]],
     );
 }
@@ -256,7 +256,7 @@ fn c23_mistakes_have_their_place() {
         ],
         &[],
         &expect![[r#"
-            a.service:2:11: --bogus has no meaning here: remove it
+            a.service:2:11: --bogus is not supported: remove it
             a.service:3:25: this quote is not closed: close it, or write \ before it
             b.service:0:0: the unit has no ExecStart: say in [Service] what it runs
             c.service:3:1: a second ExecStart is for Type=oneshot only: write ExecStartPre for what comes before
@@ -414,39 +414,39 @@ fn c04_forms_of_docker_and_others() {
             Deployment nginx[] preStop["/bin/sh","-c","flush\nquit 1"]
             5: what this runs in the container web is left out, as that is in another Pod: write it into the unit that runs the container
         Type=oneshot | ExecStart=/usr/bin/docker exec -i web mysqldump db
-            3: the container web is in the Pod of web.service here, where Docker does not reach it, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
+            3: the container web is in the Pod of web.service, which Docker cannot reach, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
         ExecStart=/bin/bash -c 'docker exec web sh -c "tail -f x"'
-            2: the container web is in the Pod of web.service here, where Docker does not reach it, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
+            2: the container web is in the Pod of web.service, which Docker cannot reach, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
         ExecStart=/usr/bin/docker exec none ls
             Deployment host["/usr/bin/docker","exec","none","ls"] at /run/docker.sock
-            2: no unit here runs a container none, so the line runs on the machine as it is, where Docker has to be
+            2: no unit here runs a container none, so the line runs unchanged on the machine, where Docker has to be installed
         ExecStartPre=/usr/bin/docker create --name a nginx | ExecStart=/usr/bin/docker start -a a
             Deployment nginx[]
         ExecStartPre=/bin/bash -c 'docker inspect a >/dev/null 2>&1 || docker run -d --name a nginx' | ExecStart=/usr/bin/docker start -a a
             Deployment nginx[]
         ExecStart=/usr/bin/docker start -a web
-            2: the container web is in the Pod of web.service here, where Docker does not reach it, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
+            2: the container web is in the Pod of web.service, which Docker cannot reach, so nothing runs: `yado fleet ssh web.service COMMAND` runs a command in it
         ExecStartPre=-/usr/bin/docker stop none | ExecStart=/usr/bin/docker start -a none | ExecStop=/usr/bin/docker stop -t 2 none
             Deployment host["/bin/sh","-c","/usr/bin/docker stop none || true\n"] at /run/docker.sock host["/usr/bin/docker","start","-a","none"] at /run/docker.sock preStop["/usr/bin/docker","stop","-t","2","none"]
-            3: no unit here runs a container none, so the line runs on the machine as it is, where Docker has to be
+            3: no unit here runs a container none, so the line runs unchanged on the machine, where Docker has to be installed
         Type=forking | ExecStartPre=/bin/rm -f /run/a.cid | ExecStart=/usr/bin/docker run --cidfile=/run/a.cid -d --name a nginx | ExecStop=/bin/sh -c 'docker stop $(cat /run/a.cid)' | ExecStopPost=-/bin/rm /run/a.cid
             Deployment nginx[]
         Environment=IMAGE=nginx TAG=1 | ExecStart=/usr/bin/docker run --name a ${IMAGE}:${TAG}
             Deployment nginx:1[]
         EnvironmentFile=/etc/a | ExecStart=/usr/bin/docker run --name a ${IMAGE}
             Deployment host["/bin/sh","-c","environment() {\n  while IFS= read -r _line || [ -n \"$_line\" ]; do\n    _key=${_line%%=*} _value=${_line#*=}\n    case $_key in \"$_line\"|''|[0-9]*|*[!A-Za-z0-9_]*) continue ;; esac\n    case $_value in \\\"*\\\"|\\'*\\') _value=${_value#?} _value=${_value%?} ;; esac\n    export \"$_key=$_value\"\n  done <\"$1\"\n}\nenvironment /etc/a || exit 1\nexec /usr/bin/docker run --name a \"${IMAGE}\""] at /run/docker.sock
-            3: what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be
+            3: this depends on values known only on the machine, so it runs there unchanged, where Docker has to be installed
         ExecStart=/usr/bin/docker run --name a ${IMAGE}
             error: no image is named: nothing here sets the variable that stands for it
         ExecStart=/bin/bash -c "/usr/bin/docker run --name a nginx"
             Deployment nginx[]
         ExecStart=/bin/bash -c 'docker run --name a $(etcdctl get /image)'
             Deployment host["/bin/bash","-c","docker run --name a $$(etcdctl get /image)"] at /run/docker.sock
-            2: what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be
+            2: this depends on values known only on the machine, so it runs there unchanged, where Docker has to be installed
         ExecStart=/bin/sh -c "docker run --name a --dns $(ip a | awk '{print $2}') -p `hostname -i`:80:80 -h=$(uname -a) nginx"
             Ingress
             Deployment nginx[]
-            2: --dns is left out: the machine alone knows its value
+            2: --dns is left out: its value is known only on the machine
             2: the host name is the machine's, which a Pod cannot take: it keeps its own
         EnvironmentFile=/etc/environment | ExecStart=/bin/sh -c "docker run --name a -h %H -p ${COREOS_PRIVATE_IPV4}:80:80 -e IP=${COREOS_PRIVATE_IPV4} -e 'ID=%m' nginx"
             Ingress
@@ -458,7 +458,7 @@ fn c04_forms_of_docker_and_others() {
             0: the network of the container web is its own Pod's here: what both reach at localhost is at web and a
         ExecStartPre=/bin/sh -c 'IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE' | ExecStart=/bin/sh -c 'IMAGE=`get x` && docker run --name a $IMAGE' | ExecStop=/usr/bin/docker stop a
             Deployment host["/bin/sh","-c","IMAGE=`get x`; docker history $IMAGE || docker pull $IMAGE"] at /run/docker.sock host["/bin/sh","-c","IMAGE=`get x` && docker run --name a $IMAGE"] at /run/docker.sock preStop["/usr/bin/docker","stop","a"]
-            3: what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be
+            3: this depends on values known only on the machine, so it runs there unchanged, where Docker has to be installed
         Type=oneshot | ExecStart=/usr/bin/docker run x one | ExecStart=/bin/echo two | ExecStart=/usr/bin/docker run x three
             Job x["one"] host["/bin/echo","two"] x["three"]
         Type=oneshot | RemainAfterExit=yes | ExecStart=/bin/true | ExecStop=/bin/echo bye
@@ -478,15 +478,15 @@ fn c04_forms_of_docker_and_others() {
             Deployment nginx[]
         ExecStart=/usr/bin/rkt run --mount volume=d,target=/d nginx
             Deployment host["/usr/bin/rkt","run","--mount","volume=d,target=/d","nginx"]
-            2: this is more than a plain rkt command, so it runs on the machine as it is, where rkt has to be
+            2: this is more than a plain rkt command, so it runs unchanged on the machine, where rkt has to be installed
         WorkingDirectory=/srv | ExecStart=/usr/bin/docker-compose up
             Deployment host["/usr/bin/docker-compose","up"] at /run/docker.sock
-            3: this runs on the machine as it is, where docker-compose and Docker have to be: `yado deploy` runs the compose file itself
+            3: this runs unchanged on the machine, where docker-compose and Docker have to be installed: `yado deploy` runs the compose file itself
         ExecStart=/usr/bin/systemd-nspawn -D /srv/a --boot
             Deployment host["/usr/bin/systemd-nspawn","-D","/srv/a","--boot"]
         EnvironmentFile=/run/flannel/subnet.env | ExecStart=/usr/bin/flannel
             Deployment host["/bin/sh","-c","environment() {\n  while IFS= read -r _line || [ -n \"$_line\" ]; do\n    _key=${_line%%=*} _value=${_line#*=}\n    case $_key in \"$_line\"|''|[0-9]*|*[!A-Za-z0-9_]*) continue ;; esac\n    case $_value in \\\"*\\\"|\\'*\\') _value=${_value#?} _value=${_value%?} ;; esac\n    export \"$_key=$_value\"\n  done <\"$1\"\n}\nenvironment /run/flannel/subnet.env || exit 1\nexec /usr/bin/flannel"]
-            0: EnvironmentFile=/run/flannel/subnet.env is not seen, as the program has a /run and a /tmp of its own here: put the file below /etc
+            0: EnvironmentFile=/run/flannel/subnet.env is not visible to the program, which has its own /run and /tmp: put the file below /etc
         ExecStart=/usr/bin/podman run --name a nginx
             Deployment nginx[]
         ExecStartPre=/usr/bin/docker build -t x /srv | ExecStart=/usr/bin/docker run x

@@ -55,7 +55,7 @@ fn documents_are_objects_or_mistakes_with_a_place() {
             "a.yaml",
             format!("{good}--- # two\nkind: Pod\nmetadata: {{name: b}}\n"),
             expect![[r#"
-                a.yaml:5:1: is no Kubernetes object: it has no apiVersion; for Pod write apiVersion: v1
+                a.yaml:5:1: is not a valid Kubernetes object: it has no apiVersion; for Pod write apiVersion: v1
             "#]],
         ),
         (
@@ -76,7 +76,7 @@ fn documents_are_objects_or_mistakes_with_a_place() {
             "a.yaml",
             format!("{good}---\n- 1\n"),
             expect![[r#"
-            a.yaml:5:1: is no Kubernetes object: it has to be a mapping
+            a.yaml:5:1: is not a valid Kubernetes object: it has to be a mapping
         "#]],
         ),
         (
@@ -90,14 +90,14 @@ fn documents_are_objects_or_mistakes_with_a_place() {
             "a.yaml",
             format!("{good}metadata: {{name: again}}\n"),
             expect![[r#"
-                a.yaml:4:1: "metadata" is here a second time; it is in line 3 already
+                a.yaml:4:1: "metadata" is a duplicate key: it is already in line 3
             "#]],
         ),
         (
             "a.yaml",
             format!("{good}---\n  apiVersion: v1\n\nkind: Pod\n"),
             expect![[r#"
-                a.yaml:7:1: is not YAML: what is above has ended before this line, as its indentation is less than the first line's
+                a.yaml:7:1: is not YAML: the list or mapping above has ended before this line, as its indentation is less than the first line's
             "#]],
         ),
         (
@@ -118,7 +118,7 @@ fn documents_are_objects_or_mistakes_with_a_place() {
             "a.txt",
             good.into(),
             expect![[r#"
-                a.txt: is in no format known here: name an Appfile, a compose file, a Procfile, or a .yaml, .yml or .json manifest
+                a.txt: is in no supported format: name an Appfile, a compose file, a Procfile, or a .yaml, .yml or .json manifest
             "#]],
         ),
     ] {
@@ -257,8 +257,8 @@ fn a_key_twice_with_one_value_is_told_of() {
     assert_eq!(compiled.objects[0].value["metadata"]["labels"]["app"], "web");
     let told: Vec<String> =
         compiled.warnings.iter().map(|w| format!("{}: {}", w.at.line, w.message)).collect();
-    assert_eq!(told, ["6: \"labels\" is here a second time with the same value as in line 5: remove one"]);
+    assert_eq!(told, ["6: \"labels\" is a duplicate key with the same value as in line 5: remove one"]);
     std::fs::write(&path, text("other")).unwrap();
     let mistakes = compile(&path, &Options::default()).unwrap_err();
-    assert_eq!(mistakes.0[0].message, "\"labels\" is here a second time; it is in line 5 already");
+    assert_eq!(mistakes.0[0].message, "\"labels\" is a duplicate key: it is already in line 5");
 }

@@ -12,7 +12,7 @@ use std::{
 
 use expect_test::{Expect, expect};
 use loopback::{Repository, Server};
-use yado_compile::{BuildHow, Compiled, Diagnostics, Event, Events, Options, compile};
+use yado_compile::{BuildMethod, Compiled, Diagnostics, Event, Events, Options, compile};
 
 /// Lays files out in a directory: `name: text`.
 fn lay_out(directory: &Path, files: &[(&str, &str)]) {
@@ -456,17 +456,17 @@ fn archives_and_pages_are_fetched_over_http() {
         page
             ["db"]
         nothing
-            cannot be fetched: is no archive, and the page names no source: write git:: in front if it is a repository, or ?archive=zip behind if it is an archive (http://server/nothing)
+            cannot be fetched: is not an archive, and the page names no source: write git:: in front if it is a repository, or ?archive=zip behind if it is an archive (http://server/nothing)
         no.tgz
             cannot be fetched: the server answers 404 Not Found (http://server/no.tgz)
         broken.zip
-            cannot be fetched: is no zip archive: invalid Zip archive: Could not find EOCD (http://server/broken.zip)
+            cannot be fetched: is not a valid zip archive: invalid Zip archive: Could not find EOCD (http://server/broken.zip)
         half.tgz
             cannot be fetched: is a broken tar archive: incomplete deflate stream (http://server/half.tgz)
         a.tar.bz2
             cannot be fetched: archives of kind tar.bz2 are not unpacked here: offer a tar.gz, tar.zst or zip (http://server/a.tar.bz2)
         a.tar.gz?archive=rar
-            cannot be fetched: ?archive=rar is no kind of archive: there are tar.gz, tgz, tar.zst, tar, zip, tar.bz2, tbz2, tar.xz, txz (http://server/a.tar.gz?archive=rar)
+            cannot be fetched: ?archive=rar is not a supported kind of archive: use one of tar.gz, tgz, tar.zst, tar, zip, tar.bz2, tbz2, tar.xz, txz (http://server/a.tar.gz?archive=rar)
     "#]].assert_eq(&shown);
 }
 
@@ -619,8 +619,8 @@ fn types_are_detected_and_started() {
         lay_out(&app, &files);
         let names: Vec<&str> = files.iter().map(|(n, _)| *n).collect();
         let compiled = compile(&app, &Options::default()).unwrap();
-        let build = compiled.builds.first().map(|b| match &b.how {
-            BuildHow::Source { language, processes } => {
+        let build = compiled.builds.first().map(|b| match &b.method {
+            BuildMethod::Source { language, processes } => {
                 format!("{} {processes:?}", language.as_deref().unwrap_or("none"))
             }
             other => format!("{other:?}"),
@@ -642,7 +642,7 @@ fn types_are_detected_and_started() {
         package.json server.js: node, node [("web", "node server.js")]
         package.json lib/main.js: node, node [("web", "node lib/main.js")]
         package.json: node, nothing
-            nothing of app is started: its package.json names no start script and no file, nor is there a server.js, and there is no Procfile; add a line like web: COMMAND to one
+            no process of app is started: its package.json names no start script and no file, nor is there a server.js, and there is no Procfile; add one with a line like web: COMMAND
         requirements.txt app.py: python, python [("web", "gunicorn app:app --bind 0.0.0.0:$PORT")]
         requirements.txt main.py: python, python [("web", "flask --app main:app run --host 0.0.0.0 --port $PORT")]
         requirements.txt main.py: python, python [("web", "uvicorn main:app --host 0.0.0.0 --port $PORT")]
@@ -749,7 +749,7 @@ fn app_json_says_environment_formation_and_languages() {
         || Options { env: [("GIVEN".to_string(), "from me".to_string())].into(), ..Options::default() };
     let compiled = compile(&app, &options()).unwrap();
     let mut text =
-        format!("{missing}\n{} {} {:?}\n", compiled.app, compiled.app_type, compiled.builds[0].how);
+        format!("{missing}\n{} {} {:?}\n", compiled.app, compiled.app_type, compiled.builds[0].method);
     for object in &compiled.objects {
         text.push_str(&format!("{} {}\n", object.kind(), object.name()));
         if ["Deployment", "Job"].contains(&object.kind()) {
@@ -773,10 +773,10 @@ fn app_json_says_environment_formation_and_languages() {
         Deployment app-web
           2 {"yado.dev/depends-on":"{\"release\":\"completed\"}"} [{"name":"GIVEN","valueFrom":{"secretKeyRef":{"key":"GIVEN","name":"app-env"}}},{"name":"KEY","valueFrom":{"secretKeyRef":{"key":"KEY","name":"app-env"}}},{"name":"PLAIN","value":"x"},{"name":"PORT","value":"8080"},{"name":"VALUE","value":"y"}]
         Ingress app-web
-        app.json:10:21: size standard-2x has no effect: each process has what the machine has
-        app.json:11:18: the add-on heroku-postgresql is not made: write dependency { source = "github.com/hashicorp/otto/examples/postgresql" } into the Appfile, and its address (postgresql.service.consul) into customization "env"
-        app.json:11:44: the add-on papertrail is not made: give the application what it offers as a dependency
-        app.json:12:74: the buildpack https://example.com/odd has no effect: there is no such one here
+        app.json:10:21: size standard-2x has no effect: a process may use all of the machine
+        app.json:11:18: the add-on heroku-postgresql is not provided: write dependency { source = "github.com/hashicorp/otto/examples/postgresql" } into the Appfile, and its address (postgresql.service.consul) into customization "env"
+        app.json:11:44: the add-on papertrail is not provided: add a dependency that offers the same service
+        app.json:12:74: the buildpack https://example.com/odd has no effect: it is not supported
         app.json:13:19: the script postdeploy is not run: run it once by hand, as `yado exec` does: python seed.py
         runtime.txt: asks for Python 3.6.1; it runs on Debian 12's, which is 3.11
         app.json:10:68: formation of nothing has no effect: there is no such process type

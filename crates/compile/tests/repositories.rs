@@ -127,7 +127,7 @@ fn y12_files_of_repositories_are_included_and_extended() {
         &server,
         "include: ['http://server/compose.yaml', 'oci://server/stack:1']\n",
         expect![[r#"
-        /compose.yaml:1:11: http://server/compose.yaml is no git repository, as it does not end in .git: fetch it and name the file
+        /compose.yaml:1:11: http://server/compose.yaml is not a git repository, as its address does not end in .git: fetch it and name the file
         /compose.yaml:1:50: oci://server/stack:1 is in an image registry, which is not asked for compose files: name a git repository or a file
     "#]],
     );

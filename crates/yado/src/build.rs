@@ -10,7 +10,7 @@ use serde_json::json;
 use yado_cli::args::{BuildArgs, Format, Global};
 use yado_cli::describe::{Telling, describe};
 use yado_cli::progress::{Progress, Step};
-use yado_compile::{BuildHow, BuildRequest, Compiled, output};
+use yado_compile::{BuildMethod, BuildRequest, Compiled, output};
 use yado_oci::build::{BuildSpec, LIVE_LABEL, Language, Recipe, build};
 use yado_oci::image::{Image, ImageStore};
 
@@ -144,7 +144,7 @@ async fn build_one(
     step: &Arc<Step>,
     progress: &Progress,
 ) -> Result<Built> {
-    let BuildHow::Source { language, processes } = &request.how else {
+    let BuildMethod::Source { language, processes } = &request.method else {
         return imported(request, images, progress).await;
     };
     let known = images.ask(Request::List, |_| ()).await?;
@@ -164,7 +164,7 @@ async fn build_one(
         language: language.clone(),
         processes: processes.clone(),
         // An engine has another working directory.
-        left_out: request.left_out.iter().flat_map(std::path::absolute).collect(),
+        left_out: request.excluded.iter().flat_map(std::path::absolute).collect(),
     };
     let made = match artifacts {
         Some(artifacts) => artifacts.build(order, images, &known, say).await?,
@@ -186,7 +186,7 @@ async fn imported(request: &BuildRequest, images: &Images, progress: &Progress) 
     let wanted: yado_oci::image::Reference = request.image.parse()?;
     let known = images.ask(Request::List, |_| ()).await?;
     let found = known.into_iter().find(|image| image.names.contains(&wanted.to_string()));
-    let BuildHow::Dockerfile { file, inline, .. } = &request.how else {
+    let BuildMethod::Dockerfile { file, inline, .. } = &request.method else {
         bail!("there is no way to build it")
     };
     let file = request.context.join(file.as_deref().unwrap_or("Dockerfile".as_ref()));

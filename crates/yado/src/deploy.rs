@@ -14,7 +14,7 @@ use yado_cli::describe::{Telling, describe};
 use yado_cli::local::{Running, addresses};
 use yado_cli::progress::Progress;
 use yado_cli::ready::Wait;
-use yado_compile::{Compiled, Published};
+use yado_compile::{Compiled, ExternalEndpoint};
 
 use crate::answers;
 use crate::build::{Artifacts, build_all, keep};
@@ -54,7 +54,7 @@ pub async fn run(global: &Global, args: &DeployStart) -> Result<()> {
         progress.say(format!("{key} stays: `yado down {} --volumes` removes it", report.record.app))
     });
     let http_port = local.as_ref().map(|engine| engine.http_port);
-    let published: Vec<Published> = report.record.published.iter().map(Into::into).collect();
+    let published: Vec<ExternalEndpoint> = report.record.published.iter().map(Into::into).collect();
     let published = deploy::reached(&target.client, &namespace, &published).await;
     let addresses = addresses(report.record.host.as_deref(), &published, http_port);
     // Only those of this machine's engine are known to lead through a door that is reached from here.

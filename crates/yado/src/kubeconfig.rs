@@ -43,7 +43,7 @@ fn parse(text: &str) -> Result<Value> {
     match serde_norway::from_str(text)? {
         Value::Null => Ok(json!({})),
         config @ Value::Object(_) => Ok(config),
-        _ => bail!("it is no map"),
+        _ => bail!("it is not a valid kubeconfig: it has to be a mapping"),
     }
 }
 

@@ -37,7 +37,7 @@ impl Directories for LocalVolumes {
             let is_volume = path.parent() == Some(&*self.root) && path.file_name().is_some();
             if !is_volume || path.components().any(|c| c.as_os_str() == "..") {
                 return Err(io::Error::other(format!(
-                    "{} is no volume below {}; remove it yourself",
+                    "{} is not a volume below {}: remove it yourself",
                     path.display(),
                     self.root.display()
                 )));

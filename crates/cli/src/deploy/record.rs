@@ -9,7 +9,7 @@ use kube::{
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use yado_compile::Published;
+use yado_compile::ExternalEndpoint;
 use yado_types::labels;
 
 use crate::{apply::FIELD_MANAGER, connect::failed, source::Source};
@@ -132,19 +132,19 @@ pub struct Port {
     pub host: Option<String>,
 }
 
-impl From<&Published> for Port {
-    fn from(p: &Published) -> Self {
+impl From<&ExternalEndpoint> for Port {
+    fn from(p: &ExternalEndpoint) -> Self {
         let (component, service) = (p.component.clone(), p.service.clone());
         let (protocol, host) = (p.protocol.clone(), p.host.clone());
         Port { component, service, port: p.port, target: p.target, protocol, web: p.web, host }
     }
 }
 
-impl From<&Port> for Published {
+impl From<&Port> for ExternalEndpoint {
     fn from(p: &Port) -> Self {
         let (component, service) = (p.component.clone(), p.service.clone());
         let (protocol, host) = (p.protocol.clone(), p.host.clone());
-        Published { component, service, port: p.port, target: p.target, protocol, web: p.web, host }
+        ExternalEndpoint { component, service, port: p.port, target: p.target, protocol, web: p.web, host }
     }
 }
 
@@ -179,7 +179,7 @@ pub async fn everywhere(client: &Client) -> anyhow::Result<Vec<(String, Record)>
 
 async fn listed(api: Api<ConfigMap>) -> anyhow::Result<Vec<(String, Record)>> {
     let listed = api.list(&ListParams::default().labels(&format!("{RECORD}={APP}"))).await;
-    let listed = listed.map_err(failed("what is deployed cannot be listed"))?;
+    let listed = listed.map_err(failed("deployments cannot be listed"))?;
     let mut records = Vec::new();
     for map in listed {
         let name = map.metadata.name.unwrap_or_default();
@@ -216,7 +216,7 @@ pub async fn write(client: &Client, namespace: &str, record: &Record) -> anyhow:
     });
     let params = PatchParams::apply(FIELD_MANAGER).force();
     let written = api.patch(&name, &params, &Patch::Apply(map)).await;
-    written.map_err(failed(format!("what is deployed of {} cannot be remembered", record.app)))?;
+    written.map_err(failed(format!("the record of {} cannot be written", record.app)))?;
     Ok(())
 }
 
@@ -230,7 +230,7 @@ pub async fn delete(client: &Client, namespace: &str, app: &str) -> anyhow::Resu
     match api.delete(&map_name(app), &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         deleted => {
-            deleted.map(drop).map_err(failed(format!("what is deployed of {app} cannot be forgotten")))
+            deleted.map(drop).map_err(failed(format!("the record of {app} cannot be deleted")))
         }
     }
 }

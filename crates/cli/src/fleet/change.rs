@@ -208,7 +208,7 @@ impl Change {
                 let machine = eligible(&unit, &cluster, &self.registry);
                 anyhow::ensure!(
                     machine.is_some(),
-                    "no machine in the cluster is one that unit {name} may be on"
+                    "no machine in the cluster satisfies the requirements of unit {name}"
                 );
                 unit.machine = unit.machine.or(machine);
             }
@@ -401,7 +401,7 @@ impl Change {
                     let host = pods.iter().any(state::runs_on_host);
                     if host && !cluster.machines.iter().any(|m| m.host) {
                         anyhow::bail!(
-                            "unit {name} cannot run: it is a program of the machine itself, which no machine here allows; `yado up --allow-host-image` does"
+                            "unit {name} cannot run: it runs a program of the machine itself, which no machine in the cluster allows: `yado up --allow-host-image` does"
                         );
                     }
                     if looks == PATIENT_LOOKS {
@@ -532,7 +532,7 @@ pub fn read(name: UnitName, file: &Path) -> anyhow::Result<UnitFile> {
     let context = || format!("failed getting Unit({name}) from file");
     let meta = std::fs::metadata(file).with_context(context)?;
     anyhow::ensure!(meta.is_file(), "{} is not a plain file", file.display());
-    anyhow::ensure!(meta.len() <= MAX_BYTES, "{} is larger than 512 KiB, which no unit is", file.display());
+    anyhow::ensure!(meta.len() <= MAX_BYTES, "{} is larger than 512 KiB, the limit for units", file.display());
     let text = std::fs::read_to_string(file).with_context(context)?;
     Ok(UnitFile { name, file: file.into(), text })
 }

@@ -89,7 +89,7 @@ fn end(pod: &Pod, container: &ContainerStatus, is_init: bool) -> Option<End> {
         Some("StartError" | "ContainerCannotRun") => {
             format!("cannot be started: {}", harmless(ended.message.as_deref().unwrap_or_default(), false))
         }
-        Some("OOMKilled") => format!("was killed for want of memory (OOMKilled, exit code {code})"),
+        Some("OOMKilled") => format!("was killed because it ran out of memory (OOMKilled, exit code {code})"),
         _ => format!("ended with exit code {code}"),
     };
     // What has been replaced by another run was run again, whatever is said of the present one.
@@ -127,8 +127,8 @@ fn restarts(pod: &Pod, container: &ContainerStatus, code: i32, is_init: bool) ->
 fn not_restarted(pod: &Pod, code: i32) -> String {
     let of_job = pod.owner_references().iter().any(|owner| owner.kind == "Job");
     match code {
-        0 => "it has done its work".into(),
-        _ if of_job => "it is not started again, unless its Job has tries left".into(),
+        0 => "it has completed".into(),
+        _ if of_job => "it is not started again, unless its Job has retries left".into(),
         _ => "it is not started again".into(),
     }
 }
@@ -200,19 +200,19 @@ mod tests {
                 "Never",
                 "Job",
                 json!({"state": ended(3, "1")}),
-                Some("p ended with exit code 3; it is not started again, unless its Job has tries left"),
+                Some("p ended with exit code 3; it is not started again, unless its Job has retries left"),
             ),
             (
                 "OnFailure",
                 "Job",
                 json!({"state": ended(0, "1")}),
-                Some("p ended with exit code 0; it has done its work"),
+                Some("p ended with exit code 0; it has completed"),
             ),
             (
                 "Never",
                 "None",
                 json!({"state": killed}),
-                Some("p was killed for want of memory (OOMKilled, exit code 137); it is not started again"),
+                Some("p was killed because it ran out of memory (OOMKilled, exit code 137); it is not started again"),
             ),
         ];
         for (policy, owner, status, expect) in rows {

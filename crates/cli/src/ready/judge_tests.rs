@@ -228,7 +228,7 @@ fn what_cannot_become_ready_fails_with_its_own_cause() {
     check(
         "too little memory",
         &Row::of(deployment(small), pods, 0),
-        "failed: its process was killed for want of memory (OOMKilled): it needs more than its limit of 8Mi, 4 times +log",
+        "failed: its process was killed because it ran out of memory (OOMKilled): it needs more than its limit of 8Mi, 4 times +log",
     );
     let none = || json!({"exitCode": 0});
     check(
@@ -253,7 +253,7 @@ fn what_cannot_become_ready_fails_with_its_own_cause() {
     );
     let mount = warning("FailedMount", "Pod", "pod-set2", "MountVolume.SetUp failed: /nowhere is not there");
     let creating = || waits("ContainerCreating", 0, none());
-    check("being made", &of("Pending", creating(), LONG), "moving: its container is being made");
+    check("being made", &of("Pending", creating(), LONG), "moving: its container is being created");
     check(
         "mount",
         &of("Pending", creating(), LONG).with(mount),

@@ -1,13 +1,12 @@
-//! The rules that hold for an Appfile as a whole, imports merged.
+//! Validation of a whole Appfile, after merging imports.
 //!
-//! Otto let `project` and `infrastructure` be left out together and filled both in; where one is written, the other
-//! has to fit it.
+//! As in Otto, `project` and `infrastructure` may be omitted together; if one is given, the other has to match it.
 
 use super::{Appfile, Application, Infrastructure, Project, Text};
 use crate::diagnostic::Findings;
 
-/// Reports what is missing or does not fit. A dependency takes the infrastructure of the application that was asked
-/// for, so that part is checked for that one (`root`) only.
+/// Reports missing and inconsistent settings. Dependencies take the infrastructure of the compiled application, so it is
+/// checked for that one (`root`) only.
 pub(super) fn check(file: &Appfile, root: bool, found: &mut Findings) {
     if let Some(application) = &file.application {
         check_application(application, found);

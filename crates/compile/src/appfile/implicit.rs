@@ -1,15 +1,15 @@
-//! What an application's type brings along, as Otto had it: dependencies on Otto's own examples, which hold as long as
-//! the Appfile names no dependency itself and does not say `detect = false`.
+//! Implicit dependencies of application types, as in Otto: they refer to Otto's examples, and apply unless the Appfile has
+//! dependencies or `detect = false`.
 
 use std::path::Path;
 
 use super::{Application, Text};
 use crate::{detect, diagnostic::Findings};
 
-/// Gems, and the example that stands for what each one talks to.
+/// Gems, and the example of the service that each one connects to.
 const GEMS: [(&str, &str); 3] = [("dalli", "memcached"), ("pg", "postgresql"), ("redis", "redis")];
 
-/// Adds the dependencies of an application of type `app_type` in `directory`, with a word on each.
+/// Adds the implicit dependencies of an application of type `app_type` in `directory`, with a warning about each.
 pub(super) fn add(application: &mut Application, app_type: &str, directory: &Path, found: &mut Findings) {
     if !application.detect || !application.dependencies.is_empty() {
         return;

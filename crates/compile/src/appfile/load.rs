@@ -1,12 +1,10 @@
-//! An Appfile with all it imports and depends on.
+//! Loads an Appfile with its imports and dependencies.
 //!
-//! Imports are merged into the file that names them. What an Appfile leaves open is filled in, as Otto did: first with
-//! what the directory shows (its name, its type), over that what the type brings along (a Ruby application with the gem
-//! `pg` depends on PostgreSQL), over that what is written.
+//! Imports are merged into the file that names them. As in Otto, defaults come first from the directory (name and type),
+//! then from the type (a Ruby application with the gem `pg` depends on PostgreSQL); written values take precedence.
 //!
-//! Dependencies become applications of their own, each directory once, however many name it. A dependency needs its
-//! `.ottoid`, so that its identity does not hang on its name. One that was fetched may do without: whoever fetches it
-//! cannot add the file, and is told so.
+//! Each dependency is an application, loaded once for each directory. It needs an `.ottoid`, so that its identity does not
+//! depend on its name. A fetched dependency without one gives a warning only, since the user cannot add the file.
 
 use std::{
     collections::HashMap,
@@ -25,20 +23,20 @@ use crate::{
     procfile::{self, Process},
 };
 
-/// The file beside an Appfile that carries the application's identity.
+/// The file beside an Appfile that contains the application's identity.
 pub const ID_FILE: &str = ".ottoid";
 
-/// More applications than any tree known has, and few enough to answer at once; a generated or mistaken tree ends here.
+/// Limit of applications in a tree: more than any known tree has, and few enough to load quickly.
 const MAX_APPLICATIONS: usize = 500;
-/// Imports of imports; as deep as the deepest directory tree that a person would keep.
+/// Limit of nested imports.
 const MAX_IMPORT_DEPTH: usize = 32;
 
-/// Applications, each after those that it depends on; the one that was asked for is last.
+/// Applications in dependency order; the compiled application is the last one.
 #[derive(Debug)]
 pub struct Tree {
     /// The applications.
     pub apps: Vec<App>,
-    /// What was understood but has no effect.
+    /// Warnings about settings without effect.
     pub warnings: Vec<Diagnostic>,
 }
 
@@ -47,32 +45,32 @@ pub struct Tree {
 pub struct App {
     /// The directory.
     pub directory: PathBuf,
-    /// The Appfile; the Procfile, or the directory, where there is no Appfile.
+    /// The Appfile; without one, the Procfile or the directory.
     pub path: PathBuf,
     /// The Appfile with imports merged, checked.
     pub file: Appfile,
-    /// The application's name as written or, where it is not, the directory's.
+    /// The application's name, by default that of the directory.
     pub name: Text,
-    /// The type as written or detected.
+    /// The type, written or detected.
     pub app_type: String,
-    /// Process types, where there is a Procfile.
+    /// Process types, if there is a Procfile.
     pub processes: Option<Vec<Process>>,
-    /// What an `app.json` says.
+    /// The content of `app.json`.
     pub(crate) app_json: AppJson,
-    /// The identity in `.ottoid`, if there is one.
+    /// The identity in `.ottoid`, if the file exists.
     pub id: Option<String>,
-    /// Places in [`Tree::apps`] of what it depends on.
+    /// Indexes of its dependencies in [`Tree::apps`].
     pub dependencies: Vec<usize>,
 }
 
-/// Loads the Appfile at `file`, or the directory of the Procfile at `file`, which has no Appfile, or the directory
-/// `file`, which has neither.
+/// Loads the application at `file`: an Appfile, a Procfile in a directory without an Appfile, or a directory without
+/// either.
 ///
 /// # Errors
 ///
-/// Every mistake in every file that is reached.
+/// All errors in all files that are reached.
 pub fn load(file: &Path, options: &Options) -> Result<Tree, Diagnostics> {
-    options.events.tell(&Event::Loading { path: file.into() });
+    options.events.emit(&Event::Loading { path: file.into() });
     let directory = if file.is_dir() { file.to_path_buf() } else { directory_of(file) };
     let mut loader = Loader {
         options,
@@ -95,15 +93,15 @@ struct Loader<'a> {
     options: &'a Options,
     resolver: Resolver,
     apps: Vec<App>,
-    /// Canonical directory to place in `apps`; none while it is being loaded.
+    /// Index in `apps` by canonical directory; `None` while the application is being loaded.
     seen: HashMap<PathBuf, Option<usize>>,
-    /// Names of the applications being loaded, outermost first, to show a cycle.
+    /// Applications being loaded, outermost first, to report cycles.
     path: Vec<(PathBuf, String)>,
     found: Findings,
 }
 
 impl Loader<'_> {
-    /// Loads one application after its dependencies; its place, unless it is broken.
+    /// Loads an application after its dependencies. Returns its index, unless it has errors.
     fn app(&mut self, path: PathBuf, directory: PathBuf, canonical: PathBuf, root: bool) -> Option<usize> {
         let base = canonical.file_name().unwrap_or_default().to_string_lossy().into_owned();
         self.seen.insert(canonical.clone(), None);
@@ -131,7 +129,7 @@ impl Loader<'_> {
         }
         let id = self.id(&directory);
         if root {
-            self.options.events.tell(&Event::FetchingDependencies);
+            self.options.events.emit(&Event::FetchingDependencies);
         }
         self.path.push((canonical.clone(), name.value.clone()));
         let mut dependencies = Vec::new();
@@ -163,7 +161,7 @@ impl Loader<'_> {
         }
     }
 
-    /// `file` with what it imports merged over it, as Otto did: the imported file wins.
+    /// Merges the imports of `file` into it. As in Otto, imported values take precedence.
     fn with_imports(
         &mut self,
         mut file: Appfile,
@@ -243,7 +241,7 @@ impl Loader<'_> {
         self.app(path, directory, canonical, false)
     }
 
-    /// Whoever has the directory can give it an identity; whoever fetched it goes by its name.
+    /// Reports a dependency without identity: an error for a local directory, a warning for a fetched one.
     fn no_id(&mut self, source: &Text, directory: &Path, canonical: &Path) {
         if self.resolver.is_fetched(canonical) {
             let sentence = format!(
@@ -255,18 +253,18 @@ impl Loader<'_> {
         let shown = directory.display();
         let write = match directory.join("Appfile").is_file() {
             true => String::new(),
-            // Only an Appfile's directory is given an identity.
+            // An identity is only written beside an Appfile.
             false => format!("write {shown}/Appfile, for which application {{}} is enough, "),
         };
         let sentence = format!(
             "dependency \"{}\" has no {ID_FILE}: {write}run `yado compile {shown}` once and keep that file under version control",
             source.value,
         );
-        // It is read on: what else is wrong with it is worth knowing at once.
+        // Loading goes on, so that its other errors are reported at once.
         self.found.error(&source.at, sentence);
     }
 
-    /// The processes of a Procfile that was named itself, or of the directory's.
+    /// The processes of the named Procfile, or of that in the directory.
     fn processes(&mut self, named: &Path, directory: &Path) -> Option<Vec<Process>> {
         let path =
             if is_appfile(named) || named.is_dir() { directory.join("Procfile") } else { named.into() };
@@ -329,13 +327,13 @@ impl Loader<'_> {
         let id = text.lines().next().unwrap_or_default().trim();
         if id.is_empty() {
             let at = Position { file: path.as_path().into(), line: 1, column: 1 };
-            self.found.error(&at, "the first line is empty: it has to be the application's identity, a UUID");
+            self.found.error(&at, "the first line is empty: it has to be the application's UUID");
             return None;
         }
         Some(id.into())
     }
 
-    /// Two applications with one name would be the same objects.
+    /// Reports applications of the same name, whose objects would be the same.
     fn same_names(&mut self) {
         let mut first: HashMap<String, &App> = HashMap::new();
         for app in &self.apps {
@@ -350,7 +348,7 @@ impl Loader<'_> {
     }
 }
 
-/// Whether the description of an application is an Appfile, and not a Procfile or its directory.
+/// Whether the description of an application is an Appfile, and not a Procfile or a directory.
 pub(super) fn is_appfile(path: &Path) -> bool {
     path.is_file() && !procfile::is_named(path)
 }

@@ -1,15 +1,15 @@
-//! Applications to objects.
+//! Compiles applications to objects.
 //!
 //! | an application | becomes |
 //! |---|---|
 //! | with a Procfile | an image to build and, per process type, a Deployment `NAME-TYPE`; a Job `NAME-release` for `release` |
-//! | in a language known, without one | the same with the one process type `web`, started as [`crate::detect`] finds |
-//! | its `web` process, else its first | a Service `NAME`: port 80 for `web`, else the port that `customization { port }` says |
-//! | that was asked for, with `web` | an Ingress for `NAME.localhost` |
+//! | in a supported language, without one | the same with the single process type `web`, whose command [`crate::detect`] finds |
+//! | its `web` process, else its first | a Service `NAME`: port 80 for `web`, else the port in `customization { port }` |
+//! | that is the compiled one, with `web` | an Ingress for `NAME.localhost` |
 //! | of type `docker-external` | a Deployment `NAME` of that image, and a Service `NAME` with the published ports |
 //!
-//! So an application finds its dependency `redis-leader` as `redis-leader` and, as Otto's did, as
-//! `redis-leader.service.consul`: the engine's name server answers for Consul, so there is none to set up.
+//! So an application reaches its dependency `redis-leader` as `redis-leader` and, as in Otto, as
+//! `redis-leader.service.consul`, which the engine's name server answers in place of Consul.
 
 mod docker;
 mod processes;
@@ -30,10 +30,10 @@ use crate::{
     workload::{Workload, name::sanitised},
 };
 
-/// Annotation of a Deployment: the identity in the application's `.ottoid`.
+/// Annotation of a Deployment with the identity in the application's `.ottoid`.
 const OTTO_ID: &str = "yado.dev/otto-id";
 
-/// Application types known. `custom` and `scriptpack` are started by their Procfile alone.
+/// Supported application types. `custom` and `scriptpack` need a Procfile.
 const TYPES: [&str; 13] = [
     "custom",
     "docker-external",
@@ -50,15 +50,14 @@ const TYPES: [&str; 13] = [
     "wordpress",
 ];
 
-/// What a DNS label is, to whoever has to choose one.
+/// The rule of application names, for messages.
 const NAME_RULE: &str = "letters a to z, digits and hyphens, at most 63, with a letter first";
 
-/// Where an application runs that says nothing of it. Otto's flavor `simple` is one machine for everything, which is
-/// what the engine is; its `aws` would be untrue.
+/// Default infrastructure in events. Otto's flavor `simple`, one machine for everything, describes the engine; Otto's
+/// default `aws` does not.
 const INFRASTRUCTURE: &str = "yado (simple)";
 
-/// Infrastructures at which Otto, or what was planned for it, would have set machines up. Any other word is a name that
-/// its owner chose.
+/// Infrastructure types for which Otto provisioned machines or planned to. Any other name was chosen by the user.
 const CLOUDS: [&str; 7] = ["aws", "azure", "digitalocean", "gce", "google", "openstack", "vsphere"];
 
 pub(super) fn compile(tree: Tree, options: &Options) -> Result<Compiled, Diagnostics> {
@@ -68,13 +67,13 @@ pub(super) fn compile(tree: Tree, options: &Options) -> Result<Compiled, Diagnos
     let part_of = dns_name(&root.name.value);
     let last = tree.apps.len() - 1;
     tell_of(root, options, &mut found);
-    let mut made: Vec<Made> = Vec::new();
+    let mut made: Vec<UnlinkedWorkload> = Vec::new();
     for (place, app) in tree.apps.iter().enumerate() {
         let part = match place == last {
             true => "main application".to_string(),
             false => format!("dependency '{}'", app.name.value),
         };
-        options.events.tell(&Event::CompilingPart { part });
+        options.events.emit(&Event::CompilingPart { part });
         let mut lowering = Lowering {
             app,
             options,
@@ -110,7 +109,7 @@ pub(super) fn compile(tree: Tree, options: &Options) -> Result<Compiled, Diagnos
     Ok(compiled)
 }
 
-/// Tells what is compiled, with Otto's defaults where the Appfile says nothing, and warns of what it says in vain.
+/// Emits the events of the compiled application, with Otto's defaults, and warns about settings without effect.
 fn tell_of(root: &App, options: &Options, found: &mut Findings) {
     let project = root.file.project.as_ref();
     let named = project.and_then(|p| p.infrastructure.as_ref());
@@ -126,13 +125,13 @@ fn tell_of(root: &App, options: &Options, found: &mut Findings) {
             }
         },
     );
-    options.events.tell(&Event::Compiling {
+    options.events.emit(&Event::Compiling {
         application: root.name.value.clone(),
         app_type: root.app_type.clone(),
         project: project.and_then(|p| p.name.as_ref()).unwrap_or(&root.name).value.clone(),
         infrastructure: shown,
     });
-    options.events.tell(&Event::CompilingPart { part: "infra".into() });
+    options.events.emit(&Event::CompilingPart { part: "infra".into() });
     let mut foundations = vec!["consul"];
     if let Some(infrastructure) = infrastructure {
         if CLOUDS.contains(&infrastructure.infra_type.as_str()) {
@@ -157,7 +156,7 @@ fn tell_of(root: &App, options: &Options, found: &mut Findings) {
         }
     }
     for foundation in foundations {
-        options.events.tell(&Event::CompilingPart { part: format!("foundation: {foundation}") });
+        options.events.emit(&Event::CompilingPart { part: format!("foundation: {foundation}") });
     }
 }
 
@@ -166,7 +165,7 @@ fn dns_name(name: &str) -> String {
     sanitised(name, 63)
 }
 
-/// The application's name as its objects carry it, with a word where that is not as written.
+/// The application's name in its objects, with a warning if it differs from the written one.
 fn app_name(app: &App, found: &mut Findings) -> String {
     let (written, name) = (&app.name.value, dns_name(&app.name.value));
     if names::dns_1035_label(&name).is_err() {
@@ -183,7 +182,7 @@ fn app_name(app: &App, found: &mut Findings) -> String {
     name
 }
 
-/// Two process types may come out under one name: `a` of `b-c`, and `c-a` of `b`.
+/// Reports process types whose objects have the same name: `a` of `b-c`, and `c-a` of `b`.
 fn distinct_objects(compiled: &Compiled, root: &App, found: &mut Findings) {
     let mut seen = std::collections::HashSet::new();
     for object in &compiled.objects {
@@ -198,14 +197,14 @@ fn distinct_objects(compiled: &Compiled, root: &App, found: &mut Findings) {
     }
 }
 
-/// A workload that is complete but for its links.
-struct Made {
+/// A workload whose links are not resolved yet.
+struct UnlinkedWorkload {
     workload: Workload,
-    /// Objects that have to be there before it.
+    /// Objects that have to be created before it.
     before: Vec<serde_json::Value>,
-    /// What it links to, and by which name.
+    /// Link targets and their aliases.
     links: Vec<(String, String)>,
-    /// Where the links are written.
+    /// Position of the links.
     at: Position,
     group: String,
     source: std::path::PathBuf,
@@ -216,11 +215,11 @@ struct Lowering<'a> {
     options: &'a Options,
     name: String,
     part_of: &'a str,
-    /// The host name, for the application that was asked for.
+    /// The host name, for the compiled application only.
     host: Option<String>,
     found: &'a mut Findings,
     compiled: &'a mut Compiled,
-    made: &'a mut Vec<Made>,
+    made: &'a mut Vec<UnlinkedWorkload>,
 }
 
 impl Lowering<'_> {
@@ -247,13 +246,13 @@ impl Lowering<'_> {
         self.app.id.iter().map(|id| (OTTO_ID.to_string(), id.clone())).collect()
     }
 
-    /// Names beside its own by which others look for it: the one that is written, where no object can have it.
+    /// Aliases: the written name, if it is not a valid object name.
     fn aliases(&self) -> Vec<String> {
         Some(self.app.name.value.clone()).filter(|written| *written != self.name).into_iter().collect()
     }
 
     fn push(&mut self, workload: Workload, links: Vec<(String, String)>, at: &Position) {
-        self.made.push(Made {
+        self.made.push(UnlinkedWorkload {
             workload,
             before: Vec::new(),
             links,
@@ -269,7 +268,7 @@ impl Lowering<'_> {
     }
 }
 
-/// What every application's Pod has: no key to the API, which none of them asked for.
+/// The default Pod spec, without an API token, which applications do not request.
 fn pod() -> PodSpec {
     PodSpec { automount_service_account_token: Some(false), ..PodSpec::default() }
 }

@@ -1,8 +1,8 @@
-//! One Appfile laid over another, as Otto laid them.
+//! Merges two Appfiles by Otto's rules.
 
 use super::Appfile;
 
-/// Lays what `over` says over `file`. Customizations are kept, later ones winning setting by setting.
+/// Merges `over` into `file`, with precedence. Customizations are appended; for each setting the last one counts.
 pub(super) fn merge(file: &mut Appfile, over: Appfile) {
     match (&mut file.application, over.application) {
         (Some(own), Some(other)) => {

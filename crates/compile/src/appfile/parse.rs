@@ -1,11 +1,11 @@
-//! One Appfile's text to [`Appfile`]. Nothing is merged, defaulted or looked up here.
+//! Parses the text of one Appfile to [`Appfile`], without merging, defaulting or lookups.
 
 use serde_json::Value;
 
 use super::{Appfile, Application, Customization, Import, Infrastructure, Project, Setting, Text};
 use crate::{
     diagnostic::{Diagnostic, Diagnostics, Findings, Position},
-    hcl::{self, Item, Key, Kind, Node},
+    hcl::{self, Item, Key, Node, ValueKind},
     source::Source,
 };
 
@@ -13,7 +13,7 @@ use crate::{
 ///
 /// # Errors
 ///
-/// The file cannot be read, is not HCL, or has blocks and fields that an Appfile has not.
+/// The file cannot be read, is not HCL, or has unknown blocks and fields.
 pub fn parse_file(path: &std::path::Path) -> Result<Appfile, Diagnostics> {
     parse(&Source::read(path)?)
 }
@@ -34,7 +34,7 @@ pub(crate) fn parse(source: &Source) -> Result<Appfile, Diagnostics> {
     Ok(file)
 }
 
-/// The line and word by which a text shows itself as fastlane's configuration, which is Ruby under the same name.
+/// The line and word that identify a configuration of fastlane, a Ruby file that is also named Appfile.
 fn fastlane(text: &str) -> Option<(usize, &str)> {
     const WORDS: [&str; 14] = [
         "app_identifier",
@@ -66,26 +66,26 @@ struct Reader<'a> {
     found: Findings,
 }
 
-/// The blocks and fields a block may have, in the words of the error that lists them.
-struct Shape {
+/// The blocks and fields allowed in a block; the texts are used in error messages.
+struct BlockSchema {
     of: &'static str,
     fields: &'static [&'static str],
     blocks: &'static [&'static str],
 }
 
-const FILE: Shape = Shape {
+const FILE: BlockSchema = BlockSchema {
     of: "an Appfile",
     fields: &[],
     blocks: &["application", "customization", "import", "infrastructure", "project"],
 };
-const APPLICATION: Shape =
-    Shape { of: "application", fields: &["name", "type", "detect"], blocks: &["dependency"] };
-const PROJECT: Shape = Shape { of: "project", fields: &["name", "infrastructure"], blocks: &[] };
-const INFRASTRUCTURE: Shape =
-    Shape { of: "infrastructure", fields: &["name", "type", "flavor"], blocks: &["foundation"] };
-const IMPORT: Shape = Shape { of: "import", fields: &[], blocks: &[] };
+const APPLICATION: BlockSchema =
+    BlockSchema { of: "application", fields: &["name", "type", "detect"], blocks: &["dependency"] };
+const PROJECT: BlockSchema = BlockSchema { of: "project", fields: &["name", "infrastructure"], blocks: &[] };
+const INFRASTRUCTURE: BlockSchema =
+    BlockSchema { of: "infrastructure", fields: &["name", "type", "flavor"], blocks: &["foundation"] };
+const IMPORT: BlockSchema = BlockSchema { of: "import", fields: &[], blocks: &[] };
 
-/// `NAME LABEL { ... }`, however it was written: with `=`, in a list, with its label as a key inside.
+/// A block `NAME LABEL { ... }` in any notation: with `=`, in a list, or with its label as a nested key.
 struct Block<'a> {
     at: usize,
     labels: Vec<&'a Key>,
@@ -94,16 +94,16 @@ struct Block<'a> {
 
 fn objects(node: &Node) -> Option<Vec<&[Item]>> {
     match &node.kind {
-        Kind::Object(items) => Some(vec![items]),
-        Kind::List(nodes) if !nodes.is_empty() => nodes
+        ValueKind::Object(items) => Some(vec![items]),
+        ValueKind::List(nodes) if !nodes.is_empty() => nodes
             .iter()
-            .map(|n| if let Kind::Object(items) = &n.kind { Some(&items[..]) } else { None })
+            .map(|n| if let ValueKind::Object(items) = &n.kind { Some(&items[..]) } else { None })
             .collect(),
         _ => None,
     }
 }
 
-/// The blocks called `name` among `items`; what has that name and is no block is not among them.
+/// The blocks named `name` among `items`. Other items of that name are skipped.
 fn blocks<'a>(items: &'a [Item], name: &str) -> Vec<Block<'a>> {
     let named = items.iter().filter(|i| i.name() == name);
     named
@@ -173,7 +173,7 @@ impl Reader<'_> {
     fn application(&mut self, block: &Block) -> Application {
         self.keys(block.items, &APPLICATION);
         let written = self.text(block.items, "name");
-        // Otto took no notice of a label here; as the name that it is meant for it does no harm.
+        // Otto ignored a label here; used as the application's name it is harmless.
         let name = written.or_else(|| block.labels.first().map(|k| self.key(k)));
         if let Some(label) = block.labels.iter().find(|l| name.as_ref().is_some_and(|n| n.value != l.text)) {
             let at = self.at(label.at);
@@ -255,7 +255,7 @@ impl Reader<'_> {
         Customization { at: self.at(block.at), name, settings: self.settings(block.items) }
     }
 
-    /// Any fields and blocks at all, as the customization of an application type has them.
+    /// Arbitrary fields and blocks, as in customizations.
     fn settings(&mut self, items: &[Item]) -> Vec<Setting> {
         let setting = |item: &Item| Setting {
             at: self.at(item.at()),
@@ -266,15 +266,15 @@ impl Reader<'_> {
                 [_, labels @ ..] => {
                     let inner =
                         Item { keys: labels.to_vec(), value: item.value.clone(), assigned: item.assigned };
-                    Node { at: item.value.at, kind: Kind::Object(vec![inner]) }.to_json()
+                    Node { at: item.value.at, kind: ValueKind::Object(vec![inner]) }.to_json()
                 }
             },
         };
         items.iter().map(setting).collect()
     }
 
-    /// Reports every field and block that `shape` has not.
-    fn keys(&mut self, items: &[Item], shape: &Shape) {
+    /// Reports fields and blocks that are not in `shape`.
+    fn keys(&mut self, items: &[Item], shape: &BlockSchema) {
         for item in items {
             let key = item.name();
             let is_block = objects(&item.value).is_some();
@@ -331,7 +331,7 @@ impl Reader<'_> {
         None
     }
 
-    /// The one value of a field; where it is written more than once, the last.
+    /// The value of a field; the last one if there are several.
     fn field<'i>(&mut self, items: &'i [Item], key: &str) -> Option<&'i Node> {
         let mut written = items.iter().filter(|i| i.name() == key && i.keys.len() == 1);
         let last = written.next_back()?;
@@ -342,17 +342,17 @@ impl Reader<'_> {
         Some(&last.value)
     }
 
-    /// A field that is a string; numbers and booleans are taken as they are written, as Otto did.
+    /// A string field. As in Otto, numbers and booleans are converted to strings.
     fn text(&mut self, items: &[Item], key: &str) -> Option<Text> {
         let node = self.field(items, key)?;
         let at = self.at(node.at);
         let value = match &node.kind {
-            Kind::String(s) => s.clone(),
-            Kind::Number(n) => n.to_string(),
-            Kind::Bool(b) => b.to_string(),
-            Kind::Null => return None,
-            Kind::List(_) | Kind::Object(_) => {
-                self.found.error(&at, format!("{key} is a string: write {key} = \"...\""));
+            ValueKind::String(s) => s.clone(),
+            ValueKind::Number(n) => n.to_string(),
+            ValueKind::Bool(b) => b.to_string(),
+            ValueKind::Null => return None,
+            ValueKind::List(_) | ValueKind::Object(_) => {
+                self.found.error(&at, format!("{key} has to be a string: write {key} = \"...\""));
                 return None;
             }
         };
@@ -367,7 +367,7 @@ impl Reader<'_> {
             Value::Number(n) => n.as_f64() != Some(0.0),
             _ => {
                 let at = self.at(node.at);
-                self.found.error(&at, format!("{key} is true or false"));
+                self.found.error(&at, format!("{key} has to be true or false"));
                 default
             }
         }

@@ -1,4 +1,4 @@
-//! From a `source` to a directory: one on this machine, or one that is fetched.
+//! Resolves a `source` to a directory, on this machine or fetched.
 
 use std::path::{Component, Path, PathBuf};
 
@@ -11,10 +11,10 @@ use crate::{
     },
 };
 
-/// Finds directories for one compilation.
+/// Resolves sources during one compilation.
 pub(super) struct Resolver {
     fetcher: Fetcher,
-    /// Directories that were fetched, and what each one is.
+    /// Fetched directories and their remote sources.
     fetched: Vec<(PathBuf, Remote)>,
 }
 
@@ -23,7 +23,7 @@ impl Resolver {
         Resolver { fetcher, fetched: Vec::new() }
     }
 
-    /// Whether a directory, given canonical, is or lies in one that was fetched.
+    /// Whether a canonical directory is, or is below, a fetched directory.
     pub fn is_fetched(&self, directory: &Path) -> bool {
         self.origin(directory).is_some()
     }
@@ -32,7 +32,7 @@ impl Resolver {
         self.fetched.iter().find(|(root, _)| directory.starts_with(root))
     }
 
-    /// The directory that `source` names in a file in the directory `from`; a mistake is reported.
+    /// Resolves `source`, written in a file in the directory `from`. Errors are reported.
     pub fn directory(
         &mut self,
         source: &Text,
@@ -86,12 +86,12 @@ impl Resolver {
         if let Some(tool) = tool {
             let tool = if tool == Tool::Hg { "hg" } else { "git" };
             if let Some(revision) = revision {
-                return Err(format!("is no repository of {tool}, so it has no {revision}"));
+                return Err(format!("is not a {tool} repository, so it has no {revision}"));
             }
             let what = if purpose == Purpose::Dependency { "dependency" } else { "import" };
             let written = &source.value;
             let sentence =
-                format!("{what} \"{written}\" is read as the directory is: it is no repository of {tool}");
+                format!("{what} \"{written}\" is read as the directory is: it is not a {tool} repository");
             found.warn(&source.at, sentence);
         }
         Ok(match subdir {
@@ -112,8 +112,8 @@ impl Resolver {
         Ok(directory)
     }
 
-    /// What the path of a fetched file leads to where it leaves the directory that was fetched: another directory of
-    /// the same repository. What was fetched has no say over the rest of this machine.
+    /// Resolves a relative path in a fetched file that leaves its directory to another directory of the same repository.
+    /// Fetched files must not refer to other paths on this machine.
     fn beside(&self, path: &str, from: &Path) -> Result<Option<Remote>, String> {
         let canonical = from.canonicalize().map_err(|e| format!("cannot be read: {e}"))?;
         let Some((root, remote)) = self.origin(&canonical) else { return Ok(None) };
@@ -137,14 +137,14 @@ impl Resolver {
             }
             left |= parts.len() < depth;
         }
-        // A path that leaves and comes back names this directory itself.
+        // A path that leaves the directory and returns refers to the directory itself.
         let back = parts.join("/") == own;
         let subdir = Some(parts.join("/")).filter(|s| !s.is_empty());
         Ok((left && !back).then(|| Remote { subdir, ..remote.clone() }))
     }
 }
 
-/// A path without `.`, and `.` where nothing is left.
+/// Cleans a path; an empty result becomes `.`.
 fn clean(path: &Path) -> PathBuf {
     let path: PathBuf = path.components().filter(|c| !matches!(c, Component::CurDir)).collect();
     if path.as_os_str().is_empty() { PathBuf::from(".") } else { path }

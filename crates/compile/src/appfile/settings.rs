@@ -1,4 +1,4 @@
-//! What the customizations of one application mean.
+//! Reads the customizations of one application.
 
 use std::collections::BTreeMap;
 
@@ -10,10 +10,10 @@ use crate::{
     diagnostic::{Findings, Position},
 };
 
-/// More of one process type than a description should start by a slip of the keyboard.
+/// Limit of processes of one type, to catch typing errors.
 const MAX_SCALE: i64 = 1000;
 
-/// Customizations that Otto knew and that say nothing about where Yado runs an app, and why.
+/// Settings of Otto without effect, and the reason.
 const WITHOUT_EFFECT: [(&str, &str); 7] = [
     ("dep_vagrantfile", "no virtual machine is made; what it installs goes into an Aptfile"),
     ("dev_vagrantfile", "no virtual machine is made; what it installs goes into an Aptfile"),
@@ -24,7 +24,7 @@ const WITHOUT_EFFECT: [(&str, &str); 7] = [
     ("import_path", "the import path is the one in go.mod"),
 ];
 
-/// Versions that Otto installed, and the language of each.
+/// Otto's settings of runtime versions, and their languages.
 const VERSIONS: [(&str, &str); 9] = [
     ("go_version", "go"),
     ("java_version", "java"),
@@ -37,34 +37,34 @@ const VERSIONS: [(&str, &str); 9] = [
     ("rust_version", "rust"),
 ];
 
-/// Settings of one application, later customizations laid over earlier ones.
+/// Settings of one application; later customizations override earlier ones.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Settings {
-    /// The port of the process that others connect to.
+    /// The port of the process to which other applications connect.
     pub port: Option<u16>,
-    /// How many of each process type.
+    /// Numbers of processes by type.
     pub scale: BTreeMap<String, Scale>,
     /// Environment of every process.
     pub env: BTreeMap<String, String>,
-    /// `docker-external`: what to run.
+    /// `docker-external`: the image.
     pub image: Option<Text>,
     /// `docker-external`: the flags of `docker run`.
     pub run_args: Option<Text>,
-    /// How its `web` process is started.
+    /// The command of the `web` process.
     pub run_command: Option<Text>,
-    /// Python: the module and object that serve web pages.
+    /// Python: module and object of the web application.
     pub python_entrypoint: Option<Text>,
 }
 
-/// A number of processes and where it is written.
+/// A number of processes and its position.
 #[derive(Debug, PartialEq)]
 pub(super) struct Scale {
     pub at: Position,
     pub replicas: i32,
 }
 
-/// Reads `file`'s customizations for an application of type `app_type`. But for `scale` and `env`, a block's name says
-/// nothing: Otto laid all of them over each other, and Appfiles name them as they like.
+/// Reads the customizations of `file` for an application of type `app_type`. Names other than `scale` and `env` have no
+/// meaning: Otto merged all customizations, and Appfiles name them arbitrarily.
 pub(super) fn read(file: &Appfile, app_type: &str, found: &mut Findings) -> Settings {
     let mut settings = Settings::default();
     for customization in &file.customizations {
@@ -80,15 +80,15 @@ pub(super) fn read(file: &Appfile, app_type: &str, found: &mut Findings) -> Sett
 }
 
 impl Settings {
-    /// One setting of the application itself. In a block whose name Otto left to application types (`strict` is
-    /// false) an unknown setting may have meant something to one of them.
+    /// Reads a setting of the application itself. Unknown settings are errors only with `strict`, since in blocks with other
+    /// names they may have been settings of an application type.
     fn app(&mut self, setting: &Setting, app_type: &str, strict: bool, found: &mut Findings) {
         let docker = super::is_docker(app_type);
         match setting.key.as_str() {
             "port" => {
                 match as_integer(&setting.value).and_then(|i| u16::try_from(i).ok()).filter(|p| *p != 0) {
                     Some(port) => self.port = Some(port),
-                    None => found.error(&setting.value_at, "port is a number from 1 to 65535"),
+                    None => found.error(&setting.value_at, "port has to be a number from 1 to 65535"),
                 }
             }
             "image" | "run_args" if !docker => {
@@ -117,10 +117,10 @@ impl Settings {
                 found.warn(&setting.at, format!("{key} {sentence}"));
             }
         } else if key.ends_with("_version") {
-            found.warn(&setting.at, format!("{key} has no effect here: it is the version that Debian has"));
+            found.warn(&setting.at, format!("{key} has no effect here: the version in Debian is used"));
         } else if strict {
             let sentence = format!(
-                "\"{key}\" is no setting of an application: there are port, run_command, python_entrypoint, and image and run_args for docker-external"
+                "\"{key}\" is not a setting of an application: the settings are port, run_command, python_entrypoint, and image and run_args for docker-external"
             );
             found.error(&setting.at, sentence);
         } else {
@@ -136,7 +136,7 @@ impl Settings {
             }
             None => found.error(
                 &setting.value_at,
-                format!("how many {} is a number from 0 to {MAX_SCALE}", setting.key),
+                format!("the number of {} processes has to be from 0 to {MAX_SCALE}", setting.key),
             ),
         }
     }
@@ -148,7 +148,7 @@ impl Settings {
     }
 }
 
-/// Numbers may be written as strings, as HCL 1 readers took them.
+/// Converts a number, which may be a string as in HCL 1.
 fn as_integer(value: &Value) -> Option<i64> {
     value.as_i64().or_else(|| value.as_str()?.parse().ok())
 }
@@ -159,7 +159,10 @@ fn text(setting: &Setting, found: &mut Findings) -> Option<Text> {
         Value::Number(n) => n.to_string(),
         Value::Bool(b) => b.to_string(),
         _ => {
-            found.error(&setting.value_at, format!("{0} is a string: write {0} = \"...\"", setting.key));
+            found.error(
+                &setting.value_at,
+                format!("{0} has to be a string: write {0} = \"...\"", setting.key),
+            );
             return None;
         }
     };

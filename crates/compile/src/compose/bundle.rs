@@ -8,7 +8,7 @@ use super::{
     absolute,
     fields::{self, Fields},
     load::Loader,
-    model::{Attachment, Network, Port, Project, Service},
+    model::{Attachment, Network, PortMapping, Project, Service},
     normalise, parent,
 };
 use crate::{
@@ -18,13 +18,13 @@ use crate::{
     yaml::{self, Entry, Node},
 };
 
-/// Reads the bundle at `path`; its name is the file's.
+/// Reads the bundle at `path`. The project has the name of the file.
 pub(super) fn read(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
     let source = Source::read(path)?;
-    // JSON is YAML, and read as YAML everything has its place.
+    // JSON is read as YAML, which keeps positions.
     let mut documents = yaml::read(&source)?;
     if documents.len() != 1 {
-        return Err(Diagnostic::of_file(path, "is no bundle: it has to be one JSON object").into());
+        return Err(Diagnostic::of_file(path, "is not a valid bundle: it has to be one JSON object").into());
     }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy();
     let name = options.project.clone().unwrap_or_else(|| normalise(&stem));
@@ -79,7 +79,7 @@ fn service(name: &str, entry: &Entry, loader: &mut Loader) -> Option<Service> {
         name: name.into(),
         at: entry.at.clone(),
         image,
-        // Their Command is what a container's entry point is today.
+        // Command in a bundle corresponds to entrypoint.
         entrypoint: list(f.texts_twice("Command", loader)),
         command: list(f.texts_twice("Args", loader)),
         environment: env.into_iter().filter_map(|(k, v)| Some((k, v?))).collect(),
@@ -113,8 +113,8 @@ fn service(name: &str, entry: &Entry, loader: &mut Loader) -> Option<Service> {
     Some(service)
 }
 
-/// `{"Protocol": "tcp", "Port": 80}`; the port outside is the cluster's choice.
-fn port(node: &Node, path: &str, loader: &mut Loader) -> Option<Port> {
+/// Reads `{"Protocol": "tcp", "Port": 80}`. The cluster chooses the published port.
+fn port(node: &Node, path: &str, loader: &mut Loader) -> Option<PortMapping> {
     let mut f = Fields::open(node, path.into(), loader)?;
     let port = f.int("Port", loader);
     let protocol = f.text("Protocol", loader).unwrap_or_else(|| "tcp".into()).to_lowercase();
@@ -126,5 +126,5 @@ fn port(node: &Node, path: &str, loader: &mut Loader) -> Option<Port> {
     if target.is_none() {
         loader.found.error(&node.at, format!("{path}.Port has to be between 1 and 65535"));
     }
-    Some(Port { at: node.at.clone(), target: target?, protocol, ..Port::default() })
+    Some(PortMapping { at: node.at.clone(), target: target?, protocol, ..PortMapping::default() })
 }

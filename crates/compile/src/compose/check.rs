@@ -1,11 +1,11 @@
-//! Whether a project fits together: which services are on, what they need, and whether all that they name is there.
+//! Validation of a project: active services, their dependencies, and references between sections.
 
 use std::collections::{HashMap, HashSet};
 
 use super::model::*;
 use crate::diagnostic::Findings;
 
-/// Sorts services that are off aside, adds what follows from other fields, and checks every reference.
+/// Moves inactive services to `disabled`, adds implied settings, and checks all references.
 pub(super) fn check(project: &mut Project, profiles: &[String], found: &mut Findings) {
     let on = |service: &Service| {
         service.profiles.is_empty()
@@ -20,7 +20,7 @@ pub(super) fn check(project: &mut Project, profiles: &[String], found: &mut Find
     }
     let default = project.services.values().any(|s| s.networks.contains_key("default"));
     if default && !project.networks.contains_key("default") {
-        // Version 1 knew no other network than Docker's own.
+        // In version 1, all services use Docker's default network.
         let name = if project.version_1 { "bridge".into() } else { format!("{}_default", project.name) };
         project.networks.insert("default".into(), Network { name, ..Network::default() });
     }
@@ -34,7 +34,7 @@ pub(super) fn check(project: &mut Project, profiles: &[String], found: &mut Find
     cycles(project, found);
 }
 
-/// What a service says without writing it.
+/// Adds the settings that are implied by other fields of a service.
 fn complete(service: &mut Service, names: &[String]) {
     // Version 1 has no `service:`; `container:` names a service there.
     if let Some(NetworkMode::Container(name)) = &service.network_mode
@@ -76,7 +76,7 @@ fn complete(service: &mut Service, names: &[String]) {
 }
 
 fn image(service: &Service, found: &mut Findings) {
-    // What is written and could not be read has drawn a mistake of its own.
+    // A field that could not be read has been reported already.
     let read = service.image.is_some() || !service.has("image") || service.empty_image.is_some();
     if read && service.image.is_none() && !service.has("build") && !service.has("provider") {
         let at = service.empty_image.as_ref().unwrap_or(&service.at);
@@ -100,7 +100,7 @@ fn image(service: &Service, found: &mut Findings) {
     }
 }
 
-/// Networks, volumes, configs, secrets and models that are named.
+/// Checks references to networks, volumes, configs, secrets and models.
 fn references(service: &Service, project: &Project, found: &mut Findings) {
     let name = &service.name;
     let mut missing = |at: &crate::Position, kind: &str, key: &str| {
@@ -131,7 +131,7 @@ fn references(service: &Service, project: &Project, found: &mut Findings) {
     }
 }
 
-/// Services that are named.
+/// Checks references to services.
 fn needs(service: &Service, project: &Project, found: &mut Findings) {
     for (name, dependency) in &service.depends_on {
         if project.services.contains_key(name) {
@@ -146,14 +146,17 @@ fn needs(service: &Service, project: &Project, found: &mut Findings) {
                 off.profiles.join(" or ")
             ),
             None => {
-                format!("services.{}.{field} names {name}, which is no service of this project", service.name)
+                format!(
+                    "services.{}.{field} names {name}, which is not a service of this project",
+                    service.name
+                )
             }
         };
         found.error(&dependency.at, sentence);
     }
 }
 
-/// What is said twice in two ways.
+/// Checks settings that can be written in two fields.
 fn limits(service: &Service, found: &mut Findings) {
     let name = &service.name;
     let Some(deploy) = &service.deploy else {
@@ -207,7 +210,7 @@ fn mounts(service: &Service, found: &mut Findings) {
     }
 }
 
-/// Services that wait for each other.
+/// Reports dependency cycles.
 fn cycles(project: &Project, found: &mut Findings) {
     let mut state: HashMap<&str, Visit> = HashMap::new();
     for name in project.services.keys() {
@@ -223,15 +226,15 @@ enum Visit {
     Done,
 }
 
-/// Looks at what `first` needs, and what that needs. It keeps its work in a list, since a chain of services may be as
-/// long as a file.
+/// Visits the dependencies of `first` depth-first. It uses a list instead of recursion, since a chain of services may be
+/// as long as a file.
 fn visit<'p>(
     project: &'p Project,
     first: &'p str,
     state: &mut HashMap<&'p str, Visit>,
     found: &mut Findings,
 ) {
-    // Each service of the chain, and how many of its needs were looked at.
+    // The services of the chain, and the number of visited dependencies of each.
     let mut chain: Vec<(&str, usize)> = vec![(first, 0)];
     state.insert(first, Visit::Begun);
     while let Some((name, next)) = chain.last_mut() {

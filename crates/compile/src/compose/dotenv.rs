@@ -1,35 +1,35 @@
-//! Files of variables: `.env` and what `env_file` names.
+//! Parser of environment files: `.env` and files in `env_file`.
 
 use std::path::Path;
 
 use indexmap::IndexMap;
 
-use super::template::{self, Variables};
+use super::template::{self, VariableLookup};
 use crate::{
     diagnostic::{Diagnostic, Position},
     source::Source,
 };
 
 /// Variables in the order of the file; a later one with the same name replaces the value.
-pub(super) type Variable = IndexMap<String, String>;
+pub(super) type EnvVars = IndexMap<String, String>;
 
-/// Reads `source`. Values may use the variables of `outer`, which win, and those before them in the file. A name
-/// without a value takes the one of `outer`, if there is one.
+/// Parses `source`. Values may refer to variables of `outer`, which take precedence, and to earlier variables of the file.
+/// A name without a value has the value in `outer`, if there is one.
 pub(super) fn read(
     source: &Source,
     outer: &dyn Fn(&str) -> Option<String>,
     found: &mut crate::diagnostic::Findings,
-) -> Variable {
+) -> EnvVars {
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
-    let mut parser = Parser { source, text, at: 0, outer, out: Variable::new() };
+    let mut parser = Parser { source, text, at: 0, outer, out: EnvVars::new() };
     if let Err(mistake) = parser.run() {
         found.errors.push(mistake);
     }
     parser.out
 }
 
-/// Reads `source` as `KEY=VALUE` lines in which nothing else has a meaning (`format: raw`).
-pub(super) fn read_raw(source: &Source) -> Variable {
+/// Parses `source` as literal `KEY=VALUE` lines (`format: raw`).
+pub(super) fn read_raw(source: &Source) -> EnvVars {
     let lines = source.text.lines().filter(|l| !l.trim().is_empty() && !l.starts_with('#'));
     lines.filter_map(|l| l.split_once('=')).map(|(k, v)| (k.into(), v.into())).collect()
 }
@@ -39,7 +39,7 @@ struct Parser<'a> {
     text: &'a str,
     at: usize,
     outer: &'a dyn Fn(&str) -> Option<String>,
-    out: Variable,
+    out: EnvVars,
 }
 
 impl Parser<'_> {
@@ -47,7 +47,7 @@ impl Parser<'_> {
         while self.start() {
             let (name, has_value) = self.name()?;
             let value = if has_value { Some(self.value(&name)?) } else { (self.outer)(&name) };
-            // A name that begins with a digit cannot be used anywhere.
+            // A name that begins with a digit cannot be referred to.
             if let Some(value) = value.filter(|_| !name.starts_with(|c: char| c.is_ascii_digit())) {
                 self.out.insert(name, value);
             }
@@ -59,7 +59,7 @@ impl Parser<'_> {
         self.source.at(at + self.source.text.len() - self.text.len())
     }
 
-    /// Goes to the next line that says something.
+    /// Skips to the next line that is not empty or a comment.
     fn start(&mut self) -> bool {
         loop {
             let rest = &self.text[self.at..];
@@ -75,7 +75,7 @@ impl Parser<'_> {
         }
     }
 
-    /// `export NAME=` or `NAME:` or `NAME` alone on its line.
+    /// Parses `export NAME=`, `NAME:` or `NAME` alone on its line.
     fn name(&mut self) -> Result<(String, bool), Diagnostic> {
         let rest = &self.text[self.at..];
         if let Some(after) = rest.strip_prefix("export").filter(|a| a.starts_with([' ', '\t'])) {
@@ -149,19 +149,19 @@ impl Parser<'_> {
 
 struct Known<'a> {
     outer: &'a dyn Fn(&str) -> Option<String>,
-    inner: &'a Variable,
+    inner: &'a EnvVars,
 }
 
-impl Variables for Known<'_> {
+impl VariableLookup for Known<'_> {
     fn value(&self, name: &str) -> Option<String> {
         (self.outer)(name).or_else(|| self.inner.get(name).cloned())
     }
 
-    /// Where such a file uses what is not set, it means nothing, as in a shell.
+    /// As in a shell, a variable that is not set is empty.
     fn missing(&mut self, _: &str) {}
 }
 
-/// `\n`, `\t` and the like between double quotes; `\$` is a dollar sign that begins no variable.
+/// Expands escapes within double quotes: `\n`, `\t`, and `\$` for a literal dollar sign.
 fn escapes(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars();
@@ -187,17 +187,17 @@ fn escapes(text: &str) -> String {
     out
 }
 
-/// Reads the file at `path` as variables.
+/// Reads and parses the file at `path`.
 pub(super) fn read_file(
     path: &Path,
     outer: &dyn Fn(&str) -> Option<String>,
     found: &mut crate::diagnostic::Findings,
-) -> Variable {
+) -> EnvVars {
     match Source::read(path) {
         Ok(source) => read(&source, outer, found),
         Err(mistake) => {
             found.errors.push(mistake);
-            Variable::new()
+            EnvVars::new()
         }
     }
 }
@@ -236,6 +236,9 @@ mod tests {
         );
         check("A='x\n", ".env:1:3: the value of A has a ' that is not closed");
         check("=x\n", ".env:1:1: there is no name before the value: a line is NAME=value");
-        check("A=${B\n", ".env:1:3: the value has \"${B\", which is no variable: write $$ for a dollar sign");
+        check(
+            "A=${B\n",
+            ".env:1:3: the value has \"${B\", which is not a valid variable: write $$ for a dollar sign",
+        );
     }
 }

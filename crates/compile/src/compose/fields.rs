@@ -1,5 +1,5 @@
-//! Typed values out of a tree. Whatever has the wrong type is a mistake at its place, with what is expected; whatever
-//! nobody asked for is one too, with the nearest name that is known.
+//! Typed access to mappings. A value of the wrong type is an error that names the expected type; an unknown field is an
+//! error that suggests the most similar known name.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use indexmap::IndexMap;
 use super::{load::Loader, units};
 use crate::{
     diagnostic::Position,
-    yaml::{Entry, Mapping, Node, Value, scalar::Meaning},
+    yaml::{Entry, Mapping, Node, Value, scalar::ScalarMeaning},
 };
 
-/// A mapping of which each field is asked for once.
+/// A mapping whose fields are read once each.
 pub(super) struct Fields<'n> {
-    /// Where it is: `services.web.deploy`.
+    /// Its path: `services.web.deploy`.
     pub path: String,
     pub at: &'n Position,
     mapping: &'n Mapping,
@@ -22,7 +22,7 @@ pub(super) struct Fields<'n> {
 }
 
 impl<'n> Fields<'n> {
-    /// The fields of `node`, which has to be a mapping.
+    /// Opens `node`; reports an error if it is not a mapping.
     pub fn open(node: &'n Node, path: String, loader: &mut Loader) -> Option<Self> {
         match &node.value {
             Value::Mapping(mapping) => Some(Fields { path, at: &node.at, mapping, known: Vec::new() }),
@@ -33,7 +33,7 @@ impl<'n> Fields<'n> {
         }
     }
 
-    /// The field `key`, which is known from now on.
+    /// The field `key`, which is marked as known.
     pub fn entry(&mut self, key: &'static str) -> Option<&'n Entry> {
         self.known.push(key);
         self.mapping.get(key)
@@ -45,18 +45,18 @@ impl<'n> Fields<'n> {
         self.entry(key).map(|e| (&e.value, path))
     }
 
-    /// Every field that is written, with its place.
+    /// All fields that are present.
     pub fn written(&self) -> impl Iterator<Item = (&'n String, &'n Entry)> + use<'n> {
         self.mapping.iter().filter(|(key, _)| !key.starts_with("x-"))
     }
 
-    /// Text; nothing where it is empty, as variables that are not set make it.
+    /// A string; `None` if it is empty, for example because of a variable that is not set.
     pub fn text(&mut self, key: &'static str, loader: &mut Loader) -> Option<String> {
         let (node, path) = self.node(key)?;
         text(node, &path, loader).filter(|text| !text.is_empty())
     }
 
-    /// Text that is one of `words`.
+    /// A string that has to be one of `words`.
     pub fn word(&mut self, key: &'static str, words: &[&str], loader: &mut Loader) -> Option<String> {
         let (node, path) = self.node(key)?;
         let text = text(node, &path, loader)?;
@@ -77,7 +77,7 @@ impl<'n> Fields<'n> {
         int(node, &path, loader)
     }
 
-    /// A count: not below 0.
+    /// An integer that must not be negative.
     pub fn count(&mut self, key: &'static str, loader: &mut Loader) -> Option<u32> {
         let (node, path) = self.node(key)?;
         count(node, &path, loader)
@@ -91,7 +91,7 @@ impl<'n> Fields<'n> {
     pub fn bytes(&mut self, key: &'static str, loader: &mut Loader) -> Option<u64> {
         let (node, path) = self.node(key)?;
         let size = signed_bytes(node, &path, loader)?;
-        // 0 and below is docker's word for no limit.
+        // In Docker, 0 or less means unlimited.
         u64::try_from(size).ok().filter(|s| *s > 0)
     }
 
@@ -109,17 +109,17 @@ impl<'n> Fields<'n> {
         self.node(key).map(|(node, path)| texts(node, &path, loader)).unwrap_or_default()
     }
 
-    /// A list of texts, each as often as it is written, as in a command.
+    /// A list of strings with duplicates, as in a command.
     pub fn texts_twice(&mut self, key: &'static str, loader: &mut Loader) -> Vec<String> {
         self.list(key, loader, text)
     }
 
-    /// One text or a list of them.
+    /// A string or a list of strings.
     pub fn text_or_list(&mut self, key: &'static str, loader: &mut Loader) -> Vec<String> {
         self.node(key).map(|(node, path)| text_or_list(node, &path, loader)).unwrap_or_default()
     }
 
-    /// A list, of which each item is read by `read`.
+    /// A list whose items are read by `read`.
     pub fn list<T>(
         &mut self,
         key: &'static str,
@@ -132,7 +132,7 @@ impl<'n> Fields<'n> {
         numbered.filter_map(|(i, item)| read(item, &format!("{path}[{i}]"), loader)).collect()
     }
 
-    /// `KEY: value` or `- KEY=value`, names without a value being empty.
+    /// `KEY: value` or `- KEY=value`; a missing value is empty.
     pub fn labels(&mut self, key: &'static str, loader: &mut Loader) -> IndexMap<String, String> {
         let all = self.node(key).map(|(node, path)| pairs(node, &path, loader)).unwrap_or_default();
         all.into_iter().map(|(k, v)| (k, v.unwrap_or_default())).collect()
@@ -156,7 +156,7 @@ impl<'n> Fields<'n> {
         Some(loader.resolve(&node.at, &text))
     }
 
-    /// Complains about fields that nobody asked for.
+    /// Reports fields that have not been read.
     pub fn close(self, loader: &mut Loader) {
         for (key, entry) in self.written() {
             if self.known.contains(&key.as_str()) {
@@ -175,7 +175,7 @@ impl<'n> Fields<'n> {
 
 /// `a`, `b` or `c`.
 fn any_of(words: &[&str]) -> String {
-    // An empty word is taken but not offered.
+    // An empty word is accepted but not suggested.
     let words: Vec<&str> = words.iter().copied().filter(|w| !w.is_empty()).collect();
     match words.as_slice() {
         [] => String::new(),
@@ -184,14 +184,14 @@ fn any_of(words: &[&str]) -> String {
     }
 }
 
-/// Complains that `node` is not what it has to be.
+/// Reports that `node` does not have the expected type.
 pub(super) fn wrong(node: &Node, path: &str, expected: &str, loader: &mut Loader) {
     let is = match (&node.value, node.meaning()) {
         (Value::Mapping(_), _) => "a mapping",
         (Value::Sequence(_), _) => "a list",
-        (_, Some(Meaning::Null)) => "empty",
-        (_, Some(Meaning::Bool(_))) => "a boolean",
-        (_, Some(Meaning::Int(_) | Meaning::Float(_))) => "a number",
+        (_, Some(ScalarMeaning::Null)) => "empty",
+        (_, Some(ScalarMeaning::Bool(_))) => "a boolean",
+        (_, Some(ScalarMeaning::Int(_) | ScalarMeaning::Float(_))) => "a number",
         _ => "text",
     };
     let quote = match (is, expected) {
@@ -203,7 +203,7 @@ pub(super) fn wrong(node: &Node, path: &str, expected: &str, loader: &mut Loader
 
 pub(super) fn text(node: &Node, path: &str, loader: &mut Loader) -> Option<String> {
     match (&node.value, node.meaning()) {
-        (Value::Scalar(scalar), Some(Meaning::Text)) => Some(scalar.text.clone()),
+        (Value::Scalar(scalar), Some(ScalarMeaning::Text)) => Some(scalar.text.clone()),
         _ => {
             wrong(node, path, "text", loader);
             None
@@ -211,7 +211,7 @@ pub(super) fn text(node: &Node, path: &str, loader: &mut Loader) -> Option<Strin
     }
 }
 
-/// Text, a number or a boolean, as text; `Some(None)` where nothing is written.
+/// A string, number or boolean as a string; `Some(None)` for null.
 pub(super) fn scalar_text(node: &Node, path: &str, loader: &mut Loader) -> Option<Option<String>> {
     match &node.value {
         Value::Scalar(_) => Some(node.printed()),
@@ -222,10 +222,10 @@ pub(super) fn scalar_text(node: &Node, path: &str, loader: &mut Loader) -> Optio
     }
 }
 
-/// Text or a number, as text.
+/// A string or number as a string.
 pub(super) fn text_or_number(node: &Node, path: &str, loader: &mut Loader) -> Option<String> {
     match node.meaning() {
-        Some(Meaning::Text | Meaning::Int(_) | Meaning::Float(_)) => node.printed(),
+        Some(ScalarMeaning::Text | ScalarMeaning::Int(_) | ScalarMeaning::Float(_)) => node.printed(),
         _ => {
             wrong(node, path, "text or a number", loader);
             None
@@ -234,7 +234,7 @@ pub(super) fn text_or_number(node: &Node, path: &str, loader: &mut Loader) -> Op
 }
 
 pub(super) fn bool(node: &Node, path: &str, loader: &mut Loader) -> Option<bool> {
-    if let Some(Meaning::Bool(b)) = node.meaning() {
+    if let Some(ScalarMeaning::Bool(b)) = node.meaning() {
         return Some(b);
     }
     let text = node.printed().unwrap_or_default().to_lowercase();
@@ -248,15 +248,15 @@ pub(super) fn bool(node: &Node, path: &str, loader: &mut Loader) -> Option<bool>
             return None;
         }
     };
-    loader.found.warn(&node.at, format!("{path}: {text} is no boolean in YAML 1.2: write {word}"));
+    loader.found.warn(&node.at, format!("{path}: {text} is not a boolean in YAML 1.2: write {word}"));
     Some(value)
 }
 
 pub(super) fn int(node: &Node, path: &str, loader: &mut Loader) -> Option<i64> {
     let value = match node.meaning() {
-        Some(Meaning::Int(i)) => i64::try_from(i).ok(),
-        Some(Meaning::Float(f)) if f.fract() == 0.0 && f.abs() < 9e15 => Some(f as i64),
-        Some(Meaning::Text) => node.printed().and_then(|t| t.parse().ok()),
+        Some(ScalarMeaning::Int(i)) => i64::try_from(i).ok(),
+        Some(ScalarMeaning::Float(f)) if f.fract() == 0.0 && f.abs() < 9e15 => Some(f as i64),
+        Some(ScalarMeaning::Text) => node.printed().and_then(|t| t.parse().ok()),
         _ => None,
     };
     if value.is_none() {
@@ -276,9 +276,9 @@ pub(super) fn count(node: &Node, path: &str, loader: &mut Loader) -> Option<u32>
 
 pub(super) fn number(node: &Node, path: &str, loader: &mut Loader) -> Option<f64> {
     let value = match node.meaning() {
-        Some(Meaning::Int(i)) => Some(i as f64),
-        Some(Meaning::Float(f)) => Some(f),
-        Some(Meaning::Text) => node.printed().and_then(|t| t.parse().ok()),
+        Some(ScalarMeaning::Int(i)) => Some(i as f64),
+        Some(ScalarMeaning::Float(f)) => Some(f),
+        Some(ScalarMeaning::Text) => node.printed().and_then(|t| t.parse().ok()),
         _ => None,
     };
     let value = value.filter(|v: &f64| v.is_finite());
@@ -290,9 +290,9 @@ pub(super) fn number(node: &Node, path: &str, loader: &mut Loader) -> Option<f64
 
 pub(super) fn signed_bytes(node: &Node, path: &str, loader: &mut Loader) -> Option<i64> {
     let size = match node.meaning() {
-        Some(Meaning::Int(i)) => i64::try_from(i).ok(),
-        Some(Meaning::Float(f)) if f.fract() == 0.0 && f.abs() < 9e15 => Some(f as i64),
-        Some(Meaning::Text) => node.printed().and_then(|t| units::bytes(&t)),
+        Some(ScalarMeaning::Int(i)) => i64::try_from(i).ok(),
+        Some(ScalarMeaning::Float(f)) if f.fract() == 0.0 && f.abs() < 9e15 => Some(f as i64),
+        Some(ScalarMeaning::Text) => node.printed().and_then(|t| units::bytes(&t)),
         _ => None,
     };
     if size.is_none() {
@@ -316,7 +316,7 @@ pub(super) fn list<'n>(node: &'n Node, path: &str, loader: &mut Loader) -> &'n [
     })
 }
 
-/// A list of texts; one that is there twice counts once.
+/// A list of strings without duplicates.
 pub(super) fn texts(node: &Node, path: &str, loader: &mut Loader) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for (i, item) in list(node, path, loader).iter().enumerate() {
@@ -334,7 +334,7 @@ pub(super) fn text_or_list(node: &Node, path: &str, loader: &mut Loader) -> Vec<
     texts(node, path, loader)
 }
 
-/// `KEY: value` or `- KEY=value`; the later of two wins.
+/// `KEY: value` or `- KEY=value`; the last value of a key counts.
 pub(super) fn pairs(node: &Node, path: &str, loader: &mut Loader) -> IndexMap<String, Option<String>> {
     let mut all = IndexMap::new();
     match &node.value {
@@ -364,7 +364,7 @@ pub(super) fn pairs(node: &Node, path: &str, loader: &mut Loader) -> IndexMap<St
     all
 }
 
-/// Whether the source of a mount is a path and not a volume's name.
+/// Whether the source of a mount is a path and not the name of a volume.
 pub(super) fn is_path(source: &str) -> bool {
     let mut bytes = source.bytes();
     match bytes.next() {
@@ -375,7 +375,7 @@ pub(super) fn is_path(source: &str) -> bool {
     }
 }
 
-/// The known name that is at most a few slips away.
+/// The most similar known name within a small edit distance.
 pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     let lower = name.to_lowercase().replace(['-', ' '], "_");
     let allowed = (lower.len() / 3).clamp(1, 3);
@@ -383,7 +383,7 @@ pub(super) fn nearest<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     near.min_by_key(|(d, _)| *d).map(|(_, k)| k)
 }
 
-/// Letters to insert, delete, replace or swap with the next.
+/// The edit distance, with transpositions.
 fn distance(a: &str, b: &str) -> usize {
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
     let mut before: Vec<usize> = Vec::new();

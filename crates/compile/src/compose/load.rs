@@ -1,5 +1,4 @@
-//! From files to one tree: variables replaced, included files brought in, extended services filled, override files laid
-//! over.
+//! Loads files into one tree: expands variables, includes files, resolves `extends` and merges override files.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -7,7 +6,7 @@ use std::sync::Arc;
 
 use super::{
     dotenv, merge, old, remote,
-    template::{self, Variables},
+    template::{self, VariableLookup},
 };
 use crate::{
     diagnostic::{Findings, Position},
@@ -16,17 +15,17 @@ use crate::{
     yaml::{self, Entry, Mapping, Node, Value},
 };
 
-/// Files read for one project, each time one is named counting. Includes that name each other's neighbours could double
-/// with each level; no project has some hundreds.
+/// Limit of files read for one project, repetitions included: their number could double with each level of includes. No
+/// project has hundreds.
 const MAX_FILES: usize = 500;
 
-/// A service that extends another that extends another.
+/// Limit of the length of a chain of `extends`.
 const MAX_EXTENDS: usize = 100;
 
-/// Names and values.
+/// Environment variables: values by name.
 pub(super) type Environment = BTreeMap<String, String>;
 
-/// Reads files and remembers where they came from.
+/// Reads files and records their origins.
 #[derive(Default)]
 pub(super) struct Loader {
     pub found: Findings,
@@ -34,25 +33,25 @@ pub(super) struct Loader {
     pub files: Vec<PathBuf>,
     /// Every env file read for the whole project or for an included one.
     pub env_files: Vec<PathBuf>,
-    /// What the project's own variables and those of included projects say.
+    /// Variables of the project and of included projects.
     pub environment: Environment,
-    /// What relative paths in a file start from. A file read twice, as included and as extended, has two entries,
-    /// told apart by the identity of the path that its places carry.
+    /// Base directories of relative paths by file. A file that is read twice, as included and as extended, has two entries,
+    /// distinguished by the identity of the path in its positions.
     bases: Vec<(Arc<Path>, PathBuf)>,
     reads: usize,
-    /// Variables that are not set, and where they are used.
+    /// Variables that are not set, with the positions of their use.
     missing: Vec<(String, Position)>,
-    /// Something that others may name could not be read at all.
+    /// Whether a file or service could not be read, so that references to it cannot be checked.
     pub dropped: bool,
-    /// The project's own files are of version 1.
+    /// Whether the project's own files are of version 1.
     pub version_1: bool,
-    /// Values whose variables could not be replaced.
+    /// Positions of values whose variables could not be expanded.
     broken: Vec<Position>,
-    /// Brings what is elsewhere, for files that may name such.
+    /// Fetches remote files, if the project may refer to them.
     pub fetcher: Option<Fetcher>,
 }
 
-/// A file's services while extends are followed.
+/// The services of a file while `extends` is resolved.
 struct Scope<'a> {
     file: &'a Path,
     services: &'a Mapping,
@@ -60,7 +59,7 @@ struct Scope<'a> {
 }
 
 impl Loader {
-    /// The absolute path of what `at` names, without `.` and `..`.
+    /// Resolves a path in the file of `at` to an absolute path without `.` and `..`.
     pub fn resolve(&self, at: &Position, path: &str) -> PathBuf {
         let home = self.environment.get("HOME");
         if let (Some(rest), Some(home)) = (path.strip_prefix('~'), home)
@@ -71,19 +70,19 @@ impl Loader {
         clean(&self.base(at).join(path))
     }
 
-    /// The directory that relative paths in the file of `at` start from.
+    /// Base directory of relative paths in the file of `at`.
     pub fn base(&self, at: &Position) -> PathBuf {
         let found = self.bases.iter().rev().find(|(file, _)| Arc::ptr_eq(file, &at.file));
         found.map(|(_, base)| base.clone()).unwrap_or_default()
     }
 
-    /// Says with each mistake whether a variable that is not set is behind it.
+    /// Adds the variables that are not set to the errors that they may have caused.
     pub fn explain(&mut self) {
         let mut names: HashMap<&Position, Vec<&str>> = HashMap::new();
         for (name, at) in &self.missing {
             names.entry(at).or_default().push(name);
         }
-        // A value that could not be made is no mistake of its own a second time.
+        // A value that could not be expanded has been reported already.
         let broken: HashSet<Position> = self.broken.drain(..).collect();
         let mut first = broken.clone();
         self.found.errors.retain(|e| !broken.contains(&e.at) || first.remove(&e.at));
@@ -95,7 +94,7 @@ impl Loader {
         }
     }
 
-    /// The tree of `files` together, the later over the earlier.
+    /// Loads `files` and merges later ones over earlier ones.
     pub fn model(
         &mut self,
         files: &[PathBuf],
@@ -111,7 +110,7 @@ impl Loader {
                 documents.into_iter().map(move |document| (file, document))
             })
             .collect();
-        // Files that are laid over each other are of one version. A part of one says too little by itself.
+        // Merged files have the same version; an override alone may be ambiguous.
         let version_1 = documents.iter().any(|(_, document)| old::is_version_1(document))
             || documents.iter().all(|(_, document)| old::is_fragment(document));
         for (file, mut document) in documents {
@@ -133,7 +132,7 @@ impl Loader {
         all
     }
 
-    /// The documents of a file, with their variables replaced.
+    /// The documents of a file, with variables expanded.
     fn documents(&mut self, file: &Path, base: &Path, environment: &Environment) -> Vec<Node> {
         self.reads += 1;
         if self.reads > MAX_FILES {
@@ -170,7 +169,10 @@ impl Loader {
             self.broken.extend(self.found.errors[before..].iter().map(|e| e.at.clone()));
             for (name, at) in variables.missing {
                 if warned.insert(name.clone()) && !self.missing.iter().any(|(n, _)| *n == name) {
-                    self.found.warn(&at, format!("the variable {name} is not set, so it becomes nothing"));
+                    self.found.warn(
+                        &at,
+                        format!("the variable {name} is not set, so it is replaced with an empty string"),
+                    );
                 }
                 self.missing.push((name, at));
             }
@@ -178,7 +180,7 @@ impl Loader {
         documents
     }
 
-    /// One document with its includes and extends carried out.
+    /// Resolves `include` and `extends` of a document.
     fn complete(
         &mut self,
         mut document: Node,
@@ -188,7 +190,8 @@ impl Loader {
         including: &[PathBuf],
     ) -> Option<Node> {
         if document.as_mapping().is_none() {
-            self.found.error(&document.at, "is no compose file: it has to be a mapping with services");
+            self.found
+                .error(&document.at, "is not a valid compose file: it has to be a mapping with services");
             return None;
         }
         let include = document.as_mapping_mut().and_then(|m| m.shift_remove("include"));
@@ -216,7 +219,7 @@ impl Loader {
         Some(document)
     }
 
-    /// Brings in what `include` lists; what the document says itself is laid over it.
+    /// Loads the files in `include` and merges the document over them.
     fn include(
         &mut self,
         mut document: Node,
@@ -299,7 +302,7 @@ impl Loader {
         Some((files, directory, all))
     }
 
-    /// A file that `include` or `extends` names from `base`, fetched where it is elsewhere.
+    /// The path of a file in `include` or `extends`, relative to `base`. A remote file is fetched.
     fn named_file(&mut self, at: &Position, base: &Path, path: &str) -> Option<PathBuf> {
         if !remote::is_remote(path) {
             return Some(shown(base, path));
@@ -317,7 +320,7 @@ impl Loader {
         }
     }
 
-    /// The service `name` of `scope` with all that it extends; `None` where it extends nothing or that is a mistake.
+    /// The service `name` merged over the services that it extends; `None` if it extends none or on an error.
     fn extend(&mut self, scope: &Scope<'_>, name: &str, chain: &mut Vec<(PathBuf, String)>) -> Option<Node> {
         let service = &scope.services.get(name)?.value;
         let extends = service.get("extends")?;
@@ -350,7 +353,7 @@ impl Loader {
         Some(merge::merge(base, service, &mut path, &mut self.found))
     }
 
-    /// The service that another one extends, with what it extends itself.
+    /// The extended service, merged over the services that it extends itself.
     fn extended(
         &mut self,
         scope: &Scope<'_>,
@@ -380,13 +383,14 @@ impl Loader {
         let text = file.printed()?;
         let path = self.named_file(&file.at, &self.base(&file.at), &text)?;
         if !path.is_file() {
-            self.found.error(&file.at, format!("extends a service of {}, which is no file", path.display()));
+            self.found
+                .error(&file.at, format!("extends a service of {}, which is not a file", path.display()));
             return None;
         }
         let directory = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let mut services = Mapping::new();
         for mut document in self.documents(&path, &directory, scope.environment) {
-            // A file that others extend need not say what its services run.
+            // The services of an extended file need no image.
             if old::is_fragment(&document) {
                 old::to_services(&mut document);
             }
@@ -400,7 +404,7 @@ impl Loader {
     }
 }
 
-/// Looks up in an environment and remembers what was not there.
+/// Looks variables up in an environment and records missing ones.
 struct Table<'a> {
     environment: &'a Environment,
     missing: Vec<(String, Position)>,
@@ -411,7 +415,7 @@ struct At<'a, 'b> {
     at: &'a Position,
 }
 
-impl Variables for At<'_, '_> {
+impl VariableLookup for At<'_, '_> {
     fn value(&self, name: &str) -> Option<String> {
         self.table.environment.get(name).cloned()
     }
@@ -421,7 +425,7 @@ impl Variables for At<'_, '_> {
     }
 }
 
-/// Replaces variables in every value; keys stay. What had one is text from then on, whatever it looks like.
+/// Expands variables in values; keys are not expanded. An expanded scalar is a string, even if it looks like a number.
 fn interpolate(node: &mut Node, table: &mut Table<'_>, found: &mut Findings) {
     match &mut node.value {
         Value::Scalar(scalar) => match template::substitute(&scalar.text, &mut At { table, at: &node.at }) {
@@ -439,8 +443,8 @@ fn interpolate(node: &mut Node, table: &mut Table<'_>, found: &mut Findings) {
     }
 }
 
-/// Gives names in `environment` that have no value the one they have around the project, while it is known which
-/// project's that is.
+/// Sets the values of names without a value in `environment` from the environment of the project that contains the
+/// service, which is not known after includes are merged.
 fn name_environment(services: &mut Node, environment: &Environment) {
     let Some(services) = services.as_mapping_mut() else { return };
     for entry in services.values_mut() {
@@ -468,13 +472,13 @@ fn name_environment(services: &mut Node, environment: &Environment) {
     }
 }
 
-/// One text or a list of them, with places.
+/// A string or a list of strings, with positions.
 fn texts(node: &Node) -> Vec<(Position, String)> {
     let items = node.as_sequence().unwrap_or(std::slice::from_ref(node));
     items.iter().filter_map(|n| Some((n.at.clone(), n.printed()?))).collect()
 }
 
-/// The path of a file that a person sees: from the current directory where that is shorter.
+/// The path of a file in messages: relative to the current directory if that is shorter.
 fn shown(base: &Path, path: &str) -> PathBuf {
     let path = clean(&base.join(path));
     match std::env::current_dir() {
@@ -483,7 +487,7 @@ fn shown(base: &Path, path: &str) -> PathBuf {
     }
 }
 
-/// What is the same for every way to write a path.
+/// A canonical form of a path, to compare files.
 fn identity(path: &Path) -> PathBuf {
     clean(&std::path::absolute(path).unwrap_or_else(|_| path.into()))
 }

@@ -1,4 +1,4 @@
-//! A compose project to objects.
+//! Compiles a compose project to objects.
 //!
 //! | of the project | becomes |
 //! |---|---|
@@ -10,7 +10,7 @@
 //! | networks that keep services apart | a NetworkPolicy for each |
 //! | a network that other projects share | a Namespace of its name with a Service for each of its members |
 //!
-//! Names that are no DNS labels are kept as aliases, which Yado's name server answers.
+//! Names that are not DNS labels are kept as aliases, which Yado's name server answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -25,7 +25,7 @@ use super::model::{Condition, NetworkMode, Project, Service};
 use crate::{
     Compiled, Diagnostics, Object, Options,
     diagnostic::Findings,
-    workload::{Kind, Workload, pod::Part},
+    workload::{Workload, WorkloadKind, pod::PodFragment},
 };
 use names::Names;
 
@@ -42,11 +42,11 @@ mod ports;
 mod remarks;
 mod volumes;
 
-/// What a project becomes.
+/// Compiles a project.
 ///
 /// # Errors
 ///
-/// Every mistake that leaves no sensible object, each with its place.
+/// All settings for which no valid object exists, each with its position.
 pub fn lower(project: &Project, options: &Options) -> Result<Compiled, Diagnostics> {
     let mut found = Findings { warnings: project.warnings.clone(), ..Findings::default() };
     let names = Names::new(project, &mut found);
@@ -62,7 +62,7 @@ pub fn lower(project: &Project, options: &Options) -> Result<Compiled, Diagnosti
         options,
         front: front::front(project, &joins).map(|s| s.name.clone()),
         fixed: networks::fixed(project),
-        left_out: build::secret_files(project),
+        excluded: build::secret_files(project),
         members,
         volumes: volumes::Volumes::new(project, &names, &mut found),
         ports: ports::inside(project),
@@ -89,17 +89,17 @@ struct Lowering<'a> {
     options: &'a Options,
     names: Names,
     volumes: volumes::Volumes,
-    /// What each service listens on.
-    ports: IndexMap<String, ports::Inside>,
-    /// Services that are a further container of another's Pod, and whose.
+    /// Ports of each service.
+    ports: IndexMap<String, ports::ServicePorts>,
+    /// Services that share the Pod of another service, and that service.
     joins: BTreeMap<String, String>,
-    /// Services whose containers are in the Pod of another, by that one, in the order written.
+    /// Services that share the Pod of another, by that service, in the order written.
     members: BTreeMap<String, Vec<&'a Service>>,
-    /// Files that may hold secrets, which no image has.
-    left_out: Arc<[PathBuf]>,
-    /// The service that a person would open.
+    /// Files that may hold secrets, which are excluded from images.
+    excluded: Arc<[PathBuf]>,
+    /// The service whose web page a user would open first.
     front: Option<String>,
-    /// Addresses that services ask for and do not get, and whose they were to be.
+    /// Requested fixed addresses, which are not assigned, and the services that request them.
     fixed: BTreeMap<&'a str, &'a str>,
     found: Findings,
     compiled: Compiled,
@@ -132,7 +132,7 @@ impl<'a> Lowering<'a> {
         self.published();
     }
 
-    /// Services in the order in which they start: what one depends on before it, otherwise as written.
+    /// Services in start order: dependencies first, otherwise as written.
     fn order(&self) -> Vec<String> {
         fn visit(project: &Project, name: &str, seen: &mut BTreeSet<String>, order: &mut Vec<String>) {
             let Some(service) = project.services.get(name) else { return };
@@ -146,20 +146,20 @@ impl<'a> Lowering<'a> {
         order
     }
 
-    /// One service with those that join its Pod.
+    /// Compiles a service together with those that share its Pod.
     fn service(&mut self, service: &Service) {
         let members: Vec<&Service> = self.members.get(&service.name).cloned().unwrap_or_default();
         let pod = PodSpec { automount_service_account_token: Some(false), ..PodSpec::default() };
-        let mut part = Part::new(Default::default(), pod);
+        let mut part = PodFragment::new(Default::default(), pod);
         self.container(service, &mut part);
         let mut shared = service.init == Some(true);
         for member in &members {
-            let mut other = Part::default();
+            let mut other = PodFragment::default();
             self.container(member, &mut other);
             shared |= member.pid.as_deref().is_some_and(|p| p.contains(':')) || member.init == Some(true);
             part.join(other);
         }
-        // Processes that share a Pod's namespace have its own first process, which reaps what they leave.
+        // In a shared PID namespace the first process of the Pod reaps orphans, so no init is needed.
         if shared && part.pod.host_pid != Some(true) {
             part.pod.share_process_namespace = Some(true);
         }
@@ -167,8 +167,8 @@ impl<'a> Lowering<'a> {
             part.dns().searches.get_or_insert_default().push(namespace);
         }
         let kind = self.kind(service);
-        if matches!(kind, Kind::Job { .. }) {
-            // A Job says by its own fields how often it is tried.
+        if matches!(kind, WorkloadKind::Job { .. }) {
+            // A Job defines its retries itself.
             part.restart(Restart::Always);
         }
         let own = self.names.of(&service.name).clone();
@@ -178,14 +178,14 @@ impl<'a> Lowering<'a> {
             component: names::component(&service.name),
             part_of: self.names.app.clone(),
             name: own.object.clone(),
-            outer: own.outer.clone(),
+            publish_as: own.publish_as.clone(),
             namespace: Some(self.names.namespace.clone()),
             update: self.update(service, &part, &kind),
             kind,
             service: Some(own.object.clone()),
             headless: remarks::is_dnsrr(service),
             aliases: own.aliases.clone(),
-            by_name_server: own.containers.clone(),
+            dns_aliases: own.containers.clone(),
             replicas: i32::try_from(service.replicas()).unwrap_or(i32::MAX),
             ready: ports::ready(service, &inside),
             ports: inside.ports,
@@ -211,14 +211,14 @@ impl<'a> Lowering<'a> {
         }
     }
 
-    /// What has to be there before the Pod is placed.
+    /// Conditions that have to be met before the Pod is scheduled.
     fn depends_on(&mut self, service: &Service, members: &[&Service]) -> BTreeMap<String, String> {
         let mut all = BTreeMap::new();
         for member in std::iter::once(service).chain(members.iter().copied()) {
             for (target, dependency) in &member.depends_on {
                 let host = self.joins.get(target).unwrap_or(target);
                 let Some(needed) = self.project.services.get(host) else { continue };
-                // What is in the same Pod starts with it, and none of what is scaled to nothing ever would.
+                // A service in the same Pod starts with it, and a service scaled to 0 never starts.
                 if *host == service.name || needed.replicas() == 0 {
                     continue;
                 }
@@ -246,7 +246,7 @@ impl<'a> Lowering<'a> {
         all
     }
 
-    /// Whether `service` waits for `other`, itself or through others.
+    /// Whether `service` depends on `other`, directly or transitively.
     fn needs(&self, service: &str, other: &str) -> bool {
         let mut seen = BTreeSet::new();
         let mut open = vec![service];
@@ -277,7 +277,7 @@ impl<'a> Lowering<'a> {
     }
 }
 
-/// Services that share the network of another, and so its Pod; to the end where that one shares a third's.
+/// Services that share the network, and therefore the Pod, of another service. Chains are followed to their end.
 fn joins(project: &Project, found: &mut Findings) -> BTreeMap<String, String> {
     let mut next: BTreeMap<&str, &str> = BTreeMap::new();
     for service in project.services.values() {
@@ -303,7 +303,7 @@ fn joins(project: &Project, found: &mut Findings) -> BTreeMap<String, String> {
     let mut joins = BTreeMap::new();
     for name in next.keys() {
         let mut host = *name;
-        // As many steps as there are services are enough, unless they go in a circle.
+        // More steps than services mean a cycle.
         for _ in 0..=next.len() {
             host = next.get(host).unwrap_or(&host);
         }

@@ -183,7 +183,7 @@ pub struct Service {
     /// `platform`
     pub platform: Option<String>,
     /// `ports`, ranges spread out
-    pub ports: Vec<Port>,
+    pub ports: Vec<PortMapping>,
     /// `post_start`
     pub post_start: Vec<Hook>,
     /// `pre_start`

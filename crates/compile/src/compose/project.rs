@@ -105,7 +105,7 @@ fn each<T>(
             || !key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
         if odd {
             let sentence =
-                format!("{key:?} is no name in {section}: it has letters, digits, '.', '_' and '-'");
+                format!("{key:?} is not a valid name in {section}: use letters, digits, '.', '_' and '-'");
             loader.found.error(&entry.at, sentence);
             loader.dropped = true;
             continue;

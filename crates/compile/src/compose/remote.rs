@@ -53,7 +53,9 @@ fn parse(text: &str) -> Result<(Remote, Option<&str>), String> {
     let (address, fragment) = text.split_once('#').unwrap_or((text, ""));
     let web = address.starts_with("http://") || address.starts_with("https://");
     if web && !address.ends_with(".git") {
-        return Err("is no git repository, as it does not end in .git: fetch it and name the file".into());
+        return Err(
+            "is not a git repository, as its address does not end in .git: fetch it and name the file".into(),
+        );
     }
     let address = match address.strip_prefix("github.com/") {
         Some(path) => format!("https://github.com/{}.git", path.trim_end_matches(".git")),
@@ -61,7 +63,7 @@ fn parse(text: &str) -> Result<(Remote, Option<&str>), String> {
     };
     let (revision, inside) = fragment.split_once(':').unwrap_or((fragment, ""));
     if revision.starts_with('-') {
-        return Err(format!("names {revision:?}, which is no branch, tag or commit"));
+        return Err(format!("names {revision:?}, which is not a valid branch, tag or commit"));
     }
     if inside.split('/').any(|part| part == "..") {
         return Err(format!("names {inside}, which leads out of it"));
@@ -92,10 +94,10 @@ mod tests {
         check("git@h:o/r.git#v1", "git::git@h:o/r.git?ref=v1 -");
         check("ssh://git@h/o/r", "git::ssh://git@h/o/r -");
         check("https://h/o/r.git#a:../x", "names ../x, which leads out of it");
-        check("https://h/o/r.git#--x", "names \"--x\", which is no branch, tag or commit");
+        check("https://h/o/r.git#--x", "names \"--x\", which is not a valid branch, tag or commit");
         check(
             "https://h/c.yaml",
-            "is no git repository, as it does not end in .git: fetch it and name the file",
+            "is not a git repository, as its address does not end in .git: fetch it and name the file",
         );
         check(
             "oci://h/o:1",

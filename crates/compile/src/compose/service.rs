@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     diagnostic::Position,
-    yaml::{Entry, Node, Value, scalar::Meaning},
+    yaml::{Entry, Node, Value, scalar::ScalarMeaning},
 };
 
 /// Fields whose own fields have places in [`Service::places`].
@@ -201,7 +201,7 @@ fn resources(f: &mut Fields<'_>, service: &mut Service, loader: &mut Loader) {
 /// Microseconds, or a duration such as `1400us`.
 fn duration_or_int(f: &mut Fields<'_>, key: &'static str, loader: &mut Loader) -> Option<i64> {
     let (node, path) = f.node(key)?;
-    if node.meaning() == Some(Meaning::Text) {
+    if node.meaning() == Some(ScalarMeaning::Text) {
         let duration = node.printed().and_then(|t| units::duration(&t));
         if let Some(micros) = duration.and_then(|d| i64::try_from(d.as_micros()).ok()) {
             return Some(micros);
@@ -260,7 +260,8 @@ fn network(f: &mut Fields<'_>, service: &mut Service, loader: &mut Loader) {
         service.networks = attachments(node, &path, loader);
     }
     let ports = f.list("ports", loader, short::ports).into_iter().flatten().collect();
-    service.ports = unique(ports, |p: &Port| (p.host_ip.clone(), p.published, p.target, p.protocol.clone()));
+    service.ports =
+        unique(ports, |p: &PortMapping| (p.host_ip.clone(), p.published, p.target, p.protocol.clone()));
 }
 
 pub(super) fn network_mode(mode: &str) -> NetworkMode {

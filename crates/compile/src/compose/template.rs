@@ -4,7 +4,7 @@
 const MAX_DEPTH: usize = 20;
 
 /// Looks variables up, and hears of those that are not set and have no default.
-pub(super) trait Variables {
+pub(super) trait VariableLookup {
     /// The value, if it is set.
     fn value(&self, name: &str) -> Option<String>;
     /// `name` is not set; it becomes nothing.
@@ -16,14 +16,14 @@ pub(super) trait Variables {
 /// # Errors
 ///
 /// A sentence about what no variable can be, or the message of `${NAME:?message}`.
-pub(super) fn substitute(text: &str, variables: &mut dyn Variables) -> Result<Option<String>, String> {
+pub(super) fn substitute(text: &str, variables: &mut dyn VariableLookup) -> Result<Option<String>, String> {
     if !text.contains('$') {
         return Ok(None);
     }
     expand(text, variables, 0).map(Some)
 }
 
-fn expand(text: &str, variables: &mut dyn Variables, depth: usize) -> Result<String, String> {
+fn expand(text: &str, variables: &mut dyn VariableLookup, depth: usize) -> Result<String, String> {
     if depth > MAX_DEPTH {
         return Err(format!("has defaults in more than {MAX_DEPTH} others"));
     }
@@ -53,7 +53,7 @@ fn expand(text: &str, variables: &mut dyn Variables, depth: usize) -> Result<Str
     Ok(out)
 }
 
-fn value_or_nothing(name: &str, variables: &mut dyn Variables) -> String {
+fn value_or_nothing(name: &str, variables: &mut dyn VariableLookup) -> String {
     variables.value(name).unwrap_or_else(|| {
         variables.missing(name);
         String::new()
@@ -62,7 +62,7 @@ fn value_or_nothing(name: &str, variables: &mut dyn Variables) -> String {
 
 fn invalid(from: &str) -> String {
     let shown: String = from.chars().take(20).collect();
-    format!("has {shown:?}, which is no variable: write $$ for a dollar sign")
+    format!("has {shown:?}, which is not a valid variable: write $$ for a dollar sign")
 }
 
 /// Where the brace that was opened before `inside` is closed.
@@ -90,7 +90,7 @@ fn closing(inside: &str) -> Option<usize> {
 }
 
 /// What is between braces; `Err(None)` is no variable at all.
-fn braced(inside: &str, variables: &mut dyn Variables, depth: usize) -> Result<String, Option<String>> {
+fn braced(inside: &str, variables: &mut dyn VariableLookup, depth: usize) -> Result<String, Option<String>> {
     let end = name_end(inside);
     let (name, operation) = inside.split_at(end);
     if name.is_empty() {
@@ -136,7 +136,7 @@ mod tests {
 
     struct Table(Vec<String>);
 
-    impl Variables for Table {
+    impl VariableLookup for Table {
         fn value(&self, name: &str) -> Option<String> {
             match name {
                 "SET" | "set_2" => Some("value".into()),
@@ -194,10 +194,13 @@ mod tests {
             "error: needs the variable EMPTY, which is not set or is empty: say value",
         );
         check("${NO?}", "error: needs the variable NO, which is not set");
-        check("${", "error: has \"${\", which is no variable: write $$ for a dollar sign");
-        check("${}", "error: has \"${}\", which is no variable: write $$ for a dollar sign");
-        check("${SET:x}", "error: has \"${SET:x}\", which is no variable: write $$ for a dollar sign");
-        check("${a b}", "error: has \"${a b}\", which is no variable: write $$ for a dollar sign");
+        check("${", "error: has \"${\", which is not a valid variable: write $$ for a dollar sign");
+        check("${}", "error: has \"${}\", which is not a valid variable: write $$ for a dollar sign");
+        check(
+            "${SET:x}",
+            "error: has \"${SET:x}\", which is not a valid variable: write $$ for a dollar sign",
+        );
+        check("${a b}", "error: has \"${a b}\", which is not a valid variable: write $$ for a dollar sign");
         check("$1 $(date) $", "$1 $(date) $");
         check("é${NO:-ü}$", "éü$");
     }

@@ -1,10 +1,10 @@
-//! How sources are started where no Procfile says so: as Heroku's buildpacks and Otto would.
+//! Start commands of applications without a Procfile, as Heroku's buildpacks and Otto choose them.
 
 use std::path::Path;
 
 use super::{gem, read};
 
-/// What the description says of how to start.
+/// Settings of the description that influence the start command.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Hints {
     /// The application's name.
@@ -15,18 +15,18 @@ pub(crate) struct Hints {
     pub python_entrypoint: Option<String>,
 }
 
-/// How an application is started.
+/// How an application's `web` process is started.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Start {
     /// The command of its `web` process.
     Command(String),
-    /// As the image that is built of it says, for what is compiled or has no program of its own.
+    /// By the default command of the built image, for compiled languages and static sites.
     Image,
-    /// Nothing shows it; the part of a sentence that says what would.
+    /// Unknown; the reason, a clause.
     Unknown(&'static str),
 }
 
-/// How the sources in `directory`, in a language of [`super::language`], are started.
+/// Detects how the sources in `directory`, in a language of [`super::language`], are started.
 pub(crate) fn start(directory: &Path, language: &str, hints: &Hints) -> Start {
     if let Some(command) = &hints.run_command {
         return Start::Command(command.clone());
@@ -51,7 +51,7 @@ pub(crate) fn start(directory: &Path, language: &str, hints: &Hints) -> Start {
         "static" if there(&["index.html", "public/index.html", "dist/index.html"]) => Start::Image,
         "static" if is_built_site(directory) => Start::Image,
         "static" => Start::Unknown("it has no index.html"),
-        _ => Start::Unknown("its type is no language"),
+        _ => Start::Unknown("its type is not a supported language"),
     }
 }
 
@@ -96,7 +96,7 @@ fn node(directory: &Path) -> Start {
     }
 }
 
-/// Whether a `package.json` has pages built and nothing that would serve them: those are a static site.
+/// Whether a `package.json` builds pages but has no server for them, which makes it a static site.
 pub(crate) fn is_built_site(directory: &Path) -> bool {
     let package: serde_json::Value =
         serde_json::from_str(&read(directory, "package.json")).unwrap_or_default();
@@ -138,7 +138,8 @@ fn python(directory: &Path, hints: &Hints) -> Start {
     }
 }
 
-/// Serves `module:object` with what the application's requirements name; gunicorn, as Otto, where they name none.
+/// The command that serves `module:object` with the server in the application's requirements; by default gunicorn, as in
+/// Otto.
 fn serve(entry: &str, needs: &dyn Fn(&str) -> bool) -> String {
     if needs("gunicorn") {
         let worker = if needs("uvicorn") { " -k uvicorn.workers.UvicornWorker" } else { "" };
@@ -152,7 +153,7 @@ fn serve(entry: &str, needs: &dyn Fn(&str) -> bool) -> String {
     }
 }
 
-/// Whether a list of requirements names a package, and not one whose name only begins so.
+/// Whether a list of requirements contains a package; a longer name with that prefix does not count.
 fn names_package(text: &str, package: &str) -> bool {
     text.match_indices(package).any(|(i, _)| {
         let word = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
@@ -173,7 +174,7 @@ fn django_wsgi(directory: &Path) -> Option<String> {
     modules.into_iter().next()
 }
 
-/// Which directory is the web's, and which server, is the build's to know.
+/// The build chooses the document root and the server.
 fn php(directory: &Path) -> Start {
     let roots = ["public", "web", "webroot", "www", "htdocs", "."];
     let there = roots.iter().any(|root| directory.join(root).join("index.php").is_file());
@@ -187,22 +188,22 @@ fn php(directory: &Path) -> Start {
     }
 }
 
-/// The name of the program that Go's sources in `directory` become: the last part of their module's path, or the
-/// directory's name.
+/// The name of the program built from the Go sources in `directory`: the last part of the module path, or the name of the
+/// directory.
 pub(crate) fn go_program(directory: &Path) -> String {
     let module = read(directory, "go.mod")
         .lines()
         .find_map(|l| l.trim().strip_prefix("module ").map(|m| m.trim().trim_matches('"').to_string()));
     let own = || directory.canonicalize().ok()?.file_name().map(|n| n.to_string_lossy().into_owned());
     let path = module.or_else(own).unwrap_or_default();
-    // `/v2` is a version of the module and no name.
+    // `/v2` is a major version suffix and not part of the name.
     let version = |part: &&str| {
         part.strip_prefix('v').is_some_and(|v| !v.is_empty() && v.bytes().all(|b| b.is_ascii_digit()))
     };
     path.rsplit('/').find(|part| !part.is_empty() && !version(part)).unwrap_or("app").to_string()
 }
 
-/// Whether a Python application's lists of requirements name a package.
+/// Whether the requirements of a Python application contain a package.
 pub(crate) fn python_needs(directory: &Path, package: &str) -> bool {
     let lists = ["requirements.txt", "Pipfile", "pyproject.toml", "setup.py"];
     lists.iter().any(|file| names_package(&read(directory, file).to_lowercase(), package))

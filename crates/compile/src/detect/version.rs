@@ -1,12 +1,13 @@
-//! Versions that an application asks for, beside those that there are.
+//! Compares the runtime versions that an application requests with those that are available.
 //!
-//! Runtimes come from Debian, one of each. An application that asks for another one is told, as it may not run.
+//! Runtimes come from Debian, which has one version of each. An application that requests another version gives a
+//! warning, since it may not run.
 
 use std::path::Path;
 
 use super::read;
 
-/// Debian 12's. A release has one version of each for its whole life.
+/// Versions in Debian 12, which do not change over the life of the release.
 const DEBIAN: [(&str, &str, &str); 9] = [
     ("ruby", "Ruby", "3.1"),
     ("rails", "Ruby", "3.1"),
@@ -19,19 +20,19 @@ const DEBIAN: [(&str, &str, &str); 9] = [
     ("maven", "Maven", "3.8"),
 ];
 
-/// Where an application says a version.
+/// A version request and the file that contains it.
 struct Asked {
     file: &'static str,
     version: String,
 }
 
-/// Sentences on each file in which an application in `language` asks for a version that is not there; the file first.
+/// A file and a message for each file that requests a version of `language` that is not available.
 pub(crate) fn differences(directory: &Path, language: &str) -> Vec<(&'static str, String)> {
     let asked = asked(directory, language);
     asked.into_iter().filter_map(|a| Some((a.file, difference(language, &a.version)?))).collect()
 }
 
-/// The sentence on a version of a `language` that is asked for and not there.
+/// The message about a requested version of `language` that is not available; `None` if it is.
 pub(crate) fn difference(language: &str, wanted: &str) -> Option<String> {
     let (_, shown, there) = DEBIAN.iter().find(|(name, ..)| *name == language)?;
     let wanted = wanted.trim();
@@ -108,8 +109,8 @@ fn gemfile_ruby(line: &str) -> Option<String> {
     rest[1..].split(quote).next().map(str::to_string)
 }
 
-/// Whether the version `there` is among those that `wanted` allows: `3.1`, `3.1.4`, `~> 3.0`, `^16 || >=18 <21`, `18.x`.
-/// What cannot be read is taken to fit, as a wrong warning is worse than none.
+/// Whether the version `there` satisfies `wanted`: `3.1`, `3.1.4`, `~> 3.0`, `^16 || >=18 <21`, `18.x`. A requirement
+/// that cannot be parsed counts as satisfied, since a wrong warning is worse than none.
 fn fits(wanted: &str, there: &str) -> bool {
     wanted.split("||").flat_map(|w| w.split('|')).any(|any| {
         let spaced = any

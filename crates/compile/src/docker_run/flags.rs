@@ -1,12 +1,12 @@
-//! Each flag's meaning.
+//! The table of flags and their translation.
 
-use super::{Context, Restart, Run, ports};
+use super::{Context, Restart, RunCommand, ports};
 use crate::{
     source::Source,
     workload::{
         Port, amount,
         name::is_service_name,
-        pod::{Health, Remark},
+        pod::{HealthCheck, Unsupported},
     },
 };
 
@@ -41,7 +41,7 @@ const SWITCHES: &[&str] = &[
 /// Short flags without a value.
 const SHORT_SWITCHES: &str = "ditPq";
 
-/// Flags that before Docker 1.0 were written with one hyphen.
+/// Long flags that were written with one hyphen before Docker 1.0.
 const ONCE_SHORT: &[&str] = &[
     "cidfile",
     "cpuset",
@@ -57,7 +57,7 @@ const ONCE_SHORT: &[&str] = &[
     "volumes-from",
 ];
 
-/// Flags that say how the client or the engine behaves, and nothing of the container.
+/// Flags that configure the client or the engine and not the container.
 const SILENT: &[&str] = &[
     "attach",
     "a",
@@ -78,21 +78,21 @@ const SILENT: &[&str] = &[
     "retry-delay",
 ];
 
-/// Flags whose promise is not kept, and why.
+/// Flags without effect, and the reason.
 const WITHOUT_EFFECT: &[(&str, &str)] = &[
     ("blkio-weight", "Pods share a disk evenly"),
-    ("cgroup-parent", "the node places Pods' groups"),
+    ("cgroup-parent", "the node manages the cgroups of Pods"),
     ("cpuset-mems", "a Pod's memory is where its processors are"),
     ("domainname", "a Pod's domain is its namespace's"),
-    ("ip", "a Pod's address is given to it: use its name"),
-    ("ip6", "a Pod's address is given to it: use its name"),
+    ("ip", "a Pod's address is assigned by the cluster: use its name"),
+    ("ip6", "a Pod's address is assigned by the cluster: use its name"),
     ("kernel-memory", "it counts as memory"),
     ("log-driver", "a Pod's output is kept by its node, for yado logs"),
     ("log-opt", "a Pod's output is kept by its node, for yado logs"),
-    ("mac-address", "a Pod's address is given to it"),
+    ("mac-address", "a Pod's address is assigned by the cluster"),
     ("memory-swap", "Pods do not swap"),
     ("memory-swappiness", "Pods do not swap"),
-    ("oom-score-adj", "it follows from requests and limits"),
+    ("oom-score-adj", "it is derived from requests and limits"),
     ("pids-limit", "the node limits processes"),
     ("umask", "the image's own is kept"),
     ("uts", "a Pod's host name is its own"),
@@ -101,27 +101,27 @@ const WITHOUT_EFFECT: &[(&str, &str)] = &[
 
 pub(super) struct Reader<'a> {
     pub(super) context: Context<'a>,
-    pub(super) run: Run,
+    pub(super) run: RunCommand,
     errors: Vec<String>,
-    pub(super) health: Health,
+    pub(super) health: HealthCheck,
     pub(super) cpu_period: Option<u64>,
     pub(super) cpu_quota: Option<i64>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(context: Context<'a>, run: Run) -> Self {
+    pub(super) fn new(context: Context<'a>, run: RunCommand) -> Self {
         Reader {
             context,
             run,
             errors: Vec::new(),
-            health: Health::default(),
+            health: HealthCheck::default(),
             cpu_period: None,
             cpu_quota: None,
         }
     }
 
-    /// Flags, an image, a command.
-    pub(super) fn command(mut self, words: &[String]) -> Result<Run, Vec<String>> {
+    /// Parses flags, an image and a command.
+    pub(super) fn command(mut self, words: &[String]) -> Result<RunCommand, Vec<String>> {
         let rest = self.flags(words);
         match rest {
             Some([image, command @ ..]) => {
@@ -129,26 +129,26 @@ impl<'a> Reader<'a> {
                 self.run.command = command.to_vec();
             }
             Some([]) => self.error("no image is named".into()),
-            // The mistake that ended the reading has been noted.
+            // The error that stopped the parser has been recorded.
             None => {}
         }
         self.finish()
     }
 
-    /// Flags alone.
-    pub(super) fn flags_only(mut self, words: &[String]) -> Result<Run, Vec<String>> {
+    /// Parses flags only.
+    pub(super) fn flags_only(mut self, words: &[String]) -> Result<RunCommand, Vec<String>> {
         if let Some([word, ..]) = self.flags(words) {
-            self.error(format!("\"{word}\" is no flag: the image is named in image"));
+            self.error(format!("\"{word}\" is not a valid flag: the image is named in image"));
         }
         self.finish()
     }
 
-    fn finish(mut self) -> Result<Run, Vec<String>> {
+    fn finish(mut self) -> Result<RunCommand, Vec<String>> {
         if !self.health.command.is_empty() && !self.run.no_health {
             let health = std::mem::take(&mut self.health);
             self.run.part.health(&health);
-        } else if self.health != Health::default() && !self.run.no_health {
-            self.warn("--health-interval and the like have no effect without --health-cmd: the image's own check is not known here".into());
+        } else if self.health != HealthCheck::default() && !self.run.no_health {
+            self.warn("--health-interval and the like have no effect without --health-cmd: the health check of the image is not known".into());
         }
         if let Some(quota) = self.cpu_quota.filter(|q| *q > 0) {
             let milli = quota as u64 * 1000 / self.cpu_period.unwrap_or(100_000).max(1);
@@ -157,7 +157,7 @@ impl<'a> Reader<'a> {
         if self.errors.is_empty() { Ok(self.run) } else { Err(self.errors) }
     }
 
-    /// Reads flags up to the first word that is none; `None` where it is not known how to go on.
+    /// Parses flags up to the first word that is not a flag. `None` if parsing cannot continue.
     fn flags<'w>(&mut self, words: &'w [String]) -> Option<&'w [String]> {
         let mut place = 0;
         while let Some(word) = words.get(place) {
@@ -181,13 +181,13 @@ impl<'a> Reader<'a> {
         Some(&[])
     }
 
-    /// One long flag; whether it took the next word.
+    /// Parses one long flag. Returns whether it consumed the next word.
     fn long(&mut self, flag: &str, name: &str, inline: Option<&str>, next: Option<&str>) -> Option<bool> {
         if SWITCHES.contains(&name) {
             match inline.unwrap_or("true") {
                 "true" | "1" | "t" | "T" | "TRUE" | "True" => self.switch(name),
                 "false" | "0" | "f" | "F" | "FALSE" | "False" => self.switched_off(name),
-                other => self.error(format!("{flag}={other}: it is true or false")),
+                other => self.error(format!("{flag}={other}: write true or false")),
             }
             return Some(false);
         }
@@ -196,11 +196,11 @@ impl<'a> Reader<'a> {
             return Some(false);
         };
         let known = self.value(flag, name, value);
-        // Whether an unknown flag takes the next word is unknown, and so is how to go on.
+        // An unknown flag may or may not consume the next word, so parsing stops.
         (known || inline.is_some()).then_some(inline.is_none())
     }
 
-    /// `-it`, `-p80:80`, `-e=A=b`; whether it took the next word.
+    /// Parses short flags: `-it`, `-p80:80`, `-e=A=b`. Returns whether they consumed the next word.
     fn shorts(&mut self, word: &str, next: Option<&str>) -> Option<bool> {
         let letters = &word[1..];
         for (place, letter) in letters.char_indices() {
@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
                 continue;
             }
             let flag = format!("-{letter}");
-            // `-n=false` of the first Dockers was `--network=none`.
+            // In the first versions of Docker, `-n=false` meant `--network=none`.
             if letter == 'n' && rest.starts_with('=') {
                 if rest == "=false" {
                     self.network("-n", "none");
@@ -221,7 +221,7 @@ impl<'a> Reader<'a> {
                 return Some(false);
             }
             let Some(name) = long_value(letter) else {
-                self.error(format!("{flag} has no meaning here: remove it"));
+                self.error(format!("{flag} is not supported: remove it"));
                 return None;
             };
             let inline = (!rest.is_empty()).then(|| rest.strip_prefix('=').unwrap_or(rest));
@@ -251,13 +251,15 @@ impl<'a> Reader<'a> {
                 self.run.env.extend(all);
             }
             "oom-kill-disable" => {
-                self.error("--oom-kill-disable has no meaning here: a Pod over its memory limit ends".into());
+                self.error(
+                    "--oom-kill-disable is not supported: a Pod over its memory limit is killed".into(),
+                );
             }
             "use-api-socket" => {
-                self.error("--use-api-socket has no meaning here: there is no Docker to speak to".into());
+                self.error("--use-api-socket is not supported: there is no Docker API".into());
             }
             "help" => self.error("--help runs nothing".into()),
-            // An init that reaps, and what only the client does.
+            // `--init`, and flags of the client.
             _ => {}
         }
     }
@@ -275,7 +277,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// One flag with its value; false where the flag is unknown.
+    /// Applies a flag with a value. Returns false if the flag is unknown.
     fn value(&mut self, flag: &str, name: &str, value: &str) -> bool {
         if SILENT.contains(&name) {
             return true;
@@ -294,12 +296,12 @@ impl<'a> Reader<'a> {
             || self.of_resources(flag, name, value)
             || self.of_health(flag, name, value)
             || {
-                self.error(format!("{flag} has no meaning here: remove it"));
+                self.error(format!("{flag} is not supported: remove it"));
                 false
             }
     }
 
-    /// What the container is and may do.
+    /// Applies flags of the container itself.
     fn of_container(&mut self, flag: &str, name: &str, value: &str) -> bool {
         let part = &mut self.run.part;
         match name {
@@ -338,9 +340,9 @@ impl<'a> Reader<'a> {
             }
             "stop-timeout" => match value.parse::<i64>() {
                 Ok(seconds) if seconds >= 0 => part.pod.termination_grace_period_seconds = Some(seconds),
-                // Docker waits for ever; a Pod has no such word, and a year is beyond any wait.
+                // Docker waits without a limit, which a Pod cannot express; a year stands for it.
                 Ok(_) => part.pod.termination_grace_period_seconds = Some(31_536_000),
-                Err(_) => self.error(format!("{flag} {value} is no number of seconds")),
+                Err(_) => self.error(format!("{flag} {value} is not a valid number of seconds")),
             },
             "label" | "annotation" => {
                 let (key, value) = value.split_once('=').unwrap_or((value, ""));
@@ -367,14 +369,14 @@ impl<'a> Reader<'a> {
         true
     }
 
-    /// How it is reached, and whom it reaches.
+    /// Applies flags of networks, ports and names.
     fn of_network(&mut self, flag: &str, name: &str, value: &str) -> bool {
         let part = &mut self.run.part;
         match name {
             "publish" => self.publish(flag, value),
             "expose" => match ports::exposed(value) {
                 Some((ports, protocol)) => ports.for_each(|p| self.port(p, &protocol)),
-                None => self.error(format!("{flag} {value} is no port: write {flag} PORT, 1 to 65535")),
+                None => self.error(format!("{flag} {value} is not a valid port: write 1 to 65535")),
             },
             "hostname" => self.hostname(flag, value),
             "network" | "net" => self.network(flag, value),
@@ -382,7 +384,7 @@ impl<'a> Reader<'a> {
             "pod" => self.run.joins.push(value.trim_start_matches("new:").into()),
             "link" => {
                 let (container, alias) = value.split_once(':').unwrap_or((value, value));
-                // Docker itself writes `/name:/alias/x` where it shows links.
+                // `docker inspect` prints links as `/name:/alias/x`.
                 let bare = |name: &str| name.trim_start_matches('/').to_string();
                 self.run.links.push((bare(container), bare(alias)));
             }
@@ -405,7 +407,7 @@ impl<'a> Reader<'a> {
     fn publish(&mut self, flag: &str, value: &str) {
         let Some((ports, other)) = ports::published(value) else {
             return self.error(format!(
-                "{flag} {value} is no port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535"
+                "{flag} {value} is not a valid port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535"
             ));
         };
         if let Some(address) = other {
@@ -421,7 +423,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// A port that the process listens on.
+    /// Adds a port that the process listens on.
     fn port(&mut self, port: u16, protocol: &str) {
         if self.run.ports.iter().all(|p| (p.container, p.protocol.as_str()) != (port, protocol)) {
             self.run.ports.push(Port::new(port, port, protocol));
@@ -433,7 +435,7 @@ impl<'a> Reader<'a> {
             Some((key, value)) => self.run.env.push((key.into(), value.into())),
             None => match self.context.env.get(value) {
                 Some(given) => self.run.env.push((value.into(), given.clone())),
-                // As Docker: a variable that the caller has not is not passed.
+                // As in Docker, a variable that is not set for the caller is not passed.
                 None => self.warn(format!("-e {value} passes nothing on, as {value} is not set")),
             },
         }
@@ -488,7 +490,9 @@ impl<'a> Reader<'a> {
                 match option.split_once('=') {
                     Some(("name", network)) => name = network,
                     Some(("alias", alias)) => self.run.aliases.push(alias.into()),
-                    _ => self.warn(format!("{flag}: {option} has no effect: a Pod's address is given to it")),
+                    _ => self.warn(format!(
+                        "{flag}: {option} has no effect: a Pod's address is assigned by the cluster"
+                    )),
                 }
             }
         }
@@ -516,7 +520,7 @@ impl<'a> Reader<'a> {
             ("pid", "host") => self.run.part.pod.host_pid = Some(true),
             ("ipc", "host") => self.run.part.pod.host_ipc = Some(true),
             ("userns", "host") => self.run.part.pod.host_users = Some(true),
-            // Each Pod's own, and what a Pod's containers share anyway.
+            // These are the behaviour of a Pod.
             (_, "" | "private" | "shareable" | "none") => {}
             _ => self.warn(format!("{flag} {value} has no effect in a Pod")),
         }
@@ -537,15 +541,15 @@ impl<'a> Reader<'a> {
         });
     }
 
-    pub(super) fn remark(&mut self, flag: &str, remark: Option<Remark>) {
+    pub(super) fn remark(&mut self, flag: &str, remark: Option<Unsupported>) {
         match remark {
-            Some(Remark::Warning(sentence)) => self.warn(format!("{flag}: {sentence}")),
-            Some(Remark::Mistake(sentence)) => self.error(format!("{flag}: {sentence}")),
+            Some(Unsupported::Warning(sentence)) => self.warn(format!("{flag}: {sentence}")),
+            Some(Unsupported::Error(sentence)) => self.error(format!("{flag}: {sentence}")),
             None => {}
         }
     }
 
-    /// A mistake in the value of a flag that is known.
+    /// Records an error in the value of a known flag; returns true, as the flag is known.
     fn known_error(&mut self, sentence: String) -> bool {
         self.error(sentence);
         true

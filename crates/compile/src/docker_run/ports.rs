@@ -1,14 +1,14 @@
-//! `-p` and `--expose`.
+//! Parsers of the values of `-p` and `--expose`.
 
 use std::ops::RangeInclusive;
 
 use crate::workload::PublishedPort;
 
-/// As many ports as a range may publish; more would be a slip, and a Service lists each.
+/// Largest range of published ports. A Service lists each port, and a larger range is most likely a typing error.
 const MAX_PORT_RANGE: u16 = 200;
 
-/// `[[IP:]OUTSIDE:]INSIDE[/PROTOCOL]`, each port or range of ports. The second is the address, where it is neither all
-/// nor the machine's own.
+/// Parses `[[IP:]OUTSIDE:]INSIDE[/PROTOCOL]`, where each port may be a range. The second value is the address, unless it
+/// stands for all addresses or is a loopback address.
 pub(super) fn published(value: &str) -> Option<(Vec<PublishedPort>, Option<String>)> {
     let (ports, protocol) = value.split_once('/').unwrap_or((value, "tcp"));
     let protocol = protocol.to_uppercase();
@@ -38,7 +38,7 @@ pub(super) fn published(value: &str) -> Option<(Vec<PublishedPort>, Option<Strin
     let port = |port, target| PublishedPort { port, target, protocol: protocol.clone(), local };
     let all = match outside {
         None => inside.map(|i| port(None, i)).collect(),
-        // Any one of a range for one port: the first.
+        // A range of external ports for one container port: the first one is taken.
         Some(outside) if inside.len() == 1 => vec![port(Some(*outside.start()), *inside.start())],
         Some(outside) if outside.len() == inside.len() => {
             outside.zip(inside).map(|(o, i)| port(Some(o), i)).collect()
@@ -49,7 +49,7 @@ pub(super) fn published(value: &str) -> Option<(Vec<PublishedPort>, Option<Strin
     Some((all, other))
 }
 
-/// `80`, `80/udp` or `8000-8010`.
+/// Parses `80`, `80/udp` or `8000-8010`.
 pub(super) fn exposed(value: &str) -> Option<(RangeInclusive<u16>, String)> {
     let (ports, protocol) = value.split_once('/').unwrap_or((value, "tcp"));
     let protocol = protocol.to_uppercase();

@@ -1,13 +1,13 @@
-//! How much a container may use, and how it is asked whether it is well.
+//! Resource limits and health checks.
 
 use super::flags::{Reader, json_list};
 use crate::workload::{
     amount,
-    pod::{Memory, Mount, MountSource},
+    pod::{ContainerMount, MountSource, Tmpfs},
 };
 
 impl Reader<'_> {
-    /// Limits and reservations of the container; false for other flags.
+    /// Applies a flag of limits and reservations. Returns false for other flags.
     pub(super) fn of_resources(&mut self, flag: &str, name: &str, value: &str) -> bool {
         match name {
             "memory" | "memory-reservation" | "shm-size" => self.memory(flag, name, value),
@@ -34,7 +34,7 @@ impl Reader<'_> {
             },
             "storage-opt" => match value.strip_prefix("size=").and_then(amount::memory) {
                 Some(size) => self.run.part.limit("ephemeral-storage", size),
-                None => self.warn(format!("{flag} {value} has no effect: only size has a meaning here")),
+                None => self.warn(format!("{flag} {value} has no effect: only size is supported")),
             },
             _ => return false,
         }
@@ -44,14 +44,14 @@ impl Reader<'_> {
     fn memory(&mut self, flag: &str, name: &str, value: &str) {
         let part = &mut self.run.part;
         match (name, amount::memory(value)) {
-            ("shm-size", Some(size)) => part.mount(Mount {
-                from: MountSource::Memory(Memory::sized(Some(size))),
+            ("shm-size", Some(size)) => part.mount(ContainerMount {
+                source: MountSource::Tmpfs(Tmpfs::sized(Some(size))),
                 path: "/dev/shm".into(),
                 read_only: false,
                 sub_path: None,
                 propagation: None,
             }),
-            // No limit, as where the flag is not written.
+            // 0 means unlimited, like a missing flag.
             (_, Some(zero)) if zero == "0" => {}
             ("memory", Some(amount)) => part.limit("memory", amount),
             (_, Some(amount)) => part.request("memory", amount),
@@ -70,7 +70,7 @@ impl Reader<'_> {
                 None if value.parse::<f64>() == Ok(0.0) => {}
                 None => self.error(format!("{flag} {value} is not a number of processors")),
             },
-            // 1024 shares are what a Pod that asks for one processor gets.
+            // A Pod that requests one processor gets 1024 shares.
             "cpu-shares" => match number(value) {
                 Some(0) => {}
                 Some(shares) => part.request("cpu", amount::milli_cpus(shares.saturating_mul(1000) / 1024)),
@@ -110,7 +110,7 @@ impl Reader<'_> {
             "health-retries" => {
                 match value.parse() {
                     Ok(retries) => self.health.retries = Some(retries),
-                    Err(_) => self.error(format!("{flag} {value} is no number")),
+                    Err(_) => self.error(format!("{flag} {value} is not a valid number")),
                 }
                 return true;
             }
@@ -130,7 +130,7 @@ impl Reader<'_> {
         };
         match time {
             Some(time) => *slot = Some(time),
-            None => self.error(format!("{flag} {value} is no time: write one such as 30s")),
+            None => self.error(format!("{flag} {value} is not a valid duration: write one such as 30s")),
         }
         true
     }

@@ -22,7 +22,7 @@ fn check(command: &str, expect: Expect) {
     expect.assert_eq(&text);
 }
 
-fn shown(run: Run) -> String {
+fn shown(run: RunCommand) -> String {
     let ports: Vec<String> = run.ports.iter().map(|p| p.name.clone()).collect();
     let published: Vec<String> = run
         .published
@@ -164,9 +164,9 @@ fn what_is_kept_otherwise_is_said() {
             container: {"image":"x","name":"","resources":{"limits":{"cpu":"4"}}}
             warning: --cpuset-cpus 0-2,4 limits it to 4 processors; which ones, the node decides
             warning: --log-driver syslog has no effect: a Pod's output is kept by its node, for yado logs
-            warning: --ip 10.0.0.2 has no effect: a Pod's address is given to it: use its name
-            warning: --mac-address x has no effect: a Pod's address is given to it
-            warning: --oom-score-adj 1 has no effect: it follows from requests and limits
+            warning: --ip 10.0.0.2 has no effect: a Pod's address is assigned by the cluster: use its name
+            warning: --mac-address x has no effect: a Pod's address is assigned by the cluster
+            warning: --oom-score-adj 1 has no effect: it is derived from requests and limits
             warning: --network none: every Pod has a network, so this one has, too
             warning: --uts host has no effect: a Pod's host name is its own
             warning: -p 10.0.0.1:80:80 is reached at every address of the node, not at 10.0.0.1 alone
@@ -181,9 +181,9 @@ fn other_flags_are_mistakes_that_name_them() {
     check(
         "--device-cgroup-rule=x --lxc-conf=a=b -p 0:1 -m x --restart sometimes --ulimit y x",
         expect![[r#"
-            mistake: --device-cgroup-rule has no meaning here: remove it
-            mistake: --lxc-conf has no meaning here: remove it
-            mistake: -p 0:1 is no port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535
+            mistake: --device-cgroup-rule is not supported: remove it
+            mistake: --lxc-conf is not supported: remove it
+            mistake: -p 0:1 is not a valid port: write -p PORT or -p OUTSIDE:INSIDE, each 1 to 65535
             mistake: -m x is not an amount of memory: write one such as 512m
             mistake: --restart sometimes: it is no, on-failure[:N], always or unless-stopped
             mistake: --ulimit y: write --ulimit NAME=SOFT[:HARD]
@@ -192,7 +192,7 @@ fn other_flags_are_mistakes_that_name_them() {
     check(
         "--unknown value x",
         expect![[r#"
-        mistake: --unknown has no meaning here: remove it
+        mistake: --unknown is not supported: remove it
     "#]],
     );
     check(
@@ -211,7 +211,7 @@ fn other_flags_are_mistakes_that_name_them() {
     check(
         "--oom-kill-disable x",
         expect![[r#"
-        mistake: --oom-kill-disable has no meaning here: a Pod over its memory limit ends
+        mistake: --oom-kill-disable is not supported: a Pod over its memory limit is killed
     "#]],
     );
 }

@@ -1,16 +1,16 @@
-//! `-v`, `--mount` and `--tmpfs`.
+//! Parsers of `-v`, `--mount` and `--tmpfs`.
 
 use std::path::PathBuf;
 
 use super::flags::Reader;
 use crate::workload::{
-    Claim, amount,
+    VolumeClaim, amount,
     name::sanitised,
-    pod::{Memory, Mount, MountSource, host_path, socket_remark},
+    pod::{ContainerMount, MountSource, Tmpfs, host_path, socket_remark},
 };
 
 impl Reader<'_> {
-    /// `-v TARGET`, `-v SOURCE:TARGET[:OPTIONS]`.
+    /// Applies `-v TARGET` or `-v SOURCE:TARGET[:OPTIONS]`.
     pub(super) fn volume(&mut self, value: &str) {
         let mut parts = value.split(':');
         let (first, second, options) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
@@ -27,8 +27,14 @@ impl Reader<'_> {
         let options: Vec<&str> = options.unwrap_or_default().split(',').collect();
         let propagation = options.iter().find_map(|o| propagation(o));
         let read_only = options.contains(&"ro") || options.contains(&"readonly") || second == Some("ro");
-        let own = matches!(from, MountSource::Nowhere);
-        self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path: None, propagation });
+        let own = matches!(from, MountSource::EmptyDir);
+        self.run.part.mount(ContainerMount {
+            source: from,
+            path: path.into(),
+            read_only,
+            sub_path: None,
+            propagation,
+        });
         if options.contains(&"nocopy") {
             return self.run.part.leave_as_it_is(path);
         }
@@ -40,10 +46,10 @@ impl Reader<'_> {
         }
     }
 
-    /// A path of the node, a named volume or, where there is none, a volume without a name.
+    /// The source of a mount: a node path, a named volume or, without a source, an anonymous volume.
     fn source(&mut self, source: Option<&str>) -> MountSource {
         match source.filter(|s| !s.is_empty()) {
-            None => MountSource::Nowhere,
+            None => MountSource::EmptyDir,
             Some(path) if path.starts_with(['.', '/', '~']) || path.contains('/') => self.host(path),
             Some(name) => MountSource::Claim(self.claim(name)),
         }
@@ -61,23 +67,23 @@ impl Reader<'_> {
         host_path(&path)
     }
 
-    /// The claim of a named volume.
+    /// Returns the claim of a named volume, adding it if necessary.
     fn claim(&mut self, volume: &str) -> String {
         let name = match sanitised(volume, 63) {
             name if name.is_empty() => "volume".into(),
             name => name,
         };
         if self.run.claims.iter().all(|c| c.name != name) {
-            self.run.claims.push(Claim::new(&name));
+            self.run.claims.push(VolumeClaim::new(&name));
         }
         name
     }
 
-    /// `--mount type=bind,source=/a,target=/b,readonly`.
+    /// Applies `--mount type=bind,source=/a,target=/b,readonly`.
     pub(super) fn mount(&mut self, value: &str) {
         let (mut kind, mut source, mut path) = ("volume", None, None);
         let (mut read_only, mut sub_path, mut spread) = (false, None, None);
-        let (mut memory, mut nocopy) = (Memory::default(), false);
+        let (mut memory, mut nocopy) = (Tmpfs::default(), false);
         for option in value.split(',') {
             let (key, value) = option.split_once('=').unwrap_or((option, "true"));
             match key.trim() {
@@ -90,12 +96,16 @@ impl Reader<'_> {
                 "bind-propagation" => spread = propagation(value),
                 "tmpfs-size" => match amount::memory(value) {
                     Some(amount) => memory.size = Some(amount),
-                    None => self.error(format!("--mount: tmpfs-size {value} is no amount of memory")),
+                    None => {
+                        self.error(format!("--mount: tmpfs-size {value} is not a valid amount of memory"))
+                    }
                 },
                 "volume-nocopy" => nocopy = value == "true" || value == "1",
                 "tmpfs-mode" => match u32::from_str_radix(value, 8).ok().filter(|mode| *mode <= 0o7777) {
                     Some(mode) => memory.options.mode = Some(mode),
-                    None => self.error(format!("--mount: tmpfs-mode {value} is no permissions such as 1777")),
+                    None => self.error(format!(
+                        "--mount: tmpfs-mode {value} is not a valid mode: write one such as 1777"
+                    )),
                 },
                 "consistency" | "relabel" | "U" | "chown" | "bind-nonrecursive" | "bind-recursive"
                 | "tmpcopyup" | "notmpcopyup" => {}
@@ -104,7 +114,7 @@ impl Reader<'_> {
                         "--mount: {key} has no effect: the cluster's storage class makes volumes"
                     ));
                 }
-                _ => self.error(format!("--mount: {key} has no meaning here: remove it")),
+                _ => self.error(format!("--mount: {key} is not supported: remove it")),
             }
         }
         let Some(path) = path.filter(|p| p.starts_with('/')) else {
@@ -114,32 +124,43 @@ impl Reader<'_> {
             ("bind", Some(source)) => self.host(source),
             ("bind", None) => return self.error(format!("--mount {value}: a bind has a source")),
             ("volume", Some(source)) => MountSource::Claim(self.claim(source)),
-            ("volume", None) => MountSource::Nowhere,
-            ("tmpfs" | "ramfs", _) => MountSource::Memory(memory),
+            ("volume", None) => MountSource::EmptyDir,
+            ("tmpfs" | "ramfs", _) => MountSource::Tmpfs(memory),
             _ => {
-                return self.error(format!(
-                    "--mount: type {kind} has no meaning here: there are bind, volume and tmpfs"
-                ));
+                return self
+                    .error(format!("--mount: type {kind} is not supported: use bind, volume or tmpfs"));
             }
         };
-        self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path, propagation: spread });
+        self.run.part.mount(ContainerMount {
+            source: from,
+            path: path.into(),
+            read_only,
+            sub_path,
+            propagation: spread,
+        });
         if nocopy {
             self.run.part.leave_as_it_is(path);
         }
     }
 
-    /// `--tmpfs /run:rw,size=64k`.
+    /// Applies `--tmpfs /run:rw,size=64k`.
     pub(super) fn tmpfs(&mut self, value: &str) {
         let (path, options) = value.split_once(':').unwrap_or((value, ""));
         if !path.starts_with('/') {
             return self.error(format!("--tmpfs {value}: the path inside is not absolute"));
         }
-        let (memory, read_only, others) = Memory::read(options);
+        let (memory, read_only, others) = Tmpfs::read(options);
         if !others.is_empty() {
             self.warn(format!("--tmpfs {path}: {} has no effect", others.join(", ")));
         }
-        let from = MountSource::Memory(memory);
-        self.run.part.mount(Mount { from, path: path.into(), read_only, sub_path: None, propagation: None });
+        let from = MountSource::Tmpfs(memory);
+        self.run.part.mount(ContainerMount {
+            source: from,
+            path: path.into(),
+            read_only,
+            sub_path: None,
+            propagation: None,
+        });
     }
 }
 

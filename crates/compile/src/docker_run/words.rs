@@ -1,7 +1,7 @@
-//! A line as a shell splits it.
+//! Word splitting as in a shell.
 
-/// Splits `text` into words: quotes group, a backslash takes the next character as it is (within double quotes only
-/// before what a shell would otherwise read), and a backslash before the end of a line joins it with the next.
+/// Splits `text` into words. Quotes group; a backslash escapes the next character (within double quotes only characters
+/// that are special to a shell); a backslash at the end of a line joins it with the next one.
 ///
 /// # Errors
 ///

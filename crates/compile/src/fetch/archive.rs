@@ -1,4 +1,4 @@
-//! Archives and directories to directories, within bounds and never outside.
+//! Unpacks archives and copies directories, with limits and without leaving the target directory.
 
 use std::{
     fs::{self, File},
@@ -7,14 +7,14 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
-/// Far above any application's sources, and less than would fill a disk.
+/// Limit of unpacked bytes: far above the sources of any application, and far below the size of a disk.
 const MAX_BYTES: u64 = 2 << 30;
-/// More files than the largest source trees have.
+/// Limit of files: more than the largest source trees have.
 const MAX_FILES: usize = 200_000;
-/// Deeper than any tree of sources.
+/// Limit of nested directories: deeper than any source tree.
 const MAX_DEPTH: usize = 100;
 
-/// What has been written, so that it stays within bounds.
+/// Counts the files and bytes written and enforces the limits.
 #[derive(Default)]
 struct Written {
     bytes: u64,
@@ -53,7 +53,10 @@ pub(super) fn unpack(file: &Path, kind: &str, into: &Path) -> Result<(), String>
     match kind {
         "tar" => untar(opened, into),
         "tar.gz" | "tgz" => untar(flate2::read::MultiGzDecoder::new(opened), into),
-        "tar.zst" => untar(zstd::Decoder::new(opened).map_err(|e| format!("is no {kind}: {e}"))?, into),
+        "tar.zst" => untar(
+            zstd::Decoder::new(opened).map_err(|e| format!("is not a valid {kind} archive: {e}"))?,
+            into,
+        ),
         "zip" => unzip(opened, into),
         other => {
             Err(format!("archives of kind {other} are not unpacked here: offer a tar.gz, tar.zst or zip"))
@@ -82,7 +85,7 @@ fn untar(packed: impl Read, into: &Path) -> Result<(), String> {
                 let target = entry.link_name().map_err(broken)?.unwrap_or_default().into_owned();
                 link(&name, &target, &path)?;
             }
-            // Devices, sockets and hard links are in no archive of sources.
+            // Devices, sockets and hard links do not occur in source archives.
             _ => {}
         }
     }
@@ -90,7 +93,7 @@ fn untar(packed: impl Read, into: &Path) -> Result<(), String> {
 }
 
 fn unzip(packed: File, into: &Path) -> Result<(), String> {
-    let mut archive = zip::ZipArchive::new(packed).map_err(|e| format!("is no zip archive: {e}"))?;
+    let mut archive = zip::ZipArchive::new(packed).map_err(|e| format!("is not a valid zip archive: {e}"))?;
     let mut written = Written::default();
     for i in 0..archive.len() {
         let mut entry = archive.by_index(i).map_err(|e| format!("is a broken zip archive: {e}"))?;
@@ -117,8 +120,8 @@ fn unzip(packed: File, into: &Path) -> Result<(), String> {
     Ok(())
 }
 
-/// Where an archive's entry goes, if it is within: nothing above it and, as links are in place by then, nothing
-/// through a link either.
+/// The path of an archive entry, which has to be inside `into`: an entry with `..` or below a symbolic link, which may
+/// have been unpacked before it, is refused.
 fn inside(into: &Path, name: &Path) -> Result<Option<PathBuf>, String> {
     let mut path = into.to_path_buf();
     for part in name.components() {
@@ -136,7 +139,8 @@ fn inside(into: &Path, name: &Path) -> Result<Option<PathBuf>, String> {
     Ok((path != into).then_some(path))
 }
 
-/// A link that stays within; any other is left out, as what it leads to is not part of what was fetched.
+/// Creates a symbolic link if its target is inside the archive. Other links are skipped, as their targets are not part
+/// of the fetched source.
 fn link(name: &Path, target: &Path, path: &Path) -> Result<(), String> {
     let mut depth = name.components().filter(|c| matches!(c, Component::Normal(_))).count() as i64 - 1;
     for part in target.components() {
@@ -154,7 +158,7 @@ fn link(name: &Path, target: &Path, path: &Path) -> Result<(), String> {
     symlink(target, path).map_err(|e| format!("cannot link {}: {e}", path.display()))
 }
 
-/// Copies a directory without what a version control keeps for itself.
+/// Copies a directory without the metadata of version control.
 pub(super) fn copy(from: &Path, into: &Path) -> Result<(), String> {
     copy_below(from, into, Path::new(""), &mut Written::default(), 0)
 }

@@ -1,4 +1,4 @@
-//! Pages and archives over HTTP.
+//! Fetches archives and pages over HTTP.
 
 use std::{fs::File, io::Read, path::Path, time::Duration};
 
@@ -9,44 +9,45 @@ use super::{
     source::{ARCHIVES, Remote},
 };
 
-/// As long as a large archive takes over a slow line.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
-const CONNECT_LIMIT: Duration = Duration::from_secs(20);
-/// Far above any application's sources.
+/// Timeout of a request, long enough for a large archive over a slow connection.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+/// Limit of an archive in bytes, far above the sources of any application.
 const MAX_ARCHIVE: u64 = 512 << 20;
-/// A page that names an address is small; more of it is not read.
+/// Limit of a page in bytes; the rest of a longer page is ignored.
 const MAX_PAGE: u64 = 1 << 20;
 
-/// What an address gave.
-pub(super) enum Answer {
-    /// Its archive has been unpacked; the checksum of it.
+/// Result of fetching an address.
+pub(super) enum Fetched {
+    /// An archive, which has been unpacked; its checksum.
     Unpacked(String),
-    /// It names another source.
-    Elsewhere(String),
+    /// A page that names another source.
+    Redirect(String),
 }
 
-/// Fetches `remote` into the directory `into`, or learns where else it is.
-pub(super) fn fetch(remote: &Remote, into: &Path, scratch: &Path) -> Result<Answer, String> {
+/// Fetches the archive at `remote` into the directory `into`, or reads the page at `remote` for the source that it names.
+pub(super) fn fetch(remote: &Remote, into: &Path, scratch: &Path) -> Result<Fetched, String> {
     match kind(remote)? {
         Some(kind) => {
             let file = scratch.join("archive");
             let sum = download(&remote.address, &file, remote.checksum.as_deref())?;
             archive::unpack(&file, kind, into)?;
-            Ok(Answer::Unpacked(sum))
+            Ok(Fetched::Unpacked(sum))
         }
-        None => elsewhere(&remote.address).map(Answer::Elsewhere),
+        None => elsewhere(&remote.address).map(Fetched::Redirect),
     }
 }
 
-/// The kind of archive by `?archive=` or by the address's end; none for a page.
+/// The kind of archive by `?archive=` or by the extension; `None` for a page.
 fn kind(remote: &Remote) -> Result<Option<&str>, String> {
     if let Some(written) = remote.archive.as_deref() {
         return match written {
             "false" | "0" => Ok(None),
             kind if ARCHIVES.contains(&kind) => Ok(Some(kind)),
-            other => {
-                Err(format!("?archive={other} is no kind of archive: there are {}", ARCHIVES.join(", ")))
-            }
+            other => Err(format!(
+                "?archive={other} is not a supported kind of archive: use one of {}",
+                ARCHIVES.join(", ")
+            )),
         };
     }
     let path = remote.address.split('?').next().unwrap_or_default();
@@ -54,17 +55,17 @@ fn kind(remote: &Remote) -> Result<Option<&str>, String> {
 }
 
 fn client() -> Result<reqwest::blocking::Client, String> {
-    // Whoever comes first chooses; all choose the same.
+    // The first call installs the provider; all callers choose the same one.
     drop(rustls::crypto::ring::default_provider().install_default());
     reqwest::blocking::Client::builder()
         .user_agent(concat!("yado/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT_LIMIT)
-        .timeout(TIME_LIMIT)
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(REQUEST_TIMEOUT)
         .build()
         .map_err(|e| format!("cannot speak HTTP: {}", causes(&e)))
 }
 
-/// Asks for `address`. On a thread of its own, as the client must not be used where an asynchronous program runs.
+/// Sends a GET request for `address` on a separate thread, as the blocking client must not run on an async runtime.
 fn get<T: Send>(
     address: &str,
     read: impl FnOnce(reqwest::blocking::Response) -> Result<T, String> + Send,
@@ -80,7 +81,7 @@ fn get<T: Send>(
     asked.unwrap_or_else(|_| Err("the HTTP client broke down".into()))
 }
 
-/// An error with what it came from, which alone says what is wrong.
+/// An error with its sources, which contain the actual cause.
 fn causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -94,7 +95,7 @@ fn causes(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// Saves what is at `address`; its SHA-256.
+/// Downloads `address` to `file`. Returns the SHA-256.
 fn download(address: &str, file: &Path, expected: Option<&str>) -> Result<String, String> {
     let expected = expected.map(parse_checksum).transpose()?;
     get(address, |response| {
@@ -125,7 +126,7 @@ fn download(address: &str, file: &Path, expected: Option<&str>) -> Result<String
     })
 }
 
-/// The hexadecimal digits of `sha256:...` or `sha512:...`.
+/// Parses `sha256:...` or `sha512:...` to its hexadecimal digits.
 fn parse_checksum(written: &str) -> Result<String, String> {
     let (kind, digits) = written.split_once(':').unwrap_or(("", written));
     let length = match kind {
@@ -137,7 +138,7 @@ fn parse_checksum(written: &str) -> Result<String, String> {
     let digits = digits.to_lowercase();
     let sound = length == Some(digits.len()) && digits.bytes().all(|b| b.is_ascii_hexdigit());
     sound.then_some(digits).ok_or_else(|| {
-        format!("?checksum={written} is no checksum known here: write sha256: or sha512: and its hexadecimal digits")
+        format!("?checksum={written} is not a supported checksum: write sha256: or sha512: and its hexadecimal digits")
     })
 }
 
@@ -156,7 +157,7 @@ fn elsewhere(address: &str) -> Result<String, String> {
         let mut page = Vec::new();
         response.take(MAX_PAGE).read_to_end(&mut page).map_err(|e| format!("broke off: {e}"))?;
         meta(&String::from_utf8_lossy(&page)).ok_or_else(|| {
-            "is no archive, and the page names no source: write git:: in front if it is a repository, or ?archive=zip \
+            "is not an archive, and the page names no source: write git:: in front if it is a repository, or ?archive=zip \
              behind if it is an archive"
                 .into()
         })

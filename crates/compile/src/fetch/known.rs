@@ -1,7 +1,7 @@
 //! Otto's own examples, on which many Appfiles depend as `github.com/hashicorp/otto/examples/NAME`.
 //!
-//! Otto's repository holds nothing but its web site since the project ended, so they cannot be fetched any more. What
-//! they were is an image, the port it is published at and an identity.
+//! Otto's repository contains only its web site since the project ended, so the examples can no longer be fetched. Each
+//! consists of an image, a published port and an identity.
 
 use super::source::{Remote, Tool};
 
@@ -19,7 +19,7 @@ const EXAMPLES: [(&str, &str, &str, &str); 5] = [
     ("redis", "redis:3", "-p 6379:6379", "a6d8b83a-5ec4-8318-a8ec-20964e865b51"),
 ];
 
-/// The files of the example that `remote` names, if it is one: each a name and a text.
+/// Names and texts of the files of the example that `remote` refers to, if it is one.
 pub(super) fn files(remote: &Remote) -> Option<[(&'static str, String); 2]> {
     let otto = remote.tool == Tool::Git
         && remote.revision.is_none()

@@ -1,4 +1,4 @@
-//! git and hg: the user's own programs, with their own keys, proxies and settings.
+//! Fetches repositories with the user's git and hg, which have their own keys, proxies and settings.
 
 use std::{
     fs::File,
@@ -11,12 +11,13 @@ use std::{
 
 use super::source::{Remote, Tool, without_password};
 
-/// As long as a large repository takes over a slow line. What does not even trickle ends sooner, by git's own limit.
-const TIME_LIMIT: Duration = Duration::from_secs(600);
-/// More than a program says before its last words.
+/// Timeout of a program, long enough for a large repository over a slow connection. A stalled transfer ends sooner, by
+/// git's low-speed limit.
+const PROGRAM_TIMEOUT: Duration = Duration::from_secs(600);
+/// Limit of the output that is read, in bytes.
 const MAX_OUTPUT: u64 = 1 << 20;
 
-/// Fetches a repository into `into`, which is not there yet, keeping logs in `logs`; the commit.
+/// Clones a repository into the new directory `into`, with logs in `logs`. Returns the commit.
 pub(super) fn fetch(remote: &Remote, into: &Path, logs: &Path) -> Result<String, String> {
     let program = Program { logs };
     match remote.tool {
@@ -40,7 +41,7 @@ impl Program<'_> {
         }
         args.extend(["--", &remote.address, &into_text]);
         if let Err(failure) = self.run("git", &args, None) {
-            // A commit is no branch, and a server of plain files has no shallow copies: then it takes the whole.
+            // A commit cannot be cloned by name, and a dumb HTTP server has no shallow clones: clone everything then.
             let again =
                 remote.revision.is_some() || failure.contains("shallow") || failure.contains("dumb http");
             if !again {
@@ -76,7 +77,7 @@ impl Program<'_> {
         self.run("hg", &["--noninteractive", "identify", "--id"], Some(into)).map(|out| out.trim().into())
     }
 
-    /// What the program prints, or a sentence with the last that it said.
+    /// Returns the output of the program, or its error message.
     fn run(&self, name: &str, args: &[&str], directory: Option<&Path>) -> Result<String, String> {
         let (out, err) = (self.logs.join("out"), self.logs.join("err"));
         let create =
@@ -93,14 +94,14 @@ impl Program<'_> {
         })?;
         let status = wait(child).map_err(|e| format!("{name} cannot be waited for: {e}"))?;
         match status {
-            None => Err(format!("{name} did not end within {} minutes", TIME_LIMIT.as_secs() / 60)),
+            None => Err(format!("{name} did not end within {} minutes", PROGRAM_TIMEOUT.as_secs() / 60)),
             Some(status) if status.success() => Ok(text_of(&out)),
-            Some(status) => Err(last_words(name, &text_of(&err), status)),
+            Some(status) => Err(error_line(name, &text_of(&err), status)),
         }
     }
 }
 
-/// No questions, no configuration of a directory above, an end where nothing comes any more.
+/// Disables prompts and the configuration of parent directories, and sets the low-speed limit.
 fn quiet(command: &mut Command) {
     command
         .env("GIT_TERMINAL_PROMPT", "0")
@@ -111,7 +112,7 @@ fn quiet(command: &mut Command) {
         .env("GIT_HTTP_LOW_SPEED_TIME", "60")
         .env("LC_ALL", "C")
         .env("HGPLAIN", "1")
-        // `yado` itself may run in a git hook, which points git at another repository.
+        // In a git hook, the environment points git at another repository.
         .env_remove("GIT_DIR")
         .env_remove("GIT_WORK_TREE")
         .env_remove("GIT_INDEX_FILE");
@@ -120,17 +121,17 @@ fn quiet(command: &mut Command) {
     }
 }
 
-/// The status, or nothing where the time was over and the program was ended.
+/// Waits for the exit status; `None` if the timeout expired and the program was killed.
 fn wait(mut child: std::process::Child) -> std::io::Result<Option<ExitStatus>> {
     let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).unwrap_or(0));
     let (tell, told) = mpsc::channel();
     std::thread::scope(|scope| {
         scope.spawn(move || drop(tell.send(child.wait())));
-        match told.recv_timeout(TIME_LIMIT) {
+        match told.recv_timeout(PROGRAM_TIMEOUT) {
             Ok(status) => status.map(Some),
             Err(_) => {
                 if pid.as_raw() > 0 {
-                    // It is ours and not waited for yet, so its number is still its own.
+                    // The child has not been waited for, so its PID cannot have been reused.
                     let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
                 }
                 Ok(None)
@@ -147,8 +148,8 @@ fn text_of(path: &Path) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The line that says why: git and hg mark it.
-fn last_words(name: &str, said: &str, status: ExitStatus) -> String {
+/// The line of the output that names the cause, which git and hg mark.
+fn error_line(name: &str, said: &str, status: ExitStatus) -> String {
     let lines: Vec<&str> = said.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
     let marked = lines.iter().find(|l| ["fatal:", "abort:", "error:"].iter().any(|mark| l.starts_with(mark)));
     let words: Vec<String> = marked.or(lines.last()).map(|l| redacted(l)).into_iter().collect();

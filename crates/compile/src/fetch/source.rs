@@ -1,4 +1,4 @@
-//! What a `source` names: a directory here, or something to fetch, as Otto's addresses had it.
+//! Parses the address of a `source`: a local directory or a remote source, in Otto's notation.
 //!
 //! | written | is |
 //! |---|---|
@@ -8,16 +8,16 @@
 //! | `git://...`, `ssh://...`, `https://host/o/r.git`, `git::ADDRESS` | a git repository |
 //! | `hg::ADDRESS` | a Mercurial repository |
 //! | `https://host/a.tar.gz` | an archive |
-//! | `https://host/page` | a page that says the address, in a header or a `<meta>` tag |
+//! | `https://host/page` | a page that names the source in a header or a `<meta>` tag |
 //!
 //! Each may end in `//SUBDIRECTORY` and then in `?ref=BRANCH`, `?rev=...`, `?archive=zip`, `?checksum=sha256:...`.
 
 use std::fmt;
 
-/// Where a source is.
+/// The location of a source.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Located {
-    /// On this machine. What was written in front (`git::./db`) and behind has a meaning where it is a repository.
+    /// On this machine. The tool (`git::./db`) and the query apply if it is a repository.
     Local {
         path: String,
         subdir: Option<String>,
@@ -27,7 +27,7 @@ pub(crate) enum Located {
     Remote(Remote),
 }
 
-/// What a source is fetched with.
+/// The tool that fetches a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Tool {
     Git,
@@ -35,40 +35,40 @@ pub(crate) enum Tool {
     Http,
 }
 
-/// Something to fetch. Shown, it is the full address, without the password in it.
+/// A remote source. Its `Display` form is the full address without passwords.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Remote {
     pub tool: Tool,
-    /// What the tool is told.
+    /// The address passed to the tool.
     pub address: String,
-    /// The directory in it that is meant.
+    /// The directory within the source.
     pub subdir: Option<String>,
     /// The branch, tag or commit.
     pub revision: Option<String>,
-    /// What kind of archive it is, where the address does not show it.
+    /// The kind of archive, if given by `?archive=`.
     pub archive: Option<String>,
     /// `sha256:...` of the archive.
     pub checksum: Option<String>,
 }
 
-/// Kinds of archives, as addresses end in them.
+/// Extensions of archives.
 pub(crate) const ARCHIVES: [&str; 9] =
     ["tar.gz", "tgz", "tar.zst", "tar", "zip", "tar.bz2", "tbz2", "tar.xz", "txz"];
 
 const HOSTS: [&str; 3] = ["github.com", "bitbucket.org", "gitlab.com"];
 
 impl Remote {
-    /// All of what is at `address`.
+    /// The whole source at `address`.
     pub fn new(tool: Tool, address: String) -> Self {
         Remote { tool, address, subdir: None, revision: None, archive: None, checksum: None }
     }
 
-    /// What is fetched as a whole, whichever part of it is meant.
+    /// The repository or archive that contains this source, without the directory.
     pub fn whole(&self) -> Remote {
         Remote { subdir: None, ..self.clone() }
     }
 
-    /// The last word of it, as a name where it has no other.
+    /// The last part of the address, which serves as a name.
     pub fn base(&self) -> &str {
         let path = self.subdir.as_deref().unwrap_or(&self.address);
         let path = path.split('?').next().unwrap_or_default().trim_end_matches(['/', '*']);
@@ -100,7 +100,7 @@ impl fmt::Display for Remote {
     }
 }
 
-/// `https://name:secret@host/` without the secret.
+/// Removes the password from `https://name:secret@host/`.
 pub(crate) fn without_password(address: &str) -> String {
     let Some((scheme, rest)) = address.split_once("://") else { return address.into() };
     let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
@@ -111,7 +111,7 @@ pub(crate) fn without_password(address: &str) -> String {
     }
 }
 
-/// Reads a source; the sentence says what is wrong with it.
+/// Parses the address of a source.
 pub(crate) fn locate(source: &str) -> Result<Located, String> {
     let source = source.trim();
     let (forced, rest) = forced(source)?;
@@ -143,20 +143,18 @@ pub(crate) fn locate(source: &str) -> Result<Located, String> {
     Ok(Located::Remote(remote))
 }
 
-/// `git::ADDRESS`.
+/// Splits off the tool of `git::ADDRESS`.
 fn forced(source: &str) -> Result<(Option<Tool>, &str), String> {
     let Some((tool, rest)) = source.split_once("::") else { return Ok((None, source)) };
     match tool {
         "git" => Ok((Some(Tool::Git), rest)),
         "hg" => Ok((Some(Tool::Hg), rest)),
         "http" | "https" | "file" => Ok((Some(Tool::Http), rest)),
-        other => Err(format!(
-            "{other}:: is no way to fetch that is known here: there are git::, hg:: and https://"
-        )),
+        other => Err(format!("{other}:: is not a supported way to fetch: use git::, hg:: or https://")),
     }
 }
 
-/// The `//` that parts what is fetched from the directory in it; the one after a scheme is another.
+/// Splits at the `//` between the source and the directory in it, which is not that after the scheme.
 fn split_subdir(written: &str) -> (&str, Option<&str>) {
     let start = written.find("://").map_or(0, |i| i + 3);
     match written[start..].find("//") {
@@ -179,7 +177,7 @@ fn scp(main: &str) -> Option<(&str, &str)> {
     (host.contains('@') && !host.contains('/') && !path.starts_with("//")).then_some((host, path))
 }
 
-/// A repository at one of the hosts whose addresses show where it ends and the directory in it begins.
+/// Parses the address of a repository at a host whose addresses separate the repository from the directory in it.
 fn hosted(main: &str, query: &str) -> Option<Remote> {
     let plain = main.strip_prefix("https://").or_else(|| main.strip_prefix("http://")).unwrap_or(main);
     let mut parts = plain.split('/').filter(|p| !p.is_empty());
@@ -194,7 +192,7 @@ fn hosted(main: &str, query: &str) -> Option<Remote> {
     }
     let repository = repository.strip_suffix(".git").unwrap_or(repository);
     let mut remote = Remote::new(Tool::Git, format!("https://{host}/{owner}/{repository}.git"));
-    // The address of a directory as a browser shows it.
+    // The address of a directory in the web interface.
     let subdir = match &rest[..] {
         ["tree" | "src", branch, directory @ ..] if plain != main => {
             remote.revision = Some((*branch).into());
@@ -206,7 +204,7 @@ fn hosted(main: &str, query: &str) -> Option<Remote> {
     Some(remote)
 }
 
-/// The tool by the address, or the address as the tool that was written takes it.
+/// Chooses the tool by the address, or adapts the address to the requested tool.
 fn addressed(mut remote: Remote, forced: Option<Tool>) -> Result<Remote, String> {
     if let Some((host, path)) = scp(&remote.address) {
         remote.address = format!("ssh://{host}/{}", path.trim_start_matches('/'));
@@ -219,13 +217,12 @@ fn addressed(mut remote: Remote, forced: Option<Tool>) -> Result<Remote, String>
         (None, Some("http" | "https")) if remote.address.ends_with(".git") => Tool::Git,
         (_, Some("http" | "https")) => remote.tool,
         (_, Some(other)) => {
-            return Err(format!(
-                "{other}:// is no way to fetch that is known here: there are https, http, git and ssh"
-            ));
+            return Err(format!("{other}:// is not a supported scheme: use https, http, git or ssh"));
         }
         (_, None) => {
             return Err(
-                "is no address: write SCHEME://HOST/PATH, or HOST/OWNER/REPOSITORY for github.com".into()
+                "is not a valid address: write SCHEME://HOST/PATH, or HOST/OWNER/REPOSITORY for github.com"
+                    .into(),
             );
         }
     };
@@ -233,21 +230,21 @@ fn addressed(mut remote: Remote, forced: Option<Tool>) -> Result<Remote, String>
 }
 
 impl Remote {
-    /// Takes what is meant for the fetching out of the query; the rest is the server's.
+    /// Removes the parameters of the fetcher from the query; the others are passed to the server.
     fn query(&mut self, query: &str) -> Result<(), String> {
         let mut servers = Vec::new();
         for pair in query.split('&').filter(|p| !p.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let value = decoded(value);
             match (key, self.tool) {
-                // Bitbucket's repositories were Mercurial's once, and `?rev=` has stayed in their addresses.
+                // Bitbucket once hosted Mercurial repositories, and `?rev=` has remained in addresses.
                 ("rev" | "ref", Tool::Git | Tool::Hg) => {
                     if value.is_empty() || value.starts_with('-') {
                         return Err(format!("?{pair} names no branch, tag or commit"));
                     }
                     self.revision = Some(value);
                 }
-                // How deep Git's history is fetched, and with which key, changes nothing of what comes.
+                // The depth of the history and the key do not change the result.
                 ("depth", Tool::Git) => {}
                 ("sshkey", Tool::Git) => {
                     return Err("?sshkey= is not taken from an Appfile: let ssh find the key, by its agent or configuration".into());
@@ -264,7 +261,7 @@ impl Remote {
     }
 }
 
-/// `%2F` is `/`.
+/// Decodes percent-encoding.
 fn decoded(text: &str) -> String {
     let bytes = text.as_bytes();
     let mut out = Vec::with_capacity(bytes.len());
@@ -381,7 +378,7 @@ mod tests {
             http://bitbucket.org/a/b
                 git::https://bitbucket.org/a/b.git (b)
             bitbucket.org/a
-                error: is no address: write SCHEME://HOST/PATH, or HOST/OWNER/REPOSITORY for github.com
+                error: is not a valid address: write SCHEME://HOST/PATH, or HOST/OWNER/REPOSITORY for github.com
             hg::https://bitbucket.org/a/b
                 error: is at a host that has git repositories only: leave out hg::
             git@bitbucket.org:a/b.git//c
@@ -415,15 +412,15 @@ mod tests {
             https://example.com/a
                 https://example.com/a (a)
             s3::https://s3.amazonaws.com/b
-                error: s3:: is no way to fetch that is known here: there are git::, hg:: and https://
+                error: s3:: is not a supported way to fetch: use git::, hg:: or https://
             ftp://example.com/a
-                error: ftp:// is no way to fetch that is known here: there are https, http, git and ssh
+                error: ftp:// is not a supported scheme: use https, http, git or ssh
             git::example.com
-                error: is no address: write SCHEME://HOST/PATH, or HOST/OWNER/REPOSITORY for github.com
+                error: is not a valid address: write SCHEME://HOST/PATH, or HOST/OWNER/REPOSITORY for github.com
             git::https://example.com/b.git//../c
                 error: the directory //../c leads out of it
             github.com/a
-                error: is no address: write SCHEME://HOST/PATH, or HOST/OWNER/REPOSITORY for github.com
+                error: is not a valid address: write SCHEME://HOST/PATH, or HOST/OWNER/REPOSITORY for github.com
             git::https://example.com/b?ref=--upload-pack=x
                 error: ?ref=--upload-pack=x names no branch, tag or commit
         "#]]

@@ -1,7 +1,7 @@
-//! A unit's text as fleet itself keeps it and takes its hash of: options by section, without comments.
+//! The canonical form of a unit, which fleet stores and hashes: options grouped by section, without comments.
 
-/// The text of all options, in order, grouped by section. Lines that are no option are left out; [`super::summary`]
-/// tells of them.
+/// The text of all options in order, grouped by section. Lines that are not options are dropped; [`super::summary`]
+/// reports them.
 pub fn canonical(text: &str) -> String {
     let mut sections: Vec<(&str, Vec<String>)> = Vec::new();
     let mut current: Option<usize> = None;
@@ -9,7 +9,7 @@ pub fn canonical(text: &str) -> String {
     while let Some(line) = lines.next() {
         let trimmed = line.trim();
         if trimmed.starts_with(['#', ';']) {
-            // A comment that ends in a backslash takes the next line along.
+            // A comment that ends in a backslash continues on the next line.
             let mut last = line;
             while last.strip_suffix(' ').unwrap_or(last).ends_with('\\') {
                 let Some(next) = lines.next() else { break };
@@ -41,7 +41,7 @@ pub fn canonical(text: &str) -> String {
     out
 }
 
-/// A value with the lines that continue it, as they are written.
+/// A value with its continuation lines, unchanged.
 fn option<'a>(first: &'a str, lines: &mut std::iter::Peekable<impl Iterator<Item = &'a str>>) -> String {
     let mut value = String::new();
     let mut line = first;

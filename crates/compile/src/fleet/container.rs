@@ -1,4 +1,4 @@
-//! `docker run` lines as containers.
+//! Translates `docker run` lines to containers.
 
 use std::{collections::BTreeMap, collections::BTreeSet, path::Path};
 
@@ -6,28 +6,34 @@ use k8s_openapi::api::core::v1::{ConfigMapEnvSource, EnvFromSource, EnvVar};
 
 use super::{
     host,
-    plan::Docker,
-    text::{CLOSE, Fact, OPEN, Part as Piece, Word, is_name},
+    plan::DockerRun,
+    text::{CLOSE, Fact, OPEN, Piece, Word, is_name},
     unit::Service,
 };
 use crate::{
     diagnostic::Findings,
-    docker_run::{self, Context, Run},
+    docker_run::{self, Context, RunCommand},
 };
 
-/// What a `docker run` line comes to.
+/// The result of translating a `docker run` line.
 #[derive(Debug)]
 pub enum Outcome {
     /// A container.
-    Run(Box<Run>),
-    /// It depends on what only the machine knows, so Docker there has to run it.
+    Run(Box<RunCommand>),
+    /// It depends on values known only on the machine, so Docker has to run it there.
     Machine,
-    /// Mistakes, which have been noted.
-    Wrong,
+    /// It has errors, which have been reported.
+    Invalid,
 }
 
-/// Reads a line. `name` is for the container where the line names none.
-pub fn read(line: &Docker, service: &Service, directory: &Path, name: &str, found: &mut Findings) -> Outcome {
+/// Translates a line. `name` is the name of the container if the line has none.
+pub fn read(
+    line: &DockerRun,
+    service: &Service,
+    directory: &Path,
+    name: &str,
+    found: &mut Findings,
+) -> Outcome {
     let (words, files) = prepared(line, service, directory, found);
     if words.iter().any(|w| w.facts().any(|f| matches!(f, Fact::Output(_)))) {
         return Outcome::Machine;
@@ -43,12 +49,12 @@ pub fn read(line: &Docker, service: &Service, directory: &Path, name: &str, foun
             for mistake in mistakes {
                 found.error(&line.at, mistake);
             }
-            return Outcome::Wrong;
+            return Outcome::Invalid;
         }
     };
     if run.image.is_empty() {
         found.error(&line.at, "no image is named: nothing here sets the variable that stands for it");
-        return Outcome::Wrong;
+        return Outcome::Invalid;
     }
     if run.image.contains(OPEN) || run.part.container.command.iter().flatten().any(|c| c.starts_with(OPEN)) {
         return Outcome::Machine;
@@ -72,10 +78,10 @@ pub fn read(line: &Docker, service: &Service, directory: &Path, name: &str, foun
     Outcome::Run(Box::new(run))
 }
 
-/// The words without what a Pod does differently: the machine's address in front of a published port, files of
-/// variables on the machine. The second are the ConfigMaps in place of those.
+/// Removes arguments that a Pod handles differently: the machine's address before a published port, and environment files
+/// on the machine. The second value are the ConfigMaps that replace those files.
 fn prepared(
-    line: &Docker,
+    line: &DockerRun,
     service: &Service,
     directory: &Path,
     found: &mut Findings,
@@ -94,7 +100,7 @@ fn prepared(
             found.warn(&line.at, sentence);
             continue;
         }
-        // Pods ask the cluster's name server, which knows what the machine's knows.
+        // Pods use the DNS of the cluster, which forwards to that of the machine.
         let names = ["--dns", "--dns=", "--dns-search", "--dns-search="].contains(&text.as_str());
         if names && (own || rest.peek().is_some_and(|w| w.facts().next().is_some())) {
             if !own {
@@ -102,7 +108,7 @@ fn prepared(
             }
             found.warn(
                 &line.at,
-                format!("{} is left out: the machine alone knows its value", text.trim_end_matches('=')),
+                format!("{} is left out: its value is known only on the machine", text.trim_end_matches('=')),
             );
             continue;
         }
@@ -121,7 +127,7 @@ fn prepared(
             Some(value) => value.strip_prefix('=').map(str::to_string),
             None => None,
         };
-        // One that is beside the unit is read now.
+        // A file beside the unit is read at compile time.
         if let Some(file) = file.filter(|f| f.starts_with('/') || !directory.join(f).is_file()) {
             if text == "--env-file" {
                 rest.next();
@@ -135,7 +141,7 @@ fn prepared(
             continue;
         }
         if let [Piece::Node(Fact::Words(name))] = word.0.as_slice() {
-            let sentence = format!("${name} is known on the machine only, so it is left out");
+            let sentence = format!("${name} is known only on the machine, so it is left out");
             found.warn(&line.at, sentence);
             continue;
         }
@@ -144,7 +150,7 @@ fn prepared(
     (words, files)
 }
 
-/// `${COREOS_PRIVATE_IPV4}:80:80` without its address: what is published here is published on every address.
+/// Removes the address of `${COREOS_PRIVATE_IPV4}:80:80`, since ports are published on every address.
 fn without_address(word: &Word) -> Word {
     let at = word.0.iter().position(|p| matches!(p, Piece::Node(_)));
     let Some(at) = at.filter(|_| word.facts().count() == 1) else { return word.clone() };
@@ -159,7 +165,7 @@ fn without_address(word: &Word) -> Word {
     word.clone()
 }
 
-/// A text without what only the machine knows.
+/// Removes values known only on the machine from a text.
 fn without_facts(text: &str) -> String {
     let mut out = String::new();
     let mut rest = text;
@@ -170,8 +176,8 @@ fn without_facts(text: &str) -> String {
     out + rest
 }
 
-/// A path of the machine cannot hold what only the machine knows.
-fn host_paths(run: &mut Run, line: &Docker, found: &mut Findings) {
+/// Removes values known only on the machine from node paths, which cannot contain them.
+fn host_paths(run: &mut RunCommand, line: &DockerRun, found: &mut Findings) {
     for volume in run.part.pod.volumes.iter_mut().flatten() {
         if let Some(host) = volume.host_path.as_mut().filter(|h| h.path.contains(OPEN)) {
             let path = without_facts(&host.path);
@@ -181,8 +187,8 @@ fn host_paths(run: &mut Run, line: &Docker, found: &mut Findings) {
     }
 }
 
-/// Writes what only the node knows as Kubernetes does.
-fn named(run: &mut Run) {
+/// Replaces the markers of node values by Kubernetes variable references.
+fn named(run: &mut RunCommand) {
     let container = &mut run.part.container;
     let texts = container.command.iter_mut().chain(&mut container.args).flatten();
     let values = container.env.iter_mut().flatten().filter_map(|e| e.value.as_mut());
@@ -191,8 +197,8 @@ fn named(run: &mut Run) {
     }
 }
 
-/// Gives the container the variables that its own words and variables ask for.
-fn facts(run: &mut Run, words: &[Word], line: &Docker, found: &mut Findings) {
+/// Adds the variables that the arguments and variables of the container refer to.
+fn facts(run: &mut RunCommand, words: &[Word], line: &DockerRun, found: &mut Findings) {
     let container = &mut run.part.container;
     let texts = container.command.iter().chain(&container.args).flatten();
     let values = container.env.iter().flatten().filter_map(|e| e.value.as_ref());
@@ -216,7 +222,7 @@ fn facts(run: &mut Run, words: &[Word], line: &Docker, found: &mut Findings) {
         }
         env.extend(host::fact(fact));
     }
-    // A variable that is passed on as it is needs no second entry.
+    // A variable that refers to itself needs no second entry.
     let itself = |e: &EnvVar| e.value.as_ref().is_some_and(|v| *v == format!("$({})", e.name));
     env.extend(container.env.take().into_iter().flatten().filter(|e| !itself(e)));
     container.env = (!env.is_empty()).then_some(env);

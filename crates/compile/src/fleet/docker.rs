@@ -1,31 +1,31 @@
-//! What a unit's command comes to: a container, a step of Docker's house-keeping that nothing here needs, or a program
-//! of the machine.
+//! Classifies the commands of a unit: a container, a Docker management command that needs no equivalent, or a program of
+//! the machine.
 
 use super::{
     shell,
-    text::{CLOSE, Fact, OPEN, Part, Variables, Word},
+    text::{CLOSE, Fact, OPEN, Piece, Variables, Word},
 };
 
-/// What a command comes to.
+/// The action that a command stands for.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
-    /// `docker run`: the words behind it.
+    /// `docker run`: its arguments.
     Run(Vec<Word>),
-    /// `docker create`, `docker run -d`: as [`Action::Run`], by its name, for a later line that attaches to it.
+    /// `docker start`, `attach`, `wait` or `logs`: the name of the container, which an earlier line creates.
     Start(String),
     /// `docker pull`: the image.
     Pull(String),
     /// `docker exec`: the container and the command.
     Exec(String, Vec<Word>),
-    /// `docker stop`: how many seconds it waits.
+    /// `docker stop`: its timeout in seconds.
     Stop(i64),
-    /// House-keeping that nothing here needs.
+    /// A management command without an equivalent.
     Nothing,
     /// A program of the machine.
     Host(Vec<Word>),
 }
 
-/// Docker's verbs that leave nothing behind, or remove what is not there here.
+/// Docker commands that have no lasting effect, or remove objects that do not exist in a cluster.
 const HOUSEKEEPING: [&str; 28] = [
     "kill",
     "rm",
@@ -57,14 +57,14 @@ const HOUSEKEEPING: [&str; 28] = [
     "rename",
 ];
 
-/// Commands that only look, wait or pick from text.
+/// Commands that only inspect, wait or filter text.
 const HARMLESS: [&str; 28] = [
     "true", ":", "exit", "echo", "sleep", "grep", "egrep", "awk", "sed", "cut", "tr", "head", "tail", "wc",
     "sort", "uniq", "xargs", "test", "[", "cd", "mkdir", "set", "printf", "date", "tee", "cat", "which",
     "command",
 ];
 
-/// What `words` come to.
+/// Classifies a command line.
 pub fn actions(words: &[Word], variables: &Variables) -> Vec<Action> {
     let host = || vec![Action::Host(words.to_vec())];
     let inner = unwrapped(words);
@@ -80,7 +80,7 @@ pub fn actions(words: &[Word], variables: &Variables) -> Vec<Action> {
     }
 }
 
-/// The program that manages containers on the machine itself, which these words would call there.
+/// The container manager of the machine that a command line would call.
 pub fn called(words: &[Word]) -> Option<&'static str> {
     const MANAGERS: [&str; 6] = ["docker-compose", "docker", "rkt", "podman", "nerdctl", "weave"];
     let named = |manager: &str| {
@@ -92,10 +92,10 @@ pub fn called(words: &[Word]) -> Option<&'static str> {
     MANAGERS.into_iter().find(|m| named(m))
 }
 
-/// Without the programs that only run another one.
+/// Strips programs that only execute another one, such as `sudo` and `env`.
 fn unwrapped(words: &[Word]) -> &[Word] {
     let mut rest = words;
-    // Each round takes a word away, so this ends.
+    // Each round removes a word, so the loop ends.
     while let Some(program) = rest.first().and_then(Word::known) {
         let skip = |takes_value: &[&str], assignments: bool| {
             let mut at = 1;
@@ -129,7 +129,7 @@ fn unwrapped(words: &[Word]) -> &[Word] {
 }
 
 fn docker(words: &[Word]) -> Option<Action> {
-    // Flags in front of the verb tell where Docker is.
+    // Flags before the command select the Docker daemon.
     let mut at = 0;
     while let Some(word) = words.get(at).and_then(Word::known).filter(|w| w.starts_with('-')) {
         let takes_value =
@@ -149,7 +149,7 @@ fn docker(words: &[Word]) -> Option<Action> {
             Some(Action::Start(name))
         }
         "pull" => {
-            // An image that only the node knows is pulled when it is used, as any other.
+            // An image known only on the node is pulled when it is used, like any other.
             let image = rest.iter().find(|w| text(w).is_none_or(|w| !w.starts_with('-')))?;
             Some(Action::Pull(text(image).unwrap_or_default()))
         }
@@ -172,7 +172,7 @@ fn docker(words: &[Word]) -> Option<Action> {
                     value => value?.parse().ok(),
                 }
             });
-            // Docker's own patience.
+            // Docker's default timeout.
             Some(Action::Stop(seconds.unwrap_or(10)))
         }
         verb if HOUSEKEEPING.contains(&verb) => Some(Action::Nothing),
@@ -180,7 +180,7 @@ fn docker(words: &[Word]) -> Option<Action> {
     }
 }
 
-/// Flags of `rkt run` that change nothing of what runs, alone or with `=VALUE`.
+/// Flags of `rkt run` without effect on the container, alone or with `=VALUE`.
 const RKT_NO_EFFECT: [&str; 7] = [
     "insecure-options",
     "stage1-from-dir",
@@ -190,10 +190,10 @@ const RKT_NO_EFFECT: [&str; 7] = [
     "store-only",
     "no-store",
 ];
-/// The same, of those whose value may be the next word.
+/// Flags of `rkt run` without effect on the container whose value may be the next word.
 const RKT_NO_EFFECT_WITH_VALUE: [&str; 4] = ["uuid-file-save", "stage1-path", "stage1-name", "dns"];
 
-/// `rkt run` as the `docker run` that it would be.
+/// Translates `rkt run` to the equivalent `docker run`.
 fn rkt(words: &[Word]) -> Option<Action> {
     let mut out: Vec<Word> = Vec::new();
     let mut volumes: Vec<(String, String)> = Vec::new();
@@ -261,7 +261,7 @@ fn rkt(words: &[Word]) -> Option<Action> {
     Some(Action::Run(out))
 }
 
-/// What `-c TEXT` comes to, if all of it is understood.
+/// Classifies the commands of a shell script `-c TEXT`; `None` unless all of them are understood.
 fn script(words: &[Word], variables: &Variables) -> Option<Vec<Action>> {
     let flags = words.iter().take_while(|w| w.known().is_some_and(|w| w.starts_with(['-', '+']))).count();
     let is_c = words.get(flags.checked_sub(1)?)?.known()?.ends_with('c');
@@ -269,7 +269,7 @@ fn script(words: &[Word], variables: &Variables) -> Option<Vec<Action>> {
     let [text] = words.get(flags..).filter(|_| is_c)? else { return None };
     called(words)?;
     let script = Script::of(text);
-    // What a command prints may be an argument of Docker's; elsewhere that command counts, too.
+    // The output of a command may be an argument of Docker; otherwise the command itself counts too.
     let prints = |words: &[Word]| words.iter().any(|w| w.facts().any(|f| matches!(f, Fact::Output(_))));
     let understood = |c: &Vec<Word>| plain(c).filter(|_| is_docker(c) || !prints(c));
     if let Some(commands) = script.commands(variables, false)
@@ -277,13 +277,13 @@ fn script(words: &[Word], variables: &Variables) -> Option<Vec<Action>> {
     {
         return Some(actions);
     }
-    // A pipe that only looks for old containers and removes them.
+    // A pipe that only finds and removes old containers.
     let commands = script.commands(variables, true)?;
     let actions = commands.iter().map(|c| plain(c)).collect::<Option<Vec<_>>>()?;
     actions.iter().all(|a| matches!(a, Action::Nothing | Action::Stop(_))).then_some(actions)
 }
 
-/// The text of a shell, in which what only the node knows stands as its number between [`OPEN`] and [`CLOSE`].
+/// A shell script in which each node value is replaced by its index between [`OPEN`] and [`CLOSE`].
 struct Script<'a> {
     text: String,
     facts: Vec<&'a Fact>,
@@ -294,8 +294,8 @@ impl<'a> Script<'a> {
         let mut script = Script { text: String::new(), facts: Vec::new() };
         for part in &word.0 {
             match part {
-                Part::Known(text) => script.text.push_str(text),
-                Part::Node(fact) => {
+                Piece::Known(text) => script.text.push_str(text),
+                Piece::Node(fact) => {
                     script.text.push_str(&format!("{OPEN}{}{CLOSE}", script.facts.len()));
                     script.facts.push(fact);
                 }
@@ -317,21 +317,21 @@ impl<'a> Script<'a> {
         )
     }
 
-    /// A word with the facts in place of their numbers.
+    /// Replaces the indexes in a word by the node values.
     fn with_facts(&self, word: Word) -> Word {
         let mut out = Vec::new();
         for part in word.0 {
-            let Part::Known(text) = part else {
+            let Piece::Known(text) = part else {
                 out.push(part);
                 continue;
             };
             let mut pieces = text.split(OPEN);
-            out.extend(pieces.next().filter(|t| !t.is_empty()).map(|t| Part::Known(t.into())));
+            out.extend(pieces.next().filter(|t| !t.is_empty()).map(|t| Piece::Known(t.into())));
             for piece in pieces {
                 let (number, rest) = piece.split_once(CLOSE).unwrap_or(("", piece));
                 let fact = number.parse().ok().and_then(|n: usize| self.facts.get(n));
-                out.extend(fact.map(|fact| Part::Node((*fact).clone())));
-                out.extend(Some(rest).filter(|t| !t.is_empty()).map(|t| Part::Known(t.into())));
+                out.extend(fact.map(|fact| Piece::Node((*fact).clone())));
+                out.extend(Some(rest).filter(|t| !t.is_empty()).map(|t| Piece::Known(t.into())));
             }
         }
         Word(out)
@@ -343,13 +343,13 @@ fn is_docker(words: &[Word]) -> bool {
     ["docker", "docker.io"].contains(&program.rsplit('/').next().unwrap_or_default())
 }
 
-/// A command of a script: Docker's, or one that does nothing but look.
+/// Classifies a command of a script: a Docker command or one without effect.
 fn plain(words: &[Word]) -> Option<Action> {
     let inner = unwrapped(words);
     let program = inner.first()?.known()?;
     match program.rsplit('/').next().unwrap_or_default() {
         "docker" | "docker.io" => docker(&inner[1..]),
-        // What `xargs` runs counts too.
+        // The command that `xargs` executes counts too.
         "xargs" => {
             let command = inner.iter().skip(1).position(|w| w.known().is_some_and(|w| !w.starts_with('-')));
             command.map_or(Some(Action::Nothing), |at| plain(&inner[at + 1..]))

@@ -1,4 +1,4 @@
-//! Programs of the machine, in the image `host`.
+//! Containers that run programs of the machine, in the image `host`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,12 @@ use super::{
 };
 use crate::workload::{
     name::sanitised,
-    pod::{Mount, MountSource, Part},
+    pod::{ContainerMount, MountSource, PodFragment},
 };
 
-/// A container that runs `command` as systemd would: without a shell, unless something has to be asked of the machine
-/// first. One that `stays` waits for its end where `command` has ended.
-pub fn main(command: &Command, service: &Service, stays: bool) -> Part {
+/// A container that runs `command` as systemd would: without a shell, unless a value has to be read on the machine first.
+/// With `stays`, the container keeps running after `command` has ended.
+pub fn main(command: &Command, service: &Service, stays: bool) -> PodFragment {
     let stays = stays || service.kind == ServiceType::Forking;
     let mut part = part("main", program(command, service, stays));
     part.pod.host_network = Some(true);
@@ -47,8 +47,8 @@ pub fn main(command: &Command, service: &Service, stays: bool) -> Part {
     part
 }
 
-/// A container that runs before the main one, and has to end.
-pub fn before(command: &Command, service: &Service, number: usize) -> Part {
+/// An init container.
+pub fn before(command: &Command, service: &Service, number: usize) -> PodFragment {
     let words = if command.may_fail {
         shell(&script(std::slice::from_ref(command), service, false))
     } else {
@@ -61,14 +61,14 @@ pub fn before(command: &Command, service: &Service, number: usize) -> Part {
     part
 }
 
-/// The machine's own Docker is asked at a socket in `/run`, of which a program here has one of its own.
-fn reach_docker(part: &mut Part, command: &Command) {
+/// Mounts the socket of the machine's Docker, since the program has its own `/run`.
+fn reach_docker(part: &mut PodFragment, command: &Command) {
     const SOCKET: &str = "/run/docker.sock";
     if !docker::called(&command.words).is_some_and(|m| ["docker", "docker-compose", "weave"].contains(&m)) {
         return;
     }
-    part.mount(Mount {
-        from: MountSource::Host(SOCKET.into(), Some("Socket".into())),
+    part.mount(ContainerMount {
+        source: MountSource::HostPath(SOCKET.into(), Some("Socket".into())),
         path: SOCKET.into(),
         read_only: false,
         sub_path: None,
@@ -76,8 +76,8 @@ fn reach_docker(part: &mut Part, command: &Command) {
     });
 }
 
-/// A container beside a main one that is none of the machine's: it runs `after` at its start and `stop` at its end.
-pub fn beside(after: &[Command], stop: &[Command], service: &Service) -> Part {
+/// A sidecar for a main container from an image: it runs `after` when it starts and `stop` when it stops.
+pub fn beside(after: &[Command], stop: &[Command], service: &Service) -> PodFragment {
     let mut text = script(after, service, false);
     text.push_str("trap 'exit 0' TERM INT\nwhile :; do sleep 3600 & wait; done");
     let mut part = part("unit", shell(&text));
@@ -87,7 +87,7 @@ pub fn beside(after: &[Command], stop: &[Command], service: &Service) -> Part {
     part
 }
 
-/// Lets `container` run `commands` once it has been started.
+/// Sets `commands` as the postStart hook of `container`.
 pub fn on_start(container: &mut Container, commands: &[Command], service: &Service) {
     if !commands.is_empty() {
         let lifecycle = container.lifecycle.get_or_insert_default();
@@ -95,7 +95,7 @@ pub fn on_start(container: &mut Container, commands: &[Command], service: &Servi
     }
 }
 
-/// Lets `container` run `commands` before it is stopped.
+/// Sets `commands` as the preStop hook of `container`.
 pub fn on_stop(container: &mut Container, commands: &[Command], service: &Service) {
     if !commands.is_empty() {
         let lifecycle: &mut Lifecycle = container.lifecycle.get_or_insert_default();
@@ -104,7 +104,7 @@ pub fn on_stop(container: &mut Container, commands: &[Command], service: &Servic
 }
 
 fn handler(commands: &[Command], service: &Service) -> LifecycleHandler {
-    // Here nothing is replaced but by the program itself.
+    // Kubernetes does not expand variables in hooks.
     let known = |words: &[Word]| words.iter().map(Word::known).collect::<Option<Vec<_>>>();
     let command = match commands {
         [one] if !one.may_fail && service.files.is_empty() => known(&one.words),
@@ -115,7 +115,7 @@ fn handler(commands: &[Command], service: &Service) -> LifecycleHandler {
     LifecycleHandler { exec: Some(ExecAction { command: Some(command) }), ..LifecycleHandler::default() }
 }
 
-fn part(name: &str, command: Vec<String>) -> Part {
+fn part(name: &str, command: Vec<String>) -> PodFragment {
     let container = Container {
         name: name.into(),
         image: Some(labels::HOST_IMAGE.into()),
@@ -123,14 +123,14 @@ fn part(name: &str, command: Vec<String>) -> Part {
         ..Container::default()
     };
     let selector = BTreeMap::from([(labels::HOST_IMAGE_ALLOWED.to_string(), "true".to_string())]);
-    Part::new(container, PodSpec { node_selector: Some(selector), ..PodSpec::default() })
+    PodFragment::new(container, PodSpec { node_selector: Some(selector), ..PodSpec::default() })
 }
 
-/// The words to start `command` with.
+/// The command line that starts `command`.
 fn program(command: &Command, service: &Service, stays: bool) -> Vec<String> {
     let direct = command.words.iter().all(|w| w.facts().all(|f| *f == Fact::HostName));
     if stays {
-        // The process that is started ends; what it leaves behind lives as long as the container.
+        // The started process ends; the processes that it forked live as long as the container.
         let mut text = script(std::slice::from_ref(command), service, false);
         text.push_str("trap 'exit 0' TERM INT\nwhile :; do sleep 3600 & wait; done");
         return shell(&text);
@@ -142,12 +142,12 @@ fn program(command: &Command, service: &Service, stays: bool) -> Vec<String> {
     shell(&format!("{}exec {}", files(&service.files), words.join(" ")))
 }
 
-/// `sh -c` as a container's command, where Kubernetes replaces `$(NAME)`.
+/// A container command `sh -c TEXT`, escaped for Kubernetes' expansion of `$(NAME)`.
 fn shell(text: &str) -> Vec<String> {
     vec!["/bin/sh".into(), "-c".into(), literal(text)]
 }
 
-/// The commands, one after the other; one that fails and may not ends them.
+/// A script of the commands in sequence. It ends with the first failure that is not allowed.
 fn script(commands: &[Command], service: &Service, last_is_all: bool) -> String {
     let mut text = files(&service.files);
     for command in commands {
@@ -164,8 +164,8 @@ fn script(commands: &[Command], service: &Service, last_is_all: bool) -> String 
     text
 }
 
-/// Reads the machine's own files of variables. They are no shell's: what is behind the `=` is the value, and may have
-/// blanks, `&` and dollars in it.
+/// Shell code that reads environment files on the machine. They are not shell scripts: the value is the text after `=`,
+/// which may contain blanks, `&` and dollar signs.
 fn files(files: &[EnvironmentFile]) -> String {
     if files.is_empty() {
         return String::new();
@@ -190,12 +190,12 @@ fn files(files: &[EnvironmentFile]) -> String {
     text
 }
 
-/// The unit's variables, and what only the node knows of those that the words ask for.
-fn environment(part: &mut Part, service: &Service, commands: &[Command]) {
+/// Adds the unit's variables, and the node values that the commands refer to.
+fn environment(part: &mut PodFragment, service: &Service, commands: &[Command]) {
     let mut asked: BTreeSet<&Fact> = BTreeSet::new();
     let known = service.variables.known.values();
     for word in commands.iter().flat_map(|c| &c.words).chain(known) {
-        // The others a shell asks for by itself.
+        // Other values are read by the shell.
         asked.extend(word.facts().filter(|f| **f == Fact::HostName));
     }
     let mut env: Vec<EnvVar> = asked.into_iter().filter_map(fact).collect();
@@ -207,7 +207,7 @@ fn environment(part: &mut Part, service: &Service, commands: &[Command]) {
     part.container.env = (!env.is_empty()).then_some(env);
 }
 
-/// The variable with what only the node knows, where Kubernetes can say it.
+/// The variable that holds a node value, if Kubernetes provides it.
 pub fn fact(fact: &Fact) -> Option<EnvVar> {
     let field = |path: &str| EnvVarSource {
         field_ref: Some(ObjectFieldSelector { field_path: path.into(), ..ObjectFieldSelector::default() }),
@@ -230,10 +230,10 @@ pub fn fact(fact: &Fact) -> Option<EnvVar> {
     Some(EnvVar { name: fact.variable().into(), value: None, value_from: Some(value_from) })
 }
 
-/// The ConfigMap that stands for files of variables on the machine, for containers, which do not see them.
+/// The ConfigMap that replaces `/etc/environment` for containers, which do not see the machine's file.
 pub const ENVIRONMENT: &str = "etc-environment";
 
-/// Variables in which CoreOS tells a machine its address.
+/// Whether a variable is one in which CoreOS stores the machine's address.
 pub fn is_own_address(name: &str) -> bool {
     let known = [
         "COREOS_PRIVATE_IPV4",
@@ -247,7 +247,7 @@ pub fn is_own_address(name: &str) -> bool {
         || name.starts_with("COREOS_") && (name.ends_with("_IPV4") || name.ends_with("_V4_0"))
 }
 
-/// The name of a file of variables as a ConfigMap's.
+/// The name of the ConfigMap that replaces an environment file.
 pub fn config_map(path: &str) -> String {
     match sanitised(path, 63) {
         name if name.is_empty() => ENVIRONMENT.into(),

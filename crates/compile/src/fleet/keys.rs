@@ -1,17 +1,17 @@
-//! Which keys systemd knows, and what they come to here.
+//! The table of unit keys and their support.
 
-/// What a key comes to.
+/// The support of a unit key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Meaning {
-    /// It is understood, or what it asks for is so anyway.
-    Kept,
-    /// systemd knows it; here it has no effect.
+pub enum KeySupport {
+    /// It is applied, or the requested behaviour is the only one.
+    Supported,
+    /// It is known to systemd and has no effect here.
     NoEffect,
-    /// systemd does not know it, and ignores it.
+    /// It is unknown to systemd, which ignores it.
     Unknown,
 }
 
-/// Keys of `[Unit]` that are understood. Relations order and place units; a description is a description.
+/// Supported keys of `[Unit]`.
 const UNIT: &str = "Description Documentation After Before Requires Requisite Wants BindsTo BindTo PartOf \
     RequiresOverridable RequisiteOverridable DefaultDependencies SourcePath IgnoreOnIsolate Upholds";
 
@@ -31,8 +31,8 @@ const UNIT_WITHOUT: &str = "AllowIsolate AssertACPower AssertArchitecture Assert
     ReloadPropagatedFrom RequiresMountsFor StartLimitAction StartLimitBurst StartLimitInterval StartLimitIntervalSec \
     StopPropagatedFrom StopWhenUnneeded SuccessAction WantsMountsFor";
 
-/// Keys of `[Service]` that are understood. `Standard*` and `Syslog*` choose where output goes, which here is always
-/// the log that `yado logs` shows; a Pod has its own control group, `/tmp` and clean-up.
+/// Supported keys of `[Service]`. `Standard*` and `Syslog*` select the destination of output, which is always the log that
+/// `yado logs` shows; a Pod has its own control group and `/tmp`, and is cleaned up.
 const SERVICE: &str = "Type RemainAfterExit ExecStart ExecStartPre ExecStartPost ExecStop ExecStopPost Restart \
     Environment EnvironmentFile User Group WorkingDirectory TimeoutSec TimeoutStartSec TimeoutStopSec KillMode \
     KillSignal SendSIGKILL PIDFile GuessMainPID MemoryLimit MemoryMax CPUQuota StandardOutput StandardError \
@@ -72,36 +72,36 @@ const INSTALL: &str = "Alias WantedBy RequiredBy UpheldBy Also DefaultInstance";
 const X_FLEET: &str = "MachineID MachineOf MachineMetadata Conflicts Global Replaces X-ConditionMachineID \
     X-ConditionMachineBootID X-ConditionMachineOf X-ConditionMachineMetadata X-Conflicts";
 
-/// Sections that systemd knows, beside that of the unit's own kind.
+/// Sections known to systemd, in addition to that of the unit's own type.
 const SECTIONS: [&str; 4] = ["Unit", "Install", "X-Fleet", "Service"];
 
-/// Whether systemd or fleet reads this section in a unit of this kind.
+/// Whether systemd or fleet reads this section in a unit of this type.
 pub fn is_section(section: &str, kind: &str) -> bool {
     section.starts_with("X-")
         || SECTIONS.contains(&section) && (section != "Service" || kind == "service")
         || section.eq_ignore_ascii_case(kind)
 }
 
-/// What `key` of `[section]` comes to.
-pub fn meaning(section: &str, key: &str) -> Meaning {
+/// The support of `key` in `[section]`.
+pub fn support(section: &str, key: &str) -> KeySupport {
     let among = |list: &str| list.split_whitespace().any(|k| k == key);
     match section {
-        "Unit" if among(UNIT) => Meaning::Kept,
-        "Unit" if among(UNIT_WITHOUT) => Meaning::NoEffect,
-        "Service" if among(SERVICE) => Meaning::Kept,
-        "Service" if among(SERVICE_WITHOUT) => Meaning::NoEffect,
-        "Install" if among(INSTALL) => Meaning::Kept,
-        "X-Fleet" if among(X_FLEET) => Meaning::Kept,
-        "X-Fleet" => Meaning::Unknown,
-        // systemd lets users have sections and keys of their own.
-        _ if section.starts_with("X-") || key.starts_with("X-") => Meaning::Kept,
-        "Unit" | "Service" | "Install" => Meaning::Unknown,
-        // Other kinds of unit are told of as a whole.
-        _ => Meaning::Kept,
+        "Unit" if among(UNIT) => KeySupport::Supported,
+        "Unit" if among(UNIT_WITHOUT) => KeySupport::NoEffect,
+        "Service" if among(SERVICE) => KeySupport::Supported,
+        "Service" if among(SERVICE_WITHOUT) => KeySupport::NoEffect,
+        "Install" if among(INSTALL) => KeySupport::Supported,
+        "X-Fleet" if among(X_FLEET) => KeySupport::Supported,
+        "X-Fleet" => KeySupport::Unknown,
+        // systemd ignores sections and keys with the prefix X-.
+        _ if section.starts_with("X-") || key.starts_with("X-") => KeySupport::Supported,
+        "Unit" | "Service" | "Install" => KeySupport::Unknown,
+        // Units of other types give one warning as a whole.
+        _ => KeySupport::Supported,
     }
 }
 
-/// The key that was probably meant: the same letters in another case, or one letter away.
+/// The known key that differs only in case or by one letter.
 pub fn similar(section: &str, key: &str) -> Option<&'static str> {
     let lists: &[&str] = match section {
         "Unit" => &[UNIT, UNIT_WITHOUT],
@@ -114,7 +114,7 @@ pub fn similar(section: &str, key: &str) -> Option<&'static str> {
     lists.iter().flat_map(|l| l.split_whitespace()).find(near)
 }
 
-/// Whether one insertion, deletion or replacement makes one of the other.
+/// Whether the edit distance of two keys is one.
 fn one_apart(a: &[u8], b: &[u8]) -> bool {
     let same = a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let (a, b) = (&a[same..], &b[same..]);
@@ -132,19 +132,19 @@ mod tests {
     #[test]
     fn keys_have_a_meaning() {
         for (section, key, expect, near) in [
-            ("Unit", "After", Meaning::Kept, None),
-            ("Unit", "ConditionPathExists", Meaning::NoEffect, None),
-            ("Service", "Nice", Meaning::NoEffect, None),
-            ("Service", "ExecStartpre", Meaning::Unknown, Some("ExecStartPre")),
-            ("Service", "Restrt", Meaning::Unknown, Some("Restart")),
-            ("Service", "X-Own", Meaning::Kept, None),
-            ("X-Fleet", "X-Own", Meaning::Unknown, None),
-            ("X-Fleet", "Conflict", Meaning::Unknown, Some("Conflicts")),
-            ("Timer", "OnCalendar", Meaning::Kept, None),
-            ("Install", "WantedBye", Meaning::Unknown, Some("WantedBy")),
+            ("Unit", "After", KeySupport::Supported, None),
+            ("Unit", "ConditionPathExists", KeySupport::NoEffect, None),
+            ("Service", "Nice", KeySupport::NoEffect, None),
+            ("Service", "ExecStartpre", KeySupport::Unknown, Some("ExecStartPre")),
+            ("Service", "Restrt", KeySupport::Unknown, Some("Restart")),
+            ("Service", "X-Own", KeySupport::Supported, None),
+            ("X-Fleet", "X-Own", KeySupport::Unknown, None),
+            ("X-Fleet", "Conflict", KeySupport::Unknown, Some("Conflicts")),
+            ("Timer", "OnCalendar", KeySupport::Supported, None),
+            ("Install", "WantedBye", KeySupport::Unknown, Some("WantedBy")),
         ] {
-            assert_eq!(meaning(section, key), expect, "{section} {key}");
-            if expect == Meaning::Unknown {
+            assert_eq!(support(section, key), expect, "{section} {key}");
+            if expect == KeySupport::Unknown {
                 assert_eq!(similar(section, key), near, "{section} {key}");
             }
         }

@@ -1,4 +1,4 @@
-//! Units as workloads.
+//! Translates units to workloads.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,7 +13,7 @@ use super::{
     host,
     name::UnitName,
     place::{self, Placement},
-    plan::{Docker, Main, Plan, Step, on_machine, plan},
+    plan::{DockerRun, MainCommand, Plan, PreStart, on_machine, plan},
     reach,
     text::Word,
     unit::{Command, ServiceType, Unit},
@@ -21,34 +21,36 @@ use super::{
 };
 use crate::{
     diagnostic::Findings,
-    docker_run::Run,
-    workload::{Kind, Port, Update, Workload, known_ports, name::sanitised, pod::Part},
+    docker_run::RunCommand,
+    workload::{
+        Port, UpdateStrategy, Workload, WorkloadKind, known_ports, name::sanitised, pod::PodFragment,
+    },
 };
 
-/// A unit, and what its lines come to.
-pub struct Read {
+/// A unit with its plan and its translated `docker run` lines.
+pub struct PlannedUnit {
     pub unit: Unit,
     /// The name of its objects.
     pub object: String,
-    /// The name by which it and others like it are reached.
+    /// The name under which it and the other units of its group are reached.
     pub group: String,
-    pub main: Process,
+    pub main: MainProcess,
     pub plan: Plan,
-    /// Containers that only hold volumes.
-    pub data: Vec<Run>,
-    /// Containers beside it.
-    pub beside: Vec<Run>,
+    /// Data containers, which only hold volumes.
+    pub data: Vec<RunCommand>,
+    /// Containers that run in the background.
+    pub beside: Vec<RunCommand>,
 }
 
-/// The main process.
-pub enum Process {
-    /// There is none.
+/// The main process of a unit.
+pub enum MainProcess {
+    /// No process.
     Nothing,
-    Container(Box<Run>),
+    Container(Box<RunCommand>),
     Program(Command),
 }
 
-/// What a unit became.
+/// The compiled form of a unit.
 #[derive(Debug, Clone)]
 pub struct Lowered {
     /// The unit.
@@ -59,42 +61,44 @@ pub struct Lowered {
     pub group: String,
     /// Its own objects.
     pub objects: Vec<Value>,
-    /// Services that it has in common with others of its group.
+    /// Services shared with the other units of its group.
     pub shared: Vec<Value>,
 }
 
-/// Reads the lines of `unit`.
-pub fn read(unit: Unit, object: String, directory: &Path, found: &mut Findings) -> Read {
-    // What is told of the lines one by one does not hold where the machine's own Docker runs them all.
+/// Plans a unit and translates its `docker run` lines.
+pub fn read(unit: Unit, object: String, directory: &Path, found: &mut Findings) -> PlannedUnit {
+    // The warnings about single lines do not apply if Docker on the machine runs all of them.
     let mut told = Findings::default();
     let mut plan = plan(&unit.service, &mut told);
     let main = match std::mem::take(&mut plan.main) {
-        Main::Nothing => Process::Nothing,
-        Main::Program(command) => Process::Program(command),
-        Main::Container(line) => match container::read(&line, &unit.service, directory, "main", &mut told) {
-            Outcome::Run(run) => Process::Container(run),
-            Outcome::Wrong => Process::Nothing,
-            Outcome::Machine => {
-                told.warnings.clear();
-                told.warn(&line.at, ON_THE_MACHINE);
-                plan = on_machine(&unit.service);
-                match std::mem::take(&mut plan.main) {
-                    Main::Program(command) => Process::Program(command),
-                    _ => Process::Nothing,
+        MainCommand::Nothing => MainProcess::Nothing,
+        MainCommand::Program(command) => MainProcess::Program(command),
+        MainCommand::Container(line) => {
+            match container::read(&line, &unit.service, directory, "main", &mut told) {
+                Outcome::Run(run) => MainProcess::Container(run),
+                Outcome::Invalid => MainProcess::Nothing,
+                Outcome::Machine => {
+                    told.warnings.clear();
+                    told.warn(&line.at, ON_THE_MACHINE);
+                    plan = on_machine(&unit.service);
+                    match std::mem::take(&mut plan.main) {
+                        MainCommand::Program(command) => MainProcess::Program(command),
+                        _ => MainProcess::Nothing,
+                    }
                 }
             }
-        },
+        }
     };
     found.errors.append(&mut told.errors);
     found.warnings.append(&mut told.warnings);
-    let mut containers = |lines: Vec<Docker>| -> Vec<Run> {
-        let read = |line: &Docker| match container::read(line, &unit.service, directory, "main", found) {
+    let mut containers = |lines: Vec<DockerRun>| -> Vec<RunCommand> {
+        let read = |line: &DockerRun| match container::read(line, &unit.service, directory, "main", found) {
             Outcome::Run(run) => Some(*run),
             Outcome::Machine => {
                 found.warn(&line.at, ON_THE_MACHINE);
                 None
             }
-            Outcome::Wrong => None,
+            Outcome::Invalid => None,
         };
         lines.iter().filter_map(read).collect()
     };
@@ -102,21 +106,21 @@ pub fn read(unit: Unit, object: String, directory: &Path, found: &mut Findings) 
     let beside = containers(std::mem::take(&mut plan.beside));
     let group = match (&main, unit.name.template()) {
         (_, Some(template)) => template.object(),
-        (Process::Container(run), None) => {
+        (MainProcess::Container(run), None) => {
             let name = run.name.as_ref().map(|n| sanitised(n, 40)).filter(|n| !n.is_empty());
             name.unwrap_or_else(|| object.clone())
         }
         _ => object.clone(),
     };
-    Read { unit, object, group, main, plan, data, beside }
+    PlannedUnit { unit, object, group, main, plan, data, beside }
 }
 
-const ON_THE_MACHINE: &str = "what this runs depends on what only the machine knows, so it runs there as it is, where Docker has to be";
+const ON_THE_MACHINE: &str = "this depends on values known only on the machine, so it runs there unchanged, where Docker has to be installed";
 
-impl Read {
-    /// Whether it becomes anything.
+impl PlannedUnit {
+    /// Whether it has a main process.
     pub fn runs(&self) -> bool {
-        !matches!(self.main, Process::Nothing)
+        !matches!(self.main, MainProcess::Nothing)
     }
 
     /// Names of the containers that it runs.
@@ -124,20 +128,20 @@ impl Read {
         self.runs_of().filter_map(|r| r.name.as_deref())
     }
 
-    /// The container that is its main process, if it is one.
-    pub fn container(&self) -> Option<&Run> {
-        if let Process::Container(run) = &self.main { Some(run) } else { None }
+    /// The container of the main process, if it is a container.
+    pub fn container(&self) -> Option<&RunCommand> {
+        if let MainProcess::Container(run) = &self.main { Some(run) } else { None }
     }
 
-    /// Its containers.
-    pub fn runs_of(&self) -> impl Iterator<Item = &Run> {
+    /// All its containers.
+    pub fn runs_of(&self) -> impl Iterator<Item = &RunCommand> {
         self.container().into_iter().chain(&self.data).chain(&self.beside)
     }
 
-    /// Whether it stays, once its programs have ended, for the sake of those that stop it.
+    /// Whether its container keeps running after the program has ended, so that its stop commands can run.
     fn stays(&self) -> bool {
         let service = &self.unit.service;
-        let program = matches!(self.main, Process::Program(_));
+        let program = matches!(self.main, MainProcess::Program(_));
         let stops = !(self.plan.stop.is_empty() && self.plan.cleanup.is_empty());
         service.kind == ServiceType::Oneshot && service.remain_after_exit && program && stops
     }
@@ -152,22 +156,22 @@ impl Read {
     }
 }
 
-/// All units that are known together.
-pub struct Set<'a> {
-    pub units: &'a [Read],
-    /// Templates, and units of other kinds.
+/// All known units.
+pub struct UnitSet<'a> {
+    pub units: &'a [PlannedUnit],
+    /// Templates, and units of other types.
     pub others: &'a [Unit],
     pub settings: &'a Settings,
 }
 
-impl Set<'_> {
-    /// Lowers one of the units.
-    pub fn lower(&self, one: &Read, found: &mut Findings) -> Lowered {
+impl UnitSet<'_> {
+    /// Compiles one of the units.
+    pub fn lower(&self, one: &PlannedUnit, found: &mut Findings) -> Lowered {
         let mut claims = Vec::new();
         let mut part = match &one.main {
-            Process::Nothing => Part::default(),
-            Process::Container(run) => run.part.clone(),
-            Process::Program(command) => {
+            MainProcess::Nothing => PodFragment::default(),
+            MainProcess::Container(run) => run.part.clone(),
+            MainProcess::Program(command) => {
                 own_files(one, found);
                 host::main(command, &one.unit.service, one.stays())
             }
@@ -185,11 +189,14 @@ impl Set<'_> {
         around(one, &mut part, found);
         part.pod.affinity = self.affinity(one, found);
         part.pod.termination_grace_period_seconds =
-            one.plan.patience.or(part.pod.termination_grace_period_seconds);
+            one.plan.stop_timeout.or(part.pod.termination_grace_period_seconds);
         if let Some(signal) = &one.unit.service.kill_signal {
-            // For Docker's client the signal is passed on to the container.
+            // Docker's client forwards the signal to the container.
             if part.stop_signal(signal).is_some() {
-                found.warn(&one.unit.at, format!("KillSignal={signal} is no signal and has no effect"));
+                found.warn(
+                    &one.unit.at,
+                    format!("KillSignal={signal} is not a valid signal and has no effect"),
+                );
             }
         }
         let workload = self.workload(one, part, claims, found);
@@ -210,14 +217,14 @@ impl Set<'_> {
 
     fn workload(
         &self,
-        one: &Read,
-        part: Part,
-        claims: Vec<crate::workload::Claim>,
+        one: &PlannedUnit,
+        part: PodFragment,
+        claims: Vec<crate::workload::VolumeClaim>,
         found: &mut Findings,
     ) -> Workload {
         let Settings { app, .. } = self.settings;
         let mut ports = Vec::new();
-        if let Process::Container(run) = &one.main {
+        if let MainProcess::Container(run) = &one.main {
             ports = listened(run);
         }
         let on_host = part.pod.host_network == Some(true);
@@ -228,18 +235,18 @@ impl Set<'_> {
         let starts = |u: &&Unit| u.starts.as_deref() == Some(one.unit.name.full());
         let started_by = self.others.iter().find(starts).filter(|_| !by_hand);
         let kind = if one.unit.fleet.global {
-            Kind::DaemonSet
+            WorkloadKind::DaemonSet
         } else if one.is_once() && started_by.is_none() {
             let retries = if one.unit.service.restart.as_deref() == Some("on-failure") { 6 } else { 0 };
-            Kind::Job { retries, at_once: None }
+            WorkloadKind::Job { retries, parallelism: None }
         } else {
-            Kind::Deployment
+            WorkloadKind::Deployment
         };
         let mut labels = BTreeMap::from([(labels::UNIT_GROUP.to_string(), one.group.clone())]);
         if !on_host {
             labels.extend(reach::labels_of(one));
         }
-        // A timer's unit waits for it.
+        // A unit that is started by a timer or path has no Pods until then.
         let waits = started_by.is_some_and(|u| ["timer", "path"].contains(&u.name.kind()));
         Workload {
             app: app.clone(),
@@ -247,13 +254,17 @@ impl Set<'_> {
             part_of: app.clone(),
             name: one.object.clone(),
             kind,
-            // What a unit starts has a name, ports or files of its machine, so two of it never run at once.
-            update: Update::Recreate,
+            // A unit may own a container name, ports or files of its machine, so two instances never run at the same time.
+            update: UpdateStrategy::Recreate,
             service: (!on_host && one.runs()).then(|| one.object.clone()),
             aliases: self.aliases(one),
             replicas: if waits { 0 } else { 1 },
             depends_on: self.depends_on(one, found),
-            ready: if on_host { crate::workload::Ready::Started } else { crate::workload::Ready::Listening },
+            ready: if on_host {
+                crate::workload::Readiness::Started
+            } else {
+                crate::workload::Readiness::Listening
+            },
             pod: part.pod,
             container: part.container,
             published: if on_host { Vec::new() } else { reach::anywhere(one, &ports) },
@@ -266,8 +277,8 @@ impl Set<'_> {
         }
     }
 
-    /// A container that a line before the main one starts in the background.
-    fn beside(&self, one: &Read, run: &Run, number: usize) -> Workload {
+    /// The workload of a container that runs in the background.
+    fn beside(&self, one: &PlannedUnit, run: &RunCommand, number: usize) -> Workload {
         let name = run.name.as_ref().map(|n| sanitised(n, 40)).filter(|n| !n.is_empty());
         let name = name.unwrap_or_else(|| format!("{}-{}", one.object, number + 1));
         Workload {
@@ -275,7 +286,7 @@ impl Set<'_> {
             component: name.clone(),
             part_of: self.settings.app.clone(),
             name: name.clone(),
-            update: Update::Recreate,
+            update: UpdateStrategy::Recreate,
             service: Some(name),
             replicas: 1,
             ports: run.ports.clone(),
@@ -288,14 +299,14 @@ impl Set<'_> {
         }
     }
 
-    /// The variables of `--link`, which a variable of the container's own replaces.
-    fn linked(&self, one: &Read, part: &mut Part, found: &mut Findings) {
-        let Process::Container(run) = &one.main else { return };
+    /// Adds the variables of `--link`, which the container's own variables replace.
+    fn linked(&self, one: &PlannedUnit, part: &mut PodFragment, found: &mut Findings) {
+        let MainProcess::Container(run) = &one.main else { return };
         let own = run.name.as_deref().unwrap_or(&one.object);
         let mut variables = Vec::new();
         for (container, alias) in &run.links {
             let target =
-                self.units.iter().flat_map(Read::runs_of).find(|r| r.name.as_ref() == Some(container));
+                self.units.iter().flat_map(PlannedUnit::runs_of).find(|r| r.name.as_ref() == Some(container));
             let Some(target) = target else {
                 let sentence =
                     format!("no unit here runs a container {container}, so nothing answers as {alias}");
@@ -303,7 +314,7 @@ impl Set<'_> {
                 continue;
             };
             let ports = listened(target);
-            // What only the node knows of the other container, nobody knows here.
+            // Node values of the other container are not known.
             let env = target.env.iter().filter(|(_, v)| !v.contains(super::text::OPEN));
             let env = env.map(|(k, v)| (k.as_str(), v.as_str()));
             if ports.is_empty() {
@@ -322,19 +333,19 @@ impl Set<'_> {
         part.container.env = part.container.env.take().filter(|e| !e.is_empty());
     }
 
-    /// What has to end before the main process starts.
-    fn before(&self, one: &Read, part: &mut Part, found: &mut Findings) {
+    /// Adds the init containers.
+    fn before(&self, one: &PlannedUnit, part: &mut PodFragment, found: &mut Findings) {
         let service = &one.unit.service;
         for (i, step) in one.plan.before.iter().enumerate() {
             let number = i + 1;
             let more = match step {
-                Step::Program(command) if is_made_anyway(command, part) => continue,
-                Step::Program(command) => host::before(command, service, number),
-                Step::Container(line) => {
+                PreStart::Program(command) if is_made_anyway(command, part) => continue,
+                PreStart::Program(command) => host::before(command, service, number),
+                PreStart::Container(line) => {
                     let name = format!("pre-{number}");
                     match container::read(line, service, &self.settings.directory, &name, found) {
                         Outcome::Run(run) => run.part,
-                        Outcome::Wrong => continue,
+                        Outcome::Invalid => continue,
                         Outcome::Machine => {
                             found.warn(&line.at, ON_THE_MACHINE);
                             continue;
@@ -350,8 +361,8 @@ impl Set<'_> {
         }
     }
 
-    /// Units that have to have been started first.
-    fn depends_on(&self, one: &Read, found: &mut Findings) -> BTreeMap<String, String> {
+    /// Components of units that have to be started first.
+    fn depends_on(&self, one: &PlannedUnit, found: &mut Findings) -> BTreeMap<String, String> {
         let mut wanted: BTreeSet<&str> = one.unit.after.iter().map(String::as_str).collect();
         let linked = one.runs_of().flat_map(|r| &r.links).map(|(container, _)| container.as_str());
         let linked: BTreeSet<&str> = linked.collect();
@@ -366,8 +377,10 @@ impl Set<'_> {
                 continue;
             }
             if self.comes_after(other, one) {
-                let sentence =
-                    format!("it and {} both come after the other, so neither waits", other.unit.name);
+                let sentence = format!(
+                    "this unit and {} are ordered after each other, so neither waits",
+                    other.unit.name
+                );
                 found.warn(&one.unit.at, sentence);
                 continue;
             }
@@ -378,8 +391,8 @@ impl Set<'_> {
         depends_on
     }
 
-    /// Whether `one` comes after `other`, also by others between them.
-    fn comes_after(&self, one: &Read, other: &Read) -> bool {
+    /// Whether `one` is ordered after `other`, directly or transitively.
+    fn comes_after(&self, one: &PlannedUnit, other: &PlannedUnit) -> bool {
         let mut seen: BTreeSet<&str> = BTreeSet::new();
         let mut open = vec![one];
         while let Some(unit) = open.pop() {
@@ -395,9 +408,9 @@ impl Set<'_> {
         false
     }
 
-    /// Names by which others here link to one of its containers, and those of its flags.
-    fn aliases(&self, one: &Read) -> Vec<String> {
-        let Process::Container(run) = &one.main else { return Vec::new() };
+    /// Aliases: names under which other units link to its containers, and those of `--network-alias`.
+    fn aliases(&self, one: &PlannedUnit) -> Vec<String> {
+        let MainProcess::Container(run) = &one.main else { return Vec::new() };
         let mut aliases: BTreeSet<String> = run.aliases.iter().cloned().collect();
         for other in self.units {
             for (container, alias) in other.runs_of().flat_map(|r| &r.links) {
@@ -406,7 +419,7 @@ impl Set<'_> {
                 }
             }
         }
-        // The name of the whole group is a Service of its own.
+        // The name of the group has its own Service.
         let taken = |a: &String| {
             *a == one.group
                 || self.units.iter().any(|u| u.object == *a || (u.group == *a && u.object != one.object))
@@ -415,18 +428,20 @@ impl Set<'_> {
         aliases.into_iter().collect()
     }
 
-    fn affinity(&self, one: &Read, found: &mut Findings) -> Option<k8s_openapi::api::core::v1::Affinity> {
+    fn affinity(
+        &self,
+        one: &PlannedUnit,
+        found: &mut Findings,
+    ) -> Option<k8s_openapi::api::core::v1::Affinity> {
         let fleet = &one.unit.fleet;
         let mut with = Vec::new();
         for (peer, at) in &fleet.machine_of {
             let known = self.units.iter().find(|u| u.unit.name == *peer);
             if known.is_none() && !self.others.iter().any(|u| u.name == *peer) {
-                let sentence = format!(
-                    "MachineOf={peer} names no unit that is known here: until it runs, this one waits"
-                );
+                let sentence = format!("MachineOf={peer} names no known unit: until it runs, this one waits");
                 found.warn(at, sentence);
             }
-            // A timer or socket runs nothing that this could be beside of.
+            // A timer or socket runs no Pod whose node could be shared.
             if known.is_some() || peer.kind() == "service" {
                 with.push(known.map_or_else(|| peer.object(), |u| u.object.clone()));
             }
@@ -454,12 +469,12 @@ impl Set<'_> {
     }
 }
 
-/// Files of variables where a program of the machine has directories of its own.
-fn own_files(one: &Read, found: &mut Findings) {
+/// Warns about environment files in directories that a program of the machine does not share with the machine.
+fn own_files(one: &PlannedUnit, found: &mut Findings) {
     for file in &one.unit.service.files {
         if ["/run/", "/var/run/", "/tmp/"].iter().any(|own| file.path.starts_with(own)) {
             let sentence = format!(
-                "EnvironmentFile={} is not seen, as the program has a /run and a /tmp of its own here: put the file below /etc",
+                "EnvironmentFile={} is not visible to the program, which has its own /run and /tmp: put the file below /etc",
                 file.path
             );
             found.warn(&one.unit.at, sentence);
@@ -467,8 +482,8 @@ fn own_files(one: &Read, found: &mut Findings) {
     }
 }
 
-/// Containers whose network this one would share.
-fn joined(one: &Read, found: &mut Findings) {
+/// Warns about containers whose network the unit asks to share.
+fn joined(one: &PlannedUnit, found: &mut Findings) {
     for container in one.runs_of().flat_map(|run| &run.joins) {
         let sentence = format!(
             "the network of the container {container} is its own Pod's here: what both reach at localhost is at {container} and {}",
@@ -478,30 +493,30 @@ fn joined(one: &Read, found: &mut Findings) {
     }
 }
 
-/// What a container listens on, as far as its flags or its image's name say.
-pub(super) fn listened(run: &Run) -> Vec<Port> {
+/// Ports on which a container listens, according to its flags or the name of its image.
+pub(super) fn listened(run: &RunCommand) -> Vec<Port> {
     if !run.ports.is_empty() {
         return run.ports.clone();
     }
     known_ports::of_image(&run.image).iter().map(|p| Port::new(*p, *p, "TCP")).collect()
 }
 
-/// The images of a unit are pulled where they are missing; those that a line pulls, at each start.
-fn pull_policy(one: &Read, part: &mut Part) {
+/// Images of a unit are pulled if missing; an image pulled by one of its lines is pulled at each start.
+fn pull_policy(one: &PlannedUnit, part: &mut PodFragment) {
     let image = part.container.image.clone().unwrap_or_default();
     if image == labels::HOST_IMAGE || part.container.image_pull_policy.is_some() {
         return;
     }
     part.container.image_pull_policy = match one.plan.pulls.get(&image) {
-        // Kubernetes' own rule: what floats is looked for, what is there is enough for the rest.
+        // As in Kubernetes, the tag `latest` is checked at each start and other tags are not.
         Some(true) => None,
         Some(false) => Some("Always".into()),
         None => Some("IfNotPresent".into()),
     };
 }
 
-/// What runs with the main process: once it has started, and when it stops.
-fn around(one: &Read, part: &mut Part, found: &mut Findings) {
+/// Adds the commands that run after the start of the main process and when it stops.
+fn around(one: &PlannedUnit, part: &mut PodFragment, found: &mut Findings) {
     let service = &one.unit.service;
     let stop: Vec<Command> = one.plan.stop.iter().chain(&one.plan.cleanup).cloned().collect();
     if !one.plan.inside.is_empty() {
@@ -510,7 +525,7 @@ fn around(one: &Read, part: &mut Part, found: &mut Findings) {
     if !one.plan.inside_stop.is_empty() {
         part.container.lifecycle.get_or_insert_default().pre_stop = Some(within(&one.plan.inside_stop));
     }
-    if matches!(one.main, Process::Program(_)) {
+    if matches!(one.main, MainProcess::Program(_)) {
         host::on_start(&mut part.container, &one.plan.after, service);
         host::on_stop(&mut part.container, &stop, service);
     } else if one.runs() && !(one.plan.after.is_empty() && stop.is_empty()) {
@@ -523,7 +538,7 @@ fn around(one: &Read, part: &mut Part, found: &mut Findings) {
     }
 }
 
-/// Commands in the container itself.
+/// A hook that executes commands within the container.
 fn within(commands: &[Vec<Word>]) -> LifecycleHandler {
     let command = match commands {
         [one] => one.iter().map(Word::lossy).collect(),
@@ -536,15 +551,15 @@ fn within(commands: &[Vec<Word>]) -> LifecycleHandler {
     LifecycleHandler { exec: Some(ExecAction { command: Some(command) }), ..LifecycleHandler::default() }
 }
 
-/// A Pod with a container of the machine's own goes where that is allowed.
-fn select_host(part: &mut Part, more: &Part) {
+/// Adds the node selector of containers that run programs of the machine.
+fn select_host(part: &mut PodFragment, more: &PodFragment) {
     if let Some(selector) = &more.pod.node_selector {
         part.pod.node_selector.get_or_insert_default().extend(selector.clone());
     }
 }
 
-/// `mkdir -p` of a directory that is mounted: it is made where it is missing.
-fn is_made_anyway(command: &Command, part: &Part) -> bool {
+/// Whether a command is `mkdir -p` of a mounted directory, which is created anyway.
+fn is_made_anyway(command: &Command, part: &PodFragment) -> bool {
     let words: Vec<String> = command.words.iter().map(Word::lossy).collect();
     let mkdir = words.first().is_some_and(|w| w.rsplit('/').next() == Some("mkdir"));
     let mounted = |path: &str| {

@@ -2,10 +2,10 @@
 
 use yado_types::names;
 
-/// Kinds of unit that fleet takes.
+/// Unit types that fleet accepts.
 pub const KINDS: [&str; 8] = ["service", "socket", "timer", "path", "device", "mount", "automount", "target"];
 
-/// A Pod's name is its Deployment's with up to 17 characters more; with this there is room for `-public` as well.
+/// Leaves room for the suffix of Pod names, up to 17 characters, and for `-public`.
 const MAX_OBJECT_NAME: usize = 40;
 
 /// A unit's name and its parts.
@@ -15,11 +15,11 @@ pub struct UnitName {
 }
 
 impl UnitName {
-    /// The unit that `text` names: its base name, with `.service` added where it names no kind, as fleetctl does.
+    /// Parses a unit name: the base name of `text`, with `.service` added if it has no type, as in fleetctl.
     ///
     /// # Errors
     ///
-    /// A sentence, where that is no name of a unit.
+    /// A sentence, if `text` is not a valid unit name.
     pub fn new(text: &str) -> Result<Self, String> {
         let base = text.rsplit('/').next().unwrap_or(text);
         let known = KINDS.iter().any(|k| base.strip_suffix(k).is_some_and(|rest| rest.ends_with('.')));
@@ -28,7 +28,7 @@ impl UnitName {
         let allowed = |c: char| c.is_ascii_alphanumeric() || ":-_.\\@".contains(c);
         if name.prefix().is_empty() || !name.full.chars().all(allowed) {
             return Err(format!(
-                "\"{text}\" is no name of a unit: letters, digits and :-_.\\@ make one, such as web.service or web@1.service"
+                "\"{text}\" is not a valid unit name: use letters, digits and :-_.\\@, as in web.service or web@1.service"
             ));
         }
         if name.full.len() > 256 {
@@ -59,12 +59,12 @@ impl UnitName {
         self.stem().split_once('@').map_or(self.stem(), |(prefix, _)| prefix)
     }
 
-    /// `1`; specifier `%i`; empty for a template and for a unit that is no instance.
+    /// `1`; specifier `%i`; empty for a template and for a unit that is not an instance.
     pub fn instance(&self) -> &str {
         self.stem().split_once('@').map_or("", |(_, instance)| instance)
     }
 
-    /// `redis@.service`: it runs only as instances.
+    /// Whether it is a template such as `redis@.service`, which runs only as instances.
     pub fn is_template(&self) -> bool {
         self.stem().ends_with('@') && self.instance().is_empty()
     }
@@ -75,7 +75,7 @@ impl UnitName {
         instance.then(|| UnitName { full: format!("{}@.{}", self.prefix(), self.kind()) })
     }
 
-    /// The name of the unit's objects: a DNS label. Different units may get the same one, see [`Self::long_object`].
+    /// The name of the unit's objects, a DNS label. Different units may have the same one, see [`Self::long_object`].
     pub fn object(&self) -> String {
         let stem = self.stem();
         let service = self.kind() == "service";
@@ -84,7 +84,7 @@ impl UnitName {
         if label.len() <= MAX_OBJECT_NAME { label } else { self.long_object() }
     }
 
-    /// A name for the unit's objects that no other unit has: it ends with a hash of the whole name.
+    /// A unique name of the unit's objects, which ends with a hash of the unit name.
     pub fn long_object(&self) -> String {
         let hash = fnv(&self.full);
         let mut label = label(self.stem());
@@ -99,7 +99,7 @@ impl std::fmt::Display for UnitName {
     }
 }
 
-/// `text` as a DNS label that may name a Service, which starts with a letter.
+/// Converts `text` to a DNS label that is a valid Service name and so starts with a letter.
 pub fn label(text: &str) -> String {
     let replaced = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
     let mut label = String::new();
@@ -116,7 +116,7 @@ pub fn label(text: &str) -> String {
     if names::dns_1035_label(label).is_ok() { label.into() } else { format!("u-{label}") }
 }
 
-/// FNV-1a: a few bits that tell names apart; nothing here must withstand an attacker.
+/// FNV-1a hash, sufficient to distinguish names; it does not have to resist an attacker.
 fn fnv(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
@@ -129,7 +129,7 @@ fn fnv(text: &str) -> u32 {
 pub fn glob(pattern: &str, name: &str) -> Result<bool, &'static str> {
     let pattern: Vec<Token> = tokens(pattern)?;
     let name: Vec<char> = name.chars().collect();
-    // Positions in the pattern that the name so far may have brought us to: no step back, so no unbounded time.
+    // The set of pattern positions reachable by the name so far: without backtracking, so the time is bounded.
     let mut states = vec![false; pattern.len() + 1];
     states[0] = true;
     skip_stars(&pattern, &mut states);

@@ -1,4 +1,4 @@
-//! `[X-Fleet]`: on which machines a unit may run.
+//! Scheduling constraints of `[X-Fleet]`.
 
 use std::collections::BTreeMap;
 
@@ -13,28 +13,28 @@ use yado_types::{labels, names};
 
 use super::{
     name::{UnitName, glob},
-    syntax::Entry,
+    syntax::Assignment,
     text::specifiers,
 };
 use crate::diagnostic::{Findings, Position};
 
-/// What `[X-Fleet]` asks for.
+/// The constraints in `[X-Fleet]`.
 #[derive(Debug, Clone, Default)]
 pub struct Fleet {
     pub machine_id: Option<(String, Position)>,
-    /// Units on whose machine this one runs.
+    /// Units on whose machine this one has to run.
     pub machine_of: Vec<(UnitName, Position)>,
-    /// Key to the values of which the machine has one.
+    /// Required machine metadata: values of which one has to match, by key.
     pub metadata: BTreeMap<String, Vec<String>>,
-    /// Patterns of units on whose machine this one does not run.
+    /// Patterns of units on whose machine this one must not run.
     pub conflicts: Vec<(String, Position)>,
     pub global: bool,
-    /// Units that this one takes the place of.
+    /// Units that this one replaces.
     pub replaces: Vec<(UnitName, Position)>,
 }
 
-/// Reads the section.
-pub fn read(unit: &UnitName, entries: &[Entry], found: &mut Findings) -> Fleet {
+/// Parses the section.
+pub fn read(unit: &UnitName, entries: &[Assignment], found: &mut Findings) -> Fleet {
     let mut fleet = Fleet::default();
     let mut legacy_id = None;
     for entry in entries.iter().filter(|e| e.section == "X-Fleet") {
@@ -73,7 +73,7 @@ pub fn read(unit: &UnitName, entries: &[Entry], found: &mut Findings) -> Fleet {
     fleet
 }
 
-/// `"a=b" "c=d"` is two values; anything else is one.
+/// Splits `"a=b" "c=d"` into two values; any other text is one value.
 fn values(text: &str) -> Vec<String> {
     if !(text.len() > 1 && text.starts_with('"') && text.ends_with('"')) {
         return vec![text.to_string()];
@@ -104,7 +104,7 @@ fn metadata(value: &str, at: &Position, into: &mut BTreeMap<String, Vec<String>>
     let pair = value.split_once('=').filter(|(key, value)| !key.is_empty() && !value.is_empty());
     let Some((key, value)) = pair.filter(|(_, value)| !value.contains('=')) else {
         let hint = if value.contains(char::is_whitespace) { ", several as \"a=b\" \"c=d\"" } else { "" };
-        let sentence = format!("\"{value}\" is no key=value{hint}, and fleet ignores it");
+        let sentence = format!("\"{value}\" is not of the form key=value{hint}, and fleet ignores it");
         return found.warn(at, sentence);
     };
     if let Err(rule) = names::qualified_name(key).and_then(|()| names::label_value(value)) {
@@ -118,7 +118,7 @@ fn metadata(value: &str, at: &Position, into: &mut BTreeMap<String, Vec<String>>
     }
 }
 
-/// Combinations that fleet refuses.
+/// Reports combinations that fleet refuses.
 fn check(fleet: &Fleet, found: &mut Findings) {
     let Fleet { machine_id, machine_of, conflicts, replaces, global, .. } = fleet;
     let mut refuse = |at: &Position, one: &str, other: &str| {
@@ -149,18 +149,18 @@ fn check(fleet: &Fleet, found: &mut Findings) {
     }
 }
 
-/// Where a unit's Pods go.
+/// Placement of a unit's Pods.
 #[derive(Debug, Default)]
 pub struct Placement<'a> {
     /// The application whose components the units are.
     pub app: &'a str,
-    /// The node that has the machine ID, where that is known.
+    /// The node with the machine ID, if known.
     pub node: Option<&'a str>,
-    /// The node to take if there is no reason against it.
+    /// The preferred node.
     pub preferred: Option<&'a str>,
-    /// Components on whose node the Pod goes.
+    /// Components on whose node the Pods have to run.
     pub with: Vec<String>,
-    /// Components on whose node it does not go.
+    /// Components on whose node the Pods must not run.
     pub apart: Vec<String>,
 }
 
@@ -182,7 +182,7 @@ pub fn affinity(fleet: &Fleet, placement: &Placement<'_>) -> Option<Affinity> {
         };
         vec![term(components.to_vec())]
     };
-    // Each unit to be near is a term of its own, as all have to be there.
+    // Each unit is a separate term, since all of them have to be on the node.
     let with: Vec<PodAffinityTerm> =
         placement.with.iter().flat_map(|w| near(std::slice::from_ref(w))).collect();
     let affinity = Affinity {

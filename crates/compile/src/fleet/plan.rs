@@ -1,4 +1,4 @@
-//! What the commands of a unit come to together: a main process, what runs before it, beside it and after it.
+//! Combines the commands of a unit to a plan: the main process and the commands before, beside and after it.
 
 use std::collections::BTreeMap;
 
@@ -12,39 +12,39 @@ use crate::diagnostic::{Findings, Position};
 /// The parts of a unit.
 #[derive(Debug, Default)]
 pub struct Plan {
-    pub main: Main,
-    /// What has to end before the main process starts, in order.
-    pub before: Vec<Step>,
-    /// Containers that run beside it in the background.
-    pub beside: Vec<Docker>,
-    /// Containers that only hold volumes.
-    pub data: Vec<Docker>,
-    /// Commands within the main container, once it runs.
+    pub main: MainCommand,
+    /// Commands that have to end before the main process starts, in order.
+    pub before: Vec<PreStart>,
+    /// Containers that run in the background.
+    pub beside: Vec<DockerRun>,
+    /// Data containers, which only hold volumes.
+    pub data: Vec<DockerRun>,
+    /// Commands to execute in the main container after its start.
     pub inside: Vec<Vec<Word>>,
-    /// Commands within the main container, before it is stopped.
+    /// Commands to execute in the main container before it is stopped.
     pub inside_stop: Vec<Vec<Word>>,
-    /// The container that the main process is about, where no line of this unit makes it.
+    /// The container on which the main process acts, if it belongs to another unit.
     pub of_other: Option<String>,
-    /// Programs of the machine, once it runs.
+    /// Programs of the machine to run after the start.
     pub after: Vec<Command>,
     /// Programs of the machine that stop it.
     pub stop: Vec<Command>,
     /// Programs of the machine once it has stopped.
     pub cleanup: Vec<Command>,
-    /// How long it may take to stop.
-    pub patience: Option<i64>,
-    /// Images that are pulled, to whether that may fail.
+    /// Stop timeout in seconds.
+    pub stop_timeout: Option<i64>,
+    /// Pulled images, and whether the pull may fail.
     pub pulls: BTreeMap<String, bool>,
 }
 
-/// The main process.
+/// The command of the main process.
 #[derive(Debug, Default)]
-pub enum Main {
-    /// There is none: a mistake has been noted.
+pub enum MainCommand {
+    /// None; an error has been reported.
     #[default]
     Nothing,
     /// `docker run`.
-    Container(Docker),
+    Container(DockerRun),
     /// A program of the machine.
     Program(Command),
 }
@@ -54,27 +54,27 @@ struct Exec {
     container: String,
     words: Vec<Word>,
     at: Position,
-    /// When the container stops.
+    /// Whether it runs when the container stops.
     late: bool,
 }
 
-/// The words behind `docker run`.
+/// The arguments of a `docker run` line.
 #[derive(Debug, Clone)]
-pub struct Docker {
+pub struct DockerRun {
     pub at: Position,
     pub words: Vec<Word>,
 }
 
-/// One thing before the main process.
+/// A command that runs before the main process.
 #[derive(Debug)]
-pub enum Step {
-    Container(Docker),
+pub enum PreStart {
+    Container(DockerRun),
     Program(Command),
 }
 
-impl Docker {
+impl DockerRun {
     fn new(command: &Command, words: Vec<Word>) -> Self {
-        Docker { at: command.at.clone(), words }
+        DockerRun { at: command.at.clone(), words }
     }
 
     /// The value of `--name`.
@@ -104,7 +104,7 @@ impl Docker {
         })
     }
 
-    /// Whether it is there for its volumes: it has some, and its command ends at once.
+    /// Whether it is a data container: it has volumes, and its command ends immediately.
     fn holds_data(&self) -> bool {
         let texts: Vec<String> = self.words.iter().map(Word::lossy).collect();
         let volumes = texts.iter().any(|t| t.starts_with("-v") || t.starts_with("--volume"));
@@ -116,10 +116,10 @@ impl Docker {
     }
 }
 
-/// Makes a plan of a service.
+/// Plans the commands of a service.
 pub fn plan(service: &Service, found: &mut Findings) -> Plan {
-    let mut plan = Plan { patience: service.stop_seconds, ..Plan::default() };
-    let mut runs: Vec<Docker> = Vec::new();
+    let mut plan = Plan { stop_timeout: service.stop_seconds, ..Plan::default() };
+    let mut runs: Vec<DockerRun> = Vec::new();
     let mut execs: Vec<Exec> = Vec::new();
     let (last, firsts) = match service.start.split_last() {
         Some((last, firsts)) => (Some(last), firsts),
@@ -128,15 +128,15 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
     for command in service.start_pre.iter().chain(firsts) {
         for action in docker::actions(&command.words, &service.variables) {
             match action {
-                Action::Run(words) => runs.push(Docker::new(command, words)),
-                Action::Host(_) => plan.before.push(Step::Program(command.clone())),
+                Action::Run(words) => runs.push(DockerRun::new(command, words)),
+                Action::Host(_) => plan.before.push(PreStart::Program(command.clone())),
                 Action::Exec(container, words) => execs.push(Exec::new(command, container, words, false)),
                 other => plan.note(other, command),
             }
         }
-        // In order: a container that ends runs between the programs around it.
+        // The order is kept: a container that ends runs between the programs before and after it.
         while let Some(run) = runs.pop_if(|r| !r.detached() && !r.holds_data() && r.name().is_none()) {
-            plan.before.push(Step::Container(run));
+            plan.before.push(PreStart::Container(run));
         }
     }
     if let Some(command) = last {
@@ -148,7 +148,7 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
         } else if run.holds_data() {
             plan.data.push(run);
         } else {
-            plan.before.push(Step::Container(run));
+            plan.before.push(PreStart::Container(run));
         }
     }
     for command in &service.start_post {
@@ -156,7 +156,7 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
             match action {
                 Action::Exec(container, words) => execs.push(Exec::new(command, container, words, false)),
                 Action::Host(_) => plan.after.push(command.clone()),
-                Action::Run(words) => plan.beside.push(Docker::new(command, words)),
+                Action::Run(words) => plan.beside.push(DockerRun::new(command, words)),
                 other => plan.note(other, command),
             }
         }
@@ -168,7 +168,7 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
                 Action::Host(_) if is_kill(command) => {}
                 Action::Host(_) if late => plan.cleanup.push(command.clone()),
                 Action::Host(_) => plan.stop.push(command.clone()),
-                Action::Stop(seconds) => plan.patience = Some(seconds),
+                Action::Stop(seconds) => plan.stop_timeout = Some(seconds),
                 Action::Exec(container, words) => execs.push(Exec::new(command, container, words, true)),
                 other => plan.note(other, command),
             }
@@ -176,7 +176,7 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
     }
     plan.forget_cidfile();
     plan.idle(service, found);
-    if let (Main::Program(command), None) = (&plan.main, &plan.of_other)
+    if let (MainCommand::Program(command), None) = (&plan.main, &plan.of_other)
         && let Some(manager) = docker::called(&command.words)
     {
         found.warn(&command.at, as_it_is(manager));
@@ -187,29 +187,28 @@ pub fn plan(service: &Service, found: &mut Findings) -> Plan {
     plan
 }
 
-/// The plan of a service that needs Docker on the machine: every line runs there as it is, also those that look after
-/// what the others leave.
+/// The plan of a service that needs Docker on the machine: every line runs there unchanged, management commands included.
 pub fn on_machine(service: &Service) -> Plan {
     let Some((last, firsts)) = service.start.split_last() else { return Plan::default() };
     Plan {
-        main: Main::Program(last.clone()),
-        before: service.start_pre.iter().chain(firsts).cloned().map(Step::Program).collect(),
+        main: MainCommand::Program(last.clone()),
+        before: service.start_pre.iter().chain(firsts).cloned().map(PreStart::Program).collect(),
         after: service.start_post.clone(),
         stop: service.stop.iter().filter(|c| !is_kill(c)).cloned().collect(),
         cleanup: service.stop_post.clone(),
-        patience: service.stop_seconds,
+        stop_timeout: service.stop_seconds,
         ..Plan::default()
     }
 }
 
-/// What is told of a call of a program that manages containers on the machine.
+/// The warning about a command that calls a container manager of the machine.
 fn as_it_is(manager: &str) -> String {
     if manager == "docker-compose" {
-        return "this runs on the machine as it is, where docker-compose and Docker have to be: `yado deploy` runs the compose file itself".into();
+        return "this runs unchanged on the machine, where docker-compose and Docker have to be installed: `yado deploy` runs the compose file itself".into();
     }
     let shown = shown(manager);
     format!(
-        "this is more than a plain {manager} command, so it runs on the machine as it is, where {shown} has to be"
+        "this is more than a plain {manager} command, so it runs unchanged on the machine, where {shown} has to be installed"
     )
 }
 
@@ -225,7 +224,7 @@ impl Plan {
         &mut self,
         command: &Command,
         service: &Service,
-        runs: &mut Vec<Docker>,
+        runs: &mut Vec<DockerRun>,
         execs: &mut Vec<Exec>,
         found: &mut Findings,
     ) {
@@ -233,27 +232,29 @@ impl Plan {
         for action in docker::actions(&command.words, &service.variables) {
             match action {
                 Action::Run(words) => {
-                    if let Main::Container(earlier) = std::mem::take(&mut self.main) {
+                    if let MainCommand::Container(earlier) = std::mem::take(&mut self.main) {
                         runs.push(earlier);
                     }
-                    self.main = Main::Container(Docker::new(command, words));
+                    self.main = MainCommand::Container(DockerRun::new(command, words));
                 }
                 Action::Start(name) => attached = Some(name),
                 Action::Exec(name, words) => inside = Some(Exec::new(command, name, words, false)),
-                Action::Host(_) => self.main = Main::Program(command.clone()),
+                Action::Host(_) => self.main = MainCommand::Program(command.clone()),
                 other => self.note(other, command),
             }
         }
         let name = attached.as_ref().or(inside.as_ref().map(|e| &e.container));
-        if let (Main::Nothing, Some(name)) = (&self.main, name) {
-            // `docker start`, `attach`, `logs`, `wait` and `exec` keep the unit running as long as a container that an
-            // earlier line made.
+        if let (MainCommand::Nothing, Some(name)) = (&self.main, name) {
+            // `docker start`, `attach`, `logs`, `wait` and `exec` keep the unit running as long as the container
+            // created by an earlier line.
             match runs.iter().position(|r| r.name().as_deref() == Some(name)) {
-                Some(at) => self.main = Main::Container(runs.remove(at)),
-                None if runs.len() == 1 && inside.is_none() => self.main = Main::Container(runs.remove(0)),
+                Some(at) => self.main = MainCommand::Container(runs.remove(at)),
+                None if runs.len() == 1 && inside.is_none() => {
+                    self.main = MainCommand::Container(runs.remove(0))
+                }
                 None => {
                     self.of_other = Some(name.clone());
-                    self.main = Main::Program(command.clone());
+                    self.main = MainCommand::Program(command.clone());
                     return;
                 }
             }
@@ -269,17 +270,17 @@ impl Plan {
             }
             None => {}
         }
-        // Docker's house-keeping alone, or `true`: what an earlier line started is what the unit is for.
-        if matches!(self.main, Main::Nothing)
+        // Only management commands or `true`: the purpose of the unit is the container started by an earlier line.
+        if matches!(self.main, MainCommand::Nothing)
             && let Some(run) = runs.pop()
         {
-            self.main = Main::Container(run);
+            self.main = MainCommand::Container(run);
         }
     }
 
-    /// Finds something to run where the last `ExecStart` is nothing but house-keeping, such as a pull, or `true`.
+    /// Chooses the main process if the last `ExecStart` is only a management command, such as a pull, or `true`.
     fn idle(&mut self, service: &Service, found: &mut Findings) {
-        if !matches!(self.main, Main::Nothing) {
+        if !matches!(self.main, MainCommand::Nothing) {
             return;
         }
         let Some(last) = service.start.last().or(service.stop.last()) else { return };
@@ -287,14 +288,16 @@ impl Plan {
             || !self.after.is_empty()
             || !self.stop.is_empty()
             || !self.cleanup.is_empty();
-        if let Some(Step::Container(run)) = self.before.pop_if(|step| matches!(step, Step::Container(_))) {
-            self.main = Main::Container(run);
+        if let Some(PreStart::Container(run)) =
+            self.before.pop_if(|step| matches!(step, PreStart::Container(_)))
+        {
+            self.main = MainCommand::Container(run);
         } else if service.start.is_empty() {
-            self.main = Main::Program(Command { words: vec![Word::of("/bin/true")], ..last.clone() });
+            self.main = MainCommand::Program(Command { words: vec![Word::of("/bin/true")], ..last.clone() });
         } else if docker::called(&last.words).is_none() && (waits || service.kind != ServiceType::Oneshot) {
-            self.main = Main::Program(last.clone());
+            self.main = MainCommand::Program(last.clone());
         } else if waits && service.kind == ServiceType::Oneshot {
-            self.main = Main::Program(Command { words: vec![Word::of("/bin/true")], ..last.clone() });
+            self.main = MainCommand::Program(Command { words: vec![Word::of("/bin/true")], ..last.clone() });
         } else if !self.pulls.is_empty() {
             found.warn(
                 &last.at,
@@ -310,24 +313,24 @@ impl Plan {
         }
     }
 
-    /// Leaves out what removes the file of `--cidfile`, which nothing writes here.
+    /// Drops commands that remove the file of `--cidfile`, which does not exist here.
     fn forget_cidfile(&mut self) {
-        let Main::Container(run) = &self.main else { return };
+        let MainCommand::Container(run) = &self.main else { return };
         let Some(file) = run.value_of("--cidfile") else { return };
         let removes = |command: &Command| {
             let words: Vec<String> = command.words.iter().map(Word::lossy).collect();
             let rm = words.first().is_some_and(|w| w.rsplit('/').next() == Some("rm"));
             rm && words.iter().skip(1).all(|w| w.starts_with('-') || *w == file)
         };
-        self.before.retain(|step| !matches!(step, Step::Program(command) if removes(command)));
+        self.before.retain(|step| !matches!(step, PreStart::Program(command) if removes(command)));
         self.after.retain(|command| !removes(command));
         self.stop.retain(|command| !removes(command));
         self.cleanup.retain(|command| !removes(command));
     }
 
-    /// Gives the main container the commands that are run within it.
+    /// Adds the commands that are executed in the main container.
     fn inside(&mut self, execs: Vec<Exec>, found: &mut Findings) {
-        let main = if let Main::Container(run) = &self.main { run.name() } else { None };
+        let main = if let MainCommand::Container(run) = &self.main { run.name() } else { None };
         for exec in execs {
             if main.as_ref() != Some(&exec.container) {
                 let sentence = format!(
@@ -354,11 +357,12 @@ impl Plan {
     }
 }
 
-/// Tells of programs of the machine that call Docker there. Beside a container they are left out: Docker does not know
-/// the containers of Pods.
+/// Warns about programs that call Docker on the machine. If the main process is a container they are dropped, since
+/// Docker does not know the containers of Pods.
 fn tell(plan: &mut Plan, found: &mut Findings) {
-    if !matches!(plan.main, Main::Container(_)) {
-        let before = plan.before.iter().filter_map(|s| if let Step::Program(c) = s { Some(c) } else { None });
+    if !matches!(plan.main, MainCommand::Container(_)) {
+        let before =
+            plan.before.iter().filter_map(|s| if let PreStart::Program(c) = s { Some(c) } else { None });
         for command in before.chain(&plan.after).chain(&plan.stop).chain(&plan.cleanup) {
             if let Some(manager) = docker::called(&command.words) {
                 found.warn(&command.at, as_it_is(manager));
@@ -371,18 +375,18 @@ fn tell(plan: &mut Plan, found: &mut Findings) {
         found.warn(&command.at, left_out(manager, &command.words));
         false
     };
-    plan.before.retain(|step| if let Step::Program(command) = step { left_out(command) } else { true });
+    plan.before.retain(|step| if let PreStart::Program(command) = step { left_out(command) } else { true });
     plan.after.retain(&mut left_out);
     plan.stop.retain(&mut left_out);
     plan.cleanup.retain(&mut left_out);
 }
 
-/// The name of a program that manages containers, as its users write it.
+/// The display name of a container manager.
 fn shown(manager: &str) -> &str {
     if manager == "docker" { "Docker" } else { manager }
 }
 
-/// Why a call of Docker beside a container is left out, and what takes its place.
+/// The warning about a dropped call of Docker, with the alternative.
 fn left_out(manager: &str, words: &[Word]) -> String {
     let verb = words.iter().map(Word::lossy).find_map(|text| {
         ["build", "load", "import"].into_iter().find(|v| text.split_whitespace().any(|w| w == *v))
@@ -400,7 +404,7 @@ fn left_out(manager: &str, words: &[Word]) -> String {
     }
 }
 
-/// `kill $MAINPID`, which is how Pods are stopped anyway.
+/// Whether a command is `kill $MAINPID`, which is how Pods are stopped anyway.
 fn is_kill(command: &Command) -> bool {
     let first = command.words.first().map(Word::lossy).unwrap_or_default();
     let last = command.words.last().map(Word::lossy).unwrap_or_default();

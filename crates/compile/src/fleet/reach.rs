@@ -1,22 +1,21 @@
-//! The names and ports by which units are reached together: all instances of a template, all units whose container has
-//! one name.
+//! Services of groups of units: all instances of a template, or all units whose containers have the same name.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use yado_types::labels;
 
-use super::lower::{Process, Read, Set, listened};
+use super::lower::{MainProcess, PlannedUnit, UnitSet, listened};
 use crate::{
-    Published,
+    ExternalEndpoint,
     diagnostic::Findings,
     workload::{Port, PublishedPort, Workload, known_ports},
 };
 
-/// The Services and the Ingress of the group of `one`, which lead to all of the group's Pods, and a Service for each
-/// port that it publishes under a number, which leads to those Pods of the group that publish the same one.
-pub fn shared(workload: &Workload, one: &Read, set: &Set<'_>, found: &mut Findings) -> Vec<Value> {
-    let Process::Container(run) = &one.main else { return Vec::new() };
+/// The Services and the Ingress of the group of `one`, which select all Pods of the group, and for each port that it
+/// publishes under a fixed number a Service that selects the Pods that publish the same number.
+pub fn shared(workload: &Workload, one: &PlannedUnit, set: &UnitSet<'_>, found: &mut Findings) -> Vec<Value> {
+    let MainProcess::Container(run) = &one.main else { return Vec::new() };
     if run.part.pod.host_network == Some(true) {
         return Vec::new();
     }
@@ -35,7 +34,7 @@ pub fn shared(workload: &Workload, one: &Read, set: &Set<'_>, found: &mut Findin
         ports: ports_of_group(workload, one, set),
         ..workload.clone()
     };
-    // An Ingress needs the Service it leads to; where the group is one unit that is the unit's own.
+    // The backend of the Ingress is the Service of the group, which for a single unit is the unit's own.
     let group = Workload { service: group.service.or(workload.service.clone()), ..group };
     let mixed = group.ports != workload.ports;
     let selector = json!({labels::APP_NAME: set.settings.app, labels::UNIT_GROUP: one.group});
@@ -52,7 +51,7 @@ pub fn shared(workload: &Workload, one: &Read, set: &Set<'_>, found: &mut Findin
     }
     for port in run.published.iter().filter(|p| p.port.is_some()) {
         let outer = Workload {
-            outer: Some(outer(one, port)),
+            publish_as: Some(publish_name(one, port)),
             service: None,
             aliases: Vec::new(),
             published: vec![port.clone()],
@@ -70,7 +69,7 @@ pub fn shared(workload: &Workload, one: &Read, set: &Set<'_>, found: &mut Findin
     objects
 }
 
-/// The Services and the Ingress of a workload, which are of no single process type.
+/// The Services and the Ingress of a workload, without the label of a process type.
 fn reaching(workload: Workload) -> Vec<Value> {
     let mut objects = workload.objects();
     objects.retain(|o| o["kind"] == "Service" || o["kind"] == "Ingress");
@@ -82,7 +81,7 @@ fn reaching(workload: Workload) -> Vec<Value> {
     objects
 }
 
-/// Adds a Service; one of the same name takes its ports.
+/// Adds a Service, or its ports to an existing Service of the same name.
 fn add(objects: &mut Vec<Value>, object: Value) {
     let same =
         |o: &&mut Value| o["kind"] == object["kind"] && o["metadata"]["name"] == object["metadata"]["name"];
@@ -95,17 +94,17 @@ fn add(objects: &mut Vec<Value>, object: Value) {
     }
 }
 
-/// Has the ports of a Service lead to Pods' ports of the same name, so that Pods which have other ports are left out.
+/// Makes the ports of a Service target container ports by name, so that Pods without such a port are excluded.
 fn by_name(service: &mut Value) {
     for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
         port["targetPort"] = port["name"].clone();
     }
 }
 
-/// The ports of all units of the group that run, as each may have its own.
-fn ports_of_group(workload: &Workload, one: &Read, set: &Set<'_>) -> Vec<Port> {
+/// The ports of all running units of the group, which may differ.
+fn ports_of_group(workload: &Workload, one: &PlannedUnit, set: &UnitSet<'_>) -> Vec<Port> {
     let mut ports = workload.ports.clone();
-    for port in members(one, set).filter_map(Read::container).flat_map(listened) {
+    for port in members(one, set).filter_map(PlannedUnit::container).flat_map(listened) {
         if !ports.contains(&port) {
             ports.push(port);
         }
@@ -114,16 +113,16 @@ fn ports_of_group(workload: &Workload, one: &Read, set: &Set<'_>) -> Vec<Port> {
     if ports.len() == workload.ports.len() { workload.ports.clone() } else { ports }
 }
 
-/// Units that are reached by the same name as `one`, and are started.
-fn members<'a>(one: &'a Read, set: &'a Set<'_>) -> impl Iterator<Item = &'a Read> {
+/// Started units of the group of `one`.
+fn members<'a>(one: &'a PlannedUnit, set: &'a UnitSet<'_>) -> impl Iterator<Item = &'a PlannedUnit> {
     let started =
-        |unit: &&Read| set.settings.started.as_ref().is_none_or(|s| s.contains(unit.unit.name.full()));
+        |unit: &&PlannedUnit| set.settings.started.as_ref().is_none_or(|s| s.contains(unit.unit.name.full()));
     set.units.iter().filter(|u| u.group == one.group).filter(started)
 }
 
-/// What the Service is named after that publishes `port` of `one`. A number outside belongs to those units of a group
-/// that ask for it: others of the group may ask for another.
-fn outer(one: &Read, port: &PublishedPort) -> String {
+/// The name prefix of the Service that publishes `port` of `one`. It contains the external number, since units of a group
+/// may publish different numbers.
+fn publish_name(one: &PlannedUnit, port: &PublishedPort) -> String {
     match port.port {
         None => one.object.clone(),
         Some(_) if one.group == one.object => one.group.clone(),
@@ -136,21 +135,21 @@ fn numbered(number: u16, protocol: &str) -> String {
     if protocol == "TCP" { number.to_string() } else { format!("{number}-{}", protocol.to_lowercase()) }
 }
 
-/// The label by which the Service of a published port finds the Pods that publish it, where not all of the group do.
-fn label_of(one: &Read, port: &PublishedPort) -> Option<String> {
+/// The label by which the Service of a published port selects Pods, if it does not select the whole group.
+fn label_of(one: &PlannedUnit, port: &PublishedPort) -> Option<String> {
     let number = port.port.filter(|_| one.group != one.object)?;
     let reach = if port.local { "local" } else { "public" };
     Some(format!("{}{}-{reach}", labels::PUBLISHES, numbered(number, &port.protocol)))
 }
 
-/// The labels of the Pods of `one` that say which ports outside lead to them.
-pub fn labels_of(one: &Read) -> BTreeMap<String, String> {
+/// The labels of the Pods of `one` for the external ports that they publish.
+pub fn labels_of(one: &PlannedUnit) -> BTreeMap<String, String> {
     let published = one.container().into_iter().flat_map(|run| &run.published);
     published.filter_map(|p| Some((label_of(one, p)?, p.target.to_string()))).collect()
 }
 
-/// The ports of `one` that are published wherever there is room, which no other unit shares.
-pub fn anywhere(one: &Read, ports: &[Port]) -> Vec<PublishedPort> {
+/// The ports of `one` that are published under a number chosen by the cluster, and so not shared with other units.
+pub fn anywhere(one: &PlannedUnit, ports: &[Port]) -> Vec<PublishedPort> {
     let Some(run) = one.container() else { return Vec::new() };
     let mut published: Vec<PublishedPort> =
         run.published.iter().filter(|p| p.port.is_none()).cloned().collect();
@@ -165,14 +164,14 @@ pub fn anywhere(one: &Read, ports: &[Port]) -> Vec<PublishedPort> {
     published
 }
 
-/// Which port of the group's Service is its web page: that of its first unit that has one.
-fn web_port_of_group(one: &Read, set: &Set<'_>) -> Option<u16> {
+/// The port of the group's Service that serves web pages: that of the first unit that has one.
+fn web_port_of_group(one: &PlannedUnit, set: &UnitSet<'_>) -> Option<u16> {
     members(one, set).chain([one]).find_map(web_port).map(|(_, target)| target)
 }
 
-/// The published port that may be a web page's, and what it leads to.
-fn web_port(one: &Read) -> Option<(Option<u16>, u16)> {
-    let Process::Container(run) = &one.main else { return None };
+/// The published port that may serve web pages, and its container port.
+fn web_port(one: &PlannedUnit) -> Option<(Option<u16>, u16)> {
+    let MainProcess::Container(run) = &one.main else { return None };
     let web = |p: &&PublishedPort| {
         p.protocol == "TCP"
             && !p.local
@@ -182,8 +181,8 @@ fn web_port(one: &Read) -> Option<(Option<u16>, u16)> {
     run.published.iter().find(web).map(|p| (p.port, p.target))
 }
 
-/// Host names at which the router answers: that of the group, and of the project for its first group.
-fn hosts(one: &Read, set: &Set<'_>) -> Vec<String> {
+/// Host names of the Ingress: that of the group, and that of the project for its first group.
+fn hosts(one: &PlannedUnit, set: &UnitSet<'_>) -> Vec<String> {
     if web_port(one).is_none() {
         return Vec::new();
     }
@@ -196,9 +195,9 @@ fn hosts(one: &Read, set: &Set<'_>) -> Vec<String> {
     hosts
 }
 
-/// Where `one` is reached from outside.
-pub fn published_of(one: &Read, set: &Set<'_>) -> Vec<Published> {
-    let Process::Container(run) = &one.main else { return Vec::new() };
+/// The external endpoints of `one`.
+pub fn published_of(one: &PlannedUnit, set: &UnitSet<'_>) -> Vec<ExternalEndpoint> {
+    let MainProcess::Container(run) = &one.main else { return Vec::new() };
     if run.part.pod.host_network == Some(true) {
         return Vec::new();
     }
@@ -206,9 +205,9 @@ pub fn published_of(one: &Read, set: &Set<'_>) -> Vec<Published> {
     let host = hosts(one, set).into_iter().next();
     run.published
         .iter()
-        .map(|p| Published {
+        .map(|p| ExternalEndpoint {
             component: one.group.clone(),
-            service: p.service(&outer(one, p)),
+            service: p.service(&publish_name(one, p)),
             port: p.outside(),
             target: p.target,
             protocol: p.protocol.clone(),

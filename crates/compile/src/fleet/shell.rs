@@ -1,18 +1,18 @@
-//! The text of `sh -c`, as far as it is a list of plain commands: `docker kill web; exec docker run ...`.
+//! Parses a script of `sh -c` if it is a list of simple commands: `docker kill web; exec docker run ...`.
 //!
-//! What needs a shell (loops, pipes, `$(command)`) is not understood, and the caller lets a shell run it.
+//! Scripts that need a shell (loops, pipes, `$(command)`) are not parsed; the caller leaves them to a shell.
 
-use super::text::{Fact, Part, Variables, Word, is_name};
+use super::text::{Fact, Piece, Variables, Word, is_name};
 
-/// A plain command.
+/// A simple command: its words.
 pub type Simple = Vec<Word>;
 
-/// The commands of `script`, whichever way they are joined; `None` where it is more than a list of plain commands.
+/// The commands of `script`, joined by any operator; `None` unless it is a list of simple commands.
 ///
-/// `pipes` says whether a pipe is taken for a list too: enough to tell what commands there are, not to run them.
+/// With `pipes`, a pipe counts as a list too, which is sufficient to inspect commands but not to run them.
 pub fn commands(script: &str, variables: &Variables, pipes: bool) -> Option<Vec<Simple>> {
     let script = script.trim();
-    // What `echo` prints of a command is its output, which is in the log anyway.
+    // `echo $(command)` prints the output of the command, which is in the log anyway.
     if let Some(inner) = script.strip_prefix("echo").map(str::trim_start)
         && let Some(inner) = inner.strip_prefix("$(").and_then(|i| i.strip_suffix(')'))
         && !inner.contains(['(', ')'])
@@ -41,11 +41,11 @@ struct Reader {
     word: Option<Word>,
     words: Simple,
     commands: Vec<Simple>,
-    /// Whether the next word is where output goes to.
+    /// Whether the next word is the target of a redirection.
     redirected: bool,
 }
 
-/// Words that begin more than a plain command.
+/// Reserved words, which start compound commands.
 const KEYWORDS: [&str; 17] = [
     "if", "then", "else", "elif", "fi", "for", "while", "until", "do", "done", "case", "esac", "function",
     "{", "}", "!", "trap",
@@ -120,13 +120,14 @@ impl Reader {
         }
     }
 
-    /// `2>&1`, `>/dev/null`: where output goes is the log, in any case. Input from a file is more than that.
+    /// Parses and drops redirections of output (`2>&1`, `>/dev/null`), since output goes to the log. Redirected input needs
+    /// a shell.
     fn redirection(&mut self) -> Option<()> {
         let before = self.chars.get(self.at.wrapping_sub(2)).copied();
         if self.chars[self.at - 1] == '<' {
             return None;
         }
-        // The number of the stream that is redirected is no word.
+        // The number of the redirected stream is not a word.
         if before.is_some_and(|c| c.is_ascii_digit())
             && self.word.as_ref().is_some_and(|w| w.lossy().len() == 1)
         {
@@ -139,7 +140,7 @@ impl Reader {
         Some(())
     }
 
-    /// `$NAME`, `${NAME}`, `${NAME:-default}`, and the few commands whose output is known.
+    /// Expands `$NAME`, `${NAME}`, `${NAME:-default}` and `$(command)` for the few commands whose output is known.
     fn dollar(&mut self, c: char, quoted: bool) -> Option<()> {
         let rest: String = self.chars[self.at..].iter().collect();
         if c == '`' || rest.starts_with('(') {
@@ -155,7 +156,7 @@ impl Reader {
                 | "uname -n" => Fact::HostName,
                 "cat /etc/machine-id" => Fact::MachineId,
                 _ if inner.contains(['(', ')']) => return None,
-                // To tell what commands there are, those that print an argument count too.
+                // Where commands are only inspected, a substituted command counts too.
                 command => {
                     if self.pipes {
                         self.commands.extend(commands(command, &self.variables, true)?);
@@ -164,7 +165,7 @@ impl Reader {
                 }
             };
             self.at += length;
-            self.word.get_or_insert_default().0.push(Part::Node(fact));
+            self.word.get_or_insert_default().0.push(Piece::Node(fact));
             return Some(());
         }
         let (name, default) = if let Some(inner) = rest.strip_prefix('{') {
@@ -176,7 +177,7 @@ impl Reader {
             let name: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '_').collect();
             self.at += name.len();
             if name.is_empty() {
-                // A dollar with nothing behind it is one; `$?`, `$@` and others are a shell's own.
+                // A dollar sign before a blank is literal; `$?`, `$@` and others need a shell.
                 let alone = rest.starts_with([' ', '"', '\'']) || rest.is_empty();
                 return alone.then(|| self.push("$"));
             }
@@ -186,7 +187,7 @@ impl Reader {
             return None;
         }
         let value = if name == "HOSTNAME" {
-            Word(vec![Part::Node(Fact::HostName)])
+            Word(vec![Piece::Node(Fact::HostName)])
         } else {
             self.variables.get(&name)
         };
@@ -194,7 +195,7 @@ impl Reader {
         self.value(value, quoted)
     }
 
-    /// A variable's value: outside of quotes it is as many words as it has.
+    /// Appends the value of a variable, which is split into words outside of quotes.
     fn value(&mut self, value: Word, quoted: bool) -> Option<()> {
         match value.known().filter(|_| !quoted) {
             Some(text) => {
@@ -216,8 +217,8 @@ impl Reader {
     fn push(&mut self, text: &str) {
         let word = self.word.get_or_insert_default();
         match word.0.last_mut() {
-            Some(Part::Known(known)) => known.push_str(text),
-            _ => word.0.push(Part::Known(text.into())),
+            Some(Piece::Known(known)) => known.push_str(text),
+            _ => word.0.push(Piece::Known(text.into())),
         }
     }
 
@@ -226,12 +227,12 @@ impl Reader {
         if std::mem::take(&mut self.redirected) {
             return Some(());
         }
-        // An assignment in front of a command.
+        // An assignment before a command.
         if self.words.is_empty()
-            && let Some(Part::Known(first)) = word.0.first()
+            && let Some(Piece::Known(first)) = word.0.first()
             && let Some((name, value)) = first.split_once('=').filter(|(name, _)| is_name(name))
         {
-            let mut parts = vec![Part::Known(value.to_string())];
+            let mut parts = vec![Piece::Known(value.to_string())];
             parts.extend(word.0[1..].iter().cloned());
             self.variables.known.insert(name.into(), Word(parts));
             return Some(());

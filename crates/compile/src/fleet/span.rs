@@ -1,15 +1,15 @@
-//! Spans of time, amounts of memory and limits as systemd writes them.
+//! Parsers of systemd's notations of time spans, memory sizes and resource limits.
 
-/// Seconds in `5min 20s`, `90`, `500ms`; `None` is no bound: `0`, `infinity` and nothing at all.
+/// Parses a time span such as `5min 20s`, `90` or `500ms` to seconds. `None` means unlimited: `0`, `infinity` or empty.
 ///
 /// # Errors
 ///
-/// The text and what is wrong with it, to stand behind `Key=`.
+/// A message that starts with the text, to follow `Key=`.
 pub fn seconds(text: &str) -> Result<Option<f64>, String> {
     if text.is_empty() || text == "infinity" {
         return Ok(None);
     }
-    let wrong = || format!("{text} is no span of time, such as 90 or 1min 30s");
+    let wrong = || format!("{text} is not a valid time span, such as 90 or 1min 30s");
     let mut sum = 0.0;
     let mut rest = text.trim();
     while !rest.is_empty() {
@@ -35,7 +35,7 @@ pub fn seconds(text: &str) -> Result<Option<f64>, String> {
     Ok(Some(sum).filter(|s| *s > 0.0))
 }
 
-/// `512M` as a quantity; the inner `None` is no limit, the outer one no amount.
+/// Converts a size such as `512M` to a quantity. `Some(None)` means unlimited; `None` is an invalid size.
 pub fn bytes(text: &str) -> Option<Option<String>> {
     if text.is_empty() || text == "infinity" {
         return Some(None);
@@ -53,7 +53,7 @@ pub fn bytes(text: &str) -> Option<Option<String>> {
     Some(Some(format!("{digits}{unit}")))
 }
 
-/// `soft:hard` or one number for both; -1 is none.
+/// Parses a resource limit `soft:hard`, or one number for both; -1 is unlimited.
 pub fn limit(name: &str, text: &str) -> Option<(i64, i64)> {
     let (soft, hard) = text.split_once(':').unwrap_or((text, text));
     let one = |text: &str| -> Option<i64> {

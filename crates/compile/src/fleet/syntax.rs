@@ -1,4 +1,4 @@
-//! The text of a unit file: sections of `Key=Value` lines.
+//! The syntax of unit files: sections of `Key=Value` lines.
 //!
 //! As systemd reads it: lines that begin with `#` or `;` are comments, also between continued lines; a line that ends
 //! in a backslash goes on in the next one, with a blank for the backslash. As fleet submits it: a line that is neither
@@ -9,30 +9,30 @@ use crate::{
     source::Source,
 };
 
-/// One assignment.
+/// A `Key=Value` assignment.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct Assignment {
     /// `Service`
     pub section: String,
     /// `ExecStart`
     pub key: String,
     /// Where the key is.
     pub at: Position,
-    /// What is behind the `=`, without blanks around it.
-    pub value: Value,
+    /// The text after `=`, trimmed.
+    pub value: AssignmentValue,
 }
 
-/// A value of one or, with continuation lines, several lines.
+/// A value, which may have continuation lines.
 #[derive(Debug, Clone)]
-pub struct Value {
-    /// The lines in one.
+pub struct AssignmentValue {
+    /// The joined lines.
     pub text: String,
-    /// Where each line's part begins: offset in `text`, and the place of that in the file.
+    /// Offset in `text` and position in the file at which each line begins.
     parts: Vec<(usize, Position)>,
 }
 
-impl Value {
-    /// The place of the byte at `offset` of the text.
+impl AssignmentValue {
+    /// Position of the byte at `offset` of the text.
     pub fn at(&self, offset: usize) -> Position {
         let part = self.parts.iter().rev().find(|(start, _)| *start <= offset).or(self.parts.first());
         // There is one part at least: a value begins somewhere.
@@ -41,14 +41,14 @@ impl Value {
         Position { column: at.column + before.chars().count(), ..at.clone() }
     }
 
-    /// Where it begins.
+    /// Position of the first byte.
     pub fn start(&self) -> Position {
         self.at(0)
     }
 }
 
-/// Reads all assignments, in order.
-pub fn read(source: &Source, found: &mut Findings) -> Vec<Entry> {
+/// Parses all assignments, in order.
+pub fn read(source: &Source, found: &mut Findings) -> Vec<Assignment> {
     let mut reader = Reader { source, found, section: None, entries: Vec::new(), open: None };
     for (number, line) in source.text.split('\n').enumerate() {
         let line = if number == 0 { line.trim_start_matches('\u{feff}') } else { line };
@@ -62,12 +62,12 @@ struct Reader<'a> {
     source: &'a Source,
     found: &'a mut Findings,
     section: Option<String>,
-    entries: Vec<Entry>,
+    entries: Vec<Assignment>,
     /// The assignment whose next line is a continuation.
-    open: Option<Entry>,
+    open: Option<Assignment>,
 }
 
-/// systemd's blanks, and those that come along when a line is copied from a web page: fleet trimmed them too.
+/// All Unicode white space is trimmed, as in fleet, since lines copied from web pages contain it.
 const BLANKS: fn(char) -> bool = char::is_whitespace;
 
 impl Reader<'_> {
@@ -119,9 +119,9 @@ impl Reader<'_> {
             }
             let shown: String = text.trim_end_matches(BLANKS).chars().take(40).collect();
             let mut sentence = format!(
-                "\"{shown}\" is no Key=Value, no [Section] and no # comment: correct or remove the line"
+                "\"{shown}\" is not a Key=Value line, a [Section] or a # comment: correct or remove the line"
             );
-            // The commonest cause, and one that an editor does not show.
+            // The most common cause, which editors do not show.
             let previous = self.source.text.lines().nth(at.line.saturating_sub(2)).unwrap_or_default();
             if at.line > 1 && previous.ends_with(BLANKS) && previous.trim_end_matches(BLANKS).ends_with('\\')
             {
@@ -132,11 +132,14 @@ impl Reader<'_> {
         let section = self.section.clone().unwrap_or_default();
         let trimmed = value.trim_start_matches(BLANKS);
         let column = at.column + text[..text.len() - trimmed.len()].chars().count();
-        self.open = Some(Entry {
+        self.open = Some(Assignment {
             section,
             key: key.trim_end_matches(BLANKS).into(),
             at: at.clone(),
-            value: Value { text: trimmed.into(), parts: vec![(0, Position { column, ..at.clone() })] },
+            value: AssignmentValue {
+                text: trimmed.into(),
+                parts: vec![(0, Position { column, ..at.clone() })],
+            },
         });
     }
 
@@ -149,7 +152,7 @@ impl Reader<'_> {
     }
 }
 
-/// The line with a blank for its backslash, if it ends in one that no other backslash escapes.
+/// Replaces a trailing backslash that is not escaped by a blank. Returns whether there was one.
 fn continued(line: &str) -> (std::borrow::Cow<'_, str>, bool) {
     let slashes = line.len() - line.trim_end_matches('\\').len();
     if slashes.is_multiple_of(2) {
@@ -169,7 +172,7 @@ mod tests {
         let mut found = Findings::default();
         let mut shown = String::new();
         for entry in read(&source, &mut found) {
-            let Entry { section, key, at, value } = entry;
+            let Assignment { section, key, at, value } = entry;
             let end = value.at(value.text.len());
             shown.push_str(&format!(
                 "{section}.{key} {}:{} = {:?} {}:{} to {}:{}\n",
@@ -238,7 +241,7 @@ mod tests {
                 "see below:\nA=b\n[Service]\n=c\nA==c\n",
                 expect![[r#"
                 Service.A 5:1 = "=c" 5:3 to 5:5
-                u.service:4:1: "=c" is no Key=Value, no [Section] and no # comment: correct or remove the line
+                u.service:4:1: "=c" is not a Key=Value line, a [Section] or a # comment: correct or remove the line
                 u.service:1:1: see below: stands before any [Section] and has no effect
                 u.service:2:1: A stands before any [Section] and has no effect
             "#]],
@@ -268,8 +271,8 @@ mod tests {
                 Service.ExecStart 6:1 = "/bin/sh \\" 6:11 to 6:20
                 u.service:3:1: "[Unit" has no closing bracket: write it as [Service]
                 u.service:4:1: " x" stands behind [Service]: put it on a line of its own
-                u.service:5:3: "ExecStart /bin/true" is no Key=Value, no [Section] and no # comment: correct or remove the line
-                u.service:7:3: "-c true" is no Key=Value, no [Section] and no # comment: correct or remove the line; the line above ends in a blank, so its backslash does not continue it
+                u.service:5:3: "ExecStart /bin/true" is not a Key=Value line, a [Section] or a # comment: correct or remove the line
+                u.service:7:3: "-c true" is not a Key=Value line, a [Section] or a # comment: correct or remove the line; the line above ends in a blank, so its backslash does not continue it
                 u.service:8:1: the section has no name: write it as [Service]
                 u.service:1:1: Key stands before any [Section] and has no effect
                 u.service:2:1: text of a page stands before any [Section] and has no effect

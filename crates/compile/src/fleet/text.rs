@@ -1,15 +1,15 @@
-//! Words whose value is known, or known on the node only.
+//! Words that may contain values known only on the node.
 
 use std::collections::BTreeMap;
 
 use super::name::UnitName;
 
-/// Before the name of what only the node knows: a character that no text has.
+/// Marks the start of the name of a node value: a private-use character that does not occur in text.
 pub const OPEN: &str = "\u{e000}";
-/// Behind it.
+/// Marks its end.
 pub const CLOSE: &str = "\u{e001}";
 
-/// What only the node can say.
+/// A value known only on the node.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fact {
     /// `%H`
@@ -22,93 +22,93 @@ pub enum Fact {
     Kernel,
     /// A variable of an `EnvironmentFile=`.
     Variable(String),
-    /// The same, standing for as many words as it has.
+    /// A variable of an `EnvironmentFile=` that is split into words.
     Words(String),
-    /// What a command prints there: `$(COMMAND)`.
+    /// The output of a command: `$(COMMAND)`.
     Output(String),
 }
 
 /// A piece of a word.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Part {
-    /// Text as it is.
+pub enum Piece {
+    /// Literal text.
     Known(String),
-    /// Text that the node knows.
+    /// A value known only on the node.
     Node(Fact),
 }
 
-/// A word.
+/// A word of a command line.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Word(pub Vec<Part>);
+pub struct Word(pub Vec<Piece>);
 
 impl Word {
-    /// A word of which all is known.
+    /// A literal word.
     pub fn of(text: &str) -> Self {
-        Word(vec![Part::Known(text.into())])
+        Word(vec![Piece::Known(text.into())])
     }
 
-    /// Its text if all of it is known.
+    /// The text, if it contains no node value.
     pub fn known(&self) -> Option<String> {
         self.0.iter().try_fold(String::new(), |text, part| match part {
-            Part::Known(more) => Some(text + more),
-            Part::Node(_) => None,
+            Piece::Known(more) => Some(text + more),
+            Piece::Node(_) => None,
         })
     }
 
-    /// Its text with what only the node knows left out.
+    /// The text without node values.
     pub fn lossy(&self) -> String {
         self.0
             .iter()
-            .filter_map(|p| if let Part::Known(text) = p { Some(text.as_str()) } else { None })
+            .filter_map(|p| if let Piece::Known(text) = p { Some(text.as_str()) } else { None })
             .collect()
     }
 
-    /// What the node has to say.
+    /// The node values in it.
     pub fn facts(&self) -> impl Iterator<Item = &Fact> {
-        self.0.iter().filter_map(|p| if let Part::Node(fact) = p { Some(fact) } else { None })
+        self.0.iter().filter_map(|p| if let Piece::Node(fact) = p { Some(fact) } else { None })
     }
 
-    /// The word for a container's command, arguments and environment, where Kubernetes replaces `$(NAME)`.
+    /// The word in a container's command, arguments and environment, in which Kubernetes expands `$(NAME)`.
     pub fn kubernetes(&self) -> String {
         let mut text = String::new();
         for part in &self.0 {
             match part {
-                Part::Known(known) => text.push_str(&literal(known)),
-                Part::Node(fact) => text.push_str(&format!("$({})", fact.variable())),
+                Piece::Known(known) => text.push_str(&literal(known)),
+                Piece::Node(fact) => text.push_str(&format!("$({})", fact.variable())),
             }
         }
         text
     }
 
-    /// The word for the reader of Docker's commands, which knows of no variables: what only the node knows stands
-    /// between [`OPEN`] and [`CLOSE`].
+    /// The word for the parser of Docker commands, which does not know variables: a node value is marked by [`OPEN`] and
+    /// [`CLOSE`].
     pub fn docker(&self) -> String {
         let mut text = String::new();
         for part in &self.0 {
             match part {
-                Part::Known(known) => text.push_str(known),
-                Part::Node(fact) => text.extend([OPEN, fact.variable(), CLOSE]),
+                Piece::Known(known) => text.push_str(known),
+                Piece::Node(fact) => text.extend([OPEN, fact.variable(), CLOSE]),
             }
         }
         text
     }
 
-    /// The word for a shell, quoted so that only what the node knows is replaced.
+    /// The word for a shell, quoted so that only node values are expanded.
     pub fn shell(&self) -> String {
         let mut text = String::new();
         for part in &self.0 {
             match part {
-                Part::Known(known) => text.push_str(&quoted(known)),
-                // A Pod may have a host name of its own.
-                Part::Node(Fact::HostName) => {
+                Piece::Known(known) => text.push_str(&quoted(known)),
+                // The host name of the Pod may differ from that of the node.
+                Piece::Node(Fact::HostName) => {
                     text.push_str("\"${UNIT_HOST_NAME:-$(cat /proc/sys/kernel/hostname)}\"");
                 }
-                Part::Node(Fact::MachineId) => text.push_str("\"$(cat /etc/machine-id)\""),
-                Part::Node(Fact::BootId) => text.push_str("\"$(tr -d - </proc/sys/kernel/random/boot_id)\""),
-                Part::Node(Fact::Kernel) => text.push_str("\"$(cat /proc/sys/kernel/osrelease)\""),
-                Part::Node(Fact::Variable(name)) => text.push_str(&format!("\"${{{name}}}\"")),
-                Part::Node(Fact::Words(name)) => text.push_str(&format!("${{{name}}}")),
-                Part::Node(Fact::Output(command)) => text.push_str(&format!("\"$({command})\"")),
+                Piece::Node(Fact::MachineId) => text.push_str("\"$(cat /etc/machine-id)\""),
+                Piece::Node(Fact::BootId) => text.push_str("\"$(tr -d - </proc/sys/kernel/random/boot_id)\""),
+                Piece::Node(Fact::Kernel) => text.push_str("\"$(cat /proc/sys/kernel/osrelease)\""),
+                Piece::Node(Fact::Variable(name)) => text.push_str(&format!("\"${{{name}}}\"")),
+                Piece::Node(Fact::Words(name)) => text.push_str(&format!("${{{name}}}")),
+                Piece::Node(Fact::Output(command)) => text.push_str(&format!("\"$({command})\"")),
             }
         }
         if text.is_empty() { "''".into() } else { text }
@@ -116,15 +116,15 @@ impl Word {
 
     fn push(&mut self, more: &str) {
         match self.0.last_mut() {
-            Some(Part::Known(text)) => text.push_str(more),
+            Some(Piece::Known(text)) => text.push_str(more),
             _ if more.is_empty() => {}
-            _ => self.0.push(Part::Known(more.into())),
+            _ => self.0.push(Piece::Known(more.into())),
         }
     }
 }
 
 impl Fact {
-    /// The environment variable that has the value in a container.
+    /// The environment variable that holds the value in a container.
     pub fn variable(&self) -> &str {
         match self {
             Fact::HostName => "UNIT_HOST_NAME",
@@ -137,7 +137,7 @@ impl Fact {
     }
 }
 
-/// Text that stands as it is where Kubernetes replaces `$(NAME)` and `$$`.
+/// Escapes text for fields in which Kubernetes expands `$(NAME)` and `$$`.
 pub fn literal(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -150,7 +150,7 @@ pub fn literal(text: &str) -> String {
     out
 }
 
-/// Text as one word of a shell.
+/// Quotes text as one word of a shell.
 pub fn quoted(text: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@,+%".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
@@ -159,7 +159,7 @@ pub fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
-/// Replaces specifiers such as `%i`. Those that systemd does not know stay as they are, as it leaves them.
+/// Expands specifiers such as `%i`. Unknown specifiers are kept, as in systemd.
 pub fn specifiers(text: &str, unit: &UnitName) -> Word {
     let mut word = Word::default();
     let mut chars = text.chars();
@@ -187,17 +187,17 @@ pub fn specifiers(text: &str, unit: &UnitName) -> Word {
             Some('u') => word.push("root"),
             Some('U') => word.push("0"),
             Some('h') => word.push("/root"),
-            Some('H') => word.0.push(Part::Node(Fact::HostName)),
-            Some('m') => word.0.push(Part::Node(Fact::MachineId)),
-            Some('b') => word.0.push(Part::Node(Fact::BootId)),
-            Some('v') => word.0.push(Part::Node(Fact::Kernel)),
+            Some('H') => word.0.push(Piece::Node(Fact::HostName)),
+            Some('m') => word.0.push(Piece::Node(Fact::MachineId)),
+            Some('b') => word.0.push(Piece::Node(Fact::BootId)),
+            Some('v') => word.0.push(Piece::Node(Fact::Kernel)),
             Some(other) => word.push(&format!("%{other}")),
         }
     }
     word
 }
 
-/// Undoes systemd's escaping of names: `-` is `/`, `\x2d` is `-`.
+/// Reverses systemd's escaping of names: `-` becomes `/`, `\x2d` becomes `-`.
 fn unescaped(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.as_bytes();
@@ -221,27 +221,26 @@ fn unescaped(text: &str) -> String {
 /// The variables of a unit.
 #[derive(Debug, Clone, Default)]
 pub struct Variables {
-    /// Those of `Environment=`, later ones replacing earlier ones.
+    /// Variables of `Environment=`; later ones replace earlier ones.
     pub known: BTreeMap<String, Word>,
-    /// Whether there are files on the node that may hold more.
+    /// Whether environment files on the node may define more variables.
     pub files: bool,
 }
 
 impl Variables {
-    /// A variable's value; empty where nothing sets it.
+    /// The value of a variable; empty if it is not set.
     pub fn get(&self, name: &str) -> Word {
         match self.known.get(name) {
             Some(value) => value.clone(),
             None if name == "MAINPID" => Word::of("1"),
-            None if self.files => Word(vec![Part::Node(Fact::Variable(name.into()))]),
+            None if self.files => Word(vec![Piece::Node(Fact::Variable(name.into()))]),
             None => Word::default(),
         }
     }
 
-    /// Replaces `${NAME}` anywhere, and `$NAME` where it is a word of its own, which then becomes as many words as its
-    /// value has.
+    /// Expands `${NAME}` anywhere, and `$NAME` if it is a separate word, which is then split into words.
     pub fn expand(&self, word: Word) -> Vec<Word> {
-        if let [Part::Known(text)] = word.0.as_slice()
+        if let [Piece::Known(text)] = word.0.as_slice()
             && let Some(name) = text.strip_prefix('$').filter(|n| is_name(n))
         {
             let value = self.get(name);
@@ -250,14 +249,14 @@ impl Variables {
                     .map(|words| words.iter().map(|w| Word::of(&w.text)).collect())
                     .unwrap_or_else(|_| text.split_whitespace().map(Word::of).collect()),
                 None if self.known.contains_key(name) => vec![value],
-                None => vec![Word(vec![Part::Node(Fact::Words(name.into()))])],
+                None => vec![Word(vec![Piece::Node(Fact::Words(name.into()))])],
             };
         }
         let mut out = Word::default();
         for part in word.0 {
             match part {
-                Part::Known(text) => self.braces(&text, &mut out),
-                node @ Part::Node(_) => out.0.push(node),
+                Piece::Known(text) => self.braces(&text, &mut out),
+                node @ Piece::Node(_) => out.0.push(node),
             }
         }
         vec![out]
@@ -276,8 +275,8 @@ impl Variables {
             {
                 for part in self.get(name).0 {
                     match part {
-                        Part::Known(text) => out.push(&text),
-                        node @ Part::Node(_) => out.0.push(node),
+                        Piece::Known(text) => out.push(&text),
+                        node @ Piece::Node(_) => out.0.push(node),
                     }
                 }
                 rest = after;
@@ -290,7 +289,7 @@ impl Variables {
     }
 }
 
-/// Whether `name` can be a variable's.
+/// Whether `name` is a valid variable name.
 pub fn is_name(name: &str) -> bool {
     let first = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     first && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
@@ -343,7 +342,7 @@ mod tests {
 
     #[test]
     fn shells_get_words_whole() {
-        let word = Word(vec![Part::Known("it's $HOME ".into()), Part::Node(Fact::Variable("IP".into()))]);
+        let word = Word(vec![Piece::Known("it's $HOME ".into()), Piece::Node(Fact::Variable("IP".into()))]);
         assert_eq!(word.shell(), r#"'it'\''s $HOME '"${IP}""#);
         assert_eq!(Word::default().shell(), "''");
         assert_eq!(Word::of("/usr/bin/env").shell(), "/usr/bin/env");

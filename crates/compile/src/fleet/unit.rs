@@ -1,13 +1,13 @@
-//! A unit with its types: what its file says, all mistakes of it, and what of it has no effect.
+//! The typed model of a unit. Reading it reports errors and settings without effect.
 
 use std::collections::BTreeMap;
 
 use super::{
-    keys::{self, Meaning},
+    keys::{self, KeySupport},
     name::UnitName,
     place::{self, Fleet},
     span,
-    syntax::{self, Entry},
+    syntax::{self, Assignment},
     text::{Variables, Word, specifiers},
     words,
 };
@@ -22,14 +22,14 @@ pub struct Unit {
     pub name: UnitName,
     pub at: Position,
     pub description: Option<String>,
-    /// Units that come before this one, where they are started too.
+    /// Units after which this one starts, if they are started too.
     pub after: Vec<String>,
-    /// Units without which this one does not run.
+    /// Units that have to run for this one to run.
     pub needs: Vec<String>,
-    /// Units with which this one stops.
+    /// Units whose stop also stops this one.
     pub bound_to: Vec<String>,
     pub fleet: Fleet,
-    /// What a `.service` runs.
+    /// The service; default for units of other types.
     pub service: Service,
     /// The unit that a timer, socket or path starts.
     pub starts: Option<String>,
@@ -51,7 +51,7 @@ pub struct Service {
     pub user: Option<(String, Position)>,
     pub group: Option<(String, Position)>,
     pub directory: Option<String>,
-    /// `nofile` to its soft and hard limit; -1 is none.
+    /// Soft and hard resource limits by name, such as `nofile`; -1 is unlimited.
     pub limits: BTreeMap<String, (i64, i64)>,
     pub memory: Option<String>,
     pub cpu: Option<String>,
@@ -59,15 +59,15 @@ pub struct Service {
     pub kill_signal: Option<String>,
 }
 
-/// How systemd knows that a service has been started.
+/// The condition under which systemd considers a service started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ServiceType {
-    /// Its process has; `exec`, `idle`, `dbus` and `notify` come to the same here.
+    /// Its process has been started; `exec`, `idle`, `dbus` and `notify` are treated the same.
     #[default]
     Simple,
-    /// Its process has ended, and left others behind.
+    /// Its process has ended and left daemons running.
     Forking,
-    /// Its processes have ended, one after the other.
+    /// Its processes have ended, in sequence.
     Oneshot,
 }
 
@@ -76,9 +76,9 @@ pub enum ServiceType {
 pub struct Command {
     pub at: Position,
     pub words: Vec<Word>,
-    /// `-`: a failure is none.
+    /// `-`: a failure is ignored.
     pub may_fail: bool,
-    /// `+`, `!`, `!!`: not as `User=` says.
+    /// `+`, `!`, `!!`: `User=` is ignored.
     pub privileged: bool,
 }
 
@@ -89,7 +89,7 @@ pub struct EnvironmentFile {
     pub optional: bool,
 }
 
-/// Reads a unit. For a template this only finds its mistakes: nothing says yet what `%i` is.
+/// Parses a unit. For a template this only checks it, since `%i` is not known.
 pub fn read(name: &UnitName, source: &Source, found: &mut Findings) -> Unit {
     let entries = syntax::read(source, found);
     check_keys(name, &entries, found);
@@ -129,29 +129,29 @@ pub fn read(name: &UnitName, source: &Source, found: &mut Findings) -> Unit {
     }
 }
 
-/// Warns of sections and keys that systemd ignores, and of those that have no effect here, once for a unit.
-fn check_keys(name: &UnitName, entries: &[Entry], found: &mut Findings) {
-    let mut without: Vec<&Entry> = Vec::new();
+/// Warns about sections and keys that systemd ignores, and once for each unit about keys without effect.
+fn check_keys(name: &UnitName, entries: &[Assignment], found: &mut Findings) {
+    let mut without: Vec<&Assignment> = Vec::new();
     let mut unknown = std::collections::BTreeSet::new();
     for entry in entries {
-        let Entry { section, key, at, .. } = entry;
+        let Assignment { section, key, at, .. } = entry;
         if !keys::is_section(section, name.kind()) {
             if unknown.insert(section) {
                 found.warn(
                     at,
-                    format!("systemd does not know [{section}] in a {} and ignores it", name.kind()),
+                    format!("systemd does not know [{section}] in a {} unit and ignores it", name.kind()),
                 );
             }
             continue;
         }
-        match keys::meaning(section, key) {
-            Meaning::Kept => {}
-            Meaning::NoEffect => {
+        match keys::support(section, key) {
+            KeySupport::Supported => {}
+            KeySupport::NoEffect => {
                 if !has_its_way(entry) && !without.iter().any(|e| e.key == entry.key) {
                     without.push(entry);
                 }
             }
-            Meaning::Unknown => {
+            KeySupport::Unknown => {
                 let who = if section == "X-Fleet" { "fleet" } else { "systemd" };
                 let meant =
                     keys::similar(section, key).map(|k| format!("; is {k} meant?")).unwrap_or_default();
@@ -166,10 +166,10 @@ fn check_keys(name: &UnitName, entries: &[Entry], found: &mut Findings) {
     }
 }
 
-/// Whether what a key without effect asks for is so anyway.
-fn has_its_way(entry: &Entry) -> bool {
+/// Whether a key without effect asks for the behaviour that applies anyway.
+fn has_its_way(entry: &Assignment) -> bool {
     match (entry.key.as_str(), entry.value.text.as_str()) {
-        // Restarts are never given up, and the pause between them begins short.
+        // Restarts have no limit, and their delay starts short.
         ("StartLimitInterval" | "StartLimitIntervalSec" | "StartLimitBurst", _) => true,
         ("RestartSec", text) => span::seconds(text).is_ok_and(|s| s.is_some_and(|s| s <= 60.0)),
         ("TimeoutStartSec", _) => true,
@@ -177,9 +177,9 @@ fn has_its_way(entry: &Entry) -> bool {
     }
 }
 
-fn service(name: &UnitName, source: &Source, entries: &[Entry], found: &mut Findings) -> Service {
+fn service(name: &UnitName, source: &Source, entries: &[Assignment], found: &mut Findings) -> Service {
     let mut service = Service::default();
-    let own: Vec<&Entry> = entries.iter().filter(|e| e.section == "Service").collect();
+    let own: Vec<&Assignment> = entries.iter().filter(|e| e.section == "Service").collect();
     for entry in &own {
         scalar(name, entry, &mut service, found);
     }
@@ -190,7 +190,7 @@ fn service(name: &UnitName, source: &Source, entries: &[Entry], found: &mut Find
             _ => {}
         }
     }
-    // Commands last: a variable may be set below them.
+    // Commands come last, since variables may be set after them.
     for entry in &own {
         let commands = match entry.key.as_str() {
             "ExecStart" => &mut service.start,
@@ -206,7 +206,7 @@ fn service(name: &UnitName, source: &Source, entries: &[Entry], found: &mut Find
             commands.extend(commands_of(name, entry, &service.variables, found));
         }
     }
-    let starts: Vec<&&Entry> = own.iter().filter(|e| e.key == "ExecStart").collect();
+    let starts: Vec<&&Assignment> = own.iter().filter(|e| e.key == "ExecStart").collect();
     if service.kind != ServiceType::Oneshot && service.start.len() > 1 {
         let at = starts.last().map_or_else(|| Position::of_file(&source.path), |e| e.at.clone());
         found.error(
@@ -221,7 +221,7 @@ fn service(name: &UnitName, source: &Source, entries: &[Entry], found: &mut Find
     service
 }
 
-fn scalar(name: &UnitName, entry: &Entry, service: &mut Service, found: &mut Findings) {
+fn scalar(name: &UnitName, entry: &Assignment, service: &mut Service, found: &mut Findings) {
     let at = entry.value.start();
     let text = specifiers(&entry.value.text, name).lossy();
     let given = Some(text.clone()).filter(|t| !t.is_empty());
@@ -232,9 +232,7 @@ fn scalar(name: &UnitName, entry: &Entry, service: &mut Service, found: &mut Fin
             }
             "forking" => service.kind = ServiceType::Forking,
             "oneshot" => service.kind = ServiceType::Oneshot,
-            _ => {
-                found.warn(&at, format!("Type={text} is none that systemd knows, which takes simple instead"))
-            }
+            _ => found.warn(&at, format!("Type={text} is not known to systemd, which uses simple instead")),
         },
         "RemainAfterExit" => match text.to_lowercase().as_str() {
             "yes" | "true" | "1" | "on" | "y" | "t" => service.remain_after_exit = true,
@@ -265,12 +263,13 @@ fn scalar(name: &UnitName, entry: &Entry, service: &mut Service, found: &mut Fin
         }
         "MemoryLimit" | "MemoryMax" => match span::bytes(&text) {
             Some(bytes) => service.memory = bytes,
-            None => found.warn(&at, format!("{}={text} is no amount of memory and has no effect", entry.key)),
+            None => found
+                .warn(&at, format!("{}={text} is not a valid amount of memory and has no effect", entry.key)),
         },
         "CPUQuota" => match text.strip_suffix('%').and_then(|t| t.parse::<u32>().ok()) {
             Some(percent) => service.cpu = Some(format!("{}m", u64::from(percent) * 10)),
             None if text.is_empty() => {}
-            None => found.warn(&at, format!("CPUQuota={text} is no percentage and has no effect")),
+            None => found.warn(&at, format!("CPUQuota={text} is not a valid percentage and has no effect")),
         },
         key => {
             if let Some(limit) = key.strip_prefix("Limit") {
@@ -278,14 +277,14 @@ fn scalar(name: &UnitName, entry: &Entry, service: &mut Service, found: &mut Fin
                     Some(values) => {
                         service.limits.insert(limit.to_lowercase(), values);
                     }
-                    None => found.warn(&at, format!("{key}={text} is no limit and has no effect")),
+                    None => found.warn(&at, format!("{key}={text} is not a valid limit and has no effect")),
                 }
             }
         }
     }
 }
 
-fn environment(name: &UnitName, entry: &Entry, variables: &mut Variables, found: &mut Findings) {
+fn environment(name: &UnitName, entry: &Assignment, variables: &mut Variables, found: &mut Findings) {
     if entry.value.text.is_empty() {
         return variables.known.clear();
     }
@@ -300,14 +299,15 @@ fn environment(name: &UnitName, entry: &Entry, variables: &mut Variables, found:
                 variables.known.insert(key.into(), specifiers(value, name));
             }
             None => {
-                let sentence = format!("\"{}\" is no NAME=VALUE, and systemd ignores it", word.text);
+                let sentence =
+                    format!("\"{}\" is not of the form NAME=VALUE, and systemd ignores it", word.text);
                 found.warn(&at, sentence);
             }
         }
     }
 }
 
-fn environment_file(name: &UnitName, entry: &Entry, service: &mut Service, found: &mut Findings) {
+fn environment_file(name: &UnitName, entry: &Assignment, service: &mut Service, found: &mut Findings) {
     let text = specifiers(&entry.value.text, name).lossy();
     if text.is_empty() {
         service.files.clear();
@@ -317,15 +317,20 @@ fn environment_file(name: &UnitName, entry: &Entry, service: &mut Service, found
     let (optional, path) = text.strip_prefix('-').map_or((false, text.as_str()), |path| (true, path));
     let at = entry.value.start();
     if !path.starts_with('/') {
-        let sentence = format!("EnvironmentFile={text} is no absolute path, and systemd ignores it");
+        let sentence = format!("EnvironmentFile={text} is not an absolute path, and systemd ignores it");
         return found.warn(&at, sentence);
     }
     service.variables.files = true;
     service.files.push(EnvironmentFile { path: path.into(), optional });
 }
 
-/// The commands of one line; several are separated by a `;` of its own, as for `Type=oneshot`.
-fn commands_of(name: &UnitName, entry: &Entry, variables: &Variables, found: &mut Findings) -> Vec<Command> {
+/// Parses the commands of one line, which are separated by a word `;`, as for `Type=oneshot`.
+fn commands_of(
+    name: &UnitName,
+    entry: &Assignment,
+    variables: &Variables,
+    found: &mut Findings,
+) -> Vec<Command> {
     let split = match words::split(&entry.value.text) {
         Ok(split) => split,
         Err((offset, mistake)) => {
@@ -345,7 +350,7 @@ fn commands_of(name: &UnitName, entry: &Entry, variables: &Variables, found: &mu
         }
         let mut rest = rest;
         if prefix.contains('@') {
-            // The word behind the program is what it is told its own name is, which no container can be told.
+            // The word after the program is its `argv[0]`, which cannot be set for a container.
             if let Some((own_name, others)) = rest.split_first() {
                 rest = others;
                 let sentence =

@@ -1,6 +1,6 @@
-//! Words of a command line or list, as systemd splits them: quotes group, a backslash escapes.
+//! Word splitting of systemd: quotes group, a backslash escapes.
 
-/// One word and where in the text it begins.
+/// A word and its offset in the text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Split {
     pub text: String,
@@ -11,7 +11,7 @@ pub struct Split {
 ///
 /// # Errors
 ///
-/// What is wrong, and the offset.
+/// The offset and the message.
 pub fn split(text: &str) -> Result<Vec<Split>, (usize, &'static str)> {
     let mut words = Vec::new();
     let mut word: Option<Split> = None;
@@ -50,7 +50,7 @@ pub fn split(text: &str) -> Result<Vec<Split>, (usize, &'static str)> {
 
 type Chars<'a> = std::iter::Peekable<std::str::CharIndices<'a>>;
 
-/// What comes after a backslash, as C has it. An escape that there is not stays as it is written, as systemd leaves it.
+/// Parses a C escape after a backslash. Unknown escapes are kept, as in systemd.
 fn escape(chars: &mut Chars<'_>, into: &mut String) {
     let Some((_, c)) = chars.next() else { return into.push('\\') };
     let plain = match c {
@@ -67,7 +67,7 @@ fn escape(chars: &mut Chars<'_>, into: &mut String) {
         'u' => return number(chars, into, c, 16, 4, None),
         'U' => return number(chars, into, c, 16, 8, None),
         '0'..='7' => return number(chars, into, c, 8, 2, Some(c)),
-        // Of `\$` and `\;` systemd leaves the character to who comes next.
+        // systemd keeps `\$` and `\;` for the next stage.
         _ => {
             into.push('\\');
             c
@@ -76,7 +76,7 @@ fn escape(chars: &mut Chars<'_>, into: &mut String) {
     into.push(plain);
 }
 
-/// A character by its number: `digits` of them, after `first` where that is a digit itself.
+/// Parses a numeric escape of `digits` digits, of which `first` may be the first.
 fn number(chars: &mut Chars<'_>, into: &mut String, c: char, radix: u32, digits: usize, first: Option<char>) {
     let text: String = first.into_iter().chain(chars.clone().map(|(_, c)| c).take(digits)).collect();
     let value = u32::from_str_radix(&text, radix).ok().filter(|v| *v != 0).and_then(char::from_u32);

@@ -1,21 +1,21 @@
-//! JSON with places, as items like HCL's.
+//! JSON parser that keeps positions and produces the items of HCL.
 
 use serde_json::Number;
 
-use super::{Item, Key, Kind, MAX_DEPTH, Mistake, Node};
+use super::{Item, Key, MAX_DEPTH, Node, SyntaxError, ValueKind};
 
 /// Parses a JSON object.
-pub(crate) fn parse(text: &str) -> Result<Vec<Item>, Mistake> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Item>, SyntaxError> {
     let start = if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 };
     let mut parser = Parser { text, at: start, depth: 0 };
     let node = parser.value()?;
     parser.space();
     if parser.at < text.len() {
-        return Err(Mistake::new(parser.at, "something follows the object: remove it"));
+        return Err(SyntaxError::new(parser.at, "there is text after the object: remove it"));
     }
     match node.kind {
-        Kind::Object(items) => Ok(items),
-        _ => Err(Mistake::new(node.at, "an object has to stand here: { ... }")),
+        ValueKind::Object(items) => Ok(items),
+        _ => Err(SyntaxError::new(node.at, "an object is expected here: { ... }")),
     }
 }
 
@@ -40,19 +40,23 @@ impl Parser<'_> {
         is
     }
 
-    fn value(&mut self) -> Result<Node, Mistake> {
+    fn value(&mut self) -> Result<Node, SyntaxError> {
         self.space();
         let at = self.at;
         let rest = &self.text[at..];
         let kind = match rest.chars().next() {
             Some('{') => self.object()?,
             Some('[') => self.list()?,
-            Some('"') => Kind::String(self.string()?),
-            Some('-' | '0'..='9') => Kind::Number(self.number()?),
+            Some('"') => ValueKind::String(self.string()?),
+            Some('-' | '0'..='9') => ValueKind::Number(self.number()?),
             _ => {
-                let words = [("true", Kind::Bool(true)), ("false", Kind::Bool(false)), ("null", Kind::Null)];
+                let words = [
+                    ("true", ValueKind::Bool(true)),
+                    ("false", ValueKind::Bool(false)),
+                    ("null", ValueKind::Null),
+                ];
                 let Some((word, kind)) = words.into_iter().find(|(word, _)| rest.starts_with(word)) else {
-                    return Err(Mistake::new(at, "a value has to stand here"));
+                    return Err(SyntaxError::new(at, "a value is expected here"));
                 };
                 self.at += word.len();
                 kind
@@ -61,7 +65,7 @@ impl Parser<'_> {
         Ok(Node { at, kind })
     }
 
-    fn object(&mut self) -> Result<Kind, Mistake> {
+    fn object(&mut self) -> Result<ValueKind, SyntaxError> {
         self.open()?;
         let mut items = Vec::new();
         if !self.next_is('}') {
@@ -69,26 +73,26 @@ impl Parser<'_> {
                 self.space();
                 let at = self.at;
                 if !self.text[at..].starts_with('"') {
-                    return Err(Mistake::new(at, "a key in double quotes has to stand here"));
+                    return Err(SyntaxError::new(at, "a key in double quotes is expected here"));
                 }
                 let text = self.string()?;
                 if !self.next_is(':') {
-                    return Err(Mistake::new(self.at, "a colon and a value have to follow the key"));
+                    return Err(SyntaxError::new(self.at, "a colon and a value are expected after the key"));
                 }
                 items.push(Item { keys: vec![Key { at, text }], value: self.value()?, assigned: true });
                 if self.next_is('}') {
                     break;
                 }
                 if !self.next_is(',') {
-                    return Err(Mistake::new(self.at, "a comma or } has to stand here"));
+                    return Err(SyntaxError::new(self.at, "a comma or } is expected here"));
                 }
             }
         }
         self.depth -= 1;
-        Ok(Kind::Object(items))
+        Ok(ValueKind::Object(items))
     }
 
-    fn list(&mut self) -> Result<Kind, Mistake> {
+    fn list(&mut self) -> Result<ValueKind, SyntaxError> {
         self.open()?;
         let mut nodes = Vec::new();
         if !self.next_is(']') {
@@ -98,24 +102,24 @@ impl Parser<'_> {
                     break;
                 }
                 if !self.next_is(',') {
-                    return Err(Mistake::new(self.at, "a comma or ] has to stand here"));
+                    return Err(SyntaxError::new(self.at, "a comma or ] is expected here"));
                 }
             }
         }
         self.depth -= 1;
-        Ok(Kind::List(nodes))
+        Ok(ValueKind::List(nodes))
     }
 
-    fn open(&mut self) -> Result<(), Mistake> {
+    fn open(&mut self) -> Result<(), SyntaxError> {
         self.depth += 1;
         if self.depth > MAX_DEPTH {
-            return Err(Mistake::new(self.at, format!("is nested more than {MAX_DEPTH} deep")));
+            return Err(SyntaxError::new(self.at, format!("is nested more than {MAX_DEPTH} deep")));
         }
         self.at += 1;
         Ok(())
     }
 
-    fn string(&mut self) -> Result<String, Mistake> {
+    fn string(&mut self) -> Result<String, SyntaxError> {
         let (start, rest) = (self.at, &self.text[self.at..]);
         let mut escaped = false;
         for (offset, c) in rest.char_indices().skip(1) {
@@ -124,21 +128,24 @@ impl Parser<'_> {
                     let end = start + offset + 1;
                     self.at = end;
                     return serde_json::from_str(&self.text[start..end]).map_err(|_| {
-                        Mistake::new(start, "this string has an escape or a character that JSON has not")
+                        SyntaxError::new(
+                            start,
+                            "this string has an escape or a character that is not valid in JSON",
+                        )
                     });
                 }
                 c => escaped = c == '\\' && !escaped,
             }
         }
-        Err(Mistake::new(start, "this string is not closed: add a \""))
+        Err(SyntaxError::new(start, "this string is not closed: add a \""))
     }
 
-    fn number(&mut self) -> Result<Number, Mistake> {
+    fn number(&mut self) -> Result<Number, SyntaxError> {
         let (start, rest) = (self.at, &self.text[self.at..]);
         let end =
             rest.find(|c: char| !(c.is_ascii_alphanumeric() || "+-.".contains(c))).unwrap_or(rest.len());
         self.at += end;
         serde_json::from_str(&rest[..end])
-            .map_err(|_| Mistake::new(start, format!("{} is no number", &rest[..end])))
+            .map_err(|_| SyntaxError::new(start, format!("{} is not a valid number", &rest[..end])))
     }
 }

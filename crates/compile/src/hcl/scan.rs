@@ -1,14 +1,14 @@
-//! Text to tokens.
+//! Tokenizer of HCL.
 
 use serde_json::Number;
 
-use super::Mistake;
+use super::SyntaxError;
 
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token {
     Word(String),
     Text(String),
-    /// A text over several lines, which cannot be a name.
+    /// A multi-line string, which cannot be a key.
     Heredoc(String),
     Number(Number),
     Assign,
@@ -21,7 +21,7 @@ pub(super) enum Token {
 }
 
 impl Token {
-    /// As an error names it.
+    /// The token in error messages.
     pub fn shown(&self) -> String {
         match self {
             Token::Word(word) => word.clone(),
@@ -48,7 +48,7 @@ pub(super) struct Scanner<'a> {
 
 impl<'a> Scanner<'a> {
     pub fn new(text: &'a str) -> Self {
-        // A byte order mark says nothing more in UTF-8.
+        // A byte order mark has no meaning in UTF-8.
         Scanner { text, at: if text.starts_with('\u{feff}') { '\u{feff}'.len_utf8() } else { 0 } }
     }
 
@@ -57,7 +57,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// The next token and the byte at which it starts.
-    pub fn next(&mut self) -> Result<(usize, Token), Mistake> {
+    pub fn next(&mut self) -> Result<(usize, Token), SyntaxError> {
         self.space()?;
         let at = self.at;
         let Some(first) = self.rest().chars().next() else { return Ok((at, Token::End)) };
@@ -79,16 +79,18 @@ impl<'a> Scanner<'a> {
             '<' => self.heredoc()?,
             '-' | '.' | '0'..='9' => self.number()?,
             c if c.is_alphabetic() || c == '_' => self.word(),
-            '\'' => return Err(Mistake::new(at, "' has no meaning here: strings stand in double quotes")),
-            ':' => return Err(Mistake::new(at, ": has no meaning here: write NAME = VALUE")),
-            ';' => return Err(Mistake::new(at, "; has no meaning here: part by lines or commas")),
-            c => return Err(Mistake::new(at, format!("{c} has no meaning here"))),
+            '\'' => return Err(SyntaxError::new(at, "' is not valid here: write strings in double quotes")),
+            ':' => return Err(SyntaxError::new(at, ": is not valid here: write NAME = VALUE")),
+            ';' => {
+                return Err(SyntaxError::new(at, "; is not valid here: separate items by lines or commas"));
+            }
+            c => return Err(SyntaxError::new(at, format!("{c} is not valid here"))),
         };
         Ok((at, token))
     }
 
-    /// Past white space and comments.
-    fn space(&mut self) -> Result<(), Mistake> {
+    /// Skips white space and comments.
+    fn space(&mut self) -> Result<(), SyntaxError> {
         loop {
             let rest = self.rest();
             let trimmed = rest.trim_start_matches([' ', '\t', '\r', '\n']);
@@ -97,7 +99,7 @@ impl<'a> Scanner<'a> {
                 self.at += trimmed.find('\n').unwrap_or(trimmed.len());
             } else if let Some(comment) = trimmed.strip_prefix("/*") {
                 let Some(end) = comment.find("*/") else {
-                    return Err(Mistake::new(self.at, "this comment is not closed: add */"));
+                    return Err(SyntaxError::new(self.at, "this comment is not closed: add */"));
                 };
                 self.at += end + 4;
             } else {
@@ -113,7 +115,7 @@ impl<'a> Scanner<'a> {
         Token::Word(rest[..end].into())
     }
 
-    fn number(&mut self) -> Result<Token, Mistake> {
+    fn number(&mut self) -> Result<Token, SyntaxError> {
         let (at, rest) = (self.at, self.rest());
         let mut before = ' ';
         let end = rest.find(|c: char| {
@@ -139,14 +141,14 @@ impl<'a> Scanner<'a> {
             None if !digits.starts_with(|c: char| c == '.' || c.is_ascii_digit()) => None,
             None => text.parse::<f64>().ok().and_then(Number::from_f64),
         };
-        number.map(Token::Number).ok_or_else(|| Mistake::new(at, format!("{text} is no number")))
+        number.map(Token::Number).ok_or_else(|| SyntaxError::new(at, format!("{text} is not a valid number")))
     }
 
-    fn string(&mut self) -> Result<Token, Mistake> {
+    fn string(&mut self) -> Result<Token, SyntaxError> {
         let start = self.at;
-        let unclosed = || Mistake::new(start, "this string is not closed in its line: add a \"");
+        let unclosed = || SyntaxError::new(start, "this string is not closed in its line: add a \"");
         let mut text = String::new();
-        // Braces open in `${...}`, where quotes and new lines belong to the text.
+        // Depth of braces in `${...}`, where quotes and line feeds belong to the text.
         let mut braces = 0_usize;
         let mut chars = self.rest().char_indices().skip(1).peekable();
         while let Some((offset, c)) = chars.next() {
@@ -172,8 +174,8 @@ impl<'a> Scanner<'a> {
                 '\\' if braces == 0 => {
                     let Some((_, escape)) = chars.next() else { return Err(unclosed()) };
                     let digits = || chars.next_if(|(_, c)| c.is_ascii_hexdigit()).map(|(_, c)| c);
-                    let c =
-                        escaped(escape, digits).map_err(|sentence| Mistake::new(start + offset, sentence))?;
+                    let c = escaped(escape, digits)
+                        .map_err(|sentence| SyntaxError::new(start + offset, sentence))?;
                     text.push(c);
                 }
                 '\r' if chars.peek().is_some_and(|(_, next)| *next == '\n') => {}
@@ -183,8 +185,8 @@ impl<'a> Scanner<'a> {
         Err(unclosed())
     }
 
-    /// `<<EOF` up to a line that is `EOF`; of `<<-EOF` the lines lose the indentation of that last one.
-    fn heredoc(&mut self) -> Result<Token, Mistake> {
+    /// Parses `<<EOF` up to the line `EOF`. With `<<-EOF`, the indentation of that line is removed from all lines.
+    fn heredoc(&mut self) -> Result<Token, SyntaxError> {
         let start = self.at;
         let rest = self.rest();
         let line_end = rest.find('\n').unwrap_or(rest.len());
@@ -194,9 +196,9 @@ impl<'a> Scanner<'a> {
             None => (false, head.strip_prefix("<<").unwrap_or_default()),
         };
         if anchor.is_empty() || !anchor.chars().all(|c| c.is_alphanumeric() || c == '_') {
-            return Err(Mistake::new(
+            return Err(SyntaxError::new(
                 start,
-                "< has no meaning here: a text over several lines starts with <<NAME",
+                "< is not valid here: a text over several lines starts with <<NAME",
             ));
         }
         let mut lines: Vec<&str> = Vec::new();
@@ -211,14 +213,11 @@ impl<'a> Scanner<'a> {
             offset += line.len();
             lines.push(line);
         }
-        Err(Mistake::new(
-            start,
-            format!("the text from here on is not ended: write {anchor} alone in a line"),
-        ))
+        Err(SyntaxError::new(start, format!("this text is not terminated: write {anchor} alone on a line")))
     }
 }
 
-/// The character that a backslash and `escape` stand for, with the `digits` that follow.
+/// The character for a backslash and `escape`, which may consume the following `digits`.
 fn escaped(escape: char, mut digits: impl FnMut() -> Option<char>) -> Result<char, String> {
     let (radix, count, mut code) = match escape {
         'n' => return Ok('\n'),
@@ -233,9 +232,9 @@ fn escaped(escape: char, mut digits: impl FnMut() -> Option<char>) -> Result<cha
         'u' => (16, 4, 0),
         'U' => (16, 8, 0),
         '0'..='7' => (8, 2, escape.to_digit(8).unwrap_or(0)),
-        other => return Err(format!("\\{other} is no escape: write \\\\{other} for a backslash")),
+        other => return Err(format!("\\{other} is not a valid escape: write \\\\{other} for a backslash")),
     };
-    let wrong = || format!("\\{escape} is followed by no number of a character");
+    let wrong = || format!("\\{escape} has to be followed by the number of a character");
     for _ in 0..count {
         let digit = digits().and_then(|c| c.to_digit(radix)).ok_or_else(wrong)?;
         code = u32::wrapping_add(u32::wrapping_mul(code, radix), digit);
@@ -243,7 +242,7 @@ fn escaped(escape: char, mut digits: impl FnMut() -> Option<char>) -> Result<cha
     char::from_u32(code).ok_or_else(wrong)
 }
 
-/// The lines without the indentation of the line that ends them, unless one of them has less of it.
+/// Removes the indentation of the closing line from all lines, unless one of them has less.
 fn unindented(lines: &[&str], indentation: &str) -> String {
     let without: Option<String> = lines.iter().map(|line| line.strip_prefix(indentation)).collect();
     without.unwrap_or_else(|| lines.concat())

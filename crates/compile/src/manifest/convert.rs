@@ -1,8 +1,7 @@
-//! Manifests of any age become today's: versions that the API no longer serves, and fields and annotations that have
-//! been replaced since.
+//! Converts objects of removed API versions, and replaced fields and annotations, to current API versions.
 //!
-//! What an old version meant is kept; what it only defaulted otherwise gets today's default. Annotations that the
-//! table below does not name, such as those of a cloud's load balancer, stay as they are.
+//! Written values keep their meaning; omitted values get the current default. Annotations that are not in the tables below,
+//! such as those of a cloud's load balancer, are kept.
 
 use serde_json::{Map, Value, json};
 
@@ -11,41 +10,41 @@ mod definition;
 mod ingress;
 mod pod;
 
-/// A mistake or a remark at a place in an object.
+/// An error or a warning about a field of an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Remark {
-    /// The keys from the object's top down to the place.
+pub struct FieldDiagnostic {
+    /// The keys from the root of the object to the field.
     pub path: Vec<String>,
-    /// One sentence.
+    /// The message, one sentence.
     pub sentence: String,
 }
 
-impl Remark {
+impl FieldDiagnostic {
     fn new(path: &[&str], sentence: impl Into<String>) -> Self {
-        Remark { path: path.iter().map(ToString::to_string).collect(), sentence: sentence.into() }
+        FieldDiagnostic { path: path.iter().map(ToString::to_string).collect(), sentence: sentence.into() }
     }
 }
 
-/// What a conversion came to.
+/// Errors and warnings of a conversion.
 #[derive(Debug, Default)]
-pub struct Remarks {
-    /// What makes the object useless.
-    pub errors: Vec<Remark>,
-    /// What was understood and has no effect any more, or was guessed.
-    pub warnings: Vec<Remark>,
+pub struct FieldDiagnostics {
+    /// Errors, which make the object unusable.
+    pub errors: Vec<FieldDiagnostic>,
+    /// Warnings about fields that no longer have an effect, and about guesses.
+    pub warnings: Vec<FieldDiagnostic>,
 }
 
-/// Where a kind of an old version lives today.
-enum Today {
-    /// In this version, perhaps with other fields.
+/// The replacement of a kind in a removed API version.
+enum Replacement {
+    /// The same kind in this version, possibly with other fields.
     Version(&'static str),
-    /// Nowhere: it was removed, and this is what took its place.
+    /// The kind was removed; the alternative, for the message.
     Removed(&'static str),
 }
 
-/// Today's version of `kind` in `version`; `None` where the version is today's or is not known.
-fn today(version: &str, kind: &str) -> Option<Today> {
-    use Today::{Removed, Version};
+/// The replacement of `kind` in `version`; `None` if the version is current or unknown.
+fn replacement(version: &str, kind: &str) -> Option<Replacement> {
+    use Replacement::{Removed, Version};
     Some(match (version, kind) {
         (
             "extensions/v1beta1" | "apps/v1beta1" | "apps/v1beta2",
@@ -56,7 +55,7 @@ fn today(version: &str, kind: &str) -> Option<Today> {
             "Ingress" | "IngressClass" | "NetworkPolicy",
         ) => Version("networking.k8s.io/v1"),
         ("extensions/v1beta1" | "batch/v2alpha1" | "batch/v1beta1", "Job" | "CronJob") => Version("batch/v1"),
-        // Its old name.
+        // The old name of CronJob.
         ("batch/v2alpha1", "ScheduledJob") => Version("batch/v1"),
         (
             "extensions/v1beta1" | "autoscaling/v2alpha1" | "autoscaling/v2beta1" | "autoscaling/v2beta2",
@@ -89,13 +88,13 @@ fn today(version: &str, kind: &str) -> Option<Today> {
             _,
         ) => Version("flowcontrol.apiserver.k8s.io/v1"),
         ("certificates.k8s.io/v1beta1", _) => Version("certificates.k8s.io/v1"),
-        // The last version before the first release.
+        // The last version before Kubernetes 1.0.
         ("v1beta3", _) => Version("v1"),
         _ => return None,
     })
 }
 
-/// The version that `kind` is served in today, for the kinds that people write most.
+/// The current API version of `kind`, for the most common kinds.
 pub fn version_of(kind: &str) -> Option<&'static str> {
     Some(match kind {
         "Pod"
@@ -121,23 +120,23 @@ pub fn version_of(kind: &str) -> Option<&'static str> {
     })
 }
 
-/// Today's form of `object`; `None` where its kind is gone and nothing can stand for it.
-pub fn modernise(mut object: Value, remarks: &mut Remarks) -> Option<Value> {
+/// Converts `object` to a current API version; `None` if its kind was removed without a replacement.
+pub fn modernise(mut object: Value, remarks: &mut FieldDiagnostics) -> Option<Value> {
     let version = text(&object, "apiVersion");
     let kind = text(&object, "kind");
-    match today(&version, &kind) {
-        Some(Today::Version(new)) => object["apiVersion"] = new.into(),
-        Some(Today::Removed(instead)) => {
+    match replacement(&version, &kind) {
+        Some(Replacement::Version(new)) => object["apiVersion"] = new.into(),
+        Some(Replacement::Removed(instead)) => {
             let sentence =
                 format!("{kind} is left out, as Kubernetes has not had this kind for years: {instead}");
-            remarks.warnings.push(Remark::new(&["kind"], sentence));
+            remarks.warnings.push(FieldDiagnostic::new(&["kind"], sentence));
             return None;
         }
         None if version == "v1beta1" || version == "v1beta2" => {
             let sentence = format!(
                 "apiVersion {version} is from before the first release and differs in every field: write this {kind} anew for v1"
             );
-            remarks.errors.push(Remark::new(&["apiVersion"], sentence));
+            remarks.errors.push(FieldDiagnostic::new(&["apiVersion"], sentence));
             return None;
         }
         None => {}
@@ -146,8 +145,8 @@ pub fn modernise(mut object: Value, remarks: &mut Remarks) -> Option<Value> {
     Some(object)
 }
 
-/// Fields and annotations of a kind, whichever version it was written for.
-fn fields(object: &mut Value, kind: &str, version: &str, remarks: &mut Remarks) {
+/// Converts fields and annotations of a kind in any version.
+fn fields(object: &mut Value, kind: &str, version: &str, remarks: &mut FieldDiagnostics) {
     match kind {
         "Pod" => pod::modernise(object, &[], remarks),
         "ReplicationController" => pod::modernise_template(object, &["spec", "template"], remarks),
@@ -185,9 +184,9 @@ fn fields(object: &mut Value, kind: &str, version: &str, remarks: &mut Remarks) 
     }
 }
 
-/// Deployments and their kin: versions before `apps/v1` took the Pod template's labels for a selector that was not
-/// written.
-fn workload(object: &mut Value, kind: &str, remarks: &mut Remarks) {
+/// Converts Deployments, ReplicaSets, DaemonSets and StatefulSets: versions before `apps/v1` defaulted the selector to the
+/// labels of the Pod template.
+fn workload(object: &mut Value, kind: &str, remarks: &mut FieldDiagnostics) {
     let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
     spec.shift_remove("rollbackTo");
     spec.shift_remove("templateGeneration");
@@ -201,7 +200,7 @@ fn workload(object: &mut Value, kind: &str, remarks: &mut Remarks) {
                 let sentence = format!(
                     "this {kind} has no selector and its template no labels to take one from: write spec.template.metadata.labels"
                 );
-                remarks.errors.push(Remark::new(&["spec", "template", "metadata"], sentence));
+                remarks.errors.push(FieldDiagnostic::new(&["spec", "template", "metadata"], sentence));
             }
         }
     }
@@ -219,7 +218,7 @@ fn service(object: &mut Value) {
         object["spec"]["publishNotReadyAddresses"] = true.into();
     }
     let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
-    // Names from before the first release, which early examples kept for years.
+    // Field names from before Kubernetes 1.0, which early examples kept for years.
     for (old, new) in
         [("portalIP", "clusterIP"), ("publicIPs", "externalIPs"), ("deprecatedPublicIPs", "externalIPs")]
     {
@@ -238,7 +237,8 @@ fn service(object: &mut Value) {
 fn webhooks(object: &mut Value) {
     let hooks = object.get_mut("webhooks").and_then(Value::as_array_mut);
     for hook in hooks.into_iter().flatten().filter_map(Value::as_object_mut) {
-        // What v1 asks to be written, as v1beta1 defaulted it; a hook of unknown effect is not called on dry runs.
+        // Fields that are required in v1, with the defaults of v1beta1. A webhook with unknown side effects is not called on dry
+        // runs.
         hook.entry("admissionReviewVersions").or_insert(json!(["v1beta1"]));
         if hook.get("sideEffects").is_none_or(|s| s == "Unknown" || s == "Some") {
             hook.insert("sideEffects".into(), "None".into());
@@ -272,7 +272,7 @@ fn rename_annotation(object: &mut Value, old: &str, new: &str) {
     }
 }
 
-/// Removes an annotation of the object below `path`, and what held it where that becomes empty.
+/// Removes an annotation of the object at `path`, and the annotations field if it becomes empty.
 fn take_annotation(object: &mut Value, path: &[&str], annotation: &str) -> Option<Value> {
     let metadata = at(object, path)?.get_mut("metadata")?.as_object_mut()?;
     let annotations = metadata.get_mut("annotations")?.as_object_mut()?;
@@ -283,7 +283,7 @@ fn take_annotation(object: &mut Value, path: &[&str], annotation: &str) -> Optio
     Some(value)
 }
 
-/// What is below `path`.
+/// The value at `path`.
 fn at<'a>(object: &'a mut Value, path: &[&str]) -> Option<&'a mut Value> {
     path.iter().try_fold(object, |value, key| value.get_mut(*key))
 }
@@ -292,7 +292,7 @@ fn text(object: &Value, key: &str) -> String {
     object.get(key).and_then(Value::as_str).unwrap_or_default().to_string()
 }
 
-/// Puts a field where a reader expects it; without `next` it is the last one.
+/// Inserts a field before the field `next`, or at the end if there is none.
 fn insert_before(map: &mut Map<String, Value>, next: &str, key: &str, value: Value) {
     map.shift_remove(key);
     let place = map.keys().position(|k| k == next).unwrap_or(map.len());

@@ -5,7 +5,7 @@ use expect_test::{Expect, expect};
 use super::*;
 
 fn check(old: Value, expect: Expect) {
-    let mut remarks = Remarks::default();
+    let mut remarks = FieldDiagnostics::default();
     let new = modernise(old, &mut remarks);
     let mut text = new.map_or_else(|| "left out\n".into(), |new| crate::output::yaml(&new));
     for (what, remarks) in [("error", remarks.errors), ("warning", remarks.warnings)] {
@@ -194,7 +194,7 @@ fn k13_ingresses_name_services_and_ports() {
         "#]],
     );
     let today = "{apiVersion: networking.k8s.io/v1, kind: Ingress, metadata: {name: i}, spec: {rules: [{http: {paths: [{path: /, pathType: Exact, backend: {service: {name: s, port: {name: http}}}}]}}]}}";
-    let mut remarks = Remarks::default();
+    let mut remarks = FieldDiagnostics::default();
     assert_eq!(modernise(object(today), &mut remarks), Some(object(today)), "today's version stays as it is");
 }
 

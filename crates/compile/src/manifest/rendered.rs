@@ -1,5 +1,5 @@
-//! Directories that another tool renders into manifests: kustomizations and Helm charts. The user's own `kustomize`,
-//! `kubectl` or `helm` does it, so that what they mean is exactly what they mean elsewhere.
+//! Renders kustomizations and Helm charts to manifests with the user's own `kustomize`, `kubectl` or `helm`, so that the
+//! result is the same as elsewhere.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,7 +13,7 @@ const CHART: &str = "Chart.yaml";
 /// The files that make a directory a kustomization, as kustomize looks for them.
 const KUSTOMIZATIONS: [&str; 3] = ["kustomization.yaml", "kustomization.yml", "Kustomization"];
 
-/// What a directory is rendered from.
+/// The tool that renders a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Renderer {
     /// A directory with this kustomization in it.
@@ -23,7 +23,7 @@ pub enum Renderer {
 }
 
 impl Renderer {
-    /// What `directory` has to be rendered with, if anything.
+    /// The renderer of `directory`, if it contains a kustomization or a chart.
     pub fn of(directory: &Path) -> Option<Renderer> {
         let file = |name: &str| Some(directory.join(name)).filter(|p| p.is_file());
         if let Some(chart) = file(CHART) {
@@ -32,23 +32,23 @@ impl Renderer {
         KUSTOMIZATIONS.into_iter().find_map(file).map(Renderer::Kustomize)
     }
 
-    /// Whether a file of this name makes its directory one to be rendered.
+    /// Whether a file name marks its directory as a kustomization or chart.
     pub fn is_named(name: &str) -> bool {
         name == CHART || KUSTOMIZATIONS.contains(&name)
     }
 
-    /// The file that describes what is rendered.
+    /// The kustomization file or `Chart.yaml`.
     pub fn file(&self) -> &Path {
         match self {
             Renderer::Kustomize(file) | Renderer::Helm(file) => file,
         }
     }
 
-    /// The manifests, as text. `name` is the release of a chart.
+    /// Renders the manifests to text. `name` is the release name of a chart.
     ///
     /// # Errors
     ///
-    /// No tool for it is installed, or the tool refuses; then what it said.
+    /// No suitable tool is installed, or the tool fails; the message contains its last lines.
     pub fn render(&self, name: &str) -> Result<String, Diagnostic> {
         let directory = self.file().parent().unwrap_or(Path::new("."));
         let commands: Vec<Vec<&str>> = match self {
@@ -86,7 +86,7 @@ impl Renderer {
 
     fn refused(&self, command: &[&str], said: &str) -> Diagnostic {
         let said: Vec<&str> = said.lines().map(str::trim).filter(|l| !l.is_empty()).collect();
-        // The last lines say why; what is before them is progress.
+        // The last lines contain the cause; those before them report progress.
         let reason = said[said.len().saturating_sub(3)..].join("; ");
         Diagnostic::of_file(self.file(), format!("`{}` failed: {reason}", command.join(" ")))
     }

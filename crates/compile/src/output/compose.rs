@@ -1,8 +1,7 @@
 //! The compose back end: objects as one `compose.yaml`, with the files that its secrets and binary configs need.
 //!
-//! It reads any objects: those of an Appfile, of units, of a compose file, and manifests. What they say that compose
-//! has no word for draws a warning. From a compose file that came from objects of a compose file come the same
-//! objects again.
+//! It accepts objects of any front end. Settings without an equivalent in compose give a warning. Compiling the written file
+//! again gives the same objects if they came from a compose file.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,38 +11,39 @@ use serde_json::{Map, Value, json};
 use yado_types::labels;
 
 use crate::{Compiled, Diagnostic, Object};
-use shape::Shape;
+use controller::PodController;
 
+mod controller;
 mod deploy;
 mod environment;
+mod health;
 mod ports;
 mod service;
-mod shape;
 mod volumes;
 
 /// The main file's name.
 pub const FILE: &str = "compose.yaml";
 
-/// How the names of files begin whose contents are secrets.
+/// Directory of files with secrets.
 const SECRETS: &str = "secrets/";
 
-/// What a compiled description becomes.
+/// A compose project.
 #[derive(Debug, Clone, Default)]
 pub struct Composed {
-    /// Names and contents: `compose.yaml` first, then what it refers to.
+    /// Names and contents of files: `compose.yaml` first, then the files that it refers to.
     pub files: Vec<(String, Vec<u8>)>,
-    /// Those that hold values of Secrets, by name.
+    /// Names of the files that contain values of Secrets.
     pub secret: Vec<String>,
-    /// What objects say that compose cannot.
+    /// Settings of objects that compose does not support.
     pub warnings: Vec<Diagnostic>,
 }
 
-/// Writes `compiled` as a compose project.
+/// Converts `compiled` to a compose project.
 pub fn compose(compiled: &Compiled) -> Composed {
     let mut writer = Writer::new(compiled);
     let mut services = Map::new();
-    for shape in writer.first_page_first() {
-        writer.services_of(&shape, &mut services);
+    for controller in writer.first_page_first() {
+        writer.services_of(&controller, &mut services);
     }
     writer.others();
     if services.is_empty() {
@@ -67,19 +67,19 @@ pub fn compose(compiled: &Compiled) -> Composed {
     let text = format!("{head}{}", super::yaml(&file.into()));
     let mut files = vec![(FILE.to_string(), text.into_bytes())];
     files.append(&mut writer.files);
-    // Compose has no reference to a secret where a variable's value is.
-    let itself = writer.tells_secrets.then(|| FILE.to_owned());
+    // A variable in compose cannot refer to a secret.
+    let itself = writer.has_secret_variables.then(|| FILE.to_owned());
     let others = files.iter().map(|(name, _)| name).filter(|name| name.starts_with(SECRETS)).cloned();
     let secret = itself.into_iter().chain(others).collect();
     Composed { files, secret, warnings: writer.warnings }
 }
 
-/// Gathers what the services need of the rest of the file.
+/// Collects the sections of the file that services refer to.
 struct Writer<'a> {
     compiled: &'a Compiled,
-    shapes: Vec<Shape>,
+    controllers: Vec<PodController>,
     named: Vec<(Service, &'a Object)>,
-    /// Places in `named`, by the component that the Service selects; the empty text where it selects by other labels.
+    /// Indexes in `named`, by the component that the Service selects; empty if it selects by other labels.
     by_component: BTreeMap<String, Vec<usize>>,
     maps: BTreeMap<String, ConfigMap>,
     keys: BTreeMap<String, Secret>,
@@ -89,13 +89,13 @@ struct Writer<'a> {
     configs: Map<String, Value>,
     secrets: Map<String, Value>,
     files: Vec<(String, Vec<u8>)>,
-    /// Containers of other projects and their names here.
+    /// `external_links`: containers of other projects and their aliases.
     external_links: Vec<Value>,
-    /// Services of objects that some compose service stands for.
+    /// Service objects that are represented by a compose service.
     used: BTreeSet<String>,
-    /// A variable's value is that of a Secret.
-    tells_secrets: bool,
-    /// ConfigMaps, Secrets and claims that some service has, by kind and name.
+    /// Whether a variable contains a value of a Secret.
+    has_secret_variables: bool,
+    /// ConfigMaps, Secrets and claims used by services, by kind and name.
     in_use: BTreeSet<(&'static str, String)>,
     warnings: Vec<Diagnostic>,
 }
@@ -112,7 +112,7 @@ impl<'a> Writer<'a> {
         }
         let mut writer = Writer {
             compiled,
-            shapes: shape::shapes(compiled),
+            controllers: controller::controllers(compiled),
             named,
             by_component,
             maps: by_name(all("ConfigMap")),
@@ -125,7 +125,7 @@ impl<'a> Writer<'a> {
             files: Vec::new(),
             external_links: Vec::new(),
             used: BTreeSet::new(),
-            tells_secrets: false,
+            has_secret_variables: false,
             in_use: BTreeSet::new(),
             warnings: Vec::new(),
         };
@@ -135,21 +135,21 @@ impl<'a> Writer<'a> {
     }
 
     /// The shapes, beginning with the one that has the project's own host name: the first with a web page gets it.
-    fn first_page_first(&self) -> Vec<Shape> {
-        let mut shapes = self.shapes.clone();
+    fn first_page_first(&self) -> Vec<PodController> {
+        let mut controllers = self.controllers.clone();
         let ingress = self.compiled.objects.iter().find(|o| {
             o.kind() == "Ingress" && o.value["spec"]["rules"].as_array().is_some_and(|r| r.len() > 1)
         });
-        let page =
-            ingress.and_then(|i| shapes.iter().position(|s| s.metadata.name.as_deref() == Some(i.name())));
+        let page = ingress
+            .and_then(|i| controllers.iter().position(|s| s.metadata.name.as_deref() == Some(i.name())));
         if let Some(place) = page {
-            let first = shapes.remove(place);
-            shapes.insert(0, first);
+            let first = controllers.remove(place);
+            controllers.insert(0, first);
         }
-        shapes
+        controllers
     }
 
-    /// A project's name: as it was written, else the namespace's or the app's.
+    /// The project name: as written in the compose file, else that of the namespace or the app.
     fn project(&self) -> String {
         let namespace = self.namespace();
         let own = self.compiled.objects.iter().find(|o| o.kind() == "Namespace" && o.name() == namespace);
@@ -157,15 +157,15 @@ impl<'a> Writer<'a> {
         written.unwrap_or(namespace).to_string()
     }
 
-    /// The project's namespace, or the app's name where it has none of its own.
+    /// The namespace of the project, or the app's name if it has none.
     fn namespace(&self) -> &str {
         self.compiled.namespace.as_deref().unwrap_or(&self.compiled.app)
     }
 
-    /// Networks that other projects are in, too: Namespaces of names that lead here.
+    /// Adds networks shared with other projects, which are Namespaces with aliases of this project's Services.
     fn shared_networks(&mut self) {
         for object in self.compiled.objects.iter().filter(|o| o.kind() == "Namespace") {
-            // A project's own Namespace has labels.
+            // The Namespace of the project itself has labels.
             let shared = object.value["metadata"]["labels"].is_null();
             if let Some(network) = object.name().strip_prefix("network-").filter(|_| shared) {
                 let written = object.value["metadata"]["annotations"][labels::NETWORK].as_str();
@@ -175,7 +175,7 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Names that lead to services of other projects. Docker compose calls their containers `PROJECT-SERVICE-1`.
+    /// Adds links to services of other projects, whose containers docker compose names `PROJECT-SERVICE-1`.
     fn external_links(&mut self) {
         for (service, object) in &self.named {
             let target = service.spec.as_ref().and_then(|s| s.external_name.as_deref()).unwrap_or_default();
@@ -215,7 +215,7 @@ impl<'a> Writer<'a> {
         all
     }
 
-    /// Warns of objects that no service stands for.
+    /// Warns about objects that are not represented by a service.
     fn others(&mut self) {
         for object in &self.compiled.objects {
             let ours = object.value["metadata"]["labels"][labels::APP_MANAGED_BY] == labels::MANAGED_BY_YADO;
@@ -239,20 +239,21 @@ impl<'a> Writer<'a> {
                     let key = format!("{}/{}", object.namespace().unwrap_or_default(), object.name());
                     self.used.contains(&key)
                 }
-                // Made of published ports and networks, and made of them again.
+                // They are derived from published ports and networks, and are derived again when the file is compiled.
                 "Ingress" | "NetworkPolicy" => ours,
                 _ => false,
             };
             if !said {
                 let sentence =
-                    format!("{} {} is left out, as compose has no word for it", object.kind(), object.name());
+                    format!("{} {} is left out, as compose has no equivalent", object.kind(), object.name());
                 self.warnings.push(Diagnostic::of_file(&object.source, sentence));
             }
         }
     }
 
-    fn warn(&mut self, shape: &Shape, sentence: impl std::fmt::Display) {
-        self.warnings.push(Diagnostic::of_file(&shape.source, format!("{}: {sentence}", shape.service)));
+    fn warn(&mut self, controller: &PodController, sentence: impl std::fmt::Display) {
+        self.warnings
+            .push(Diagnostic::of_file(&controller.source, format!("{}: {sentence}", controller.service)));
     }
 }
 
@@ -264,7 +265,7 @@ fn typed<T: DeserializeOwned>(object: &Object) -> Option<T> {
     T::deserialize(&object.value).ok()
 }
 
-/// Text as compose reads it without looking for variables.
+/// Escapes text so that compose expands no variables in it.
 fn escaped(text: &str) -> String {
     text.replace('$', "$$")
 }

@@ -35,7 +35,7 @@ use crate::{
 /// The file's name.
 pub const FILE: &str = "yado-overlay.yaml";
 
-/// What names the entries of lists, by the list's field.
+/// Merge keys of lists, by the field of the list.
 const LIST_KEYS: &[(&str, &[&str])] = &[
     ("containers", &["name"]),
     ("initContainers", &["name"]),
@@ -55,11 +55,11 @@ const LIST_KEYS: &[(&str, &[&str])] = &[
     ("sysctls", &["name"]),
 ];
 
-/// Lays the overlay beside the description, where there is one, over what was compiled.
+/// Merges the overlay beside the description, if there is one, into the compiled objects.
 ///
 /// # Errors
 ///
-/// The overlay is no YAML, or one of its documents names no object.
+/// The overlay is not valid YAML, or one of its documents has no kind or name.
 pub fn apply(compiled: &mut Compiled) -> Result<(), Diagnostics> {
     let path = compiled.directory.join(FILE);
     if compiled.directory.as_os_str().is_empty() || !path.is_file() {
@@ -122,7 +122,7 @@ fn lay(objects: &mut [Object], patch: &Value, at: &Position, found: &mut Finding
     }
 }
 
-/// Lays `patch` over `value`; `field` is the one that holds them.
+/// Merges `patch` into `value`, both values of the field `field`.
 fn merge(value: &mut Value, patch: Value, field: &str) {
     match (value, patch) {
         (Value::Object(value), Value::Object(mut patch)) => {
@@ -149,7 +149,7 @@ fn merge_map(value: &mut Map<String, Value>, patch: Map<String, Value>) {
     }
 }
 
-/// Entries that are named go into those of the same name; a list of anything else is taken as a whole.
+/// Merges entries with the same merge key. A list without a merge key is replaced as a whole.
 fn merge_list(value: &mut Vec<Value>, patch: Vec<Value>, field: &str) {
     let named =
         |list: &[Value], key: &str| list.iter().all(|e| e.get(key).is_some() || e.get("$patch").is_some());
@@ -173,7 +173,7 @@ fn merge_list(value: &mut Vec<Value>, patch: Vec<Value>, field: &str) {
     }
 }
 
-/// A value as it stays, without the words to the one that merges and what they take away.
+/// Removes patch directives and nulls from a value that is inserted.
 fn without_words(value: Value) -> Value {
     match value {
         Value::Object(map) => map

@@ -1,4 +1,4 @@
-//! JSON values as YAML that people read and that every reader of YAML takes the same way.
+//! Formats JSON values as readable YAML that every YAML parser reads the same way.
 //!
 //! Readers of YAML 1.1, among them `kubectl`, take `yes`, `off`, `1_000` and `12:30` for booleans and numbers, so
 //! every string that any reader might take for something else is quoted.
@@ -11,7 +11,7 @@ pub fn yaml(value: &Value) -> String {
     match value {
         Value::Object(map) if !map.is_empty() => block(&mut text, value, 0),
         Value::Array(items) if !items.is_empty() => block(&mut text, value, 0),
-        // A document that is one string has nothing to be indented from.
+        // A document that is a single string has no parent to be indented from.
         Value::String(s) => {
             string(&mut text, s);
             text.push('\n');
@@ -118,13 +118,12 @@ fn string(text: &mut String, s: &str) {
     }
 }
 
-/// Characters that do not stand for themselves: controls, among them the line ends that readers fold, and the byte
-/// order mark.
+/// Characters that have to be escaped: control characters, among them line ends that parsers fold, and the byte order mark.
 fn is_odd(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
 }
 
-/// Whether several lines can be written as they are, below a `|`.
+/// Whether a string can be written as a literal block (`|`).
 fn fits_block(s: &str) -> bool {
     let printable = |c: char| c == '\n' || c == '\t' || !is_odd(c);
     s.trim_end_matches('\n').contains('\n') && !s.starts_with([' ', '\n', '\t']) && s.chars().all(printable)
@@ -148,7 +147,7 @@ fn literal(text: &mut String, s: &str, indent: usize) {
     }
 }
 
-/// Whether every reader takes `s` without quotes for the string that it is.
+/// Whether every parser reads the plain scalar `s` as a string.
 fn is_plain(s: &str) -> bool {
     const WORDS: [&str; 13] =
         ["null", "true", "false", "yes", "no", "on", "off", "y", "n", "nan", "inf", "infinity", "none"];
@@ -159,7 +158,7 @@ fn is_plain(s: &str) -> bool {
     let (first, second) = (chars.next(), chars.next());
     let starts = match first {
         Some(c) if c.is_alphabetic() || c == '/' || c == '_' || c == '$' => true,
-        // An option or a path; not a number.
+        // Options and paths are not numbers.
         Some('-' | '.') => second.is_some_and(|c| (c.is_alphabetic() || c == '-' || c == '/') && s != "---"),
         _ => false,
     };

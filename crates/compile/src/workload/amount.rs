@@ -1,7 +1,7 @@
-//! Docker's ways to write memory, processors and times, as Kubernetes writes them.
+//! Conversion of Docker's notations of memory, processors and durations to Kubernetes quantities.
 
-/// Memory as Docker reads it (`512m`, `1.5g`, `64MiB`, `1073741824`) as a quantity: `512Mi`, `1536Mi`. `None` where it
-/// is none.
+/// Converts an amount of memory in Docker's notation (`512m`, `1.5g`, `64MiB`, `1073741824`) to a quantity: `512Mi`,
+/// `1536Mi`. `None` if `written` is not a valid amount.
 pub fn memory(written: &str) -> Option<String> {
     let bytes = bytes(written)?;
     if bytes == 0 {
@@ -14,7 +14,7 @@ pub fn memory(written: &str) -> Option<String> {
     Some(format!("{amount}{unit}"))
 }
 
-/// Memory as Docker reads it, in bytes: every unit is a power of 1024.
+/// Parses an amount of memory in Docker's notation to bytes. Every unit is a power of 1024.
 pub fn bytes(written: &str) -> Option<u64> {
     let text = written.trim().to_ascii_lowercase();
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
@@ -35,19 +35,19 @@ pub fn bytes(written: &str) -> Option<u64> {
     (bytes.is_finite() && bytes >= 0.0 && bytes < u64::MAX as f64).then_some(bytes as u64)
 }
 
-/// Processors as Docker reads them (`0.5`, `2`) as a quantity: `500m`, `2`. `None` where it is no number above zero.
+/// Converts a number of processors (`0.5`, `2`) to a quantity: `500m`, `2`. `None` if it is not a number above zero.
 pub fn cpus(written: &str) -> Option<String> {
     let cpus: f64 = written.trim().parse().ok()?;
     (cpus.is_finite() && cpus > 0.0 && cpus < 1e6).then(|| milli_cpus((cpus * 1000.0).round() as u64))
 }
 
-/// Thousandths of a processor as a quantity; never none at all, as that would be no limit.
+/// Thousandths of a processor as a quantity, at least `1m`, since a limit of 0 means unlimited.
 pub fn milli_cpus(milli: u64) -> String {
     let milli = milli.max(1);
     if milli.is_multiple_of(1000) { (milli / 1000).to_string() } else { format!("{milli}m") }
 }
 
-/// A time as Go writes it (`1m30s`, `500ms`, `1.5h`), in milliseconds.
+/// Parses a duration in Go's notation (`1m30s`, `500ms`, `1.5h`) to milliseconds.
 pub fn milliseconds(written: &str) -> Option<u64> {
     let mut rest = written.trim();
     if rest == "0" {
@@ -78,18 +78,18 @@ pub fn milliseconds(written: &str) -> Option<u64> {
     (any && total < 1e15).then(|| total.ceil() as u64)
 }
 
-/// Milliseconds as whole seconds, as Kubernetes counts, at least `least`.
+/// Rounds milliseconds to whole seconds, the unit of Kubernetes, with the minimum `least`.
 pub fn seconds(milliseconds: u64, least: i32) -> i32 {
     i32::try_from(milliseconds.div_ceil(1000)).unwrap_or(i32::MAX).max(least)
 }
 
-/// How many processors `0-2,4` names.
+/// Counts the processors in a set such as `0-2,4`.
 pub fn processors(value: &str) -> Option<u32> {
     let mut count = 0u32;
     for range in value.split(',') {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
         let (first, last): (u32, u32) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
-        // More than any machine has is a slip.
+        // More processors than any machine has are a typing error.
         count = count.checked_add(last.checked_sub(first)? + 1).filter(|n| *n <= 4096)?;
     }
     Some(count)

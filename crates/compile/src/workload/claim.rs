@@ -9,32 +9,32 @@ use k8s_openapi::{
 use serde_json::Value;
 use yado_types::labels;
 
-/// What a volume asks for where its description does not say. Local volumes take what the disk has; a cloud's smallest
-/// volumes are of about this size.
+/// Requested size of a volume whose description defines none. Local volumes are bounded by the disk alone; the smallest
+/// volumes of cloud providers have about this size.
 const DEFAULT_SIZE: &str = "1Gi";
 
-/// A volume that outlives Pods, as Docker's named volumes do.
+/// A PersistentVolumeClaim, for a volume that outlives Pods as Docker's named volumes do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Claim {
+pub struct VolumeClaim {
     /// The claim's name, a DNS label.
     pub name: String,
-    /// How large, as a quantity; `None` is 1Gi.
+    /// Requested size, a quantity; `None` is 1Gi.
     pub size: Option<String>,
-    /// Whether Pods on several nodes use it at once.
+    /// Whether Pods on several nodes use it at the same time (`ReadWriteMany`).
     pub shared: bool,
     /// The StorageClass; `None` is the cluster's default.
     pub class: Option<String>,
-    /// Further annotations.
+    /// Additional annotations.
     pub annotations: BTreeMap<String, String>,
 }
 
-impl Claim {
-    /// The claim of one workload, or of several that share it.
+impl VolumeClaim {
+    /// A claim with the default size and class that one node uses at a time.
     pub fn new(name: &str) -> Self {
-        Claim { name: name.into(), ..Claim::default() }
+        VolumeClaim { name: name.into(), ..VolumeClaim::default() }
     }
 
-    /// The object, with the labels and namespace of `metadata`.
+    /// Builds the PersistentVolumeClaim with the labels and namespace of `metadata`.
     pub fn object(&self, metadata: &ObjectMeta) -> Value {
         let size = self.size.clone().unwrap_or_else(|| DEFAULT_SIZE.into());
         let mut annotations = BTreeMap::from([(labels::COPY_UP.to_string(), "true".to_string())]);

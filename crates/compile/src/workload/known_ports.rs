@@ -1,5 +1,5 @@
-//! Ports that well-known images listen on, and ports that do not speak HTTP. The images say the first themselves
-//! (`EXPOSE`), but a description is compiled without pulling any.
+//! Ports that well-known images listen on, and ports that do not serve HTTP. Images declare their ports with `EXPOSE`,
+//! but a description is compiled without pulling images.
 
 /// Last part of an image's name, and its TCP ports.
 const IMAGES: &[(&str, &[u16])] = &[
@@ -76,18 +76,18 @@ const NOT_HTTP: &[u16] = &[
     27017, 27018, 27019, 28015, 29015, 29092, 33060, 50000, 61616,
 ];
 
-/// The TCP ports that containers of `image` listen on, as far as the image is known by its name.
+/// TCP ports that containers of `image` listen on; empty if the image is not in the table.
 pub fn of_image(image: &str) -> &'static [u16] {
     let name = base(image);
     IMAGES.iter().find(|(known, _)| *known == name).map_or(&[], |(_, ports)| ports)
 }
 
-/// Whether `port` may be a web page's: any but those known to be something else.
+/// Whether `port` may serve HTTP: any port but those known for another protocol.
 pub fn may_be_http(port: u16) -> bool {
     !NOT_HTTP.contains(&port)
 }
 
-/// `registry:5000/team/redis:7-alpine@sha256:...` is `redis`.
+/// The last part of an image's name: `redis` for `registry:5000/team/redis:7-alpine@sha256:...`.
 pub fn base(image: &str) -> &str {
     let image = image.split('@').next().unwrap_or(image);
     let last = image.rsplit('/').next().unwrap_or(image);

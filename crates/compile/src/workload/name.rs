@@ -1,13 +1,13 @@
-//! From names as people write them to names that objects may have.
+//! Conversion of arbitrary names to valid object names.
 
 use yado_types::names;
 
 /// As many characters as a DNS label has.
 const MAX_LABEL: usize = 63;
 
-/// `written` as a DNS label that starts with a letter: lower case, every run of other characters one hyphen; what is
-/// longer than `room` (at most 63) characters ends in a sum of the whole, so that two long names stay two. Empty where
-/// `written` has no letter or digit.
+/// Converts `written` to a DNS label that starts with a letter: lower case, every run of other characters one hyphen. A
+/// result longer than `room` (at most 63) characters is cut and ends in a hash of the whole name, so that different names
+/// stay different. Empty if `written` has no letter or digit.
 pub fn sanitised(written: &str, room: usize) -> String {
     let mut label = String::new();
     for c in written.chars() {
@@ -28,7 +28,7 @@ pub fn sanitised(written: &str, room: usize) -> String {
     format!("{}-{sum}", label[..room - sum.len() - 1].trim_end_matches('-'))
 }
 
-/// Whether `name` can be a Service's.
+/// Whether `name` is a valid Service name.
 pub fn is_service_name(name: &str) -> bool {
     names::dns_1035_label(name).is_ok()
 }

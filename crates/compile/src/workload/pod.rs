@@ -1,4 +1,4 @@
-//! What Docker's flags and compose's fields say of a container, as parts of a Pod. Both front ends write through here.
+//! Translation of container settings, as Docker's flags and compose's fields define them, to fields of a Pod.
 
 mod kernel;
 
@@ -19,33 +19,33 @@ use super::{amount, name, signal::signal_name};
 
 pub use super::host_path::{host_path, socket_remark};
 
-pub use health::Health;
+pub use health::HealthCheck;
 
 mod health;
 mod security;
 
-/// Annotation of a Pod: Docker's labels whose keys no annotation may have, as JSON.
+/// Annotation of a Pod: Docker labels whose keys are not valid annotation keys, as JSON.
 pub const LABELS: &str = "yado.dev/labels";
 
-/// One container and what it asks of its Pod.
+/// One container and the settings that it requires of its Pod.
 #[derive(Debug, Clone, Default)]
-pub struct Part {
+pub struct PodFragment {
     /// The container.
     pub container: Container,
-    /// The Pod, but for this container.
+    /// The spec of the Pod, without this container.
     pub pod: PodSpec,
-    /// Annotations of the Pod, but for those that are kept apart here; all come with [`Part::annotations`].
+    /// Annotations set directly. [`PodFragment::annotations`] adds those that are derived from other settings.
     pub annotations: BTreeMap<String, String>,
     ulimits: BTreeMap<String, (i64, i64)>,
     users: BTreeMap<String, String>,
-    /// Volumes in memory and what is asked of them.
+    /// Options of tmpfs volumes, by volume name.
     tmpfs: BTreeMap<String, String>,
-    /// Volumes with the image's content, and volumes without it.
+    /// Volumes that are initialised with the image's content, and volumes that are not.
     filled: BTreeSet<String>,
     not_filled: BTreeSet<String>,
-    /// Containers whose images' health checks are switched off.
+    /// Containers for which the health check of the image is disabled.
     unchecked: BTreeSet<String>,
-    /// Claims that others make, and what Docker calls their volumes.
+    /// External claims and the names that Docker gives their volumes.
     docker_volumes: BTreeMap<String, String>,
     links: BTreeMap<String, BTreeMap<String, String>>,
     host_gateway: Vec<String>,
@@ -54,76 +54,76 @@ pub struct Part {
     odd_labels: BTreeMap<String, String>,
 }
 
-/// Where the content of a mounted volume is kept.
+/// The source of a volume's content.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MountSource {
-    /// In a claim of this name.
+    /// The PersistentVolumeClaim of this name.
     Claim(String),
-    /// At this absolute path of the node; the second is the type Kubernetes checks, such as `DirectoryOrCreate`.
-    Host(String, Option<String>),
-    /// In a directory that lives and ends with the Pod.
-    Nowhere,
-    /// In memory.
-    Memory(Memory),
+    /// An absolute path on the node, and the `hostPath` type, such as `DirectoryOrCreate`.
+    HostPath(String, Option<String>),
+    /// An empty directory that lives as long as the Pod.
+    EmptyDir,
+    /// A tmpfs that lives as long as the Pod.
+    Tmpfs(Tmpfs),
 }
 
-/// A file system in memory.
+/// A tmpfs file system.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Memory {
-    /// Its size at most, as a quantity.
+pub struct Tmpfs {
+    /// Its size limit, a quantity.
     pub size: Option<String>,
-    /// What else is asked of it.
+    /// Mode, owner and mount options.
     pub options: tmpfs::Options,
 }
 
-impl Memory {
-    /// One with a size.
+impl Tmpfs {
+    /// A tmpfs with a size limit and default options.
     pub fn sized(size: Option<String>) -> Self {
-        Memory { size, ..Memory::default() }
+        Tmpfs { size, ..Tmpfs::default() }
     }
 
-    /// Reads Docker's options of a tmpfs: the file system, whether it is read-only, and the options that have no effect.
+    /// Parses Docker's tmpfs options. Returns the file system, whether it is read-only, and the options without effect.
     pub fn read(list: &str) -> (Self, bool, Vec<String>) {
         let tmpfs::ParsedOptions { options, size, read_only, unsupported: mut others } = tmpfs::parse(list);
         let amount = size.as_deref().and_then(amount::memory);
         if let (Some(written), None) = (&size, &amount) {
             others.push(format!("size={written}"));
         }
-        (Memory { size: amount, options }, read_only, others)
+        (Tmpfs { size: amount, options }, read_only, others)
     }
 }
 
-/// A volume in a container.
+/// A volume mounted in a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    /// What is mounted.
-    pub from: MountSource,
-    /// Where, an absolute path.
+pub struct ContainerMount {
+    /// The volume.
+    pub source: MountSource,
+    /// The absolute path in the container.
     pub path: String,
-    /// Whether it cannot be written to.
+    /// Whether the mount is read-only.
     pub read_only: bool,
-    /// A path within the volume, which is mounted in place of its root.
+    /// The path within the volume to mount instead of its root.
     pub sub_path: Option<String>,
     /// `HostToContainer` or `Bidirectional`.
     pub propagation: Option<String>,
 }
 
-/// Said of something that has no full meaning in a Pod.
+/// A setting that a Pod does not support fully; the text is the message.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Remark {
-    /// It is kept differently, or not.
+pub enum Unsupported {
+    /// The setting has another effect in a Pod, or none.
     Warning(String),
-    /// It makes no sense at all.
-    Mistake(String),
+    /// The setting is not valid.
+    Error(String),
 }
 
-impl Part {
-    /// A part around `container` and `pod`.
+impl PodFragment {
+    /// A fragment of `container` and `pod` without derived settings.
     pub fn new(container: Container, pod: PodSpec) -> Self {
-        Part { container, pod, ..Part::default() }
+        PodFragment { container, pod, ..PodFragment::default() }
     }
 
-    /// All annotations of the Pod.
+    /// All annotations of the Pod, those derived from settings included.
     pub fn annotations(&self) -> BTreeMap<String, String> {
         let mut all = self.annotations.clone();
         if !self.ulimits.is_empty() {
@@ -172,9 +172,9 @@ impl Part {
         all
     }
 
-    /// Puts `other`'s container into this Pod, with its volumes and what else it asks of a Pod.
-    pub fn join(&mut self, other: Part) {
-        let Part {
+    /// Adds the container of `other` to this Pod, with its volumes and Pod settings.
+    pub fn join(&mut self, other: PodFragment) {
+        let PodFragment {
             mut container,
             pod,
             annotations,
@@ -242,12 +242,12 @@ impl Part {
         self.odd_labels.extend(odd_labels);
     }
 
-    /// Has a volume that is as old as its Pod filled with what the image has in its place.
+    /// Initialises an empty volume with the content of the image at the mount path.
     pub fn fill(&mut self, volume: &str) {
         self.filled.insert(volume.into());
     }
 
-    /// Leaves what is mounted at `path` as it is, whatever the image has there.
+    /// Keeps the volume mounted at `path` empty even if the image has content there.
     pub fn leave_as_it_is(&mut self, path: &str) {
         let mut mounts = self.container.volume_mounts.iter().flatten();
         let volume = mounts.rfind(|m| m.mount_path == path).map(|m| m.name.clone());
@@ -257,19 +257,19 @@ impl Part {
         }
     }
 
-    /// Mounts a claim that others make and whose volume Docker calls otherwise.
+    /// Records that Docker names the volume of an external claim `volume`.
     pub fn docker_volume(&mut self, claim: &str, volume: String) {
         self.docker_volumes.insert(claim.into(), volume);
     }
 
-    /// Runs no health check of the image.
+    /// Disables the health check of the image.
     pub fn no_health_check(&mut self) {
         self.unchecked.insert(self.container.name.clone());
     }
 
-    /// Mounts a volume. What is mounted at the same path before is replaced, as the later word counts.
-    pub fn mount(&mut self, mount: Mount) {
-        let volume = match &mount.from {
+    /// Mounts a volume. It replaces an earlier mount at the same path.
+    pub fn mount(&mut self, mount: ContainerMount) {
+        let volume = match &mount.source {
             MountSource::Claim(claim) => Volume {
                 name: claim.clone(),
                 persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
@@ -278,17 +278,17 @@ impl Part {
                 }),
                 ..Volume::default()
             },
-            MountSource::Host(path, type_) => Volume {
+            MountSource::HostPath(path, type_) => Volume {
                 name: volume_name(&mount.path),
                 host_path: Some(HostPathVolumeSource { path: path.clone(), type_: type_.clone() }),
                 ..Volume::default()
             },
-            MountSource::Nowhere => Volume {
+            MountSource::EmptyDir => Volume {
                 name: volume_name(&mount.path),
                 empty_dir: Some(EmptyDirVolumeSource::default()),
                 ..Volume::default()
             },
-            MountSource::Memory(memory) => Volume {
+            MountSource::Tmpfs(memory) => Volume {
                 name: volume_name(&mount.path),
                 empty_dir: Some(EmptyDirVolumeSource {
                     medium: Some("Memory".into()),
@@ -298,7 +298,7 @@ impl Part {
             },
         };
         let name = self.volume(volume);
-        if let MountSource::Memory(Memory { options, .. }) = &mount.from
+        if let MountSource::Tmpfs(Tmpfs { options, .. }) = &mount.source
             && *options != tmpfs::Options::default()
         {
             self.tmpfs.insert(name.clone(), options.to_string());
@@ -313,13 +313,13 @@ impl Part {
         });
     }
 
-    /// Mounts a volume that the Pod has.
+    /// Mounts an existing volume of the Pod.
     pub fn mount_volume(&mut self, mount: VolumeMount) {
         let mounts = self.container.volume_mounts.get_or_insert_default();
         let replaced =
             mounts.iter().position(|m| m.mount_path == mount.mount_path).map(|p| mounts.remove(p).name);
         mounts.push(mount);
-        // A volume that nothing mounts any more goes, too.
+        // A volume without mounts is removed.
         if let Some(name) = replaced.filter(|name| mounts.iter().all(|m| m.name != *name)) {
             self.pod.volumes.iter_mut().for_each(|v| v.retain(|v| v.name != name));
             self.tmpfs.remove(&name);
@@ -328,8 +328,8 @@ impl Part {
         }
     }
 
-    /// Gives the Pod a volume and returns its name, which is another where the wanted one is taken. The very same
-    /// volume is there once.
+    /// Adds a volume to the Pod and returns its name, which differs from the requested one if that is taken. An equal
+    /// volume is added only once.
     pub fn volume(&mut self, mut volume: Volume) -> String {
         let volumes = self.pod.volumes.get_or_insert_default();
         let shareable = volume.empty_dir.is_none();
@@ -346,12 +346,12 @@ impl Part {
         name
     }
 
-    /// Gives a file of a volume of the Pod an owner.
+    /// Sets the owner of a file in a volume of the Pod.
     pub fn own(&mut self, volume: &str, path: &str, uid: u32, gid: u32) {
         self.owners.entry(volume.into()).or_default().insert(path.into(), format!("{uid}:{gid}"));
     }
 
-    /// How often the container is run again after it has ended.
+    /// Sets the restart policy of the container.
     pub fn restart(&mut self, restart: Restart) {
         let name = self.container.name.clone();
         match restart {
@@ -360,13 +360,13 @@ impl Part {
         }
     }
 
-    /// Links, as `alias`, a container whose ports only its image knows.
+    /// Links, as `alias`, a container whose ports are declared only by its image.
     pub fn link(&mut self, alias: &str, image: &str) {
         let links = self.links.entry(self.container.name.clone()).or_default();
         links.insert(alias.into(), image.into());
     }
 
-    /// Runs as `user`, which is `USER` or `USER:GROUP`, by number or name.
+    /// Sets the user, `USER` or `USER:GROUP`, by number or name.
     pub fn user(&mut self, user: &str) {
         let (name, group) = user.split_once(':').map_or((user, None), |(u, g)| (u, Some(g)));
         // By convention of every system the name root has the number 0.
@@ -383,20 +383,20 @@ impl Part {
         }
     }
 
-    /// A further group, by number; names are for the image to know.
-    pub fn group(&mut self, group: &str) -> Option<Remark> {
+    /// Adds a supplementary group by number. Names are not supported, since only the image can resolve them.
+    pub fn group(&mut self, group: &str) -> Option<Unsupported> {
         match group.parse::<i64>() {
             Ok(id) if id >= 0 => {
                 self.pod_security().supplemental_groups.get_or_insert_default().push(id);
                 None
             }
-            _ => Some(Remark::Warning(format!(
+            _ => Some(Unsupported::Warning(format!(
                 "group {group} has no effect, as a Pod names further groups by number"
             ))),
         }
     }
 
-    /// A label as Docker means it, free text: an annotation of the Pod.
+    /// Adds a Docker label, which is free text, as an annotation of the Pod.
     pub fn label(&mut self, key: &str, value: &str) {
         if is_annotation_key(key) {
             self.annotations.insert(key.into(), value.into());
@@ -405,8 +405,8 @@ impl Part {
         }
     }
 
-    /// A line of `/etc/hosts`.
-    pub fn extra_host(&mut self, host: &str, address: &str) -> Option<Remark> {
+    /// Adds a line to `/etc/hosts`.
+    pub fn extra_host(&mut self, host: &str, address: &str) -> Option<Unsupported> {
         let address = address.trim_start_matches('[').trim_end_matches(']');
         if address == "host-gateway" {
             if !self.host_gateway.iter().any(|known| known == host) {
@@ -415,7 +415,7 @@ impl Part {
             return None;
         }
         if address.parse::<std::net::IpAddr>().is_err() {
-            return Some(Remark::Mistake(format!("\"{address}\" is no IP address for {host}")));
+            return Some(Unsupported::Error(format!("\"{address}\" is not a valid IP address for {host}")));
         }
         let aliases = self.pod.host_aliases.get_or_insert_default();
         match aliases.iter_mut().find(|a| a.ip == address) {
@@ -425,24 +425,24 @@ impl Part {
         None
     }
 
-    /// Who is asked for names, beside the cluster.
+    /// The DNS configuration, which extends that of the cluster.
     pub fn dns(&mut self) -> &mut PodDNSConfig {
         self.pod.dns_config.get_or_insert_default()
     }
 
-    /// An option of `resolv.conf`, `ndots:2`.
+    /// Adds an option of `resolv.conf`, such as `ndots:2`.
     pub fn dns_option(&mut self, option: &str) {
         let (name, value) = option.split_once(':').map_or((option, None), |(n, v)| (n, Some(v.to_string())));
         let options = self.dns().options.get_or_insert_default();
         options.push(PodDNSConfigOption { name: Some(name.into()), value });
     }
 
-    /// At most this much of a resource.
+    /// Sets the limit of a resource.
     pub fn limit(&mut self, resource: &str, quantity: String) {
         self.resources().limits.get_or_insert_default().insert(resource.into(), Quantity(quantity));
     }
 
-    /// At least this much of a resource.
+    /// Sets the request of a resource.
     pub fn request(&mut self, resource: &str, quantity: String) {
         self.resources().requests.get_or_insert_default().insert(resource.into(), Quantity(quantity));
     }
@@ -451,18 +451,20 @@ impl Part {
         self.container.resources.get_or_insert_default()
     }
 
-    /// The signal that asks it to end: `SIGQUIT`, `QUIT` or `3`.
-    pub fn stop_signal(&mut self, signal: &str) -> Option<Remark> {
+    /// Sets the stop signal: `SIGQUIT`, `QUIT` or `3`.
+    pub fn stop_signal(&mut self, signal: &str) -> Option<Unsupported> {
         let Some(name) = signal_name(signal) else {
-            return Some(Remark::Mistake(format!("\"{signal}\" is no signal: write one such as SIGTERM")));
+            return Some(Unsupported::Error(format!(
+                "\"{signal}\" is not a valid signal: write one such as SIGTERM"
+            )));
         };
         self.container.lifecycle.get_or_insert_default().stop_signal = Some(name);
-        // Kubernetes allows a signal only where it is told whose signals they are.
+        // Kubernetes accepts a stop signal only if `spec.os` is set.
         self.pod.os = Some(PodOS { name: "linux".into() });
         None
     }
 
-    /// Only on nodes of this system and processor, as Docker writes them: `linux/arm64`, `arm64`.
+    /// Restricts the Pod to nodes of a platform in Docker's notation: `linux/arm64`, `arm64`.
     pub fn platform(&mut self, platform: &str) {
         let mut parts = platform.split('/');
         let (os, arch) = match (parts.next().unwrap_or_default(), parts.next()) {
@@ -482,14 +484,14 @@ impl Part {
         }
     }
 
-    /// Uses the node's own network, and still the cluster's names.
+    /// Uses the network of the node and the DNS of the cluster.
     pub fn host_network(&mut self) {
         self.pod.host_network = Some(true);
         self.pod.dns_policy = Some("ClusterFirstWithHostNet".into());
     }
 
-    /// A device of the node, `/dev/x`, `/dev/x:/dev/y` or `/dev/x:/dev/y:rwm`.
-    pub fn device(&mut self, device: &str) -> Option<Remark> {
+    /// Mounts a device of the node: `/dev/x`, `/dev/x:/dev/y` or `/dev/x:/dev/y:rwm`.
+    pub fn device(&mut self, device: &str) -> Option<Unsupported> {
         let mut parts = device.split(':');
         let source = parts.next().unwrap_or_default();
         let target = parts.next().filter(|t| t.starts_with('/')).unwrap_or(source);
@@ -500,32 +502,38 @@ impl Part {
             return None;
         }
         if !source.starts_with("/") {
-            return Some(Remark::Warning(format!(
-                "device {device} has no effect: it is no path of the node"
+            return Some(Unsupported::Warning(format!(
+                "device {device} has no effect: it is not a path on the node"
             )));
         }
-        let from = MountSource::Host(source.into(), None);
+        let from = MountSource::HostPath(source.into(), None);
         let read_only = false;
-        self.mount(Mount { from, path: target.into(), read_only, sub_path: None, propagation: None });
-        Some(Remark::Warning(format!(
+        self.mount(ContainerMount {
+            source: from,
+            path: target.into(),
+            read_only,
+            sub_path: None,
+            propagation: None,
+        });
+        Some(Unsupported::Warning(format!(
             "device {source} is mounted from the node; a cluster that guards its devices also needs privileged: true"
         )))
     }
 
-    /// What the container may do.
+    /// The security context of the container.
     pub fn security(&mut self) -> &mut SecurityContext {
         self.container.security_context.get_or_insert_default()
     }
 
-    /// What all containers of the Pod may do.
+    /// The security context of the Pod.
     pub fn pod_security(&mut self) -> &mut PodSecurityContext {
         self.pod.security_context.get_or_insert_default()
     }
 }
 
-/// `text` where Kubernetes replaces `$(NAME)`: what it would take for that, of the names in `env`, is written so that
-/// it stays as it is.
-pub fn verbatim(text: &str, env: &dyn Fn(&str) -> bool) -> String {
+/// Escapes `text` for fields in which Kubernetes expands `$(NAME)`, so that it stays unchanged. `env` tells whether a name
+/// is a variable of the container.
+pub fn escape_references(text: &str, env: &dyn Fn(&str) -> bool) -> String {
     let mut all = String::with_capacity(text.len());
     let mut rest = text;
     while let Some(place) = rest.find('$') {
@@ -546,19 +554,14 @@ pub fn verbatim(text: &str, env: &dyn Fn(&str) -> bool) -> String {
     all
 }
 
-/// The opposite of [`verbatim`].
-pub fn written(text: &str) -> String {
-    text.replace("$$", "$")
-}
-
-/// A volume named after the place where it is mounted: `/etc/nginx/nginx.conf` is `nginx-conf`.
+/// The name of a volume after its mount path: `nginx-conf` for `/etc/nginx/nginx.conf`.
 fn volume_name(path: &str) -> String {
     let last = path.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     let name = name::sanitised(last, 58);
     if name.is_empty() { "volume".into() } else { name }
 }
 
-/// Whether an annotation may have this key without being taken for one of Kubernetes' or Yado's own.
+/// Whether `key` is a valid annotation key outside the prefixes of Kubernetes and Yado.
 pub fn is_annotation_key(key: &str) -> bool {
     // Annotations' keys are in lower case where they have a prefix.
     yado_types::names::qualified_name(key).is_ok()
@@ -576,16 +579,16 @@ mod tests {
 
     #[test]
     fn volumes_have_names_of_their_own() {
-        let mut part = Part::default();
-        let mount = |from: MountSource, path: &str| Mount {
-            from,
+        let mut part = PodFragment::default();
+        let mount = |source: MountSource, path: &str| ContainerMount {
+            source,
             path: path.into(),
             read_only: false,
             sub_path: None,
             propagation: None,
         };
-        part.mount(mount(MountSource::Nowhere, "/a/data"));
-        part.mount(mount(MountSource::Nowhere, "/b/data"));
+        part.mount(mount(MountSource::EmptyDir, "/a/data"));
+        part.mount(mount(MountSource::EmptyDir, "/b/data"));
         part.mount(mount(MountSource::Claim("db".into()), "/c"));
         part.mount(mount(MountSource::Claim("db".into()), "/d"));
         let names: Vec<String> = part.pod.volumes.unwrap_or_default().into_iter().map(|v| v.name).collect();
@@ -604,7 +607,7 @@ mod tests {
             ("$$(HOME) $(", "$$$$(HOME) $("),
             ("$", "$"),
         ] {
-            assert_eq!(verbatim(text, &|name| name == "HOME"), expect, "{text}");
+            assert_eq!(escape_references(text, &|name| name == "HOME"), expect, "{text}");
         }
     }
 
@@ -617,7 +620,7 @@ mod tests {
             ("node", (None, None, Some(r#"{"c":"node"}"#))),
             ("1000:users", (None, None, Some(r#"{"c":"1000:users"}"#))),
         ] {
-            let mut part = Part::default();
+            let mut part = PodFragment::default();
             part.container.name = "c".into();
             part.user(user);
             let context = part.container.security_context.clone().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! By which names and ports a workload is reached: inside, and from outside.
+//! Services and the Ingress of a workload, by which it is reached from inside and outside the cluster.
 
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ use yado_types::{labels, names};
 
 use super::Workload;
 
-/// One port of a process.
+/// A port of a process and of its Service.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Port {
-    /// What others connect to on the Service.
+    /// The port of the Service.
     pub service: u16,
-    /// What the process listens on.
+    /// The port that the process listens on.
     pub container: u16,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
@@ -29,21 +29,21 @@ pub struct Port {
     pub name: String,
 }
 
-/// A port that is reached from outside the cluster.
+/// A port that is reachable from outside the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PublishedPort {
-    /// The port outside; `None` where any will do, which for a `local` one is that of the process.
+    /// The external port; `None` for any port. A `local` port then has the number of the process's port.
     pub port: Option<u16>,
-    /// What the process listens on.
+    /// The port that the process listens on.
     pub target: u16,
     /// `TCP`, `UDP` or `SCTP`.
     pub protocol: String,
-    /// Only from the machine itself, as `127.0.0.1:8080:80` says.
+    /// Whether it is published on the loopback address only, as in `127.0.0.1:8080:80`.
     pub local: bool,
 }
 
 impl Port {
-    /// A port named after what others connect to, such as `tcp-6379`.
+    /// A port named after its protocol and Service port, such as `tcp-6379`.
     pub fn new(service: u16, container: u16, protocol: &str) -> Self {
         let name = format!("{}-{service}", protocol.to_lowercase());
         Port { service, container, protocol: protocol.into(), name }
@@ -70,7 +70,7 @@ impl Port {
 }
 
 impl PublishedPort {
-    /// The name of the Service of `workload` that publishes it.
+    /// The name of the Service that publishes this port of `workload`.
     pub fn service(&self, workload: &str) -> String {
         let suffix = match (self.local, self.port) {
             (true, _) => "local",
@@ -80,8 +80,8 @@ impl PublishedPort {
         format!("{workload}-{suffix}")
     }
 
-    /// The port outside; `None` where the cluster chooses one. A port that it chooses is open on every address, so a
-    /// local one is that of the process.
+    /// The external port; `None` if the cluster chooses one. A port chosen by the cluster is open on every address, so a
+    /// local port has the number of the process's port.
     pub fn outside(&self) -> Option<u16> {
         self.port.or(self.local.then_some(self.target))
     }
@@ -93,11 +93,10 @@ impl PublishedPort {
 }
 
 impl Workload {
-    /// The Services by whose names others inside find it: one for its own name and one for each alias that can be a
-    /// Service's.
+    /// The internal Services: one for the workload's own name and one for each alias that is a valid Service name.
     pub(super) fn named_services(&self) -> impl Iterator<Item = Service> {
         let valid = |name: &&String| names::dns_1035_label(name).is_ok();
-        let others = self.aliases.iter().filter(|a| !valid(a)).chain(&self.by_name_server);
+        let others = self.aliases.iter().filter(|a| !valid(a)).chain(&self.dns_aliases);
         let others: Vec<String> = others.cloned().collect();
         let own = self.service.iter().map(|name| {
             let mut service = self.internal(name);
@@ -115,8 +114,8 @@ impl Workload {
         own.chain(aliases).collect::<Vec<_>>().into_iter()
     }
 
-    /// A Service inside. Where no port is known it is headless, so that every port can be reached by its name; and it
-    /// names Pods before they are ready, as there is no port by which to say that they are.
+    /// An internal Service. Without known ports it is headless, so that every port is reachable by its name, and it
+    /// publishes Pods that are not ready, since there is no port to probe.
     fn internal(&self, name: &str) -> Service {
         let ports: Vec<ServicePort> = self.ports.iter().map(Port::of_service).collect();
         let unknown = ports.is_empty();
@@ -134,11 +133,11 @@ impl Workload {
         }
     }
 
-    /// The Services by which it is reached from outside: one for each kind of reach, as each has its own type.
+    /// The Services that publish ports: one for each scope (public, local, any port), since they differ in type.
     pub(super) fn published_services(&self) -> impl Iterator<Item = Service> {
         let mut services: BTreeMap<String, Service> = BTreeMap::new();
         for published in &self.published {
-            let name = published.service(self.outer.as_ref().unwrap_or(&self.name));
+            let name = published.service(self.publish_as.as_ref().unwrap_or(&self.name));
             let metadata = self.metadata(&name);
             let service = services.entry(name).or_insert_with(|| self.outer(published, metadata));
             let ports = service.spec.get_or_insert_default().ports.get_or_insert_default();
@@ -151,8 +150,8 @@ impl Workload {
         services.into_values()
     }
 
-    /// Whether the router may serve this port of the container to everybody: not if it is published, but to the
-    /// machine itself only.
+    /// Whether the router may serve this container port to every client, which it may not if the port is published on
+    /// the loopback address only.
     pub fn is_open(&self, target: u16) -> bool {
         let mut of_port = self.published.iter().filter(|p| p.target == target).peekable();
         of_port.peek().is_none() || of_port.any(|p| !p.local)

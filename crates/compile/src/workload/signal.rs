@@ -1,4 +1,4 @@
-//! Names of signals.
+//! Signal names.
 
 /// Signals by number, as on x86 and ARM.
 const SIGNALS: [&str; 32] = [
@@ -7,7 +7,7 @@ const SIGNALS: [&str; 32] = [
     "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
 ];
 
-/// The name Kubernetes has for a signal: `15`, `TERM` and `SIGTERM` are `SIGTERM`, `RTMIN+3` is `SIGRTMIN+3`.
+/// The name of a signal in Kubernetes: `SIGTERM` for `15`, `TERM` and `SIGTERM`; `SIGRTMIN+3` for `RTMIN+3`.
 pub(super) fn signal_name(signal: &str) -> Option<String> {
     let upper = signal.trim().to_ascii_uppercase();
     if let Ok(number) = upper.parse::<usize>() {

@@ -1,4 +1,4 @@
-//! A node as JSON, as the readers of `kubectl` and `helm` (`sigs.k8s.io/yaml`) make it from YAML 1.1: `yes`, `no`, `on`
+//! Conversion of nodes to JSON by the rules of `kubectl` and `helm` (`sigs.k8s.io/yaml`, YAML 1.1): `yes`, `no`, `on`
 //! and `off` are booleans, `0644` is a number with base 8, keys that are numbers or booleans become text.
 
 use base64::Engine;
@@ -6,16 +6,16 @@ use serde_json::{Map, Number, Value as Json};
 
 use super::{
     Node, Tag, Value,
-    scalar::{Meaning, plain},
+    scalar::{ScalarMeaning, plain},
 };
 use crate::diagnostic::Diagnostic;
 
 impl Node {
-    /// The JSON value that Kubernetes' own readers make of this node.
+    /// Converts this node to JSON as Kubernetes' own parsers do.
     ///
     /// # Errors
     ///
-    /// A number that JSON cannot write (`.inf`, `.nan`), `!!binary` that is not base64.
+    /// A number without a JSON form (`.inf`, `.nan`), or a `!!binary` scalar that is not base64.
     pub fn to_kubernetes_json(&self) -> Result<Json, Diagnostic> {
         match &self.value {
             Value::Sequence(items) => items.iter().map(Node::to_kubernetes_json).collect(),
@@ -39,16 +39,16 @@ impl Node {
 
     fn number_or_word(&self, text: &str) -> Result<Json, Diagnostic> {
         Ok(match meaning(text) {
-            Meaning::Null => Json::Null,
-            Meaning::Bool(b) => Json::Bool(b),
-            Meaning::Int(i) => {
+            ScalarMeaning::Null => Json::Null,
+            ScalarMeaning::Bool(b) => Json::Bool(b),
+            ScalarMeaning::Int(i) => {
                 let number =
                     i64::try_from(i).map(Number::from).or_else(|_| u64::try_from(i).map(Number::from));
                 number.map_or_else(|_| Json::String(text.into()), Json::Number)
             }
             // Go prints a whole float without a point.
-            Meaning::Float(f) if f.fract() == 0.0 && f.abs() < 9e15 => Json::from(f as i64),
-            Meaning::Float(f) => match Number::from_f64(f) {
+            ScalarMeaning::Float(f) if f.fract() == 0.0 && f.abs() < 9e15 => Json::from(f as i64),
+            ScalarMeaning::Float(f) => match Number::from_f64(f) {
                 Some(number) => Json::Number(number),
                 None => {
                     return Err(Diagnostic::new(
@@ -57,7 +57,7 @@ impl Node {
                     ));
                 }
             },
-            Meaning::Text => Json::String(text.into()),
+            ScalarMeaning::Text => Json::String(text.into()),
         })
     }
 
@@ -70,20 +70,20 @@ impl Node {
     }
 }
 
-/// What a scalar without quotes means in YAML 1.1.
-fn meaning(text: &str) -> Meaning {
+/// Resolves a plain scalar by the rules of YAML 1.1.
+fn meaning(text: &str) -> ScalarMeaning {
     match text {
-        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Meaning::Bool(true),
-        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Meaning::Bool(false),
+        "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => ScalarMeaning::Bool(true),
+        "n" | "N" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => ScalarMeaning::Bool(false),
         _ => plain(text),
     }
 }
 
 fn key_text(key: &str) -> String {
     match meaning(key) {
-        Meaning::Bool(b) => b.to_string(),
-        Meaning::Int(i) => i.to_string(),
-        Meaning::Null if !key.is_empty() => "null".into(),
+        ScalarMeaning::Bool(b) => b.to_string(),
+        ScalarMeaning::Int(i) => i.to_string(),
+        ScalarMeaning::Null if !key.is_empty() => "null".into(),
         _ => key.into(),
     }
 }

@@ -1,87 +1,86 @@
-//! What a plain scalar means by the core schema of YAML 1.2, as Go's `yaml.v3` and later read it: they also take the
-//! octal numbers and the underscores of YAML 1.1, and leave `yes`, `no`, `on` and `off` text.
+//! Resolution of plain scalars by the core schema of YAML 1.2, as in Go's `yaml.v3` and later: they also accept the octal
+//! numbers and underscores of YAML 1.1, and treat `yes`, `no`, `on` and `off` as strings.
 
 use super::{Node, Scalar, Tag, Value};
 
-/// A scalar that was understood.
+/// A resolved scalar.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Meaning {
-    /// Nothing, `~` or `null`.
+pub enum ScalarMeaning {
+    /// Empty, `~` or `null`.
     Null,
     /// `true` or `false`.
     Bool(bool),
-    /// A whole number.
+    /// An integer.
     Int(i128),
-    /// Any other number.
+    /// A floating-point number.
     Float(f64),
-    /// Text.
+    /// A string.
     Text,
 }
 
 impl Node {
-    /// What a scalar means; `None` for lists and mappings.
-    pub fn meaning(&self) -> Option<Meaning> {
+    /// The resolved scalar; `None` for lists and mappings.
+    pub fn meaning(&self) -> Option<ScalarMeaning> {
         let Value::Scalar(scalar) = &self.value else { return None };
         Some(match self.tag {
-            Some(Tag::Text | Tag::Binary) => Meaning::Text,
+            Some(Tag::Text | Tag::Binary) => ScalarMeaning::Text,
             Some(Tag::Core) => plain(&scalar.text),
             _ => scalar.meaning(),
         })
     }
 
-    /// Whether nothing is here.
+    /// Whether it is null.
     pub fn is_null(&self) -> bool {
-        self.meaning() == Some(Meaning::Null)
+        self.meaning() == Some(ScalarMeaning::Null)
     }
 
-    /// A scalar's text in its shortest usual form, as Go prints the value: `0x10` is `16`, `1.50` is `1.5`, `TRUE` is
-    /// `true`. Null has none.
+    /// A scalar as Go prints its value: `16` for `0x10`, `1.5` for `1.50`, `true` for `TRUE`. `None` for null.
     pub fn printed(&self) -> Option<String> {
         let Value::Scalar(scalar) = &self.value else { return None };
         match self.meaning()? {
-            Meaning::Null => None,
-            Meaning::Bool(b) => Some(b.to_string()),
-            Meaning::Int(i) => Some(i.to_string()),
-            Meaning::Float(f) => Some(go_float(f)),
-            Meaning::Text => Some(scalar.text.clone()),
+            ScalarMeaning::Null => None,
+            ScalarMeaning::Bool(b) => Some(b.to_string()),
+            ScalarMeaning::Int(i) => Some(i.to_string()),
+            ScalarMeaning::Float(f) => Some(go_float(f)),
+            ScalarMeaning::Text => Some(scalar.text.clone()),
         }
     }
 }
 
 impl Scalar {
-    /// What it means; whatever is in quotes is text.
-    pub fn meaning(&self) -> Meaning {
-        if self.plain { plain(&self.text) } else { Meaning::Text }
+    /// The resolved scalar; a quoted scalar is a string.
+    pub fn meaning(&self) -> ScalarMeaning {
+        if self.plain { plain(&self.text) } else { ScalarMeaning::Text }
     }
 }
 
-/// What a scalar without quotes means.
-pub fn plain(text: &str) -> Meaning {
+/// Resolves a plain scalar.
+pub fn plain(text: &str) -> ScalarMeaning {
     match text {
-        "" | "~" | "null" | "Null" | "NULL" => return Meaning::Null,
-        "true" | "True" | "TRUE" => return Meaning::Bool(true),
-        "false" | "False" | "FALSE" => return Meaning::Bool(false),
-        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return Meaning::Float(f64::INFINITY),
-        "-.inf" | "-.Inf" | "-.INF" => return Meaning::Float(f64::NEG_INFINITY),
-        ".nan" | ".NaN" | ".NAN" => return Meaning::Float(f64::NAN),
+        "" | "~" | "null" | "Null" | "NULL" => return ScalarMeaning::Null,
+        "true" | "True" | "TRUE" => return ScalarMeaning::Bool(true),
+        "false" | "False" | "FALSE" => return ScalarMeaning::Bool(false),
+        ".inf" | ".Inf" | ".INF" | "+.inf" | "+.Inf" | "+.INF" => return ScalarMeaning::Float(f64::INFINITY),
+        "-.inf" | "-.Inf" | "-.INF" => return ScalarMeaning::Float(f64::NEG_INFINITY),
+        ".nan" | ".NaN" | ".NAN" => return ScalarMeaning::Float(f64::NAN),
         _ => {}
     }
     if !text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.')) {
-        return Meaning::Text;
+        return ScalarMeaning::Text;
     }
     let digits = text.replace('_', "");
     if let Some(int) = integer(&digits) {
-        return Meaning::Int(int);
+        return ScalarMeaning::Int(int);
     }
     if is_float(&digits)
         && let Ok(float) = digits.parse()
     {
-        return Meaning::Float(float);
+        return ScalarMeaning::Float(float);
     }
-    Meaning::Text
+    ScalarMeaning::Text
 }
 
-/// A whole number as Go's `ParseInt` with base 0 takes it, from -2^63 up to 2^64-1.
+/// Parses an integer like Go's `ParseInt` with base 0, from -2^63 to 2^64-1.
 fn integer(text: &str) -> Option<i128> {
     let (negative, rest) = match text.as_bytes().first()? {
         b'-' => (true, &text[1..]),
@@ -121,7 +120,7 @@ fn is_float(text: &str) -> bool {
     number_fits && exponent.is_none_or(|e| !e.is_empty() && all_digits(e))
 }
 
-/// A number as Go's `%v` prints it: the fewest digits that give it back, with an exponent below 1e-4 and from 1e21 on.
+/// Formats a number like Go's `%v`: the fewest digits that restore it, with an exponent below 1e-4 and from 1e21 on.
 fn go_float(float: f64) -> String {
     if float.is_infinite() {
         return if float > 0.0 { "+Inf".into() } else { "-Inf".into() };

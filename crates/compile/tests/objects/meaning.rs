@@ -162,7 +162,7 @@ volumes: {vol: {}}
             Deployment long {"replicas":1}
               pod {"containers":[{"image":"a","name":"long","volumeMounts":[{"mountPath":"/s","name":"s"},{"mountPath":"/r","name":"r"},{"mountPath":"/var/run/docker.sock","name":"docker-sock"}]}],"volumes":[{"hostPath":{"path":"/none/made","type":"DirectoryOrCreate"},"name":"s"},{"hostPath":{"path":"/none/refused","type":"Directory"},"name":"r"},{"hostPath":{"path":"/none/docker.sock","type":"Socket"},"name":"docker-sock"}]}
             warning: /shop/compose.yaml:8:5: huge=always of tmpfs /u has no effect
-            warning: /shop/compose.yaml:15:9: there is no /none/docker.sock on this machine, and no Docker is behind it: nothing is made in its place, so the container starts only when something listens there; remove this mount
+            warning: /shop/compose.yaml:15:9: /none/docker.sock does not exist on this machine and no Docker serves it: nothing is created in its place, so the container starts only when a server listens there; remove this mount
         "#]],
     );
 }
@@ -213,9 +213,9 @@ networks: {x: {}, y: {}}
             NetworkPolicy network-default {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-default":"true"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-default":"true"}}},{"namespaceSelector":{},"podSelector":{"matchLabels":{"network.yado.dev/shop-default":"shared"}}}]}]}
             NetworkPolicy network-x {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-x":"true"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-x":"true"}}},{"namespaceSelector":{},"podSelector":{"matchLabels":{"network.yado.dev/shop-x":"shared"}}}]}]}
             NetworkPolicy network-y {"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-y":"true"}},"policyTypes":["Ingress"],"ingress":[{"from":[{"podSelector":{"matchLabels":{"app.kubernetes.io/name":"shop","network.yado.dev/shop-y":"true"}}},{"namespaceSelector":{},"podSelector":{"matchLabels":{"network.yado.dev/shop-y":"shared"}}}]}]}
-            warning: /shop/compose.yaml:3:40: nn is found nowhere: it means a and, elsewhere, b, and names are the whole project's here
-            warning: /shop/compose.yaml:4:40: nn is found nowhere: it means b and, elsewhere, a, and names are the whole project's here
-            warning: /shop/compose.yaml:4:40: ipv4_address of network y has no effect: a Pod's address and device are given to it, so use names
+            warning: /shop/compose.yaml:3:40: nn does not resolve: it is an alias of a and, in other networks, of b, but names apply to the whole project here
+            warning: /shop/compose.yaml:4:40: nn does not resolve: it is an alias of b and, in other networks, of a, but names apply to the whole project here
+            warning: /shop/compose.yaml:4:40: ipv4_address of network y has no effect: a Pod's address and device are assigned by the cluster, so use names
         "#]],
     );
 }
@@ -280,7 +280,7 @@ fn files_without_an_end_are_refused() {
         ),
         (
             &[("compose.yaml", "services: {web: {image: a, env_file: ./pipe}}\n")],
-            "compose.yaml:1:38: services.web.env_file names pipe, which is no file",
+            "compose.yaml:1:38: services.web.env_file names pipe, which is not a file",
         ),
         (
             &[
@@ -362,7 +362,7 @@ fn what_is_built_is_built_without_env_files_and_secrets() {
     ];
     let (_, compiled) = with_env(&files, &[]);
     let names = |build: &BuildRequest| -> Vec<String> {
-        build.left_out.iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        build.excluded.iter().map(|p| p.file_name().unwrap().to_string_lossy().into_owned()).collect()
     };
     let builds: Vec<Vec<String>> = compiled.builds.iter().map(names).collect();
     assert_eq!(builds, [[".env", "off.env", "prod.env", "token.txt"]]);

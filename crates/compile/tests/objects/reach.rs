@@ -322,10 +322,10 @@ networks: {inner: {}}
     assert_eq!(pod(&compiled, "web")["spec"]["dnsConfig"]["nameservers"], json!(["1.1.1.1"]));
     let said = warnings(&compiled);
     expect![[r#"
-        compose.yaml:3:35: ipv4_address of network inner has no effect: a Pod's address and device are given to it, so use names
-        compose.yaml:8:5: extra_hosts of web leads to resolver at 172.30.1.25, which resolver does not get here: write its name, resolver
-        compose.yaml:7:5: dns of web leads to resolver at 172.30.1.25, which resolver does not get here: names are asked of the cluster instead, and of resolver by nobody
-        compose.yaml:9:5: environment of web leads to resolver at 172.30.1.25, which resolver does not get here: write its name, resolver"#]].assert_eq(&said.join("\n"));
+        compose.yaml:3:35: ipv4_address of network inner has no effect: a Pod's address and device are assigned by the cluster, so use names
+        compose.yaml:8:5: extra_hosts of web points at resolver by the address 172.30.1.25, which resolver does not get: write its name, resolver
+        compose.yaml:7:5: dns of web points at resolver by the address 172.30.1.25, which resolver does not get: names are resolved by the DNS of the cluster instead
+        compose.yaml:9:5: environment of web points at resolver by the address 172.30.1.25, which resolver does not get: write its name, resolver"#]].assert_eq(&said.join("\n"));
 }
 
 #[test]

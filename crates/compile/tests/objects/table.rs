@@ -112,7 +112,7 @@ pub fn check_files(files: &[(&str, &str)], expect: Expect) {
     assert_eq!(valid::problems(&compiled), Vec::<String>::new());
     let mut text = lines(&compiled);
     for build in &compiled.builds {
-        text.push_str(&format!("build {} {:?}\n", build.image, build.how));
+        text.push_str(&format!("build {} {:?}\n", build.image, build.method));
     }
     for warning in &compiled.warnings {
         text.push_str(&format!("warning: {warning}\n"));
@@ -271,7 +271,7 @@ services:
               pod {"containers":[{"image":"c","name":"job"}]}
             Service crm-db-1 {"yado.dev/aliases":"crm_db_1"} {"type":"ExternalName","externalName":"db.crm.svc.cluster.local"}
             Service database {"type":"ExternalName","externalName":"db.crm.svc.cluster.local"}
-            warning: /shop/compose.yaml:5:65: worker is not found as job, which is job (at /shop/compose.yaml:7:3)
+            warning: /shop/compose.yaml:5:65: worker does not get the name job, which belongs to job (at /shop/compose.yaml:7:3)
             warning: /shop/compose.yaml:5:22: crm_db_1 is taken to be service db of project crm, which has to be in an external network of both
             warning: /shop/compose.yaml:5:32: crm-db-1 is taken to be service db of project crm, which has to be in an external network of both
             warning: /shop/compose.yaml:5:79: external_links has no effect: nothing shows which project mysql is of; reach it as SERVICE.PROJECT, or put both into one external network
@@ -605,8 +605,8 @@ services:
             warning: /shop/compose.yaml:16:5: net.core.somaxconn is set only by nodes that allow it, as its effects on other Pods are not bounded: start the engine with --allowed-unsafe-sysctls net.core.somaxconn (yado dev does)
             warning: /shop/compose.yaml:22:5: hostname h.example.org is h, as host names of Pods are one DNS label
             warning: /shop/compose.yaml:38:5: logging has no effect: a Pod's output is kept by its node, for yado logs
-            warning: /shop/compose.yaml:39:5: mac_address has no effect: a Pod's address is given to it
-            warning: /shop/compose.yaml:40:5: oom_score_adj has no effect: it follows from requests and limits
+            warning: /shop/compose.yaml:39:5: mac_address has no effect: a Pod's address is assigned by the cluster
+            warning: /shop/compose.yaml:40:5: oom_score_adj has no effect: it is derived from requests and limits
         "#]],
     );
 }
@@ -655,7 +655,7 @@ fn one_name_for_two_services_is_a_mistake_where_it_is_a_link() {
     let text = "services:\n  a: {image: a, links: ['c:db']}\n  b: {image: b, links: ['d:db']}\n  c: {image: c}\n  d: {image: d}\n";
     fs::write(&path, text).unwrap();
     let mistakes = compile(&path, &Options::default()).unwrap_err().to_string();
-    expect!["compose.yaml:3:25: db cannot be both d and c (at compose.yaml:2:25): names are the project's, so choose another for one"].assert_eq(&mistakes.replace(&format!("{}/", directory.path().display()), ""));
+    expect!["compose.yaml:3:25: db cannot be both d and c (at compose.yaml:2:25): names apply to the whole project, so choose another for one"].assert_eq(&mistakes.replace(&format!("{}/", directory.path().display()), ""));
 }
 
 /// The same text wherever the project lies, and in whatever order the file system lists it.
@@ -814,8 +814,8 @@ spec: {type: NodePort, selector: {app: web}, ports: [{port: 8080, targetPort: ht
         volumes:
           web-d: null
         warning: all.yaml: web: variable D is left out, as its value is known only to Kubernetes
-        warning: all.yaml: web: its liveness probe is left out, as compose restarts nothing that is unwell
-        warning: all.yaml: CronJob nightly is left out, as compose has no word for it
+        warning: all.yaml: web: its liveness probe is left out, as compose does not restart unhealthy containers
+        warning: all.yaml: CronJob nightly is left out, as compose has no equivalent
     "#]]
     .assert_eq(&text.replace(&format!("{}/", directory.path().display()), ""));
     // And it is a compose file.

@@ -194,7 +194,7 @@ fn tell(listing: &Listing, source: &Path, progress: &Progress) {
         .collect();
     if !secret.is_empty() {
         let text = format!(
-            "the image has files that look like secrets, which everybody reads who gets the image: {}; name them in .dockerignore, or in .gitignore, to leave them out",
+            "the image contains files that look like secrets, readable by everybody who has the image: {}; name them in .dockerignore, or in .gitignore, to leave them out",
             listed(&secret)
         );
         progress.report(|| Event::Warning { text });
@@ -317,8 +317,8 @@ mod tests {
                 "left out of the image, an env file or secret of the description: prod.env, real-token, token",
                 "left out of the image, named by .gitignore: a.tmp, api/own.txt, local",
                 "left out of the image, named by .dockerignore or .slugignore: docs",
-                "left out of the image, made anew by the build: node_modules",
-                "warning: the image has files that look like secrets, which everybody reads who gets the image: other.env; name them in .dockerignore, or in .gitignore, to leave them out",
+                "left out of the image, recreated by the build: node_modules",
+                "warning: the image contains files that look like secrets, readable by everybody who has the image: other.env; name them in .dockerignore, or in .gitignore, to leave them out",
             ]
         );
         assert!(list(&source, left_out, 3, &progress).is_err(), "more files than allowed");

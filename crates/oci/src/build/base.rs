@@ -191,7 +191,7 @@ impl Step {
         let Some(error) = first else { return Ok((packages, key)) };
         build.progress.check()?;
         // A package that was replaced at its source since the lists were fetched cannot be downloaded any more.
-        tracing::info!(%error, "fetching the package lists anew");
+        tracing::info!(%error, "refreshing the package lists");
         apt.update(build, self.name)?;
         let (packages, key) = self.resolve(build, apt)?;
         match apt.download(build, self.name, &self.status, &self.names, &packages)? {

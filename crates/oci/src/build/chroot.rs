@@ -192,7 +192,7 @@ impl Root<'_> {
         match status {
             Some(status) => Ok((status.success(), log)),
             None => Err(self.failed(format!(
-                "the step `{step}` was not done after {} minutes and was stopped: {}",
+                "the step `{step}` did not finish within {} minutes and was stopped: {}",
                 SCRIPT_LIMIT.as_secs() / 60,
                 end_of(&log)
             ))),

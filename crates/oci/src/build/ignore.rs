@@ -55,7 +55,7 @@ impl fmt::Display for Reason {
             Reason::Named => "an env file or secret of the description",
             Reason::Git => "named by .gitignore",
             Reason::Ignored => "named by .dockerignore or .slugignore",
-            Reason::MadeAnew => "made anew by the build",
+            Reason::MadeAnew => "recreated by the build",
         })
     }
 }

@@ -73,7 +73,7 @@ pub fn parse_aptfile(file: &str, text: &str) -> Result<Vec<String>> {
         for word in line.split_whitespace() {
             if word.contains("://") || word.ends_with(".deb") {
                 let reason =
-                    format!("`{word}` is a package by its address; name a package of the machine's sources");
+                    format!("`{word}` is the address of a package; name a package of the machine's package sources");
                 return wrong(file, number, reason);
             }
             if !is_package(word) {
@@ -191,7 +191,7 @@ mod tests {
         check(
             parse("a1\nhttp://x.org/a.deb"),
             expect![
-                "Aptfile, line 2: `http://x.org/a.deb` is a package by its address; name a package of the machine's sources"
+                "Aptfile, line 2: `http://x.org/a.deb` is the address of a package; name a package of the machine's package sources"
             ],
         );
         check(

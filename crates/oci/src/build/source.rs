@@ -101,7 +101,7 @@ fn warn_of_versions(build: &Build<'_>, sources: &Sources, plan: &Plan) -> Result
         && !wanted.is_met_by(&installed)
     {
         let text = format!(
-            "{} asks for {} {}, this machine's package sources have {installed}; the image has that",
+            "{} asks for {} {}, but this machine's package sources have {installed}, which the image gets",
             sources.name(wanted.file),
             wanted.what,
             wanted.version

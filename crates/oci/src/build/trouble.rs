@@ -51,12 +51,12 @@ const ADVICE: &[(&str, &str)] = &[
     ("Your lockfile needs to be updated", "run `yarn install` and keep the yarn.lock that it writes"),
     ("ERR_PNPM_OUTDATED_LOCKFILE", "run `pnpm install` and keep the pnpm-lock.yaml that it writes"),
     ("requires rustc", "use versions of the crates that the Rust of this machine's package sources compiles"),
-    ("lock file version", "write the Cargo.lock anew with an older cargo"),
+    ("lock file version", "regenerate the Cargo.lock with an older cargo"),
     ("missing go.sum entry", "run `go mod tidy` and keep the go.mod and go.sum that it writes"),
     ("updates to go.mod needed", "run `go mod tidy` and keep the go.mod and go.sum that it writes"),
     (
         "checksum mismatch",
-        "a module is not the one that the go.sum was written with; see why before you write it anew",
+        "a module does not match its checksum in go.sum; find out why before you regenerate it",
     ),
     ("changed significantly since poetry.lock", "run `poetry lock` and keep the poetry.lock that it writes"),
     (
@@ -83,7 +83,7 @@ const ADVICE: &[(&str, &str)] = &[
     ("npm ERR! 404", "check the names and versions in the package.json"),
     ("npm error 404", "check the names and versions in the package.json"),
     ("Your requirements could not be resolved", "check the composer.json"),
-    ("THESE PACKAGES DO NOT MATCH THE HASHES", "write the requirements' hashes anew"),
+    ("THESE PACKAGES DO NOT MATCH THE HASHES", "regenerate the hashes of the requirements"),
     ("No space left on device", "free some space"),
 ];
 

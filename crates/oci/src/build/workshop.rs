@@ -187,7 +187,7 @@ fn keep(build: &Build<'_>, upper: &Staging, outputs: &[&str]) -> Result<Staging>
                 path.push(part);
                 let meta = fs::symlink_metadata(&path).at("look at", &path)?;
                 if !meta.is_dir() {
-                    return Err(build.failed(format!("{} is no directory any more", output.display())));
+                    return Err(build.failed(format!("{} is no longer a directory", output.display())));
                 }
                 let copy = kept.path().join(path.strip_prefix(upper.path()).unwrap_or(parent));
                 if !copy.is_dir() {

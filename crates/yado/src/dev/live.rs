@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 use yado_cli::describe::Described;
-use yado_compile::{BuildHow, BuildRequest, Compiled};
+use yado_compile::{BuildMethod, BuildRequest, Compiled};
 use yado_types::labels;
 
 use crate::build::Built;
@@ -62,15 +62,15 @@ const RECIPES: [&str; 19] = [
 
 /// Whether an image's processes read their sources as they run, so that an edit needs no build.
 fn is_interpreted(request: &BuildRequest) -> bool {
-    match &request.how {
+    match &request.method {
         // Where the Procfile says all, nothing is compiled: the folder is the image.
-        BuildHow::Source { language, .. } => match language.as_deref() {
+        BuildMethod::Source { language, .. } => match language.as_deref() {
             None => true,
             // What a build script makes is in the image alone; Rails reads its files once, and has assets made of them.
             Some("node" | "static") => !has_build_script(&request.context),
             Some(language) => ["ruby", "python", "php"].contains(&language),
         },
-        BuildHow::Dockerfile { .. } => false,
+        BuildMethod::Dockerfile { .. } => false,
     }
 }
 
@@ -335,8 +335,8 @@ mod tests {
             name: name.into(),
             context: context.into(),
             image: format!("yado.local/{name}:latest"),
-            how: BuildHow::Source { language: language.map(Into::into), processes: Vec::new() },
-            left_out: [].into(),
+            method: BuildMethod::Source { language: language.map(Into::into), processes: Vec::new() },
+            excluded: [].into(),
         }
     }
 

@@ -86,7 +86,7 @@ fn a_project_is_deployed_to_a_namespace_of_its_own() {
     let text =
         PROJECT.replace("busybox\n    command: touch /data/made", "busybox\n    command: touch /data/again");
     std::fs::write(folder.path().join("compose.yaml"), text).expect("to write");
-    run("deploy DIR -p site", 0, &["~ Job", "made anew", "0 added, 1 changed, 0 destroyed"]);
+    run("deploy DIR -p site", 0, &["~ Job", "recreated", "0 added, 1 changed, 0 destroyed"]);
     run("exec site.web -- ls /data", 0, &["made", "again"]);
 
     run(

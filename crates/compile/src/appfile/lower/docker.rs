@@ -1,24 +1,24 @@
-//! Applications that are an image, with the flags of `docker run`.
+//! Compiles applications of type `docker-external`: an image with flags of `docker run`.
 
 use std::{collections::BTreeMap, path::Path};
 
 use k8s_openapi::api::core::v1::Container;
 use yado_types::{labels, links};
 
-use super::{Lowering, Made, Settings, Text, dns_name, env_vars, pod};
+use super::{Lowering, Settings, Text, UnlinkedWorkload, dns_name, env_vars, pod};
 use crate::{
-    Published,
+    ExternalEndpoint,
     diagnostic::Findings,
-    docker_run::{self, Restart, Run},
-    workload::{Port, Workload, known_ports, name::is_service_name, pod::Part},
+    docker_run::{self, Restart, RunCommand},
+    workload::{Port, Workload, known_ports, name::is_service_name, pod::PodFragment},
 };
 
-/// Container ports that a published image serves web pages on, by convention of the images themselves.
+/// Container ports on which images conventionally serve web pages.
 const HTTP_PORTS: [u16; 6] = [80, 3000, 5000, 8000, 8080, 8888];
 
 impl Lowering<'_> {
     pub(super) fn docker_external(&mut self, settings: Settings) {
-        // Otto ran the image of the application's own name where none was written.
+        // As in Otto, the default image is the name of the application.
         let image = settings.image.as_ref().map_or_else(|| self.app.name.value.clone(), |i| i.value.clone());
         let container = Container {
             name: "app".into(),
@@ -27,18 +27,18 @@ impl Lowering<'_> {
             ..Container::default()
         };
         for key in [&settings.run_command, &settings.python_entrypoint].into_iter().flatten() {
-            self.found.warn(&key.at, "has no effect: what runs is what the image says");
+            self.found.warn(&key.at, "has no effect: the image defines the command");
         }
         let args = settings.run_args.as_ref();
         let at = args.map_or_else(|| self.app.name.at.clone(), |a| a.at.clone());
-        let mut run = self.run_args(args, Part::new(container, pod()));
+        let mut run = self.run_args(args, PodFragment::new(container, pod()));
         let mut ports = ports_of(&mut run, settings.port);
         if ports.is_empty() {
             ports = known_ports::of_image(&image).iter().map(|p| Port::new(*p, *p, "TCP")).collect();
         }
         let pod_annotations = run.part.annotations();
         let (mut container, pod) = (run.part.container, run.part.pod);
-        // A customization "env" is laid over the flags, as the more particular of the two.
+        // A customization "env" takes precedence over the flags, since it is more specific.
         let env: BTreeMap<String, String> = run.env.into_iter().chain(settings.env).collect();
         container.env = Some(env_vars(env)).filter(|e| !e.is_empty());
         let http = ports.iter().position(|p| HTTP_PORTS.contains(&p.container) && p.protocol == "TCP");
@@ -46,7 +46,7 @@ impl Lowering<'_> {
             ports.swap(0, place);
         }
         let http = http.is_some();
-        // A dependency is there for the applications that name it; outside it would only be in others' way.
+        // A dependency serves the applications that name it; publishing its ports would only cause conflicts.
         let published = if self.host.is_some() { run.published } else { Vec::new() };
         let mut aliases = self.aliases();
         aliases.extend(run.aliases);
@@ -71,8 +71,8 @@ impl Lowering<'_> {
         self.push(workload, run.links, &at);
     }
 
-    /// The host name of a page at the first port, unless only the machine itself is to reach that, and what is
-    /// published.
+    /// Adds the host name of a web page at the first port, unless that is published on the loopback address only, and the
+    /// published ports.
     fn reached(&mut self, workload: &mut Workload, page: bool) {
         let open = page && workload.ports.first().is_some_and(|p| workload.is_open(p.container));
         let host = self.host.clone().filter(|_| open);
@@ -80,7 +80,7 @@ impl Lowering<'_> {
         workload.hosts = host.clone().into_iter().collect();
         self.compiled.published.extend(workload.published.iter().map(|p| {
             let web = HTTP_PORTS.contains(&p.target);
-            Published {
+            ExternalEndpoint {
                 component: "app".into(),
                 service: p.service(&self.name),
                 port: p.outside(),
@@ -92,9 +92,9 @@ impl Lowering<'_> {
         }));
     }
 
-    /// What `run_args` says, over `part`.
-    fn run_args(&mut self, args: Option<&Text>, part: Part) -> Run {
-        let Some(args) = args else { return Run { part, ..Run::default() } };
+    /// Parses `run_args` and applies them to `part`.
+    fn run_args(&mut self, args: Option<&Text>, part: PodFragment) -> RunCommand {
+        let Some(args) = args else { return RunCommand { part, ..RunCommand::default() } };
         let context = docker_run::Context { directory: &self.app.directory, env: &self.options.env };
         let read = docker_run::split(&args.value)
             .map_err(|mistake| vec![mistake.to_string()])
@@ -111,12 +111,12 @@ impl Lowering<'_> {
                 for mistake in mistakes {
                     self.found.error(&args.at, format!("run_args: {mistake}"));
                 }
-                Run::default()
+                RunCommand::default()
             }
         }
     }
 
-    /// A flag's value with the paths at which Otto's machines had the application's directory: `/vagrant`, and
+    /// Replaces the paths of the application's directory on Otto's machines in a flag: `/vagrant`, and
     /// `/otto-deps/NAME-ID` for a dependency.
     fn in_own_directory(&self, word: String) -> String {
         let (flag, value) = match word.split_once('=').filter(|(flag, _)| flag.starts_with("--")) {
@@ -143,8 +143,8 @@ fn absolute(directory: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// Otto's machines answered at the published port, so the name does, too.
-fn ports_of(run: &mut Run, also: Option<u16>) -> Vec<Port> {
+/// The ports of the Service. On Otto's machines the application was reached at its published ports, so these are included.
+fn ports_of(run: &mut RunCommand, also: Option<u16>) -> Vec<Port> {
     let mut ports: Vec<Port> = Vec::new();
     for published in &run.published {
         let port =
@@ -164,8 +164,8 @@ fn ports_of(run: &mut Run, also: Option<u16>) -> Vec<Port> {
     ports
 }
 
-/// What flags ask of other containers, which only a description of all of them could give.
-fn beyond_one_pod(run: &Run) -> Vec<String> {
+/// Warnings about flags that refer to other containers.
+fn beyond_one_pod(run: &RunCommand) -> Vec<String> {
     let mut all = Vec::new();
     for (container, _) in &run.volumes_from {
         all.push(format!(
@@ -186,8 +186,8 @@ fn beyond_one_pod(run: &Run) -> Vec<String> {
     all
 }
 
-/// Gives each workload the variables of its links, and each target the name by which it is linked.
-pub(super) fn link(made: &mut [Made], found: &mut Findings) {
+/// Adds the variables of links to each workload, and the alias of the link to each target.
+pub(super) fn link(made: &mut [UnlinkedWorkload], found: &mut Findings) {
     for place in 0..made.len() {
         let mut unknown = BTreeMap::new();
         for (target, alias) in std::mem::take(&mut made[place].links) {

@@ -1,4 +1,4 @@
-//! Applications that are built from their sources, by a Procfile or by what their language is started with.
+//! Compiles applications that are built from sources, with the processes of a Procfile or the default of their language.
 
 use std::collections::BTreeMap;
 
@@ -9,18 +9,18 @@ use yado_types::{labels, names};
 
 use super::{Lowering, NAME_RULE, Settings, TYPES, dns_name, env_vars, pod};
 use crate::{
-    BuildHow, BuildRequest, WEB_PORT,
+    BuildMethod, BuildRequest, WEB_PORT,
     detect::{self, Hints, Start},
     diagnostic::Position,
+    other_tools,
     procfile::Process,
-    unbuilt,
-    workload::{Kind, Port, Workload},
+    workload::{Port, Workload, WorkloadKind},
 };
 
 /// The process type that Heroku runs once, before the others of a release are started.
 const RELEASE: &str = "release";
 
-/// A process type to lower; the image's own command where it has none.
+/// A process type to compile; without a command it runs the default command of the image.
 struct Type {
     at: Position,
     name: String,
@@ -56,27 +56,27 @@ impl Lowering<'_> {
                 (vec![web], command.map(|c| ("web".to_string(), c)).into_iter().collect())
             }
         };
-        self.unbuilt(language);
+        self.warn_of_other_tools(language);
         let secrets = self.secrets();
         let first = self.made.len();
         self.types(&types, &settings);
         if let Some(made) = self.made.get_mut(first) {
             made.before.extend(secrets);
         }
-        let how = BuildHow::Source { language: language.map(str::to_string), processes };
+        let method = BuildMethod::Source { language: language.map(str::to_string), processes };
         let image = self.image();
         self.compiled.builds.push(BuildRequest {
             name: self.name.clone(),
             context: self.app.directory.clone(),
             image,
-            how,
-            left_out: self.options.env_files.clone().into(),
+            method,
+            excluded: self.options.env_files.clone().into(),
         });
     }
 
-    /// Says that the application is not built by the files of other tools that lie beside it.
-    fn unbuilt(&mut self, language: Option<&str>) {
-        let all = unbuilt::all_in(&self.app.directory);
+    /// Warns about build files of other tools, which are not used.
+    fn warn_of_other_tools(&mut self, language: Option<&str>) {
+        let all = other_tools::all_in(&self.app.directory);
         let Some(first) = all.first() else { return };
         let how = match (language, &self.app.processes) {
             (Some(language), _) => format!("its sources in {language}"),
@@ -85,17 +85,17 @@ impl Lowering<'_> {
         let sentence = format!(
             "is not used: {} is built from {how}, as {} is not supported yet",
             self.name,
-            unbuilt::listed(&all)
+            other_tools::listed(&all)
         );
         self.found.warn(&Position::of_file(&self.app.directory.join(first.file)), sentence);
     }
 
-    /// How an application without a Procfile is started; nothing, and a word on it, where that cannot be seen.
+    /// The `web` process of an application without a Procfile; `None`, with a warning, if it cannot be detected.
     fn started(&mut self, language: Option<&str>, settings: &Settings) -> Option<(Type, Option<String>)> {
         let at = self.type_at().clone();
         let app_type = &self.app.app_type;
         let program = || detect::go_program(&self.app.directory);
-        // Otto's template for the program that it had compiled.
+        // Otto's template variable for the compiled program.
         let command = |value: &crate::appfile::Text| {
             ["{{ dep_binary_path }}", "{{dep_binary_path}}"]
                 .iter()
@@ -128,8 +128,10 @@ impl Lowering<'_> {
                 )
             }
         };
-        let sentence =
-            format!("nothing of {} is started: {reason}; add a line like web: COMMAND to one", self.name);
+        let sentence = format!(
+            "no process of {} is started: {reason}; add one with a line like web: COMMAND",
+            self.name
+        );
         self.found.warn(&at, sentence);
         None
     }
@@ -165,7 +167,7 @@ impl Lowering<'_> {
     fn ports_of(&self, process: &Type, is_primary: bool, settings: &Settings) -> Vec<Port> {
         let web = process.name == "web";
         let port = settings.port.filter(|_| is_primary).or(web.then_some(WEB_PORT));
-        // A web page is on port 80 of its name, wherever the process listens.
+        // The Service serves web pages on port 80, whatever port the process listens on.
         let port = port.map(|port| match web {
             true => Port { name: "http".into(), ..Port::new(80, port, "TCP") },
             false => Port::new(port, port, "TCP"),
@@ -183,7 +185,7 @@ impl Lowering<'_> {
     ) {
         let component = dns_name(&process.name);
         let name = format!("{}-{component}", self.name);
-        // An application's name that is wrong has been reported.
+        // An invalid application name has been reported already.
         if names::dns_label(&self.name).is_ok() && names::dns_label(&name).is_err() {
             let sentence = format!("process type {} makes the name {name}: use {NAME_RULE}", process.name);
             return self.found.error(&process.at, sentence);
@@ -191,7 +193,7 @@ impl Lowering<'_> {
         let container = Container {
             name: component.clone(),
             image: Some(self.image()),
-            // The image is made here and is in no registry.
+            // The image is built locally and is not in a registry.
             image_pull_policy: Some("Never".into()),
             command: process.command.clone(),
             env: self.env(settings, ports.first()),
@@ -206,8 +208,12 @@ impl Lowering<'_> {
             component,
             part_of: self.part_of.into(),
             name,
-            // A release that failed is not tried again: whoever sees why decides.
-            kind: if release { Kind::Job { retries: 0, at_once: None } } else { Kind::Deployment },
+            // A failed release is not retried: the user has to decide.
+            kind: if release {
+                WorkloadKind::Job { retries: 0, parallelism: None }
+            } else {
+                WorkloadKind::Deployment
+            },
             aliases: if service.is_some() { self.aliases() } else { Vec::new() },
             service,
             replicas: if release { 1 } else { self.replicas(&process.name, settings) },
@@ -231,7 +237,7 @@ impl Lowering<'_> {
         format!("yado.local/{}:latest", self.name)
     }
 
-    /// The environment: what the app.json says, over that the Appfile; then the port, and what is secret by reference.
+    /// The environment: variables of the app.json, overridden by the Appfile, then the port, and references to secrets.
     fn env(&self, settings: &Settings, port: Option<&Port>) -> Option<Vec<EnvVar>> {
         let json = &self.app.app_json;
         let mut env: BTreeMap<String, String> =
@@ -258,7 +264,7 @@ impl Lowering<'_> {
         format!("{}-env", self.name)
     }
 
-    /// The Secret with what the app.json leaves to be made or taken from the caller.
+    /// The Secret with the variables that are generated or taken from the caller.
     fn secrets(&self) -> Option<serde_json::Value> {
         let secrets = &self.app.app_json.secrets;
         let encode = |value: &String| base64::engine::general_purpose::STANDARD.encode(value);

@@ -12,7 +12,7 @@ use super::{
     names,
 };
 use crate::{
-    BuildHow, BuildRequest, WEB_PORT, detect,
+    BuildMethod, BuildRequest, WEB_PORT, detect,
     procfile::{self, Process},
     source::Source,
     workload::name::sanitised,
@@ -112,16 +112,22 @@ impl Lowering<'_> {
                 format!("there is no directory {} to build {} from", context.display(), service.name);
             self.found.warn(&build.at, sentence);
         }
-        let how = match sources(service) {
-            Some(sources) => BuildHow::Source { language: sources.language, processes: sources.processes },
+        let method = match sources(service) {
+            Some(sources) => BuildMethod::Source { language: sources.language, processes: sources.processes },
             None => self.by_dockerfile(build),
         };
-        let left_out = self.left_out.clone();
-        self.compiled.builds.push(BuildRequest { name: service.name.clone(), context, image, how, left_out });
+        let excluded = self.excluded.clone();
+        self.compiled.builds.push(BuildRequest {
+            name: service.name.clone(),
+            context,
+            image,
+            method,
+            excluded,
+        });
     }
 
-    fn by_dockerfile(&self, build: &Build) -> BuildHow {
-        BuildHow::Dockerfile {
+    fn by_dockerfile(&self, build: &Build) -> BuildMethod {
+        BuildMethod::Dockerfile {
             file: build.dockerfile.as_ref().map(PathBuf::from),
             inline: build.dockerfile_inline.clone(),
             target: build.target.clone(),

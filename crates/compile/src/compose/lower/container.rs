@@ -15,7 +15,7 @@ use crate::{
     workload::{
         amount,
         name::sanitised,
-        pod::{Memory, Mount, MountSource, Part, Remark, verbatim},
+        pod::{ContainerMount, MountSource, PodFragment, Tmpfs, Unsupported, escape_references},
     },
 };
 
@@ -24,7 +24,7 @@ const STOP_GRACE: i64 = 10;
 
 impl Lowering<'_> {
     /// Writes `service` into `part`.
-    pub(super) fn container(&mut self, service: &Service, part: &mut Part) {
+    pub(super) fn container(&mut self, service: &Service, part: &mut PodFragment) {
         part.container.name = self.names.of(&service.name).object.clone();
         let image = build::image(service, &self.names.app);
         part.container.image = Some(image);
@@ -58,7 +58,7 @@ impl Lowering<'_> {
     }
 
     /// The service's own variables after those of its links.
-    fn environment(&mut self, service: &Service, part: &mut Part) {
+    fn environment(&mut self, service: &Service, part: &mut PodFragment) {
         let mut env: BTreeMap<String, String> = BTreeMap::new();
         let mut order = Vec::new();
         let mut set = |name: &str, value: &str| {
@@ -94,7 +94,7 @@ impl Lowering<'_> {
             .filter(|name| !name.is_empty())
             .map(|name| EnvVar {
                 name: name.clone(),
-                value: Some(verbatim(&env[name], &known)),
+                value: Some(escape_references(&env[name], &known)),
                 value_from: None,
             })
             .collect();
@@ -105,7 +105,7 @@ impl Lowering<'_> {
 fn command(service: &Service, container: &mut Container, found: &mut Findings) {
     let env: Vec<&str> = container.env.iter().flatten().map(|e| e.name.as_str()).collect();
     let words = |words: &Vec<String>| -> Vec<String> {
-        words.iter().map(|w| verbatim(w, &|name| env.contains(&name))).collect()
+        words.iter().map(|w| escape_references(w, &|name| env.contains(&name))).collect()
     };
     let args = service.command.as_ref().map(words).filter(|c| !c.is_empty());
     match service.entrypoint.as_ref().map(words) {
@@ -149,7 +149,7 @@ fn pull_policy(service: &Service, found: &mut Findings) -> String {
     policy.into()
 }
 
-fn security(service: &Service, part: &mut Part, found: &mut Findings) {
+fn security(service: &Service, part: &mut PodFragment, found: &mut Findings) {
     if service.privileged == Some(true) {
         part.security().privileged = Some(true);
     }
@@ -174,15 +174,15 @@ fn security(service: &Service, part: &mut Part, found: &mut Findings) {
 }
 
 /// What the kernel is told.
-fn system(service: &Service, part: &mut Part, found: &mut Findings) {
+fn system(service: &Service, part: &mut PodFragment, found: &mut Findings) {
     for (key, value) in &service.sysctls {
         remark(part.sysctl(key, value), service, "sysctls", found);
     }
     service.ulimits.iter().for_each(|(k, l)| part.ulimit(k, l.soft, l.hard));
     if let Some(size) = service.shm_size.and_then(|s| amount::memory(&s.to_string())) {
-        let from = MountSource::Memory(Memory::sized(Some(size)));
-        part.mount(Mount {
-            from,
+        let source = MountSource::Tmpfs(Tmpfs::sized(Some(size)));
+        part.mount(ContainerMount {
+            source,
             path: "/dev/shm".into(),
             read_only: false,
             sub_path: None,
@@ -210,7 +210,7 @@ fn system(service: &Service, part: &mut Part, found: &mut Findings) {
         service.runtime.clone().filter(|r| !["runc", "crun", "io.containerd.runc.v2"].contains(&r.as_str()));
 }
 
-fn network(service: &Service, part: &mut Part, found: &mut Findings) {
+fn network(service: &Service, part: &mut PodFragment, found: &mut Findings) {
     match &service.network_mode {
         Some(NetworkMode::Host) => part.host_network(),
         Some(NetworkMode::Network(name)) => found.warn(
@@ -248,7 +248,7 @@ pub(super) fn host_name(label: &str) -> String {
     if yado_types::names::dns_label(&lower).is_ok() { lower } else { sanitised(label, 63) }
 }
 
-fn hooks(service: &Service, part: &mut Part, found: &mut Findings) {
+fn hooks(service: &Service, part: &mut PodFragment, found: &mut Findings) {
     let lifecycle = |hooks: &[Hook], field: &str, found: &mut Findings| {
         let first = hooks.first()?;
         if hooks.len() > 1 {
@@ -275,7 +275,7 @@ fn hooks(service: &Service, part: &mut Part, found: &mut Findings) {
             .iter()
             .map(|(name, value)| EnvVar { name: name.clone(), value: Some(value.clone()), value_from: None })
             .collect();
-        let mut init = Part::default();
+        let mut init = PodFragment::default();
         init.container = Container {
             name: format!("pre-start-{}", place + 1),
             image: hook.image.clone().or_else(|| part.container.image.clone()),
@@ -295,10 +295,10 @@ fn hooks(service: &Service, part: &mut Part, found: &mut Findings) {
 }
 
 /// Passes on what a part of a Pod says of a field.
-pub(super) fn remark(remark: Option<Remark>, service: &Service, field: &str, found: &mut Findings) {
+pub(super) fn remark(remark: Option<Unsupported>, service: &Service, field: &str, found: &mut Findings) {
     match remark {
-        Some(Remark::Warning(sentence)) => found.warn(service.place(field), sentence),
-        Some(Remark::Mistake(sentence)) => found.error(service.place(field), sentence),
+        Some(Unsupported::Warning(sentence)) => found.warn(service.place(field), sentence),
+        Some(Unsupported::Error(sentence)) => found.error(service.place(field), sentence),
         None => {}
     }
 }

@@ -18,8 +18,8 @@ use super::{
 use crate::{
     diagnostic::Findings,
     workload::{
-        Kind, Update, amount,
-        pod::{Part, is_annotation_key},
+        UpdateStrategy, WorkloadKind, amount,
+        pod::{PodFragment, is_annotation_key},
     },
 };
 
@@ -28,11 +28,11 @@ impl Lowering<'_> {
     /// to be on each node, else a Deployment. How often a container of one is run again is an annotation
     /// ([`labels::RESTART`]), since a Deployment's own policy is always `Always`: whether a service serves or ends shows
     /// only when it runs, and one that serves has to be replaced without a gap.
-    pub(super) fn kind(&mut self, service: &Service) -> Kind {
+    pub(super) fn kind(&mut self, service: &Service) -> WorkloadKind {
         let deploy = service.deploy.as_ref();
         let mode = deploy.and_then(|d| d.mode.as_deref()).unwrap_or("replicated");
         if mode == "global" {
-            return Kind::DaemonSet;
+            return WorkloadKind::DaemonSet;
         }
         if mode == "global-job" {
             let sentence = "mode global-job runs one Pod, not one on each node, as a Job has no nodes";
@@ -43,7 +43,7 @@ impl Lowering<'_> {
                 s.depends_on.get(&service.name).is_some_and(|d| d.condition == Condition::Completed)
             });
         if !mode.ends_with("-job") && waits.is_none() {
-            return Kind::Deployment;
+            return WorkloadKind::Deployment;
         }
         let policy = restart(service);
         if let (Restart::Always | Restart::AtMost(_), Some(waiting)) = (policy, waits) {
@@ -60,22 +60,28 @@ impl Lowering<'_> {
             Restart::Always | Restart::OnFailure(None) => i32::MAX,
             Restart::AtMost(most) | Restart::OnFailure(Some(most)) => i32::try_from(most).unwrap_or(i32::MAX),
         };
-        Kind::Job { retries, at_once: None }
+        WorkloadKind::Job { retries, parallelism: None }
     }
 
     /// How a new version takes the old one's place.
-    pub(super) fn update(&mut self, service: &Service, part: &Part, kind: &Kind) -> Update {
+    pub(super) fn update(
+        &mut self,
+        service: &Service,
+        part: &PodFragment,
+        kind: &WorkloadKind,
+    ) -> UpdateStrategy {
         // Two Pods on one volume, or at one port of the node, would be in each other's way.
         let alone = part.pod.volumes.iter().flatten().any(|v| v.persistent_volume_claim.is_some())
             && part.container.volume_mounts.iter().flatten().any(|m| m.read_only != Some(true))
             || matches!(service.network_mode, Some(NetworkMode::Host));
         let deploy = service.deploy.as_ref();
         if deploy.is_some_and(|d| d.rollback.is_some()) {
-            let sentence = "rollback_config has no effect: a Deployment goes back as it went forth";
+            let sentence =
+                "rollback_config has no effect: a Deployment is rolled back by its update strategy";
             self.found.warn(service.place("deploy.rollback_config"), sentence);
         }
         let Some(update) = deploy.and_then(|d| d.update.as_ref()) else {
-            return if alone { Update::Recreate } else { Update::Default };
+            return if alone { UpdateStrategy::Recreate } else { UpdateStrategy::Default };
         };
         if update.failure_action.as_deref().is_some_and(|a| a != "pause")
             || update.max_failure_ratio.is_some()
@@ -90,14 +96,16 @@ impl Lowering<'_> {
         };
         let at_once = i32::try_from(at_once).unwrap_or(i32::MAX);
         let time = update.monitor.max(update.delay).map_or(0, |d| d.as_secs().min(3600));
-        let watch_seconds = i32::try_from(time).unwrap_or(0);
+        let min_ready_seconds = i32::try_from(time).unwrap_or(0);
         match update.order.as_deref() {
-            Some("start-first") => Update::Rolling { surge: at_once, unavailable: 0, watch_seconds },
-            None if !alone && *kind == Kind::Deployment => {
-                Update::Rolling { surge: at_once, unavailable: 0, watch_seconds }
+            Some("start-first") => {
+                UpdateStrategy::Rolling { surge: at_once, unavailable: 0, min_ready_seconds }
             }
-            _ if alone && replicas == 1 && *kind == Kind::Deployment => Update::Recreate,
-            _ => Update::Rolling { surge: 0, unavailable: at_once, watch_seconds },
+            None if !alone && *kind == WorkloadKind::Deployment => {
+                UpdateStrategy::Rolling { surge: at_once, unavailable: 0, min_ready_seconds }
+            }
+            _ if alone && replicas == 1 && *kind == WorkloadKind::Deployment => UpdateStrategy::Recreate,
+            _ => UpdateStrategy::Rolling { surge: 0, unavailable: at_once, min_ready_seconds },
         }
     }
 }
@@ -126,7 +134,7 @@ pub(super) fn annotations(service: &Service) -> BTreeMap<String, String> {
 }
 
 /// Limits and reservations. What is limited and not reserved is left to the cluster's defaults.
-pub(super) fn resources(service: &Service, part: &mut Part, found: &mut Findings) {
+pub(super) fn resources(service: &Service, part: &mut PodFragment, found: &mut Findings) {
     let deploy = service.deploy.clone().unwrap_or_default();
     let limits = deploy.limits.clone().unwrap_or_default();
     let reservations = deploy.reservations.clone().unwrap_or_default();
@@ -168,7 +176,7 @@ pub(super) fn resources(service: &Service, part: &mut Part, found: &mut Findings
         gpu(request, service, part, found);
     }
     for (kind, _) in &reservations.generic {
-        let sentence = format!("generic resource {kind} has no effect: nodes do not tell of any");
+        let sentence = format!("generic resource {kind} has no effect: nodes do not report any");
         found.warn(service.place("deploy.resources"), sentence);
     }
     if let Some(size) = service.storage_opt.get("size").and_then(|s| amount::memory(s)) {
@@ -184,14 +192,14 @@ fn cpuset(service: &Service, found: &mut Findings) -> Option<f64> {
     Some(count.into())
 }
 
-fn gpu(request: &DeviceRequest, service: &Service, part: &mut Part, found: &mut Findings) {
+fn gpu(request: &DeviceRequest, service: &Service, part: &mut PodFragment, found: &mut Findings) {
     let field = if service.gpus.is_empty() { "deploy.resources" } else { "gpus" };
     let driver = request.driver.as_deref().unwrap_or("nvidia");
     let resource = match driver {
         "nvidia" | "" => "nvidia.com/gpu",
         "amd" => "amd.com/gpu",
         _ => {
-            let sentence = format!("devices of driver {driver} have no effect: nodes do not tell of any");
+            let sentence = format!("devices of driver {driver} have no effect: nodes do not report any");
             return found.warn(service.place(field), sentence);
         }
     };
@@ -207,14 +215,16 @@ fn gpu(request: &DeviceRequest, service: &Service, part: &mut Part, found: &mut 
 }
 
 /// Placement constraints as affinities.
-pub(super) fn placement(service: &Service, part: &mut Part, found: &mut Findings) {
+pub(super) fn placement(service: &Service, part: &mut PodFragment, found: &mut Findings) {
     let Some(deploy) = &service.deploy else { return };
     let (mut required, mut preferred) = (Vec::new(), Vec::new());
     for constraint in &deploy.constraints {
         match requirement(constraint) {
             Ok(Requirement::Must(one)) => required.push(one),
             Ok(Requirement::Rather(one)) => {
-                let sentence = format!("{constraint} is a wish: a cluster of one node has no other");
+                let sentence = format!(
+                    "{constraint} is treated as a preference: a cluster of one node has no other node"
+                );
                 found.warn(service.place("deploy.placement"), sentence);
                 preferred.push(one);
             }
@@ -242,7 +252,7 @@ pub(super) fn placement(service: &Service, part: &mut Part, found: &mut Findings
 }
 
 /// Preferences, and how many may be on one node.
-fn spread(service: &Service, deploy: &Deploy, part: &mut Part, found: &mut Findings) {
+fn spread(service: &Service, deploy: &Deploy, part: &mut PodFragment, found: &mut Findings) {
     let selector = LabelSelector {
         match_labels: Some(BTreeMap::from([(
             labels::APP_COMPONENT.to_string(),
@@ -253,7 +263,7 @@ fn spread(service: &Service, deploy: &Deploy, part: &mut Part, found: &mut Findi
     for preference in &deploy.spread {
         let key = preference.trim().strip_prefix("node.labels.").filter(|k| names::qualified_name(k).is_ok());
         let Some(key) = key else {
-            let sentence = format!("to spread over {preference} has no effect: write node.labels.NAME");
+            let sentence = format!("the preference {preference} has no effect: write node.labels.NAME");
             found.warn(service.place("deploy.placement"), sentence);
             continue;
         };
@@ -279,7 +289,7 @@ fn spread(service: &Service, deploy: &Deploy, part: &mut Part, found: &mut Findi
             });
         }
         Some(n) => {
-            let sentence = format!("max_replicas_per_node {n} has no effect: only 1 has a meaning here");
+            let sentence = format!("max_replicas_per_node {n} has no effect: only 1 is supported");
             found.warn(service.place("deploy.placement"), sentence);
         }
     }

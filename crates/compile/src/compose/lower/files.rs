@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     source::read_bytes,
-    workload::{self, name::sanitised, pod::Part},
+    workload::{self, name::sanitised, pod::PodFragment},
 };
 
 /// Where secrets are, unless told another place.
@@ -143,7 +143,7 @@ impl Lowering<'_> {
     }
 
     /// Mounts the configs and secrets of one service: what goes below /run/secrets as one volume, all else as a file.
-    pub(super) fn file_mounts(&mut self, service: &Service, part: &mut Part) {
+    pub(super) fn file_mounts(&mut self, service: &Service, part: &mut PodFragment) {
         let mut below = Vec::new();
         let mut owners = Vec::new();
         for reference in &service.secrets {
@@ -231,7 +231,13 @@ impl Lowering<'_> {
 }
 
 /// Mounts the one file of a volume.
-fn single(part: &mut Part, mut volume: Volume, source: &str, target: String, owner: Option<(u32, u32)>) {
+fn single(
+    part: &mut PodFragment,
+    mut volume: Volume,
+    source: &str,
+    target: String,
+    owner: Option<(u32, u32)>,
+) {
     if let Some((uid, gid)) = owner {
         // The same file of another owner is another file.
         volume.name = sanitised(&format!("{}-{uid}-{gid}", volume.name), 58);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     super::model::{NetworkMode, Project, Service},
-    ports::{self, Reach},
+    ports::{self, Exposure},
 };
 use crate::workload::known_ports;
 
@@ -64,7 +64,7 @@ const FRONTS: [&str; 16] = [
 /// A page that everybody reaches comes before one that only this machine does; a project's own page before a tool's;
 /// then what is at port 80; then what no other page needs, as a browser's first request goes to what calls the rest.
 pub(super) fn front<'p>(project: &'p Project, joins: &BTreeMap<String, String>) -> Option<&'p Service> {
-    let pages: Vec<(&Service, Reach)> = project
+    let pages: Vec<(&Service, Exposure)> = project
         .services
         .values()
         .filter(|s| !joins.contains_key(&s.name) && !matches!(s.network_mode, Some(NetworkMode::Host)))
@@ -75,7 +75,7 @@ pub(super) fn front<'p>(project: &'p Project, joins: &BTreeMap<String, String>) 
         .filter(|(service, _)| !is_tool(service))
         .flat_map(|(service, _)| service.depends_on.keys().map(String::as_str))
         .collect();
-    let rank = |(service, reach): &&(&Service, Reach)| {
+    let rank = |(service, reach): &&(&Service, Exposure)| {
         let at_80 = service.ports.iter().any(|p| p.published == Some(80) && p.protocol == "tcp");
         let named = FRONTS.contains(&service.name.to_ascii_lowercase().as_str());
         (*reach, is_tool(service), !at_80, needed.contains(service.name.as_str()), !named)

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::super::model::Service;
 use crate::{
     diagnostic::Findings,
-    workload::pod::{Health, Part, verbatim},
+    workload::pod::{HealthCheck, PodFragment, escape_references},
 };
 
 /// The health check of `service` as the container's probes.
-pub(super) fn probe(service: &Service, part: &mut Part, found: &mut Findings) {
+pub(super) fn probe(service: &Service, part: &mut PodFragment, found: &mut Findings) {
     let Some(check) = &service.healthcheck else { return };
     if check.disable {
         return part.no_health_check();
@@ -26,14 +26,14 @@ pub(super) fn probe(service: &Service, part: &mut Part, found: &mut Findings) {
         None => Vec::new(),
     };
     if command.is_empty() {
-        let sentence = "healthcheck has no effect without a test: the image's own check is not known here";
+        let sentence = "healthcheck has no effect without a test: the health check of the image is not known";
         return found.warn(&check.at, sentence);
     }
     let env: Vec<String> = part.container.env.iter().flatten().map(|e| e.name.clone()).collect();
     let known = |name: &str| env.iter().any(|e| e == name);
     let milliseconds = |d: Option<Duration>| d.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
-    part.health(&Health {
-        command: command.iter().map(|word| verbatim(word, &known)).collect(),
+    part.health(&HealthCheck {
+        command: command.iter().map(|word| escape_references(word, &known)).collect(),
         interval: milliseconds(check.interval).filter(|i| *i > 0),
         timeout: milliseconds(check.timeout).filter(|i| *i > 0),
         retries: check.retries.filter(|r| *r > 0),

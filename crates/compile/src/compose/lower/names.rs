@@ -38,7 +38,7 @@ pub(super) struct ServiceNames {
     /// Of its objects.
     pub object: String,
     /// The start of the names of what publishes it, where that is not `object`.
-    pub outer: Option<String>,
+    pub publish_as: Option<String>,
     /// Further names, it being the only one that has them.
     pub aliases: Vec<String>,
     /// Names that it has together with others.
@@ -72,7 +72,7 @@ impl Names {
         let mut all = Names { app: namespace.clone(), namespace, services, shared: BTreeMap::new() };
         all.aliases(project, found);
         all.containers(project);
-        all.outer();
+        all.publish_names();
         all
     }
 
@@ -147,7 +147,7 @@ impl Names {
                 claims.iter().map(|c| c.service).filter(|s| *s != claim.service).collect();
             let others: Vec<&str> = others.into_iter().collect();
             let sentence = format!(
-                "{name} is found nowhere: it means {} and, elsewhere, {}, and names are the whole project's here",
+                "{name} does not resolve: it is an alias of {} and, in other networks, of {}, but names apply to the whole project here",
                 claim.service,
                 others.join(" and ")
             );
@@ -181,7 +181,7 @@ impl Names {
     }
 
     /// Keeps the names of what is published apart from names of services: `web-public` may be one.
-    fn outer(&mut self) {
+    fn publish_names(&mut self) {
         let taken: BTreeSet<String> = self
             .services
             .values()
@@ -196,7 +196,7 @@ impl Names {
             if !free(&names.object) {
                 let bases = (2..).map(|n| format!("{}-{n}", names.object));
                 // There are fewer names taken than numbers.
-                names.outer = bases.take(taken.len() + 1).find(|base| free(base));
+                names.publish_as = bases.take(taken.len() + 1).find(|base| free(base));
             }
         }
     }
@@ -353,12 +353,12 @@ pub(super) fn linked(project: &Project, name: &str) -> Linked {
 fn refuse(found: &mut Findings, alias: &Alias, holder: &str, at: &Position) {
     let Alias { name, service, .. } = alias;
     let sentence = format!(
-        "{name} cannot be both {service} and {holder} (at {at}): names are the project's, so choose another for one"
+        "{name} cannot be both {service} and {holder} (at {at}): names apply to the whole project, so choose another for one"
     );
     if alias.link {
         found.error(alias.at, sentence);
     } else {
-        let sentence = format!("{service} is not found as {name}, which is {holder} (at {at})");
+        let sentence = format!("{service} does not get the name {name}, which belongs to {holder} (at {at})");
         found.warn(alias.at, sentence);
     }
 }

@@ -60,7 +60,7 @@ impl Lowering<'_> {
         for (key, network) in &project.networks {
             if network.internal {
                 let sentence = format!(
-                    "internal has no effect: what is only in network {key} still reaches the outside"
+                    "internal has no effect: services in network {key} alone still reach the outside"
                 );
                 self.found.warn(&network.at, sentence);
             }
@@ -91,11 +91,11 @@ impl Lowering<'_> {
                     continue;
                 }
                 let instead = match field {
-                    "dns" => format!("names are asked of the cluster instead, and of {owner} by nobody"),
+                    "dns" => "names are resolved by the DNS of the cluster instead".to_string(),
                     _ => format!("write its name, {owner}"),
                 };
                 let sentence = format!(
-                    "{field} of {} leads to {owner} at {address}, which {owner} does not get here: {instead}",
+                    "{field} of {} points at {owner} by the address {address}, which {owner} does not get: {instead}",
                     service.name
                 );
                 self.found.warn(service.place(field), sentence);
@@ -261,7 +261,7 @@ pub(super) fn fixed(project: &Project) -> BTreeMap<&str, &str> {
 
 /// What a network says in vain, and why.
 fn without_effect(network: &Network) -> Vec<(&'static str, &'static str)> {
-    let addresses = "Pods' addresses are given to them";
+    let addresses = "Pods' addresses are assigned by the cluster";
     let usual = |driver: &str, all: &[&str]| all.contains(&driver);
     let driver = |d: &String| !usual(d, &["bridge", "overlay", "default"]);
     let ipam = network.ipam_driver.as_ref().is_some_and(|d| d != "default")
@@ -273,7 +273,7 @@ fn without_effect(network: &Network) -> Vec<(&'static str, &'static str)> {
         ("ipam", ipam, addresses),
         ("enable_ipv4", network.enable_ipv4 == Some(false), addresses),
         ("enable_ipv6", network.enable_ipv6 == Some(true), addresses),
-        ("labels", !network.labels.is_empty(), "nothing here is the network that could carry them"),
+        ("labels", !network.labels.is_empty(), "no object stands for the network itself"),
     ];
     fields.into_iter().filter(|(_, there, _)| *there).map(|(field, _, reason)| (field, reason)).collect()
 }

@@ -8,13 +8,13 @@ use super::{
     Lowering, build,
 };
 use crate::{
-    Published,
-    workload::{Port, PublishedPort, Ready, Workload, known_ports},
+    ExternalEndpoint,
+    workload::{Port, PublishedPort, Readiness, Workload, known_ports},
 };
 
 /// The ports of one service inside the project.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Inside {
+pub(super) struct ServicePorts {
     /// Ports of its Service; none where any may be in use.
     pub ports: Vec<Port>,
     /// Ports that its image says, beside those, for the variables of links.
@@ -22,8 +22,8 @@ pub(super) struct Inside {
 }
 
 /// What each service of the project listens on.
-pub(super) fn inside(project: &Project) -> IndexMap<String, Inside> {
-    let mut all: IndexMap<String, Inside> = IndexMap::new();
+pub(super) fn inside(project: &Project) -> IndexMap<String, ServicePorts> {
+    let mut all: IndexMap<String, ServicePorts> = IndexMap::new();
     for service in project.services.values() {
         let mut ports = Vec::new();
         for port in &service.ports {
@@ -39,7 +39,7 @@ pub(super) fn inside(project: &Project) -> IndexMap<String, Inside> {
         // A Service passes only the ports that it lists. So where it lists any, all that may be asked for are listed;
         // where none is known it is headless, and passes all.
         let ports = if ports.is_empty() { ports } else { exposed.clone() };
-        all.insert(service.name.clone(), Inside { ports, exposed });
+        all.insert(service.name.clone(), ServicePorts { ports, exposed });
     }
     for service in project.services.values() {
         for (target, port) in asked_for(project, service) {
@@ -82,9 +82,9 @@ fn asked_for(project: &Project, service: &Service) -> Vec<(String, u16)> {
 
 /// When a service without a health check is ready. One port tells; of several, only that of the web page, as some of
 /// them may never be listened on.
-pub(super) fn ready(service: &Service, inside: &Inside) -> Ready {
+pub(super) fn ready(service: &Service, inside: &ServicePorts) -> Readiness {
     if service.healthcheck.as_ref().is_some_and(|h| h.disable) {
-        return Ready::Started;
+        return Readiness::Started;
     }
     let mut written: Vec<u16> =
         service.ports.iter().filter(|p| p.protocol == "tcp").map(|p| p.target).collect();
@@ -93,40 +93,40 @@ pub(super) fn ready(service: &Service, inside: &Inside) -> Ready {
         // `expose` opens nothing, so nobody notices where it is wrong. The Dockerfile knows better.
         let built = build::dockerfile(service).exposed;
         if !built.is_empty() && !built.iter().any(|(port, _)| written.contains(port)) {
-            return Ready::Started;
+            return Readiness::Started;
         }
     }
     written.sort_unstable();
     written.dedup();
     match written[..] {
-        [port] => Ready::ListeningOn(port),
+        [port] => Readiness::ListeningOn(port),
         [] if service.image.is_some() && service.command.is_none() && service.entrypoint.is_none() => {
             // Well-known images listen where they are known to, if only one port is known.
             let mut known = inside.ports.iter().filter(|p| p.protocol == "TCP");
             match (known.next(), known.next()) {
-                (Some(port), None) => Ready::ListeningOn(port.container),
-                _ => Ready::Started,
+                (Some(port), None) => Readiness::ListeningOn(port.container),
+                _ => Readiness::Started,
             }
         }
-        _ => page(service).map_or(Ready::Started, |(port, _)| Ready::ListeningOn(port)),
+        _ => page(service).map_or(Readiness::Started, |(port, _)| Readiness::ListeningOn(port)),
     }
 }
 
 /// Who reaches a published port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Reach {
+pub(super) enum Exposure {
     /// Everybody who reaches the node.
-    Everybody,
+    Public,
     /// Only programs of the node itself: it is published on a loopback address.
-    Machine,
+    Loopback,
 }
 
 /// The published port of the container that is a web page's, if any is: rather one that everybody reaches.
-pub(super) fn page(service: &Service) -> Option<(u16, Reach)> {
+pub(super) fn page(service: &Service) -> Option<(u16, Exposure)> {
     let image = service.image.as_deref().unwrap_or_default();
     let known = known_ports::of_image(image);
     let web = |port: u16| known_ports::may_be_http(port) && (!known.contains(&port) || !is_database(image));
-    let reach = |p: &model::Port| if outside(p).local { Reach::Machine } else { Reach::Everybody };
+    let reach = |p: &model::PortMapping| if outside(p).local { Exposure::Loopback } else { Exposure::Public };
     let pages = service.ports.iter().filter(|p| p.protocol == "tcp" && web(p.target));
     pages.map(|p| (p.target, reach(p))).min_by_key(|(_, reach)| *reach)
 }
@@ -136,7 +136,7 @@ fn is_database(image: &str) -> bool {
     known_ports::of_image(image).first().is_some_and(|p| !known_ports::may_be_http(*p))
 }
 
-pub(super) fn outside(port: &model::Port) -> PublishedPort {
+pub(super) fn outside(port: &model::PortMapping) -> PublishedPort {
     PublishedPort {
         // Docker takes 0 as any.
         port: port.published.filter(|p| *p > 0),
@@ -146,7 +146,7 @@ pub(super) fn outside(port: &model::Port) -> PublishedPort {
     }
 }
 
-fn address(port: &model::Port) -> Option<&str> {
+fn address(port: &model::PortMapping) -> Option<&str> {
     port.host_ip.as_deref().map(|a| a.trim_start_matches('[').trim_end_matches(']'))
 }
 
@@ -194,7 +194,7 @@ impl Lowering<'_> {
     /// only the machine itself reaches is not routed, as the router answers everybody.
     pub(super) fn web(&mut self, service: &Service, workload: &mut Workload) {
         let page = page(service).filter(|_| !workload.published.is_empty());
-        let Some((port, Reach::Everybody)) = page else { return };
+        let Some((port, Exposure::Public)) = page else { return };
         let (app, domain) = (&self.names.app, &self.options.domain);
         let is_first = self.front.as_ref() == Some(&service.name);
         let whole = format!("{app}.{domain}");
@@ -222,10 +222,10 @@ impl Lowering<'_> {
             for port in &service.ports {
                 let outside = outside(port);
                 let web = page.filter(|(target, _)| *target == outside.target && port.protocol == "tcp");
-                let routed = web.is_some_and(|(_, reach)| reach == Reach::Everybody);
-                self.compiled.published.push(Published {
+                let routed = web.is_some_and(|(_, reach)| reach == Exposure::Public);
+                self.compiled.published.push(ExternalEndpoint {
                     component: super::names::component(&service.name),
-                    service: outside.service(names.outer.as_ref().unwrap_or(&names.object)),
+                    service: outside.service(names.publish_as.as_ref().unwrap_or(&names.object)),
                     port: outside.outside(),
                     target: outside.target,
                     web: web.is_some(),

@@ -12,7 +12,7 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
     let fields: [(&str, bool, &str); 29] = [
         ("blkio_config", service.blkio.is_some(), "Pods share a disk evenly"),
         ("cgroup", service.cgroup.is_some(), "a Pod has its own"),
-        ("cgroup_parent", service.cgroup_parent.is_some(), "the node places Pods' groups"),
+        ("cgroup_parent", service.cgroup_parent.is_some(), "the node manages the cgroups of Pods"),
         ("cpu_count", service.cpu_count.is_some(), "write cpus"),
         ("cpu_percent", service.cpu_percent.is_some(), "write cpus"),
         ("cpu_rt_period", service.cpu_rt_period.is_some(), "Pods have no real time"),
@@ -24,20 +24,24 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
         ("ipc", odd_ipc(service), "containers of a Pod share their memory, others do not"),
         ("isolation", service.isolation.is_some(), "it is for Windows"),
         ("logging", logs, "a Pod's output is kept by its node, for yado logs"),
-        ("mac_address", service.mac_address.is_some(), "a Pod's address is given to it"),
+        ("mac_address", service.mac_address.is_some(), "a Pod's address is assigned by the cluster"),
         ("mem_swappiness", service.mem_swappiness.is_some(), "Pods do not swap"),
         ("memswap_limit", service.memswap_limit.is_some_and(|l| l >= 0), "Pods do not swap"),
-        ("models", !service.models.is_empty(), "nothing here runs models: name a service that does"),
-        ("oom_kill_disable", service.oom_kill_disable == Some(true), "a Pod over its memory limit ends"),
-        ("oom_score_adj", service.oom_score_adj.is_some(), "it follows from requests and limits"),
-        ("provider", service.provider.is_some(), "nothing here calls Docker's plugins"),
+        (
+            "models",
+            !service.models.is_empty(),
+            "models are not supported: name a service that runs the model",
+        ),
+        ("oom_kill_disable", service.oom_kill_disable == Some(true), "a Pod over its memory limit is killed"),
+        ("oom_score_adj", service.oom_score_adj.is_some(), "it is derived from requests and limits"),
+        ("provider", service.provider.is_some(), "Docker's plugins are not supported"),
         ("pull_refresh_after", service.pull_refresh_after.is_some(), "write pull_policy: always"),
-        ("storage_opt", service.storage_opt.keys().any(|k| k != "size"), "only size has"),
-        ("use_api_socket", service.use_api_socket == Some(true), "there is no Docker to speak to"),
+        ("storage_opt", service.storage_opt.keys().any(|k| k != "size"), "only size is supported"),
+        ("use_api_socket", service.use_api_socket == Some(true), "there is no Docker API"),
         (
             "userns_mode",
             service.userns_mode.as_deref().is_some_and(|m| m != "host" && !m.is_empty()),
-            "only host has",
+            "only host is supported",
         ),
         ("uts", service.uts.is_some(), "a Pod's host name is its own"),
         ("attach", service.attach == Some(false), "yado logs shows what it is asked for"),
@@ -45,7 +49,7 @@ pub(super) fn without_effect(service: &Service, found: &mut Findings) {
         (
             "pid",
             service.pid.as_deref().is_some_and(|p| p != "host" && !p.contains(':')),
-            "only host and service:NAME have",
+            "only host and service:NAME are supported",
         ),
     ];
     for (field, there, reason) in fields {
@@ -144,7 +148,7 @@ fn networks(service: &Service, found: &mut Findings) {
         if !fields.is_empty() {
             let have = if fields.len() == 1 { "has" } else { "have" };
             let sentence = format!(
-                "{} of network {key} {have} no effect: a Pod's address and device are given to it, so use names",
+                "{} of network {key} {have} no effect: a Pod's address and device are assigned by the cluster, so use names",
                 fields.join(", ")
             );
             found.warn(&attachment.at, sentence);

@@ -18,19 +18,19 @@ use super::{
 use crate::{
     diagnostic::Findings,
     workload::{
-        Claim, amount,
+        VolumeClaim, amount,
         name::sanitised,
-        pod::{self, Memory, MountSource, Part, is_annotation_key},
+        pod::{self, MountSource, PodFragment, Tmpfs, is_annotation_key},
     },
 };
 
 /// Where a named volume's content is.
 #[derive(Debug, Clone)]
 enum Place {
-    Claim(Claim),
+    Claim(VolumeClaim),
     /// A claim that others make.
     External(String),
-    Mount(MountSource),
+    Pod(MountSource),
     Nfs(NFSVolumeSource),
 }
 
@@ -38,7 +38,7 @@ enum Place {
 pub(super) struct Volumes {
     named: BTreeMap<String, Place>,
     /// Volumes without a name that another service mounts, too: service and path to the claim that they are.
-    lent: BTreeMap<(String, String), Claim>,
+    lent: BTreeMap<(String, String), VolumeClaim>,
 }
 
 impl Volumes {
@@ -87,7 +87,10 @@ impl Volumes {
                 own.map(|m| m.target.clone()).chain(build::dockerfile(service).volumes).collect();
             for path in paths {
                 let object = &names.of(&service.name).object;
-                let claim = Claim { shared: true, ..Claim::new(&sanitised(&format!("{object}-{path}"), 63)) };
+                let claim = VolumeClaim {
+                    shared: true,
+                    ..VolumeClaim::new(&sanitised(&format!("{object}-{path}"), 63))
+                };
                 lent.insert((service.name.clone(), path), claim);
             }
         }
@@ -106,7 +109,7 @@ impl Volumes {
             Place::Claim(claim) => Some(claim),
             _ => None,
         });
-        let mut all: Vec<&Claim> = named.chain(self.lent.values()).collect();
+        let mut all: Vec<&VolumeClaim> = named.chain(self.lent.values()).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all.dedup_by(|a, b| a.name == b.name);
         all.into_iter().map(|c| c.object(&metadata)).collect()
@@ -169,15 +172,15 @@ fn place(key: &str, volume: &Volume, name: String, shared: bool, found: &mut Fin
         Some("none" | "bind") | None
             if device.starts_with('/') && (options.contains(&"bind") || options.contains(&"rbind")) =>
         {
-            return Place::Mount(pod::host_path(Path::new(device)));
+            return Place::Pod(pod::host_path(Path::new(device)));
         }
         Some("tmpfs") => {
-            let (memory, _, others) = Memory::read(option("o").unwrap_or_default());
+            let (memory, _, others) = Tmpfs::read(option("o").unwrap_or_default());
             if !others.is_empty() {
                 let sentence = format!("{} of volume {key} has no effect", others.join(", "));
                 found.warn(&volume.at, sentence);
             }
-            return Place::Mount(MountSource::Memory(memory));
+            return Place::Pod(MountSource::Tmpfs(memory));
         }
         Some("nfs" | "nfs4") => {
             let (server, path) = match device.split_once(':') {
@@ -215,7 +218,7 @@ fn place(key: &str, volume: &Volume, name: String, shared: bool, found: &mut Fin
         .filter(|(k, _)| is_annotation_key(k))
         .map(|(k, v)| (k.clone(), v.clone()))
         .collect();
-    Place::Claim(Claim { size, shared, annotations, ..Claim::new(&name) })
+    Place::Claim(VolumeClaim { size, shared, annotations, ..VolumeClaim::new(&name) })
 }
 
 /// How large a claim is to be. Drivers read numbers without a unit in units of their own, so a few bytes are not meant.
@@ -225,18 +228,18 @@ fn claim_size(written: &str) -> Option<String> {
 
 impl Lowering<'_> {
     /// Mounts what the service has, over what it has from others.
-    pub(super) fn mounts(&mut self, service: &Service, part: &mut Part) {
+    pub(super) fn mounts(&mut self, service: &Service, part: &mut PodFragment) {
         self.volumes_from(service, false, part, 0);
         self.own_mounts(service, service, false, part);
         for tmpfs in &service.tmpfs {
             let (path, options) = tmpfs.split_once(':').unwrap_or((tmpfs, ""));
-            let (memory, read_only, others) = Memory::read(options);
+            let (memory, read_only, others) = Tmpfs::read(options);
             if !others.is_empty() {
                 let sentence = format!("{} of tmpfs {path} has no effect", others.join(", "));
                 self.found.warn(service.place("tmpfs"), sentence);
             }
-            part.mount(pod::Mount {
-                from: MountSource::Memory(memory),
+            part.mount(pod::ContainerMount {
+                source: MountSource::Tmpfs(memory),
                 path: path.into(),
                 read_only,
                 sub_path: None,
@@ -246,7 +249,7 @@ impl Lowering<'_> {
     }
 
     /// The mounts of the services that `volumes_from` names, and of those that these name.
-    fn volumes_from(&mut self, service: &Service, read_only: bool, part: &mut Part, depth: usize) {
+    fn volumes_from(&mut self, service: &Service, read_only: bool, part: &mut PodFragment, depth: usize) {
         // A circle has been refused when the project was read; this bounds what has not.
         if depth > 32 {
             return;
@@ -261,7 +264,7 @@ impl Lowering<'_> {
                 }
                 None => {
                     let sentence = format!(
-                        "volumes_from {} has no effect: it is no service of this project",
+                        "volumes_from {} has no effect: it is not a service of this project",
                         from.source
                     );
                     self.found.warn(&from.at, sentence);
@@ -271,7 +274,7 @@ impl Lowering<'_> {
     }
 
     /// Mounts what `owner` has in `part`, which is `service`'s.
-    fn own_mounts(&mut self, owner: &Service, service: &Service, read_only: bool, part: &mut Part) {
+    fn own_mounts(&mut self, owner: &Service, service: &Service, read_only: bool, part: &mut PodFragment) {
         for mount in &owner.volumes {
             self.mount(owner, mount, read_only || mount.read_only, part);
         }
@@ -286,8 +289,8 @@ impl Lowering<'_> {
             .map(|((_, path), claim)| (path.clone(), claim.name.clone()))
             .collect();
         for (path, claim) in lent {
-            part.mount(pod::Mount {
-                from: MountSource::Claim(claim),
+            part.mount(pod::ContainerMount {
+                source: MountSource::Claim(claim),
                 path,
                 read_only,
                 sub_path: None,
@@ -300,12 +303,14 @@ impl Lowering<'_> {
         }
     }
 
-    fn mount(&mut self, owner: &Service, mount: &Mount, read_only: bool, part: &mut Part) {
+    fn mount(&mut self, owner: &Service, mount: &Mount, read_only: bool, part: &mut PodFragment) {
         let source = mount.source.as_deref().filter(|s| !s.is_empty());
         let path = normal(&mount.target);
         if !path.starts_with('/') || path.contains(':') {
-            let sentence =
-                format!("{} is no absolute path of a container: write one that begins with /", mount.target);
+            let sentence = format!(
+                "{} is not an absolute path in the container: write one that begins with /",
+                mount.target
+            );
             return self.found.error(&mount.at, sentence);
         }
         let from = match (&mount.kind, source) {
@@ -319,7 +324,7 @@ impl Lowering<'_> {
                     }
                     MountSource::Claim(name.clone())
                 }
-                Some(Place::Mount(from)) => from.clone(),
+                Some(Place::Pod(from)) => from.clone(),
                 Some(Place::Nfs(nfs)) => {
                     let volume = PodVolume {
                         name: claim_name(source),
@@ -337,9 +342,9 @@ impl Lowering<'_> {
                 }
             }
             (MountKind::Tmpfs, _) => {
-                let mut memory = Memory::sized(mount.tmpfs_size.and_then(|s| amount::memory(&s.to_string())));
+                let mut memory = Tmpfs::sized(mount.tmpfs_size.and_then(|s| amount::memory(&s.to_string())));
                 memory.options.mode = mount.tmpfs_mode.map(|mode| mode & 0o7777);
-                MountSource::Memory(memory)
+                MountSource::Tmpfs(memory)
             }
             (MountKind::Image, Some(source)) => {
                 let image = Some(ImageVolumeSource { reference: Some(source.into()), pull_policy: None });
@@ -348,20 +353,26 @@ impl Lowering<'_> {
                 return self.mount_as(mount, path, true, volume, part);
             }
             _ => {
-                let sentence = format!("what is to be at {} has no meaning here: remove it", mount.target);
+                let sentence = format!("the mount at {} is not supported: remove it", mount.target);
                 return self.found.error(&mount.at, sentence);
             }
         };
         let propagation = self.propagation(mount, &path, part);
         let sub_path = mount.subpath.clone();
-        part.mount(pod::Mount { from, path: path.clone(), read_only, sub_path, propagation });
+        part.mount(pod::ContainerMount {
+            source: from,
+            path: path.clone(),
+            read_only,
+            sub_path,
+            propagation,
+        });
         if mount.nocopy && matches!(mount.kind, MountKind::Volume | MountKind::Cluster) {
             part.leave_as_it_is(&path);
         }
     }
 
     /// Which mounts beneath it are seen on the other side; only privileged containers' are seen outside.
-    fn propagation(&mut self, mount: &Mount, path: &str, part: &Part) -> Option<String> {
+    fn propagation(&mut self, mount: &Mount, path: &str, part: &PodFragment) -> Option<String> {
         let privileged = part.container.security_context.as_ref().and_then(|s| s.privileged) == Some(true);
         match mount.propagation.as_deref() {
             Some("shared" | "rshared") if privileged => Some("Bidirectional".into()),
@@ -376,7 +387,14 @@ impl Lowering<'_> {
         }
     }
 
-    fn mount_as(&mut self, mount: &Mount, path: String, read_only: bool, volume: PodVolume, part: &mut Part) {
+    fn mount_as(
+        &mut self,
+        mount: &Mount,
+        path: String,
+        read_only: bool,
+        volume: PodVolume,
+        part: &mut PodFragment,
+    ) {
         let name = part.volume(volume);
         part.mount_volume(VolumeMount {
             name,
@@ -394,7 +412,7 @@ impl Lowering<'_> {
         remark.into_iter().for_each(|sentence| self.found.warn(&mount.at, sentence));
         if !path.exists() && !is_told {
             if !mount.create_host_path {
-                return MountSource::Host(source.into(), Some("Directory".into()));
+                return MountSource::HostPath(source.into(), Some("Directory".into()));
             }
             // Files that are not there yet become directories, to everybody's surprise.
             if path.extension().is_some() {
@@ -407,9 +425,9 @@ impl Lowering<'_> {
 }
 
 /// A volume without a name: as old as its Pod, and at first with what the image has there, as Docker's are.
-fn anonymous(path: String, read_only: bool, nocopy: bool, part: &mut Part) {
-    part.mount(pod::Mount {
-        from: MountSource::Nowhere,
+fn anonymous(path: String, read_only: bool, nocopy: bool, part: &mut PodFragment) {
+    part.mount(pod::ContainerMount {
+        source: MountSource::EmptyDir,
         path: path.clone(),
         read_only,
         sub_path: None,

@@ -177,9 +177,9 @@ pub struct Deploy {
     /// `labels`
     pub labels: IndexMap<String, String>,
     /// `update_config`
-    pub update: Option<Update>,
+    pub update: Option<UpdateConfig>,
     /// `rollback_config`
-    pub rollback: Option<Update>,
+    pub rollback: Option<UpdateConfig>,
     /// `resources.limits`
     pub limits: Option<Resources>,
     /// `resources.reservations`
@@ -196,7 +196,7 @@ pub struct Deploy {
 
 /// `update_config` or `rollback_config`
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Update {
+pub struct UpdateConfig {
     /// `parallelism`; 0 is all at once
     pub parallelism: Option<u32>,
     /// `delay`
@@ -393,7 +393,7 @@ pub struct Attachment {
 
 /// A published port.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Port {
+pub struct PortMapping {
     /// Where it is.
     pub at: Position,
     /// The port of the process.

@@ -6,7 +6,7 @@ use crate::{
     compose::{
         fields::{self, Fields},
         load::Loader,
-        model::{Blkio, Deploy, DeviceRequest, Resources, RestartPolicy, Ulimit, Update},
+        model::{Blkio, Deploy, DeviceRequest, Resources, RestartPolicy, Ulimit, UpdateConfig},
     },
     yaml::{Node, Value},
 };
@@ -50,9 +50,9 @@ pub(super) fn read(node: &Node, path: String, loader: &mut Loader) -> Option<Dep
     Some(deploy)
 }
 
-fn update(node: &Node, path: String, loader: &mut Loader) -> Option<Update> {
+fn update(node: &Node, path: String, loader: &mut Loader) -> Option<UpdateConfig> {
     let mut f = Fields::open(node, path, loader)?;
-    let update = Update {
+    let update = UpdateConfig {
         parallelism: f.count("parallelism", loader),
         delay: f.duration("delay", loader),
         failure_action: f.text("failure_action", loader),

@@ -6,27 +6,28 @@ use crate::{
     compose::{
         fields::{self, Fields},
         load::Loader,
-        model::{Device, Exposed, FileReference, Link, Mount, MountKind, Port, VolumesFrom},
+        model::{Device, Exposed, FileReference, Link, Mount, MountKind, PortMapping, VolumesFrom},
     },
-    yaml::{Node, Value, scalar::Meaning},
+    yaml::{Node, Value, scalar::ScalarMeaning},
 };
 
 /// `80`, `8080:80`, `127.0.0.1:8080-8081:80-81/udp`, or a mapping.
-pub(super) fn ports(node: &Node, path: &str, loader: &mut Loader) -> Option<Vec<Port>> {
+pub(super) fn ports(node: &Node, path: &str, loader: &mut Loader) -> Option<Vec<PortMapping>> {
     if node.as_mapping().is_some() {
         return long_port(node, path, loader).map(|port| vec![port]);
     }
     let text = fields::text_or_number(node, path, loader)?;
     let ports = short_ports(&text, node);
     if let Err(reason) = &ports {
-        let sentence =
-            format!("{path} is no port: {reason}; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp");
+        let sentence = format!(
+            "{path} is not a valid port: {reason}; it is written as 80, 8080:80 or 127.0.0.1:8080:80/tcp"
+        );
         loader.found.error(&node.at, sentence);
     }
     ports.ok()
 }
 
-fn short_ports(text: &str, node: &Node) -> Result<Vec<Port>, String> {
+fn short_ports(text: &str, node: &Node) -> Result<Vec<PortMapping>, String> {
     let (rest, protocol) = text.rsplit_once('/').map_or((text, "tcp"), |(rest, protocol)| (rest, protocol));
     let protocol = protocol_of(protocol)?;
     let (rest, target) = rest.rsplit_once(':').map_or((None, rest), |(rest, target)| (Some(rest), target));
@@ -40,17 +41,17 @@ fn short_ports(text: &str, node: &Node) -> Result<Vec<Port>, String> {
     };
     let host_ip = host_ip.filter(|ip| !ip.is_empty());
     if let Some(ip) = host_ip.filter(|ip| ip.parse::<IpAddr>().is_err()) {
-        return Err(format!("{ip:?} is no address"));
+        return Err(format!("{ip:?} is not a valid IP address"));
     }
     let published = if published.is_empty() { None } else { Some(range(published)?) };
-    let one = |target: u16, published: Option<(u16, u16)>| Port {
+    let one = |target: u16, published: Option<(u16, u16)>| PortMapping {
         at: node.at.clone(),
         target,
         published: published.map(|(first, _)| first),
         published_end: published.filter(|(first, last)| first != last).map(|(_, last)| last),
         host_ip: host_ip.map(String::from),
         protocol: protocol.into(),
-        ..Port::default()
+        ..PortMapping::default()
     };
     match published {
         Some((from, to)) if first != last => {
@@ -72,7 +73,7 @@ fn protocol_of(text: &str) -> Result<&'static str, String> {
         "tcp" => Ok("tcp"),
         "udp" => Ok("udp"),
         "sctp" => Ok("sctp"),
-        other => Err(format!("{other:?} is no protocol: it is tcp, udp or sctp")),
+        other => Err(format!("{other:?} is not a valid protocol: use tcp, udp or sctp")),
     }
 }
 
@@ -91,25 +92,25 @@ fn range(text: &str) -> Result<(u16, u16), String> {
     if first > last { Err(format!("{text} ends before it begins")) } else { Ok((first, last)) }
 }
 
-fn long_port(node: &Node, path: &str, loader: &mut Loader) -> Option<Port> {
+fn long_port(node: &Node, path: &str, loader: &mut Loader) -> Option<PortMapping> {
     let mut f = Fields::open(node, path.into(), loader)?;
     let target = f.int("target", loader);
     let published = f.node("published").and_then(|(node, path)| fields::text_or_number(node, &path, loader));
-    let mut port = Port {
+    let mut port = PortMapping {
         at: node.at.clone(),
         host_ip: f.text("host_ip", loader),
         protocol: f.text("protocol", loader).unwrap_or_else(|| "tcp".into()).to_ascii_lowercase(),
         mode: f.text("mode", loader),
         name: f.text("name", loader),
         app_protocol: f.text("app_protocol", loader),
-        ..Port::default()
+        ..PortMapping::default()
     };
     f.close(loader);
     if let Err(reason) = protocol_of(&port.protocol) {
         loader.found.error(&node.at, format!("{path}: {reason}"));
     }
     if let Some(ip) = port.host_ip.as_deref().filter(|ip| ip.parse::<IpAddr>().is_err()) {
-        loader.found.error(&node.at, format!("{path}: {ip:?} is no address"));
+        loader.found.error(&node.at, format!("{path}: {ip:?} is not a valid IP address"));
     }
     match published.as_deref().filter(|p| !p.is_empty()).map(range) {
         Some(Ok((first, last))) => {
@@ -143,7 +144,7 @@ pub(super) fn exposed(node: &Node, path: &str, loader: &mut Loader) -> Option<Ve
             Some((first..=last).map(one).collect())
         }
         (Err(reason), _) | (_, Err(reason)) => {
-            loader.found.error(&node.at, format!("{path} is no port: {reason}"));
+            loader.found.error(&node.at, format!("{path} is not a valid port: {reason}"));
             None
         }
     }
@@ -236,7 +237,7 @@ pub(super) fn file_reference(node: &Node, path: &str, loader: &mut Loader) -> Op
 /// Permissions: a number as YAML reads it (`0440` is octal), or text, which is octal.
 fn mode(node: &Node, path: &str, loader: &mut Loader) -> Option<u32> {
     let mode = match node.meaning() {
-        Some(Meaning::Int(i)) => u32::try_from(i).ok(),
+        Some(ScalarMeaning::Int(i)) => u32::try_from(i).ok(),
         _ => node.printed().and_then(|t| u32::from_str_radix(t.trim_start_matches("0o"), 8).ok()),
     };
     if mode.is_none() {

@@ -33,7 +33,8 @@ pub(super) fn read(
     for file in files {
         if !file.path.is_file() {
             if file.required {
-                let sentence = format!("{}.env_file names {}, which is no file", f.path, file.path.display());
+                let sentence =
+                    format!("{}.env_file names {}, which is not a file", f.path, file.path.display());
                 loader.found.error(&file.at, sentence);
             }
             continue;
@@ -67,7 +68,7 @@ pub(super) fn read(
                 let labels = dotenv::read_file(&file, &lookup, &mut loader.found);
                 service.labels.extend(labels);
             } else {
-                loader.found.error(&node.at, format!("{path} names {}, which is no file", file.display()));
+                loader.found.error(&node.at, format!("{path} names {}, which is not a file", file.display()));
             }
         }
     }

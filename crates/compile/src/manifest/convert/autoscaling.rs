@@ -1,11 +1,11 @@
-//! Autoscalers before `autoscaling/v2`.
+//! Converts HorizontalPodAutoscalers of versions before `autoscaling/v2`.
 
 use serde_json::{Map, Value, json};
 
-/// How the beta versions named a metric's fields; today's are nested below `metric` and `target`.
+/// Moves the fields of metrics of beta versions into `metric` and `target`.
 pub(super) fn modernise(autoscaler: &mut Value) {
     let Some(spec) = autoscaler.get_mut("spec").and_then(Value::as_object_mut) else { return };
-    // `extensions/v1beta1` knew the processor only.
+    // `extensions/v1beta1` supported CPU utilization only.
     if let Some(target) = spec.shift_remove("scaleRef") {
         spec.insert("scaleTargetRef".into(), target);
     }

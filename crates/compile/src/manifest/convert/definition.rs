@@ -1,8 +1,8 @@
-//! Definitions of custom resources before `apiextensions.k8s.io/v1`.
+//! Converts CustomResourceDefinitions of versions before `apiextensions.k8s.io/v1`.
 
 use serde_json::{Map, Value, json};
 
-/// One version with one schema became a list of versions, each with its own.
+/// Moves the single version and schema into a list of versions, each with its schema.
 pub(super) fn modernise(definition: &mut Value) {
     let Some(spec) = definition.get_mut("spec").and_then(Value::as_object_mut) else { return };
     let keep_unknown = spec.shift_remove("preserveUnknownFields").is_none_or(|p| p == true);
@@ -40,7 +40,7 @@ pub(super) fn modernise(definition: &mut Value) {
     spec.entry("scope").or_insert("Namespaced".into());
 }
 
-/// Every version must say what its objects look like; one that did not took anything.
+/// Adds the schema that every version requires; a version without one accepted any object.
 fn structural(schema: &mut Map<String, Value>, keep_unknown: bool) {
     let root = schema.entry("openAPIV3Schema").or_insert(json!({}));
     if let Some(root) = root.as_object_mut() {

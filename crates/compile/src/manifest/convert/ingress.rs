@@ -1,12 +1,11 @@
-//! Ingresses as `extensions/v1beta1` and `networking.k8s.io/v1beta1` had them.
+//! Converts Ingresses of `extensions/v1beta1` and `networking.k8s.io/v1beta1`.
 
 use serde_json::{Map, Value, json};
 
-use super::{Remark, Remarks};
+use super::{FieldDiagnostic, FieldDiagnostics};
 
-/// Renames backends and names a path type. Written for today's version, an Ingress has none of the old fields and
-/// stays as it is.
-pub(super) fn modernise(ingress: &mut Value, remarks: &mut Remarks) {
+/// Converts backends and adds path types. An Ingress of the current version has none of the old fields and is unchanged.
+pub(super) fn modernise(ingress: &mut Value, remarks: &mut FieldDiagnostics) {
     let Some(spec) = ingress.get_mut("spec").and_then(Value::as_object_mut) else { return };
     if let Some(Value::Object(old)) = spec.get("backend").cloned() {
         spec.shift_remove("backend");
@@ -23,7 +22,7 @@ pub(super) fn modernise(ingress: &mut Value, remarks: &mut Remarks) {
     }
 }
 
-fn http_path(path: &mut Map<String, Value>, place: &[String], remarks: &mut Remarks) {
+fn http_path(path: &mut Map<String, Value>, place: &[String], remarks: &mut FieldDiagnostics) {
     if path.get("path").is_some_and(|p| p.is_null() || p == "") {
         path.shift_remove("path");
     }
@@ -35,20 +34,20 @@ fn http_path(path: &mut Map<String, Value>, place: &[String], remarks: &mut Rema
         path.insert("backend".into(), backend(old, &place, remarks));
     }
     if !path.contains_key("pathType") {
-        // Old paths were regular expressions or prefixes, as the controller had it.
+        // Paths of old versions were regular expressions or prefixes, depending on the controller.
         let after = usize::from(path.contains_key("path"));
         path.shift_insert(after, "pathType".into(), "ImplementationSpecific".into());
     }
 }
 
-fn backend(mut old: Map<String, Value>, place: &[String], remarks: &mut Remarks) -> Value {
+fn backend(mut old: Map<String, Value>, place: &[String], remarks: &mut FieldDiagnostics) -> Value {
     if old.contains_key("service") || old.contains_key("resource") {
         return Value::Object(old);
     }
     let name = old.shift_remove("serviceName");
     let port = match old.shift_remove("servicePort") {
         Some(Value::Number(n)) => json!({ "number": n }),
-        // A port written as text that is a number never named a port.
+        // A port written as a numeric string never referred to a port name.
         Some(Value::String(s)) => match s.parse::<u16>() {
             Ok(number) => json!({ "number": number }),
             Err(_) => json!({ "name": s }),
@@ -58,7 +57,7 @@ fn backend(mut old: Map<String, Value>, place: &[String], remarks: &mut Remarks)
     for (missing, field) in [(name.is_none(), "serviceName"), (port.is_null(), "servicePort")] {
         if missing {
             let sentence = format!("this backend has no {field}");
-            remarks.errors.push(Remark { path: place.to_vec(), sentence });
+            remarks.errors.push(FieldDiagnostic { path: place.to_vec(), sentence });
         }
     }
     let mut new = json!({ "service": { "name": name.unwrap_or_default(), "port": port } });

@@ -1,10 +1,10 @@
-//! Pods: what alpha and beta annotations said before there were fields for it.
+//! Converts alpha and beta annotations of Pods to the fields that replaced them.
 
 use serde_json::{Map, Value, json};
 
-use super::{Remark, Remarks, at, take_annotation};
+use super::{FieldDiagnostic, FieldDiagnostics, at, take_annotation};
 
-/// Annotations whose JSON is today the content of a field of the Pod's spec, the older spelling first.
+/// Annotations with JSON values and the fields of the Pod spec that replaced them, the older annotation first.
 const JSON_FIELDS: [(&str, &str); 6] = [
     ("pod.alpha.kubernetes.io/init-containers", "initContainers"),
     ("pod.beta.kubernetes.io/init-containers", "initContainers"),
@@ -14,14 +14,14 @@ const JSON_FIELDS: [(&str, &str); 6] = [
     ("pod.alpha.kubernetes.io/affinity", "affinity"),
 ];
 
-/// Annotations whose text is today a field of the Pod's spec.
+/// Annotations with string values and the fields of the Pod spec that replaced them.
 const TEXT_FIELDS: [(&str, &str); 3] = [
     ("pod.beta.kubernetes.io/hostname", "hostname"),
     ("pod.beta.kubernetes.io/subdomain", "subdomain"),
     ("scheduler.alpha.kubernetes.io/name", "schedulerName"),
 ];
 
-/// Labels of nodes that have other names today.
+/// Renamed node labels.
 const NODE_LABELS: [(&str, &str); 6] = [
     ("beta.kubernetes.io/os", "kubernetes.io/os"),
     ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
@@ -31,15 +31,15 @@ const NODE_LABELS: [(&str, &str); 6] = [
     ("failure-domain.alpha.kubernetes.io/zone", "topology.kubernetes.io/zone"),
 ];
 
-/// A Pod template below `path`.
-pub(super) fn modernise_template(object: &mut Value, path: &[&str], remarks: &mut Remarks) {
+/// Converts the Pod template at `path`.
+pub(super) fn modernise_template(object: &mut Value, path: &[&str], remarks: &mut FieldDiagnostics) {
     if at(object, path).is_some_and(|t| t.is_object()) {
         modernise(object, path, remarks);
     }
 }
 
-/// A Pod, or a template of Pods, below `path`.
-pub(super) fn modernise(object: &mut Value, path: &[&str], remarks: &mut Remarks) {
+/// Converts the Pod or Pod template at `path`.
+pub(super) fn modernise(object: &mut Value, path: &[&str], remarks: &mut FieldDiagnostics) {
     let mut fields: Vec<(&str, Value)> = Vec::new();
     for (annotation, field) in JSON_FIELDS {
         let Some(value) = take_annotation(object, path, annotation) else { continue };
@@ -48,7 +48,7 @@ pub(super) fn modernise(object: &mut Value, path: &[&str], remarks: &mut Remarks
             _ => {
                 let place = [path, &["metadata", "annotations", annotation]].concat();
                 let sentence = format!("{annotation} is not JSON, so no {field} can be taken from it");
-                remarks.errors.push(Remark::new(&place, sentence));
+                remarks.errors.push(FieldDiagnostic::new(&place, sentence));
             }
         }
     }
@@ -79,19 +79,19 @@ pub(super) fn modernise(object: &mut Value, path: &[&str], remarks: &mut Remarks
     {
         security.entry("sysctls").or_insert(sysctls.into());
     }
-    // The name of the field before the first release.
+    // The name of the field before Kubernetes 1.0.
     if let Some(host) = spec.shift_remove("host") {
         spec.entry("nodeName").or_insert(host);
     }
     node_labels(spec);
 }
 
-/// `None` where what is written there is no object, which the API then refuses.
+/// The security context, created if missing; `None` if it is not an object, which the API refuses.
 fn security(spec: &mut Map<String, Value>) -> Option<&mut Map<String, Value>> {
     spec.entry("securityContext").or_insert(json!({})).as_object_mut()
 }
 
-/// `name=value,name=value`, in two annotations.
+/// Parses the two annotations with `name=value,name=value`.
 fn sysctls(object: &mut Value, path: &[&str]) -> Vec<Value> {
     let annotations = ["security.alpha.kubernetes.io/sysctls", "security.alpha.kubernetes.io/unsafe-sysctls"];
     let mut all = Vec::new();

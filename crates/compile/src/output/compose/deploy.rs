@@ -1,4 +1,4 @@
-//! `deploy` of a service: how many, where, how much, and how replaced.
+//! Writes `deploy` of a service: replicas, placement, resources and updates.
 
 use std::collections::BTreeMap;
 
@@ -11,38 +11,38 @@ use yado_types::labels;
 
 use super::{
     Writer,
-    shape::{Rolling, Runs, Shape},
+    controller::{PodController, RolloutStrategy, RunMode},
 };
 
 impl Writer<'_> {
     pub(super) fn deploy(
         &mut self,
-        shape: &Shape,
+        controller: &PodController,
         pod: &PodSpec,
         container: &Container,
         first: bool,
     ) -> Map<String, Value> {
         let mut deploy = Map::new();
         if first {
-            self.mode(shape, &mut deploy);
-            self.placement(shape, pod, &mut deploy);
+            self.mode(controller, &mut deploy);
+            self.placement(controller, pod, &mut deploy);
         }
-        if let Some(resources) = self.resources(shape, container) {
+        if let Some(resources) = self.resources(controller, container) {
             deploy.insert("resources".into(), resources);
         }
         deploy
     }
 
-    fn mode(&mut self, shape: &Shape, deploy: &mut Map<String, Value>) {
-        match shape.runs {
-            Runs::Everywhere => drop(deploy.insert("mode".into(), "global".into())),
-            Runs::Once(_) => drop(deploy.insert("mode".into(), "replicated-job".into())),
-            Runs::Always => {}
+    fn mode(&mut self, controller: &PodController, deploy: &mut Map<String, Value>) {
+        match controller.runs {
+            RunMode::Everywhere => drop(deploy.insert("mode".into(), "global".into())),
+            RunMode::Once(_) => drop(deploy.insert("mode".into(), "replicated-job".into())),
+            RunMode::Always => {}
         }
-        if shape.replicas != 1 {
-            deploy.insert("replicas".into(), shape.replicas.into());
+        if controller.replicas != 1 {
+            deploy.insert("replicas".into(), controller.replicas.into());
         }
-        let labels: Map<String, Value> = shape
+        let labels: Map<String, Value> = controller
             .metadata
             .annotations
             .iter()
@@ -51,11 +51,11 @@ impl Writer<'_> {
             .map(|(k, v)| (k.clone(), Value::from(super::escaped(v))))
             .collect();
         // A Pod's annotations are its labels already.
-        if !labels.is_empty() && shape.template.metadata.as_ref() != Some(&shape.metadata) {
+        if !labels.is_empty() && controller.template.metadata.as_ref() != Some(&controller.metadata) {
             deploy.insert("labels".into(), labels.into());
         }
-        let update = match &shape.update {
-            Some(Rolling::By { surge, unavailable, watch }) => {
+        let update = match &controller.update {
+            Some(RolloutStrategy::By { surge, unavailable, watch }) => {
                 let (order, at_once) =
                     if *surge > 0 { ("start-first", surge) } else { ("stop-first", unavailable) };
                 let mut update = json!({"parallelism": at_once, "order": order});
@@ -64,7 +64,7 @@ impl Writer<'_> {
                 }
                 update
             }
-            Some(Rolling::Recreate) if !mounts_claim(shape) => {
+            Some(RolloutStrategy::Recreate) if !mounts_claim(controller) => {
                 json!({"parallelism": 0, "order": "stop-first"})
             }
             _ => return,
@@ -72,7 +72,7 @@ impl Writer<'_> {
         deploy.insert("update_config".into(), update);
     }
 
-    fn resources(&mut self, shape: &Shape, container: &Container) -> Option<Value> {
+    fn resources(&mut self, controller: &PodController, container: &Container) -> Option<Value> {
         let resources = container.resources.as_ref()?;
         let mut all = Map::new();
         for (key, amounts) in [("limits", &resources.limits), ("reservations", &resources.requests)] {
@@ -88,7 +88,7 @@ impl Writer<'_> {
                         all.entry("reservations").or_insert_with(|| devices);
                     }
                     "ephemeral-storage" => {}
-                    _ => self.warn(shape, format!("{amount} of {resource} is left out")),
+                    _ => self.warn(controller, format!("{amount} of {resource} is left out")),
                 }
             }
             if !section.is_empty() {
@@ -101,7 +101,7 @@ impl Writer<'_> {
         (!all.is_empty()).then(|| all.into())
     }
 
-    fn placement(&mut self, shape: &Shape, pod: &PodSpec, deploy: &mut Map<String, Value>) {
+    fn placement(&mut self, controller: &PodController, pod: &PodSpec, deploy: &mut Map<String, Value>) {
         let mut constraints: Vec<String> = Vec::new();
         for (key, value) in pod.node_selector.iter().flatten() {
             if ![labels::OS, labels::ARCH].contains(&key.as_str()) {
@@ -113,7 +113,7 @@ impl Writer<'_> {
         let required = node.required_during_scheduling_ignored_during_execution;
         let terms = required.map(|r| r.node_selector_terms).unwrap_or_default();
         if terms.len() > 1 {
-            self.warn(shape, "of its node affinity only the first term is kept");
+            self.warn(controller, "of its node affinity only the first term is kept");
         }
         let wished = node.preferred_during_scheduling_ignored_during_execution.unwrap_or_default();
         let requirements = terms.into_iter().take(1).flat_map(|t| t.match_expressions.unwrap_or_default());
@@ -122,7 +122,7 @@ impl Writer<'_> {
         {
             match constraint(&one) {
                 Some(text) => constraints.push(text),
-                None => self.warn(shape, format!("its node affinity on {} is left out", one.key)),
+                None => self.warn(controller, format!("its node affinity on {} is left out", one.key)),
             }
         }
         let spread: Vec<Value> = pod
@@ -145,7 +145,7 @@ impl Writer<'_> {
             placement.insert("max_replicas_per_node".into(), 1.into());
         }
         if affinity.pod_affinity.is_some() {
-            self.warn(shape, "its Pod affinity is left out");
+            self.warn(controller, "its Pod affinity is left out");
         }
         if !placement.is_empty() {
             deploy.insert("placement".into(), placement.into());
@@ -153,8 +153,8 @@ impl Writer<'_> {
     }
 }
 
-fn mounts_claim(shape: &Shape) -> bool {
-    let pod = shape.template.spec.as_ref();
+fn mounts_claim(controller: &PodController) -> bool {
+    let pod = controller.template.spec.as_ref();
     pod.is_some_and(|p| {
         p.host_network == Some(true)
             || p.volumes.iter().flatten().any(|v| v.persistent_volume_claim.is_some())

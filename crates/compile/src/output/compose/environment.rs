@@ -1,15 +1,19 @@
-//! A container's environment and command, without what only Kubernetes replaces.
+//! Writes the environment and command of a container, with Kubernetes' variable references expanded.
 
 use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource};
 use serde_json::{Map, Value};
 
-use super::{Writer, escaped, shape::Shape};
+use super::{Writer, controller::PodController, escaped};
 
 impl Writer<'_> {
     /// The variables, in their order.
-    pub(super) fn environment(&mut self, shape: &Shape, container: &Container) -> Vec<(String, String)> {
+    pub(super) fn environment(
+        &mut self,
+        controller: &PodController,
+        container: &Container,
+    ) -> Vec<(String, String)> {
         let mut all: Vec<(String, String)> = Vec::new();
         for from in container.env_from.iter().flatten() {
             let prefix = from.prefix.as_deref().unwrap_or_default();
@@ -18,13 +22,13 @@ impl Writer<'_> {
                 all.extend(map.data.iter().flatten().map(|(k, v)| (format!("{prefix}{k}"), v.clone())));
             } else if let Some(secret) = from.secret_ref.as_ref().and_then(|r| self.keys.get(&r.name)) {
                 let data = secret.data.iter().flatten();
-                self.tells_secrets = true;
+                self.has_secret_variables = true;
                 self.in_use.insert(("Secret", secret.metadata.name.clone().unwrap_or_default()));
                 all.extend(
                     data.map(|(k, v)| (format!("{prefix}{k}"), String::from_utf8_lossy(&v.0).into_owned())),
                 );
             } else {
-                self.warn(shape, "an envFrom is left out, as what it names is not here");
+                self.warn(controller, "an envFrom is left out, as what it names is not here");
             }
         }
         for EnvVar { name, value, value_from } in container.env.iter().flatten() {
@@ -32,12 +36,12 @@ impl Writer<'_> {
                 None => expanded(value.as_deref().unwrap_or_default(), &all),
                 Some(source) => match self.referred(source) {
                     Some(value) => {
-                        self.tells_secrets |= source.secret_key_ref.is_some();
+                        self.has_secret_variables |= source.secret_key_ref.is_some();
                         value
                     }
                     None => {
                         self.warn(
-                            shape,
+                            controller,
                             format!("variable {name} is left out, as its value is known only to Kubernetes"),
                         );
                         continue;
@@ -67,17 +71,17 @@ impl Writer<'_> {
     }
 }
 
-/// Words as compose writes them.
+/// A command as a compose value.
 pub(super) fn words(words: &[String], env: &[(String, String)]) -> Value {
     words.iter().map(|w| Value::from(escaped(&expanded(w, env)))).collect()
 }
 
-/// The variables as compose writes them.
+/// Variables as a compose value.
 pub(super) fn variables(env: &[(String, String)]) -> Value {
     env.iter().map(|(k, v)| (k.clone(), Value::from(escaped(v)))).collect::<Map<String, Value>>().into()
 }
 
-/// What Kubernetes makes of `$(NAME)` and `$$`.
+/// Expands `$(NAME)` and `$$` as Kubernetes does.
 fn expanded(text: &str, env: &[(String, String)]) -> String {
     let known: BTreeMap<&str, &str> = env.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let mut all = String::new();

@@ -1,4 +1,4 @@
-//! Names and ports of a service, from the Services that lead to its Pods.
+//! Writes names and ports of a service, from the Services that select its Pods.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,27 +7,27 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Value, json};
 use yado_types::labels;
 
-use super::{Writer, shape::Shape};
+use super::{Writer, controller::PodController};
 use crate::workload::{known_ports, name::sanitised};
 
 /// How a service is reached.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Reach {
-    /// Further names, other than the service's own.
+    /// Aliases.
     pub aliases: BTreeSet<String>,
     pub ports: Vec<Value>,
     pub expose: Vec<Value>,
-    /// Its name leads to each Pod's own address, though its ports are known.
+    /// Whether its name resolves to the addresses of the Pods although its ports are known.
     pub headless: bool,
 }
 
 impl Writer<'_> {
     /// Names and ports by which `shape` is reached.
-    pub(super) fn reach(&mut self, shape: &Shape, built: bool) -> Reach {
+    pub(super) fn reach(&mut self, controller: &PodController, built: bool) -> Reach {
         let mut reach = Reach::default();
         let mut published: Vec<(u16, String, Value)> = Vec::new();
-        let pod = shape.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
-        let container = shape.template.spec.as_ref().and_then(|s| s.containers.first());
+        let pod = controller.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+        let container = controller.template.spec.as_ref().and_then(|s| s.containers.first());
         let services: Vec<Service> = self.selecting(&pod).cloned().collect();
         for service in services {
             let name = service.metadata.name.clone().unwrap_or_default();
@@ -35,7 +35,7 @@ impl Writer<'_> {
             let spec = service.spec.clone().unwrap_or_default();
             let outer = matches!(spec.type_.as_deref(), Some("LoadBalancer" | "NodePort"));
             let generated = ["public", "local", "ports"].iter().any(|s| name.ends_with(&format!("-{s}")));
-            let own = name.starts_with(shape.metadata.name.as_deref().unwrap_or_default())
+            let own = name.starts_with(controller.metadata.name.as_deref().unwrap_or_default())
                 || service
                     .metadata
                     .labels
@@ -43,16 +43,17 @@ impl Writer<'_> {
                     .and_then(|l| l.get(labels::APP_MANAGED_BY))
                     .map(String::as_str)
                     == Some(labels::MANAGED_BY_YADO);
-            // A Service that only publishes is no name to connect to.
+            // A Service that only publishes ports is not an alias.
             if !(outer && generated && own) {
                 reach.aliases.insert(name.clone());
             }
             reach.headless |= spec.cluster_ip.as_deref() == Some("None")
                 && spec.ports.iter().flatten().next().is_some()
-                && service.metadata.name == shape.metadata.name;
+                && service.metadata.name == controller.metadata.name;
             if let Some(more) = service.metadata.annotations.as_ref().and_then(|a| a.get(labels::ALIASES)) {
                 let project = self.namespace();
-                let written = more.split(',').filter(|name| !is_container(name, project, &shape.service));
+                let written =
+                    more.split(',').filter(|name| !is_container(name, project, &controller.service));
                 reach.aliases.extend(written.map(Into::into));
             }
             let local = spec.load_balancer_source_ranges.iter().flatten().any(|r| r.starts_with("127."));
@@ -67,7 +68,7 @@ impl Writer<'_> {
                     published.push((target, protocol.clone(), short(outside, target, &protocol, local)));
                 } else if i32::from(target) != port.port {
                     self.warn(
-                        shape,
+                        controller,
                         format!(
                             "port {} of {name} leads to {target}: others have to connect to {target}",
                             port.port
@@ -76,12 +77,12 @@ impl Writer<'_> {
                 }
             }
         }
-        reach.aliases.remove(&shape.service);
-        self.listed(shape, built, container, published, &mut reach);
+        reach.aliases.remove(&controller.service);
+        self.listed(controller, built, container, published, &mut reach);
         reach
     }
 
-    /// The Services that lead to Pods with these labels, in their order.
+    /// The Services that select Pods with these labels, in order.
     fn selecting<'w>(&'w self, pod: &'w BTreeMap<String, String>) -> impl Iterator<Item = &'w Service> {
         let component = pod.get(labels::APP_COMPONENT).map(String::as_str).unwrap_or_default();
         let own = self.by_component.get(component).into_iter().flatten();
@@ -92,8 +93,8 @@ impl Writer<'_> {
     }
 
     /// Whether Pods of `shape` are found by `name`.
-    pub(super) fn is_found_as(&self, shape: &Shape, name: &str) -> bool {
-        let pod = shape.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+    pub(super) fn is_found_as(&self, controller: &PodController, name: &str) -> bool {
+        let pod = controller.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         self.selecting(&pod).any(|service| {
             let aliases = service.metadata.annotations.as_ref().and_then(|a| a.get(labels::ALIASES));
             service.metadata.name.as_deref() == Some(name)
@@ -101,10 +102,10 @@ impl Writer<'_> {
         })
     }
 
-    /// Puts ports in the order in which the container lists them, and exposes the rest.
+    /// Sorts published ports as in the container, and exposes the other ports.
     fn listed(
         &mut self,
-        shape: &Shape,
+        controller: &PodController,
         built: bool,
         container: Option<&Container>,
         mut published: Vec<(u16, String, Value)>,
@@ -130,7 +131,7 @@ impl Writer<'_> {
             .iter()
             .filter(|(port, protocol)| !published.iter().any(|(p, pr, _)| p == port && pr == protocol))
             .collect();
-        // What the image is known for need not be said, unless that it is listened on is asked for.
+        // Ports known from the image need not be exposed, unless a probe depends on them.
         let told = container.is_some_and(|c| c.command.is_some() || c.args.is_some());
         let asked = container.and_then(|c| c.startup_probe.as_ref()).is_some_and(|p| p.tcp_socket.is_some());
         let implied = unpublished.iter().all(|(port, protocol)| protocol == "TCP" && known.contains(port));
@@ -148,13 +149,13 @@ impl Writer<'_> {
             published.push((target, protocol.clone(), short(host.host_port, target, &protocol, false)));
         }
         reach.ports = published.into_iter().map(|(_, _, port)| port).collect();
-        if shape.template.spec.as_ref().is_some_and(|s| s.host_network == Some(true)) {
+        if controller.template.spec.as_ref().is_some_and(|s| s.host_network == Some(true)) {
             reach.ports.clear();
         }
     }
 }
 
-/// Whether compose calls a container of `service` so by itself: `PROJECT-SERVICE-1`.
+/// Whether `name` is the default container name of `service`: `PROJECT-SERVICE-1`.
 fn is_container(name: &str, project: &str, service: &str) -> bool {
     let words = name.rsplit_once(['-', '_']).filter(|(_, n)| n.bytes().all(|b| b.is_ascii_digit()));
     let start = words.and_then(|(start, _)| start.strip_suffix(service)?.strip_suffix(['-', '_']));
@@ -163,7 +164,7 @@ fn is_container(name: &str, project: &str, service: &str) -> bool {
 
 fn selects(service: &Service, pod: &BTreeMap<String, String>) -> bool {
     let Some(spec) = &service.spec else { return false };
-    // A name that several services share is a label of its own.
+    // An alias shared by several services has its own label.
     let shared = |key: &String| key.starts_with("alias.yado.dev/");
     spec.selector
         .as_ref()
@@ -181,7 +182,7 @@ fn target(target: &Option<IntOrString>, port: i32, container: Option<&Container>
     u16::try_from(number).unwrap_or_default()
 }
 
-/// `8080:80`, `127.0.0.1:8080:80/udp`, or `80` where the machine chooses.
+/// The short form: `8080:80`, `127.0.0.1:8080:80/udp`, or `80` if the machine chooses the port.
 fn short(outside: Option<i32>, target: u16, protocol: &str, local: bool) -> Value {
     let address = if local { "127.0.0.1:" } else { "" };
     let outside = match outside {

@@ -1,58 +1,66 @@
-//! One service for each container: the first one is the service, further ones share its network.
+//! Writes one service for each container of a Pod: further containers share the network of the first.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Container, ExecAction, PodSpec, Probe};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 use serde_json::{Map, Value, json};
 use yado_types::{labels, pod::Restart};
 
 use super::{
     Writer,
+    controller::{PodController, RunMode},
     environment::{variables, words},
     escaped,
-    shape::{Runs, Shape},
     volumes::Mounts,
 };
-use crate::{BuildHow, BuildRequest, workload::pod};
+use crate::{BuildMethod, BuildRequest, workload::pod};
 
-/// Seconds that Docker gives to what is asked to end.
+/// Docker's default stop timeout in seconds.
 const STOP_GRACE: i64 = 10;
 
 impl Writer<'_> {
-    /// Adds the services of one thing that runs Pods.
-    pub(super) fn services_of(&mut self, shape: &Shape, services: &mut Map<String, Value>) {
-        let Some(pod) = shape.template.spec.clone() else { return };
+    /// Adds the services of an object that runs Pods.
+    pub(super) fn services_of(&mut self, controller: &PodController, services: &mut Map<String, Value>) {
+        let Some(pod) = controller.template.spec.clone() else { return };
         let annotations =
-            shape.template.metadata.as_ref().and_then(|m| m.annotations.clone()).unwrap_or_default();
+            controller.template.metadata.as_ref().and_then(|m| m.annotations.clone()).unwrap_or_default();
         let users: BTreeMap<String, String> = annotation(&annotations, labels::USERS);
         let restarts: BTreeMap<String, String> = annotation(&annotations, labels::RESTART);
         for (place, container) in pod.containers.iter().enumerate() {
             let first = place == 0;
-            let name =
-                if first { shape.service.clone() } else { self.further_name(shape, container, services) };
-            let mut service = self.container(shape, &pod, container, first);
+            let name = if first {
+                controller.service.clone()
+            } else {
+                self.further_name(controller, container, services)
+            };
+            let mut service = self.container(controller, &pod, container, first);
             if let Some(user) = users.get(&container.name) {
                 service.insert("user".into(), escaped(user).into());
             }
-            if matches!(shape.runs, Runs::Always | Runs::Everywhere) {
+            if matches!(controller.runs, RunMode::Always | RunMode::Everywhere) {
                 let restart = restarts.get(&container.name).and_then(|text| text.parse().ok());
                 restarted(restart.unwrap_or_default(), &mut service);
             }
             if first {
-                self.of_pod(shape, &pod, &annotations, &mut service);
-                self.before(shape, &pod, &mut service, services);
+                self.of_pod(controller, &pod, &annotations, &mut service);
+                self.before(controller, &pod, &mut service, services);
             } else {
-                service.insert("network_mode".into(), format!("service:{}", shape.service).into());
+                service.insert("network_mode".into(), format!("service:{}", controller.service).into());
             }
             services.insert(name, service.into());
         }
     }
 
-    fn further_name(&self, shape: &Shape, container: &Container, services: &Map<String, Value>) -> String {
-        let taken =
-            services.contains_key(&container.name) || self.shapes.iter().any(|s| s.service == container.name);
+    fn further_name(
+        &self,
+        controller: &PodController,
+        container: &Container,
+        services: &Map<String, Value>,
+    ) -> String {
+        let taken = services.contains_key(&container.name)
+            || self.controllers.iter().any(|s| s.service == container.name);
         if taken || self.compiled.namespace.is_none() {
-            format!("{}-{}", shape.service, container.name)
+            format!("{}-{}", controller.service, container.name)
         } else {
             container.name.clone()
         }
@@ -60,7 +68,7 @@ impl Writer<'_> {
 
     fn container(
         &mut self,
-        shape: &Shape,
+        controller: &PodController,
         pod: &PodSpec,
         container: &Container,
         first: bool,
@@ -70,14 +78,14 @@ impl Writer<'_> {
         let build = self.compiled.builds.iter().find(|b| b.image == image).cloned();
         service.insert("image".into(), escaped(&image).into());
         if let Some(build) = &build {
-            service.insert("build".into(), self.build(shape, build));
+            service.insert("build".into(), self.build(controller, build));
         }
         match (container.image_pull_policy.as_deref(), &build) {
             (Some("Always"), _) => drop(service.insert("pull_policy".into(), "always".into())),
             (Some("Never"), _) => drop(service.insert("pull_policy".into(), "never".into())),
             _ => {}
         }
-        let env = self.environment(shape, container);
+        let env = self.environment(controller, container);
         if let Some(command) = &container.command {
             service.insert("entrypoint".into(), words(command, &env));
         }
@@ -96,28 +104,28 @@ impl Writer<'_> {
             }
         }
         self.security(container, pod, &mut service);
-        self.health(shape, container, &env, &mut service);
-        let unchecked = shape.annotation(labels::NO_HEALTH_CHECK);
+        self.health(controller, container, &env, &mut service);
+        let unchecked = controller.annotation(labels::NO_HEALTH_CHECK);
         if container.readiness_probe.is_none() && unchecked.split(',').any(|name| name == container.name) {
             service.insert("healthcheck".into(), json!({"disable": true}));
         }
-        self.lifecycle(shape, container, &mut service);
-        let mounts = self.mounts(shape, pod, container);
+        self.lifecycle(controller, container, &mut service);
+        let mounts = self.mounts(controller, pod, container);
         of_mounts(mounts, &mut service);
-        let deploy = self.deploy(shape, pod, container, first);
+        let deploy = self.deploy(controller, pod, container, first);
         if !deploy.is_empty() {
             service.insert("deploy".into(), deploy.into());
         }
         if first {
-            self.reached(shape, build.is_some(), &mut service);
+            self.reached(controller, build.is_some(), &mut service);
         }
         service
     }
 
-    fn build(&mut self, shape: &Shape, build: &BuildRequest) -> Value {
+    fn build(&mut self, controller: &PodController, build: &BuildRequest) -> Value {
         let mut section = json!({"context": escaped(&build.context.to_string_lossy())});
-        match &build.how {
-            BuildHow::Dockerfile { file, inline, target, args } => {
+        match &build.method {
+            BuildMethod::Dockerfile { file, inline, target, args } => {
                 if let Some(file) = file {
                     section["dockerfile"] = escaped(&file.to_string_lossy()).into();
                 }
@@ -132,9 +140,9 @@ impl Writer<'_> {
                         args.iter().map(|(k, v)| (k.clone(), Value::from(escaped(v)))).collect();
                 }
             }
-            BuildHow::Source { .. } => {
+            BuildMethod::Source { .. } => {
                 self.warn(
-                    shape,
+                    controller,
                     "its image is built from sources, which docker compose cannot: build and push it first",
                 );
             }
@@ -196,54 +204,12 @@ impl Writer<'_> {
         }
     }
 
-    fn health(
+    fn lifecycle(
         &mut self,
-        shape: &Shape,
+        controller: &PodController,
         container: &Container,
-        env: &[(String, String)],
         service: &mut Map<String, Value>,
     ) {
-        if container.liveness_probe.is_some() {
-            self.warn(shape, "its liveness probe is left out, as compose restarts nothing that is unwell");
-        }
-        let Some(probe) = &container.readiness_probe else { return };
-        let test = match (&probe.exec, &probe.http_get) {
-            (Some(ExecAction { command: Some(command) }), _) => match &command[..] {
-                [shell, flag, script @ ..] if shell == "/bin/sh" && flag == "-c" && !script.is_empty() => {
-                    let mut test = vec![Value::from("CMD-SHELL")];
-                    test.extend(words(script, env).as_array().cloned().unwrap_or_default());
-                    test.into()
-                }
-                command => {
-                    let mut test = vec![Value::from("CMD")];
-                    test.extend(words(command, env).as_array().cloned().unwrap_or_default());
-                    test.into()
-                }
-            },
-            (_, Some(get)) => {
-                let port = match &get.port {
-                    k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(n) => n.to_string(),
-                    k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::String(name) => container
-                        .ports
-                        .iter()
-                        .flatten()
-                        .find(|p| p.name.as_ref() == Some(name))
-                        .map_or_else(|| "80".into(), |p| p.container_port.to_string()),
-                };
-                let scheme = get.scheme.as_deref().unwrap_or("HTTP").to_lowercase();
-                let url = format!("{scheme}://127.0.0.1:{port}{}", get.path.as_deref().unwrap_or("/"));
-                json!([
-                    "CMD-SHELL",
-                    escaped(&format!("curl -fsko /dev/null {url} || wget -qO /dev/null {url}"))
-                ])
-            }
-            // A port that is listened on is what ports and expose say.
-            _ => return,
-        };
-        service.insert("healthcheck".into(), timing(test, probe, container.startup_probe.as_ref()));
-    }
-
-    fn lifecycle(&mut self, shape: &Shape, container: &Container, service: &mut Map<String, Value>) {
         let Some(lifecycle) = &container.lifecycle else { return };
         if let Some(signal) = &lifecycle.stop_signal {
             service.insert("stop_signal".into(), signal.clone().into());
@@ -255,21 +221,21 @@ impl Writer<'_> {
                     let command: Vec<String> = command.iter().map(|w| escaped(w)).collect();
                     service.insert(key.into(), json!([{"command": command}]));
                 }
-                None => self.warn(shape, format!("its {key} is left out, as it is no command")),
+                None => self.warn(controller, format!("its {key} is left out, as it is not a command")),
             }
         }
     }
 
-    /// Names, ports and networks.
-    fn reached(&mut self, shape: &Shape, built: bool, service: &mut Map<String, Value>) {
-        let reach = self.reach(shape, built);
-        let container = shape.template.spec.as_ref().and_then(|s| s.containers.first());
+    /// Writes names, ports and networks.
+    fn reached(&mut self, controller: &PodController, built: bool, service: &mut Map<String, Value>) {
+        let reach = self.reach(controller, built);
+        let container = controller.template.spec.as_ref().and_then(|s| s.containers.first());
         let probed = container.is_some_and(|c| c.readiness_probe.is_some() || c.startup_probe.is_some());
         let udp = |port: &&Value| port.as_str().is_some_and(|p| p.contains("/udp") || p.contains("/sctp"));
         let tcp = |ports: &[Value]| ports.iter().filter(|p| !udp(p)).count();
-        // Without a word, a service is ready when its port is listened on.
+        // By default, a service is ready when it listens on its port.
         if !probed
-            && !matches!(shape.runs, Runs::Once(_))
+            && !matches!(controller.runs, RunMode::Once(_))
             && !service.contains_key("healthcheck")
             && (tcp(&reach.ports) > 0 || tcp(&reach.expose) == 1)
         {
@@ -288,19 +254,19 @@ impl Writer<'_> {
         if !self.external_links.is_empty() {
             service.insert("external_links".into(), self.external_links.clone().into());
         }
-        let pod = shape.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
+        let pod = controller.template.metadata.as_ref().and_then(|m| m.labels.clone()).unwrap_or_default();
         let with = |prefix: &str| -> Vec<String> {
             pod.keys().filter_map(|k| k.strip_prefix(prefix)).map(Into::into).collect()
         };
         let own = format!("{}-", self.namespace());
         let mut networks = with("network.yado.dev/");
         for network in &mut networks {
-            // Docker's own network has no names, which a project's has.
+            // Docker's default network has no aliases, unlike a network of the project.
             let key = if network == "bridge" { Some("default") } else { network.strip_prefix(&own) };
             *network = key.unwrap_or(network).to_string();
         }
         let none = networks.iter().any(|network| network == "none");
-        let shared = self.shared_names(shape.metadata.name.as_deref().unwrap_or_default());
+        let shared = self.shared_names(controller.metadata.name.as_deref().unwrap_or_default());
         if networks.is_empty() {
             networks.push("default".into());
             networks.extend(shared.keys().cloned());
@@ -318,10 +284,10 @@ impl Writer<'_> {
             attachments.insert(network.clone(), attachment);
         }
         let plain = attachments.len() == 1 && attachments.get("default") == Some(&Value::Null);
-        let host = shape.template.spec.as_ref().is_some_and(|s| s.host_network == Some(true));
+        let host = controller.template.spec.as_ref().is_some_and(|s| s.host_network == Some(true));
         if host {
             service.insert("network_mode".into(), "host".into());
-            // On the node's network there are no aliases, but a container has one name.
+            // On the host network there are no aliases, but the container name resolves.
             if let Some(alias) = aliases.first() {
                 service.insert("container_name".into(), alias.clone().into());
             }
@@ -332,18 +298,18 @@ impl Writer<'_> {
         }
     }
 
-    /// What the Pod says for its first container.
+    /// Writes settings of the Pod to the service of its first container.
     fn of_pod(
         &mut self,
-        shape: &Shape,
+        controller: &PodController,
         pod: &PodSpec,
         annotations: &BTreeMap<String, String>,
         service: &mut Map<String, Value>,
     ) {
-        match shape.runs {
-            Runs::Always | Runs::Everywhere => {}
-            Runs::Once(0) => drop(service.insert("restart".into(), "no".into())),
-            Runs::Once(retries) => {
+        match controller.runs {
+            RunMode::Always | RunMode::Everywhere => {}
+            RunMode::Once(0) => drop(service.insert("restart".into(), "no".into())),
+            RunMode::Once(retries) => {
                 let most = u32::try_from(retries).ok().filter(|n| *n < i32::MAX as u32);
                 service.insert("restart".into(), Restart::OnFailure(most).to_string().into());
             }
@@ -389,23 +355,24 @@ impl Writer<'_> {
                 service.insert("group_add".into(), groups.into());
             }
         }
-        self.annotated(shape, annotations, service);
+        self.annotated(controller, annotations, service);
     }
 
-    /// A link by its name and its image: to the service of that image that is found by the name.
+    /// A link by its alias and image: to the service with that image that has the alias.
     fn link(&self, (alias, image): (&String, &String)) -> Option<String> {
-        let runs = |shape: &&Shape| {
-            let pod = shape.template.spec.as_ref();
+        let runs = |controller: &&PodController| {
+            let pod = controller.template.spec.as_ref();
             pod.and_then(|pod| pod.containers.first()?.image.as_ref()) == Some(image)
         };
-        let mut targets: Vec<_> = self.shapes.iter().filter(runs).collect();
-        targets.sort_by_key(|shape| (!self.is_found_as(shape, alias), shape.service != *alias));
-        targets.first().map(|shape| format!("{}:{alias}", shape.service))
+        let mut targets: Vec<_> = self.controllers.iter().filter(runs).collect();
+        targets
+            .sort_by_key(|controller| (!self.is_found_as(controller, alias), controller.service != *alias));
+        targets.first().map(|controller| format!("{}:{alias}", controller.service))
     }
 
     fn annotated(
         &mut self,
-        shape: &Shape,
+        controller: &PodController,
         annotations: &BTreeMap<String, String>,
         service: &mut Map<String, Value>,
     ) {
@@ -439,9 +406,9 @@ impl Writer<'_> {
         let needed: BTreeMap<String, String> = annotation(annotations, labels::DEPENDS_ON);
         let mut depends_on = Map::new();
         for (component, condition) in needed {
-            let target = self.shapes.iter().find(|s| component_of(s) == Some(&component));
+            let target = self.controllers.iter().find(|s| component_of(s) == Some(&component));
             let Some(target) = target.map(|t| t.service.clone()) else {
-                self.warn(shape, format!("it waits for {component}, which is not here"));
+                self.warn(controller, format!("it waits for {component}, which is not part of this project"));
                 continue;
             };
             let condition = match condition.as_str() {
@@ -456,10 +423,10 @@ impl Writer<'_> {
         }
     }
 
-    /// Init containers: hooks of this service where they came from such, else services that have to end well first.
+    /// Writes init containers: as hooks if they came from hooks, else as services that have to complete first.
     fn before(
         &mut self,
-        shape: &Shape,
+        controller: &PodController,
         pod: &PodSpec,
         service: &mut Map<String, Value>,
         services: &mut Map<String, Value>,
@@ -479,7 +446,7 @@ impl Writer<'_> {
                 }
                 let own = pod.containers.first().and_then(|c| c.env.as_ref());
                 if init.env.is_some() && init.env.as_ref() != own {
-                    let env = self.environment(shape, init);
+                    let env = self.environment(controller, init);
                     hook["environment"] = variables(&env);
                 }
                 if init.security_context.as_ref().is_some_and(|s| s.privileged == Some(true)) {
@@ -488,8 +455,8 @@ impl Writer<'_> {
                 hooks.push(hook);
                 continue;
             }
-            let name = format!("{}-{}", shape.service, init.name);
-            let mut first = self.container(shape, pod, init, false);
+            let name = format!("{}-{}", controller.service, init.name);
+            let mut first = self.container(controller, pod, init, false);
             first.insert("restart".into(), "on-failure".into());
             services.insert(name.clone(), first.into());
             let after = json!({"condition": "service_completed_successfully"});
@@ -502,7 +469,7 @@ impl Writer<'_> {
     }
 }
 
-/// How often what has ended is run again. A bound for any end is only known to `restart_policy`.
+/// Writes the restart policy. A bound on restarts after success is only supported by `restart_policy`.
 fn restarted(restart: Restart, service: &mut Map<String, Value>) {
     match restart {
         Restart::Always => drop(service.insert("restart".into(), "unless-stopped".into())),
@@ -566,31 +533,11 @@ fn of_mounts(mounts: Mounts, service: &mut Map<String, Value>) {
     }
 }
 
-/// When the test is asked, where that is not Docker's default.
-fn timing(test: Value, probe: &Probe, startup: Option<&Probe>) -> Value {
-    let mut check = json!({"test": test});
-    let interval = probe.period_seconds.unwrap_or(10);
-    let retries = probe.failure_threshold.unwrap_or(3);
-    check["interval"] = format!("{interval}s").into();
-    check["timeout"] = format!("{}s", probe.timeout_seconds.unwrap_or(1)).into();
-    check["retries"] = retries.into();
-    if let Some(startup) = startup {
-        let period = startup.period_seconds.unwrap_or(10);
-        let whole = i64::from(period) * i64::from(startup.failure_threshold.unwrap_or(3));
-        let start = (whole - i64::from(retries) * i64::from(interval)).max(1);
-        check["start_period"] = format!("{start}s").into();
-        check["start_interval"] = format!("{period}s").into();
-    } else if let Some(delay) = probe.initial_delay_seconds.filter(|d| *d > 0) {
-        check["start_period"] = format!("{delay}s").into();
-    }
-    check
+fn component_of(controller: &PodController) -> Option<&String> {
+    controller.template.metadata.as_ref()?.labels.as_ref()?.get(labels::APP_COMPONENT)
 }
 
-fn component_of(shape: &Shape) -> Option<&String> {
-    shape.template.metadata.as_ref()?.labels.as_ref()?.get(labels::APP_COMPONENT)
-}
-
-/// A JSON annotation; nothing where it is not there or not as expected.
+/// A parsed JSON annotation; the default value if it is missing or malformed.
 fn annotation<T: serde::de::DeserializeOwned + Default>(
     annotations: &BTreeMap<String, String>,
     key: &str,

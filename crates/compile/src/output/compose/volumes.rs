@@ -1,4 +1,4 @@
-//! Volumes of a service, and the sections of the file that they need.
+//! Writes volumes of a service and the sections of the file that they refer to.
 
 use std::collections::BTreeMap;
 
@@ -11,9 +11,9 @@ use k8s_openapi::{
 use serde_json::{Map, Value, json};
 use yado_types::{labels, tmpfs};
 
-use super::{Writer, deploy::memory, escaped, shape::Shape};
+use super::{Writer, controller::PodController, deploy::memory, escaped};
 
-/// What of a service follows from its mounts.
+/// Fields of a service that are derived from its mounts.
 #[derive(Default)]
 pub(super) struct Mounts {
     pub volumes: Vec<Value>,
@@ -25,19 +25,24 @@ pub(super) struct Mounts {
 }
 
 impl Writer<'_> {
-    pub(super) fn mounts(&mut self, shape: &Shape, pod: &PodSpec, container: &Container) -> Mounts {
+    pub(super) fn mounts(
+        &mut self,
+        controller: &PodController,
+        pod: &PodSpec,
+        container: &Container,
+    ) -> Mounts {
         let mut all = Mounts::default();
         for mount in container.volume_mounts.iter().flatten() {
             let Some(volume) = pod.volumes.iter().flatten().find(|v| v.name == mount.name) else {
                 // A StatefulSet's own claims have no volume in its Pod.
-                let name = format!("{}-{}", mount.name, shape.service);
+                let name = format!("{}-{}", mount.name, controller.service);
                 self.volumes.insert(name.clone(), Value::Null);
                 all.volumes.push(with_options(&name, mount));
                 continue;
             };
             let before = (all.secrets.len(), all.configs.len());
-            self.mount(shape, pod, volume, mount, &mut all);
-            let owned = owners(shape, &volume.name);
+            self.mount(controller, pod, volume, mount, &mut all);
+            let owned = owners(controller, &volume.name);
             let files = all.secrets[before.0..].iter_mut().chain(&mut all.configs[before.1..]);
             files.for_each(|reference| own(reference, mount, &owned));
         }
@@ -46,15 +51,15 @@ impl Writer<'_> {
 
     fn mount(
         &mut self,
-        shape: &Shape,
+        controller: &PodController,
         pod: &PodSpec,
         volume: &Volume,
         mount: &VolumeMount,
         all: &mut Mounts,
     ) {
         if let Some(claim) = &volume.persistent_volume_claim {
-            let key = self.claim(shape, &claim.claim_name);
-            let nocopy = is_in(shape.annotation(labels::NO_COPY_UP), &volume.name);
+            let key = self.claim(controller, &claim.claim_name);
+            let nocopy = is_in(controller.annotation(labels::NO_COPY_UP), &volume.name);
             all.volumes.push(named(&key, mount, nocopy));
         } else if let Some(host) = &volume.host_path {
             if is_device(&host.path, host.type_.as_deref(), mount) {
@@ -63,13 +68,13 @@ impl Writer<'_> {
                 all.volumes.push(bind(&host.path, host.type_.as_deref(), mount));
             }
         } else if volume.empty_dir.is_some() {
-            self.empty_dir(shape, pod, volume, mount, all);
+            self.empty_dir(controller, pod, volume, mount, all);
         } else if let Some(secret) = &volume.secret {
             self.secret_volume(secret, mount, all);
         } else if let Some(map) = &volume.config_map {
             self.config_volume(map, mount, all);
         } else if volume.projected.is_some() {
-            self.projected(shape, volume, mount, all);
+            self.projected(controller, volume, mount, all);
         } else if let Some(nfs) = &volume.nfs {
             let options =
                 format!("addr={}{}", nfs.server, if nfs.read_only == Some(true) { ",ro" } else { "" });
@@ -84,15 +89,15 @@ impl Writer<'_> {
             all.volumes.push(long);
         } else {
             self.warn(
-                shape,
-                format!("volume {} is left out, as compose has no word for its kind", volume.name),
+                controller,
+                format!("volume {} is left out, as compose has no equivalent of its kind", volume.name),
             );
         }
     }
 
     fn empty_dir(
         &mut self,
-        shape: &Shape,
+        controller: &PodController,
         pod: &PodSpec,
         volume: &Volume,
         mount: &VolumeMount,
@@ -105,10 +110,10 @@ impl Writer<'_> {
         let users =
             containers.filter(|c| c.volume_mounts.iter().flatten().any(|m| m.name == volume.name)).count();
         let options: BTreeMap<String, String> =
-            serde_json::from_str(shape.annotation(labels::TMPFS)).unwrap_or_default();
+            serde_json::from_str(controller.annotation(labels::TMPFS)).unwrap_or_default();
         let asked = options.get(&volume.name).map(|list| tmpfs::parse(list).options).unwrap_or_default();
         match (in_memory, size) {
-            // What the long form has no word for; and what comes after it, so that the order stays.
+            // Options that the long form does not support, and the mounts after them, to keep the order.
             (true, size) if !only_mode(&asked) || !all.tmpfs.is_empty() => {
                 let mut list: Vec<String> = vec![asked.to_string()];
                 list.extend(size.map(|size| format!("size={size}")));
@@ -132,11 +137,11 @@ impl Writer<'_> {
                 all.volumes.push(long);
             }
             (false, _) if users > 1 => {
-                let name = format!("{}-{}", shape.service, volume.name);
+                let name = format!("{}-{}", controller.service, volume.name);
                 self.volumes.insert(name.clone(), Value::Null);
                 all.volumes.push(with_options(&name, mount));
             }
-            (false, _) if is_in(shape.annotation(labels::NO_COPY_UP), &volume.name) => {
+            (false, _) if is_in(controller.annotation(labels::NO_COPY_UP), &volume.name) => {
                 let mut long = json!({"type": "volume", "target": mount.mount_path});
                 if mount.read_only == Some(true) {
                     long["read_only"] = true.into();
@@ -151,7 +156,13 @@ impl Writer<'_> {
         }
     }
 
-    fn projected(&mut self, shape: &Shape, volume: &Volume, mount: &VolumeMount, all: &mut Mounts) {
+    fn projected(
+        &mut self,
+        controller: &PodController,
+        volume: &Volume,
+        mount: &VolumeMount,
+        all: &mut Mounts,
+    ) {
         let Some(projected) = &volume.projected else { return };
         for source in projected.sources.iter().flatten() {
             if let Some(secret) = &source.secret {
@@ -169,18 +180,18 @@ impl Writer<'_> {
                 };
                 self.config_volume(&whole, mount, all);
             } else {
-                self.warn(shape, format!("a source of volume {} is left out", volume.name));
+                self.warn(controller, format!("a source of volume {} is left out", volume.name));
             }
         }
     }
 
-    /// Declares the volume of a claim; its key. Docker's name for it stays what it was.
-    fn claim(&mut self, shape: &Shape, name: &str) -> String {
+    /// Declares the volume of a claim and returns its key. The Docker name of the volume is kept.
+    fn claim(&mut self, controller: &PodController, name: &str) -> String {
         self.in_use.insert(("PersistentVolumeClaim", name.into()));
         let project = self.project();
         let Some(claim) = self.claims.get(name) else {
             let written: BTreeMap<String, String> =
-                serde_json::from_str(shape.annotation(labels::DOCKER_VOLUMES)).unwrap_or_default();
+                serde_json::from_str(controller.annotation(labels::DOCKER_VOLUMES)).unwrap_or_default();
             let written = written.get(name).map_or(name, String::as_str);
             self.volumes.insert(name.into(), json!({"external": true, "name": escaped(written)}));
             return name.into();
@@ -281,11 +292,11 @@ impl Writer<'_> {
     }
 }
 
-/// The key of a section for one key of an object: its own where that leads to the same object again.
+/// The section key for one key of an object: the same key if it compiles to the same object again.
 fn section_key(sections: &Map<String, Value>, object: &str, key: &str, here: bool) -> String {
     let same = match here {
         true => object == crate::workload::name::sanitised(key, 63),
-        // What others make is named by name.
+        // External objects are referred to by name.
         false => sections.get(key).is_none_or(|s| s["name"] == object),
     };
     if same { key.into() } else { format!("{object}-{key}") }
@@ -303,7 +314,7 @@ fn with_labels(mut section: Value, labels: std::collections::BTreeMap<String, St
     section
 }
 
-/// All keys where none are chosen.
+/// The chosen items, or all keys if none are chosen.
 fn items<'a>(chosen: Option<&[KeyToPath]>, all: impl Iterator<Item = &'a String>) -> Vec<KeyToPath> {
     match chosen {
         Some(items) => items.to_vec(),
@@ -311,7 +322,7 @@ fn items<'a>(chosen: Option<&[KeyToPath]>, all: impl Iterator<Item = &'a String>
     }
 }
 
-/// Whether a mount of one file is of this one.
+/// Whether a mount of a single file is that of this item.
 fn wanted(mount: &VolumeMount, item: &KeyToPath) -> bool {
     mount.sub_path.as_ref().is_none_or(|sub| *sub == item.path)
 }
@@ -324,8 +335,8 @@ fn target(mount: &VolumeMount, item: &KeyToPath) -> String {
 }
 
 /// Owners of files of a volume, by their paths in it.
-fn owners(shape: &Shape, volume: &str) -> BTreeMap<String, String> {
-    let annotations = shape.template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
+fn owners(controller: &PodController, volume: &str) -> BTreeMap<String, String> {
+    let annotations = controller.template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
     let all: Option<BTreeMap<String, BTreeMap<String, String>>> =
         annotations.and_then(|a| serde_json::from_str(a.get(labels::FILE_OWNERS)?).ok());
     all.and_then(|mut all| all.remove(volume)).unwrap_or_default()
@@ -356,7 +367,7 @@ fn reference(key: &str, target: &str, usual: bool, mode: Option<i32>) -> Value {
     reference
 }
 
-/// A named volume, in short where that says all.
+/// A named volume, in the short form if possible.
 fn with_options(source: &str, mount: &VolumeMount) -> Value {
     match &mount.sub_path {
         None => short(source, mount),
@@ -371,12 +382,12 @@ fn with_options(source: &str, mount: &VolumeMount) -> Value {
     }
 }
 
-/// Whether nothing but permissions is asked of a file system in memory.
+/// Whether the mode is the only option of a tmpfs.
 fn only_mode(options: &tmpfs::Options) -> bool {
     *options == tmpfs::Options { mode: options.mode, ..tmpfs::Options::default() }
 }
 
-/// Whether a list with commas between has a name.
+/// Whether a comma-separated list contains a name.
 fn is_in(list: &str, name: &str) -> bool {
     list.split(',').any(|one| one == name)
 }
@@ -397,7 +408,7 @@ fn named(source: &str, mount: &VolumeMount, nocopy: bool) -> Value {
     value
 }
 
-/// Whether a volume can be declared under this key.
+/// Whether a key is valid for a volume.
 fn is_key(key: &str) -> bool {
     !key.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
 }
@@ -416,7 +427,7 @@ fn short(source: &str, mount: &VolumeMount) -> Value {
     escaped(&format!("{source}:{}{options}", mount.mount_path)).into()
 }
 
-/// Whether a mount is of something below `/dev` that has to be there and is no socket, as that of a log.
+/// Whether a mount is a device: a path below `/dev` that is not a socket such as `/dev/log`.
 fn is_device(path: &str, type_: Option<&str>, mount: &VolumeMount) -> bool {
     use std::os::unix::fs::FileTypeExt;
     let socket = std::fs::metadata(path).is_ok_and(|m| m.file_type().is_socket());
@@ -430,7 +441,7 @@ fn bind(path: &str, type_: Option<&str>, mount: &VolumeMount) -> Value {
         Some(sub) => format!("{}/{sub}", path.trim_end_matches('/')),
         None => path.into(),
     };
-    // The short form makes a directory where there is nothing.
+    // The short form creates a missing directory.
     if type_ == Some("Directory") || source.contains(':') {
         let mut long = json!({"type": "bind", "source": escaped(&source), "target": mount.mount_path});
         if mount.read_only == Some(true) {

@@ -1,30 +1,30 @@
-//! Docker's health checks as probes.
+//! Translation of Docker health checks to probes.
 
 use k8s_openapi::api::core::v1::{ExecAction, Probe};
 
-use super::Part;
+use super::PodFragment;
 use crate::workload::amount;
 
-/// How a container is asked whether it is well, as Docker's `HEALTHCHECK` says.
+/// A health check with the fields of Docker's `HEALTHCHECK`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Health {
-    /// The command, without a shell.
+pub struct HealthCheck {
+    /// The command and its arguments, executed without a shell.
     pub command: Vec<String>,
-    /// Milliseconds between two questions; Docker's default is 30 s.
+    /// Milliseconds between two checks; Docker's default is 30 s.
     pub interval: Option<u64>,
-    /// Milliseconds for an answer; Docker's default is 30 s.
+    /// Timeout of a check in milliseconds; Docker's default is 30 s.
     pub timeout: Option<u64>,
-    /// Failures in a row that make it unwell; Docker's default is 3.
+    /// Consecutive failures after which the container is unhealthy; Docker's default is 3.
     pub retries: Option<u32>,
-    /// Milliseconds at its start in which failures do not count.
+    /// Milliseconds after the start in which failures do not count.
     pub start_period: Option<u64>,
-    /// Milliseconds between two questions in that time.
+    /// Milliseconds between two checks during the start period.
     pub start_interval: Option<u64>,
 }
 
-impl Part {
-    /// Asked whether it is well: it is ready when it is. A start period is a startup probe.
-    pub fn health(&mut self, health: &Health) {
+impl PodFragment {
+    /// Sets the readiness probe from `health`, and a startup probe if there is a start period.
+    pub fn health(&mut self, health: &HealthCheck) {
         let exec = Some(ExecAction { command: Some(health.command.clone()) });
         let interval = amount::seconds(health.interval.unwrap_or(30_000), 1);
         let timeout = amount::seconds(health.timeout.unwrap_or(30_000), 1);
@@ -37,8 +37,8 @@ impl Part {
             ..Probe::default()
         };
         if let Some(start) = health.start_period.filter(|p| *p > 0) {
-            // Docker asks every 5 s while a container starts, and says it is unwell when the tries after that time
-            // are used up.
+            // Docker checks every 5 s while a container starts, and reports it as unhealthy once the retries
+            // after the start period have failed.
             let period = amount::seconds(health.start_interval.unwrap_or(5000), 1).min(interval);
             let in_all = i64::from(amount::seconds(start, 1)) + i64::from(retries) * i64::from(interval);
             let tries = (in_all as u64).div_ceil(period as u64);

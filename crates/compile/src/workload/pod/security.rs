@@ -1,12 +1,12 @@
-//! Docker's security options as fields of a container.
+//! Translation of Docker security options to container fields.
 
 use k8s_openapi::api::core::v1::{AppArmorProfile, SELinuxOptions, SeccompProfile};
 
-use super::{Part, Remark};
+use super::{PodFragment, Unsupported};
 
-impl Part {
-    /// One of Docker's `--security-opt`, `key=value` or, as it was, `key:value`.
-    pub fn security_opt(&mut self, option: &str) -> Option<Remark> {
+impl PodFragment {
+    /// Applies one `--security-opt`, written `key=value` or, in older versions of Docker, `key:value`.
+    pub fn security_opt(&mut self, option: &str) -> Option<Unsupported> {
         let place = option.find(['=', ':']).unwrap_or(option.len());
         let (key, value) = (&option[..place], option[place..].get(1..).unwrap_or_default());
         match (key, value) {
@@ -30,13 +30,15 @@ impl Part {
             ("label", label) => return self.se_linux(label),
             ("systempaths", "unconfined") => self.security().proc_mount = Some("Unmasked".into()),
             _ => {
-                return Some(Remark::Warning(format!("security option {option} has no effect in a Pod")));
+                return Some(Unsupported::Warning(format!(
+                    "security option {option} has no effect in a Pod"
+                )));
             }
         }
         None
     }
 
-    fn se_linux(&mut self, label: &str) -> Option<Remark> {
+    fn se_linux(&mut self, label: &str) -> Option<Unsupported> {
         let (key, value) = label.split_once(':').unwrap_or((label, ""));
         let options: &mut SELinuxOptions = self.security().se_linux_options.get_or_insert_default();
         match key {
@@ -47,7 +49,7 @@ impl Part {
             // The type that SELinux does not confine.
             "disable" => options.type_ = Some("spc_t".into()),
             _ => {
-                return Some(Remark::Warning(format!(
+                return Some(Unsupported::Warning(format!(
                     "security option label:{label} has no effect in a Pod"
                 )));
             }

@@ -22,7 +22,7 @@ impl Package {
     fn read(sources: &Sources) -> Result<Option<Self>> {
         let Some(text) = sources.text("package.json")? else { return Ok(None) };
         let json: Value = serde_json::from_str(text.trim_start_matches('\u{feff}'))
-            .map_err(|e| wrong(sources, "package.json", format!("it is no JSON ({e})")))?;
+            .map_err(|e| wrong(sources, "package.json", format!("it is not valid JSON ({e})")))?;
         Ok(Some(Self { json }))
     }
 

@@ -105,7 +105,7 @@ pub(super) fn plan(sources: &Sources) -> Result<Plan> {
     });
     let Some(text) = sources.text("composer.json")? else { return Ok(plan) };
     let json: Value = serde_json::from_str(&text)
-        .map_err(|e| wrong(sources, "composer.json", format!("it is no JSON ({e})")))?;
+        .map_err(|e| wrong(sources, "composer.json", format!("it is not valid JSON ({e})")))?;
     let lock: Value = serde_json::from_str(&sources.text_or_empty("composer.lock")?).unwrap_or_default();
     add_extensions(&json, &lock, &mut plan);
     if let Some(version) = json["require"]["php"].as_str() {

@@ -246,7 +246,7 @@ fn requirements(sources: &Sources) -> Result<Option<Files>> {
             continue;
         }
         let Some(bytes) = sources.bytes(&name)? else {
-            return Err(wrong(sources, &name, "it is included by the requirements and is not there"));
+            return Err(wrong(sources, &name, "it is included by the requirements but does not exist"));
         };
         let text = String::from_utf8_lossy(&bytes).into_owned();
         let folder = name.rsplit_once('/').map_or(String::new(), |(folder, _)| format!("{folder}/"));

@@ -1,48 +1,47 @@
-//! Descriptions of other tools, which say how an application is built or where it is put, and which nothing here reads
-//! yet. None is passed over in silence.
+//! Detects build and deployment files of other tools that are not supported yet, so that none is ignored silently.
 
 use std::path::Path;
 
-/// A file of another tool, and what it says.
+/// A file of another tool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Unbuilt {
-    /// Its path, from the directory.
+pub(crate) struct ForeignFile {
+    /// Path relative to the application's directory.
     pub file: &'static str,
-    /// What it is, as part of a sentence.
+    /// Description for messages.
     pub what: &'static str,
 }
 
-/// Files that say how an image is made. The first of them that is there is what its author builds by.
-const BUILDS: [Unbuilt; 5] = [
-    Unbuilt { file: "captain-definition", what: "a definition of CapRover" },
-    Unbuilt { file: "heroku.yml", what: "a build manifest of Heroku" },
-    Unbuilt { file: "Dockerfile", what: "a Dockerfile" },
-    Unbuilt { file: "Containerfile", what: "a Dockerfile" },
-    Unbuilt { file: "dockerfile", what: "a Dockerfile" },
+/// Files that define how an image is built, in order of precedence.
+const BUILDS: [ForeignFile; 5] = [
+    ForeignFile { file: "captain-definition", what: "a definition of CapRover" },
+    ForeignFile { file: "heroku.yml", what: "a build manifest of Heroku" },
+    ForeignFile { file: "Dockerfile", what: "a Dockerfile" },
+    ForeignFile { file: "Containerfile", what: "a Dockerfile" },
+    ForeignFile { file: "dockerfile", what: "a Dockerfile" },
 ];
 
-/// Files that say where and how an application is put.
-const DEPLOYMENTS: [Unbuilt; 6] = [
-    Unbuilt { file: "config/deploy.yml", what: "a configuration of Kamal" },
-    Unbuilt { file: "config/deploy.yaml", what: "a configuration of Kamal" },
-    Unbuilt { file: "fly.toml", what: "a configuration of Fly.io" },
-    Unbuilt { file: "render.yaml", what: "a blueprint of Render" },
-    Unbuilt { file: "railway.json", what: "a configuration of Railway" },
-    Unbuilt { file: "railway.toml", what: "a configuration of Railway" },
+/// Files that define how an application is deployed.
+const DEPLOYMENTS: [ForeignFile; 6] = [
+    ForeignFile { file: "config/deploy.yml", what: "a configuration of Kamal" },
+    ForeignFile { file: "config/deploy.yaml", what: "a configuration of Kamal" },
+    ForeignFile { file: "fly.toml", what: "a configuration of Fly.io" },
+    ForeignFile { file: "render.yaml", what: "a blueprint of Render" },
+    ForeignFile { file: "railway.json", what: "a configuration of Railway" },
+    ForeignFile { file: "railway.toml", what: "a configuration of Railway" },
 ];
 
-/// Every such file of a directory, those that say how it is built first.
-pub(crate) fn all_in(directory: &Path) -> Vec<Unbuilt> {
-    let there = |one: &&Unbuilt| {
+/// All such files in a directory, build files first.
+pub(crate) fn all_in(directory: &Path) -> Vec<ForeignFile> {
+    let there = |one: &&ForeignFile| {
         let path = directory.join(one.file);
-        // Capistrano's file of that name is a Ruby program, and others' have nothing of Kamal's.
+        // `config/deploy.*` files of Capistrano and other tools do not have Kamal's fields.
         path.is_file() && (!one.file.starts_with("config/deploy") || is_kamal(&path))
     };
     BUILDS.iter().chain(&DEPLOYMENTS).filter(there).copied().collect()
 }
 
-/// What a file is, by its name alone, where somebody names it as a description.
-pub(crate) fn is_named(path: &Path) -> Option<Unbuilt> {
+/// Recognises a file by its name alone, if the user passes it as a description.
+pub(crate) fn is_named(path: &Path) -> Option<ForeignFile> {
     let all = BUILDS.iter().chain(&DEPLOYMENTS);
     let name = path.file_name()?.to_str()?;
     let dockerfile =
@@ -53,15 +52,15 @@ pub(crate) fn is_named(path: &Path) -> Option<Unbuilt> {
     all.copied().find(|one| path.ends_with(one.file) && (!one.file.starts_with("config/") || is_kamal(path)))
 }
 
-/// Kamal's configuration names a service and its image.
+/// Whether a file is a Kamal configuration, which defines a service and its image.
 fn is_kamal(path: &Path) -> bool {
     let text = crate::source::Source::read(path).map(|source| source.text).unwrap_or_default();
     ["service:", "image:"].iter().all(|key| text.lines().any(|line| line.starts_with(key)))
 }
 
-/// `Dockerfile (a Dockerfile)` makes no sense.
-pub(crate) fn listed(all: &[Unbuilt]) -> String {
-    let one = |one: &Unbuilt| match one.what {
+/// A list of the files for messages, with descriptions unless the name is the description.
+pub(crate) fn listed(all: &[ForeignFile]) -> String {
+    let one = |one: &ForeignFile| match one.what {
         "a Dockerfile" => one.file.to_string(),
         what => format!("{} ({what})", one.file),
     };

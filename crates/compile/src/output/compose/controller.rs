@@ -1,4 +1,4 @@
-//! What runs Pods, whatever its kind.
+//! A common form of the objects that run Pods.
 
 use std::path::PathBuf;
 
@@ -13,69 +13,69 @@ use yado_types::labels;
 use super::typed;
 use crate::{Compiled, Object};
 
-/// One thing that runs Pods.
+/// An object that runs Pods: a Deployment, DaemonSet, Job, StatefulSet, ReplicaSet, ReplicationController or Pod.
 #[derive(Debug, Clone)]
-pub(super) struct Shape {
-    /// The compose service's name.
+pub(super) struct PodController {
+    /// The name of the compose service.
     pub service: String,
     /// The object's own metadata.
     pub metadata: ObjectMeta,
     pub template: PodTemplateSpec,
     pub replicas: i32,
-    pub runs: Runs,
-    pub update: Option<Rolling>,
+    pub runs: RunMode,
+    pub update: Option<RolloutStrategy>,
     pub source: PathBuf,
 }
 
-impl Shape {
-    /// An annotation of its Pods; nothing where they have none of that key.
+impl PodController {
+    /// An annotation of its Pods; empty if there is none.
     pub fn annotation(&self, key: &str) -> &str {
         let annotations = self.template.metadata.as_ref().and_then(|m| m.annotations.as_ref());
         annotations.and_then(|a| a.get(key)).map_or("", String::as_str)
     }
 }
 
-/// How Pods are kept.
+/// How Pods are run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Runs {
+pub(super) enum RunMode {
     Always,
     Everywhere,
-    /// Until it ends well, after at most so many failures.
+    /// Until success, with this number of retries.
     Once(i32),
 }
 
-/// How a new version takes the old one's place.
+/// How a new version replaces the old one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Rolling {
+pub(super) enum RolloutStrategy {
     Recreate,
     By { surge: i32, unavailable: i32, watch: i32 },
 }
 
-/// All that run Pods, in the order of the objects.
-pub(super) fn shapes(compiled: &Compiled) -> Vec<Shape> {
-    let mut all: Vec<Shape> = compiled.objects.iter().filter_map(shape).collect();
-    // A service's name is as it was written, if that tells all apart.
+/// All objects that run Pods, in order.
+pub(super) fn controllers(compiled: &Compiled) -> Vec<PodController> {
+    let mut all: Vec<PodController> = compiled.objects.iter().filter_map(controller).collect();
+    // The name of a service is that in the original file, if those names are unique.
     let names: Vec<String> = all.iter().map(|s| written_name(s, compiled)).collect();
     let unique = names.iter().collect::<std::collections::BTreeSet<_>>().len() == names.len();
-    for (shape, name) in all.iter_mut().zip(names) {
+    for (controller, name) in all.iter_mut().zip(names) {
         if unique {
-            shape.service = name;
+            controller.service = name;
         }
     }
     all
 }
 
-/// The component where it is the service of a compose file, else the object's name.
-fn written_name(shape: &Shape, compiled: &Compiled) -> String {
-    let label = |key: &str| shape.template.metadata.as_ref()?.labels.as_ref()?.get(key).cloned();
+/// The component for a service of a compose file, else the object's name.
+fn written_name(controller: &PodController, compiled: &Compiled) -> String {
+    let label = |key: &str| controller.template.metadata.as_ref()?.labels.as_ref()?.get(key).cloned();
     match (compiled.namespace.is_some(), label(labels::APP_COMPONENT)) {
         (true, Some(component)) => component,
-        _ => shape.service.clone(),
+        _ => controller.service.clone(),
     }
 }
 
-fn shape(object: &Object) -> Option<Shape> {
-    let base = |metadata: ObjectMeta, template, replicas: Option<i32>, runs, update| Shape {
+fn controller(object: &Object) -> Option<PodController> {
+    let base = |metadata: ObjectMeta, template, replicas: Option<i32>, runs, update| PodController {
         service: object.name().into(),
         metadata,
         template,
@@ -89,54 +89,54 @@ fn shape(object: &Object) -> Option<Shape> {
             let all: Deployment = typed(object)?;
             let spec = all.spec?;
             let update = spec.strategy.as_ref().and_then(|s| match s.type_.as_deref() {
-                Some("Recreate") => Some(Rolling::Recreate),
-                _ => s.rolling_update.as_ref().map(|r| Rolling::By {
+                Some("Recreate") => Some(RolloutStrategy::Recreate),
+                _ => s.rolling_update.as_ref().map(|r| RolloutStrategy::By {
                     surge: number(&r.max_surge),
                     unavailable: number(&r.max_unavailable),
                     watch: spec.min_ready_seconds.unwrap_or(0),
                 }),
             });
-            base(all.metadata, spec.template, spec.replicas, Runs::Always, update)
+            base(all.metadata, spec.template, spec.replicas, RunMode::Always, update)
         }
         "DaemonSet" => {
             let all: DaemonSet = typed(object)?;
             let spec = all.spec?;
-            let update =
-                spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref()).map(|r| Rolling::By {
+            let update = spec.update_strategy.as_ref().and_then(|s| s.rolling_update.as_ref()).map(|r| {
+                RolloutStrategy::By {
                     surge: number(&r.max_surge),
                     unavailable: number(&r.max_unavailable),
                     watch: spec.min_ready_seconds.unwrap_or(0),
-                });
-            base(all.metadata, spec.template, None, Runs::Everywhere, update)
+                }
+            });
+            base(all.metadata, spec.template, None, RunMode::Everywhere, update)
         }
         "Job" => {
             let all: Job = typed(object)?;
             let spec = all.spec?;
-            let runs = Runs::Once(spec.backoff_limit.unwrap_or(6));
+            let runs = RunMode::Once(spec.backoff_limit.unwrap_or(6));
             base(all.metadata, spec.template, spec.completions, runs, None)
         }
         "StatefulSet" => {
             let all: StatefulSet = typed(object)?;
             let spec = all.spec?;
-            base(all.metadata, spec.template, spec.replicas, Runs::Always, None)
+            base(all.metadata, spec.template, spec.replicas, RunMode::Always, None)
         }
         "ReplicaSet" => {
             let all: ReplicaSet = typed(object)?;
             let spec = all.spec?;
-            base(all.metadata, spec.template?, spec.replicas, Runs::Always, None)
+            base(all.metadata, spec.template?, spec.replicas, RunMode::Always, None)
         }
         "ReplicationController" => {
             let all: ReplicationController = typed(object)?;
             let spec = all.spec?;
-            base(all.metadata, spec.template?, spec.replicas, Runs::Always, None)
+            base(all.metadata, spec.template?, spec.replicas, RunMode::Always, None)
         }
         "Pod" => {
             let all: Pod = typed(object)?;
-            let once = all.spec.as_ref().and_then(|s| s.restart_policy.as_deref());
-            let runs = match once {
-                Some("Never") => Runs::Once(0),
-                Some("OnFailure") => Runs::Once(6),
-                _ => Runs::Always,
+            let runs = match all.spec.as_ref().and_then(|s| s.restart_policy.as_deref()) {
+                Some("Never") => RunMode::Once(0),
+                Some("OnFailure") => RunMode::Once(6),
+                _ => RunMode::Always,
             };
             let template = PodTemplateSpec { metadata: Some(all.metadata.clone()), spec: all.spec };
             base(all.metadata, template, None, runs, None)
@@ -145,7 +145,7 @@ fn shape(object: &Object) -> Option<Shape> {
     })
 }
 
-/// A number of Pods; a share of them is at least one.
+/// A number of Pods; a percentage counts as at least one.
 fn number(value: &Option<IntOrString>) -> i32 {
     match value {
         Some(IntOrString::Int(n)) => *n,
