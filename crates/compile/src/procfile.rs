@@ -1,58 +1,35 @@
-//! Procfiles as Heroku defines them: one `type: command` a line.
+//! Procfiles with positions for diagnostics. The rules are in [`yado_types::procfile`].
 //!
-//! The type `web` is the one that serves HTTP; it is told its port in `PORT`. A `release` process is a command to
-//! run once per release, not a process to keep running.
+//! The type `web` serves HTTP on the port in `PORT`. A `release` process is a command that runs once for each release.
 
 use std::path::Path;
 
+use yado_types::procfile;
+
 use crate::{
-    diagnostic::{Diagnostics, Findings, Position},
+    diagnostic::{Diagnostic, Diagnostics, Position},
     source::Source,
 };
 
 /// One line of a Procfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Process {
-    /// Where the line starts.
+    /// Position of the line.
     pub at: Position,
     /// The process type as written.
     pub name: String,
-    /// What the shell is told to run.
+    /// The command, for a shell.
     pub command: String,
 }
 
 impl Process {
-    /// The shell's arguments. A simple command replaces the shell, so that it gets signals itself and its exit code
-    /// is the container's; one that is more than that (`a && b`, `X=1 a`) needs the shell to stay.
+    /// The argument vector that runs the command, see [`procfile::argv`].
     pub fn argv(&self) -> Vec<String> {
-        let simple = !self.command.contains(['&', '|', ';', '(', ')', '<', '>', '`', '\n']);
-        let first = self.command.split_whitespace().next().unwrap_or_default();
-        // An assignment in front, or what only a shell can do, is no program that `exec` could become.
-        let program = !first.contains('=')
-            && !matches!(
-                first,
-                "cd" | "exec"
-                    | "export"
-                    | "if"
-                    | "for"
-                    | "while"
-                    | "until"
-                    | "case"
-                    | "."
-                    | "set"
-                    | "eval"
-                    | "!"
-                    | "{"
-                    | "trap"
-                    | "ulimit"
-                    | "umask"
-            );
-        let command = if simple && program { format!("exec {}", self.command) } else { self.command.clone() };
-        vec!["/bin/sh".into(), "-c".into(), command]
+        procfile::argv(&self.command)
     }
 }
 
-/// Whether a file is a Procfile, by its name: `Procfile`, `Procfile.dev`, and what ends in `-Procfile`.
+/// Whether a file is a Procfile, by its name: `Procfile`, `Procfile.dev`, or a name that ends in `-Procfile`.
 pub(crate) fn is_named(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     name == "Procfile" || name.starts_with("Procfile.") || name.ends_with("-Procfile")
@@ -62,39 +39,23 @@ pub(crate) fn is_named(path: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// The file cannot be read, a line is not `type: command`, a type is there twice, or there is none.
+/// The file cannot be read, or all errors that [`procfile::parse`] finds in it.
 pub fn parse_file(path: &Path) -> Result<Vec<Process>, Diagnostics> {
     parse(&Source::read(path)?)
 }
 
 pub(crate) fn parse(source: &Source) -> Result<Vec<Process>, Diagnostics> {
-    let mut found = Findings::default();
-    let mut processes: Vec<Process> = Vec::new();
-    for (number, line) in source.text.lines().enumerate() {
-        let text = line.trim();
-        if text.is_empty() || text.starts_with('#') {
-            continue;
-        }
-        let column = line.chars().take_while(|c| c.is_whitespace()).count() + 1;
-        let at = source.at_line(number + 1, column);
-        let Some((name, command)) = text.split_once(':') else {
-            found.error(&at, "is not a process type and its command: write TYPE: COMMAND");
-            continue;
-        };
-        let (name, command) = (name.trim_end(), command.trim());
-        if name.is_empty() || !name.chars().all(|c| c.is_ascii_alphanumeric() || "_-".contains(c)) {
-            found.error(&at, format!("\"{name}\" is no process type: use letters, digits, - and _"));
-        } else if command.is_empty() {
-            found.error(&at, format!("process type {name} has no command: write {name}: COMMAND"));
-        } else if let Some(first) = processes.iter().find(|p| p.name.eq_ignore_ascii_case(name)) {
-            found.error(&at, format!("process type {name} is already defined in line {}", first.at.line));
-        } else {
-            processes.push(Process { at, name: name.into(), command: command.into() });
+    let process = |d: procfile::Definition| {
+        let procfile::ProcessType { name, command } = d.process;
+        Process { at: source.at_line(d.line, d.column), name, command }
+    };
+    match procfile::parse(&source.text) {
+        Ok(definitions) => Ok(definitions.into_iter().map(process).collect()),
+        Err(errors) => {
+            let diagnostic = |e: procfile::ProcfileError| {
+                Diagnostic::new(&source.at_line(e.line, e.column), e.to_string())
+            };
+            Err(Diagnostics(errors.into_iter().map(diagnostic).collect()))
         }
     }
-    if processes.is_empty() && found.errors.is_empty() {
-        found.error(&source.at_line(1, 1), "defines no process type: write for example web: COMMAND");
-    }
-    found.finish()?;
-    Ok(processes)
 }

@@ -84,7 +84,7 @@ fn c01_a_procfile_by_another_name_is_read_instead_of_the_directorys() {
         bare-web "exec serve"
         Source { language: None, processes: [("web", "serve")] }"#]]
     .assert_eq(&started("bare/.stdin-1-Procfile"));
-    expect!["broken/Procfile.dev:1:1: is not a process type and its command: write TYPE: COMMAND"]
+    expect!["broken/Procfile.dev:1:1: the line is not a process type and its command: write TYPE: COMMAND, such as web: python3 app.py"]
         .assert_eq(&started("broken/Procfile.dev"));
 }
 
@@ -733,8 +733,8 @@ fn mistakes_across_files() {
             expect![[r#"
                 Appfile:3:25: dependency "./b" has no .ottoid: write b/Appfile, for which application {} is enough, run `yado compile b` once and keep that file under version control
                 b/Procfile:2:1: process type it is already defined in line 1
-                b/Procfile:3:1: is not a process type and its command: write TYPE: COMMAND
-                b/Procfile:4:1: "" is no process type: use letters, digits, - and _
+                b/Procfile:3:1: the line is not a process type and its command: write TYPE: COMMAND, such as web: python3 app.py
+                b/Procfile:4:1: "" is not a valid process type: use letters, digits, - and _
             "#]],
         ),
         (

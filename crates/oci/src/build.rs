@@ -19,7 +19,7 @@
 //! proxies, of which nothing stays ([`machine`]).
 //!
 //! **Process types.** The Procfile's `web: python3 app.py` becomes the label `dev.yado.process.web`, whose value is
-//! the command as written. A process type is run as [`process_command`] says: by `/bin/sh -c "exec …"`, as user `app`
+//! the command as written. A process type is run as [`argv`](yado_types::procfile::argv) says: by `/bin/sh -c "exec …"`, as user `app`
 //! in `/app`, so that the program itself is the container's first process and gets its signals. The image sets
 //! `PORT` to 8080; who runs it may set another. The image's own command is the process type `web`, or else the first one.
 //!
@@ -29,6 +29,7 @@
 
 mod app;
 mod apt;
+mod aptfile;
 mod base;
 mod chroot;
 mod ignore;
@@ -37,7 +38,6 @@ mod layers;
 mod machine;
 mod native;
 mod plan;
-mod procfile;
 mod source;
 mod suspicious;
 mod trouble;
@@ -48,8 +48,8 @@ use std::path::PathBuf;
 use crate::image::{Event, Image, ImageConfig, ImageError, ImageStore, Progress, Result};
 
 pub use app::files_of;
+pub use aptfile::parse_aptfile;
 pub use language::{Language, UnknownLanguage};
-pub use procfile::{ProcessType, parse_aptfile, parse_procfile, process_command};
 
 /// The label of a process type is this and its name; the value is its command.
 pub const PROCESS_LABEL: &str = "dev.yado.process.";

@@ -202,7 +202,7 @@ fn what_cannot_be_built_says_why_and_leaves_nothing() {
         assert_eq!(fs::read_dir(store.dir().join("tmp")).unwrap().count(), 0);
     };
     check(&[], "there is no `Procfile`");
-    check(&[("Procfile", "web")], "Procfile, line 1: a process type is written");
+    check(&[("Procfile", "web")], "Procfile, line 1: the line is not a process type and its command");
     check(
         &[("Procfile", "web: a"), ("Aptfile", ":repo:deb x")],
         "Aptfile, line 1: `:repo:` is not supported",

@@ -9,6 +9,7 @@ pub mod links;
 pub mod names;
 pub mod placement;
 pub mod pod;
+pub mod procfile;
 pub mod quantity;
 pub mod resources;
 pub mod selector;

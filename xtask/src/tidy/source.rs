@@ -16,6 +16,8 @@ pub struct Source {
     pub functions: Vec<Function>,
     /// Paths used in code and macros, resolved through the file's `use` declarations.
     pub paths: Vec<Used>,
+    /// The `use` declarations: the name in this file (`*` for all names of a module) and the full path.
+    pub imports: Vec<(String, String)>,
 }
 
 /// A function.
@@ -46,7 +48,7 @@ impl Source {
         let Reader { imports, functions, tokens, left_out } = reader;
         let mut paths = Vec::new();
         tokens.into_iter().for_each(|tokens| find_paths(tokens, &imports, &mut paths));
-        Ok(Self { lines: text.lines().count() - left_out, functions, paths })
+        Ok(Self { lines: text.lines().count() - left_out, functions, paths, imports: imports.all() })
     }
 }
 
@@ -81,6 +83,16 @@ impl Imports {
                 self.names.entry(rename.rename.to_string()).or_default().push(join(&rename.ident));
             }
         }
+    }
+
+    /// All declarations, as pairs of name and full path.
+    fn all(self) -> Vec<(String, String)> {
+        let globs = self.globs.into_iter().map(|path| ("*".to_owned(), path));
+        let names = self.names.into_iter();
+        names
+            .flat_map(|(name, paths)| paths.into_iter().map(move |path| (name.clone(), path)))
+            .chain(globs)
+            .collect()
     }
 
     /// Everything that a path may mean.

@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 use super::apt::{Apt, Package};
 use super::chroot::{Root, die_with_parent, end_of, in_root, missing};
 use super::layers::{Build, Key};
-use super::{Base, Packages, app, procfile};
+use super::{Base, Packages, app, aptfile};
 use crate::image::{Image, IoContext as _, Result};
 
 /// What the base is made of: all that Debian calls essential. Merged `/usr` is what Debian installs today.
@@ -24,7 +24,7 @@ const PASSWORD_DAY: &str = "10957";
 
 /// Builds an image that is packages and nothing else.
 pub(super) fn build_packages(mut build: Build<'_>, spec: &Packages) -> Result<Image> {
-    if let Some(bad) = spec.packages.iter().find(|p| !procfile::is_package(p)) {
+    if let Some(bad) = spec.packages.iter().find(|p| !aptfile::is_package(p)) {
         return Err(build.failed(format!("`{bad}` is not the name of a Debian package")));
     }
     if spec.base == Base::Debian {

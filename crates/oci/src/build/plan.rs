@@ -4,8 +4,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::procfile::ProcessType;
 use crate::image::{ImageError, IoContext as _, Result};
+use yado_types::procfile::ProcessType;
 
 /// Lock files of large applications have some megabytes; a larger file is something else.
 const MAX_FILE: u64 = 16 << 20;

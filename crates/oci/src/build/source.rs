@@ -9,13 +9,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use yado_types::procfile::{self, ProcessType};
+
+use super::aptfile::parse_aptfile;
 use super::layers::Build;
 use super::native;
 use super::plan::{Plan, Sources};
-use super::procfile::{ProcessType, parse_aptfile, parse_procfile, process_command};
 use super::workshop::Workshop;
 use super::{Base, Language, PROCESS_LABEL, app, base, language};
-use crate::image::{Event, Image, ImageConfig, IoContext as _, Result};
+use crate::image::{Event, Image, ImageConfig, ImageError, IoContext as _, Result};
 
 /// Whatever the language: who calls others over TLS needs to know whom to trust, and times have zones.
 const COMMON: &[&str] = &["ca-certificates", "tzdata"];
@@ -71,7 +73,11 @@ pub(super) fn build(
 /// The Procfile's process types, or else the given ones.
 fn own_processes(sources: &Sources, processes: &[(String, String)]) -> Result<Vec<ProcessType>> {
     if let Some(text) = sources.text("Procfile")? {
-        return parse_procfile(&sources.name("Procfile"), &text);
+        let definitions = procfile::parse(&text).map_err(|errors| {
+            let (line, reason) = errors.first().map_or((1, String::new()), |e| (e.line, e.to_string()));
+            ImageError::BuildFile { file: sources.name("Procfile"), line, reason }
+        })?;
+        return Ok(definitions.into_iter().map(|d| d.process).collect());
     }
     let given =
         |(name, command): &(String, String)| ProcessType { name: name.clone(), command: command.clone() };
@@ -130,7 +136,7 @@ fn config(plan: &Plan, types: &[ProcessType]) -> ImageConfig {
         types.iter().map(|t| (format!("{PROCESS_LABEL}{}", t.name), t.command.clone())).collect();
     labels.extend(plan.labels.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
     ImageConfig {
-        cmd: main.map(|t| process_command(&t.command)).unwrap_or_default(),
+        cmd: main.map(|t| procfile::argv(&t.command)).unwrap_or_default(),
         env,
         working_dir: "/app".to_owned(),
         user: "app".to_owned(),

@@ -1,8 +1,8 @@
 //! Go: the commands of the sources become programs in `/app/bin`; neither Go nor the modules are in the image.
 
 use crate::build::plan::{Plan, Sources, Step, words};
-use crate::build::procfile::ProcessType;
 use crate::image::Result;
+use yado_types::procfile::ProcessType;
 
 /// Without `-trimpath`: the sources are at the same place in every build, and with it Debian's compiled standard library
 /// does not count, so that each program takes a minute more. Programs are named after the last part of their package's path; one at the top after the module.

@@ -2,8 +2,8 @@
 
 use super::wrong;
 use crate::build::plan::{Plan, Sources, Step, Wanted, web, words};
-use crate::build::procfile::ProcessType;
 use crate::image::Result;
+use yado_types::procfile::ProcessType;
 
 /// Byte code is checked by nothing: the times of layers are not those that Python would compare.
 const FINISH: &str = "\

@@ -3,8 +3,8 @@
 
 use super::node;
 use crate::build::plan::{Plan, Sources, Step, Wanted, web, words};
-use crate::build::procfile::ProcessType;
 use crate::image::Result;
+use yado_types::procfile::ProcessType;
 
 /// What is installed as Debian packages is tried first: that takes no network and no compiler.
 const SYSTEM: &str = "\

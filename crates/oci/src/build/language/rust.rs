@@ -1,8 +1,8 @@
 //! Rust: cargo's programs come to `/app/target/release`; neither cargo nor the crates are in the image.
 
 use crate::build::plan::{Plan, Sources, Step, words};
-use crate::build::procfile::ProcessType;
 use crate::image::Result;
+use yado_types::procfile::ProcessType;
 
 /// Crates and what was compiled of them, kept apart from the sources.
 const SETUP: &str = "mkdir -p /opt/cargo/registry /opt/cargo/git $HOME/.cargo\n\
