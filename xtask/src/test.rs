@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{demo_images, is_installed, kubectl, root, run as command, test_notes, tidy};
+use crate::{RETRIES, demo_images, is_installed, kubectl, root, run as command, test_notes, tidy};
 
 /// Debian packages by the program each brings: real peers for the tests.
 const PACKAGES: &[(&str, &str)] = &[
@@ -22,9 +22,6 @@ const PACKAGES: &[(&str, &str)] = &[
     ("hg", "mercurial"),                    // dependencies in Mercurial's repositories
     ("cc", "gcc"),                          // the linker, and C in a few crates
 ];
-
-/// A mirror that does not answer once is asked again.
-pub const RETRIES: &str = "-oAcquire::Retries=5";
 
 /// Installs, checks, builds and tests; `filter` goes to the test runner.
 pub fn run(filter: &[String]) -> Result<()> {

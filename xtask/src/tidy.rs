@@ -10,8 +10,10 @@ use serde_json::Value;
 
 use crate::root;
 
+mod modules;
 mod source;
 
+use modules::Imports;
 use source::{Function, Source};
 
 /// Which of our crates each may use. The central ban: who runs or describes apps gets a `kube::Client` and never
@@ -35,6 +37,9 @@ const DEVELOPMENT: &str = "testkit";
 
 /// Crates that hold no ban: the binary wires everything, `xtask` builds demonstration images.
 const FREE: &[&str] = &["yado", "xtask"];
+
+/// Crates whose modules still import each other in circles.
+const CIRCULAR: &[&str] = &["apiserver"];
 
 /// The only modules of a crate that another one may use, where the whole would bring in what its row above does not
 /// show: `oci` knows no Kubernetes.
@@ -80,12 +85,15 @@ const EMPTY_NAMES: &[&str] = &["util", "utils", "common", "helper", "helpers", "
 /// Checks everything and lists every finding.
 pub fn run() -> Result<()> {
     let mut findings = dependencies()?;
-    let files = sources(&root())?;
-    for path in &files {
+    let paths = sources(&root())?;
+    let mut files = Vec::new();
+    for path in &paths {
         let text = fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))?;
         let name = path.strip_prefix(root()).unwrap_or(path).display().to_string();
         check_file(&name, &text, &mut findings);
+        files.push((name, text));
     }
+    findings.extend(import_circles(&files, CIRCULAR));
     findings.extend(architecture_names_every_crate()?);
     if findings.is_empty() {
         println!("tidy: {} files, nothing found", files.len());
@@ -190,6 +198,29 @@ fn is_test(name: &str) -> bool {
     name.contains("/tests/") || stem == "tests" || stem.ends_with("_tests")
 }
 
+/// Circles of imports between modules, by crate. A crate in `circular` may have some; once it has none, it has to be taken
+/// from the list, so that it stays clean.
+fn import_circles(files: &[(String, String)], circular: &[&str]) -> Vec<String> {
+    let mut crates: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    for (name, text) in files.iter().filter(|(name, _)| !is_test(name)) {
+        if let Some((folder, file)) = name.split_once("/src/") {
+            crates.entry(folder).or_default().push((file, text));
+        }
+    }
+    let mut findings = Vec::new();
+    for (folder, files) in crates {
+        let circles = Imports::of(&files).circles();
+        let exempt = folder.strip_prefix("crates/").is_some_and(|name| circular.contains(&name));
+        if exempt && circles.is_empty() {
+            findings.push(format!("{folder}: no module imports in a circle any more: take it from the list"));
+        } else if !exempt {
+            let finding = |circle| format!("{folder}: modules import each other: {circle}");
+            findings.extend(circles.into_iter().map(finding));
+        }
+    }
+    findings
+}
+
 fn architecture_names_every_crate() -> Result<Vec<String>> {
     let text =
         fs::read_to_string(root().join("ARCHITECTURE.md")).context("ARCHITECTURE.md cannot be read")?;
@@ -247,6 +278,36 @@ mod tests {
             let mut findings = Vec::new();
             check_file(name, text, &mut findings);
             assert_eq!(findings.len(), expect, "{name}: {findings:?}\n{}", &text[..text.len().min(200)]);
+        }
+    }
+
+    #[test]
+    fn circles_are_found_by_crate() {
+        let circular = [("a.rs", "use crate::b::B;"), ("b.rs", "use crate::a::A;")];
+        let plain = [("a.rs", "use crate::b::B;"), ("b.rs", "use std::path::Path;")];
+        let tests = [("a.rs", "use crate::b::B;"), ("b.rs", ""), ("b/tests.rs", "use crate::a::A;")];
+        for (folder, files, expect) in [
+            (
+                "crates/net",
+                &circular[..],
+                Some("crates/net: modules import each other: a (a.rs) -> b (b.rs) -> a"),
+            ),
+            ("crates/net", &plain[..], None),
+            ("crates/net", &tests[..], None),
+            ("crates/node", &circular[..], None),
+            (
+                "crates/node",
+                &plain[..],
+                Some("crates/node: no module imports in a circle any more: take it from the list"),
+            ),
+            ("xtask", &circular[..], Some("xtask: modules import each other: a (a.rs) -> b (b.rs) -> a")),
+        ] {
+            let files: Vec<(String, String)> = files
+                .iter()
+                .map(|(name, text)| (format!("{folder}/src/{name}"), (*text).to_owned()))
+                .collect();
+            let found = import_circles(&files, &["node"]);
+            assert_eq!(found, expect.into_iter().collect::<Vec<_>>(), "{folder} {files:?}");
         }
     }
 }

@@ -1,17 +1,24 @@
 //! The command line.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 mod app;
 mod engine;
+pub mod fleet;
 mod objects;
 
 pub use app::*;
 pub use engine::*;
 pub use objects::*;
+
+/// Default time to wait for readiness, the progress deadline of a Deployment in Kubernetes.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(600);
+/// Default time for which a process without a probe has to run before it counts as ready.
+pub const SETTLE_TIME: Duration = Duration::from_secs(2);
 
 /// Where `up` and `dev` keep their data, and clients look for a kubeconfig, unless told otherwise.
 pub const DEFAULT_DATA_DIR: &str = "/var/lib/yado";
@@ -112,7 +119,7 @@ impl Cli {
     /// Reads the program's own command line. What stands behind `fleet` may have long options with one hyphen, as
     /// fleetctl's scripts have them.
     pub fn of_program() -> Self {
-        Self::parse_from(crate::fleet::args::with_two_hyphens(std::env::args_os()))
+        Self::parse_from(fleet::with_two_hyphens(std::env::args_os()))
     }
 }
 
@@ -204,8 +211,8 @@ pub enum ClientCommand {
     #[command(display_order = 12)]
     Down(DownArgs),
     /// Work with fleet units, by fleetctl's verbs
-    #[command(display_order = 9, after_help = crate::fleet::args::HELP)]
-    Fleet(Box<crate::fleet::args::FleetArgs>),
+    #[command(display_order = 9, after_help = fleet::HELP)]
+    Fleet(Box<fleet::FleetArgs>),
     /// Print the version
     #[command(display_order = 16)]
     Version,

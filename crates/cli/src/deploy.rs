@@ -198,7 +198,11 @@ async fn ensure_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
 }
 
 /// Published ports with the numbers that the cluster has chosen for those that have none.
-pub async fn reached(client: &Client, namespace: &str, published: &[ExternalEndpoint]) -> Vec<ExternalEndpoint> {
+pub async fn reached(
+    client: &Client,
+    namespace: &str,
+    published: &[ExternalEndpoint],
+) -> Vec<ExternalEndpoint> {
     let api: Api<Service> = Api::namespaced(client.clone(), namespace);
     let mut found = published.to_vec();
     let open: BTreeSet<String> =
@@ -212,8 +216,9 @@ pub async fn reached(client: &Client, namespace: &str, published: &[ExternalEndp
                 Some(k8s_openapi::apimachinery::pkg::util::intstr::IntOrString::Int(target)) => *target,
                 _ => port.port,
             };
-            let same =
-                |p: &&mut ExternalEndpoint| p.service == name && i32::from(p.target) == target && p.port.is_none();
+            let same = |p: &&mut ExternalEndpoint| {
+                p.service == name && i32::from(p.target) == target && p.port.is_none()
+            };
             found.iter_mut().filter(same).for_each(|p| p.port = chosen);
         }
     }

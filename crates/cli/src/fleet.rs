@@ -3,7 +3,6 @@
 //! A unit is a ConfigMap ([`registry`]); what it has become are the objects that `yado_compile::fleet` makes of it. What
 //! runs is told from Pods and nodes ([`state`]). So it works against any cluster, and `kubectl` sees all of it.
 
-pub mod args;
 mod change;
 mod list;
 mod registry;
@@ -14,7 +13,6 @@ mod state;
 use std::io::Write;
 
 use anyhow::Context;
-use args::{FleetArgs, FleetCommand, Ssh};
 use change::Change;
 use registry::{Registry, Unit};
 use state::Cluster;
@@ -22,7 +20,10 @@ use yado_compile::fleet::UnitName;
 
 use crate::{
     EXIT_FAILURE, EXIT_OK, Usage,
-    args::{ExecArgs, Global},
+    args::{
+        ExecArgs, Global,
+        fleet::{self as args, FleetArgs, FleetCommand, Ssh},
+    },
     connect::connect,
     exec,
 };

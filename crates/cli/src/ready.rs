@@ -23,6 +23,7 @@ use serde_json::Value;
 use yado_types::clock::SystemClock;
 
 use crate::{
+    args::{READY_TIMEOUT, SETTLE_TIME},
     connect::failed,
     progress::{Progress, Step},
     text::{harmless, next_line},
@@ -35,11 +36,6 @@ mod observed;
 
 pub use judge::{Cause, LogOf, Readiness, Verdict, component, depends_on, judge, newest_pods};
 pub use observed::{Key, Observed, Seen};
-
-/// As long as Kubernetes' own progress deadline of a Deployment.
-pub const TIMEOUT: Duration = Duration::from_secs(600);
-/// How long a process that nothing probes must have run before it counts as ready.
-pub const SETTLE: Duration = Duration::from_secs(2);
 
 /// Lines of a log to show with a failure: enough for most stack traces' ends.
 const LAST_WORDS: i64 = 10;
@@ -59,7 +55,7 @@ pub struct Wait {
 
 impl Default for Wait {
     fn default() -> Self {
-        Wait { timeout: TIMEOUT, settle: SETTLE }
+        Wait { timeout: READY_TIMEOUT, settle: SETTLE_TIME }
     }
 }
 

@@ -137,7 +137,7 @@ pub fn load(path: &Path, options: &Options) -> Result<Project, Diagnostics> {
     let mut environment = environment;
     environment.insert("COMPOSE_PROJECT_NAME".into(), name.clone());
     loader.environment = environment.clone();
-    loader.fetcher = Some(Fetcher::new(&directory, options.update, &options.events));
+    loader.fetcher = Some(Fetcher::new(&directory, options.update, &options.events, |_| None));
     let Some(mut tree) = loader.model(&files, &directory, &environment, &[]) else {
         if loader.found.errors.is_empty() {
             loader.found.errors.push(Diagnostic::of_file(&files[0], "is empty: a compose file has services"));

@@ -39,8 +39,13 @@ pub(crate) enum Purpose {
     Import,
 }
 
+/// Returns the name of the application in a directory, if its description has one.
+pub(crate) type AppName = fn(&Path) -> Option<String>;
+
 /// Fetches sources during one compilation, each source once.
 pub(crate) struct Fetcher {
+    /// Names the folders of dependencies.
+    app_name: AppName,
     /// The directory `.yado` of the compiled application.
     home: PathBuf,
     update: bool,
@@ -82,8 +87,9 @@ impl Drop for Scratch {
 
 impl Fetcher {
     /// A fetcher for the application in `directory`.
-    pub fn new(directory: &Path, update: bool, events: &Events) -> Self {
+    pub fn new(directory: &Path, update: bool, events: &Events, app_name: AppName) -> Self {
         Fetcher {
+            app_name,
             home: directory.join(".yado"),
             update,
             events: events.clone(),
@@ -204,7 +210,7 @@ impl Fetcher {
         purpose: Purpose,
     ) -> Result<String, String> {
         let named = match purpose {
-            Purpose::Dependency => crate::appfile::name_in(ready),
+            Purpose::Dependency => (self.app_name)(ready),
             Purpose::Import => None,
         };
         let name = folder_name(named.as_deref().unwrap_or(remote.base()));

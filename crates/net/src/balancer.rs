@@ -18,59 +18,24 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, Service, ServiceSpec};
+use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::Resource;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use yado_reconcile::events::{EventType, Recorder};
 use yado_reconcile::{Clock, Informer, Informers, Next, ObjectKey, Queue, Tasks, run};
-use yado_types::labels::{LOAD_BALANCER_SOURCE_RANGES, PUBLISHED};
+use yado_types::labels::PUBLISHED;
 
 use crate::host_ports;
-use crate::index::{Callers, Endpoint, HostPort, Protocol, parse_range};
+use crate::index::{Endpoint, HostPort, Protocol};
+use crate::load_balancer::{is_ours, sources};
 use crate::routing::Routing;
 use reserve::Reservations;
 
 /// How soon a port that a program of the machine has is asked for again: nothing tells when it is free, and whoever has
 /// just stopped that program waits for it.
 const ASK_AGAIN: Duration = Duration::from_secs(2);
-
-/// Whether a Service is one that this node publishes.
-pub fn is_ours(spec: &ServiceSpec) -> bool {
-    spec.type_.as_deref() == Some("LoadBalancer") && spec.load_balancer_class.is_none()
-}
-
-/// Ranges that may use a Service of type LoadBalancer, or a sentence about the one that nobody can come from. Empty means
-/// everybody. The field has precedence over the annotation that was there before it.
-pub fn sources(service: &Service) -> Result<Vec<Ipv4Net>, String> {
-    let Some(spec) = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
-    else {
-        return Ok(Vec::new());
-    };
-    let field: Vec<&str> = spec.load_balancer_source_ranges.iter().flatten().map(String::as_str).collect();
-    let annotation = service.metadata.annotations.as_ref().and_then(|a| a.get(LOAD_BALANCER_SOURCE_RANGES));
-    let annotation = annotation.into_iter().flat_map(|text| text.split(','));
-    let (name, ranges): (_, Vec<&str>) = match field.is_empty() {
-        false => ("loadBalancerSourceRanges", field),
-        true => (LOAD_BALANCER_SOURCE_RANGES, annotation.filter(|part| !part.trim().is_empty()).collect()),
-    };
-    let parse = |text: &str| {
-        parse_range(text.trim()).ok_or_else(|| {
-            format!("{name}: {text} is not a valid range of IPv4 addresses; write it like 10.0.0.0/8")
-        })
-    };
-    ranges.into_iter().map(parse).collect()
-}
-
-/// Who may use a Service from outside the cluster. Ranges that cannot be read let nobody in.
-pub fn callers(service: &Service) -> Callers {
-    match sources(service) {
-        Ok(ranges) if ranges.is_empty() => Callers::All,
-        Ok(ranges) => Callers::Of(ranges),
-        Err(_) => Callers::Of(Vec::new()),
-    }
-}
 
 /// The object that requests a port of the node.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -13,8 +13,10 @@ use yado_types::address::forbidden_destination;
 use yado_types::key::ObjectKey;
 use yado_types::labels;
 
-use crate::balancer;
+use crate::load_balancer;
+pub use crate::load_balancer::Callers;
 use crate::policy::Isolation;
+pub use crate::protocol::Protocol;
 
 /// The state of all routes at one generation. Generations share unchanged entries.
 #[derive(Clone, Debug, Default)]
@@ -67,38 +69,6 @@ pub struct ServiceEntry {
     pub published: bool,
 }
 
-/// The clients that may use a Service from outside the cluster: through its published ports, its node ports, its external
-/// addresses and the router. All Pods may use its virtual address.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum Callers {
-    /// All clients.
-    #[default]
-    All,
-    /// Clients with addresses in these ranges (`loadBalancerSourceRanges`).
-    Of(Vec<Ipv4Net>),
-}
-
-impl Callers {
-    /// Whether a client with this address is allowed.
-    pub fn admits(&self, caller: IpAddr) -> bool {
-        let Self::Of(ranges) = self else { return true };
-        let caller = match caller.to_canonical() {
-            IpAddr::V4(address) => address,
-            // Loopback addresses of both families mean this machine.
-            IpAddr::V6(address) if address.is_loopback() => Ipv4Addr::LOCALHOST,
-            IpAddr::V6(_) => return false,
-        };
-        ranges.iter().any(|range| range.contains(&caller))
-    }
-}
-
-/// Parses an IPv4 range of an object, such as `10.0.0.0/8`. Bits beyond the prefix are cleared; an address without a prefix
-/// length is a range of one address.
-pub fn parse_range(text: &str) -> Option<Ipv4Net> {
-    let range = text.parse::<Ipv4Net>().ok().or_else(|| Some(text.parse::<Ipv4Addr>().ok()?.into()));
-    range.map(|range| range.trunc())
-}
-
 /// A port of the node that is forwarded to a port of one Pod (`hostPort`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct HostPort {
@@ -149,33 +119,6 @@ pub struct PortEntry {
     pub endpoints: Arc<[Endpoint]>,
 }
 
-/// A transport protocol that Services support here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Protocol {
-    /// TCP, protocol number 6.
-    Tcp,
-    /// UDP, protocol number 17.
-    Udp,
-}
-
-impl Protocol {
-    /// The protocol number in IP headers.
-    pub fn number(self) -> u8 {
-        match self {
-            Self::Tcp => 6,
-            Self::Udp => 17,
-        }
-    }
-
-    pub(crate) fn parse(name: Option<&str>) -> Option<Self> {
-        match name.unwrap_or("TCP") {
-            "TCP" => Some(Self::Tcp),
-            "UDP" => Some(Self::Udp),
-            _ => None,
-        }
-    }
-}
-
 /// An endpoint of a Service: address and port of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Endpoint {
@@ -217,7 +160,8 @@ pub fn service_entry(
     let headless = spec.cluster_ip.as_deref() == Some("None");
     let balancers = service.status.iter().filter_map(|s| s.load_balancer.as_ref()).flat_map(|l| &l.ingress);
     // Those of a balancer of ours are the node's own, where publishing says more about who may come.
-    let balancers = balancers.flatten().filter(|_| !balancer::is_ours(spec)).filter_map(|i| i.ip.as_ref());
+    let balancers =
+        balancers.flatten().filter(|_| !load_balancer::is_ours(spec)).filter_map(|i| i.ip.as_ref());
     let affinity = spec.session_affinity.as_deref() == Some("ClientIP");
     let timeout = spec.session_affinity_config.as_ref().and_then(|c| c.client_ip.as_ref()?.timeout_seconds);
     let ports = spec.ports.iter().flatten();
@@ -237,7 +181,7 @@ pub fn service_entry(
         ports: ports.filter_map(|port| port_entry(port, slices, ending, headless)).collect(),
         portless: ordered(ready.collect()),
         aliases: aliases(service),
-        callers: balancer::callers(service),
+        callers: load_balancer::callers(service),
         published,
     }
 }

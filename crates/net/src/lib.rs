@@ -11,15 +11,18 @@
 //! applied, so that [`Net::withdraw`] knows when no new connection can reach an address.
 #![allow(unsafe_code)] // network namespaces and netlink are system calls; each use says why it is sound
 
+mod address_range;
 pub mod balancer;
 pub mod dns;
 pub mod drain;
 mod host_ports;
 pub mod index;
 mod ingress_status;
+pub mod load_balancer;
 pub mod nft;
 pub mod pods;
 pub mod policy;
+pub mod protocol;
 pub mod router;
 pub mod routing;
 pub mod slot;

@@ -23,7 +23,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector as ApiSelector
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use yado_types::selector::LabelSelector;
 
-use crate::index::{Protocol, parse_range};
+use crate::address_range::parse_range;
+use crate::protocol::Protocol;
 
 /// Which Pods take or make only some connections. Chains and sets are named after what is in them, so that the replicas
 /// of a workload share them, and a change is another name.

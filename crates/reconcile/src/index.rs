@@ -7,7 +7,7 @@ use std::sync::Arc;
 use parking_lot::RwLock;
 use yado_types::key::ObjectKey;
 
-use crate::Change;
+use crate::change::Change;
 
 /// A secondary index: objects by the values that a function computes from each, such as its owner, node or labels.
 pub struct Index<I, K> {

@@ -20,6 +20,7 @@ use tokio::sync::watch as signal;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use yado_types::key::ObjectKey;
 
+use crate::change::Change;
 use crate::decoded::Decoded;
 use crate::queue::is_worth_a_warning;
 use crate::{Index, Queue, Tasks};
@@ -30,24 +31,6 @@ pub trait Kind:
 {
 }
 impl<K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static> Kind for K {}
-
-/// A change of an object: `old` is `None` if it was added, `new` is `None` if it was deleted.
-#[derive(Clone, Debug)]
-pub struct Change<K> {
-    /// The object's namespace and name.
-    pub key: ObjectKey,
-    /// The last state that was known before.
-    pub old: Option<Arc<K>>,
-    /// The current state.
-    pub new: Option<Arc<K>>,
-}
-
-impl<K> Change<K> {
-    /// The current state, or the last known one of a deleted object.
-    pub fn latest(&self) -> Option<&Arc<K>> {
-        self.new.as_ref().or(self.old.as_ref())
-    }
-}
 
 type Feed<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
 

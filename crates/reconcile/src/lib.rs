@@ -12,6 +12,7 @@
 //!                           \--index--> Index <---reads----/
 //! ```
 
+mod change;
 mod decoded;
 pub mod events;
 mod index;
@@ -19,8 +20,9 @@ mod informer;
 mod queue;
 mod tasks;
 
+pub use change::Change;
 pub use index::Index;
-pub use informer::{Change, Informer, Informers, Kind, ObjectInformer, revision_of};
+pub use informer::{Informer, Informers, Kind, ObjectInformer, revision_of};
 pub use queue::{Next, Outcome, Queue, is_worth_a_warning, retry_delay, run};
 pub use tasks::Tasks;
 pub use yado_types::clock::{Clock, ManualClock, SystemClock};

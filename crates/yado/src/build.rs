@@ -1,44 +1,24 @@
 //! Images from sources: for `dev`, `build` and `deploy`, by this process or by the engine that has the images.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
-use serde::{Deserialize, Serialize};
 use serde_json::json;
 use yado_cli::args::{BuildArgs, Format, Global};
 use yado_cli::describe::{Telling, describe};
 use yado_cli::progress::{Progress, Step};
 use yado_compile::{BuildMethod, BuildRequest, Compiled, output};
-use yado_oci::build::{BuildSpec, LIVE_LABEL, Language, Recipe, build};
-use yado_oci::image::{Image, ImageStore};
+use yado_oci::build::LIVE_LABEL;
 
+use crate::builder::{Order, pinned};
 use crate::control::{Images, Request, Update};
 use crate::data_dir::{DataDir, require_root};
-use crate::engine::open_images;
+use crate::storage::open_images;
 
 mod artifacts;
 
 pub use artifacts::Artifacts;
-
-/// Characters of an image's digest in a name: as many as `docker images` shows.
-const SHORT: usize = 12;
-
-/// What is to be built, as it is asked of an engine.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Order {
-    /// The image's name.
-    pub image: String,
-    /// The directory of the sources, absolute.
-    pub context: PathBuf,
-    /// What they are written in.
-    pub language: Option<String>,
-    /// Process types and commands, where no Procfile says them.
-    pub processes: Vec<(String, String)>,
-    /// Files with secrets that the description names, absolute: no part of the image.
-    pub left_out: Vec<PathBuf>,
-}
 
 /// An image that is there now.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,54 +35,6 @@ pub struct Built {
     pub new: bool,
     /// What of its sources' directory lies elsewhere in it: [`yado_oci::build::LIVE_LABEL`].
     pub elsewhere: String,
-}
-
-/// Builds an image, and names it by its content too: that name means the same for ever. Blocks.
-///
-/// # Errors
-/// As [`build`], and a language that none is.
-pub fn carry_out(order: &Order, store: &ImageStore, progress: &yado_oci::image::Progress) -> Result<Image> {
-    let language: Option<Language> = order.language.as_deref().map(str::parse).transpose()?;
-    let recipe = Recipe::Source {
-        context: order.context.clone(),
-        language,
-        processes: order.processes.clone(),
-        left_out: order.left_out.clone(),
-    };
-    let image = build(&BuildSpec { name: order.image.clone(), recipe }, store, progress)?;
-    Ok(store.tag(&order.image, &pinned(&order.image, &image.id))?)
-}
-
-/// `yado.local/guestbook:latest` with the image's digest for a tag.
-fn pinned(name: &str, id: &str) -> String {
-    let digest: String = id.trim_start_matches("sha256:").chars().take(SHORT).collect();
-    // A registry's port is before the last slash.
-    let tag = name.rfind(':').filter(|at| !name[*at..].contains('/'));
-    format!("{}:{digest}", &name[..tag.unwrap_or(name.len())])
-}
-
-/// Writes an image as an archive; the file is there as a whole or not at all. Blocks.
-///
-/// # Errors
-/// The image is not there, or the file cannot be written.
-pub fn save(
-    image: &str,
-    file: &Path,
-    store: &ImageStore,
-    progress: &yado_oci::image::Progress,
-) -> Result<()> {
-    let unwritable = || format!("{} cannot be written", file.display());
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(format!(".{}", std::process::id()));
-    let beside = PathBuf::from(beside);
-    let out = std::io::BufWriter::new(fs::File::create(&beside).with_context(unwritable)?);
-    let saved = store.save(&[image], out, progress).map_err(anyhow::Error::from);
-    let saved = saved.and_then(|()| fs::rename(&beside, file).with_context(unwritable));
-    if saved.is_err() {
-        // Half an archive is of no use to anybody.
-        let _ = fs::remove_file(&beside);
-    }
-    saved
 }
 
 /// Makes every image that `compiled` asks for, and makes its objects ask for exactly these, so that a change is a new
@@ -269,21 +201,4 @@ fn print(built: &[Built], format: Option<Format>) -> Result<()> {
         None => built.iter().for_each(|b| println!("{}  {}  {:.1} MB", b.image, b.id, b.size as f64 / 1e6)),
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn images_are_named_by_content() {
-        let id = "sha256:0123456789abcdef";
-        for (name, expect) in [
-            ("yado.local/shop:latest", "yado.local/shop:0123456789ab"),
-            ("yado.local/shop", "yado.local/shop:0123456789ab"),
-            ("registry:5000/shop", "registry:5000/shop:0123456789ab"),
-        ] {
-            assert_eq!(pinned(name, id), expect);
-        }
-    }
 }

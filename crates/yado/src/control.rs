@@ -14,7 +14,7 @@ use yado_cli::local::{SOCKET, SocketPath};
 use yado_oci::image::{Bounds, Event, Freed, Image, ImageStore, Keep, Progress, StepState};
 use yado_reconcile::Tasks;
 
-use crate::build::{self, Order};
+use crate::builder::{self, Order};
 use crate::collect::Keeper;
 
 /// A request is a path and a few words; a build's process types and the files that it leaves out are the longest.
@@ -175,8 +175,8 @@ fn carry_out(
     let done = match request {
         Request::Import(path) => images.import(path, progress).map_err(anyhow::Error::from),
         Request::List => images.list().map_err(anyhow::Error::from),
-        Request::Build(order) => build::carry_out(order, images, progress).map(|image| vec![image]),
-        Request::Save { image, file } => build::save(image, file, images, progress).map(|()| Vec::new()),
+        Request::Build(order) => builder::carry_out(order, images, progress).map(|image| vec![image]),
+        Request::Save { image, file } => builder::save(image, file, images, progress).map(|()| Vec::new()),
         Request::Prune { all } => prune_here(images, *all).map(|_| Vec::new()),
     };
     done.map_err(|error| crate::sentence(&error))

@@ -18,8 +18,9 @@ use crate::answers;
 use crate::build::{build_all, keep};
 use crate::control::Images;
 use crate::data_dir::{DataDir, require_root};
-use crate::engine::{Engine, open_images};
+use crate::engine::Engine;
 use crate::signals::Stop;
+use crate::storage::open_images;
 
 mod live;
 mod ports;

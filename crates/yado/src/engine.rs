@@ -26,8 +26,7 @@ use yado_net::router::forwarded::TrustedProxies;
 use yado_net::slot::Slot;
 use yado_net::{Listeners, Net};
 use yado_node::Node;
-use yado_oci::image::{ImageStore, Progress};
-use yado_oci::runtime::{self, Runtime};
+use yado_oci::image::ImageStore;
 use yado_oci::spec::HostRoot;
 use yado_reconcile::{Clock, Informers, ObjectKey, SystemClock, Tasks};
 use yado_store::{Embedded, Sealing, Store};
@@ -39,11 +38,10 @@ use crate::data_dir::{DataDir, SECRETS_KEY};
 use crate::kubeconfig;
 use crate::node_name;
 use crate::reset;
+use crate::storage::{RUN_DIR, instance, open_runtime};
 use crate::volumes::LocalVolumes;
 use crate::wiring::{Dialer, NodeNetwork};
 
-/// State that lasts until a reboot: network namespaces and claims.
-pub const RUN_DIR: &str = "/run/yado";
 const CLUSTER_DOMAIN: &str = "cluster.local";
 /// How long tasks may take to end. All of them look at their stop signal at every step.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -333,23 +331,6 @@ async fn start_node(
     Ok(node)
 }
 
-/// The containers of a data directory.
-pub fn open_runtime(data: &DataDir) -> Result<Runtime> {
-    Ok(Runtime::new(runtime::Config {
-        state_dir: data.dir("pods/sandboxes")?,
-        shim_exe: "/proc/self/exe".into(),
-        cgroup_root: format!("yado/{}", instance(data.path())),
-    })?)
-}
-
-/// A name for this data directory that is the same at every start: cgroups of several Yados lie side by side.
-fn instance(path: &Path) -> String {
-    use std::os::unix::ffi::OsStrExt;
-    let bytes = path.as_os_str().as_bytes();
-    let hash = bytes.iter().fold(0x811c_9dc5u32, |h, b| (h ^ u32::from(*b)).wrapping_mul(0x0100_0193));
-    format!("{hash:08x}")
-}
-
 /// Writes the kubeconfig where clients look for it, which only its owner may read as it holds a key, and adds it to the
 /// one that the user names.
 fn write_kubeconfigs(data: &DataDir, settings: &Settings, text: &str) -> Result<Vec<PathBuf>> {
@@ -362,19 +343,4 @@ fn write_kubeconfigs(data: &DataDir, settings: &Settings, text: &str) -> Result<
         paths.push(users.clone());
     }
     Ok(paths)
-}
-
-/// Opens a data directory's images and imports the archives that lie in its `images/`.
-pub async fn open_images(data: &DataDir) -> Result<ImageStore> {
-    let (dir, archives) = (data.dir(crate::image::IMAGES)?, data.dir("images")?);
-    let opened = tokio::task::spawn_blocking(move || {
-        let images = ImageStore::open(dir)?;
-        for imported in images.import_dir(archives, &Progress::none())? {
-            if let Err(error) = imported.result {
-                tracing::warn!(archive = %imported.path.display(), %error, "an archive is not imported");
-            }
-        }
-        anyhow::Ok(images)
-    });
-    opened.await.context("the images could not be opened")?
 }

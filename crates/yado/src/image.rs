@@ -14,9 +14,6 @@ use yado_oci::image::{Freed, Image};
 use crate::build::images_of;
 use crate::control::{Images, Request};
 
-/// Where a data directory keeps its images.
-pub const IMAGES: &str = "oci";
-
 /// Carries the command out: through the engine of that data directory where one runs.
 pub async fn run(command: &ImageCommand) -> Result<()> {
     if !nix::unistd::geteuid().is_root() {

@@ -96,7 +96,7 @@ fn foundation(data_dir: &Path, running: &Running, progress: &Progress) {
         ),
         ("router", format!("http://NAME.localhost:{}", running.http_port)),
         ("store", data_dir.join("store").display().to_string()),
-        ("images", data_dir.join(crate::image::IMAGES).display().to_string()),
+        ("images", data_dir.join(crate::storage::IMAGES).display().to_string()),
     ];
     progress.say("    Foundation:");
     rows.iter().for_each(|(name, what)| progress.say(format!("      {name:<8} {what}")));

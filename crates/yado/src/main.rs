@@ -7,6 +7,7 @@
 mod answers;
 mod background;
 mod build;
+mod builder;
 mod collect;
 mod control;
 mod data_dir;
@@ -19,6 +20,7 @@ mod kubeconfig;
 mod node_name;
 mod reset;
 mod signals;
+mod storage;
 mod up;
 mod volumes;
 mod wiring;

@@ -13,8 +13,8 @@ use yado_net::slot::Slot;
 use yado_oci::mountinfo::mount_points;
 
 use crate::data_dir::{DataDir, NODE_NAME, SECRETS_KEY, require_root};
-use crate::engine::{RUN_DIR, open_runtime};
 use crate::kubeconfig;
+use crate::storage::{RUN_DIR, open_runtime};
 
 /// Removes containers, networks and state; images stay.
 pub async fn run(args: &ResetArgs) -> Result<()> {

@@ -9,8 +9,9 @@ use yado_net::router::forwarded::TrustedProxies;
 use yado_reconcile::SystemClock;
 
 use crate::data_dir::DataDir;
-use crate::engine::{Engine, Ports, Settings, open_images};
+use crate::engine::{Engine, Ports, Settings};
 use crate::signals::Stop;
+use crate::storage::open_images;
 
 /// Runs until it is told to stop. Containers go on without it.
 pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {

@@ -207,10 +207,10 @@ pub struct DeployStart {
     #[arg(long)]
     pub no_wait: bool,
     /// Seconds to wait for it
-    #[arg(long, value_name = "SECONDS", default_value_t = crate::ready::TIMEOUT.as_secs())]
+    #[arg(long, value_name = "SECONDS", default_value_t = super::READY_TIMEOUT.as_secs())]
     pub timeout: u64,
     /// Seconds for which a process must have run that has neither a port nor a probe
-    #[arg(long, value_name = "SECONDS", default_value_t = crate::ready::SETTLE.as_secs())]
+    #[arg(long, value_name = "SECONDS", default_value_t = super::SETTLE_TIME.as_secs())]
     pub settle: u64,
     /// Replace an app of the same name that was deployed from another place
     #[arg(long)]

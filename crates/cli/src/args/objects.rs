@@ -16,7 +16,7 @@ pub struct ApplyArgs {
     #[arg(long)]
     pub wait: bool,
     /// With --wait: seconds for which a process must have run that nothing probes
-    #[arg(long, value_name = "SECONDS", default_value_t = crate::ready::SETTLE.as_secs())]
+    #[arg(long, value_name = "SECONDS", default_value_t = super::SETTLE_TIME.as_secs())]
     pub settle: u64,
     /// Show what would become of each object, and change nothing
     #[arg(long)]

@@ -229,8 +229,6 @@ pub async fn delete(client: &Client, namespace: &str, app: &str) -> anyhow::Resu
     let api: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
     match api.delete(&map_name(app), &DeleteParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        deleted => {
-            deleted.map(drop).map_err(failed(format!("the record of {app} cannot be deleted")))
-        }
+        deleted => deleted.map(drop).map_err(failed(format!("the record of {app} cannot be deleted"))),
     }
 }

@@ -130,7 +130,10 @@ pub async fn get(url: &str) -> anyhow::Result<String> {
         let mut bytes = Vec::new();
         while let Some(chunk) = answer.chunk().await? {
             bytes.extend_from_slice(&chunk);
-            anyhow::ensure!(bytes.len() as u64 <= LARGEST, "it is not a valid description: it is larger than 16 MiB");
+            anyhow::ensure!(
+                bytes.len() as u64 <= LARGEST,
+                "it is not a valid description: it is larger than 16 MiB"
+            );
         }
         String::from_utf8(bytes).context("it is not valid UTF-8")
     };

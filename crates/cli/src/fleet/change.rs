@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 use yado_compile::fleet::{self, Lowered, Settings, UnitFile, UnitName};
 
 use super::{
-    args::Blocking,
     list::{current, states},
     registry::{APP, Desired, ObjectName, Registry, Unit},
     say, say_error,
@@ -20,6 +19,7 @@ use super::{
 };
 use crate::{
     apply::{FIELD_MANAGER, Kinds},
+    args::fleet::Blocking,
     connect::failed,
     ready::{self, Readiness},
 };
@@ -532,7 +532,11 @@ pub fn read(name: UnitName, file: &Path) -> anyhow::Result<UnitFile> {
     let context = || format!("failed getting Unit({name}) from file");
     let meta = std::fs::metadata(file).with_context(context)?;
     anyhow::ensure!(meta.is_file(), "{} is not a plain file", file.display());
-    anyhow::ensure!(meta.len() <= MAX_BYTES, "{} is larger than 512 KiB, the limit for units", file.display());
+    anyhow::ensure!(
+        meta.len() <= MAX_BYTES,
+        "{} is larger than 512 KiB, the limit for units",
+        file.display()
+    );
     let text = std::fs::read_to_string(file).with_context(context)?;
     Ok(UnitFile { name, file: file.into(), text })
 }

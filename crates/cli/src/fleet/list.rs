@@ -1,11 +1,10 @@
 //! fleetctl's tables.
 
 use super::{
-    args::List,
     registry::{Desired, Registry, Unit},
     state::{Cluster, Machine, UnitState, of_pod},
 };
-use crate::Usage;
+use crate::{Usage, args::fleet::List};
 
 /// `list-units`.
 pub fn units(list: &List, registry: &Registry, cluster: &Cluster) -> anyhow::Result<String> {

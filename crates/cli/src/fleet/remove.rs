@@ -7,7 +7,6 @@ use kube::api::{Patch, PatchParams};
 use yado_compile::fleet::{self, UnitName};
 
 use super::{
-    args::Blocking,
     change::{Change, LOOK_AGAIN, object_name},
     registry::{Desired, ObjectName, Unit},
     say, say_error,
@@ -15,6 +14,7 @@ use super::{
 };
 use crate::{
     apply::{FIELD_MANAGER, Kinds},
+    args::fleet::Blocking,
     connect::failed,
 };
 

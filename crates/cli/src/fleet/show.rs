@@ -8,13 +8,13 @@ use kube::{Api, Client, ResourceExt, api::LogParams};
 use yado_types::clock::SystemClock;
 
 use super::{
-    args::Journal,
     list::states,
     registry::{Desired, Unit},
     say, say_error,
     state::{Cluster, main, node},
 };
 use crate::{
+    args::fleet::Journal,
     connect::failed,
     ready::{self, Readiness},
     text::{harmless, next_line},

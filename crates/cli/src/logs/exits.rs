@@ -212,7 +212,9 @@ mod tests {
                 "Never",
                 "None",
                 json!({"state": killed}),
-                Some("p was killed because it ran out of memory (OOMKilled, exit code 137); it is not started again"),
+                Some(
+                    "p was killed because it ran out of memory (OOMKilled, exit code 137); it is not started again",
+                ),
             ),
         ];
         for (policy, owner, status, expect) in rows {

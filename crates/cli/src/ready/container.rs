@@ -141,7 +141,9 @@ fn ended_how(container: &Container, ended: &ContainerStateTerminated) -> String 
         "OOMKilled" => {
             let limit = container.resources.as_ref().and_then(|r| r.limits.as_ref()?.get("memory"));
             let limit = limit.map(|l| format!(" of {}", l.0)).unwrap_or_default();
-            format!("was killed because it ran out of memory (OOMKilled): it needs more than its limit{limit}")
+            format!(
+                "was killed because it ran out of memory (OOMKilled): it needs more than its limit{limit}"
+            )
         }
         _ if message.is_empty() => format!("ended with exit code {}", ended.exit_code),
         _ => format!("ended with exit code {}: {message}", ended.exit_code),

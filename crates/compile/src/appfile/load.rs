@@ -20,11 +20,9 @@ use crate::{
     detect,
     diagnostic::{Diagnostic, Diagnostics, Findings, Position},
     fetch::{Fetcher, Purpose},
+    model::ID_FILE,
     procfile::{self, Process},
 };
-
-/// The file beside an Appfile that contains the application's identity.
-pub const ID_FILE: &str = ".ottoid";
 
 /// Limit of applications in a tree: more than any known tree has, and few enough to load quickly.
 const MAX_APPLICATIONS: usize = 500;
@@ -74,7 +72,7 @@ pub fn load(file: &Path, options: &Options) -> Result<Tree, Diagnostics> {
     let directory = if file.is_dir() { file.to_path_buf() } else { directory_of(file) };
     let mut loader = Loader {
         options,
-        resolver: Resolver::new(Fetcher::new(&directory, options.update, &options.events)),
+        resolver: Resolver::new(Fetcher::new(&directory, options.update, &options.events, super::name_in)),
         apps: Vec::new(),
         seen: HashMap::new(),
         path: Vec::new(),

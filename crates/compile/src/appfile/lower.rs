@@ -104,7 +104,7 @@ pub(super) fn compile(tree: Tree, options: &Options) -> Result<Compiled, Diagnos
     compiled.app_type = root.app_type.clone();
     compiled.directory = root.directory.clone();
     let appfile = super::load::is_appfile(&root.path);
-    compiled.missing_id = (appfile && root.id.is_none()).then(|| root.directory.join(super::load::ID_FILE));
+    compiled.missing_id = (appfile && root.id.is_none()).then(|| root.directory.join(crate::model::ID_FILE));
     compiled.warnings = found.finish()?;
     Ok(compiled)
 }

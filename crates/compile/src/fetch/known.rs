@@ -4,6 +4,7 @@
 //! consists of an image, a published port and an identity.
 
 use super::source::{Remote, Tool};
+use crate::model::ID_FILE;
 
 /// Name, image, flags of `docker run`, identity.
 const EXAMPLES: [(&str, &str, &str, &str); 5] = [
@@ -32,5 +33,5 @@ pub(super) fn files(remote: &Remote) -> Option<[(&'static str, String); 2]> {
          application {{\n  name = \"{name}\"\n  type = \"docker-external\"\n}}\n\n\
          customization \"docker\" {{\n  image    = \"{image}\"\n  run_args = \"{run_args}\"\n}}\n"
     );
-    Some([("Appfile", appfile), (crate::appfile::load::ID_FILE, format!("{id}\n"))])
+    Some([("Appfile", appfile), (ID_FILE, format!("{id}\n"))])
 }

@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use yado_oci::build::files_of;
 use yado_oci::image::Image;
 
-use super::Order;
+use crate::builder::{Order, pinned};
 use crate::control::{Images, Request, Update};
 
 /// No sources have so many files; a directory that has is something else.
@@ -73,7 +73,7 @@ impl Artifacts {
         let built = images.ask(Request::Build(order.clone()), say.clone()).await?;
         let Some(image) = built.into_iter().next() else { return Ok(None) };
         say(Update::Doing(format!("writing {}", archive.display())));
-        let pinned = super::pinned(&order.image, &image.id);
+        let pinned = pinned(&order.image, &image.id);
         images.ask(Request::Save { image: pinned.clone(), file: archive }, say).await?;
         let text =
             serde_json::to_vec_pretty(&Record { image: pinned, id: image.id.clone(), size: image.size })?;
