@@ -110,7 +110,8 @@ mod tests {
             role("c", "to-x", &["watch", "get"], Value::Null),
             role("b", "to-x", &["get", "list"], Value::Null),
         ];
-        let rows: &[(&[&str], Value, Option<&[&str]>)] = &[
+        type Row<'a> = (&'a [&'a str], Value, Option<&'a [&'a str]>);
+        let rows: &[Row<'_>] = &[
             (&[], Value::Null, None),
             (&[], by("to-x"), Some(&["get", "list", "watch"])),
             (&["get", "list", "watch"], by("to-x"), None),

@@ -152,8 +152,11 @@ pub fn start(
     }
 }
 
+/// A controller: its name and what starts it.
+type Controller = (&'static str, fn(&Context));
+
 /// Every controller by its name, which is that of its identity.
-const CONTROLLERS: [(&str, fn(&Context)); 13] = [
+const CONTROLLERS: [Controller; 13] = [
     ("deployment-controller", deployment::start),
     ("replicaset-controller", replicaset::start),
     ("daemon-set-controller", daemonset::start),

@@ -171,13 +171,16 @@ impl Grants {
     }
 }
 
+/// A namespace and a name.
+type Place = (Box<str>, Box<str>);
+
 /// All roles and bindings.
 #[derive(Default)]
 pub struct Index {
     roles: Vec<Role>,
     free: Vec<RoleId>,
     role_ids: HashMap<RoleKey, RoleId>,
-    bindings: HashMap<(Box<str>, Box<str>), (Arc<Binding>, RoleId)>,
+    bindings: HashMap<Place, (Arc<Binding>, RoleId)>,
     users: HashMap<Box<str>, Grants>,
     groups: HashMap<Box<str>, Grants>,
 }
