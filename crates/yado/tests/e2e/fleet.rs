@@ -92,7 +92,7 @@ fn c07_c09_c10_c13_verbs_of_fleetctl() {
                 "start web@1 web@2.service",
                 0,
                 &[
-                    "Conflicts=other@*.service matches no unit",
+                    "Conflicts=other@*.service matches no known unit",
                     "Unit web@1.service launched on ",
                     "Unit web@2.service launched on ",
                 ],
@@ -283,7 +283,7 @@ fn c04_programs_of_a_machine_that_does_not_allow_it() {
                 "start host.service",
                 1,
                 &[
-                    "unit host.service cannot run: it is a program of the machine itself",
+                    "unit host.service cannot run: it runs a program of the machine itself",
                     "--allow-host-image",
                 ],
             ),
