@@ -49,16 +49,21 @@ impl Inner {
     pub(crate) fn charge(
         &self,
         written: &Resource,
-        before: Option<&Value>,
+        before: Option<&Object>,
         after: Option<&Value>,
     ) -> Result<Charge> {
         let mut charge = Charge::default();
-        let Some(object) = after.or(before).filter(|_| written.namespaced) else { return Ok(charge) };
-        let Some(quotas) = quotas() else { return Ok(charge) };
+        let Some(quotas) = quotas().filter(|quotas| written.namespaced && written.prefix != quotas.prefix) else {
+            return Ok(charge);
+        };
         let collection = self.collection(quotas)?;
-        if collection.is_empty() || written.prefix == quotas.prefix {
+        // Before anything is decoded: every write comes by here, and most clusters have no quotas.
+        if collection.is_empty() {
             return Ok(charge);
         }
+        let before = before.map(Object::value);
+        let before = before.as_deref();
+        let Some(object) = after.or(before) else { return Ok(charge) };
         let (namespace, name) = (meta(object, "namespace"), meta(object, "name"));
         for quota in collection.list(namespace, None, 0, |_| true).objects {
             let value = quota.value();
@@ -76,10 +81,9 @@ impl Inner {
             if had == has {
                 continue;
             }
-            let next = charged(&value, &had, &has).map_err(|why| Failure::forbidden(written, name, &why))?;
+            let mut next = charged(&value, &had, &has).map_err(|why| Failure::forbidden(written, name, &why))?;
             let key = format!("{}{}", quotas.prefix, place(quotas, namespace, meta(&value, "name")));
             charge.compares.push(Compare::ModRevision { key: key.clone(), equals: quota.revision });
-            let mut next = next;
             charge.ops.push(Op::Put { key, value: encode_for_store(&mut next) });
         }
         Ok(charge)
@@ -135,14 +139,18 @@ fn with_used(quota: &Value, used: &BTreeMap<String, Amount>) -> Value {
 pub(crate) async fn run(server: Arc<Inner>) {
     let Some(collection) = quotas().and_then(|quotas| server.collection(quotas).ok()) else { return };
     let mut changed = collection.subscribe();
-    let mut all = true;
+    // Its own timer: quotas that are charged all the time must not put the next full count off.
+    let mut count_due = server.clock.sleep(Duration::ZERO);
+    let mut all = false;
     loop {
         changed.borrow_and_update();
         let done = count(&server, all).await;
         if let Err(failure) = &done {
             tracing::warn!(%failure, "the usage of ResourceQuotas was not counted; the next attempt follows");
         }
-        let wait = if done.is_err() { RETRY_DELAY } else { COUNT_EVERY };
+        if all || done.is_err() {
+            count_due = server.clock.sleep(if done.is_err() { RETRY_DELAY } else { COUNT_EVERY });
+        }
         all = tokio::select! {
             () = server.stop.cancelled() => return,
             ended = changed.changed() => {
@@ -151,19 +159,23 @@ pub(crate) async fn run(server: Arc<Inner>) {
                 }
                 false
             }
-            () = server.clock.sleep(wait) => true,
+            () = &mut count_due => true,
         };
     }
+}
+
+/// Whether what a quota limits has been counted.
+fn is_counted(quota: &Value) -> bool {
+    quota["status"]["hard"] == quota["spec"]["hard"] && !quota["status"].is_null()
 }
 
 async fn count(server: &Inner, all: bool) -> Result<()> {
     let Some(quotas) = quotas() else { return Ok(()) };
     for quota in server.collection(quotas)?.list("", None, 0, |_| true).objects {
-        let value = quota.value();
-        let is_counted = value["status"]["hard"] == value["spec"]["hard"] && !value["status"].is_null();
-        if is_counted && !all {
+        if !all && quota.derive(is_counted) {
             continue;
         }
+        let value = quota.value();
         let (namespace, name) = (meta(&value, "namespace"), meta(&value, "name"));
         let ctx = &WriteContext::internal(server, quotas, Operation::Update);
         let counted = server.modify(ctx, (namespace, name), 0, |current: &Object| {

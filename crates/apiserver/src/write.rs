@@ -188,8 +188,7 @@ impl Inner {
         let expected = current.as_ref().map_or(0, |c| c.revision);
         let mut compares = vec![Compare::ModRevision { key: key.clone(), equals: expected }];
         compares.extend(more);
-        let before = current.as_ref().map(|current| current.value());
-        let charge = self.charge(resource, before.as_deref(), next.as_ref())?;
+        let charge = self.charge(resource, current.as_deref(), next.as_ref())?;
         compares.extend(charge.compares);
         ops.extend(charge.ops);
         if let Some(holdings) = resource.strategy().holdings() {
