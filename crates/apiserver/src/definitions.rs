@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::edit::text;
 use crate::object::{Object, is_terminating, meta, time};
 use crate::request::DeleteOptions;
 use crate::resource::{self, Resource};
@@ -28,17 +29,20 @@ pub const FINALIZER: &str = "customresourcecleanup.apiextensions.k8s.io";
 /// Until the next attempt at what failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// Keeps the registry in step with the definitions until the server ends.
-pub(crate) async fn run(server: Arc<Inner>) {
-    let Some(definitions) = resource::find("apiextensions.k8s.io", "v1", "customresourcedefinitions") else {
-        return;
-    };
-    let Ok(collection) = server.collection(definitions) else { return };
-    let mut changed = collection.subscribe();
+/// Serves what is established already, before the first request comes.
+pub(crate) fn serve_established(server: &Inner) -> Result<Served> {
     let mut served = Served::default();
+    served.publish(server, &all(server)?);
+    Ok(served)
+}
+
+/// Keeps the registry in step with the definitions until the server ends.
+pub(crate) async fn run(server: Arc<Inner>, mut served: Served) {
+    let Ok(collection) = definitions().and_then(|definitions| server.collection(definitions)) else { return };
+    let mut changed = collection.subscribe();
     loop {
         changed.borrow_and_update();
-        let done = served.reconcile(&server, definitions).await;
+        let done = served.reconcile(&server).await;
         if let Err(failure) = &done {
             tracing::warn!(%failure, "CustomResourceDefinitions are not up to date; the next attempt follows");
         }
@@ -52,73 +56,110 @@ pub(crate) async fn run(server: Arc<Inner>) {
     }
 }
 
-/// Serves what is established already, before the first request comes.
-pub(crate) fn serve_established(server: &Inner) -> Result<()> {
-    let definitions = resource::find("apiextensions.k8s.io", "v1", "customresourcedefinitions");
-    let definitions = definitions.ok_or_else(Failure::no_such_resource)?;
-    Served::default().publish(server, &server.collection(definitions)?.list("", None, 0, |_| true).objects);
-    Ok(())
+fn definitions() -> Result<&'static Arc<Resource>> {
+    resource::find("apiextensions.k8s.io", "v1", "customresourcedefinitions")
+        .ok_or_else(Failure::no_such_resource)
+}
+
+/// All definitions.
+fn all(server: &Inner) -> Result<Vec<Arc<Object>>> {
+    Ok(server.collection(definitions()?)?.list("", None, 0, |_| true).objects)
+}
+
+/// What is asked of all definitions whenever one changes, read once from each version of an object: definitions are
+/// large, and there may be hundreds of them.
+#[derive(Clone)]
+struct Facts {
+    name: Arc<str>,
+    uid: Arc<str>,
+    group: Arc<str>,
+    /// The names that it has.
+    accepted: Arc<Value>,
+    has_conflict: bool,
+    is_established: bool,
+    is_terminating: bool,
+}
+
+impl Facts {
+    fn of(definition: &Value) -> Self {
+        Self {
+            name: meta(definition, "name").into(),
+            uid: meta(definition, "uid").into(),
+            group: text(&definition["spec"]["group"]).into(),
+            accepted: Arc::new(definition["status"]["acceptedNames"].clone()),
+            has_conflict: !is_true(definition, "NamesAccepted"),
+            is_established: is_true(definition, "Established"),
+            is_terminating: is_terminating(definition),
+        }
+    }
 }
 
 /// The resources that are served for each definition.
 #[derive(Default)]
-struct Served {
-    /// By the definition's name, with the generation of its spec and the names that they were made for.
-    by_definition: BTreeMap<String, (Value, Vec<Arc<Resource>>)>,
+pub(crate) struct Served {
+    /// By the definition's name, with the revision of the object that they were made of.
+    by_definition: BTreeMap<Arc<str>, (u64, Vec<Arc<Resource>>)>,
+    /// Revisions of definitions, by name, whose status was found to be up to date.
+    settled: BTreeMap<Arc<str>, u64>,
     /// A definition waits for its objects to go.
     is_ending: bool,
 }
 
 impl Served {
-    async fn reconcile(&mut self, server: &Inner, definitions: &Arc<Resource>) -> Result<()> {
-        let all = || -> Result<_> { Ok(server.collection(definitions)?.list("", None, 0, |_| true).objects) };
-        let now = time(server.clock.now());
-        let ctx = WriteContext::internal(server, definitions, Operation::Update);
-        for object in all()? {
-            let others: Vec<_> = all()?.iter().map(|other| other.value()).collect();
-            let name = meta(&object.value(), "name").to_owned();
-            let decide = |current: &Object| {
-                let current = current.value();
-                let next = with_status(&current, &others, &now);
-                Ok(if next == *current { Step::Keep } else { Step::Put(next) })
-            };
-            match server.modify(&ctx, ("", &name), 0, decide).await {
-                Ok(_) => {}
-                Err(failure) if failure.code == 404 => {}
-                Err(failure) => return Err(failure),
-            }
-        }
-        let present = all()?;
+    async fn reconcile(&mut self, server: &Inner) -> Result<()> {
+        self.write_statuses(server).await?;
+        let present = all(server)?;
         self.publish(server, &present);
         self.is_ending = false;
-        for object in present.iter().filter(|object| is_terminating(&object.value())) {
-            self.is_ending |= !end(server, definitions, &object.value()).await?;
+        for object in present.iter().filter(|object| object.derive(Facts::of).is_terminating) {
+            self.is_ending |= !end(server, &object.value()).await?;
         }
         Ok(())
     }
 
-    /// Makes the registry what the definitions say.
-    fn publish(&mut self, server: &Inner, definitions: &[Arc<Object>]) {
-        let mut next = BTreeMap::new();
-        for object in definitions {
-            let definition = object.value();
-            if !is_true(&definition, "Established") {
+    /// Brings the status of what has changed up to date. Names that others hold may have become free, so those are tried
+    /// again each time; names that were accepted nobody else can take.
+    async fn write_statuses(&mut self, server: &Inner) -> Result<()> {
+        let now = time(server.clock.now());
+        let ctx = WriteContext::internal(server, definitions()?, Operation::Update);
+        let mut settled = BTreeMap::new();
+        for object in all(server)? {
+            let own = object.derive(Facts::of);
+            if !own.has_conflict && self.settled.get(&own.name) == Some(&object.revision) {
+                settled.insert(own.name, object.revision);
                 continue;
             }
-            let name = meta(&definition, "name").to_owned();
-            let of = json!([
-                definition["metadata"]["uid"],
-                definition["metadata"]["generation"],
-                definition["status"]["acceptedNames"],
-            ]);
-            let resources = match self.by_definition.remove(&name) {
-                Some((made_of, resources)) if made_of == of => resources,
-                _ => kinds_of(&definition)
-                    .into_iter()
-                    .map(|kind| Arc::new(Resource::of(Arc::new(kind))))
-                    .collect(),
+            let others: Vec<Facts> = all(server)?.iter().map(|other| other.derive(Facts::of)).collect();
+            let rivals = others.iter().filter(|other| other.group == own.group && other.uid != own.uid);
+            let rivals: Vec<&Value> = rivals.map(|other| &*other.accepted).collect();
+            let decide = |current: &Object| {
+                let current = current.value();
+                let next = with_status(&current, &rivals, &now);
+                Ok(if next == *current { Step::Keep } else { Step::Put(next) })
             };
-            next.insert(name, (of, resources));
+            match server.modify(&ctx, ("", &own.name), 0, decide).await {
+                Ok(outcome) => _ = settled.insert(own.name, outcome.object().revision),
+                Err(failure) if failure.code == 404 => {}
+                Err(failure) => return Err(failure),
+            }
+        }
+        self.settled = settled;
+        Ok(())
+    }
+
+    /// Makes the registry what the definitions say.
+    fn publish(&mut self, server: &Inner, present: &[Arc<Object>]) {
+        let mut next = BTreeMap::new();
+        for object in present {
+            let Facts { name, is_established: true, .. } = object.derive(Facts::of) else { continue };
+            let resources = match self.by_definition.remove(&name) {
+                Some((revision, resources)) if revision == object.revision => resources,
+                _ => {
+                    let kinds = kinds_of(&object.value());
+                    kinds.into_iter().map(|kind| Arc::new(Resource::of(Arc::new(kind)))).collect()
+                }
+            };
+            next.insert(name, (object.revision, resources));
         }
         self.by_definition = next;
         server.registry.serve(self.by_definition.values().flat_map(|(_, resources)| resources).cloned());
@@ -126,7 +167,7 @@ impl Served {
 }
 
 /// Deletes the objects of a definition; `true` once none is left and the definition may go.
-async fn end(server: &Inner, definitions: &Arc<Resource>, definition: &Value) -> Result<bool> {
+async fn end(server: &Inner, definition: &Value) -> Result<bool> {
     if !has_finalizer(definition) {
         return Ok(true);
     }
@@ -150,7 +191,7 @@ async fn end(server: &Inner, definitions: &Arc<Resource>, definition: &Value) ->
         return Ok(false);
     }
     let name = meta(definition, "name");
-    let ctx = WriteContext::internal(server, definitions, Operation::Update);
+    let ctx = WriteContext::internal(server, definitions()?, Operation::Update);
     let removed = server.modify(&ctx, ("", name), 0, |current| {
         let mut next = Value::clone(&current.value());
         if let Some(finalizers) = next["metadata"]["finalizers"].as_array_mut() {
@@ -188,18 +229,11 @@ pub(crate) fn is_true(definition: &Value, condition: &str) -> bool {
     conditions.into_iter().flatten().any(|c| c["type"] == condition && c["status"] == "True")
 }
 
-/// A definition with its names accepted or not, in the light of the others.
-fn with_status(definition: &Value, others: &[Arc<Value>], now: &str) -> Value {
+/// A definition with its names accepted or not; `rivals` are the names that others of its group have.
+fn with_status(definition: &Value, rivals: &[&Value], now: &str) -> Value {
     let mut next = definition.clone();
     let spec = &definition["spec"];
-    let rivals: Vec<&Value> = others
-        .iter()
-        .filter(|o| {
-            o["spec"]["group"] == spec["group"] && o["metadata"]["uid"] != definition["metadata"]["uid"]
-        })
-        .map(|o| &o["status"]["acceptedNames"])
-        .collect();
-    let (accepted, conflict) = accept(&spec["names"], &definition["status"]["acceptedNames"], &rivals);
+    let (accepted, conflict) = accept(&spec["names"], &definition["status"]["acceptedNames"], rivals);
     let mut status = definition["status"].as_object().cloned().unwrap_or_default();
     status.insert("acceptedNames".into(), accepted);
     let mut stored: Vec<Value> =
@@ -337,8 +371,8 @@ mod tests {
             (definition("2", "gadgets", "Widget", &["g"]), "SingularConflict False"),
             (definition("2", "gadgets", "Gadget", &["w"]), "ShortNamesConflict False"),
         ] {
-            let others = [Arc::new(first.clone()), Arc::new(second.clone())];
-            let status = with_status(&second, &others, "now")["status"].clone();
+            let rivals = [&first["status"]["acceptedNames"]];
+            let status = with_status(&second, &rivals, "now")["status"].clone();
             let established = &status["conditions"][1];
             let reason = status["conditions"][0]["reason"].as_str().unwrap_or_default();
             let shown = format!("{reason} {}", established["status"].as_str().unwrap_or_default());
@@ -347,6 +381,6 @@ mod tests {
         assert_eq!(first["status"]["storedVersions"], json!(["v1"]));
         assert_eq!(first["status"]["acceptedNames"]["shortNames"], json!(["w"]));
         // Nothing changes the second time.
-        assert_eq!(with_status(&first, &[Arc::new(first.clone())], "later"), first);
+        assert_eq!(with_status(&first, &[], "later"), first);
     }
 }

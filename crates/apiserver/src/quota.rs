@@ -53,7 +53,8 @@ impl Inner {
         after: Option<&Value>,
     ) -> Result<Charge> {
         let mut charge = Charge::default();
-        let Some(quotas) = quotas().filter(|quotas| written.namespaced && written.prefix != quotas.prefix) else {
+        let Some(quotas) = quotas().filter(|quotas| written.namespaced && written.prefix != quotas.prefix)
+        else {
             return Ok(charge);
         };
         let collection = self.collection(quotas)?;
@@ -81,7 +82,8 @@ impl Inner {
             if had == has {
                 continue;
             }
-            let mut next = charged(&value, &had, &has).map_err(|why| Failure::forbidden(written, name, &why))?;
+            let mut next =
+                charged(&value, &had, &has).map_err(|why| Failure::forbidden(written, name, &why))?;
             let key = format!("{}{}", quotas.prefix, place(quotas, namespace, meta(&value, "name")));
             charge.compares.push(Compare::ModRevision { key: key.clone(), equals: quota.revision });
             charge.ops.push(Op::Put { key, value: encode_for_store(&mut next) });

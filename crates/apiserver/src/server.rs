@@ -134,9 +134,9 @@ impl ApiServer {
             large: Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from)),
             feed: Mutex::new(Some(feed)),
         });
-        definitions::serve_established(&inner)?;
+        let served = definitions::serve_established(&inner)?;
         bootstrap::run(&inner).await?;
-        inner.tasks.spawn(definitions::run(inner.clone()));
+        inner.tasks.spawn(definitions::run(inner.clone(), served));
         inner.tasks.spawn(quota::run(inner.clone()));
         inner.tasks.spawn(expiry::expire_events(inner.clone()));
         inner.tasks.spawn(expiry::forget_history(inner.clone()));
