@@ -274,6 +274,9 @@ impl Inner {
                 Box::pin(self.act(&r, who, parts, &body)).await?
             }
         };
+        if let Some(warning) = r.resource.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
+            content::warn(&mut response, std::slice::from_ref(warning));
+        }
         if parts.extensions.get::<NearBy>().is_none() {
             content::compress(&mut response, &parts.headers);
         }

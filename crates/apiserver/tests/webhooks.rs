@@ -227,6 +227,12 @@ async fn webhooks_are_asked_and_their_answers_count() {
     let (code, _, _) = fixture.send("GET /api/v1/namespaces/default/configmaps/c1", &none).await;
     assert_eq!(code, 200);
     // A configuration is never under a webhook: this one can be removed.
+    let connects = json!({"rules": [
+        {"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}]});
+    let line = "POST /apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+    let object = json!({"metadata": {"name": "y"}, "webhooks": [fixture.webhook("v", "/allow", &connects)]});
+    let (code, _, warnings) = fixture.send(line, &object).await;
+    assert_eq!((code, warnings.len()), (201, 1), "{warnings:?}");
     let everything = json!({"rules": [
         {"operations": ["*"], "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*/*"]}]});
     fixture

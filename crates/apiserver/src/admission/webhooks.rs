@@ -27,7 +27,7 @@ use crate::write::create::uid;
 const GROUP: &str = "admissionregistration.k8s.io";
 /// How long a webhook may take where its configuration does not say. As in Kubernetes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
-/// Changes of one patch beyond which its object is not looked at: as many as an object can usefully take.
+/// Largest patch that is taken, in bytes: an object in the store is not larger either.
 const MAX_PATCH: usize = 1 << 20;
 
 /// The webhooks of `MutatingWebhookConfiguration` and `ValidatingWebhookConfiguration` objects.
@@ -149,7 +149,8 @@ fn matches(
 ) -> Result<bool> {
     let ctx = review.ctx;
     let rules = list(&webhook["rules"]);
-    if !rules.iter().any(|rule| rule_matches(ctx, rule)) {
+    let is_exact = text(&webhook["matchPolicy"]) == "Exact";
+    if !rules.iter().any(|rule| rule_matches(ctx, rule, is_exact)) {
         return Ok(false);
     }
     let namespace_matches = match namespace_labels(review, object) {
@@ -205,7 +206,8 @@ fn selects(selector: &Value, labels: &Value) -> Result<bool> {
     Ok(selector.matches_with(|key| labels[key].as_str()))
 }
 
-fn rule_matches(ctx: &WriteContext<'_>, rule: &Value) -> bool {
+/// Whether a rule names such a write. Unless it is taken exactly, versions of a custom kind are equal to each other.
+fn rule_matches(ctx: &WriteContext<'_>, rule: &Value, is_exact: bool) -> bool {
     let has =
         |field: &str, wanted: &str| list(&rule[field]).iter().any(|given| given == "*" || given == wanted);
     let resource = &ctx.resource;
@@ -224,9 +226,8 @@ fn rule_matches(ctx: &WriteContext<'_>, rule: &Value) -> bool {
         };
         (plural == "*" || plural == resource.plural) && part_matches
     });
-    // Versions of a custom kind are equal to each other (`matchPolicy: Equivalent`, the default).
-    let version =
-        has("apiVersions", &resource.version) || resource.custom.as_ref().is_some_and(|c| c.has_versions);
+    let has_others = !is_exact && resource.custom.as_ref().is_some_and(|custom| custom.has_versions);
+    let version = has_others || has("apiVersions", &resource.version);
     let operation = match ctx.operation {
         Operation::Create => "CREATE",
         Operation::Update => "UPDATE",

@@ -49,10 +49,6 @@ impl Strategy for Custom {
         }
     }
 
-    fn warnings(&self, _object: &Value) -> Vec<String> {
-        self.deprecation.iter().cloned().collect()
-    }
-
     fn field<'a>(&self, object: &'a Value, path: &str) -> Cow<'a, str> {
         let Some(known) = self.selectable.iter().find(|known| known.name() == path) else {
             return crate::object::field_at(object, path);

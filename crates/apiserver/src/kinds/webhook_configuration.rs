@@ -57,6 +57,22 @@ impl Strategy for WebhookConfiguration {
         }
     }
 
+    fn warnings(&self, object: &Value) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (i, webhook) in list(&object["webhooks"]).iter().enumerate() {
+            let operations = list(&webhook["rules"]).iter().flat_map(|rule| list(&rule["operations"]));
+            if operations.into_iter().any(|operation| operation == "CONNECT") {
+                warnings
+                    .push(format!("webhooks[{i}].rules: no webhook is asked about CONNECT on this server"));
+            }
+            if text(&webhook["clientConfig"]["caBundle"]).is_empty() {
+                let what = "without it no certificate of the webhook is trusted on this server";
+                warnings.push(format!("webhooks[{i}].clientConfig.caBundle: {what}"));
+            }
+        }
+        warnings
+    }
+
     fn columns(&self) -> &[Column] {
         const { &[Column::NAME, Column::integer("Webhooks"), Column::AGE] }
     }

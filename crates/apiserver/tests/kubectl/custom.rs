@@ -124,7 +124,7 @@ pub const ROWS: &[Row<'static>] = &[
         "get crontabs.v1beta1.stable.example.com a -o jsonpath={.apiVersion}",
         "",
         true,
-        &["stable.example.com/v1beta1"],
+        &["stable.example.com/v1beta1", "stable.example.com/v1beta1 CronTab is deprecated"],
     ),
     Row("get ct --field-selector spec.image=x -o name", "", true, &["crontab.stable.example.com/a"]),
     Row("get ct --field-selector spec.image=y -o name", "", true, &[]),
