@@ -17,6 +17,7 @@ use yado_store::{Compare, Op};
 
 use crate::cache::place;
 use crate::edit::map_at;
+use crate::kinds::pod_spec::amounts::{Amounts, amounts, shown as shown_amount};
 use crate::object::{Object, encode_for_store, meta};
 use crate::resource::{self, Resource};
 use crate::server::Inner;
@@ -94,8 +95,8 @@ impl Inner {
 
 /// A quota after an object that used `had` uses `has`.
 fn charged(quota: &Value, had: &Usage, has: &Usage) -> std::result::Result<Value, String> {
-    let hard = usage::amounts(&quota["spec"]["hard"]);
-    let mut used = usage::amounts(&quota["status"]["used"]);
+    let hard = amounts(&quota["spec"]["hard"]);
+    let mut used = amounts(&quota["status"]["used"]);
     let mut exceeded: BTreeMap<&str, (Amount, Amount, Amount)> = BTreeMap::new();
     for (name, limit) in &hard {
         let (before, after) = (had.get(name), has.get(name));
@@ -110,7 +111,7 @@ fn charged(quota: &Value, had: &Usage, has: &Usage) -> std::result::Result<Value
     if !exceeded.is_empty() {
         let shown = |pick: fn(&(Amount, Amount, Amount)) -> Amount| {
             let all =
-                exceeded.iter().map(|(name, found)| format!("{name}={}", usage::shown(name, pick(found))));
+                exceeded.iter().map(|(name, found)| format!("{name}={}", shown_amount(name, pick(found))));
             all.collect::<Vec<_>>().join(",")
         };
         return Err(format!(
@@ -125,10 +126,10 @@ fn charged(quota: &Value, had: &Usage, has: &Usage) -> std::result::Result<Value
 }
 
 /// A quota with this usage; of what it limits only.
-fn with_used(quota: &Value, used: &BTreeMap<String, Amount>) -> Value {
+fn with_used(quota: &Value, used: &Amounts) -> Value {
     let mut next = quota.clone();
     let hard = quota["spec"]["hard"].as_object().cloned().unwrap_or_default();
-    let shown = |name: &String| usage::shown(name, used.get(name).copied().unwrap_or_default());
+    let shown = |name: &String| shown_amount(name, used.get(name).copied().unwrap_or_default());
     let used: Map<String, Value> = hard.keys().map(|name| (name.clone(), shown(name).into())).collect();
     if let Some(status) = map_at(&mut next, &["status"]) {
         status.insert("hard".into(), hard.into());
@@ -195,8 +196,8 @@ async fn count(server: &Inner, all: bool) -> Result<()> {
 }
 
 /// What the objects of a quota's Namespace use of what it limits.
-fn used(server: &Inner, quota: &Value) -> Result<BTreeMap<String, Amount>> {
-    let mut total: BTreeMap<String, Amount> = BTreeMap::new();
+fn used(server: &Inner, quota: &Value) -> Result<Amounts> {
+    let mut total: Amounts = BTreeMap::new();
     let served = server.registry.current();
     let mut seen: Vec<&str> = Vec::new();
     for r in served.iter().filter(|r| r.namespaced && r.is_stored() && usage::is_limited(r, quota)) {

@@ -1,14 +1,12 @@
 //! LimitRanges: defaults and bounds of what the containers of a Namespace, its Pods and its claims may ask for.
 
-use std::collections::BTreeMap;
-use std::fmt::Write;
-
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use yado_types::quantity::Quantity;
 
 use super::{Plugin, Review};
 use crate::edit::{list, map_at, objects, text, within};
+use crate::kinds::pod_spec::amounts::{Amounts, amounts, of_pod, shown};
 use crate::resource;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
@@ -111,34 +109,6 @@ fn fill_resources(resources: &mut Map<String, Value>, field: &str, defaults: &Va
     added
 }
 
-/// An amount as it was written.
-#[derive(Clone, Debug, Default)]
-struct Amount {
-    value: Quantity,
-    text: String,
-}
-
-impl Amount {
-    fn add(&mut self, other: Self) {
-        self.text = if self.text.is_empty() { other.text } else { (self.value + other.value).to_string() };
-        self.value = self.value + other.value;
-    }
-}
-
-impl std::fmt::Display for Amount {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if self.text.is_empty() { "0" } else { &self.text })
-    }
-}
-
-type Amounts = BTreeMap<String, Amount>;
-
-fn amounts(map: &Value) -> Amounts {
-    let amount = |text: &str| Some(Amount { value: text.parse().ok()?, text: text.to_owned() });
-    let map = map.as_object().into_iter().flatten();
-    map.filter_map(|(name, value)| Some((name.clone(), amount(value.as_str()?)?))).collect()
-}
-
 /// What an item asks of a Pod and does not get.
 fn broken_by_pod(item: &Value, pod: &Value) -> Vec<String> {
     let spec = &pod["spec"];
@@ -153,102 +123,68 @@ fn broken_by_pod(item: &Value, pod: &Value) -> Vec<String> {
                 broken(item, "Container", &requests, &limits)
             })
             .collect(),
-        "Pod" => {
-            let (requests, limits) = pod_amounts(spec);
-            broken(item, "Pod", &requests, &limits)
-        }
+        "Pod" => broken(item, "Pod", &of_pod(spec, "requests"), &of_pod(spec, "limits")),
         _ => Vec::new(),
     }
 }
 
-/// What a whole Pod asks for: all its containers together, or an init container where that needs more.
-fn pod_amounts(spec: &Value) -> (Amounts, Amounts) {
-    let sum = |field: &str| {
-        let mut total = Amounts::new();
-        for container in list(&spec["containers"]) {
-            for (name, amount) in amounts(&container["resources"][field]) {
-                total.entry(name).or_default().add(amount);
-            }
-        }
-        for container in list(&spec["initContainers"]) {
-            for (name, amount) in amounts(&container["resources"][field]) {
-                let so_far = total.entry(name).or_default();
-                if so_far.value < amount.value {
-                    *so_far = amount;
-                }
-            }
-        }
-        total
-    };
-    (sum("requests"), sum("limits"))
-}
-
+/// What an item asks of a claim and does not get. A claim has no limits: what it requests is held against both bounds.
 fn broken_by_claim(item: &Value, claim: &Value) -> Vec<String> {
-    match text(&item["type"]) {
-        "PersistentVolumeClaim" => {
-            let requests = amounts(&claim["spec"]["resources"]["requests"]);
-            // A claim has no limits: what it requests is held against both bounds.
-            let of_storage =
-                |field: &str| amounts(&item[field]).into_iter().filter(|(name, _)| name == "storage");
-            let request = requests.get("storage").cloned().unwrap_or_default();
-            let low = of_storage("min")
-                .filter(|(_, min)| request.value < min.value)
-                .map(|(_, min)| ("minimum", min));
-            let high = of_storage("max")
-                .filter(|(_, max)| request.value > max.value)
-                .map(|(_, max)| ("maximum", max));
-            let say = |(which, bound)| {
-                format!(
-                    "{which} storage usage per PersistentVolumeClaim is {bound}, but request is {request}"
-                )
-            };
-            low.chain(high).map(say).collect()
-        }
-        _ => Vec::new(),
+    if text(&item["type"]) != "PersistentVolumeClaim" {
+        return Vec::new();
     }
+    let storage = |amounts: Amounts| amounts.get("storage").copied();
+    let request = storage(amounts(&claim["spec"]["resources"]["requests"])).unwrap_or_default();
+    let low = storage(amounts(&item["min"])).filter(|min| request < *min).map(|min| ("minimum", min));
+    let high = storage(amounts(&item["max"])).filter(|max| request > *max).map(|max| ("maximum", max));
+    let say = |(which, bound): (&str, Quantity)| {
+        let (bound, request) = (shown("storage", bound), shown("storage", request));
+        format!("{which} storage usage per PersistentVolumeClaim is {bound}, but request is {request}")
+    };
+    low.into_iter().chain(high).map(say).collect()
 }
 
 /// The bounds of an item that these requests and limits do not keep, in Kubernetes' words.
 fn broken(item: &Value, of: &str, requests: &Amounts, limits: &Amounts) -> Vec<String> {
     let mut found = Vec::new();
-    let mut say = |text: String| found.push(text);
     for (name, min) in amounts(&item["min"]) {
-        let head = format!("minimum {name} usage per {of} is {min}");
-        match (requests.get(&name), limits.get(&name)) {
-            (None, _) => say(format!("{head}.  No request is specified")),
-            (Some(request), _) if request.value < min.value => {
-                say(format!("{head}, but request is {request}"))
+        let head = format!("minimum {name} usage per {of} is {}", shown(&name, min));
+        found.extend(match (requests.get(&name), limits.get(&name)) {
+            (None, _) => Some(format!("{head}.  No request is specified")),
+            (Some(request), _) if *request < min => {
+                Some(format!("{head}, but request is {}", shown(&name, *request)))
             }
-            (_, Some(limit)) if limit.value < min.value => say(format!("{head}, but limit is {limit}")),
-            _ => {}
-        }
+            (_, Some(limit)) if *limit < min => {
+                Some(format!("{head}, but limit is {}", shown(&name, *limit)))
+            }
+            _ => None,
+        });
     }
     for (name, max) in amounts(&item["max"]) {
-        let head = format!("maximum {name} usage per {of} is {max}");
-        match (limits.get(&name), requests.get(&name)) {
-            (None, _) => say(format!("{head}.  No limit is specified")),
-            (Some(limit), _) if limit.value > max.value => say(format!("{head}, but limit is {limit}")),
-            (_, Some(request)) if request.value > max.value => {
-                say(format!("{head}, but request is {request}"))
+        let head = format!("maximum {name} usage per {of} is {}", shown(&name, max));
+        found.extend(match (limits.get(&name), requests.get(&name)) {
+            (None, _) => Some(format!("{head}.  No limit is specified")),
+            (Some(limit), _) if *limit > max => {
+                Some(format!("{head}, but limit is {}", shown(&name, *limit)))
             }
-            _ => {}
-        }
+            (_, Some(request)) if *request > max => {
+                Some(format!("{head}, but request is {}", shown(&name, *request)))
+            }
+            _ => None,
+        });
     }
     for (name, most) in amounts(&item["maxLimitRequestRatio"]) {
-        let mut text = format!("{name} max limit to request ratio per {of} is {most}");
-        match (limits.get(&name), requests.get(&name)) {
-            (Some(limit), Some(request)) if request.value.milli() > 0 => {
-                let ratio = limit.value.milli() as f64 / request.value.milli() as f64;
-                if ratio * 1000.0 > most.value.milli() as f64 {
-                    // Writing to a String does not fail.
-                    let _ = write!(text, ", but provided ratio is {ratio:.6}");
-                    say(text);
-                }
+        let head = format!("{name} max limit to request ratio per {of} is {most}");
+        found.extend(match (limits.get(&name), requests.get(&name)) {
+            (None, _) => Some(format!("{head}, but no limit is specified")),
+            (_, None) => Some(format!("{head}, but no request is specified")),
+            (Some(limit), Some(request)) if request.milli() > 0 => {
+                let ratio = limit.milli() as f64 / request.milli() as f64;
+                let is_broken = ratio * 1000.0 > most.milli() as f64;
+                is_broken.then(|| format!("{head}, but provided ratio is {ratio:.6}"))
             }
-            (Some(_), Some(_)) => say(format!("{text}, but request is 0")),
-            (None, _) => say(format!("{text}, but no limit is specified")),
-            (_, None) => say(format!("{text}, but no request is specified")),
-        }
+            _ => Some(format!("{head}, but request is 0")),
+        });
     }
     found
 }

@@ -1,5 +1,6 @@
 //! The Pod specification, which Pods and templates of Pods share: its defaults and its rules.
 
+pub(crate) mod amounts;
 mod containers;
 mod defaults;
 mod validation;

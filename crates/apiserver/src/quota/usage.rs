@@ -7,6 +7,7 @@ use yado_types::quantity::Quantity;
 
 use super::scope;
 use crate::edit::{list, text};
+use crate::kinds::pod_spec::amounts::of_pod;
 use crate::resource::Resource;
 
 /// An amount of a resource.
@@ -43,27 +44,6 @@ const COUNTED: [&str; 7] = [
 ];
 /// Resources of Pods that quotas also know without a prefix, as what is requested.
 const BARE: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
-
-/// The amounts of a map like `spec.hard`.
-pub(crate) fn amounts(map: &Value) -> BTreeMap<String, Amount> {
-    let map = map.as_object().into_iter().flatten();
-    map.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.parse().ok()?))).collect()
-}
-
-/// An amount as it is written for a resource of this name.
-pub(crate) fn shown(name: &str, amount: Amount) -> String {
-    let text = amount.to_string();
-    let is_bytes = name.ends_with("memory") || name.ends_with("storage");
-    if is_bytes && amount.milli() % 1000 == 0 {
-        let bytes = amount.units();
-        for (unit, size) in [("Gi", 1_i64 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)] {
-            if bytes >= size && bytes % size == 0 {
-                return format!("{}{unit}", bytes / size);
-            }
-        }
-    }
-    text
-}
 
 /// `count/deployments.apps`, as quotas count objects of any resource.
 fn count_name(resource: &Resource) -> String {
@@ -108,53 +88,15 @@ fn pod(pod: &Value, usage: &mut Usage) {
         return;
     }
     usage.add("pods", Amount::from_units(1));
-    for (name, amount) in totals(&pod["spec"], "requests") {
+    for (name, amount) in of_pod(&pod["spec"], "requests") {
         if BARE.contains(&name.as_str()) {
             usage.add(name.clone(), amount);
         }
         usage.add(format!("requests.{name}"), amount);
     }
-    for (name, amount) in totals(&pod["spec"], "limits") {
+    for (name, amount) in of_pod(&pod["spec"], "limits") {
         usage.add(format!("limits.{name}"), amount);
     }
-}
-
-/// What a Pod requests, or may take at most: the sum over its containers and sidecars, or an init container with the
-/// sidecars before it where that is more, and its overhead.
-fn totals(spec: &Value, field: &str) -> BTreeMap<String, Amount> {
-    let of = |container: &Value| amounts(&container["resources"][field]);
-    let add = |to: &mut BTreeMap<String, Amount>, from: BTreeMap<String, Amount>| {
-        for (name, amount) in from {
-            let so_far = to.entry(name).or_default();
-            *so_far = *so_far + amount;
-        }
-    };
-    let mut running = BTreeMap::new();
-    list(&spec["containers"]).iter().for_each(|container| add(&mut running, of(container)));
-    let (mut sidecars, mut starting): (BTreeMap<String, Amount>, BTreeMap<String, Amount>) =
-        Default::default();
-    for container in list(&spec["initContainers"]) {
-        let mut needs = of(container);
-        if container["restartPolicy"] == "Always" {
-            add(&mut sidecars, needs);
-            needs = sidecars.clone();
-        } else {
-            add(&mut needs, sidecars.clone());
-        }
-        for (name, amount) in needs {
-            let so_far = starting.entry(name).or_default();
-            *so_far = (*so_far).max(amount);
-        }
-    }
-    add(&mut running, sidecars);
-    for (name, amount) in starting {
-        let so_far = running.entry(name).or_default();
-        *so_far = (*so_far).max(amount);
-    }
-    // What is said of the Pod as a whole counts instead.
-    running.extend(amounts(&spec["resources"][field]));
-    add(&mut running, amounts(&spec["overhead"]));
-    running
 }
 
 fn service(service: &Value, usage: &mut Usage) {
