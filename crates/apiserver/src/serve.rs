@@ -25,7 +25,7 @@ use tower::Service;
 
 use crate::auth::Identity;
 use crate::content::Body;
-use crate::server::{ApiServer, NearBy};
+use crate::server::{ApiServer, SameMachine};
 use crate::status::{Failure, Result};
 use timeouts::{Activity, Answer, HEAD_TIMEOUT, IDLE_TIMEOUT, Noted, Overdue};
 
@@ -151,7 +151,7 @@ impl ApiServer {
                 extensions.insert(identity.clone());
             }
             if near_by {
-                extensions.insert(NearBy);
+                extensions.insert(SameMachine);
             }
             let (mut server, request_ends) = (self.clone(), requests.request());
             async move {

@@ -152,7 +152,7 @@ impl ApiServer {
                 return server.upgrade_in_process(request, identity.clone()).boxed();
             }
             request.extensions_mut().insert(identity.clone());
-            request.extensions_mut().insert(NearBy);
+            request.extensions_mut().insert(SameMachine);
             server.respond(request)
         });
         kube::Client::new(service, "default")
@@ -277,7 +277,7 @@ impl Inner {
         if let Some(warning) = r.resource.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
             content::warn(&mut response, std::slice::from_ref(warning));
         }
-        if parts.extensions.get::<NearBy>().is_none() {
+        if parts.extensions.get::<SameMachine>().is_none() {
             content::compress(&mut response, &parts.headers);
         }
         Ok(response)
@@ -359,4 +359,4 @@ pub(crate) fn off_worker<T>(bytes: usize, work: impl FnOnce() -> T) -> T {
 
 /// Marks a request from this very machine: packing its answer would cost both sides more than it saves.
 #[derive(Clone, Copy, Debug)]
-pub struct NearBy;
+pub struct SameMachine;
