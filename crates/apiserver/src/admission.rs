@@ -24,7 +24,7 @@ use crate::server::Inner;
 use crate::status::Result;
 use crate::write::context::{Operation, WriteContext};
 use crate::write::create::drop_status;
-use crate::write::{Step, refuse_invalid, stored_form};
+use crate::write::{Decision, refuse_invalid, stored_form};
 
 /// A write under review.
 #[derive(Clone, Copy)]
@@ -69,28 +69,28 @@ impl Inner {
         ctx: &WriteContext<'_>,
         namespace: &str,
         current: Option<&Object>,
-        step: Step,
-    ) -> Result<Step> {
+        decision: Decision,
+    ) -> Result<Decision> {
         let plugins: Vec<_> = CHAIN.into_iter().filter(|plugin| plugin.handles(ctx)).collect();
         if plugins.is_empty() {
-            return Ok(step);
+            return Ok(decision);
         }
         let old = current.map(Object::value);
         let old = old.as_deref().map(|old| shown(ctx.resource, old));
         let old = old.as_deref();
-        match step {
-            Step::Keep => Ok(Step::Keep),
+        match decision {
+            Decision::Keep => Ok(Decision::Keep),
             // An update takes away what held the object back: that it goes was asked for and admitted before.
-            Step::Delete if ctx.operation != Operation::Delete => Ok(Step::Delete),
-            step if ctx.operation == Operation::Delete => {
+            Decision::Delete if ctx.operation != Operation::Delete => Ok(Decision::Delete),
+            decision if ctx.operation == Operation::Delete => {
                 let name = old.map(|old| meta(old, "name")).unwrap_or_default();
                 let review = Review { ctx, namespace, name, old };
                 for plugin in plugins {
                     plugin.validate(&review, None).await?;
                 }
-                Ok(step)
+                Ok(decision)
             }
-            Step::Put(value) => {
+            Decision::Put(value) => {
                 let mut object = shown(ctx.resource, &value).into_owned();
                 let name = meta(&object, "name").to_owned();
                 let review = Review { ctx, namespace, name: &name, old };
@@ -110,9 +110,9 @@ impl Inner {
                 for plugin in &plugins {
                     plugin.validate(&review, Some(&object)).await?;
                 }
-                Ok(Step::Put(stored_form(ctx.resource, object)))
+                Ok(Decision::Put(stored_form(ctx.resource, object)))
             }
-            Step::Delete => Ok(Step::Delete),
+            Decision::Delete => Ok(Decision::Delete),
         }
     }
 }

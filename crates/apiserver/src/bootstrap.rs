@@ -14,7 +14,7 @@ use crate::resource;
 use crate::schema::RBAC_GROUP;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
-use crate::write::Step;
+use crate::write::Decision;
 use crate::write::context::{Operation, WriteContext};
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -118,7 +118,7 @@ async fn put(server: &Inner, group: &str, plural: &str, object: Value) -> Result
     let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now() };
     let place = (meta(&object, "namespace"), meta(&object, "name"));
     let ctx = WriteContext::internal(server, resource, Operation::Update);
-    let replaced = server.modify(&ctx, place, 0, |current: &Object| -> Result<Step> {
+    let replaced = server.modify(&ctx, place, 0, |current: &Object| -> Result<Decision> {
         server.replace(&ctx, current, object.clone(), Some(writer))
     });
     replaced.await.map(drop)

@@ -21,7 +21,7 @@ use crate::resource::{self, Resource};
 use crate::schema::kinds_of;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
-use crate::write::Step;
+use crate::write::Decision;
 use crate::write::context::{Operation, WriteContext};
 
 /// The finalizer by which a definition waits until its objects are gone.
@@ -135,7 +135,7 @@ impl Served {
             let decide = |current: &Object| {
                 let current = current.value();
                 let next = with_status(&current, &rivals, &now);
-                Ok(if next == *current { Step::Keep } else { Step::Put(next) })
+                Ok(if next == *current { Decision::Keep } else { Decision::Put(next) })
             };
             match server.modify(&ctx, ("", &own.name), 0, decide).await {
                 Ok(outcome) => _ = settled.insert(own.name, outcome.object().revision),
@@ -198,7 +198,7 @@ async fn end(server: &Inner, definition: &Value) -> Result<bool> {
             finalizers.retain(|finalizer| finalizer != FINALIZER);
         }
         let is_free = next["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty);
-        Ok(if is_free { Step::Delete } else { Step::Put(next) })
+        Ok(if is_free { Decision::Delete } else { Decision::Put(next) })
     });
     match removed.await {
         Ok(_) => Ok(true),

@@ -22,7 +22,7 @@ use crate::object::{Object, encode_for_store, meta};
 use crate::resource::{self, Resource};
 use crate::server::Inner;
 use crate::status::{Failure, Result};
-use crate::write::Step;
+use crate::write::Decision;
 use crate::write::context::{Operation, WriteContext};
 use usage::{Amount, Usage};
 
@@ -184,7 +184,7 @@ async fn count(server: &Inner, all: bool) -> Result<()> {
         let counted = server.modify(ctx, (namespace, name), 0, |current: &Object| {
             let current = current.value();
             let next = with_used(&current, &used(server, &current)?);
-            Ok(if next == *current { Step::Keep } else { Step::Put(next) })
+            Ok(if next == *current { Decision::Keep } else { Decision::Put(next) })
         });
         match counted.await {
             Ok(_) => {}

@@ -1,7 +1,7 @@
 //! Writing: each verb decides purely what an object becomes; one loop here carries it out against the store.
 //!
 //! ```text
-//! [create | update | patch | apply | delete] -> Step -> commit -> store -> feed -> answer
+//! [create | update | patch | apply | delete] -> Decision -> commit -> store -> feed -> answer
 //!          ^______________________________________________| conflict: decide again on the new state
 //! ```
 
@@ -37,17 +37,17 @@ use context::{Operation, Warnings, WriteContext};
 /// through, so running out of so many takes a crowd on one object; its clients then hear 409 and come back.
 const MAX_ROUNDS: usize = 256;
 
-/// What becomes of an object.
-pub(crate) enum Step {
-    /// This.
+/// The outcome of a write decision.
+pub(crate) enum Decision {
+    /// Store this as the new version of the object.
     Put(Value),
-    /// It goes.
+    /// Delete the object.
     Delete,
-    /// It stays as it is.
+    /// Leave the object unchanged.
     Keep,
 }
 
-/// What became of an object.
+/// The object after a decision was carried out.
 pub(crate) enum Outcome {
     /// It was written, or would have been.
     Written(Arc<Object>),
@@ -146,17 +146,17 @@ impl Inner {
         ctx: &WriteContext<'_>,
         (namespace, name): (&str, &str),
         size: usize,
-        mut decide: impl FnMut(&Object) -> Result<Step>,
+        mut decide: impl FnMut(&Object) -> Result<Decision>,
     ) -> Result<Outcome> {
         let resource = ctx.resource;
         let key = format!("{}{}", resource.prefix, place(resource, namespace, name));
         for _ in 0..MAX_ROUNDS {
             let current = self.find(resource, namespace, name)?;
-            let step = off_worker(size + current.json_len(), || decide(&current))?;
-            let next = match self.pass_admission(ctx, namespace, Some(&current), step).await? {
-                Step::Keep => return Ok(Outcome::Kept(current)),
-                Step::Put(value) => Some(value),
-                Step::Delete => None,
+            let decision = off_worker(size + current.json_len(), || decide(&current))?;
+            let next = match self.pass_admission(ctx, namespace, Some(&current), decision).await? {
+                Decision::Keep => return Ok(Outcome::Kept(current)),
+                Decision::Put(value) => Some(value),
+                Decision::Delete => None,
             };
             if ctx.dry_run {
                 return Ok(match next {

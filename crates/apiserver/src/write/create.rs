@@ -8,7 +8,7 @@ use rand::Rng;
 use serde_json::{Value, json};
 use yado_store::Compare;
 
-use super::{Attempt, Committed, MAX_ROUNDS, Step, refuse_invalid, stored_form};
+use super::{Attempt, Committed, Decision, MAX_ROUNDS, refuse_invalid, stored_form};
 use crate::apply::{self, Writer};
 use crate::cache::place;
 use crate::content::{self, Body};
@@ -70,9 +70,11 @@ impl Inner {
                 compares: self.namespace_holds(resource, namespace)?.into_iter().collect(),
                 ops: resource.strategy().companions(ctx, &name),
             };
-            let step =
-                self.pass_admission(ctx, namespace, None, Step::Put(stored_form(resource, next))).await?;
-            let Step::Put(next) = step else { return Err(Failure::internal("a create cannot delete")) };
+            let decision =
+                self.pass_admission(ctx, namespace, None, Decision::Put(stored_form(resource, next))).await?;
+            let Decision::Put(next) = decision else {
+                return Err(Failure::internal("a create cannot delete"));
+            };
             if ctx.dry_run {
                 if self.find(resource, namespace, &name).is_ok() {
                     return Err(Failure::already_exists(resource, &name));

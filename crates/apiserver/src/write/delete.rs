@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use yado_types::labels::{FINALIZER_FOREGROUND, FINALIZER_ORPHAN};
 
 use super::update::may_go;
-use super::{Outcome, Step};
+use super::{Decision, Outcome};
 use crate::content::{self, Body};
 use crate::object::{Object, is_terminating, meta, set_meta, time};
 use crate::read::Found;
@@ -109,7 +109,7 @@ pub(super) fn decide(
     current: &Object,
     options: &DeleteOptions,
     now: Timestamp,
-) -> Result<Step> {
+) -> Result<Decision> {
     let current = current.value();
     let (name, strategy) = (meta(&current, "name"), resource.strategy());
     for (word, field, wanted) in
@@ -142,9 +142,9 @@ pub(super) fn decide(
     }
     strategy.begin_delete(&mut next);
     if may_go(resource, &next) {
-        return Ok(Step::Delete);
+        return Ok(Decision::Delete);
     }
-    Ok(if next == *current { Step::Keep } else { Step::Put(next) })
+    Ok(if next == *current { Decision::Keep } else { Decision::Put(next) })
 }
 
 fn current_grace(object: &Value) -> u64 {
@@ -179,9 +179,9 @@ mod tests {
         let object = Object::unwritten(object, 5);
         let now: Timestamp = "2026-01-01T00:00:10Z".parse().expect("a time");
         let shown = match decide(resource, &object, &options, now) {
-            Ok(Step::Delete) => "delete".to_owned(),
-            Ok(Step::Keep) => "keep".to_owned(),
-            Ok(Step::Put(next)) => format!(
+            Ok(Decision::Delete) => "delete".to_owned(),
+            Ok(Decision::Keep) => "keep".to_owned(),
+            Ok(Decision::Put(next)) => format!(
                 "{} {} {}",
                 meta(&next, "deletionTimestamp"),
                 next["metadata"]["deletionGracePeriodSeconds"],

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::Response;
 use serde_json::Value;
 
-use super::{Outcome, Step};
+use super::{Decision, Outcome};
 use crate::apply::{self, ApplyError};
 use crate::content::{self, Body};
 use crate::kinds::scale;
@@ -133,7 +133,7 @@ impl Inner {
         config: &Value,
         size: usize,
     ) -> Result<Outcome> {
-        self.modify(ctx, (&r.namespace, &r.name), size, |current: &Object| -> Result<Step> {
+        self.modify(ctx, (&r.namespace, &r.name), size, |current: &Object| -> Result<Decision> {
             let live = current.value();
             let live = shown(&r.resource, &live);
             let writer = self.writer(options, r.subresource);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use serde_json::Value;
 
-use super::{Outcome, Step, refuse_invalid, stored_form};
+use super::{Decision, Outcome, refuse_invalid, stored_form};
 use crate::apply::{self, Writer};
 use crate::content::{self, Body};
 use crate::edit::copy;
@@ -57,7 +57,7 @@ impl Inner {
         current: &Object,
         mut new: Value,
         writer: Option<Writer<'_>>,
-    ) -> Result<Step> {
+    ) -> Result<Decision> {
         let (resource, strategy) = (ctx.resource, ctx.resource.strategy());
         let old = current.value();
         let old = shown(resource, &old);
@@ -102,12 +102,12 @@ impl Inner {
             apply::track_update(&resource.schema, Some(old), &mut new, writer);
         }
         if may_go(resource, &new) {
-            return Ok(Step::Delete);
+            return Ok(Decision::Delete);
         }
         if new == *old {
-            return Ok(Step::Keep);
+            return Ok(Decision::Keep);
         }
-        Ok(Step::Put(stored_form(resource, new)))
+        Ok(Decision::Put(stored_form(resource, new)))
     }
 
     async fn update_scale(

@@ -10,7 +10,7 @@ use crate::object::{Object, is_terminating, meta, time};
 use crate::resource::{self, Resource};
 use crate::schema::{self, Kind};
 use crate::status::{Failure, Result};
-use crate::write::Step;
+use crate::write::Decision;
 use crate::write::context::{Operation, WriteContext};
 
 /// Gives a Pod its node, once. The request names the Pod in its path, or else in its body.
@@ -49,7 +49,7 @@ fn binding_kind() -> Result<&'static Kind> {
 }
 
 /// What a binding makes of a Pod.
-fn bound(pods: &Resource, pod: &Object, binding: &Value, now: &str) -> Result<Step> {
+fn bound(pods: &Resource, pod: &Object, binding: &Value, now: &str) -> Result<Decision> {
     let pod = pod.value();
     let name = meta(&pod, "name");
     let refuse = |why: String| {
@@ -105,7 +105,7 @@ fn bound(pods: &Resource, pod: &Object, binding: &Value, now: &str) -> Result<St
         }
         status.insert("conditions".into(), conditions.into());
     }
-    Ok(Step::Put(next))
+    Ok(Decision::Put(next))
 }
 
 #[cfg(test)]
@@ -148,7 +148,7 @@ mod tests {
             ),
         ] {
             let shown = match bound(pods, &Object::unwritten(pod, 1), binding, "2026-01-01T00:00:00Z") {
-                Ok(Step::Put(next)) => next["spec"]["nodeName"].as_str().unwrap_or_default().to_owned(),
+                Ok(Decision::Put(next)) => next["spec"]["nodeName"].as_str().unwrap_or_default().to_owned(),
                 Ok(_) => "unchanged".to_owned(),
                 Err(failure) => failure.to_string(),
             };
