@@ -50,7 +50,7 @@ mod write;
 
 pub use auth::{Identity, Tokens};
 pub use content::Body;
-pub use node_proxy::{NodeDialer, NodeStream};
+pub use node_proxy::{NoNodes, NodeDialer, NodeStream};
 pub use resource::secret_prefixes;
 pub use server::{ApiServer, Config};
 pub use status::Failure;

@@ -37,6 +37,17 @@ pub trait NodeDialer: Send + Sync + 'static {
     async fn dial(&self, node_name: &str) -> io::Result<Box<dyn NodeStream>>;
 }
 
+/// The dialer of a server whose cluster has no nodes.
+#[derive(Clone, Copy, Debug)]
+pub struct NoNodes;
+
+#[async_trait]
+impl NodeDialer for NoNodes {
+    async fn dial(&self, node_name: &str) -> io::Result<Box<dyn NodeStream>> {
+        Err(io::Error::new(io::ErrorKind::NotFound, format!("there is no node \"{node_name}\"")))
+    }
+}
+
 /// Reads at most so much of a node's error.
 const MAX_ERROR: usize = 64 << 10;
 /// What connections can be upgraded to.

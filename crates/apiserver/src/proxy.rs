@@ -221,27 +221,16 @@ fn handed_on(headers: &HeaderMap, switches: bool) -> HeaderMap {
 
 #[cfg(test)]
 mod tests {
-    use std::io;
     use std::sync::Arc;
 
-    use async_trait::async_trait;
     use http_body_util::{BodyExt, Full};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use yado_store::{Embedded, Store};
     use yado_types::clock::SystemClock;
 
     use super::*;
-    use crate::node_proxy::{NodeDialer, NodeStream};
+    use crate::node_proxy::NoNodes;
     use crate::server::{ApiServer, Config};
-
-    struct NoNodes;
-
-    #[async_trait]
-    impl NodeDialer for NoNodes {
-        async fn dial(&self, _: &str) -> io::Result<Box<dyn NodeStream>> {
-            Err(io::ErrorKind::NotFound.into())
-        }
-    }
 
     #[tokio::test]
     async fn requests_and_answers_are_handed_on() {

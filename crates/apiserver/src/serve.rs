@@ -236,25 +236,14 @@ async fn accept(
 
 #[cfg(test)]
 mod tests {
-    use std::io;
 
-    use async_trait::async_trait;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use yado_store::{Embedded, Store};
     use yado_types::clock::{Clock, ManualClock};
 
     use super::*;
-    use crate::node_proxy::{NodeDialer, NodeStream};
+    use crate::node_proxy::NoNodes;
     use crate::server::Config;
-
-    struct NoNodes;
-
-    #[async_trait]
-    impl NodeDialer for NoNodes {
-        async fn dial(&self, _: &str) -> io::Result<Box<dyn NodeStream>> {
-            Err(io::ErrorKind::NotFound.into())
-        }
-    }
 
     #[tokio::test]
     async fn a_head_without_end_closes_its_connection() {

@@ -12,18 +12,9 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::Value;
 use tower::ServiceExt;
-use yado_apiserver::{ApiServer, Body, Config, Identity, NodeDialer, NodeStream};
+use yado_apiserver::{ApiServer, Body, Config, Identity, NoNodes};
 use yado_store::{Embedded, Store};
 use yado_types::clock::SystemClock;
-
-struct NoNodes;
-
-#[async_trait]
-impl NodeDialer for NoNodes {
-    async fn dial(&self, node_name: &str) -> std::io::Result<Box<dyn NodeStream>> {
-        Err(std::io::Error::other(format!("no node \"{node_name}\" in this test")))
-    }
-}
 
 struct Fixture {
     server: ApiServer,

@@ -12,21 +12,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use tokio_util::sync::CancellationToken;
 use yado_apiserver::pki::{Pki, ServerNames};
-use yado_apiserver::{ApiServer, Config, NodeDialer, NodeStream};
+use yado_apiserver::{ApiServer, Config, NoNodes};
 use yado_store::{Embedded, Store};
 use yado_types::clock::SystemClock;
-
-struct NoNodes;
-
-#[async_trait]
-impl NodeDialer for NoNodes {
-    async fn dial(&self, node_name: &str) -> std::io::Result<Box<dyn NodeStream>> {
-        Err(std::io::Error::other(format!("no node \"{node_name}\" in this test")))
-    }
-}
 
 /// One command: arguments, what it reads, whether it succeeds, what it prints (each text in its output or errors, in
 /// this order).

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -12,18 +11,9 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tower::ServiceExt;
-use yado_apiserver::{ApiServer, Config, Identity, NodeDialer, NodeStream};
+use yado_apiserver::{ApiServer, Config, Identity, NoNodes};
 use yado_store::{Embedded, Store};
 use yado_types::clock::SystemClock;
-
-struct NoNodes;
-
-#[async_trait]
-impl NodeDialer for NoNodes {
-    async fn dial(&self, node_name: &str) -> std::io::Result<Box<dyn NodeStream>> {
-        Err(std::io::Error::other(format!("no node \"{node_name}\" in this test")))
-    }
-}
 
 /// The answer of the webhook at a path to a request.
 fn respond(path: &str, request: &Value) -> Value {

@@ -14,11 +14,12 @@ use crate::table::Column;
 use crate::table::format::age;
 use crate::write::context::WriteContext;
 
+/// Both kinds; only a RoleBinding may name a Role of its Namespace.
 #[derive(Debug)]
-pub struct RoleBinding;
-
-#[derive(Debug)]
-pub struct ClusterRoleBinding;
+pub struct RoleBinding {
+    /// It is a RoleBinding, and not a ClusterRoleBinding.
+    pub namespaced: bool,
+}
 
 impl Strategy for RoleBinding {
     fn name_rule(&self) -> NameRule {
@@ -34,33 +35,7 @@ impl Strategy for RoleBinding {
     }
 
     fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
-        validate_binding(true, object, old, errors);
-    }
-
-    fn columns(&self) -> &[Column] {
-        COLUMNS
-    }
-
-    fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        cells(object, now)
-    }
-}
-
-impl Strategy for ClusterRoleBinding {
-    fn name_rule(&self) -> NameRule {
-        names::path_segment
-    }
-
-    fn default_object(&self, object: &mut Map<String, Value>) {
-        default_binding(object);
-    }
-
-    fn after_defaults(&self, ctx: &WriteContext<'_>, object: &mut Value, old: Option<&Value>) -> Result<()> {
-        grants::check(ctx, object, old)
-    }
-
-    fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
-        validate_binding(false, object, old, errors);
+        validate_binding(self.namespaced, object, old, errors);
     }
 
     fn columns(&self) -> &[Column] {

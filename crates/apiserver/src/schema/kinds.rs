@@ -258,9 +258,9 @@ fn built_in() -> Vec<Kind> {
         cluster(NETWORKING, "IngressClass", ("ingressclasses", "ingressclass"), "networking.v1.IngressClass").ruled_by(&ingress_class::IngressClass),
         namespaced(NETWORKING, "NetworkPolicy", ("networkpolicies", "networkpolicy"), "networking.v1.NetworkPolicy").ruled_by(&network_policy::NetworkPolicy).short(&["netpol"]),
         cluster(RBAC, "ClusterRole", ("clusterroles", "clusterrole"), "rbac.v1.ClusterRole").ruled_by(&role::ClusterRole),
-        cluster(RBAC, "ClusterRoleBinding", ("clusterrolebindings", "clusterrolebinding"), "rbac.v1.ClusterRoleBinding").ruled_by(&role_binding::ClusterRoleBinding),
+        cluster(RBAC, "ClusterRoleBinding", ("clusterrolebindings", "clusterrolebinding"), "rbac.v1.ClusterRoleBinding").ruled_by(&role_binding::RoleBinding { namespaced: false }),
         namespaced(RBAC, "Role", ("roles", "role"), "rbac.v1.Role").ruled_by(&role::Role),
-        namespaced(RBAC, "RoleBinding", ("rolebindings", "rolebinding"), "rbac.v1.RoleBinding").ruled_by(&role_binding::RoleBinding),
+        namespaced(RBAC, "RoleBinding", ("rolebindings", "rolebinding"), "rbac.v1.RoleBinding").ruled_by(&role_binding::RoleBinding { namespaced: true }),
         cluster(ADMISSION, "MutatingWebhookConfiguration", ("mutatingwebhookconfigurations", "mutatingwebhookconfiguration"),
             "admissionregistration.v1.MutatingWebhookConfiguration")
             .ruled_by(&webhook_configuration::WebhookConfiguration { mutating: true }).of("api-extensions"),
