@@ -20,8 +20,9 @@ use super::types::Type;
 use super::value::Value;
 use super::{Program, source};
 use crate::schema::structural::{Rule, Structural};
+use crate::schema::validate::Path;
 use crate::schema::{FieldError, Reason};
-use path::Path;
+use path::below;
 
 /// Errors that are reported of one object; the first ones show what is wrong.
 const MAX_ERRORS: usize = 100;
@@ -177,7 +178,7 @@ impl Walk<'_> {
         let (value, old_value) = match (read(json), old.map(read).transpose()) {
             (Ok(value), Ok(old)) => (value, old),
             (Err(error), _) | (_, Err(error)) => {
-                return self.invalid(path.with(""), level, &error.to_string());
+                return self.invalid(below(path, ""), level, &error.to_string());
             }
         };
         for rule in &level.rules {
@@ -225,7 +226,7 @@ impl Walk<'_> {
             EvalError::BudgetExhausted => error.to_string(),
             error => format!("{error} evaluating rule: {name}"),
         };
-        self.invalid(path.with(""), level, &detail);
+        self.invalid(below(path, ""), level, &detail);
         self.end_at(error);
     }
 
@@ -249,7 +250,7 @@ impl Walk<'_> {
         if !rule.uses_old && nearest.is_some_and(Pair::is_equal) {
             return;
         }
-        let field = path.with(&rule.below);
+        let field = below(path, &rule.below);
         let message = match rule.message.as_ref().map(|program| self.message(program, bindings)) {
             Some(Ok(message)) => message,
             Some(Err(error)) if error.is_limit() => {

@@ -1,65 +1,16 @@
-//! Paths of fields in errors, and `fieldPath` of rules.
-
-use std::fmt;
+//! Fields that rules blame: paths in errors, and `fieldPath`.
 
 use crate::schema::structural::{Additional, Structural};
+use crate::schema::validate::Path;
 
-/// A path as a chain of steps, written only into errors.
-#[derive(Clone, Copy)]
-pub struct Path<'p> {
-    parent: Option<&'p Path<'p>>,
-    step: Step<'p>,
-}
-
-#[derive(Clone, Copy)]
-enum Step<'p> {
-    Root,
-    Field(&'p str),
-    Key(&'p str),
-    Index(usize),
-}
-
-impl<'p> Path<'p> {
-    /// The object itself.
-    pub fn root() -> Self {
-        Self { parent: None, step: Step::Root }
-    }
-
-    pub fn field(&'p self, name: &'p str) -> Self {
-        Self { parent: Some(self), step: Step::Field(name) }
-    }
-
-    pub fn key(&'p self, name: &'p str) -> Self {
-        Self { parent: Some(self), step: Step::Key(name) }
-    }
-
-    pub fn index(&'p self, index: usize) -> Self {
-        Self { parent: Some(self), step: Step::Index(index) }
-    }
-
-    /// The path of a field below, itself a path that begins with `.` or `[`, or nothing.
-    pub fn with(&self, below: &str) -> String {
-        let path = self.to_string();
-        match (path.is_empty(), below) {
-            // An object has no name of its own.
-            (true, "") => "<nil>".to_owned(),
-            (true, below) => below.trim_start_matches('.').to_owned(),
-            (false, below) => path + below,
-        }
-    }
-}
-
-impl fmt::Display for Path<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(parent) = self.parent else { return Ok(()) };
-        parent.fmt(f)?;
-        match self.step {
-            Step::Root => Ok(()),
-            Step::Field(name) if parent.parent.is_none() => f.write_str(name),
-            Step::Field(name) => write!(f, ".{name}"),
-            Step::Key(name) => write!(f, "[{name}]"),
-            Step::Index(index) => write!(f, "[{index}]"),
-        }
+/// The text of a path and of a field below, itself a path that begins with `.` or `[`, or nothing.
+pub fn below(path: &Path<'_>, below: &str) -> String {
+    let path = path.to_string();
+    match (path.is_empty(), below) {
+        // An object has no name of its own.
+        (true, "") => "<nil>".to_owned(),
+        (true, below) => below.trim_start_matches('.').to_owned(),
+        (false, below) => path + below,
     }
 }
 
