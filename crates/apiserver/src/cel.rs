@@ -31,7 +31,7 @@ mod tests;
 
 pub use cost::Budget;
 pub use error::{CompileError, EvalError};
-pub use types::{Kind, Type};
+pub use types::{Type, TypeKind};
 pub use value::{Outcome, Value};
 
 use cost::{CALL_LIMIT, Meter};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::cel::{Budget, Kind, Outcome, Program, Type, Value as CelValue};
+use crate::cel::{Budget, Outcome, Program, Type, TypeKind, Value as CelValue};
 use crate::edit::{list, text};
 
 /// The compiled conditions of each webhook of a configuration, in their order.
@@ -14,7 +14,7 @@ pub(super) type Conditions = Arc<Vec<Vec<(String, Result<Program, String>)>>>;
 const VARIABLES: [&str; 3] = ["object", "oldObject", "request"];
 
 fn variables() -> Vec<(String, Type)> {
-    VARIABLES.iter().map(|name| ((*name).to_owned(), Type::of(Kind::Dyn))).collect()
+    VARIABLES.iter().map(|name| ((*name).to_owned(), Type::of(TypeKind::Dyn))).collect()
 }
 
 /// Compiles an expression whose result is true or false.
@@ -25,7 +25,7 @@ pub(crate) fn compile(expression: &str) -> Result<Program, String> {
     let program =
         Program::compile(expression, &variables()).map_err(|error| format!("compilation failed: {error}"))?;
     match program.result().kind {
-        Kind::Bool | Kind::Dyn => Ok(program),
+        TypeKind::Bool | TypeKind::Dyn => Ok(program),
         _ => Err("must evaluate to bool".to_owned()),
     }
 }

@@ -11,7 +11,7 @@ use super::cost;
 use super::error::CompileError;
 use super::node::{Element, Entry, Node, Select};
 use super::source::{Problem, Source};
-use super::types::{DYN, Kind, Size, Type};
+use super::types::{DYN, Size, Type, TypeKind};
 use super::value::Value;
 
 /// Levels that expressions may be nested within each other; their evaluation recurses as deep.
@@ -93,7 +93,7 @@ impl Checker<'_> {
 
     fn fail(&mut self, id: u64, text: String) -> Checked {
         self.problems.push(Problem { offset: self.source.offset(id), text });
-        Checked { node: Node::Constant(Value::Null), kind: Type::of(Kind::Unknown), cost: 0 }
+        Checked { node: Node::Constant(Value::Null), kind: Type::of(TypeKind::Unknown), cost: 0 }
     }
 
     fn undeclared(&mut self, id: u64, name: &str) -> Checked {
@@ -101,7 +101,7 @@ impl Checker<'_> {
     }
 
     /// The expression, which has to be of a type.
-    fn expect(&mut self, expression: &IdedExpr, kind: Kind) -> Checked {
+    fn expect(&mut self, expression: &IdedExpr, kind: TypeKind) -> Checked {
         let checked = self.check(expression);
         let expected = Type::of(kind);
         if expected.accepts(&checked.kind) {
@@ -138,11 +138,11 @@ impl Checker<'_> {
     /// `operand.field` or, where it `is_optional`, `operand.?field`.
     fn field(&mut self, id: u64, operand: Checked, field: &str, is_optional: bool) -> Checked {
         let (kind, wraps) = match &operand.kind.kind {
-            Kind::Optional(inner) => (Type::clone(inner), true),
+            TypeKind::Optional(inner) => (Type::clone(inner), true),
             _ => (operand.kind.clone(), is_optional),
         };
         let Some(result) = self.field_type(id, &kind, field) else {
-            return Checked { node: operand.node, kind: Type::of(Kind::Unknown), cost: 0 };
+            return Checked { node: operand.node, kind: Type::of(TypeKind::Unknown), cost: 0 };
         };
         let cost = operand.cost.saturating_add(cost::SELECT);
         let select = Select { operand: operand.node, field: field.into(), is_optional };
@@ -152,15 +152,15 @@ impl Checker<'_> {
 
     fn field_type(&mut self, id: u64, kind: &Type, field: &str) -> Option<Type> {
         match &kind.kind {
-            Kind::Map(map) => Some(map.value.clone()),
-            Kind::Object(object) => match object.fields.get(field) {
+            TypeKind::Map(map) => Some(map.value.clone()),
+            TypeKind::Object(object) => match object.fields.get(field) {
                 Some(field) => Some(field.kind.clone()),
                 None => {
                     self.fail(id, format!("undefined field '{field}'"));
                     None
                 }
             },
-            Kind::Dyn | Kind::Unknown => Some(DYN.clone()),
+            TypeKind::Dyn | TypeKind::Unknown => Some(DYN.clone()),
             _ => {
                 self.fail(id, format!("type '{kind}' does not support field selection"));
                 None
@@ -182,7 +182,7 @@ impl Checker<'_> {
         self.close_literal(list.elements.first().map_or(0, |first| first.id));
         let size =
             Size { min: (elements.len() - list.optional_indices.len()) as u64, max: elements.len() as u64 };
-        let kind = Type::list(item.unwrap_or_else(|| Type::of(Kind::Unknown))).sized(size);
+        let kind = Type::list(item.unwrap_or_else(|| Type::of(TypeKind::Unknown))).sized(size);
         Checked { node: Node::List(elements.into()), kind, cost }
     }
 
@@ -193,7 +193,7 @@ impl Checker<'_> {
         for entry in &map.entries {
             let EntryExpr::MapEntry(entry) = &entry.expr else { continue };
             let key = self.check(&entry.key);
-            if !matches!(key.kind.kind, Kind::Bool | Kind::Int | Kind::Uint | Kind::String)
+            if !matches!(key.kind.kind, TypeKind::Bool | TypeKind::Int | TypeKind::Uint | TypeKind::String)
                 && !key.kind.is_dynamic()
             {
                 self.fail(entry.key.id, format!("unsupported map key type: {}", key.kind));
@@ -205,7 +205,7 @@ impl Checker<'_> {
             entries.push(Entry { key: key.node, value: value.node, is_optional: entry.optional });
         }
         self.close_literal(map.entries.first().map_or(0, |first| first.id));
-        let unknown = || Type::of(Kind::Unknown);
+        let unknown = || Type::of(TypeKind::Unknown);
         let kind = Type::map(key_type.unwrap_or_else(unknown), value_type.unwrap_or_else(unknown));
         let kind = kind.sized(Size::at_most(entries.len() as u64));
         Checked { node: Node::Map(entries.into()), kind, cost }
@@ -223,7 +223,7 @@ impl Checker<'_> {
         let mut checked = self.check(expression);
         if is_optional {
             let inner = match &checked.kind.kind {
-                Kind::Optional(inner) => Some(Arc::clone(inner)),
+                TypeKind::Optional(inner) => Some(Arc::clone(inner)),
                 _ => None,
             };
             match inner {
@@ -255,27 +255,27 @@ impl Checker<'_> {
 fn constant(literal: &LiteralValue) -> Checked {
     let of = |value, kind| (Node::Constant(value), Type::of(kind));
     let (node, kind) = match literal {
-        LiteralValue::Boolean(b) => of(Value::Bool(*b.inner()), Kind::Bool),
-        LiteralValue::Int(n) => of(Value::Int(*n.inner()), Kind::Int),
-        LiteralValue::UInt(n) => of(Value::Uint(*n.inner()), Kind::Uint),
-        LiteralValue::Double(n) => of(Value::Double(*n.inner()), Kind::Double),
-        LiteralValue::Null => of(Value::Null, Kind::Null),
+        LiteralValue::Boolean(b) => of(Value::Bool(*b.inner()), TypeKind::Bool),
+        LiteralValue::Int(n) => of(Value::Int(*n.inner()), TypeKind::Int),
+        LiteralValue::UInt(n) => of(Value::Uint(*n.inner()), TypeKind::Uint),
+        LiteralValue::Double(n) => of(Value::Double(*n.inner()), TypeKind::Double),
+        LiteralValue::Null => of(Value::Null, TypeKind::Null),
         LiteralValue::Bytes(bytes) => {
             let bytes = bytes.inner();
             let size = Size::exactly(bytes.len() as u64);
-            (Node::Constant(Value::Bytes(bytes.into())), Type::of(Kind::Bytes).sized(size))
+            (Node::Constant(Value::Bytes(bytes.into())), Type::of(TypeKind::Bytes).sized(size))
         }
         LiteralValue::String(text) => {
             let text = text.inner();
             let size = Size::exactly(text.chars().count() as u64);
-            (Node::Text(text.into()), Type::of(Kind::String).sized(size))
+            (Node::Text(text.into()), Type::of(TypeKind::String).sized(size))
         }
     };
     Checked { node, kind, cost: 0 }
 }
 
 fn type_constant(name: &'static str) -> Checked {
-    Checked { node: Node::Constant(Value::Type(name)), kind: Type::of(Kind::Type), cost: cost::SELECT }
+    Checked { node: Node::Constant(Value::Type(name)), kind: Type::of(TypeKind::Type), cost: cost::SELECT }
 }
 
 /// The types that have a name in expressions.

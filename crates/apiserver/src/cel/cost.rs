@@ -9,7 +9,7 @@
 use regex::Regex;
 
 use super::error::EvalError;
-use super::types::{Kind, Size, Type};
+use super::types::{Size, Type, TypeKind};
 use super::value::Value;
 
 /// What one evaluation may cost, about a tenth of a second in Kubernetes' own implementation.
@@ -188,12 +188,12 @@ pub fn estimate(price: Price, arguments: &[Type]) -> u64 {
             let item = arguments.first().map(Type::item);
             let each = item.filter(is_text).map_or(1, |item| tenths(item.size.max).saturating_add(1));
             match arguments.first().map(|list| &list.kind) {
-                Some(Kind::List(_)) => most(0).saturating_mul(each),
+                Some(TypeKind::List(_)) => most(0).saturating_mul(each),
                 _ => tenths(most(0)),
             }
         }
         Price::Member => match arguments.get(1).map(|list| &list.kind) {
-            Some(Kind::Map(_)) => 1,
+            Some(TypeKind::Map(_)) => 1,
             _ => most(1),
         },
         Price::Pairs => most(0).saturating_mul(most(1).max(1)),
@@ -241,11 +241,11 @@ fn regex(text: u64, pattern: u64) -> u64 {
 fn is_fixed(kind: &Type) -> bool {
     !is_text(kind)
         && !kind.is_dynamic()
-        && !matches!(kind.kind, Kind::List(_) | Kind::Map(_) | Kind::Optional(_))
+        && !matches!(kind.kind, TypeKind::List(_) | TypeKind::Map(_) | TypeKind::Optional(_))
 }
 
 fn is_text(kind: &Type) -> bool {
-    matches!(kind.kind, Kind::String | Kind::Bytes)
+    matches!(kind.kind, TypeKind::String | TypeKind::Bytes)
 }
 
 /// The type of a result with the sizes that arguments of these types allow.
@@ -254,7 +254,7 @@ pub fn result(grows: Grows, arguments: &[Type], result: Type) -> Type {
     match grows {
         Grows::Type => result,
         Grows::Same => result.sized(size(0)),
-        Grows::Sum => match arguments.iter().any(|a| is_text(a) || matches!(a.kind, Kind::List(_))) {
+        Grows::Sum => match arguments.iter().any(|a| is_text(a) || matches!(a.kind, TypeKind::List(_))) {
             true => result.sized(size(0).plus(size(1))),
             false => result,
         },
@@ -263,8 +263,8 @@ pub fn result(grows: Grows, arguments: &[Type], result: Type) -> Type {
             result.sized(Size { min: size(0).min, max })
         }
         Grows::Parts => match result.kind {
-            Kind::List(_) => {
-                let item = Type::of(Kind::String).sized(Size::at_most(size(0).max));
+            TypeKind::List(_) => {
+                let item = Type::of(TypeKind::String).sized(Size::at_most(size(0).max));
                 Type::list(item).sized(Size::at_most(size(0).max))
             }
             _ => result.sized(Size::at_most(size(0).max)),

@@ -7,7 +7,7 @@ use super::cost::{Grows, Meter, Price};
 use super::library::{
     convert, format, lists, net, operators, optional, quantity, regex, sets, strings, time, url,
 };
-use super::types::{DYN, Kind, Opaque, Type};
+use super::types::{DYN, Opaque, Type, TypeKind};
 use super::value::{Outcome, Value};
 
 /// Evaluates a function. A method gets its target as the first argument.
@@ -119,25 +119,25 @@ impl Reader<'_> {
     }
 }
 
-fn named(name: &str) -> Kind {
+fn named(name: &str) -> TypeKind {
     match name {
-        "A" => Kind::Parameter(0),
-        "B" => Kind::Parameter(1),
-        "bool" => Kind::Bool,
-        "int" => Kind::Int,
-        "uint" => Kind::Uint,
-        "double" => Kind::Double,
-        "string" => Kind::String,
-        "bytes" => Kind::Bytes,
-        "duration" => Kind::Duration,
-        "timestamp" => Kind::Timestamp,
-        "type" => Kind::Type,
-        "quantity" => Kind::Opaque(Opaque::Quantity),
-        "url" => Kind::Opaque(Opaque::Url),
-        "ip" => Kind::Opaque(Opaque::Ip),
-        "cidr" => Kind::Opaque(Opaque::Cidr),
-        "format" => Kind::Opaque(Opaque::Format),
-        _ => Kind::Dyn,
+        "A" => TypeKind::Parameter(0),
+        "B" => TypeKind::Parameter(1),
+        "bool" => TypeKind::Bool,
+        "int" => TypeKind::Int,
+        "uint" => TypeKind::Uint,
+        "double" => TypeKind::Double,
+        "string" => TypeKind::String,
+        "bytes" => TypeKind::Bytes,
+        "duration" => TypeKind::Duration,
+        "timestamp" => TypeKind::Timestamp,
+        "type" => TypeKind::Type,
+        "quantity" => TypeKind::Opaque(Opaque::Quantity),
+        "url" => TypeKind::Opaque(Opaque::Url),
+        "ip" => TypeKind::Opaque(Opaque::Ip),
+        "cidr" => TypeKind::Opaque(Opaque::Cidr),
+        "format" => TypeKind::Opaque(Opaque::Format),
+        _ => TypeKind::Dyn,
     }
 }
 

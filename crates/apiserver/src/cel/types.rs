@@ -52,14 +52,14 @@ impl Size {
 #[derive(Clone, Debug)]
 pub struct Type {
     /// What it is.
-    pub kind: Kind,
+    pub kind: TypeKind,
     /// How large values are.
     pub size: Size,
 }
 
 /// What a type is.
 #[derive(Clone, Debug)]
-pub enum Kind {
+pub enum TypeKind {
     /// Any; operations are checked when they are evaluated.
     Dyn,
     /// The type of what is yet unknown: items of an empty list, and expressions that have an error.
@@ -178,21 +178,23 @@ impl ObjectType {
 }
 
 /// The type of values of which nothing is known.
-pub static DYN: Type = Type { kind: Kind::Dyn, size: Size::UNKNOWN };
+pub static DYN: Type = Type { kind: TypeKind::Dyn, size: Size::UNKNOWN };
 /// A list of which nothing is known.
 pub static DYN_LIST: LazyLock<ListType> =
     LazyLock::new(|| ListType { item: DYN.clone(), identity: Identity::Position });
 /// A map of which nothing is known.
 pub static DYN_MAP: LazyLock<MapType> =
-    LazyLock::new(|| MapType { key: Type::of(Kind::String), value: DYN.clone() });
+    LazyLock::new(|| MapType { key: Type::of(TypeKind::String), value: DYN.clone() });
 
 impl Type {
     /// A type of this kind, of any size.
-    pub fn of(kind: Kind) -> Self {
+    pub fn of(kind: TypeKind) -> Self {
         let size = match kind {
-            Kind::Null | Kind::Bool | Kind::Int | Kind::Uint | Kind::Double => Size::SCALAR,
-            Kind::Duration | Kind::Timestamp | Kind::Type => Size::SCALAR,
-            Kind::Opaque(Opaque::Ip | Opaque::Cidr) => Size { min: 4, max: 16 },
+            TypeKind::Null | TypeKind::Bool | TypeKind::Int | TypeKind::Uint | TypeKind::Double => {
+                Size::SCALAR
+            }
+            TypeKind::Duration | TypeKind::Timestamp | TypeKind::Type => Size::SCALAR,
+            TypeKind::Opaque(Opaque::Ip | Opaque::Cidr) => Size { min: 4, max: 16 },
             _ => Size::UNKNOWN,
         };
         Self { kind, size }
@@ -206,38 +208,38 @@ impl Type {
 
     /// A list of these items.
     pub fn list(item: Self) -> Self {
-        Self::of(Kind::List(Arc::new(ListType { item, identity: Identity::Position })))
+        Self::of(TypeKind::List(Arc::new(ListType { item, identity: Identity::Position })))
     }
 
     /// A map of these keys and values.
     pub fn map(key: Self, value: Self) -> Self {
-        Self::of(Kind::Map(Arc::new(MapType { key, value })))
+        Self::of(TypeKind::Map(Arc::new(MapType { key, value })))
     }
 
     /// A value of this type that may be absent.
     pub fn optional(inner: Self) -> Self {
         let size = inner.size;
-        Self { kind: Kind::Optional(Arc::new(inner)), size }
+        Self { kind: TypeKind::Optional(Arc::new(inner)), size }
     }
 
     /// Whether operations on it are checked only when they are evaluated.
     pub fn is_dynamic(&self) -> bool {
-        matches!(self.kind, Kind::Dyn | Kind::Unknown)
+        matches!(self.kind, TypeKind::Dyn | TypeKind::Unknown)
     }
 
     /// The type of items; of values, for a map.
     pub fn item(&self) -> Type {
         match &self.kind {
-            Kind::List(list) => list.item.clone(),
-            Kind::Map(map) => map.value.clone(),
-            Kind::Unknown => Self::of(Kind::Unknown),
+            TypeKind::List(list) => list.item.clone(),
+            TypeKind::Map(map) => map.value.clone(),
+            TypeKind::Unknown => Self::of(TypeKind::Unknown),
             _ => DYN.clone(),
         }
     }
 
     /// Whether a value of type `given` may stand where this one is expected.
     pub fn accepts(&self, given: &Self) -> bool {
-        use Kind::*;
+        use TypeKind::*;
         match (&self.kind, &given.kind) {
             (Dyn | Unknown, _) | (_, Dyn | Unknown) => true,
             (Null, Null | Object(_) | Duration | Timestamp | Optional(_) | Opaque(_)) => true,
@@ -258,17 +260,17 @@ impl Type {
     pub fn join(&self, other: &Self) -> Option<Self> {
         let size = self.size.union(other.size);
         let kind = match (&self.kind, &other.kind) {
-            (Kind::Unknown | Kind::Null, kind) if self.accepts(other) => kind.clone(),
-            (kind, Kind::Unknown | Kind::Null) if self.accepts(other) => kind.clone(),
-            (Kind::Dyn, _) | (_, Kind::Dyn) => Kind::Dyn,
-            (Kind::List(a), Kind::List(b)) => {
+            (TypeKind::Unknown | TypeKind::Null, kind) if self.accepts(other) => kind.clone(),
+            (kind, TypeKind::Unknown | TypeKind::Null) if self.accepts(other) => kind.clone(),
+            (TypeKind::Dyn, _) | (_, TypeKind::Dyn) => TypeKind::Dyn,
+            (TypeKind::List(a), TypeKind::List(b)) => {
                 let identity = if a.identity == b.identity { a.identity.clone() } else { Identity::Position };
-                Kind::List(Arc::new(ListType { item: a.item.join(&b.item)?, identity }))
+                TypeKind::List(Arc::new(ListType { item: a.item.join(&b.item)?, identity }))
             }
-            (Kind::Map(a), Kind::Map(b)) => {
-                Kind::Map(Arc::new(MapType { key: a.key.join(&b.key)?, value: a.value.join(&b.value)? }))
+            (TypeKind::Map(a), TypeKind::Map(b)) => {
+                TypeKind::Map(Arc::new(MapType { key: a.key.join(&b.key)?, value: a.value.join(&b.value)? }))
             }
-            (Kind::Optional(a), Kind::Optional(b)) => Kind::Optional(Arc::new(a.join(b)?)),
+            (TypeKind::Optional(a), TypeKind::Optional(b)) => TypeKind::Optional(Arc::new(a.join(b)?)),
             (kind, _) if self.accepts(other) => kind.clone(),
             _ => return None,
         };
@@ -278,12 +280,14 @@ impl Type {
     /// The type with parameters replaced by the types that are bound to them.
     pub fn bound(&self, bindings: &[Option<Type>; 2]) -> Type {
         match &self.kind {
-            Kind::Parameter(index) => {
-                bindings[usize::from(*index)].clone().unwrap_or_else(|| Self::of(Kind::Unknown))
+            TypeKind::Parameter(index) => {
+                bindings[usize::from(*index)].clone().unwrap_or_else(|| Self::of(TypeKind::Unknown))
             }
-            Kind::List(list) => Self::list(list.item.bound(bindings)).sized(self.size),
-            Kind::Map(map) => Self::map(map.key.bound(bindings), map.value.bound(bindings)).sized(self.size),
-            Kind::Optional(inner) => Self::optional(inner.bound(bindings)),
+            TypeKind::List(list) => Self::list(list.item.bound(bindings)).sized(self.size),
+            TypeKind::Map(map) => {
+                Self::map(map.key.bound(bindings), map.value.bound(bindings)).sized(self.size)
+            }
+            TypeKind::Optional(inner) => Self::optional(inner.bound(bindings)),
             _ => self.clone(),
         }
     }
@@ -291,7 +295,7 @@ impl Type {
     /// Binds the parameters in this type so that it accepts `given`; false where none do.
     pub fn unify(&self, given: &Self, bindings: &mut [Option<Type>; 2]) -> bool {
         match (&self.kind, &given.kind) {
-            (Kind::Parameter(index), _) => {
+            (TypeKind::Parameter(index), _) => {
                 let bound = &mut bindings[usize::from(*index)];
                 match bound.as_ref().map_or_else(|| Some(given.clone()), |known| known.join(given)) {
                     Some(joined) => {
@@ -301,11 +305,11 @@ impl Type {
                     None => false,
                 }
             }
-            (Kind::List(a), Kind::List(b)) => a.item.unify(&b.item, bindings),
-            (Kind::Map(a), Kind::Map(b)) => {
+            (TypeKind::List(a), TypeKind::List(b)) => a.item.unify(&b.item, bindings),
+            (TypeKind::Map(a), TypeKind::Map(b)) => {
                 a.key.unify(&b.key, bindings) && a.value.unify(&b.value, bindings)
             }
-            (Kind::Optional(a), Kind::Optional(b)) => a.unify(b, bindings),
+            (TypeKind::Optional(a), TypeKind::Optional(b)) => a.unify(b, bindings),
             _ => self.accepts(given),
         }
     }
@@ -327,24 +331,24 @@ impl Opaque {
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match &self.kind {
-            Kind::Dyn | Kind::Unknown => "dyn",
-            Kind::Parameter(0) => "A",
-            Kind::Parameter(_) => "B",
-            Kind::Null => "null",
-            Kind::Bool => "bool",
-            Kind::Int => "int",
-            Kind::Uint => "uint",
-            Kind::Double => "double",
-            Kind::String => "string",
-            Kind::Bytes => "bytes",
-            Kind::Duration => "duration",
-            Kind::Timestamp => "timestamp",
-            Kind::List(list) => return write!(f, "list({})", list.item),
-            Kind::Map(map) => return write!(f, "map({}, {})", map.key, map.value),
-            Kind::Object(object) => &object.name,
-            Kind::Optional(inner) => return write!(f, "optional_type({inner})"),
-            Kind::Type => "type",
-            Kind::Opaque(opaque) => opaque.name(),
+            TypeKind::Dyn | TypeKind::Unknown => "dyn",
+            TypeKind::Parameter(0) => "A",
+            TypeKind::Parameter(_) => "B",
+            TypeKind::Null => "null",
+            TypeKind::Bool => "bool",
+            TypeKind::Int => "int",
+            TypeKind::Uint => "uint",
+            TypeKind::Double => "double",
+            TypeKind::String => "string",
+            TypeKind::Bytes => "bytes",
+            TypeKind::Duration => "duration",
+            TypeKind::Timestamp => "timestamp",
+            TypeKind::List(list) => return write!(f, "list({})", list.item),
+            TypeKind::Map(map) => return write!(f, "map({}, {})", map.key, map.value),
+            TypeKind::Object(object) => &object.name,
+            TypeKind::Optional(inner) => return write!(f, "optional_type({inner})"),
+            TypeKind::Type => "type",
+            TypeKind::Opaque(opaque) => opaque.name(),
         })
     }
 }

@@ -18,7 +18,7 @@ use super::error::EvalError;
 use super::library::format::NamedFormat;
 use super::library::time::parse_duration;
 use super::library::url::Url;
-use super::types::{DYN, DYN_LIST, DYN_MAP, Kind, ListType, MapType, ObjectType, Type};
+use super::types::{DYN, DYN_LIST, DYN_MAP, ListType, MapType, ObjectType, Type, TypeKind};
 
 /// A value, or why there is none.
 pub type Outcome<'a> = Result<Value<'a>, EvalError>;
@@ -151,8 +151,8 @@ impl<'a> Value<'a> {
         Ok(match (json, &kind.kind) {
             (Json::Null, _) => Self::Null,
             (Json::Bool(b), _) => Self::Bool(*b),
-            (Json::Number(n), Kind::Double) => Self::Double(n.as_f64().unwrap_or_default()),
-            (Json::Number(n), Kind::Int) => Self::Int(
+            (Json::Number(n), TypeKind::Double) => Self::Double(n.as_f64().unwrap_or_default()),
+            (Json::Number(n), TypeKind::Int) => Self::Int(
                 n.as_i64().or_else(|| n.as_f64().map(|n| n as i64)).ok_or(EvalError::IntegerOverflow(""))?,
             ),
             (Json::Number(n), _) => match (n.as_i64(), n.as_u64()) {
@@ -160,21 +160,21 @@ impl<'a> Value<'a> {
                 (_, Some(n)) => Self::Uint(n),
                 _ => Self::Double(n.as_f64().unwrap_or_default()),
             },
-            (Json::String(text), Kind::Bytes) => {
+            (Json::String(text), TypeKind::Bytes) => {
                 let bytes = STANDARD.decode(text);
                 let bytes = bytes
                     .map_err(|e| EvalError::Failed(format!("Invalid byte formatted string {text}: {e}")))?;
                 Self::Bytes(bytes.into())
             }
-            (Json::String(text), Kind::Duration) => Self::Duration(
+            (Json::String(text), TypeKind::Duration) => Self::Duration(
                 parse_duration(text).ok_or_else(|| EvalError::Failed(format!("Invalid duration {text}")))?,
             ),
-            (Json::String(text), Kind::Timestamp) => Self::Timestamp(timestamp(text)?),
+            (Json::String(text), TypeKind::Timestamp) => Self::Timestamp(timestamp(text)?),
             (Json::String(text), _) => Self::text(text),
-            (Json::Array(items), Kind::List(list)) => Self::List(List::Json(items, list)),
+            (Json::Array(items), TypeKind::List(list)) => Self::List(List::Json(items, list)),
             (Json::Array(items), _) => Self::List(List::Json(items, &DYN_LIST)),
-            (Json::Object(map), Kind::Map(kind)) => Self::Map(Map::Json(map, kind)),
-            (Json::Object(map), Kind::Object(kind)) => Self::Map(Map::Object(map, kind)),
+            (Json::Object(map), TypeKind::Map(kind)) => Self::Map(Map::Json(map, kind)),
+            (Json::Object(map), TypeKind::Object(kind)) => Self::Map(Map::Object(map, kind)),
             (Json::Object(map), _) => Self::Map(Map::Json(map, &DYN_MAP)),
         })
     }

@@ -7,7 +7,7 @@ use crate::cel::cost::{self, Meter};
 use crate::cel::functions::{self, Function, Overload};
 use crate::cel::library::regex;
 use crate::cel::node::{Call, Index, Node, OrElse, RegexCall};
-use crate::cel::types::{Kind, Type};
+use crate::cel::types::{Type, TypeKind};
 use crate::cel::value::Value;
 
 impl Checker<'_> {
@@ -60,7 +60,7 @@ impl Checker<'_> {
     fn logic(&mut self, args: &[IdedExpr], name: &str, node: fn(Box<[Node]>) -> Node) -> Checked {
         let (mut terms, mut cost) = (Vec::new(), 0u64);
         self.flatten(args, name, &mut terms, &mut cost);
-        Checked { node: node(terms.into()), kind: Type::of(Kind::Bool), cost }
+        Checked { node: node(terms.into()), kind: Type::of(TypeKind::Bool), cost }
     }
 
     /// Terms of the same operator become terms of one, which needs no recursion.
@@ -71,7 +71,7 @@ impl Checker<'_> {
                     self.flatten(&inner.args, name, terms, cost);
                 }
                 _ => {
-                    let checked = self.expect(argument, Kind::Bool);
+                    let checked = self.expect(argument, TypeKind::Bool);
                     *cost = cost.saturating_add(checked.cost);
                     terms.push(checked.node);
                 }
@@ -81,7 +81,7 @@ impl Checker<'_> {
 
     fn conditional(&mut self, id: u64, condition: &IdedExpr, yes: &IdedExpr, no: &IdedExpr) -> Checked {
         let (condition, yes, no) = (self.check(condition), self.check(yes), self.check(no));
-        let joined = yes.kind.join(&no.kind).filter(|_| Type::of(Kind::Bool).accepts(&condition.kind));
+        let joined = yes.kind.join(&no.kind).filter(|_| Type::of(TypeKind::Bool).accepts(&condition.kind));
         let Some(kind) = joined else {
             return self.no_overload(id, "_?_:_", &[condition.kind, yes.kind, no.kind], false);
         };
@@ -99,13 +99,13 @@ impl Checker<'_> {
     fn index(&mut self, id: u64, operand: &IdedExpr, key: &IdedExpr, is_optional: bool) -> Checked {
         let (operand, key) = (self.check(operand), self.check(key));
         let (container, wraps) = match &operand.kind.kind {
-            Kind::Optional(inner) => (Type::clone(inner), true),
+            TypeKind::Optional(inner) => (Type::clone(inner), true),
             _ => (operand.kind.clone(), is_optional),
         };
         let fits = match &container.kind {
-            Kind::List(_) => Type::of(Kind::Int).accepts(&key.kind),
-            Kind::Map(map) => map.key.accepts(&key.kind),
-            Kind::Dyn | Kind::Unknown => true,
+            TypeKind::List(_) => Type::of(TypeKind::Int).accepts(&key.kind),
+            TypeKind::Map(map) => map.key.accepts(&key.kind),
+            TypeKind::Dyn | TypeKind::Unknown => true,
             _ => false,
         };
         if !fits {
@@ -133,7 +133,7 @@ impl Checker<'_> {
             other => other,
         };
         // Asking whether a field is there costs nothing besides what it is a field of.
-        Checked { node, kind: Type::of(Kind::Bool), cost: selected.cost.saturating_sub(cost::SELECT) }
+        Checked { node, kind: Type::of(TypeKind::Bool), cost: selected.cost.saturating_sub(cost::SELECT) }
     }
 
     fn function(
@@ -223,7 +223,7 @@ fn resolve(overloads: &[Overload], given: &[Type], is_method: bool) -> Option<Ty
         result = Some(match result {
             None => this,
             Some(known) if known.to_string() == this.to_string() => known,
-            Some(_) => Type::of(Kind::Dyn),
+            Some(_) => Type::of(TypeKind::Dyn),
         });
     }
     result

@@ -5,7 +5,7 @@ use cel::common::ast::{Expr, IdedExpr};
 use super::{Checked, Checker};
 use crate::cel::cost;
 use crate::cel::node::{Fold, FoldKind, Node, OptionalMap};
-use crate::cel::types::{DYN, Kind, Size, Type};
+use crate::cel::types::{DYN, Size, Type, TypeKind};
 
 /// The arguments of a macro over items.
 struct Loop<'e> {
@@ -74,17 +74,17 @@ impl Checker<'_> {
                     return self.fail(variable.id, format!("duplicate variable name: {name}"));
                 }
                 Some(name) => names.push(name),
-                None => return Checked { node: range.node, kind: Type::of(Kind::Unknown), cost: 0 },
+                None => return Checked { node: range.node, kind: Type::of(TypeKind::Unknown), cost: 0 },
             }
         }
         let item = kinds.last().cloned().unwrap_or_else(|| DYN.clone());
         let first = kinds.first().cloned().unwrap_or_else(|| DYN.clone());
         let before = self.scopes.len();
         self.scopes.extend(names.into_iter().zip(kinds));
-        let filter = parts.filter.map(|filter| self.expect(filter, Kind::Bool));
+        let filter = parts.filter.map(|filter| self.expect(filter, TypeKind::Bool));
         let body = match parts.kind {
             FoldKind::All | FoldKind::Exists | FoldKind::ExistsOne | FoldKind::Filter => {
-                self.expect(parts.body, Kind::Bool)
+                self.expect(parts.body, TypeKind::Bool)
             }
             _ => self.check(parts.body),
         };
@@ -102,12 +102,12 @@ impl Checker<'_> {
     /// The types of a macro's variables: the item or key, or index and item, or key and value.
     fn variable_types(&mut self, id: u64, range: &Type, has_two: bool) -> Vec<Type> {
         match &range.kind {
-            Kind::List(list) if has_two => vec![Type::of(Kind::Int), list.item.clone()],
-            Kind::List(list) => vec![list.item.clone()],
-            Kind::Map(map) if has_two => vec![map.key.clone(), map.value.clone()],
-            Kind::Map(map) => vec![map.key.clone()],
+            TypeKind::List(list) if has_two => vec![Type::of(TypeKind::Int), list.item.clone()],
+            TypeKind::List(list) => vec![list.item.clone()],
+            TypeKind::Map(map) if has_two => vec![map.key.clone(), map.value.clone()],
+            TypeKind::Map(map) => vec![map.key.clone()],
             kind => {
-                if !matches!(kind, Kind::Dyn | Kind::Unknown) {
+                if !matches!(kind, TypeKind::Dyn | TypeKind::Unknown) {
                     let text = format!(
                         "expression of type '{range}' cannot be range of a comprehension (must be list, map, or \
                          dynamic)"
@@ -122,13 +122,15 @@ impl Checker<'_> {
     fn result(&mut self, parts: &Loop, item: Type, first: Type, body: &Type, rounds: u64) -> Type {
         let size = Size::at_most(rounds);
         match parts.kind {
-            FoldKind::All | FoldKind::Exists | FoldKind::ExistsOne => Type::of(Kind::Bool),
+            FoldKind::All | FoldKind::Exists | FoldKind::ExistsOne => Type::of(TypeKind::Bool),
             FoldKind::Map => Type::list(body.clone()).sized(size),
             FoldKind::Filter | FoldKind::SortBy => Type::list(item).sized(size),
             FoldKind::MapValues => Type::map(first, body.clone()).sized(size),
             FoldKind::MapEntries => match &body.kind {
-                Kind::Map(map) => Type::map(map.key.clone(), map.value.clone()).sized(size.times(body.size)),
-                Kind::Dyn | Kind::Unknown => Type::map(DYN.clone(), DYN.clone()),
+                TypeKind::Map(map) => {
+                    Type::map(map.key.clone(), map.value.clone()).sized(size.times(body.size))
+                }
+                TypeKind::Dyn | TypeKind::Unknown => Type::map(DYN.clone(), DYN.clone()),
                 _ => {
                     self.fail(parts.body.id, format!("expected type 'map(dyn, dyn)' but found '{body}'")).kind
                 }
@@ -146,8 +148,8 @@ impl Checker<'_> {
     ) -> Checked {
         let operand = self.check(target);
         let inner = match &operand.kind.kind {
-            Kind::Optional(inner) => Type::clone(inner),
-            Kind::Dyn | Kind::Unknown => DYN.clone(),
+            TypeKind::Optional(inner) => Type::clone(inner),
+            TypeKind::Dyn | TypeKind::Unknown => DYN.clone(),
             _ => {
                 let name = if is_flat { "optFlatMap" } else { "optMap" };
                 let text =

@@ -6,7 +6,7 @@ use super::declare::{Declared, MAX_REQUEST, Parts, declare};
 use super::path::read_field_path;
 use super::{CompiledRule, Level, Rules};
 use crate::cel::Program;
-use crate::cel::types::{Kind, Type};
+use crate::cel::types::{Type, TypeKind};
 use crate::schema::structural::{Additional, Items, Rule, Structural, Type as SchemaType};
 use crate::schema::{FieldError, Reason};
 
@@ -226,7 +226,7 @@ impl Compiler {
         };
         let variables = [("self".to_owned(), declared.kind.clone()), ("oldSelf".to_owned(), old)];
         let field = format!("{path}.rule");
-        let program = match program(&rule.rule, &variables, Kind::Bool) {
+        let program = match program(&rule.rule, &variables, TypeKind::Bool) {
             Ok(program) => program,
             Err(error) => {
                 let detail = error.unwrap_or_else(|| "cel expression must evaluate to a bool".to_owned());
@@ -254,7 +254,7 @@ impl Compiler {
             return None;
         }
         let field = format!("{path}.messageExpression");
-        match program(&rule.message_expression, variables, Kind::String) {
+        match program(&rule.message_expression, variables, TypeKind::String) {
             Ok(program) => {
                 let cost = program.estimated_cost();
                 if cost > RULE_LIMIT {
@@ -294,12 +294,16 @@ impl Compiler {
 }
 
 /// Compiles an expression that has to result in a type; the error is none where it results in another one.
-fn program(expression: &str, variables: &[(String, Type)], kind: Kind) -> Result<Program, Option<String>> {
+fn program(
+    expression: &str,
+    variables: &[(String, Type)],
+    kind: TypeKind,
+) -> Result<Program, Option<String>> {
     let program = Program::compile(expression, variables);
     let program = program.map_err(|error| Some(format!("compilation failed: {error}")))?;
     let result = &program.result().kind;
     match (kind, result) {
-        (Kind::Bool, Kind::Bool) | (Kind::String, Kind::String) => Ok(program),
+        (TypeKind::Bool, TypeKind::Bool) | (TypeKind::String, TypeKind::String) => Ok(program),
         _ => Err(None),
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::escape::escape;
-use crate::cel::types::{DYN, Field, Identity, Kind, ListType, MapType, ObjectType, Size, Type};
+use crate::cel::types::{DYN, Field, Identity, ListType, MapType, ObjectType, Size, Type, TypeKind};
 use crate::schema::structural::{Additional, Items, Structural, Type as SchemaType};
 
 /// Largest request, from which sizes are estimated that schemas do not bound. It is Kubernetes' own number, whatever
@@ -21,16 +21,16 @@ pub struct Declared {
 }
 
 impl Declared {
-    fn new(kind: Kind, min_size: u64) -> Self {
+    fn new(kind: TypeKind, min_size: u64) -> Self {
         Self { kind: Type::of(kind), min_size }
     }
 
-    fn sized(kind: Kind, min_size: u64, max: u64) -> Self {
+    fn sized(kind: TypeKind, min_size: u64, max: u64) -> Self {
         Self { kind: Type::of(kind).sized(Size::at_most(max)), min_size }
     }
 
     fn text() -> Self {
-        Self::sized(Kind::String, 2, MAX_REQUEST - 2)
+        Self::sized(TypeKind::String, 2, MAX_REQUEST - 2)
     }
 }
 
@@ -50,9 +50,9 @@ pub fn declare(schema: &Structural, parts: &Parts, is_resource: bool, name: &str
         return Some(Declared { kind: DYN.clone().sized(Size::at_most(max)), min_size: 1 });
     }
     match schema.kind? {
-        SchemaType::Boolean => Some(Declared::new(Kind::Bool, 4)),
-        SchemaType::Integer => Some(Declared::new(Kind::Int, 1)),
-        SchemaType::Number => Some(Declared::new(Kind::Double, 1)),
+        SchemaType::Boolean => Some(Declared::new(TypeKind::Bool, 4)),
+        SchemaType::Integer => Some(Declared::new(TypeKind::Int, 1)),
+        SchemaType::Number => Some(Declared::new(TypeKind::Double, 1)),
         SchemaType::String => Some(text(schema)),
         SchemaType::Array => list(schema, parts.item.as_ref()?),
         SchemaType::Object if matches!(schema.additional, Additional::Of(_)) && !is_resource => {
@@ -66,10 +66,10 @@ fn text(schema: &Structural) -> Declared {
     let unbounded = MAX_REQUEST - 2;
     let max_length = schema.limits.max_length;
     match schema.limits.format.as_deref() {
-        Some("byte") => Declared::sized(Kind::Bytes, 2, max_length.unwrap_or(unbounded)),
-        Some("duration") => Declared::new(Kind::Duration, 3),
-        Some("date") => Declared::new(Kind::Timestamp, 12),
-        Some("date-time") => Declared::new(Kind::Timestamp, 21),
+        Some("byte") => Declared::sized(TypeKind::Bytes, 2, max_length.unwrap_or(unbounded)),
+        Some("duration") => Declared::new(TypeKind::Duration, 3),
+        Some("date") => Declared::new(TypeKind::Timestamp, 12),
+        Some("date-time") => Declared::new(TypeKind::Timestamp, 21),
         _ => {
             let longest = schema.limits.values.as_ref().map(|values| {
                 values
@@ -81,7 +81,7 @@ fn text(schema: &Structural) -> Declared {
             });
             // A character is four bytes at most.
             let max = max_length.map(|length| length.saturating_mul(4)).or(longest).unwrap_or(unbounded);
-            Declared::sized(Kind::String, 2, max)
+            Declared::sized(TypeKind::String, 2, max)
         }
     }
 }
@@ -95,16 +95,16 @@ fn list(schema: &Structural, item: &Declared) -> Option<Declared> {
         }
     };
     let max = schema.limits.max_items.unwrap_or((MAX_REQUEST - 2) / (item.min_size + 1));
-    Some(Declared::sized(Kind::List(Arc::new(ListType { item: item.kind.clone(), identity })), 2, max))
+    Some(Declared::sized(TypeKind::List(Arc::new(ListType { item: item.kind.clone(), identity })), 2, max))
 }
 
 fn map(schema: &Structural, value: &Declared) -> Option<Declared> {
     // A key takes six bytes at least, with its quotes, colon and comma.
     let max = schema.limits.max_properties.unwrap_or((MAX_REQUEST - 2) / (value.min_size + 6));
     // Kubernetes takes keys to be empty where it estimates.
-    let key = Type::of(Kind::String).sized(Size::at_most(0));
+    let key = Type::of(TypeKind::String).sized(Size::at_most(0));
     let kind = MapType { key, value: value.kind.clone() };
-    Some(Declared::sized(Kind::Map(Arc::new(kind)), 2, max))
+    Some(Declared::sized(TypeKind::Map(Arc::new(kind)), 2, max))
 }
 
 fn object(schema: &Structural, parts: &Parts, is_resource: bool, name: &str) -> Declared {
@@ -124,7 +124,7 @@ fn object(schema: &Structural, parts: &Parts, is_resource: bool, name: &str) -> 
         }
     }
     let size = Size::at_most(fields.len() as u64);
-    let kind = Kind::Object(Arc::new(ObjectType::new(name.to_owned(), fields)));
+    let kind = TypeKind::Object(Arc::new(ObjectType::new(name.to_owned(), fields)));
     Declared { kind: Type::of(kind).sized(size), min_size }
 }
 
@@ -146,7 +146,7 @@ fn declare_meta(schema: &Structural, properties: &mut BTreeMap<String, Declared>
     }
     let texts = ["name", "generateName"].map(|name| (name.to_owned(), Declared::text().kind));
     let fields = texts.into_iter().map(|(name, kind)| (name.clone(), Field { name, kind })).collect();
-    let meta = Kind::Object(Arc::new(ObjectType::new(format!("{name}.metadata"), fields)));
+    let meta = TypeKind::Object(Arc::new(ObjectType::new(format!("{name}.metadata"), fields)));
     let kind = Type::of(meta).sized(Size::at_most(2));
     properties.insert("metadata".to_owned(), Declared { kind, min_size: 2 });
 }
