@@ -28,7 +28,7 @@ use yado_reconcile::Next;
 use yado_types::pod::{is_ended, is_ready, is_terminating};
 use yado_types::selector::LabelSelector;
 
-use crate::owners::{self, Ownership};
+use crate::owners;
 use crate::replicaset::{available_in, stays_for};
 
 /// Maximum number of Pods created, and of Pods deleted, in one reconcile pass; Kubernetes' value. The writes trigger
@@ -85,19 +85,12 @@ pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next)
     if selector.is_empty() {
         return nothing;
     }
-    let (mut adoptions, mut mine) = (Vec::new(), Vec::new());
-    for pod in &observed.candidates {
-        match owners::ownership(&set.metadata, &selector, &pod.metadata) {
-            Ownership::Owned => mine.push(pod.clone()),
-            Ownership::Adopt => adoptions.push(Action::Adopt(pod.clone())),
-            Ownership::Release => adoptions.push(Action::Release(pod.clone())),
-            Ownership::Unrelated => {}
-        }
-    }
-    if !adoptions.is_empty() {
-        // The set of Pods is known only after these writes; the changed Pods trigger the next pass.
-        return (adoptions, Next::Wait);
-    }
+    let candidates = &observed.candidates;
+    let owned = owners::owned(&set.metadata, &selector, candidates, Action::Adopt, Action::Release);
+    let mine = match owned {
+        Ok(mine) => mine,
+        Err(first) => return (first, Next::Wait),
+    };
     let cluster = Cluster::of(set, &observed.nodes, mine);
     let hash = history::hash(set);
     let (mut actions, mut soonest) = (Vec::new(), None);

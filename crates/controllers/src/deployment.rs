@@ -27,7 +27,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use yado_reconcile::Next;
 use yado_types::selector::LabelSelector;
 
-use crate::owners::{self, Ownership};
+use crate::owners;
 
 pub(crate) use history::{set_name, template_hash};
 
@@ -68,19 +68,12 @@ pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next)
     let deployment = observed.deployment;
     let Some(spec) = &deployment.spec else { return (Vec::new(), Next::Wait) };
     let Ok(selector) = LabelSelector::from_api(&spec.selector) else { return (Vec::new(), Next::Wait) };
-    let (mut adoptions, mut mine) = (Vec::new(), Vec::new());
-    for set in &observed.candidates {
-        match owners::ownership(&deployment.metadata, &selector, &set.metadata) {
-            Ownership::Owned => mine.push(set.clone()),
-            Ownership::Adopt => adoptions.push(Action::Adopt(set.clone())),
-            Ownership::Release => adoptions.push(Action::Release(set.clone())),
-            Ownership::Unrelated => {}
-        }
-    }
-    if !adoptions.is_empty() {
-        // The changed ReplicaSets trigger the next pass.
-        return (adoptions, Next::Wait);
-    }
+    let candidates = &observed.candidates;
+    let owned = owners::owned(&deployment.metadata, &selector, candidates, Action::Adopt, Action::Release);
+    let mine = match owned {
+        Ok(mine) => mine,
+        Err(first) => return (first, Next::Wait),
+    };
     let sets = Sets::of(deployment, mine);
     let mut status = status::calculate(&sets, now);
     if deployment.metadata.deletion_timestamp.is_some() {

@@ -28,7 +28,7 @@ use yado_reconcile::Next;
 use yado_types::pod::{is_ended, is_ready, is_terminating};
 use yado_types::selector::LabelSelector;
 
-use crate::owners::{self, Ownership};
+use crate::owners;
 use crate::replicaset::pod_of;
 
 /// Maximum number of Pods created or deleted in one reconcile pass; Kubernetes' value. The writes trigger the next pass.
@@ -120,18 +120,12 @@ pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next)
     }
     let selector = spec.selector.as_ref().and_then(|s| LabelSelector::from_api(s).ok());
     let Some(selector) = selector else { return nothing };
-    let (mut adoptions, mut mine) = (Vec::new(), Vec::new());
-    for pod in &observed.candidates {
-        match owners::ownership(&job.metadata, &selector, &pod.metadata) {
-            Ownership::Owned => mine.push(pod.clone()),
-            Ownership::Adopt => adoptions.push(Action::Adopt(pod.clone())),
-            Ownership::Release => adoptions.push(Action::Release(pod.clone())),
-            Ownership::Unrelated => {}
-        }
-    }
-    if !adoptions.is_empty() {
-        return (adoptions, Next::Wait);
-    }
+    let candidates = &observed.candidates;
+    let owned = owners::owned(&job.metadata, &selector, candidates, Action::Adopt, Action::Release);
+    let mine = match owned {
+        Ok(mine) => mine,
+        Err(first) => return (first, Next::Wait),
+    };
     Pass::of(job, spec, mine, &observed.counted, now).decide()
 }
 

@@ -1,5 +1,7 @@
 //! Controller references: which object controls another, adoption and release.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::Resource;
 use yado_types::selector::LabelSelector;
@@ -82,6 +84,33 @@ fn owners_patch(owners: Vec<OwnerReference>, object: &ObjectMeta) -> serde_json:
         "resourceVersion": object.resource_version,
         "ownerReferences": owners,
     } })
+}
+
+/// The candidates that a controller owns; or, where some have to be adopted or released first, the actions that do so:
+/// what it owns is known only after them, and the changed objects trigger the next pass.
+///
+/// # Errors
+/// The actions.
+pub fn owned<'a, K, A>(
+    owner: &ObjectMeta,
+    selector: &LabelSelector,
+    candidates: impl IntoIterator<Item = &'a Arc<K>>,
+    adopt: fn(Arc<K>) -> A,
+    release: fn(Arc<K>) -> A,
+) -> Result<Vec<Arc<K>>, Vec<A>>
+where
+    K: Resource + 'a,
+{
+    let (mut owned, mut first) = (Vec::new(), Vec::new());
+    for candidate in candidates {
+        match ownership(owner, selector, candidate.meta()) {
+            Ownership::Owned => owned.push(candidate.clone()),
+            Ownership::Adopt => first.push(adopt(candidate.clone())),
+            Ownership::Release => first.push(release(candidate.clone())),
+            Ownership::Unrelated => {}
+        }
+    }
+    if first.is_empty() { Ok(owned) } else { Err(first) }
 }
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ use yado_reconcile::Next;
 use yado_types::pod::{condition, is_ended, is_ready, is_terminating, phase};
 use yado_types::selector::LabelSelector;
 
-use crate::owners::{self, Ownership};
+use crate::owners;
 
 /// Maximum number of Pods created or deleted in one reconcile pass; Kubernetes' value. The writes trigger the next pass.
 const BURST: usize = 500;
@@ -65,19 +65,14 @@ pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next)
         None => return (Vec::new(), Next::Wait),
     };
     let Ok(selector) = LabelSelector::from_api(&spec.selector) else { return (Vec::new(), Next::Wait) };
-    let (mut adoptions, mut mine) = (Vec::new(), Vec::new());
-    for pod in &observed.candidates {
-        match owners::ownership(&set.metadata, &selector, &pod.metadata) {
-            Ownership::Owned => mine.push(pod.clone()),
-            Ownership::Adopt if !is_ended(pod) => adoptions.push(Action::Adopt(pod.clone())),
-            Ownership::Release => adoptions.push(Action::Release(pod.clone())),
-            Ownership::Adopt | Ownership::Unrelated => {}
-        }
-    }
-    if !adoptions.is_empty() {
-        // The number of Pods is known only after these writes; the changed Pods trigger the next pass.
-        return (adoptions, Next::Wait);
-    }
+    // Of Pods that have ended, only those that are its own count.
+    let is_candidate = |pod: &&Arc<Pod>| !is_ended(pod) || owners::controller_of(&pod.metadata).is_some();
+    let candidates = observed.candidates.iter().filter(is_candidate);
+    let owned = owners::owned(&set.metadata, &selector, candidates, Action::Adopt, Action::Release);
+    let mine = match owned {
+        Ok(mine) => mine,
+        Err(first) => return (first, Next::Wait),
+    };
     let (ended, mut active): (Vec<_>, Vec<_>) =
         mine.into_iter().filter(|p| !is_terminating(p)).partition(|p| is_ended(p));
     let (status, mut next) = status(set, &active, now);
