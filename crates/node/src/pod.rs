@@ -38,7 +38,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::watch;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::{self, JoinError, JoinSet};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use yado_oci::runtime::SandboxState;
 use yado_reconcile::ObjectKey;
@@ -89,7 +89,8 @@ struct Actor {
 struct Refresh {
     /// Whether the files may be outdated. They are refreshed once the sandbox is ready.
     wanted: bool,
-    running: bool,
+    /// The job, while it runs.
+    job: Option<task::Id>,
     /// A release that waits for the refresh, with its argument: no file is written where a tmpfs is about to be unmounted.
     release: Option<bool>,
 }
@@ -222,6 +223,7 @@ impl Actor {
             Event::Done(Ok(done)) => return self.done(done),
             Event::Done(Err(error)) => {
                 tracing::error!(pod = %self.handle.key, %error, "a job of the Pod has panicked");
+                self.panicked(error.id());
             }
             Event::Sandbox(state) => self.observe(&state),
             Event::Timer => self.wake = None,
@@ -266,6 +268,23 @@ impl Actor {
         }
     }
 
+    /// What only one job may do at a time can be done again. Other jobs leave no mark: the next decision starts them anew.
+    fn panicked(&mut self, job: task::Id) {
+        if self.refresh.job == Some(job) {
+            self.refreshed();
+        }
+        if self.writer.job == Some(job) {
+            self.not_written();
+        }
+    }
+
+    fn refreshed(&mut self) {
+        self.refresh.job = None;
+        if let Some(again) = self.refresh.release.take() {
+            self.release(again);
+        }
+    }
+
     fn done(&mut self, done: Done) -> bool {
         match done {
             Done::Prepared(prepared) => self.prepared(prepared),
@@ -277,12 +296,7 @@ impl Actor {
                     self.start_failed(&container, attempt, error);
                 }
             }
-            Done::Refreshed => {
-                self.refresh.running = false;
-                if let Some(again) = self.refresh.release.take() {
-                    self.release(again);
-                }
-            }
+            Done::Refreshed => self.refreshed(),
             Done::Withdrawn => {
                 if let Some(termination) = &mut self.record().termination {
                     termination.withdrawn = true;
@@ -448,18 +462,18 @@ impl Actor {
     /// Refreshes the projected files if they may be outdated and the sandbox is ready.
     fn refresh_files(&mut self, pod: &Arc<Pod>) {
         let ready = self.state.record.sandbox == SandboxPhase::Ready;
-        if !self.refresh.wanted || self.refresh.running || !ready {
+        if !self.refresh.wanted || self.refresh.job.is_some() || !ready {
             return;
         }
         self.refresh.wanted = false;
-        self.refresh.running = true;
         let address = self.shared.ports_address(pod, self.state.record.address);
         let (shared, handle, pod) = (self.shared.clone(), self.handle.clone(), pod.clone());
-        self.jobs.spawn(async move {
+        let job = self.jobs.spawn(async move {
             shared.watch_sources(&handle, &pod).await;
             prepare::refresh(&shared, &handle, &pod, address).await;
             Done::Refreshed
         });
+        self.refresh.job = Some(job.id());
     }
 
     /// Stops the containers, as part of the removal of all Pods.

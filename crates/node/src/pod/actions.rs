@@ -109,7 +109,7 @@ impl Actor {
         self.run_guards.clear();
         self.sandbox_states = None;
         self.state().sandbox = None;
-        match self.refresh.running {
+        match self.refresh.job.is_some() {
             true => self.refresh.release = Some(again),
             false => self.release(again),
         }

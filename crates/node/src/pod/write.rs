@@ -6,6 +6,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, PodStatus};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::{Value, json};
+use tokio::task;
 use yado_reconcile::{ObjectKey, is_worth_a_warning, retry_delay, revision_of};
 
 use super::{Actor, Done};
@@ -16,8 +17,8 @@ use crate::status;
 /// The writes of one Pod's status. At most one is in progress; what changes meanwhile is written after it.
 #[derive(Default)]
 pub(super) struct StatusWriter {
-    /// Whether a write is in progress.
-    running: bool,
+    /// The write in progress.
+    pub(super) job: Option<task::Id>,
     /// Whether a turn came while a write was in progress, so that another one may be needed.
     again: bool,
     /// The status last written, with its revision.
@@ -49,7 +50,7 @@ struct Error {
 impl Actor {
     /// Starts a write if the status differs from the object's, or if the object is to be deleted.
     pub(super) fn write(&mut self, pod: &Pod, delete: bool) {
-        if self.writer.running {
+        if self.writer.job.is_some() {
             self.writer.again = true;
             return;
         }
@@ -70,18 +71,18 @@ impl Actor {
         if changes.is_none() && !delete {
             return;
         }
-        self.writer.running = true;
         let (shared, handle) = (self.shared.clone(), self.handle.clone());
-        self.jobs.spawn(async move {
+        let job = self.jobs.spawn(async move {
             let result = Box::pin(write(&shared, &handle, changes, delete)).await;
             Done::Written(Written { deleted: delete && result.is_ok(), result })
         });
+        self.writer.job = Some(job.id());
     }
 
     /// Takes in the result of a write. Returns whether a turn is needed.
     pub(super) fn written(&mut self, written: Written) -> bool {
         let again = std::mem::take(&mut self.writer.again);
-        self.writer.running = false;
+        self.writer.job = None;
         self.writer.deleted |= written.deleted;
         match written.result {
             Ok(status) => {
@@ -93,18 +94,24 @@ impl Actor {
                 again
             }
             Err(error) => {
-                let delay = retry_delay(self.writer.failures);
-                self.writer.failures += 1;
-                let failures = self.writer.failures;
+                let failures = self.not_written();
                 if is_worth_a_warning(failures) {
                     tracing::warn!(pod = %self.handle.key, failures, %error, "keeps failing and is retried");
                 } else {
                     tracing::debug!(pod = %self.handle.key, failures, %error, "failed and is retried");
                 }
-                self.writer.retry_at = Some(self.shared.clock.monotonic() + delay);
                 true
             }
         }
+    }
+
+    /// Notes that a write has failed, and when it is retried. Returns the number of consecutive failures.
+    pub(super) fn not_written(&mut self) -> u32 {
+        let delay = retry_delay(self.writer.failures);
+        self.writer.job = None;
+        self.writer.failures += 1;
+        self.writer.retry_at = Some(self.shared.clock.monotonic() + delay);
+        self.writer.failures
     }
 }
 
