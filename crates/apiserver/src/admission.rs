@@ -29,7 +29,7 @@ use crate::write::{Decision, refuse_invalid, stored_form};
 /// A write under review.
 #[derive(Clone, Copy)]
 pub(crate) struct Review<'a> {
-    /// Who writes, what and how.
+    /// The write: its user, operation and options.
     pub(crate) ctx: &'a WriteContext<'a>,
     /// The namespace of the object; empty where its kind has none.
     pub(crate) namespace: &'a str,
@@ -63,7 +63,7 @@ impl Inner {
     /// The decision on a new object (`current` is `None`) or on a present one, as the chain admits it.
     ///
     /// # Errors
-    /// What the refusing plugin says.
+    /// The refusal of a plugin.
     pub(crate) async fn pass_admission(
         &self,
         ctx: &WriteContext<'_>,

@@ -21,7 +21,7 @@ use walk::{Changes, Fields, View};
 /// `Content-Type` of an apply in YAML (or JSON, which is YAML).
 pub const APPLY_YAML: &str = "application/apply-patch+yaml";
 
-/// Who writes, and when.
+/// Field manager and timestamp recorded in managedFields.
 #[derive(Clone, Copy, Debug)]
 pub struct Writer<'a> {
     /// The field manager: the `fieldManager` parameter, else the user agent up to its first `/`.
@@ -35,7 +35,7 @@ pub struct Writer<'a> {
 /// A field that another manager owns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// Who owns it, as in `"kubectl" using apps/v1`.
+    /// The owner, as in `"kubectl" using apps/v1`.
     pub owner: String,
     /// The field, like `.spec.replicas`.
     pub field: String,
@@ -77,7 +77,7 @@ pub fn conflict_causes(conflicts: &[Conflict]) -> Value {
     conflicts.iter().map(cause).collect()
 }
 
-/// What `config`, applied by `writer`, makes of `live` (`None`: it does not exist yet). The result carries new
+/// Applies `config` by `writer` to `live` (`None`: it does not exist yet) and returns the object. It carries new
 /// `managedFields`; with `force` the writer takes over what others own. Where nothing changes, the result equals `live`
 /// (times of managers too), so that the caller can skip the write. Defaults are not filled in: pass `config` decoded but
 /// not defaulted, and default the result.
@@ -223,7 +223,7 @@ fn is_writable(kind: &Kind, subresource: &str, field: &str) -> bool {
     }
 }
 
-/// What such a write changed, without copying either object.
+/// The changes of such a write, computed without copying either object.
 fn writable_changes(kind: &Kind, old: &Value, new: &Value, subresource: &str) -> Changes {
     static NOTHING: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
     fn object(value: &Value) -> &Map<String, Value> {

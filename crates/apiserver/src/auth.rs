@@ -1,4 +1,4 @@
-//! Who asks, and whether they may.
+//! Authentication, impersonation and authorisation of requests.
 
 mod authorization;
 mod impersonation;
@@ -34,7 +34,7 @@ fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// Who sent a request: by its bearer token if it has one, else who the connection belongs to. A wrong token is refused
+/// The identity that sent a request: of its connection, or else of its bearer token. A wrong token is refused
 /// rather than taken for anonymous.
 pub fn authenticate(tokens: &Tokens, headers: &HeaderMap, connection: Option<&Identity>) -> Result<Identity> {
     let unauthorized = || Failure::new(401, "Unauthorized", "Unauthorized");

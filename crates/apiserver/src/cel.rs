@@ -61,7 +61,7 @@ impl Program {
         &self.result
     }
 
-    /// What an evaluation costs at most, by the sizes that the types of the variables allow.
+    /// Upper bound of the cost of an evaluation, by the sizes that the types of the variables allow.
     pub fn estimated_cost(&self) -> u64 {
         self.cost
     }

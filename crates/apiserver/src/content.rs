@@ -50,7 +50,7 @@ impl Body {
         Self::Full(None)
     }
 
-    /// What somebody else answers, as it comes.
+    /// The body of another server's response, streamed.
     pub(crate) fn from_incoming(body: Incoming) -> Self {
         let frames = BodyStream::new(body).filter_map(|frame| async move {
             frame.map(|f| f.into_data().ok()).map_err(Into::into).transpose()

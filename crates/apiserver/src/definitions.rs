@@ -66,7 +66,7 @@ fn all(server: &Inner) -> Result<Vec<Arc<Object>>> {
     Ok(server.collection(definitions()?)?.list("", None, 0, |_| true).objects)
 }
 
-/// What is asked of all definitions whenever one changes, read once from each version of an object: definitions are
+/// Properties of a definition that each pass over all definitions needs, read once from each version: definitions are
 /// large, and there may be hundreds of them.
 #[derive(Clone)]
 struct Facts {

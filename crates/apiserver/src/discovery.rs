@@ -1,4 +1,4 @@
-//! What the server says about itself: version, health, groups and resources, OpenAPI.
+//! Discovery: version, health, groups and resources, OpenAPI.
 
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Response, StatusCode};

@@ -1,4 +1,4 @@
-//! Who asks: the user, their groups, and what else authentication or impersonation says of them.
+//! Identities: the user, their groups, and further attributes from authentication or impersonation.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +21,7 @@ pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 
-/// Who asks.
+/// The identity that a request acts as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
     /// The user's name.
@@ -30,7 +30,7 @@ pub struct Identity {
     pub uid: String,
     /// The groups they are in.
     pub groups: Vec<String>,
-    /// What else is known of them, such as scopes, by keys in lower case.
+    /// Further attributes, such as scopes, by keys in lower case.
     pub extra: BTreeMap<String, Vec<String>>,
 }
 

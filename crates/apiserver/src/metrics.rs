@@ -24,7 +24,7 @@ const BUCKETS: [f64; 23] = [
     20.0, 30.0, 45.0, 60.0,
 ];
 
-/// What kind of request it was. All parts are of fixed sets, so that no client can make more series than there are.
+/// Labels of a request. All parts are of fixed sets, so that no client can make more series than there are.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Labels {
     verb: &'static str,
@@ -127,7 +127,7 @@ struct Series {
     running: u64,
 }
 
-/// What is counted of requests.
+/// Counters of requests.
 #[derive(Default)]
 pub(crate) struct Metrics {
     series: Mutex<HashMap<Labels, Series>>,
@@ -283,7 +283,7 @@ fn requests(out: &mut String, series: &[(Labels, Series)]) {
     }
 }
 
-/// What Prometheus' client libraries tell of a process; nothing where `/proc` cannot be read.
+/// The process metrics of Prometheus' client libraries; none where `/proc` cannot be read.
 fn process(out: &mut String) {
     /// `USER_HZ`, which is the same on every architecture of Linux.
     const TICKS: f64 = 100.0;

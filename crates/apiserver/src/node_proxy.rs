@@ -30,7 +30,7 @@ pub trait NodeStream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> NodeStream for S {}
 
-/// Who can reach nodes.
+/// Opens connections to nodes.
 #[async_trait]
 pub trait NodeDialer: Send + Sync + 'static {
     /// A new connection to a node, on which it answers its API in HTTP/1.1.
@@ -50,7 +50,7 @@ impl NodeDialer for NoNodes {
 
 /// Reads at most so much of a node's error.
 const MAX_ERROR: usize = 64 << 10;
-/// What connections can be upgraded to.
+/// Protocols that connections can be upgraded to.
 const UPGRADES: [&str; 2] = ["websocket", "SPDY/3.1"];
 /// Headers by which a WebSocket, or the protocol of SPDY streams, is agreed on.
 const HANDSHAKE: [&str; 6] = [

@@ -56,7 +56,7 @@ impl Splice {
     }
 }
 
-/// What selectors look at.
+/// Labels and selectable fields of an object.
 #[derive(Debug)]
 struct Facts {
     labels: Box<[(Box<str>, Box<str>)]>,
@@ -347,7 +347,7 @@ pub struct Change {
     frames: [OnceLock<Bytes>; 3],
 }
 
-/// What an event says of its object.
+/// The type of a watch event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
     /// It is new to the watcher.
@@ -386,7 +386,7 @@ impl Change {
         self.place.split_once('/').map_or("", |(namespace, _)| namespace)
     }
 
-    /// What a watcher with this selection is told, if anything.
+    /// The event that a watcher with this selection gets, if any.
     pub fn event(&self, selection: &Selection) -> Option<EventType> {
         if selection.is_everything() {
             return Some(match (&self.previous, self.deleted) {

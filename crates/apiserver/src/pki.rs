@@ -44,7 +44,7 @@ pub enum PkiError {
     File {
         /// Which.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the operating system.
         source: io::Error,
     },
     /// A file that holds something else.
@@ -52,7 +52,7 @@ pub enum PkiError {
     Damaged {
         /// Which.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Description of the mistake.
         reason: String,
     },
     /// A certificate cannot be made.
@@ -60,7 +60,7 @@ pub enum PkiError {
     Make {
         /// Whose.
         subject: String,
-        /// What the maker said.
+        /// The error of the certificate library.
         reason: String,
     },
     /// TLS cannot be set up.

@@ -25,9 +25,9 @@ pub enum ProtobufError {
     /// A kind without protobuf form here.
     #[error("no kind \"{kind}\" is registered for version \"{api_version}\"; send it as JSON")]
     UnknownKind {
-        /// What the envelope says.
+        /// The value in the envelope.
         api_version: String,
-        /// What the envelope says.
+        /// The value in the envelope.
         kind: String,
     },
     /// The bytes end early or contradict the table.

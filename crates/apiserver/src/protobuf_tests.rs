@@ -53,7 +53,7 @@ fn check(api_version: &str, kind: &str, body: Writer, expect: Value) {
     assert_eq!(object, expect, "{kind}");
 }
 
-/// What Go writes of an `ObjectMeta` that has only a name.
+/// Go's encoding of an `ObjectMeta` that has only a name.
 fn named(name: &str) -> Writer {
     let empty = ["generateName", "namespace", "selfLink", "uid", "resourceVersion"];
     let meta = empty.iter().enumerate().fold(w().bytes(1, name), |m, (i, _)| m.bytes(i as u64 + 2, ""));

@@ -34,7 +34,7 @@ const HOP_BY_HOP: [&str; 8] = [
     "upgrade",
 ];
 
-/// What is asked of a Pod or Service.
+/// A request to be proxied to a Pod or Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyRequest {
     /// The verb of authorisation that the method stands for.

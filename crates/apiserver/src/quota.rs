@@ -1,6 +1,6 @@
 //! ResourceQuotas: what the objects of a Namespace use, and that it stays within what is allowed.
 //!
-//! What is used is written in the very transaction that writes the object which uses it, and compared there: however many
+//! Usage is written and compared in the very transaction that writes the object which causes it: however many
 //! writers race, and whenever the process dies, `status.used` is what the objects are. Kubernetes needs a controller for
 //! that, which repairs afterwards; here the only thing left to do later is to count once for a quota that is new or
 //! changed.
@@ -31,7 +31,7 @@ const COUNT_EVERY: Duration = Duration::from_secs(300);
 /// Until the next count after one that failed.
 const RETRY_DELAY: Duration = Duration::from_secs(1);
 
-/// What a write adds to a transaction so that quotas hold.
+/// Comparisons and operations that a write adds to its transaction so that quotas hold.
 #[derive(Default)]
 pub(crate) struct Charge {
     pub(crate) compares: Vec<Compare>,
@@ -43,7 +43,7 @@ fn quotas() -> Option<&'static Arc<Resource>> {
 }
 
 impl Inner {
-    /// What replacing `before` by `after` changes in the quotas of their Namespace.
+    /// The changes of the Namespace's quotas when `before` is replaced by `after`.
     ///
     /// # Errors
     /// 403 where more would be used than is allowed, or where an object does not say how much it uses of what is limited.
@@ -195,7 +195,7 @@ async fn count(server: &Inner, all: bool) -> Result<()> {
     Ok(())
 }
 
-/// What the objects of a quota's Namespace use of what it limits.
+/// Usage of a quota's limited resources by the objects of its Namespace.
 fn used(server: &Inner, quota: &Value) -> Result<Amounts> {
     let mut total: Amounts = BTreeMap::new();
     let served = server.registry.current();

@@ -253,7 +253,7 @@ pub(crate) fn narrowed(r: &ApiRequest, options: &ListOptions) -> Result<Selectio
     Selection::new(&r.resource, &options)
 }
 
-/// What a list found.
+/// The result of a list.
 pub(crate) struct Found {
     /// The objects.
     pub(crate) objects: Vec<Arc<Object>>,

@@ -16,7 +16,7 @@ use crate::resource::{Resource, Resources, Subresource};
 use crate::status::{Failure, Result};
 use crate::table::IncludeObject;
 
-/// What is asked for.
+/// A parsed request.
 #[derive(Debug)]
 pub enum Request {
     /// Something about the server itself.
@@ -107,13 +107,13 @@ pub struct ApiRequest {
     pub namespace: String,
     /// Empty for the collection.
     pub name: String,
-    /// What to do.
+    /// The verb, with its options.
     pub verb: Verb,
     /// The form of objects in the answer.
     pub form: Form,
 }
 
-/// What to do, with its options.
+/// A verb with its options.
 #[derive(Debug)]
 pub enum Verb {
     /// One object; of at least this revision if given.

@@ -99,7 +99,7 @@ impl Subresource {
 /// One resource in one version: a kind at its path.
 #[derive(Debug)]
 pub struct Resource {
-    /// What its objects look like.
+    /// The kind of its objects.
     pub schema: Arc<Kind>,
     /// Paths beneath its objects.
     pub subresources: Vec<Subresource>,
@@ -210,7 +210,8 @@ impl Resources {
     }
 }
 
-/// What is served now. Built-in resources are always served; those of CustomResourceDefinitions come and go.
+/// The registry of served resources. Built-in resources are always served; those of CustomResourceDefinitions come and
+/// go.
 #[derive(Debug)]
 pub struct Registry {
     current: RwLock<Arc<Resources>>,
@@ -229,7 +230,7 @@ impl Registry {
         *self.current.write() = Arc::new(Resources::new(all));
     }
 
-    /// What is served now; the answer to one request rests on one such snapshot.
+    /// A snapshot of the served resources; the answer to one request rests on one such snapshot.
     pub fn current(&self) -> Arc<Resources> {
         self.current.read().clone()
     }

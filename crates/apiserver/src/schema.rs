@@ -1,4 +1,4 @@
-//! What the built-in kinds look like: their names, fields, types, merge keys, defaults and rules.
+//! Schemas of kinds: names, fields, types, merge keys, defaulting and validation.
 //!
 //! Everything comes from two tables: [`KINDS`] (what is served under which name) and `schema/fields.txt` (the fields of
 //! each type). Nothing here does I/O and nothing is built before it is asked for; field names are slices of the table's

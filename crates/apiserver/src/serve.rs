@@ -46,7 +46,7 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Buffer of a connection within the process.
 const IN_PROCESS_BUFFER: usize = 64 << 10;
 
-/// What is spoken on a connection, as the TLS handshake agreed.
+/// The protocol of a connection, as the TLS handshake agreed.
 #[derive(Clone, Copy, Debug)]
 enum Protocol {
     Http1,

@@ -46,7 +46,7 @@ const BODY_TIME: Duration = Duration::from_secs(30);
 /// Bytes of a refused request's body that are read and dropped, as Go's HTTP server does.
 const MAX_DISCARDED: usize = 256 << 10;
 
-/// What a server is made with.
+/// Configuration of a server.
 #[derive(Clone)]
 pub struct Config {
     /// Range of the Services' cluster IPs, with a prefix of 8 to 30 bits.

@@ -1,4 +1,4 @@
-//! What went wrong, as the `Status` object that every Kubernetes client reads.
+//! Failures of requests, as the `Status` object that every Kubernetes client reads.
 
 use serde_json::{Map, Value, json};
 

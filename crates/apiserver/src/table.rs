@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::schema::{Kind, Name};
 
-/// What each row carries of its object; the `includeObject` parameter.
+/// The part of its object that each row carries; the `includeObject` parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum IncludeObject {
     /// Nothing.
@@ -40,7 +40,7 @@ pub(crate) struct Column {
     pub(crate) kind: Name,
     /// `format`, like `int64` or `name`.
     pub(crate) format: Name,
-    /// What it shows.
+    /// Description of the column.
     pub(crate) description: Name,
     /// 0: always shown; more: with `-o wide`.
     pub(crate) priority: i64,

@@ -44,7 +44,7 @@ struct Watcher {
     /// Objects of the beginning that were not told yet; each is rendered when it is its turn, since all together may be
     /// large.
     initial: std::vec::IntoIter<Arc<Object>>,
-    /// What is told after them.
+    /// Lines that are sent next.
     ready: VecDeque<Bytes>,
     columns_sent: bool,
     bookmark_due: BoxFuture<'static, ()>,

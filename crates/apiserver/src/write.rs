@@ -73,9 +73,9 @@ pub(crate) struct Attempt<'a> {
     pub(crate) current: Option<Arc<Object>>,
     /// The new state in the stored form; `None` deletes.
     pub(crate) next: Option<Value>,
-    /// What else must hold.
+    /// Further comparisons.
     pub(crate) compares: Vec<Compare>,
-    /// What else is written.
+    /// Further operations.
     pub(crate) ops: Vec<Op>,
 }
 
@@ -239,7 +239,7 @@ impl Inner {
         Ok((object, warnings))
     }
 
-    /// Who writes, for managedFields.
+    /// The field manager of a request.
     pub(crate) fn writer<'a>(
         &self,
         options: &'a WriteOptions,

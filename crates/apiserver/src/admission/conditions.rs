@@ -10,7 +10,7 @@ use crate::edit::{list, text};
 /// The compiled conditions of each webhook of a configuration, in their order.
 pub(super) type Conditions = Arc<Vec<Vec<(String, Result<Program, String>)>>>;
 
-/// What expressions may speak of, in this order.
+/// The variables of an expression, in the order of their bindings.
 const VARIABLES: [&str; 3] = ["object", "oldObject", "request"];
 
 fn variables() -> Vec<(String, Type)> {
@@ -20,7 +20,7 @@ fn variables() -> Vec<(String, Type)> {
 /// Compiles an expression whose result is true or false.
 ///
 /// # Errors
-/// What is wrong with it, in one sentence.
+/// A sentence for users that describes the mistake in the expression.
 pub(crate) fn compile(expression: &str) -> Result<Program, String> {
     let program =
         Program::compile(expression, &variables()).map_err(|error| format!("compilation failed: {error}"))?;

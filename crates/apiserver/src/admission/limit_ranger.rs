@@ -17,7 +17,7 @@ const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 pub(super) struct LimitRanger;
 
-/// What is bounded, by the plural of the core group.
+/// Whether LimitRanges apply to the write: creates of Pods, and writes of claims.
 fn is_bounded(ctx: &WriteContext<'_>) -> bool {
     let plural = &*ctx.resource.plural;
     let of_pods = plural == "pods" && ctx.operation == Operation::Create;
@@ -109,7 +109,7 @@ fn fill_resources(resources: &mut Map<String, Value>, field: &str, defaults: &Va
     added
 }
 
-/// What an item asks of a Pod and does not get.
+/// The bounds of an item that a Pod breaks.
 fn broken_by_pod(item: &Value, pod: &Value) -> Vec<String> {
     let spec = &pod["spec"];
     let of = |container: &Value| {
@@ -128,7 +128,7 @@ fn broken_by_pod(item: &Value, pod: &Value) -> Vec<String> {
     }
 }
 
-/// What an item asks of a claim and does not get. A claim has no limits: what it requests is held against both bounds.
+/// The bounds of an item that a claim breaks. A claim has no limits, so its request is compared with both bounds.
 fn broken_by_claim(item: &Value, claim: &Value) -> Vec<String> {
     if text(&item["type"]) != "PersistentVolumeClaim" {
         return Vec::new();

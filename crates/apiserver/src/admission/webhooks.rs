@@ -286,7 +286,7 @@ fn refusal(name: &str, code: u16, message: &str) -> Failure {
     Failure::new(code, reason, text)
 }
 
-/// What a webhook answered.
+/// The decoded response of a webhook.
 struct Verdict {
     /// Code and message of a refusal.
     refusal: Option<(u16, String)>,

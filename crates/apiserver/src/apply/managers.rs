@@ -33,7 +33,7 @@ pub struct Manager {
     pub fields: FieldSet,
 }
 
-/// What tells managers apart: name, operation, subresource.
+/// Key of a managedFields entry: name, operation, subresource.
 type Key<'a> = (&'a str, Operation, &'a str);
 
 /// All managers of an object.
@@ -106,7 +106,7 @@ impl Managers {
         self.put(name, operation, version, subresource, fields, time_text(time));
     }
 
-    /// Who owns some of these fields.
+    /// The managers that own some of these fields.
     pub fn conflicts(&self, taken: &FieldSet) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
         for manager in &self.0 {

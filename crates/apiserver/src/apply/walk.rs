@@ -23,7 +23,7 @@ pub enum View<'s> {
     Leaf,
 }
 
-/// What describes the fields of an object.
+/// Description of the fields of an object.
 #[derive(Clone, Copy)]
 pub enum Fields<'s> {
     /// The table of fields. Without a type every field is a leaf.
@@ -34,7 +34,7 @@ pub enum Fields<'s> {
     Unknown,
 }
 
-/// What describes the values of a map or list.
+/// Description of the values of a map or list.
 #[derive(Clone, Copy)]
 pub enum Values<'s> {
     Table(&'static Field),
@@ -189,7 +189,7 @@ pub fn fields(view: View<'_>, value: &Value, set: &mut FieldSet, inner: bool) {
     }
 }
 
-/// What differs between two objects.
+/// The differences between two objects.
 #[derive(Default)]
 pub struct Changes {
     pub added: FieldSet,
@@ -210,14 +210,14 @@ impl Changes {
     }
 }
 
-/// What is different in `new`; metadata that the server keeps itself should have been taken out of both.
+/// The differences of `new` from `old`; metadata that the server keeps itself should have been taken out of both.
 pub fn compare(view: View<'_>, old: &Value, new: &Value) -> Changes {
     let mut changes = Changes::default();
     compare_values(view, old, new, &mut changes);
     changes
 }
 
-/// What is different in those fields of an object that `counts` accepts.
+/// The differences in those fields of an object that `counts` accepts.
 pub fn compare_fields(
     view: View<'_>,
     old: &Map<String, Value>,

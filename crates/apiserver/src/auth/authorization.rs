@@ -46,7 +46,7 @@ fn opens_stream(request: &Request) -> bool {
     matches!(request, Request::Api(r) if matches!(r.subresource, Some(Attach | Exec | PortForward)))
 }
 
-/// What a request does, in the terms of rules.
+/// The attributes of a request that RBAC rules are matched against.
 fn attributes<'a>(request: &'a Request, method: &Method, path: &'a str) -> Attributes<'a> {
     match request {
         Request::Server(_) => {

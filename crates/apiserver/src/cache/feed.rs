@@ -137,7 +137,7 @@ fn decode(kv: &yado_store::KeyValue) -> Option<Object> {
 /// An event with the place of its object in the collection.
 type PlacedEvent<'a> = (&'a str, &'a WatchEvent);
 
-/// What an event brings.
+/// A decoded event.
 struct Made {
     /// The object; `None`: it went.
     object: Option<Arc<Object>>,
@@ -181,7 +181,7 @@ impl Cache {
         }
     }
 
-    /// What an event brings; `None` where it cannot be read.
+    /// Decodes an event; `None` where it cannot be read.
     fn made(&self, event: &WatchEvent) -> Option<Made> {
         let WatchEvent::Put { kv, .. } = event else { return Some(Made { object: None, waiting: None }) };
         let address = kv.value.as_ptr() as usize;

@@ -23,9 +23,9 @@ const MAX_LITERAL_DEPTH: usize = 16;
 pub struct Checked {
     /// How it is evaluated.
     pub node: Node,
-    /// What it results in.
+    /// The type of its result.
     pub kind: Type,
-    /// What it costs at most.
+    /// Upper bound of its cost.
     pub cost: u64,
 }
 

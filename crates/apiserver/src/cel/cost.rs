@@ -1,4 +1,4 @@
-//! What evaluation costs. A unit is about the work of one comparison, some 50 nanoseconds. Prices follow Kubernetes
+//! The cost of evaluation. A unit is about the work of one comparison, some 50 nanoseconds. Prices follow Kubernetes
 //! (`k8s.io/apiserver/pkg/cel/library/cost.go`, cel-go's `checker/cost.go`), so that definitions which are accepted
 //! there are accepted here; estimates know the largest sizes only, except for texts that are replaced.
 //!
@@ -12,25 +12,25 @@ use super::error::EvalError;
 use super::types::{Size, Type, TypeKind};
 use super::value::Value;
 
-/// What one evaluation may cost, about a tenth of a second in Kubernetes' own implementation.
+/// Limit of the cost of one evaluation, about a tenth of a second in Kubernetes' own implementation.
 pub const CALL_LIMIT: u64 = 1_000_000;
-/// What all evaluations for one object may cost.
+/// Limit of the cost of all evaluations for one object.
 pub const REQUEST_LIMIT: u64 = 10_000_000;
-/// What reading a variable or a field costs.
+/// Cost of reading a variable or a field.
 pub const SELECT: u64 = 1;
-/// What making a list costs.
+/// Cost of making a list.
 pub const LIST: u64 = 10;
-/// What making a map costs.
+/// Cost of making a map.
 pub const MAP: u64 = 30;
 
 /// Bytes that are walked for one unit where Kubernetes counts the whole walk as one unit.
 const BYTES_PER_UNIT: u64 = 512;
-/// What it costs to compile a regular expression while evaluating.
+/// Cost of compiling a regular expression during evaluation.
 const COMPILE_REGEX: u64 = 3000;
 /// Items of lists that are copied for one unit; Kubernetes copies none.
 const ITEMS_PER_UNIT: u64 = 4;
 
-/// What may still be spent on the expressions of one request.
+/// The remaining cost that the expressions of one request may have.
 #[derive(Debug)]
 pub struct Budget {
     remaining: u64,
@@ -42,7 +42,7 @@ impl Budget {
         Self { remaining: units }
     }
 
-    /// What is left.
+    /// The remaining units.
     pub fn remaining(&self) -> u64 {
         self.remaining
     }
@@ -145,7 +145,7 @@ pub enum Price {
 /// The size of a function's result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Grows {
-    /// What its type says.
+    /// The bound that follows from its type.
     Type,
     /// As large as the first argument.
     Same,

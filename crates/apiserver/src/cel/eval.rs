@@ -290,7 +290,7 @@ impl<'m, 'a> Machine<'m, 'a> {
 }
 
 impl FoldKind {
-    /// What a round costs besides the body.
+    /// Cost of a round besides the body.
     pub fn round(self) -> u64 {
         match self {
             Self::All => 3,
@@ -304,7 +304,7 @@ impl FoldKind {
     }
 }
 
-/// What a loop has made so far.
+/// The accumulated result of a loop.
 struct Loop<'a> {
     kind: FoldKind,
     count: u64,

@@ -17,9 +17,9 @@ pub type Run = for<'m, 'a> fn(&'m mut Meter, &[Value<'a>]) -> Outcome<'a>;
 pub struct Function {
     /// Its name; qualified, for those of a namespace.
     pub name: &'static str,
-    /// What it is defined for.
+    /// The argument types that it is defined for.
     pub overloads: Vec<Overload>,
-    /// What it costs.
+    /// The cost of a call.
     pub price: Price,
     /// How large its result is.
     pub grows: Grows,

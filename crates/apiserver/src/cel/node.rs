@@ -109,11 +109,11 @@ pub struct Fold {
     pub kind: FoldKind,
     /// Items for which this is false are passed over.
     pub filter: Option<Node>,
-    /// What is evaluated for each item.
+    /// The expression that is evaluated for each item.
     pub body: Node,
 }
 
-/// What a loop makes.
+/// The kind of result of a loop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FoldKind {
     /// True if the body always is.

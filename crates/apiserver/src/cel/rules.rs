@@ -305,7 +305,7 @@ fn shown(rule: &Rule) -> &str {
     if rule.message.is_empty() { rule.rule.trim() } else { rule.message.trim() }
 }
 
-/// What tells an item of a list from the others; `None` where nothing does.
+/// The identifying keys of a list item; `None` for lists without keys.
 fn identifier(keys: &[String], item: &Json) -> Option<String> {
     if keys.is_empty() || !item.is_object() {
         return None;

@@ -47,7 +47,7 @@ pub struct Source {
 pub struct Problem {
     /// The byte of the text where it is.
     pub offset: usize,
-    /// What it is.
+    /// The text of the token.
     pub text: String,
 }
 

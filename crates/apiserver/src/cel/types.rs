@@ -51,13 +51,13 @@ impl Size {
 /// A type and the bounds of its values' size.
 #[derive(Clone, Debug)]
 pub struct Type {
-    /// What it is.
+    /// The kind of the type.
     pub kind: TypeKind,
     /// How large values are.
     pub size: Size,
 }
 
-/// What a type is.
+/// The kinds of types.
 #[derive(Clone, Debug)]
 pub enum TypeKind {
     /// Any; operations are checked when they are evaluated.

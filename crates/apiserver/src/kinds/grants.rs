@@ -1,4 +1,4 @@
-//! What roles and bindings have in common: nobody grants by them what they do not hold.
+//! The escalation check of roles and bindings: users grant only rights that they hold.
 
 use serde_json::Value;
 

@@ -12,7 +12,7 @@ use crate::schema::validate::{Errors, Path};
 /// Transport protocols of ports.
 pub const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
 
-/// What Kubernetes says of a text that is no IP address.
+/// Kubernetes' message for a text that is not an IP address.
 pub const NO_ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 
 /// An IP address.

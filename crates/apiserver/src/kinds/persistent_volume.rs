@@ -122,7 +122,7 @@ impl Strategy for PersistentVolume {
     }
 }
 
-/// What a volume is made of, by the names of its fields.
+/// The volume's source fields.
 fn sources(spec: &Value) -> Vec<(&String, &Value)> {
     let fields = spec.as_object().into_iter().flat_map(Map::iter);
     fields.filter(|(name, _)| !NO_SOURCES.contains(&name.as_str())).collect()

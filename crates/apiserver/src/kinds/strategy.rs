@@ -1,4 +1,4 @@
-//! What generic code asks a kind, with the answers of a kind that has no rules of its own.
+//! The interface between generic code and a kind, with defaults for kinds without rules of their own.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -89,7 +89,7 @@ pub(crate) trait Strategy: Debug + Send + Sync {
     /// The rules beyond those of metadata, for a new object, or for the change from `old`.
     fn validate(&self, _object: &Value, _old: Option<&Value>, _errors: &mut Errors) {}
 
-    /// What a writer should know of an object that is accepted: nothing that it asks for is ignored in silence.
+    /// Warnings about an accepted object: fields that have no effect on this server.
     fn warnings(&self, _object: &Value) -> Vec<String> {
         Vec::new()
     }
@@ -100,7 +100,7 @@ pub(crate) trait Strategy: Debug + Send + Sync {
         None
     }
 
-    /// What is written together with a new object of this name.
+    /// Operations that are committed together with the creation of an object of this name.
     fn companions(&self, _ctx: &WriteContext<'_>, _name: &str) -> Vec<Op> {
         Vec::new()
     }
@@ -118,7 +118,7 @@ pub(crate) trait Strategy: Debug + Send + Sync {
         0
     }
 
-    /// What happens to dependants where the request does not say.
+    /// The propagation policy of deletions that name none.
     fn default_propagation(&self) -> Option<Propagation> {
         None
     }

@@ -1,4 +1,5 @@
-//! What PersistentVolumes and claims share: access modes, volume modes, classes, and the finalizer of those in use.
+//! Rules that PersistentVolumes and claims share: access modes, volume modes, classes, and the finalizer of those in
+//! use.
 
 use serde_json::Value;
 use yado_types::names;
@@ -18,7 +19,7 @@ const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce
 /// The class as it was named before claims had a field for it.
 pub const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
-/// What an optional field shows where it is not set.
+/// Cell of an optional field that is not set.
 pub const UNSET: &str = "<unset>";
 
 /// Adds a finalizer that holds an object while it is in use.

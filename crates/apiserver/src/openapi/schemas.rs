@@ -189,7 +189,7 @@ fn wrap_reference(schema: &mut Map<String, Value>) {
     }
 }
 
-/// What `k8s-openapi` does not carry: how lists merge.
+/// Adds list types and merge keys, which `k8s-openapi` does not carry.
 fn extend(property: &mut Map<String, Value>, field: &Field) {
     let mut set = |key: &str, value: Value| {
         property.insert(format!("x-kubernetes-{key}"), value);

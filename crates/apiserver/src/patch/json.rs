@@ -132,7 +132,7 @@ fn operation(given: &Value) -> Result<Operation<'_>, String> {
     Ok(Operation { path: pointer("path")?, action })
 }
 
-/// What a copy of a value costs.
+/// Size of a copied value.
 struct Measure {
     bytes: usize,
     values: usize,

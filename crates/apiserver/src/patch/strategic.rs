@@ -31,7 +31,7 @@ fn malformed(text: impl Into<String>) -> PatchError {
     PatchError::Malformed(text.into())
 }
 
-/// What a `$patch` key asks for.
+/// The directive in a `$patch` key.
 #[derive(PartialEq)]
 enum Directive {
     Merge,
@@ -144,7 +144,7 @@ fn merge_field(
     Ok(())
 }
 
-/// What tells an item from others: its merge key's value, or, for plain values, itself. `None` where it lacks the key.
+/// The identity of a list item: its merge key's value, or, for plain values, itself. `None` where it lacks the key.
 fn identity(key: Option<&str>, item: &Value) -> Option<String> {
     match key {
         Some(key) => item.get(key).map(Value::to_string),

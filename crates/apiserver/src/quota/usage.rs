@@ -1,4 +1,4 @@
-//! What one object uses of what a quota limits.
+//! Usage of a quota's limited resources by one object.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ pub(crate) fn is_limited(resource: &Resource, quota: &Value) -> bool {
     own || hard.contains_key(&count_name(resource))
 }
 
-/// What an object uses; nothing where the quota's scopes do not take it.
+/// Usage by an object; empty where the quota's scopes exclude it.
 pub(crate) fn of(resource: &Resource, object: &Value, quota: &Value) -> Usage {
     let mut usage = Usage::default();
     if !is_limited(resource, quota) || !scope::takes(resource, object, quota) {
@@ -131,7 +131,7 @@ fn claim(claim: &Value, usage: &mut Usage) {
     }
 }
 
-/// What a new Pod has to say of its containers and does not, where a quota limits it: `limits.cpu for: c1,c2`.
+/// Requests and limits that a quota requires of a new Pod's containers and that are missing: `limits.cpu for: c1,c2`.
 pub(crate) fn unstated(resource: &Resource, object: &Value, quota: &Value) -> Option<String> {
     let is_pod = resource.group.is_empty() && resource.plural == "pods";
     if !is_pod || !scope::takes(resource, object, quota) {

@@ -1,4 +1,4 @@
-//! What a request does, in the terms of rules.
+//! Attributes of a request that rules are matched against.
 
 use crate::identity::Identity;
 use crate::status::Failure;
@@ -9,7 +9,7 @@ pub struct Attributes<'a> {
     /// The verb: one of Kubernetes' for resources, any word that roles use (`bind`, `impersonate`), or the HTTP method in
     /// lower case for paths.
     pub verb: &'a str,
-    /// What the verb is applied to.
+    /// The target of the verb.
     pub target: Target<'a>,
 }
 

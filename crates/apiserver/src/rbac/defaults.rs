@@ -23,7 +23,7 @@ pub struct DefaultRole {
     pub aggregates: bool,
     /// Its own rules.
     pub rules: &'static [DefaultRule],
-    /// Who has it; nobody by default where it is empty.
+    /// The subjects of its default binding; none where empty.
     pub subjects: &'static [DefaultSubject],
 }
 
@@ -63,9 +63,9 @@ const READ: &str = "get list watch";
 const WRITE: &str = "create delete deletecollection patch update";
 const ALL: &str = "create delete deletecollection get list patch update watch";
 const WRITE_EVENTS: DefaultRule = on("core events.k8s.io", "events", "create patch update");
-/// What the event recorder asks for.
+/// Rights of the event recorder.
 const EVENTS: DefaultRule = on("core", "events", "create patch");
-/// What a controller of Pods asks for.
+/// Rights of a controller of Pods.
 const OWN_PODS: DefaultRule = on("core", "pods", "get list watch create patch delete");
 
 const fn on(groups: &'static str, resources: &'static str, verbs: &'static str) -> DefaultRule {

@@ -158,7 +158,7 @@ struct Grant {
     subject: usize,
 }
 
-/// What is granted to one user or group; sorted by the bindings' names, so that reasons are the same every time.
+/// Grants of one user or group; sorted by the bindings' names, so that reasons are the same every time.
 #[derive(Default)]
 struct Grants {
     cluster: Vec<Grant>,
@@ -296,7 +296,7 @@ impl Index {
         self.roles.len()
     }
 
-    /// What is granted to a user and their groups: first cluster-wide, then in the namespace.
+    /// Grants of a user and their groups: first cluster-wide, then in the namespace.
     fn grants<'i, 'w>(
         &'i self,
         who: &'w Identity,

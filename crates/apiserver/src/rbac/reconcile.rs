@@ -1,6 +1,6 @@
-//! What has to be written at start-up so that a default role or binding is as it should be.
+//! Reconciliation of default roles and bindings at start-up.
 //!
-//! What administrators have added stays; what they have removed comes back, unless the annotation below forbids it.
+//! Additions of administrators stay; removed rules and subjects are restored, unless the annotation below forbids it.
 
 use serde_json::{Map, Value};
 
@@ -10,7 +10,7 @@ use super::rule::Rule;
 /// With the value `false` it keeps an object as its administrator left it.
 pub const AUTOUPDATE: &str = "rbac.authorization.kubernetes.io/autoupdate";
 
-/// What becomes of an object.
+/// The outcome of reconciling one object.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reconciled {
     /// It is as it should be, or must not be touched.

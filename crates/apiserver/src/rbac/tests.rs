@@ -505,7 +505,7 @@ fn defaults_open_what_kubernetes_opens() {
     check(&index, &Identity::new("root", [MASTERS]), &[("delete nodes x", true), ("get /metrics", true)]);
 }
 
-/// What Yado's components ask for, one line each: the component, then what it asks as [`allowed`] reads it. Recorded
+/// Requests of Yado's components, one line each: the component, then the request as [`allowed`] reads it. Recorded
 /// from the end-to-end tests, and completed from the source where they do not reach.
 const ASKED: &str = include_str!("asked.txt");
 

@@ -104,7 +104,7 @@ pub struct WriteOptions {
     pub field_manager: String,
     /// The manager was named, not guessed from the client's name.
     pub manager_given: bool,
-    /// What to do about unknown fields.
+    /// Handling of unknown fields.
     pub field_validation: FieldValidation,
     /// Take fields over from other managers.
     pub force: bool,
@@ -149,7 +149,7 @@ fn dry_run_value(value: &str) -> Result<()> {
     Err(Failure::bad_request(format!("dryRun: Unsupported value: \"{value}\": supported values: \"All\"")))
 }
 
-/// What happens to the objects that a deleted one owns.
+/// Propagation policy: handling of the objects that a deleted one owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
     /// They follow.
@@ -167,7 +167,7 @@ pub struct DeleteOptions {
     pub dry_run: bool,
     /// Seconds that a Pod has to end.
     pub grace_period: Option<u64>,
-    /// What happens to what it owns; the default is Background.
+    /// Handling of owned objects; the default is Background.
     pub propagation: Option<Propagation>,
     /// Only the object with this uid.
     pub uid: Option<String>,

@@ -12,7 +12,7 @@ use crate::cel::rules::Rules;
 use crate::kinds::strategy::NoRules;
 use crate::table::Column;
 
-/// What is particular to a custom kind.
+/// The properties of a custom kind.
 #[derive(Debug)]
 pub struct Custom {
     /// The name of its CustomResourceDefinition, like `crontabs.stable.example.com`.
@@ -23,7 +23,7 @@ pub struct Custom {
     pub has_versions: bool,
     /// The kind of lists, like `CronTabList`.
     pub list_kind: String,
-    /// What objects look like, as JSON. Empty where the definition has no schema.
+    /// The schema of objects, as JSON. Empty where the definition has no schema.
     pub written: Bytes,
     /// The same, read when it is first needed: most kinds of a large collection of definitions have no objects, and a
     /// schema that was read takes ten times its text.
@@ -137,7 +137,7 @@ impl Custom {
 }
 
 impl Custom {
-    /// What objects look like.
+    /// The schema of objects.
     pub fn schema(&self) -> &Structural {
         self.schema.get_or_init(|| {
             // It was JSON when it was written.

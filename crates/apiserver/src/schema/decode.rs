@@ -9,7 +9,7 @@ use super::fields::{Field, Inner, Message, Shape, message};
 use super::json::Parsed;
 use super::{Custom, Kind, Name, structural};
 
-/// What to do about unknown and duplicate fields; the `fieldValidation` parameter.
+/// Handling of unknown and duplicate fields; the `fieldValidation` parameter.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FieldValidation {
     /// Drop them in silence.
@@ -41,7 +41,7 @@ pub struct DecodeError {
     pub kind: Name,
     /// Its version.
     pub version: Name,
-    /// What is wrong.
+    /// Description of the mistake.
     pub problem: String,
 }
 

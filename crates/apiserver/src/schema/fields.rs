@@ -16,7 +16,7 @@ pub enum Shape {
     Map,
 }
 
-/// What a value is.
+/// The type of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inner {
     /// True or false.
@@ -90,7 +90,7 @@ pub struct Field {
     pub number: u32,
     /// One, a list or a map.
     pub shape: Shape,
-    /// What it holds.
+    /// The type of its values.
     pub inner: Inner,
     /// Zero, false, empty text and (for objects) the empty object are values of their own, told apart from absence.
     pub keeps_zero: bool,

@@ -31,7 +31,7 @@ impl From<Value> for Parsed {
 /// Reads JSON.
 ///
 /// # Errors
-/// What is not JSON, or exceeds [`MAX_DEPTH`](super::MAX_DEPTH) or [`MAX_VALUES`](super::MAX_VALUES).
+/// Fails for text that is not JSON, or exceeds [`MAX_DEPTH`](super::MAX_DEPTH) or [`MAX_VALUES`](super::MAX_VALUES).
 pub fn parse_json(bytes: &[u8]) -> Result<Parsed, MalformedBody> {
     parse_part(bytes, &mut Values::default())
 }

@@ -51,7 +51,7 @@ pub struct Kind {
     pub storage: Storage,
     /// The type's name in the field table, like `apps.v1.Deployment`; empty for a custom kind.
     pub message: &'static str,
-    /// What a CustomResourceDefinition says of a custom kind.
+    /// The properties of a custom kind.
     pub custom: Option<Box<Custom>>,
     /// The behaviour of objects of a built-in kind.
     pub(crate) built_in: &'static dyn Strategy,
@@ -186,7 +186,7 @@ impl Kind {
         Self { short_names: names(short_names), ..self }
     }
 
-    /// What `kubectl get all` shows.
+    /// Adds the kind to `kubectl get all`.
     fn of_all(self) -> Self {
         Self { categories: names(&["all"]), ..self }
     }

@@ -102,7 +102,7 @@ pub enum Additional {
 pub struct Rule {
     /// The expression.
     pub rule: String,
-    /// What is said where it does not hold.
+    /// The message where it does not hold.
     pub message: String,
     /// An expression that makes the message; it is preferred to `message`.
     pub message_expression: String,
@@ -143,7 +143,7 @@ pub struct Structural {
     pub atomic_map: bool,
     /// Rules in CEL.
     pub rules: Vec<Rule>,
-    /// What a value has to be besides.
+    /// Bounds of the value.
     pub limits: Limits,
     /// All of these hold.
     pub all_of: Vec<Structural>,

@@ -53,7 +53,7 @@ pub struct FieldError {
     pub field: String,
     /// The rule.
     pub reason: Reason,
-    /// What is said after the path, like `Required value`.
+    /// The message after the path, like `Required value`.
     pub message: String,
 }
 

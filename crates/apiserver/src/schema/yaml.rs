@@ -27,7 +27,7 @@ pub enum MalformedYaml {
         line: usize,
         /// The column.
         column: usize,
-        /// What is wrong there.
+        /// Description of the mistake.
         why: String,
     },
     /// More than [`MAX_DEPTH`] levels.
@@ -47,7 +47,7 @@ pub enum MalformedYaml {
 /// Reads one document; an empty text is null.
 ///
 /// # Errors
-/// What is not YAML, has several documents, or exceeds a bound.
+/// Fails for text that is not YAML, has several documents, or exceeds a bound.
 pub fn parse_yaml(bytes: &[u8]) -> Result<Parsed, MalformedYaml> {
     let text = std::str::from_utf8(bytes).map_err(|_| MalformedYaml::NotText)?;
     let mut parser = Parser::new_from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
@@ -73,7 +73,7 @@ fn syntax(line: usize, column: usize, why: impl Into<String>) -> MalformedYaml {
     MalformedYaml::Syntax { line, column: column + 1, why: why.into() }
 }
 
-/// What a copy of a value costs.
+/// Size of a copied value.
 #[derive(Clone, Copy, Default)]
 struct Size {
     values: usize,
@@ -265,7 +265,7 @@ fn scalar(text: &str, plain: bool, tag: Option<&Tag>) -> Result<Value, String> {
     }
 }
 
-/// What a scalar without quotes means in YAML 1.1.
+/// The value of a plain scalar in YAML 1.1.
 fn word(text: &str) -> Result<Value, String> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Ok(Value::Null),

@@ -26,7 +26,7 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Between two looks at a connection: often enough for the timeouts, too seldom to be felt with thousands of them.
 const TICK: Duration = Duration::from_secs(5);
 
-/// What a connection does.
+/// The state of a connection.
 #[derive(Debug)]
 pub(super) struct Activity {
     /// Requests that are not answered whole.

@@ -1,4 +1,4 @@
-//! What every decision about a write is told of its request.
+//! The write context: properties of a request that every decision about its write needs.
 
 use std::sync::LazyLock;
 
@@ -8,7 +8,7 @@ use crate::auth::{Identity, MASTERS};
 use crate::resource::{Resource, Subresource};
 use crate::server::Inner;
 
-/// What is done to the object.
+/// The operation on the object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// It comes to be.
@@ -26,15 +26,15 @@ pub(crate) struct WriteContext<'a> {
     pub(crate) server: &'a Inner,
     /// The resource that is written.
     pub(crate) resource: &'a Resource,
-    /// Who asks.
+    /// The user of the request.
     pub(crate) user: &'a Identity,
-    /// What is done.
+    /// The operation.
     pub(crate) operation: Operation,
     /// The part of the object that the request addresses.
     pub(crate) subresource: Option<Subresource>,
     /// Nothing is stored.
     pub(crate) dry_run: bool,
-    /// What the answer warns of; `None` where nobody reads it.
+    /// Collects the warnings of the response; `None` for writes without a response.
     pub(crate) warnings: Option<&'a Warnings>,
 }
 

@@ -103,7 +103,7 @@ fn gone(resource: &Resource, name: &str, uid: &str) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
 
-/// What a deletion makes of an object.
+/// Decides the deletion of an object.
 pub(super) fn decide(
     resource: &Resource,
     current: &Object,

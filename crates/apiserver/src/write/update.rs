@@ -50,7 +50,7 @@ impl Inner {
         Ok(response)
     }
 
-    /// What `new`, written over `current`, makes of the object.
+    /// Decides the update of `current` to `new`.
     pub(crate) fn replace(
         &self,
         ctx: &WriteContext<'_>,
@@ -177,7 +177,7 @@ fn check_version(resource: &Resource, current: &Object, new: &Value) -> Result<(
     Ok(())
 }
 
-/// What the server alone writes stays.
+/// Restores the fields that only the server writes.
 fn keep_system_fields(old: &Value, new: &mut Value) {
     for field in [
         "uid",

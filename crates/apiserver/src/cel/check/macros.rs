@@ -168,7 +168,7 @@ impl Checker<'_> {
     }
 }
 
-/// What a round costs besides its parts, at most.
+/// Upper bound of the cost of a round besides its parts.
 fn round_cost(kind: FoldKind) -> u64 {
     kind.round() + if kind == FoldKind::Filter { 2 + cost::LIST } else { 0 }
 }

@@ -47,7 +47,7 @@ pub const FUNCTIONS: &[Row] = &[
 #[derive(Debug)]
 pub struct NamedFormat {
     name: &'static str,
-    /// What is wrong with a text.
+    /// Checks a text; the error describes the mistake.
     check: fn(&str) -> Result<(), String>,
 }
 

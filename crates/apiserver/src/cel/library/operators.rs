@@ -146,7 +146,7 @@ fn concatenate<'a>(meter: &mut Meter, a: &List<'a>, b: &List<'a>) -> Outcome<'a>
     Ok(Value::list(items))
 }
 
-/// What tells an item of a set or a map from the others.
+/// The identifying value or keys of an item of a set or map.
 fn identifier<'a>(identity: &Identity, item: &Value<'a>) -> Result<Vec<Key<'a>>, EvalError> {
     let key = |value: &Value<'a>| Key::of(value).ok_or(EvalError::NoSuchOverload);
     match (identity, item) {

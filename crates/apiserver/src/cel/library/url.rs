@@ -124,7 +124,7 @@ fn check_escapes(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What may not be in a path as it is gets escaped.
+/// Escapes characters that a path must not contain literally.
 fn escape(path: &str) -> String {
     let mut escaped = String::with_capacity(path.len());
     for byte in path.bytes() {

@@ -10,9 +10,9 @@ use crate::cel::types::{Type, TypeKind};
 use crate::schema::structural::{Additional, Items, Rule, Structural, Type as SchemaType};
 use crate::schema::{FieldError, Reason};
 
-/// What one rule may cost, as often as it may be evaluated for an object.
+/// Limit of the estimated cost of one rule, over all its evaluations for an object.
 const RULE_LIMIT: u64 = 10_000_000;
-/// What all rules of a schema may cost together.
+/// Limit of the estimated cost of all rules of a schema together.
 const SCHEMA_LIMIT: u64 = 100_000_000;
 /// Reasons that a rule may give.
 const REASONS: [&str; 4] =

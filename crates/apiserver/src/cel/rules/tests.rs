@@ -20,7 +20,7 @@ fn compile(schema: &Json) -> (Rules, Vec<String>) {
     (rules, errors.iter().map(FieldError::to_string).collect())
 }
 
-/// What is wrong with an object, and with its change.
+/// The errors of an object, and of its change.
 fn check(schema: &Json, object: &Json, old: Option<&Json>) -> Vec<String> {
     let (rules, wrong) = compile(schema);
     assert_eq!(wrong, Vec::<String>::new(), "{schema}");

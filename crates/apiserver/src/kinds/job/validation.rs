@@ -13,7 +13,7 @@ const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 /// An Indexed Job may have so many completions, so that its indexes fit into one object.
 const MAX_INDEXED: i64 = 100_000;
 
-/// What may change while a Job has not started: where its Pods go and what they get.
+/// Fields of the Pod template that may change until the Job has started.
 const UNTIL_STARTED: [&str; 4] = ["affinity", "nodeSelector", "schedulingGates", "tolerations"];
 
 /// Checks a Job.

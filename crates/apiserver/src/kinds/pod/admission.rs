@@ -1,4 +1,4 @@
-//! What other objects decide of a new Pod: its ServiceAccount, its priority, its RuntimeClass.
+//! Fields of a new Pod that other objects decide: ServiceAccount, PriorityClass, RuntimeClass.
 
 use serde_json::Value;
 

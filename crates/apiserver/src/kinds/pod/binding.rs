@@ -48,7 +48,7 @@ fn binding_kind() -> Result<&'static Kind> {
     schema::find("", "v1", "Binding").map(|kind| &**kind).ok_or_else(Failure::no_such_resource)
 }
 
-/// What a binding makes of a Pod.
+/// The Pod after a binding.
 fn bound(pods: &Resource, pod: &Object, binding: &Value, now: &str) -> Result<Decision> {
     let pod = pod.value();
     let name = meta(&pod, "name");

@@ -19,7 +19,7 @@ pub const COLUMNS: &[Column] = &[
     Column::wide("Readiness Gates"),
 ];
 
-/// What the containers say together.
+/// Summary of the containers' states.
 #[derive(Default)]
 struct Summary {
     reason: String,

@@ -100,7 +100,7 @@ fn narrowed(new: &Value, old: &Value, at: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// What tells a toleration from others.
+/// The fields that identify a toleration.
 fn but_seconds(toleration: &Value) -> [&str; 4] {
     ["key", "operator", "value", "effect"].map(|key| text(&toleration[key]))
 }

@@ -258,7 +258,7 @@ fn probe(probe: &Value, once: bool, at: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// What a probe or a hook does: exactly one of `kinds`.
+/// Validates the handler of a probe or hook: exactly one of `kinds`.
 fn handler(handler: &Value, kinds: &[&str], at: &Path<'_>, errors: &mut Errors) {
     let mut given = 0;
     for key in kinds.iter().filter(|key| !handler[**key].is_null()) {

@@ -74,7 +74,7 @@ pub fn validate_spec(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-/// What has to be taken away before the Pod is scheduled.
+/// Validates the scheduling gates.
 fn gates(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
     let gates_at = at.field("schedulingGates");
     let mut seen = HashSet::new();

@@ -1,8 +1,8 @@
 //! Addresses and node ports of Services.
 //!
-//! What a Service holds is a key of its own in the store, written and deleted in the very transaction that writes the
-//! Service, and compared with absence there. So nothing is held twice or leaks, whoever writes at the same time and
-//! whenever the process dies; what is free is read off the Services themselves.
+//! Each address and port of a Service has a key of its own in the store, written and deleted in the very transaction
+//! that writes the Service, and compared with absence there. So nothing is held twice or leaks, whoever writes at the
+//! same time and whenever the process dies; what is free is read off the Services themselves.
 
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;

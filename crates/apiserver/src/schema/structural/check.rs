@@ -8,8 +8,8 @@ use crate::schema::{FieldError, Reason};
 /// Errors that are reported of one schema; the first ones show what is wrong.
 const MAX_ERRORS: usize = 50;
 
-/// What keeps a schema from being structural; `path` is its own, like `spec.validation.openAPIV3Schema`. `props` is what
-/// it was read from.
+/// The errors of a schema that is not structural; `path` is its own, like `spec.validation.openAPIV3Schema`. `props` is
+/// what it was read from.
 pub fn check(schema: &Structural, props: &Value, path: &str) -> Vec<FieldError> {
     let mut check = Check { errors: Vec::new() };
     if schema.kind != Some(Type::Object) {
@@ -33,7 +33,7 @@ pub fn check(schema: &Structural, props: &Value, path: &str) -> Vec<FieldError> 
     check.errors
 }
 
-/// What a node describes.
+/// The position of a node.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Place {
     Root,

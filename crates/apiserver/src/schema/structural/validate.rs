@@ -8,7 +8,7 @@ use crate::schema::{FieldError, Reason};
 /// Errors that are reported of one object; the first ones show what is wrong.
 const MAX_ERRORS: usize = 100;
 
-/// What a value violates; `path` is its own, empty for a whole object.
+/// The errors of a value; `path` is its own, empty for a whole object.
 pub fn validate(schema: &Structural, value: &Value, path: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     check(schema, value, path, &mut errors);

@@ -48,7 +48,7 @@ pub struct Launch<'a> {
 /// The child's messages to the shim.
 pub const READY: u8 = b'R';
 pub const FAILED: u8 = b'E';
-/// The shim's to the child.
+/// The start signal from the shim to the container's child process.
 pub const GO: u8 = b'G';
 
 /// Clones this process into new namespaces, like fork otherwise. Returns 0 in the child.

@@ -20,7 +20,7 @@ use crate::spec::{ContainerSpec, ContainerState, ContainerStatus, ExecSpec};
 /// A daemon has one connection; a starting one and a stopping one may overlap, and a look at whether the shim is
 /// alive is one too.
 const CONNECTIONS: usize = 16;
-/// Containers of one sandbox. A Pod has a few; each costs descriptors.
+/// Maximum number of containers in one Pod sandbox. A Pod has a few; each costs descriptors.
 const CONTAINERS: usize = 200;
 /// Processes started by exec at a time.
 const EXECS: usize = 200;
