@@ -9,7 +9,6 @@
 //! new decision: nothing is written that was not admitted in exactly this form. What a kind asks of its own objects is no
 //! admission and stands in its strategy ([`crate::kinds`]).
 
-mod call;
 pub(crate) mod conditions;
 mod limit_ranger;
 mod webhooks;
@@ -18,13 +17,12 @@ use async_trait::async_trait;
 use serde_json::Value;
 
 use crate::object::{Object, meta};
-use crate::read::shown;
 use crate::schema;
 use crate::server::Inner;
 use crate::status::Result;
 use crate::write::context::{Operation, WriteContext};
 use crate::write::create::drop_status;
-use crate::write::{Decision, refuse_invalid, stored_form};
+use crate::write::{Decision, refuse_invalid};
 
 /// A write under review.
 #[derive(Clone, Copy)]
@@ -76,7 +74,6 @@ impl Inner {
             return Ok(decision);
         }
         let old = current.map(Object::value);
-        let old = old.as_deref().map(|old| shown(ctx.resource, old));
         let old = old.as_deref();
         match decision {
             Decision::Keep => Ok(Decision::Keep),
@@ -91,13 +88,13 @@ impl Inner {
                 Ok(decision)
             }
             Decision::Put(value) => {
-                let mut object = shown(ctx.resource, &value).into_owned();
+                let mut object = value.clone();
                 let name = meta(&object, "name").to_owned();
                 let review = Review { ctx, namespace, name: &name, old };
                 for plugin in &plugins {
                     plugin.mutate(&review, &mut object).await?;
                 }
-                if object != *shown(ctx.resource, &value) {
+                if object != value {
                     if old.is_none() {
                         // A status that follows from the object, as a Pod's class of service does, is made anew.
                         drop_status(ctx.resource, &mut object);
@@ -110,7 +107,7 @@ impl Inner {
                 for plugin in &plugins {
                     plugin.validate(&review, Some(&object)).await?;
                 }
-                Ok(Decision::Put(stored_form(ctx.resource, object)))
+                Ok(Decision::Put(object))
             }
             Decision::Delete => Ok(Decision::Delete),
         }

@@ -125,6 +125,12 @@ impl Collection {
         })
     }
 
+    /// The objects of a Namespace (of all, where it is empty) at places that `wanted` holds for, at most `limit` of them (0:
+    /// all).
+    pub fn list_places(&self, namespace: &str, limit: usize, wanted: impl Fn(&str) -> bool) -> Snapshot {
+        self.list_with(namespace, None, limit, |place, _| wanted(place))
+    }
+
     /// [`Collection::list`], where `wanted` also gets the object's place.
     fn list_with(
         &self,
@@ -293,7 +299,7 @@ impl Cache {
     /// The collection of a resource; `None` for what is only answered.
     pub fn collection(&self, resource: &Resource) -> Option<Arc<Collection>> {
         match resource.storage {
-            Storage::Stored | Storage::CoreEvents => Some(self.of_prefix(&resource.prefix)),
+            Storage::Stored => Some(self.of_prefix(&resource.prefix)),
             Storage::Answered | Storage::Body => None,
         }
     }

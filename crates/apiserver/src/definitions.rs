@@ -171,7 +171,7 @@ async fn end(server: &Inner, definition: &Value) -> Result<bool> {
     if !has_finalizer(definition) {
         return Ok(true);
     }
-    let kind = kinds_of(&served_by_storage_version(definition)).into_iter().next();
+    let kind = kinds_of(&with_storage_version_only(definition)).into_iter().next();
     let mut left = 0;
     if let Some(kind) = kind.filter(|_| is_true(definition, "Established")) {
         let resource = Resource::of(Arc::new(kind));
@@ -207,13 +207,14 @@ async fn end(server: &Inner, definition: &Value) -> Result<bool> {
     }
 }
 
-/// A definition as if its storage version were served, by which its objects are reached.
-fn served_by_storage_version(definition: &Value) -> Value {
+/// A definition as if it had its storage version only, and that were served. By it, objects are deleted as they lie in the
+/// store: a conversion webhook may be gone already.
+fn with_storage_version_only(definition: &Value) -> Value {
     let mut definition = definition.clone();
-    for version in definition["spec"]["versions"].as_array_mut().into_iter().flatten() {
-        let is_storage = version["storage"] == true;
-        if let Some(version) = version.as_object_mut() {
-            version.insert("served".into(), is_storage.into());
+    if let Some(versions) = definition["spec"]["versions"].as_array_mut() {
+        versions.retain(|version| version["storage"] == true);
+        for version in versions.iter_mut().filter_map(Value::as_object_mut) {
+            version.insert("served".into(), true.into());
         }
     }
     definition

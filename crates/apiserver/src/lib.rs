@@ -8,9 +8,10 @@
 //! asks it through [`kinds::strategy::Strategy`] and names no kind.
 //!
 //! Between a decision and its commit stand the [`admission`] chain and the [`quota`]s. Custom kinds join the registry
-//! ([`resource`]) through [`definitions`].
+//! ([`resource`]) through [`definitions`]. Objects of a kind with several versions are converted ([`convert`]) between the
+//! version that a request names and the one in the store.
 //!
-//! Not here yet: aggregation of other API servers, conversion webhooks, audit logs.
+//! Not here yet: aggregation of other API servers, audit logs.
 
 mod admission;
 pub mod apply;
@@ -19,10 +20,10 @@ mod bootstrap;
 mod cache;
 pub mod cel;
 mod content;
+mod convert;
 mod definitions;
 mod discovery;
 mod edit;
-mod events;
 mod expiry;
 mod identity;
 mod kinds;
@@ -46,6 +47,7 @@ pub mod status;
 pub mod table;
 mod tunnel;
 mod watch;
+mod webhook;
 mod write;
 
 pub use auth::{Identity, Tokens};

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use crate::content::Body;
 use crate::request::{ApiRequest, PatchKind, Request, Verb};
 use crate::resource::{Resource, Subresource};
-use crate::schema::{Name, Storage};
+use crate::schema::Name;
 use crate::server::Inner;
 
 /// `Content-Type` of the answer.
@@ -212,7 +212,7 @@ impl Inner {
     fn objects(&self, out: &mut String) {
         let served = self.registry.current();
         let mut sizes: Vec<(&Resource, (usize, usize))> = Vec::new();
-        for r in served.iter().filter(|r| r.storage == Storage::Stored) {
+        for r in served.iter().filter(|r| r.is_stored() && r.form.is_none()) {
             // Versions of one resource share their objects.
             if sizes.iter().all(|(other, _)| other.prefix != r.prefix)
                 && let Some(collection) = self.cache.collection(r)

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -34,6 +35,9 @@ pub struct Object {
     derived: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
+/// The beginning of every object in the store.
+const API_VERSION: &[u8] = b"{\"apiVersion\":\"";
+
 /// The place of the resourceVersion in an object's bytes.
 #[derive(Clone, Copy, Debug)]
 struct Splice {
@@ -46,7 +50,7 @@ impl Splice {
     fn of(stored: &[u8]) -> Option<Self> {
         const BEFORE: &[u8] = b"\"metadata\":{";
         // Nothing but apiVersion and kind comes before, and their values hold no quote.
-        if !stored.starts_with(b"{\"apiVersion\":\"") {
+        if !stored.starts_with(API_VERSION) {
             return None;
         }
         let head = &stored[..stored.len().min(256)];
@@ -57,8 +61,10 @@ impl Splice {
 }
 
 /// Labels and selectable fields of an object.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Facts {
+    /// [`Selection::fields_hash`] of the fields: those of a custom kind may change while the object stays.
+    of: u64,
     labels: Box<[(Box<str>, Box<str>)]>,
     /// Texts of the kind's selectable [`fields`], in their order.
     fields: Box<[Box<str>]>,
@@ -84,6 +90,13 @@ impl Object {
         let Some(splice) = Splice::of(&stored) else { return Self::unwritten(value, revision) };
         set_meta(&mut value, "resourceVersion", revision.to_string().into());
         Self::assemble(stored, splice, revision, Some(value))
+    }
+
+    /// The version of a stored object, under the same revision, in another form.
+    pub fn converted(mut value: Value, revision: u64) -> Self {
+        map_at(&mut value, &["metadata"]);
+        let stored = encode_for_store(&mut value);
+        Self::new(value, stored, revision)
     }
 
     /// An object that is not in the store: the outcome of a dry run.
@@ -120,6 +133,14 @@ impl Object {
             set_meta(&mut value, "resourceVersion", self.revision.to_string().into());
         }
         Arc::new(value)
+    }
+
+    /// Its `apiVersion`, the first field of every object.
+    pub fn api_version(&self) -> &str {
+        // As `Splice::of` has it; the text is part of JSON.
+        let rest = self.stored.get(API_VERSION.len()..).unwrap_or_default();
+        let end = rest.iter().position(|b| *b == b'"').unwrap_or(rest.len());
+        std::str::from_utf8(&rest[..end]).unwrap_or_default()
     }
 
     /// Gives up the decoded form.
@@ -173,15 +194,17 @@ impl Object {
         kept.downcast_ref::<T>().cloned().unwrap_or_else(|| compute(&self.value()))
     }
 
-    fn facts(&self, resource: &Resource) -> &Facts {
-        self.facts.get_or_init(|| {
+    fn facts(&self, selection: &Selection) -> Cow<'_, Facts> {
+        let read = || {
             let value = self.value();
             let labels = value["metadata"]["labels"].as_object().into_iter().flatten();
             let labels = labels.filter_map(|(k, v)| Some((k.as_str().into(), v.as_str()?.into())));
-            let strategy = resource.strategy();
-            let fields = fields(resource).into_iter().map(|path| Box::from(&*strategy.field(&value, path)));
-            Box::new(Facts { labels: labels.collect(), fields: fields.collect() })
-        })
+            let strategy = selection.resource.strategy();
+            let fields = selection.places.iter().map(|path| Box::from(&*strategy.field(&value, path)));
+            Facts { of: selection.fields_hash, labels: labels.collect(), fields: fields.collect() }
+        };
+        let kept = self.facts.get_or_init(|| Box::new(read()));
+        if kept.of == selection.fields_hash { Cow::Borrowed(kept) } else { Cow::Owned(read()) }
     }
 }
 
@@ -257,6 +280,8 @@ pub struct Selection {
     fields: FieldSelector,
     /// The kind's selectable fields, in the order of their texts in [`Facts`].
     places: Vec<Box<str>>,
+    /// A number that tells these fields from others.
+    fields_hash: u64,
 }
 
 impl Selection {
@@ -272,7 +297,10 @@ impl Selection {
                 )));
             }
         }
+        let mut hasher = DefaultHasher::new();
+        known.hash(&mut hasher);
         Ok(Self {
+            fields_hash: hasher.finish(),
             resource: resource.clone(),
             labels: options.labels.clone(),
             fields: options.fields.clone(),
@@ -303,7 +331,7 @@ impl Selection {
         if self.is_everything() {
             return true;
         }
-        let facts = object.facts(&self.resource);
+        let facts = object.facts(self);
         let label = |key: &str| facts.labels.iter().find(|(k, _)| **k == *key).map(|(_, v)| &**v);
         let field = |path: &str| {
             let at = self.places.iter().position(|known| **known == *path);
@@ -379,6 +407,11 @@ impl Change {
         deleted: bool,
     ) -> Self {
         Self { place: place.into(), revision, object, previous, deleted, frames: Default::default() }
+    }
+
+    /// The object's place in its collection.
+    pub fn place(&self) -> &str {
+        &self.place
     }
 
     /// The Namespace of the object; empty where its kind has none.

@@ -26,7 +26,7 @@ fn hash<'a>(kinds: impl Iterator<Item = &'a Kind>) -> String {
     TABLE.hash(&mut hasher);
     for kind in kinds {
         (&kind.group, &kind.version, &kind.kind, &kind.subresources).hash(&mut hasher);
-        kind.custom.as_ref().map(|custom| &custom.written).hash(&mut hasher);
+        kind.custom.as_ref().map(|custom| custom.written()).hash(&mut hasher);
     }
     format!("{:016X}", hasher.finish())
 }

@@ -1,6 +1,5 @@
 //! Get and list.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -12,33 +11,14 @@ use yado_store::{Range, key_after, prefix_end};
 
 use crate::cache::{Collection, REVISION_WAIT, Snapshot, place};
 use crate::content::{self, Body, ListBody};
+use crate::convert;
 use crate::kinds::scale;
 use crate::object::{Object, Selection, encode, meta, metadata_only};
 use crate::request::{ApiRequest, Form, ListOptions, VersionMatch};
 use crate::resource::{Resource, Subresource};
-use crate::schema::Storage;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
-use crate::{events, table};
-
-/// An object as `resource` shows it.
-pub fn shown<'a>(resource: &Resource, value: &'a Value) -> Cow<'a, Value> {
-    match &resource.custom {
-        _ if resource.storage == Storage::CoreEvents => Cow::Owned(events::from_core(value.clone())),
-        Some(custom) if custom.has_versions && value["apiVersion"] != resource.api_version() => {
-            Cow::Owned(under_version(value.clone(), resource.api_version()))
-        }
-        _ => Cow::Borrowed(value),
-    }
-}
-
-/// An object under another version of its kind, whose versions differ in nothing else.
-pub(crate) fn under_version(mut value: Value, api_version: String) -> Value {
-    if let Some(map) = value.as_object_mut() {
-        map.insert("apiVersion".into(), api_version.into());
-    }
-    value
-}
+use crate::table;
 
 impl Inner {
     /// Ready once everything that was written before now is visible.
@@ -74,17 +54,20 @@ impl Inner {
         self.reach(revision.unwrap_or(0)).await?;
         let object = self.find(&r.resource, &r.namespace, &r.name)?;
         if r.subresource == Some(Subresource::Scale) {
-            return Ok(content::value(200, &scale::of(&r.resource, &object.value())?));
+            let resource = r.resource.deciding();
+            let object = self.present_one(resource, object).await?;
+            return Ok(content::value(200, &scale::of(resource, &object.value())?));
         }
-        Ok(self.answer(r, 200, &object))
+        Ok(self.answer(r, 200, self.present_one(&r.resource, object).await?))
     }
 
-    /// One object in the form that was asked for.
-    pub(crate) fn answer(&self, r: &ApiRequest, code: u16, object: &Object) -> Response<Body> {
-        content::json(code, Body::Full(Some(self.render(&r.resource, r.form, object, true))))
+    /// One object in the form that was asked for, given in the version of the request or that of the decision.
+    pub(crate) fn answer(&self, r: &ApiRequest, code: u16, object: Arc<Object>) -> Response<Body> {
+        let object = convert::in_form(&r.resource, object);
+        content::json(code, Body::Full(Some(self.render(&r.resource, r.form, &object, true))))
     }
 
-    /// The bytes of one object in a form.
+    /// The bytes of one object, which is in the version of the resource, in a form.
     pub(crate) fn render(
         &self,
         resource: &Resource,
@@ -93,13 +76,11 @@ impl Inner {
         with_columns: bool,
     ) -> Bytes {
         match form {
-            Form::Object if resource.is_stored_form() => object.json(),
-            Form::Object => encode(&shown(resource, &object.value())),
+            Form::Object => object.json(),
             Form::Metadata => encode(&metadata_only(&object.value())),
             Form::Table(include) => {
                 let value = object.value();
                 let metadata = json!({"resourceVersion": value["metadata"]["resourceVersion"]});
-                let value = shown(resource, &value);
                 let now = self.clock.now();
                 encode(&table::table(&resource.schema, [&*value], metadata, include, now, with_columns))
             }
@@ -111,7 +92,7 @@ impl Inner {
         Ok(self.answer_list(r, found))
     }
 
-    /// The objects that a list means, in parts where it has a limit.
+    /// The objects that a list means, in the version of the request, in parts where it has a limit.
     pub(crate) async fn select(&self, r: &ApiRequest, options: &ListOptions) -> Result<Found> {
         let selection = narrowed(r, options)?;
         if let Some(token) = &options.continue_from {
@@ -139,13 +120,49 @@ impl Inner {
             // The most frequent selection of all: one object by its name.
             Some(name) if !r.namespace.is_empty() || !r.resource.namespaced => {
                 let object = collection.get(&place(&r.resource, &r.namespace, name));
-                let objects = object.into_iter().filter(|o| selection.matches(o)).collect();
-                Snapshot { objects, revision: applied, more: false, remaining: 0 }
+                let objects = object.into_iter().collect();
+                let snapshot = Snapshot { objects, revision: applied, more: false, remaining: 0 };
+                self.selected(&r.resource, snapshot, &selection, 0).await?
             }
-            _ => collection.select(&r.namespace, options.limit, &selection),
+            _ => self.select_from(&r.resource, &collection, &r.namespace, options.limit, &selection).await?,
         };
         snapshot.revision = snapshot.revision.max(applied);
         Ok(Found::new(&r.resource, snapshot, selection.is_everything()))
+    }
+
+    /// The objects of a collection that a selection means, in the version of the resource, at most `limit` of them (0: all).
+    pub(crate) async fn select_from(
+        &self,
+        resource: &Resource,
+        collection: &Collection,
+        namespace: &str,
+        limit: usize,
+        selection: &Selection,
+    ) -> Result<Snapshot> {
+        if resource.has_one_form() {
+            return Ok(collection.select(namespace, limit, selection));
+        }
+        // A selection holds for objects in the version of the request, so it waits until they are converted.
+        let first = if selection.is_everything() { limit } else { 0 };
+        let snapshot = collection.list_places(namespace, first, |place| selection.may_mean(place));
+        self.selected(resource, snapshot, selection, limit).await
+    }
+
+    /// The objects of a snapshot in the version of the resource, without those that a selection does not mean, at most
+    /// `limit` of them (0: all).
+    async fn selected(
+        &self,
+        resource: &Resource,
+        snapshot: Snapshot,
+        selection: &Selection,
+        limit: usize,
+    ) -> Result<Snapshot> {
+        let mut objects = self.present(resource, snapshot.objects).await?;
+        objects.retain(|object| selection.matches(object));
+        let beyond = if limit == 0 { 0 } else { objects.len().saturating_sub(limit) };
+        objects.truncate(objects.len() - beyond);
+        let remaining = snapshot.remaining + beyond;
+        Ok(Snapshot { objects, revision: snapshot.revision, more: remaining > 0, remaining })
     }
 
     /// The same at an older revision, from the store's history.
@@ -171,6 +188,7 @@ impl Inner {
             let range = Range { start, end: prefix_end(&within), limit: part, revision: Some(revision) };
             let found = self.store.range(range).await?;
             let last = found.items.last().map(|kv| kv.key.clone());
+            let mut decoded = Vec::with_capacity(found.items.len());
             for kv in found.items {
                 let place = &kv.key[prefix.len()..];
                 let object = match collection.get(place).filter(|o| o.revision == kv.mod_revision) {
@@ -184,10 +202,10 @@ impl Inner {
                         }
                     },
                 };
-                if selection.matches(&object) {
-                    objects.push(object);
-                }
+                decoded.push(object);
             }
+            let decoded = self.present(resource, decoded).await?;
+            objects.extend(decoded.into_iter().filter(|object| selection.matches(object)));
             match last {
                 Some(last) if found.more => start = key_after(&last),
                 _ => break,
@@ -198,29 +216,22 @@ impl Inner {
         Ok(Found::new(resource, Snapshot { objects, revision, more, remaining: 0 }, false))
     }
 
-    /// A list in the form that was asked for.
+    /// A list in the form that was asked for, its objects given in the version of the request or that of the decision.
     pub(crate) fn answer_list(&self, r: &ApiRequest, found: Found) -> Response<Body> {
         let kind = r.resource.list_kind();
+        let objects = found.objects.into_iter().map(|object| convert::in_form(&r.resource, object));
+        let objects: Vec<_> = objects.collect();
         match r.form {
-            Form::Object if r.resource.is_stored_form() => {
+            Form::Object => {
                 let head = format!(
                     "{{\"kind\":\"{kind}\",\"apiVersion\":\"{}\",\"metadata\":{},\"items\":[",
                     r.resource.api_version(),
                     found.metadata
                 );
-                content::json(200, Body::List(ListBody::new(head.into(), found.objects)))
-            }
-            Form::Object => {
-                let items = found.objects.iter().map(|o| shown(&r.resource, &o.value()).into_owned());
-                let items: Vec<_> = items.collect();
-                let list = json!({
-                    "kind": kind, "apiVersion": r.resource.api_version(),
-                    "metadata": found.metadata, "items": items,
-                });
-                content::value(200, &list)
+                content::json(200, Body::List(ListBody::new(head.into(), objects)))
             }
             Form::Metadata => {
-                let items: Vec<_> = found.objects.iter().map(|o| metadata_only(&o.value())).collect();
+                let items: Vec<_> = objects.iter().map(|o| metadata_only(&o.value())).collect();
                 let list = json!({
                     "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                     "metadata": found.metadata, "items": items,
@@ -228,9 +239,8 @@ impl Inner {
                 content::value(200, &list)
             }
             Form::Table(include) => {
-                let values: Vec<_> = found.objects.iter().map(|o| o.value()).collect();
-                let shown: Vec<_> = values.iter().map(|v| shown(&r.resource, v)).collect();
-                let rows = shown.iter().map(|v| &**v);
+                let values: Vec<_> = objects.iter().map(|o| o.value()).collect();
+                let rows = values.iter().map(|v| &**v);
                 let now = self.clock.now();
                 content::value(
                     200,

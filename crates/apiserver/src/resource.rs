@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 
 use parking_lot::RwLock;
 
-use crate::schema::{self, Kind, Name, Storage};
+use crate::schema::{self, Kind, Name, Storage, VersionRank};
 
 /// A part of an object, or an action on it, with a path of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,11 +118,9 @@ impl Deref for Resource {
 impl Resource {
     /// The resource of a kind that has one.
     pub fn of(kind: Arc<Kind>) -> Self {
-        let group = if kind.group.is_empty() { "core" } else { &kind.group };
-        let prefix = match kind.storage {
-            Storage::CoreEvents => EVENTS_PREFIX.to_owned(),
-            _ => format!("/registry/{group}/{}/", kind.plural),
-        };
+        let group = kind.form.map_or(&*kind.group, |form| form.stored_as().0);
+        let group = if group.is_empty() { "core" } else { group };
+        let prefix = format!("/registry/{group}/{}/", kind.plural);
         let subresources = kind.subresources.iter().filter_map(|s| Subresource::find(s)).collect();
         Self { schema: kind, subresources, prefix }
     }
@@ -140,10 +138,20 @@ impl Resource {
     pub fn verbs(&self) -> &'static [&'static str] {
         match self.storage {
             Storage::Answered | Storage::Body => &["create"],
-            Storage::Stored | Storage::CoreEvents => {
+            Storage::Stored => {
                 &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
             }
         }
+    }
+
+    /// The resource in whose version writes are decided: the stored one where this is another form of a built-in kind,
+    /// since it has the rules; else this one, since each version of a custom kind has rules of its own.
+    pub(crate) fn deciding(&self) -> &Self {
+        let stored = self.form.and_then(|form| {
+            let (group, version) = form.stored_as();
+            find(group, version, &self.plural)
+        });
+        stored.map_or(self, |stored| stored)
     }
 
     /// It has this subresource.
@@ -151,9 +159,6 @@ impl Resource {
         self.subresources.contains(&subresource)
     }
 }
-
-/// Keys of the Events of both groups.
-const EVENTS_PREFIX: &str = "/registry/core/events/";
 
 /// The resources that are served at one moment.
 #[derive(Debug, Default)]
@@ -205,6 +210,10 @@ impl Resources {
             if !versions.contains(&r.version) {
                 versions.push(r.version.clone());
             }
+        }
+        // A group's versions may come from several definitions.
+        for (_, versions) in &mut groups {
+            versions.sort_by(|a, b| VersionRank::of(b).cmp(&VersionRank::of(a)));
         }
         groups
     }

@@ -23,7 +23,7 @@ pub(crate) mod validate;
 mod yaml;
 
 pub use bounds::{MAX_DEPTH, MAX_VALUES, TooManyValues, Values};
-pub use custom::{Custom, ScalePaths, VersionRank, kinds_of};
+pub use custom::{Custom, ScalePaths, VersionRank, Versions, kinds_of};
 pub use decode::{DecodeError, FieldValidation, decode};
 pub use default::default_object;
 pub use fields::{Field, Inner, ListType, Message, Shape, message};

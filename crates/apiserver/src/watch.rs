@@ -91,7 +91,7 @@ impl Inner {
         };
         // Without a revision, a watch begins with what there is.
         if options.initial_events || asked == 0 {
-            watcher.tell_all(options.initial_events);
+            watcher.tell_all(options.initial_events).await?;
         }
         let stream = futures::stream::unfold(watcher, |mut watcher| async move {
             watcher.next().await.map(|bytes| (Ok(bytes), watcher))
@@ -102,15 +102,18 @@ impl Inner {
 
 impl Watcher {
     /// Tells every object there is as new.
-    fn tell_all(&mut self, then_say_so: bool) {
+    async fn tell_all(&mut self, then_say_so: bool) -> Result<()> {
         let applied = self.inner.cache.applied();
-        let snapshot = self.collection.select(&self.namespace, 0, &self.selection);
+        let (resource, selection) = (&self.resource, &self.selection);
+        let snapshot =
+            self.inner.select_from(resource, &self.collection, &self.namespace, 0, selection).await?;
         self.told = snapshot.revision.max(applied);
         self.initial = snapshot.objects.into_iter();
         if then_say_so {
             let bookmark = self.bookmark(json!({"k8s.io/initial-events-end": "true"}));
             self.ready.push_back(bookmark);
         }
+        Ok(())
     }
 
     async fn next(&mut self) -> Option<Bytes> {
@@ -135,10 +138,12 @@ impl Watcher {
                     self.idle().await;
                 }
                 Ok(changes) => {
-                    for change in changes {
-                        self.told = change.revision;
-                        self.tell(&change);
+                    let last = changes.last().map(|change| change.revision);
+                    match self.converted(changes).await {
+                        Ok(changes) => changes.iter().for_each(|change| self.tell(change)),
+                        Err(failure) => self.end_with(&failure),
                     }
+                    self.told = last.unwrap_or(self.told);
                 }
             }
         }
@@ -168,12 +173,34 @@ impl Watcher {
         }
     }
 
-    fn tell(&mut self, change: &Change) {
-        if !self.namespace.is_empty() && change.namespace() != self.namespace {
-            return;
+    /// The changes with their objects in the version of the watch, without those in other Namespaces and of other names.
+    async fn converted(&mut self, mut changes: Vec<Arc<Change>>) -> Result<Vec<Arc<Change>>> {
+        changes.retain(|change| {
+            (self.namespace.is_empty() || change.namespace() == self.namespace)
+                && self.selection.may_mean(change.place())
+        });
+        if self.resource.has_one_form() {
+            return Ok(changes);
         }
+        // What was before matters to a selection only.
+        let before = |change: &Change| change.previous.clone().filter(|_| !self.selection.is_everything());
+        let objects =
+            changes.iter().flat_map(|change| [Some(change.object.clone()), before(change)]).flatten();
+        let mut shown = self.inner.present(&self.resource, objects.collect()).await?.into_iter();
+        let convert = |change: &Arc<Change>| {
+            let object = shown.next()?;
+            let previous = match before(change) {
+                Some(_) => shown.next(),
+                None => change.previous.clone(),
+            };
+            Some(Arc::new(Change::new(change.place(), change.revision, object, previous, change.deleted)))
+        };
+        Ok(changes.iter().filter_map(convert).collect())
+    }
+
+    fn tell(&mut self, change: &Change) {
         let Some(event) = change.event(&self.selection) else { return };
-        let bytes = if self.form == Form::Object && self.resource.is_stored_form() {
+        let bytes = if self.form == Form::Object {
             change.frame(event)
         } else {
             let shown = change.shown(event);

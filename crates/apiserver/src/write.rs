@@ -22,10 +22,8 @@ use crate::apply::Writer;
 use crate::auth::Identity;
 use crate::cache::place;
 use crate::content::{self, Body};
-use crate::events;
 use crate::kinds::strategy::Posted;
 use crate::object::{Object, encode_for_store};
-use crate::read::under_version;
 use crate::request::{ApiRequest, Verb, WriteOptions};
 use crate::resource::{Resource, Subresource};
 use crate::schema::{self, Parsed, Storage};
@@ -111,7 +109,7 @@ impl Inner {
             }
             _ => return Err(Failure::method_not_allowed()),
         };
-        let (resource, subresource) = (&*r.resource, r.subresource);
+        let (resource, subresource) = (r.resource.deciding(), r.subresource);
         let warnings = Warnings::default();
         let ctx = &WriteContext {
             server: self,
@@ -140,7 +138,8 @@ impl Inner {
         Ok(response)
     }
 
-    /// Decides and writes until no other writer comes between. `size` is that of the request's body in bytes.
+    /// Decides and writes until no other writer comes between. `size` is that of the request's body in bytes. The decision
+    /// is made on the object in the version of the context's resource, which is also that of the outcome.
     pub(crate) async fn modify(
         &self,
         ctx: &WriteContext<'_>,
@@ -151,9 +150,16 @@ impl Inner {
         let resource = ctx.resource;
         let key = format!("{}{}", resource.prefix, place(resource, namespace, name));
         for _ in 0..MAX_ROUNDS {
-            let current = self.find(resource, namespace, name)?;
+            let stored = self.find(resource, namespace, name)?;
+            let current = self.present_one(resource, stored.clone()).await?;
             let decision = off_worker(size + current.json_len(), || decide(&current))?;
             let next = match self.pass_admission(ctx, namespace, Some(&current), decision).await? {
+                // An update that changes nothing moves an object into the version that is stored today.
+                Decision::Keep
+                    if ctx.operation == Operation::Update && Self::is_outdated(resource, &stored) =>
+                {
+                    Some(Value::clone(&current.value()))
+                }
                 Decision::Keep => return Ok(Outcome::Kept(current)),
                 Decision::Put(value) => Some(value),
                 Decision::Delete => None,
@@ -167,13 +173,18 @@ impl Inner {
             let attempt = Attempt {
                 resource,
                 key: key.clone(),
-                current: Some(current.clone()),
-                next,
+                current: Some(stored),
+                next: match next {
+                    Some(value) => Some(self.stored_form(resource, value).await?),
+                    None => None,
+                },
                 compares: Vec::new(),
                 ops: Vec::new(),
             };
             match self.commit(attempt).await? {
-                Committed::Object(object) => return Ok(Outcome::Written(object)),
+                Committed::Object(object) => {
+                    return Ok(Outcome::Written(self.present_one(resource, object).await?));
+                }
                 Committed::Gone => return Ok(Outcome::Deleted(current)),
                 Committed::Conflict { .. } => {}
             }
@@ -256,13 +267,4 @@ impl Inner {
 /// A failure for the fields of an object that break rules.
 pub(crate) fn refuse_invalid(resource: &Resource, name: &str, errors: Vec<schema::FieldError>) -> Result<()> {
     content::refuse_invalid(&resource.schema, name, &errors)
-}
-
-/// An object in the form in which it is stored.
-pub(crate) fn stored_form(resource: &Resource, value: Value) -> Value {
-    match &resource.custom {
-        _ if resource.storage == Storage::CoreEvents => events::to_core(value),
-        Some(custom) if custom.has_versions => under_version(value, custom.stored_as.clone()),
-        _ => value,
-    }
 }

@@ -1,14 +1,14 @@
 //! Admission webhooks, asked over HTTPS: one row for each configuration and what becomes of a write.
 
-use std::convert::Infallible;
+mod tls;
+
 use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use http_body_util::{BodyExt, Full};
-use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use yado_apiserver::{ApiServer, Config, Identity, NoNodes};
@@ -42,49 +42,6 @@ fn respond(path: &str, request: &Value) -> Value {
     };
     response["uid"] = request["uid"].clone();
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response})
-}
-
-/// Serves webhooks; returns their address and their certificate in base64.
-async fn serve() -> (String, String) {
-    let key = rcgen::KeyPair::generate().expect("a key");
-    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).expect("names");
-    let certificate = certificate.self_signed(&key).expect("a certificate");
-    let bundle = STANDARD.encode(certificate.pem());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let private = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .expect("versions")
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.der().clone()], private)
-        .expect("a certificate");
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move {
-        loop {
-            let Ok((stream, _)) = listener.accept().await else { return };
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let answer = hyper::service::service_fn(|request: Request<hyper::body::Incoming>| async {
-                    let path = request.uri().path().to_owned();
-                    let body = request.into_body().collect().await.expect("a body").to_bytes();
-                    let review: Value = serde_json::from_slice(&body).expect("a review");
-                    if path == "/hang" {
-                        std::future::pending::<()>().await;
-                    }
-                    let answer = respond(&path, &review["request"]).to_string();
-                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(answer))))
-                });
-                // A client that gives up ends the connection.
-                let _ = hyper::server::conn::http1::Builder::new()
-                    .serve_connection(TokioIo::new(stream), answer)
-                    .await;
-            });
-        }
-    });
-    (format!("https://{address}"), bundle)
 }
 
 struct Fixture {
@@ -140,7 +97,7 @@ async fn webhooks_are_asked_and_their_answers_count() {
     let store = Arc::new(Embedded::open(yado_store::Config::new(directory.path())).expect("a store"));
     let server =
         ApiServer::new(Config::default(), store.clone(), SystemClock::shared(), Arc::new(NoNodes)).await;
-    let (url, bundle) = serve().await;
+    let (url, bundle) = tls::serve(|path, review| respond(path, &review["request"])).await;
     let fixture = Fixture { server: server.expect("a server"), url, bundle };
     let (none, some) = (json!({}), json!({"data": {"a": "b"}}));
     let ignore = json!({"failurePolicy": "Ignore"});

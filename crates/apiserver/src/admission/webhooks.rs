@@ -9,7 +9,6 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use yado_types::selector::LabelSelector;
 
-use super::call::{CallError, Endpoint};
 use super::conditions::{self, Conditions};
 use super::{Plugin, Review};
 use crate::cel::Program;
@@ -20,6 +19,7 @@ use crate::resource::{self, Resource};
 use crate::schema;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
+use crate::webhook::{CallError, Endpoint};
 use crate::write::context::{Operation, WriteContext};
 use crate::write::create::uid;
 
@@ -226,7 +226,8 @@ fn rule_matches(ctx: &WriteContext<'_>, rule: &Value, is_exact: bool) -> bool {
         };
         (plural == "*" || plural == resource.plural) && part_matches
     });
-    let has_others = !is_exact && resource.custom.as_ref().is_some_and(|custom| custom.has_versions);
+    let has_others =
+        !is_exact && resource.custom.as_ref().is_some_and(|custom| custom.versions.are_several());
     let version = has_others || has("apiVersions", &resource.version);
     let operation = match ctx.operation {
         Operation::Create => "CREATE",
@@ -251,7 +252,8 @@ async fn ask(review: &Review<'_>, webhook: Value, object: Option<&Value>) -> Res
     let timeout = webhook["timeoutSeconds"].as_u64().map_or(DEFAULT_TIMEOUT, Duration::from_secs);
     let answered = async {
         let endpoint = Endpoint::of(ctx.server, &webhook["clientConfig"])?;
-        endpoint.call(ctx.server, timeout, &request).await
+        let answer = endpoint.call(ctx.server, timeout, &request).await;
+        answer.map_err(|error| CallError(format!("failed to call webhook: {error}")))
     };
     match answered.await.and_then(|answer| Verdict::read(&answer, &id)) {
         Ok(verdict) => {

@@ -6,9 +6,11 @@ use serde_json::{Map, Value, json};
 use yado_types::names;
 
 use crate::cel::rules::Rules;
+use crate::convert::REVIEW_VERSIONS;
 use crate::definitions::{self, is_true};
-use crate::edit::{fill, text, within};
+use crate::edit::{fill, list, text, within};
 use crate::kinds::strategy::Strategy;
+use crate::kinds::webhook_configuration::client_config;
 use crate::schema::JsonPath;
 use crate::schema::structural::{self, Structural};
 use crate::schema::validate::{Errors, Path};
@@ -64,11 +66,11 @@ impl Strategy for CustomResourceDefinition {
     }
 
     fn warnings(&self, object: &Value) -> Vec<String> {
-        let spec = &object["spec"];
-        let several = spec["versions"].as_array().is_some_and(|versions| versions.len() > 1);
-        let by_webhook = spec["conversion"]["strategy"] == "Webhook";
-        let text = "spec.conversion: this server does not call conversion webhooks; only the storage version is served";
-        if several && by_webhook { vec![text.to_owned()] } else { Vec::new() }
+        let conversion = &object["spec"]["conversion"];
+        let is_trusted = !text(&conversion["webhook"]["clientConfig"]["caBundle"]).is_empty();
+        let warning = "spec.conversion.webhook.clientConfig.caBundle: without it no certificate of the webhook is trusted \
+                       on this server";
+        if conversion["strategy"] == "Webhook" && !is_trusted { vec![warning.to_owned()] } else { Vec::new() }
     }
 
     fn begin_delete(&self, object: &mut Value) {
@@ -253,13 +255,15 @@ fn conversion(given: &Value, at: &Path<'_>, errors: &mut Errors) {
         ("Webhook", false) => errors.required(&webhook, "required when strategy is set to Webhook"),
         ("Webhook", true) => {
             let given = &given["webhook"];
-            let client = webhook.field("clientConfig");
-            if given["clientConfig"]["url"].is_null() == given["clientConfig"]["service"].is_null() {
-                errors.required(&client, "exactly one of url or service is required");
-            }
+            client_config(&given["clientConfig"], &webhook.field("clientConfig"), errors);
             let versions = webhook.field("conversionReviewVersions");
-            if given["conversionReviewVersions"].as_array().is_none_or(Vec::is_empty) {
-                errors.required(&versions, "");
+            match list(&given["conversionReviewVersions"]) {
+                [] => errors.required(&versions, ""),
+                named if !named.iter().any(|version| REVIEW_VERSIONS.contains(&text(version))) => {
+                    let detail = format!("must include at least one of {}", REVIEW_VERSIONS.join(", "));
+                    errors.invalid(&versions, &given["conversionReviewVersions"], &detail);
+                }
+                _ => {}
             }
         }
         _ => {}

@@ -64,17 +64,24 @@ impl Strategy for Event {
     }
 }
 
-/// An Event of the group `events.k8s.io`. It is selected in the form in which it is stored.
+/// An Event of the group `events.k8s.io`, which is another form of one of the core group.
 #[derive(Debug)]
 pub struct NewEvent;
 
 impl Strategy for NewEvent {
     fn selectable_fields(&self) -> Vec<&str> {
-        Event.selectable_fields()
-    }
-
-    fn field<'a>(&self, object: &'a Value, path: &str) -> Cow<'a, str> {
-        Event.field(object, path)
+        vec![
+            "regarding.kind",
+            "regarding.namespace",
+            "regarding.name",
+            "regarding.uid",
+            "regarding.apiVersion",
+            "regarding.resourceVersion",
+            "regarding.fieldPath",
+            "reason",
+            "reportingController",
+            "type",
+        ]
     }
 
     fn columns(&self) -> &[Column] {

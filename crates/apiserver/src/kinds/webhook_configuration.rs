@@ -94,7 +94,7 @@ impl WebhookConfiguration {
             }
             rule => errors.check_text(&at.field("name"), name, rule),
         }
-        client(&webhook["clientConfig"], &at.field("clientConfig"), errors);
+        client_config(&webhook["clientConfig"], &at.field("clientConfig"), errors);
         let versions = at.field("admissionReviewVersions");
         match list(&webhook["admissionReviewVersions"]) {
             [] => errors.required(&versions, "must specify one of v1, v1beta1"),
@@ -158,7 +158,8 @@ fn rule(rule: &Value, at: &Path<'_>, errors: &mut Errors) {
     errors.one_of(&at.field("scope"), &rule["scope"], &["*", "Cluster", "Namespaced"]);
 }
 
-fn client(config: &Value, at: &Path<'_>, errors: &mut Errors) {
+/// Checks a `WebhookClientConfig`.
+pub fn client_config(config: &Value, at: &Path<'_>, errors: &mut Errors) {
     let (url, service) = (&config["url"], &config["service"]);
     if url.is_null() == service.is_null() {
         return errors.required(at, "exactly one of url or service is required");

@@ -121,7 +121,7 @@ pub fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
 fn custom_schema(kind: &Kind, custom: &Custom) -> Value {
     // It was JSON when the definition was written; one without a schema takes anything.
     let mut schema: Value =
-        serde_json::from_slice(&custom.written).unwrap_or_else(|_| json!({"type": "object"}));
+        serde_json::from_slice(custom.written()).unwrap_or_else(|_| json!({"type": "object"}));
     let gvk = json!([{"group": kind.group, "version": kind.version, "kind": kind.kind}]);
     let own = [
         (

@@ -1,6 +1,7 @@
 //! Custom kinds: what a version of a CustomResourceDefinition says of its objects.
 
-use std::sync::OnceLock;
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -9,6 +10,7 @@ use super::json_path::{JsonPath, JsonPathError};
 use super::kinds::{Kind, Name, Storage};
 use super::structural::Structural;
 use crate::cel::rules::Rules;
+use crate::edit::{list, text};
 use crate::kinds::strategy::NoRules;
 use crate::table::Column;
 
@@ -17,21 +19,14 @@ use crate::table::Column;
 pub struct Custom {
     /// The name of its CustomResourceDefinition, like `crontabs.stable.example.com`.
     pub definition: String,
-    /// The version in which objects lie in the store, like `stable.example.com/v1`.
-    pub stored_as: String,
-    /// Whether other versions of the kind exist, so that objects may lie in the store under another one.
-    pub has_versions: bool,
+    /// All versions of the kind.
+    pub versions: Arc<Versions>,
     /// The kind of lists, like `CronTabList`.
     pub list_kind: String,
-    /// The schema of objects, as JSON. Empty where the definition has no schema.
-    pub written: Bytes,
-    /// The same, read when it is first needed: most kinds of a large collection of definitions have no objects, and a
-    /// schema that was read takes ten times its text.
-    schema: OnceLock<Structural>,
+    /// The schema of objects.
+    described: Arc<VersionSchema>,
     /// Its rules in CEL, compiled when they are first needed.
     rules: OnceLock<Rules>,
-    /// Fields that are not described are kept.
-    preserves_unknown: bool,
     /// Columns of Tables, the name first.
     pub(crate) columns: Vec<Column>,
     /// The paths to the values of the other columns.
@@ -42,6 +37,74 @@ pub struct Custom {
     pub selectable: Vec<JsonPath>,
     /// The warning that each request draws, for a version that is deprecated.
     pub deprecation: Option<String>,
+}
+
+/// The versions of a custom kind: what it takes to convert objects from one to another.
+#[derive(Debug)]
+pub struct Versions {
+    /// The version in which objects are written to the store, like `stable.example.com/v1`. Older objects may lie there in
+    /// any other version.
+    pub stored_as: String,
+    /// `spec.conversion.webhook` of the definition, where a webhook converts. Otherwise versions differ in `apiVersion` only.
+    pub webhook: Option<Value>,
+    /// By `apiVersion`, those that are not served among them.
+    schemas: BTreeMap<String, Arc<VersionSchema>>,
+}
+
+impl Versions {
+    fn read(definition: &Value) -> Self {
+        let spec = &definition["spec"];
+        let group = text(&spec["group"]);
+        let api_version = |version: &Value| format!("{group}/{}", text(&version["name"]));
+        let versions = list(&spec["versions"]);
+        let preserves_unknown = spec["preserveUnknownFields"] == true;
+        let schema = |version: &Value| Arc::new(VersionSchema::read(version, preserves_unknown));
+        let conversion = &spec["conversion"];
+        Self {
+            stored_as: versions.iter().find(|v| v["storage"] == true).map(api_version).unwrap_or_default(),
+            webhook: (conversion["strategy"] == "Webhook").then(|| conversion["webhook"].clone()),
+            schemas: versions.iter().map(|version| (api_version(version), schema(version))).collect(),
+        }
+    }
+
+    /// Whether there is more than one version, so that objects may lie in the store in another one.
+    pub fn are_several(&self) -> bool {
+        self.schemas.len() > 1
+    }
+
+    /// The schema of a version, given as `apiVersion`.
+    pub fn schema(&self, api_version: &str) -> Option<&Structural> {
+        self.schemas.get(api_version).map(|schema| schema.get())
+    }
+}
+
+/// The schema of one version of a custom kind.
+#[derive(Debug)]
+struct VersionSchema {
+    /// As JSON. Empty where the definition has no schema.
+    written: Bytes,
+    /// Fields that are not described are kept.
+    preserves_unknown: bool,
+    /// The same, read when it is first needed: most kinds of a large collection of definitions have no objects, and a
+    /// schema that was read takes ten times its text.
+    read: OnceLock<Structural>,
+}
+
+impl VersionSchema {
+    fn read(version: &Value, preserves_unknown: bool) -> Self {
+        let props = &version["schema"]["openAPIV3Schema"];
+        let written = if props.is_object() { Bytes::from(props.to_string()) } else { Bytes::new() };
+        Self { written, preserves_unknown, read: OnceLock::new() }
+    }
+
+    fn get(&self) -> &Structural {
+        self.read.get_or_init(|| {
+            // It was JSON when it was written.
+            let mut schema = Structural::read(&serde_json::from_slice(&self.written).unwrap_or_default());
+            schema.preserves_unknown |= self.preserves_unknown;
+            schema
+        })
+    }
 }
 
 /// The fields that the scale subresource reads and writes.
@@ -63,13 +126,10 @@ pub fn kinds_of(definition: &Value) -> Vec<Kind> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let group = text(&spec["group"]);
     let versions = || spec["versions"].as_array().into_iter().flatten();
-    let storage = versions().find(|v| v["storage"] == true).map(|v| text(&v["name"])).unwrap_or_default();
-    // Other versions than the one in the store take a webhook that this server does not call.
-    let by_webhook = spec["conversion"]["strategy"] == "Webhook";
-    let is_served = |v: &&Value| v["served"] == true && (!by_webhook || v["storage"] == true);
-    let mut served: Vec<&Value> = versions().filter(is_served).collect();
+    let all = Arc::new(Versions::read(definition));
+    let mut served: Vec<&Value> = versions().filter(|v| v["served"] == true).collect();
     served.sort_by_key(|v| std::cmp::Reverse(VersionRank::of(v["name"].as_str().unwrap_or_default())));
-    let list = |field: &str| -> Vec<Name> {
+    let names_at = |field: &str| -> Vec<Name> {
         names[field]
             .as_array()
             .into_iter()
@@ -79,7 +139,7 @@ pub fn kinds_of(definition: &Value) -> Vec<Kind> {
             .collect()
     };
     let kind_of = |version: &&Value| {
-        let custom = Custom::read(definition, version, format!("{group}/{storage}"));
+        let custom = Custom::read(definition, version, all.clone());
         let subresources = ["scale", "status"];
         let subresources = subresources.into_iter().filter(|s| version["subresources"][*s].is_object());
         Kind {
@@ -89,10 +149,11 @@ pub fn kinds_of(definition: &Value) -> Vec<Kind> {
             plural: text(&names["plural"]).into(),
             singular: text(&names["singular"]).into(),
             namespaced: spec["scope"] == "Namespaced",
-            short_names: list("shortNames"),
-            categories: list("categories"),
+            short_names: names_at("shortNames"),
+            categories: names_at("categories"),
             subresources: subresources.map(Name::from).collect(),
             storage: Storage::Stored,
+            form: None,
             message: "",
             custom: Some(Box::new(custom)),
             built_in: &NoRules,
@@ -102,11 +163,10 @@ pub fn kinds_of(definition: &Value) -> Vec<Kind> {
 }
 
 impl Custom {
-    fn read(definition: &Value, version: &Value, stored_as: String) -> Self {
+    fn read(definition: &Value, version: &Value, versions: Arc<Versions>) -> Self {
         let spec = &definition["spec"];
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let path = |value: &Value| JsonPath::parse(value.as_str()?).ok();
-        let props = &version["schema"]["openAPIV3Schema"];
         let (columns, paths) = columns(version);
         let scale = &version["subresources"]["scale"];
         let selectable = version["selectableFields"].as_array().into_iter().flatten();
@@ -118,15 +178,16 @@ impl Custom {
                 Some(warning) => warning.to_owned(),
                 None => format!("{group}/{name} {kind} is deprecated"),
             });
+        // Every version of the definition has a schema there.
+        let described = versions.schemas.get(&format!("{group}/{name}")).cloned();
+        let described = described
+            .unwrap_or_else(|| Arc::new(VersionSchema::read(version, spec["preserveUnknownFields"] == true)));
         Self {
             definition: text(&definition["metadata"]["name"]),
-            stored_as,
-            has_versions: spec["versions"].as_array().is_some_and(|versions| versions.len() > 1),
+            versions,
             list_kind: text(&definition["status"]["acceptedNames"]["listKind"]),
-            schema: OnceLock::new(),
+            described,
             rules: OnceLock::new(),
-            preserves_unknown: spec["preserveUnknownFields"] == true,
-            written: if props.is_object() { Bytes::from(props.to_string()) } else { Bytes::new() },
             columns,
             paths,
             scale: scale.is_object().then(|| ScalePaths::read(scale)).flatten(),
@@ -139,12 +200,12 @@ impl Custom {
 impl Custom {
     /// The schema of objects.
     pub fn schema(&self) -> &Structural {
-        self.schema.get_or_init(|| {
-            // It was JSON when it was written.
-            let mut schema = Structural::read(&serde_json::from_slice(&self.written).unwrap_or_default());
-            schema.preserves_unknown |= self.preserves_unknown;
-            schema
-        })
+        self.described.get()
+    }
+
+    /// The schema as JSON. Empty where the definition has none.
+    pub fn written(&self) -> &Bytes {
+        &self.described.written
     }
 
     /// Its rules in CEL. What is wrong with them was said when the definition was written.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
 
 use super::custom::Custom;
+use crate::convert::{self, Form};
 use crate::kinds::strategy::{NoRules, Strategy};
 use crate::kinds::*;
 
@@ -18,8 +19,6 @@ pub type Name = Cow<'static, str>;
 pub enum Storage {
     /// In the store.
     Stored,
-    /// In the store as core/v1 Events; this is another form of them.
-    CoreEvents,
     /// Nowhere: a create is answered at once (reviews, bindings).
     Answered,
     /// Nowhere: the kind has no resource of its own and only travels in requests, like `DeleteOptions`.
@@ -49,6 +48,8 @@ pub struct Kind {
     pub subresources: Vec<Name>,
     /// Where objects are.
     pub storage: Storage,
+    /// How objects of another built-in kind are shown as this one; `None` where objects of this kind are stored.
+    pub(crate) form: Option<&'static dyn Form>,
     /// The type's name in the field table, like `apps.v1.Deployment`; empty for a custom kind.
     pub message: &'static str,
     /// The properties of a custom kind.
@@ -86,7 +87,7 @@ impl Kind {
 
     /// The kind has objects of its own, at paths of their own.
     pub fn is_stored(&self) -> bool {
-        matches!(self.storage, Storage::Stored | Storage::CoreEvents)
+        self.storage == Storage::Stored
     }
 }
 
@@ -99,9 +100,9 @@ impl Kind {
         }
     }
 
-    /// Whether objects are answered as they lie in the store.
-    pub fn is_stored_form(&self) -> bool {
-        self.storage == Storage::Stored && !self.custom.as_ref().is_some_and(|custom| custom.has_versions)
+    /// Whether every object lies in the store in the form of this kind, so that none is ever converted.
+    pub fn has_one_form(&self) -> bool {
+        self.form.is_none() && !self.custom.as_ref().is_some_and(|custom| custom.versions.are_several())
     }
 }
 
@@ -136,6 +137,7 @@ fn body(gv: (&'static str, &'static str), kind: &'static str, message: &'static 
         categories: Vec::new(),
         subresources: Vec::new(),
         storage: Storage::Body,
+        form: None,
         message,
         custom: None,
         built_in: &NoRules,
@@ -253,7 +255,7 @@ fn built_in() -> Vec<Kind> {
         namespaced(BATCH, "Job", ("jobs", "job"), "batch.v1.Job").ruled_by(&job::Job).of_all().with(&["status"]),
         namespaced(COORDINATION, "Lease", ("leases", "lease"), "coordination.v1.Lease").ruled_by(&lease::Lease),
         namespaced(DISCOVERY, "EndpointSlice", ("endpointslices", "endpointslice"), "discovery.v1.EndpointSlice").ruled_by(&endpoint_slice::EndpointSlice),
-        Kind { storage: Storage::CoreEvents, ..namespaced(EVENTS, "Event", ("events", "event"), "events.v1.Event").ruled_by(&event::NewEvent).short(&["ev"]) },
+        Kind { form: Some(&convert::EventForm), ..namespaced(EVENTS, "Event", ("events", "event"), "events.v1.Event").ruled_by(&event::NewEvent).short(&["ev"]) },
         namespaced(NETWORKING, "Ingress", ("ingresses", "ingress"), "networking.v1.Ingress").ruled_by(&ingress::Ingress).short(&["ing"]).with(&["status"]),
         cluster(NETWORKING, "IngressClass", ("ingressclasses", "ingressclass"), "networking.v1.IngressClass").ruled_by(&ingress_class::IngressClass),
         namespaced(NETWORKING, "NetworkPolicy", ("networkpolicies", "networkpolicy"), "networking.v1.NetworkPolicy").ruled_by(&network_policy::NetworkPolicy).short(&["netpol"]),

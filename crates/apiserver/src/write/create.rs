@@ -8,10 +8,11 @@ use rand::Rng;
 use serde_json::{Value, json};
 use yado_store::Compare;
 
-use super::{Attempt, Committed, Decision, MAX_ROUNDS, refuse_invalid, stored_form};
+use super::{Attempt, Committed, Decision, MAX_ROUNDS, refuse_invalid};
 use crate::apply::{self, Writer};
 use crate::cache::place;
 use crate::content::{self, Body};
+use crate::convert;
 use crate::object::{self, Object, meta, set_meta};
 use crate::request::{ApiRequest, WriteOptions};
 use crate::resource::{self, Resource, Subresource};
@@ -38,9 +39,11 @@ impl Inner {
     ) -> Result<Response<Body>> {
         let parsed = content::parse(headers, body)?;
         let (object, warnings) = off_worker(body.len(), || self.decode(&r.resource, parsed, options))?;
+        let mut object = convert::to_deciding(&r.resource, object);
+        convert::default_deciding(&r.resource, &mut object);
         let (object, writer) = ((object, body.len()), Some(self.writer(options, None)));
         let created = self.create_object(ctx, &r.namespace, object, writer).await?;
-        let mut response = self.answer(r, 201, &created);
+        let mut response = self.answer(r, 201, created);
         content::warn(&mut response, &warnings);
         Ok(response)
     }
@@ -70,8 +73,7 @@ impl Inner {
                 compares: self.namespace_holds(resource, namespace)?.into_iter().collect(),
                 ops: resource.strategy().companions(ctx, &name),
             };
-            let decision =
-                self.pass_admission(ctx, namespace, None, Decision::Put(stored_form(resource, next))).await?;
+            let decision = self.pass_admission(ctx, namespace, None, Decision::Put(next)).await?;
             let Decision::Put(next) = decision else {
                 return Err(Failure::internal("a create cannot delete"));
             };
@@ -81,9 +83,9 @@ impl Inner {
                 }
                 return Ok(Arc::new(Object::unwritten(next, 0)));
             }
-            attempt.next = Some(next);
+            attempt.next = Some(self.stored_form(resource, next).await?);
             match self.commit(attempt).await? {
-                Committed::Object(object) => return Ok(object),
+                Committed::Object(object) => return self.present_one(resource, object).await,
                 Committed::Gone => return Err(Failure::internal("a create cannot delete")),
                 Committed::Conflict { itself: true } if !generated => {
                     return Err(Failure::already_exists(resource, &name));

@@ -35,7 +35,7 @@ impl Inner {
         }
         let waits =
             !matches!(outcome, Outcome::Deleted(_)) && options.propagation == Some(Propagation::Foreground);
-        Ok(self.answer(r, if waits { 202 } else { 200 }, object))
+        Ok(self.answer(r, if waits { 202 } else { 200 }, object.clone()))
     }
 
     /// Deletes one object, or begins to. The options say whether it is a dry run, as those of a body may.

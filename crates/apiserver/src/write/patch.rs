@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::{Decision, Outcome};
 use crate::apply::{self, ApplyError};
 use crate::content::{self, Body};
+use crate::convert;
 use crate::kinds::scale;
 use crate::object::{Object, meta};
 use crate::patch::{self, PatchError};
-use crate::read::shown;
 use crate::request::{ApiRequest, PatchKind, WriteOptions};
 use crate::resource::{Resource, Subresource};
 use crate::schema::{Kind, Parsed};
@@ -41,7 +41,7 @@ impl Inner {
         let mut warnings = Vec::new();
         let outcome = self
             .modify(ctx, (&r.namespace, &r.name), body.len(), |current| {
-                let mut new = shown(&r.resource, &current.value()).into_owned();
+                let mut new = convert::from_deciding(&r.resource, &current.value()).into_owned();
                 patch_value(&r.resource.schema, kind, &mut new, &parsed.value, &r.name)?;
                 let patched = Parsed { value: new, duplicates: parsed.duplicates.clone() };
                 let (new, told) = self.decode(&r.resource, patched, options)?;
@@ -49,10 +49,12 @@ impl Inner {
                 if meta(&new, "name") != r.name {
                     return Err(renamed(&r.resource, &r.name, meta(&new, "name")));
                 }
+                let mut new = convert::to_deciding(&r.resource, new);
+                convert::default_deciding(&r.resource, &mut new);
                 self.replace(ctx, current, new, writer)
             })
             .await?;
-        let mut response = self.answer(r, 200, outcome.object());
+        let mut response = self.answer(r, 200, outcome.object().clone());
         content::warn(&mut response, &warnings);
         Ok(response)
     }
@@ -84,7 +86,7 @@ impl Inner {
                 Ok(scale)
             })
             .await?;
-        let mut response = content::value(200, &scale::of(&r.resource, &outcome.object().value())?);
+        let mut response = content::value(200, &scale::of(ctx.resource, &outcome.object().value())?);
         content::warn(&mut response, &warnings);
         Ok(response)
     }
@@ -103,6 +105,8 @@ impl Inner {
         if !meta(&config, "name").is_empty() && meta(&config, "name") != r.name {
             return Err(renamed(&r.resource, &r.name, meta(&config, "name")));
         }
+        // Who owns which fields is recorded in the version that decides.
+        let config = convert::to_deciding(&r.resource, config);
         let (code, object) = loop {
             match self.apply_to_present(ctx, r, options, &config, size).await {
                 Ok(outcome) => break (200, outcome.object().clone()),
@@ -110,9 +114,10 @@ impl Inner {
                 Err(failure) => return Err(failure),
             }
             let writer = self.writer(options, None);
-            let new =
-                off_worker(size, || apply::apply(&r.resource.schema, None, &config, writer, options.force))
-                    .map_err(|e| refused(&e))?;
+            let applied =
+                off_worker(size, || apply::apply(&ctx.resource.schema, None, &config, writer, options.force));
+            let mut new = applied.map_err(|e| refused(&e))?;
+            convert::default_deciding(&r.resource, &mut new);
             match self.create_object(ctx, &r.namespace, (new, size), None).await {
                 Ok(object) => break (201, object),
                 // Somebody else was faster: there is something to apply to now.
@@ -120,7 +125,7 @@ impl Inner {
                 Err(failure) => return Err(failure),
             }
         };
-        let mut response = self.answer(r, code, &object);
+        let mut response = self.answer(r, code, object);
         content::warn(&mut response, &warnings);
         Ok(response)
     }
@@ -135,9 +140,8 @@ impl Inner {
     ) -> Result<Outcome> {
         self.modify(ctx, (&r.namespace, &r.name), size, |current: &Object| -> Result<Decision> {
             let live = current.value();
-            let live = shown(&r.resource, &live);
             let writer = self.writer(options, r.subresource);
-            let new = apply::apply(&r.resource.schema, Some(&live), config, writer, options.force)
+            let new = apply::apply(&ctx.resource.schema, Some(&live), config, writer, options.force)
                 .map_err(|e| refused(&e))?;
             self.replace(ctx, current, new, None)
         })

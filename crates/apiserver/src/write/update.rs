@@ -4,13 +4,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Response};
 use serde_json::Value;
 
-use super::{Decision, Outcome, refuse_invalid, stored_form};
+use super::{Decision, Outcome, refuse_invalid};
 use crate::apply::{self, Writer};
 use crate::content::{self, Body};
+use crate::convert;
 use crate::edit::copy;
 use crate::kinds::scale;
 use crate::object::{Object, has_finalizers, is_terminating, meta, remove_meta, set_meta};
-use crate::read::shown;
 use crate::request::{ApiRequest, WriteOptions};
 use crate::resource::{Resource, Subresource};
 use crate::schema::{self, Parsed};
@@ -39,13 +39,15 @@ impl Inner {
                 r.name
             )));
         }
+        let mut object = convert::to_deciding(&r.resource, object);
+        convert::default_deciding(&r.resource, &mut object);
         let writer = Some(self.writer(options, r.subresource));
         let outcome = self
             .modify(ctx, (&r.namespace, &r.name), body.len(), |current| {
                 self.replace(ctx, current, object.clone(), writer)
             })
             .await?;
-        let mut response = self.answer(r, 200, outcome.object());
+        let mut response = self.answer(r, 200, outcome.object().clone());
         content::warn(&mut response, &warnings);
         Ok(response)
     }
@@ -60,7 +62,6 @@ impl Inner {
     ) -> Result<Decision> {
         let (resource, strategy) = (ctx.resource, ctx.resource.strategy());
         let old = current.value();
-        let old = shown(resource, &old);
         let old = &*old;
         let name = meta(old, "name");
         check_version(resource, current, &new)?;
@@ -107,7 +108,7 @@ impl Inner {
         if new == *old {
             return Ok(Decision::Keep);
         }
-        Ok(Decision::Put(stored_form(resource, new)))
+        Ok(Decision::Put(new))
     }
 
     async fn update_scale(
@@ -119,7 +120,7 @@ impl Inner {
     ) -> Result<Response<Body>> {
         let (wanted, warnings) = content::decode(scale::kind()?, parsed, options.field_validation)?;
         let outcome = self.rescale(ctx, r, options, |_| Ok(wanted.clone())).await?;
-        let mut response = content::value(200, &scale::of(&r.resource, &outcome.object().value())?);
+        let mut response = content::value(200, &scale::of(ctx.resource, &outcome.object().value())?);
         content::warn(&mut response, &warnings);
         Ok(response)
     }
@@ -135,13 +136,13 @@ impl Inner {
         let writer = Some(self.writer(options, r.subresource));
         self.modify(ctx, (&r.namespace, &r.name), 0, |current| {
             let old = current.value();
-            let scale = wanted(scale::of(&r.resource, &old)?)?;
-            check_version(&r.resource, current, &scale)?;
+            let scale = wanted(scale::of(ctx.resource, &old)?)?;
+            check_version(ctx.resource, current, &scale)?;
             check_place(r, &scale)?;
             let kind = scale::kind()?;
             content::refuse_invalid(kind, &r.name, &schema::validate_object(kind, &scale, None))?;
             let mut new = Value::clone(&old);
-            scale::set_replicas(&r.resource, &mut new, scale::replicas(&scale));
+            scale::set_replicas(ctx.resource, &mut new, scale::replicas(&scale));
             self.replace(ctx, current, new, writer)
         })
         .await

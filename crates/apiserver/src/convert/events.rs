@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use super::Form;
+
 /// Names in events.k8s.io/v1 and in core/v1.
 const RENAMED: &[(&str, &str)] = &[
     ("note", "message"),
@@ -13,24 +15,27 @@ const RENAMED: &[(&str, &str)] = &[
     ("deprecatedCount", "count"),
 ];
 
-/// An events.k8s.io/v1 Event as core/v1.
-pub fn to_core(event: Value) -> Value {
-    rename(event, "v1", |name| RENAMED.iter().find(|(new, _)| *new == name).map(|(_, old)| *old))
+/// Events of the group `events.k8s.io`.
+#[derive(Debug)]
+pub(crate) struct EventForm;
+
+impl Form for EventForm {
+    fn stored_as(&self) -> (&'static str, &'static str) {
+        ("", "v1")
+    }
+
+    fn to_stored(&self, event: Value) -> Value {
+        rename(event, |name| RENAMED.iter().find(|(new, _)| *new == name).map(|(_, old)| *old))
+    }
+
+    fn from_stored(&self, event: Value) -> Value {
+        rename(event, |name| RENAMED.iter().find(|(_, old)| *old == name).map(|(new, _)| *new))
+    }
 }
 
-/// A core/v1 Event as events.k8s.io/v1.
-pub fn from_core(event: Value) -> Value {
-    rename(event, "events.k8s.io/v1", |name| {
-        RENAMED.iter().find(|(_, old)| *old == name).map(|(new, _)| *new)
-    })
-}
-
-fn rename(event: Value, version: &str, other: impl Fn(&str) -> Option<&'static str>) -> Value {
+fn rename(event: Value, other: impl Fn(&str) -> Option<&'static str>) -> Value {
     let Value::Object(map) = event else { return event };
-    let fields = map.into_iter().map(|(name, value)| match name.as_str() {
-        "apiVersion" => (name, version.into()),
-        _ => (other(&name).map_or(name, str::to_owned), value),
-    });
+    let fields = map.into_iter().map(|(name, value)| (other(&name).map_or(name, str::to_owned), value));
     Value::Object(fields.collect())
 }
 
@@ -45,11 +50,11 @@ mod tests {
             "apiVersion": "v1", "kind": "Event", "metadata": {"name": "a"}, "message": "m", "reason": "r",
             "involvedObject": {"kind": "Pod"}, "count": 2, "reportingComponent": "c", "reportingInstance": "i",
         });
-        let new = from_core(core.clone());
+        let new = EventForm.from_stored(core.clone());
         assert_eq!(
             (&new["note"], &new["regarding"]["kind"], &new["deprecatedCount"]),
             (&json!("m"), &json!("Pod"), &json!(2))
         );
-        assert_eq!(to_core(new), core);
+        assert_eq!(EventForm.to_stored(new), core);
     }
 }

@@ -28,10 +28,10 @@ const MAX_ANSWER: usize = 4 << 20;
 /// Why a webhook could not be asked, or answered with nothing that can be used.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub(super) struct CallError(pub(super) String);
+pub(crate) struct CallError(pub(crate) String);
 
 /// A webhook's address, as its configuration names it.
-pub(super) struct Endpoint {
+pub(crate) struct Endpoint {
     host: String,
     path: String,
     /// The address, where a Service leads to it; else the host is looked up.
@@ -42,7 +42,7 @@ pub(super) struct Endpoint {
 
 impl Endpoint {
     /// Reads a `WebhookClientConfig`; a Service is resolved to one of its endpoints.
-    pub(super) fn of(server: &Inner, config: &Value) -> Result<Self, CallError> {
+    pub(crate) fn of(server: &Inner, config: &Value) -> Result<Self, CallError> {
         let fail = |why: String| CallError(why);
         let mut roots = RootCertStore::empty();
         let bundle = STANDARD.decode(text(&config["caBundle"])).unwrap_or_default();
@@ -85,7 +85,7 @@ impl Endpoint {
     }
 
     /// Sends a review and reads the answer, within `timeout` in all.
-    pub(super) async fn call(
+    pub(crate) async fn call(
         self,
         server: &Inner,
         timeout: Duration,
@@ -94,10 +94,10 @@ impl Endpoint {
         let url = format!("https://{}:{}{}", self.host, self.port, self.path);
         tokio::select! {
             answer = self.exchange(server, review) => {
-                answer.map_err(|e| CallError(format!("failed to call webhook: Post \"{url}?timeout={}s\": {e}", timeout.as_secs())))
+                answer.map_err(|e| CallError(format!("Post \"{url}?timeout={}s\": {e}", timeout.as_secs())))
             }
             () = server.clock.sleep(timeout) => Err(CallError(format!(
-                "failed to call webhook: Post \"{url}?timeout={}s\": context deadline exceeded",
+                "Post \"{url}?timeout={}s\": context deadline exceeded",
                 timeout.as_secs()
             ))),
         }
