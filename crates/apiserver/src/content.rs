@@ -1,6 +1,6 @@
 //! Bodies: what comes in, in its media types, and what goes out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::Write;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,16 +16,20 @@ use http::header::{
 };
 use http::{HeaderMap, Response};
 use http_body::{Frame, SizeHint};
-use http_body_util::BodyStream;
+use http_body_util::{BodyExt, BodyStream, Collected};
 use hyper::body::Incoming;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::object::{Object, encode};
 use crate::protobuf;
+use crate::request::wants_yaml;
 use crate::schema::{self, FieldError, FieldValidation, Kind, Parsed};
 use crate::server::off_worker;
 use crate::status::{Failure, Result};
 
+/// The media type of YAML.
+pub const YAML: &str = "application/yaml";
 /// Largest request body. As in Kubernetes, where etcd's own limit is half of it.
 pub const MAX_BODY: usize = 3 << 20;
 /// Lists go out in parts of about so many bytes: large enough to be rare, small enough not to double a large list.
@@ -173,6 +177,37 @@ pub fn failure(failure: &Failure) -> Response<Body> {
     response
 }
 
+/// Writes an answer in JSON as YAML where the request prefers that, its keys in alphabetical order as in Kubernetes.
+pub async fn negotiate(response: &mut Response<Body>, request: &HeaderMap) {
+    let is_json = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    if !is_json || !wants_yaml(request) || matches!(response.body(), Body::Stream(_)) {
+        return;
+    }
+    // What lies in memory is read without an error.
+    let body = std::mem::replace(response.body_mut(), Body::empty());
+    let bytes = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
+    let yaml = off_worker(bytes.len(), || {
+        let value = serde_json::from_slice::<Sorted>(&bytes).ok()?;
+        serde_norway::to_string(&value).ok()
+    });
+    match yaml {
+        Some(yaml) => {
+            *response.body_mut() = Body::Full(Some(yaml.into()));
+            response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(YAML));
+        }
+        None => *response.body_mut() = Body::Full(Some(bytes)),
+    }
+}
+
+/// JSON with the keys of objects in order.
+#[derive(Deserialize, Serialize)]
+#[serde(untagged)]
+enum Sorted {
+    Object(BTreeMap<String, Sorted>),
+    List(Vec<Sorted>),
+    Other(Value),
+}
+
 /// Characters of all warnings of an answer, and of one of them where that is exceeded. As in Kubernetes: clients refuse
 /// heads of more than some KiB.
 const MAX_WARNINGS: usize = 4096;
@@ -229,7 +264,7 @@ pub fn parse(headers: &HeaderMap, body: &Bytes) -> Result<Parsed> {
     let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("application/json");
     match media.split(';').next().unwrap_or_default().trim() {
         "application/json" | "" => parse_json(body),
-        "application/yaml" => parse_yaml(body),
+        YAML => parse_yaml(body),
         protobuf::MEDIA_TYPE => {
             let value = off_worker(body.len(), || protobuf::decode(body))
                 .map_err(|e| Failure::bad_request(e.to_string()))?;
@@ -310,7 +345,6 @@ pub fn expect_kind(kind: &Kind, object: &mut Value) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http_body_util::BodyExt;
     use serde_json::json;
 
     #[tokio::test]

@@ -9,6 +9,7 @@ pub use query::Query;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use http::{HeaderMap, Method};
 
+use crate::content::YAML;
 use crate::proxy::ProxyRequest;
 use std::sync::Arc;
 
@@ -63,8 +64,8 @@ pub enum ServerRequest {
 }
 
 impl ServerRequest {
-    /// The answer has no other form than JSON.
-    fn is_json_only(&self) -> bool {
+    /// The answer is an object, which is written in JSON or YAML.
+    fn is_object(&self) -> bool {
         match self {
             Self::Version | Self::CoreVersions | Self::Groups | Self::Group(_) | Self::Resources { .. } => {
                 true
@@ -207,7 +208,7 @@ impl Request {
         let get = |request: ServerRequest| {
             if !matches!(*method, Method::GET | Method::HEAD) {
                 Err(Failure::method_not_allowed())
-            } else if request.is_json_only() && !accepts_json(headers) {
+            } else if request.is_object() && !accepts_objects(headers) {
                 Err(Failure::not_acceptable())
             } else {
                 Ok(Self::Server(request))
@@ -282,6 +283,10 @@ impl Request {
         let query = Query::parse(query.unwrap_or_default());
         let wanted = form(headers, &query);
         let verb = target.verb(method, query, headers)?;
+        if matches!(verb, Verb::Watch(_)) && wants_yaml(headers) {
+            // YAML has no way to tell where an event ends.
+            return Err(Failure::not_acceptable());
+        }
         // What a node streams has the node's own type.
         let form = if matches!(verb, Verb::Connect(_)) { Form::Object } else { wanted? };
         let Target { resource, subresource, namespace, name } = target;
@@ -454,9 +459,19 @@ fn takes_json(media: &str) -> bool {
     matches!(media, "application/json" | "application/*" | "*/*")
 }
 
-/// Whether an answer in JSON can be taken; a request without an Accept header takes anything.
-fn accepts_json(headers: &HeaderMap) -> bool {
-    !headers.contains_key(ACCEPT) || accepted(headers).iter().any(|(media, _)| takes_json(media))
+fn takes_objects(media: &str) -> bool {
+    takes_json(media) || media == YAML
+}
+
+/// Whether an answer in JSON or YAML can be taken; a request without an Accept header takes anything.
+fn accepts_objects(headers: &HeaderMap) -> bool {
+    !headers.contains_key(ACCEPT) || accepted(headers).iter().any(|(media, _)| takes_objects(media))
+}
+
+/// Whether the client prefers YAML to JSON.
+pub fn wants_yaml(headers: &HeaderMap) -> bool {
+    headers.contains_key(ACCEPT)
+        && accepted(headers).iter().find(|(media, _)| takes_objects(media)).is_some_and(|(media, _)| media == YAML)
 }
 
 /// The first form in the Accept header that is served.
@@ -464,10 +479,10 @@ fn form(headers: &HeaderMap, query: &Query) -> Result<Form> {
     if headers.get_all(ACCEPT).iter().all(|v| v.is_empty()) {
         return Ok(Form::Object);
     }
-    for (media, parameters) in accepted(headers).iter().filter(|(media, _)| takes_json(media)) {
+    for (media, parameters) in accepted(headers).iter().filter(|(media, _)| takes_objects(media)) {
         let value = |name: &str| parameters.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str());
         // A range of types asks for no form of its own.
-        let kind = value("as").filter(|_| media == "application/json");
+        let kind = value("as").filter(|_| matches!(media.as_str(), "application/json" | YAML));
         match (kind, value("v")) {
             (None, _) => return Ok(Form::Object),
             (Some("Table"), Some("v1") | None) => return included(query).map(Form::Table),
@@ -631,6 +646,8 @@ mod tests {
             ("application/json;q=0.5, application/json;as=Table;v=v1;g=meta.k8s.io", "Table(Metadata)"),
             ("application/json;as=Table;v=v2;g=meta.k8s.io", "406"),
             ("application/json;as=Other", "406"),
+            ("application/yaml", "Object"),
+            ("application/yaml;as=Table;v=v1;g=meta.k8s.io", "Table(Metadata)"),
             ("APPLICATION/JSON;stream=watch;charset=utf-8", "Object"),
             ("", "Object"),
             ("nonsense", "406"),
@@ -649,6 +666,8 @@ mod tests {
             ("GET /healthz", "text/plain", "Health"),
             ("GET /api/v1/namespaces/d/pods/p/log", "text/plain", "Some(Log)"),
             ("POST /api/v1/namespaces/d/pods", "application/xml", "406"),
+            ("GET /api/v1/pods?watch=1", "application/yaml", "406"),
+            ("GET /apis/apps/v1", "application/yaml", "Resources"),
         ] {
             let shown = show(line, accept);
             assert!(shown.contains(expect), "{line} {accept} -> {shown}");

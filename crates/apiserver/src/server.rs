@@ -214,7 +214,9 @@ impl Inner {
             Err(failure) => {
                 self.metrics.refused(failure.code);
                 self.discard(&parts.headers, body).await;
-                return content::failure(&failure);
+                let mut response = content::failure(&failure);
+                content::negotiate(&mut response, &parts.headers).await;
+                return response;
             }
         };
         let (running, begun) = (self.metrics.begin(Labels::of(&asked)), self.clock.monotonic());
@@ -225,7 +227,14 @@ impl Inner {
                 Err(failure)
             }
         };
-        let answer = answer.unwrap_or_else(|failure| content::failure(&failure));
+        let answer = match answer {
+            Ok(answer) => answer,
+            Err(failure) => {
+                let mut response = content::failure(&failure);
+                content::negotiate(&mut response, &parts.headers).await;
+                response
+            }
+        };
         let (code, took) = (answer.status(), self.clock.monotonic().saturating_sub(begun));
         answer.map(|body| running.end(code, took, body))
     }
@@ -257,7 +266,11 @@ impl Inner {
         B::Error: Into<BoxError>,
     {
         let r = match asked {
-            Request::Server(asked) => return discovery::answer(self, &asked, &parts.headers),
+            Request::Server(asked) => {
+                let mut response = discovery::answer(self, &asked, &parts.headers)?;
+                content::negotiate(&mut response, &parts.headers).await;
+                return Ok(response);
+            }
             Request::Api(r) => r,
         };
         let mut response = match &r.verb {
@@ -277,6 +290,7 @@ impl Inner {
         if let Some(warning) = r.resource.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
             content::warn(&mut response, std::slice::from_ref(warning));
         }
+        content::negotiate(&mut response, &parts.headers).await;
         if parts.extensions.get::<SameMachine>().is_none() {
             content::compress(&mut response, &parts.headers);
         }

@@ -157,7 +157,8 @@ impl Failure {
             406,
             "NotAcceptable",
             "only the following media types are accepted: application/json, \
-             application/json;as=Table;v=v1;g=meta.k8s.io, application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+             application/json;as=Table;v=v1;g=meta.k8s.io, application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io, \
+             application/yaml",
         )
     }
 
