@@ -37,7 +37,7 @@ pub(crate) trait Form: Debug + Send + Sync {
     fn to_stored(&self, object: Value) -> Value;
 
     /// A stored object in this form. The caller sets `apiVersion`.
-    fn from_stored(&self, object: Value) -> Value;
+    fn show(&self, object: Value) -> Value;
 
     /// Fills in what this form has other defaults for than the stored one, in an object that is in the stored form already.
     fn default_stored(&self, _object: &mut Value) {}
@@ -59,7 +59,7 @@ pub(crate) fn default_deciding(resource: &Resource, value: &mut Value) {
 /// The reverse of [`to_deciding`].
 pub(crate) fn from_deciding<'a>(resource: &Resource, value: &'a Value) -> Cow<'a, Value> {
     match resource.form {
-        Some(form) => Cow::Owned(under_version(form.from_stored(value.clone()), resource.api_version())),
+        Some(form) => Cow::Owned(under_version(form.show(value.clone()), resource.api_version())),
         None => Cow::Borrowed(value),
     }
 }

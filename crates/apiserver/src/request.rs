@@ -471,7 +471,10 @@ fn accepts_objects(headers: &HeaderMap) -> bool {
 /// Whether the client prefers YAML to JSON.
 pub fn wants_yaml(headers: &HeaderMap) -> bool {
     headers.contains_key(ACCEPT)
-        && accepted(headers).iter().find(|(media, _)| takes_objects(media)).is_some_and(|(media, _)| media == YAML)
+        && accepted(headers)
+            .iter()
+            .find(|(media, _)| takes_objects(media))
+            .is_some_and(|(media, _)| media == YAML)
 }
 
 /// The first form in the Accept header that is served.

@@ -28,7 +28,7 @@ impl Form for EventForm {
         rename(event, |name| RENAMED.iter().find(|(new, _)| *new == name).map(|(_, old)| *old))
     }
 
-    fn from_stored(&self, event: Value) -> Value {
+    fn show(&self, event: Value) -> Value {
         rename(event, |name| RENAMED.iter().find(|(_, old)| *old == name).map(|(new, _)| *new))
     }
 }
@@ -50,7 +50,7 @@ mod tests {
             "apiVersion": "v1", "kind": "Event", "metadata": {"name": "a"}, "message": "m", "reason": "r",
             "involvedObject": {"kind": "Pod"}, "count": 2, "reportingComponent": "c", "reportingInstance": "i",
         });
-        let new = EventForm.from_stored(core.clone());
+        let new = EventForm.show(core.clone());
         assert_eq!(
             (&new["note"], &new["regarding"]["kind"], &new["deprecatedCount"]),
             (&json!("m"), &json!("Pod"), &json!(2))
