@@ -15,11 +15,12 @@ use crate::resource::Resources;
 use crate::schema::Kind;
 
 /// A text for the `hash` parameter of the index, equal as long as the document of these kinds is: it changes with the
-/// kinds, with the table of fields and with the version.
+/// kinds, with the table of fields, with the code that makes documents and with the version.
 fn hash<'a>(kinds: impl Iterator<Item = &'a Kind>) -> String {
     static TABLE: LazyLock<u64> = LazyLock::new(|| {
         let mut hasher = DefaultHasher::new();
-        (include_str!("schema/fields.txt"), env!("CARGO_PKG_VERSION")).hash(&mut hasher);
+        let code = [include_str!("openapi/paths.rs"), include_str!("openapi/schemas.rs")];
+        (include_str!("schema/fields.txt"), code, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
         hasher.finish()
     });
     let mut hasher = DefaultHasher::new();

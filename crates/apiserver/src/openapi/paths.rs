@@ -113,10 +113,13 @@ fn operation(kind: &Kind, body: &Kind, action: &str, suffix: &str) -> Value {
         }
         "patch" => {
             let patch = json!({"schema": {"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}});
-            let types =
-                ["json-patch+json", "merge-patch+json", "strategic-merge-patch+json", "apply-patch+yaml"];
-            let content: Map<String, Value> =
-                types.iter().map(|kind| (format!("application/{kind}"), patch.clone())).collect();
+            // kubectl sends a strategic merge patch wherever one is offered, and custom kinds have none.
+            let strategic = kind.custom.is_none().then_some("strategic-merge-patch+json");
+            let types = ["json-patch+json", "merge-patch+json"].into_iter().chain(strategic);
+            let content: Map<String, Value> = types
+                .chain(["apply-patch+yaml"])
+                .map(|kind| (format!("application/{kind}"), patch.clone()))
+                .collect();
             operation["requestBody"] = json!({"content": content, "required": true});
         }
         _ => {}
