@@ -36,6 +36,7 @@ spec:
               cronSpec: {type: string, pattern: '^(\S+\s){4}\S+$', description: When it runs}
               image: {type: string}
               replicas: {type: integer, minimum: 1, maximum: 10, default: 1}
+              steps: {type: array, x-kubernetes-preserve-unknown-fields: true, items: {type: object}}
               ports:
                 type: array
                 x-kubernetes-list-type: map
@@ -53,6 +54,9 @@ spec:
 
 const OBJECT: &str = r#"{"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "a"},
   "spec": {"cronSpec": "* * * * */5", "image": "x"}}"#;
+
+const WITH_LABEL: &str = r#"{"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "a",
+  "labels": {"l": "m"}}, "spec": {"cronSpec": "* * * * */5", "image": "x"}}"#;
 
 const UNSTRUCTURED: &str = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
   "metadata": {"name": "x.example.com"}, "spec": {"group": "example.com", "scope": "Cluster",
@@ -117,7 +121,9 @@ pub const ROWS: &[Row<'static>] = &[
         false,
         &["x-kubernetes-validations[0].rule: Invalid value:", "undefined field 'nothing'"],
     ),
-    Row("create -f -", OBJECT, true, &["crontab.stable.example.com/a created"]),
+    Row("apply -f -", OBJECT, true, &["crontab.stable.example.com/a created"]),
+    Row("apply -f -", WITH_LABEL, true, &["crontab.stable.example.com/a configured"]),
+    Row("apply -f -", OBJECT, true, &["crontab.stable.example.com/a configured"]),
     Row("get ct", "", true, &["NAME", "SPEC", "REPLICAS", "AGE", "a", "* * * * */5", "1"]),
     Row("get all", "", true, &["crontab.stable.example.com/a"]),
     Row(
@@ -156,6 +162,8 @@ pub const ROWS: &[Row<'static>] = &[
         true,
         &["y/3/2/3"],
     ),
+    Row("patch ct a --type=merge -p {\"spec\":{\"steps\":[{\"run\":{\"it\":1}}]}}", "", true, &["patched"]),
+    Row("get ct a -o jsonpath={.spec.steps}", "", true, &["[{\"run\":{\"it\":1}}]"]),
     Row("apply --server-side -f -", FIRST_PORT, true, &["serverside-applied"]),
     Row("apply --server-side --field-manager=other -f -", SECOND_PORT, true, &["serverside-applied"]),
     Row("get ct a -o jsonpath={.spec.ports[*].name}", "", true, &["two one"]),

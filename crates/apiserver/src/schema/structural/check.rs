@@ -165,11 +165,6 @@ impl Check {
     }
 
     fn extensions(&mut self, schema: &Structural, path: &str) {
-        if schema.preserves_unknown && !matches!(schema.kind, None | Some(Type::Object)) {
-            let found = format!("{:?}", schema.kind.map_or("", Type::name));
-            let detail = "must be object if x-kubernetes-preserve-unknown-fields is true";
-            self.invalid(format!("{path}.type"), &found, detail);
-        }
         if schema.embedded {
             if schema.kind != Some(Type::Object) {
                 let found = format!("{:?}", schema.kind.map_or("", Type::name));

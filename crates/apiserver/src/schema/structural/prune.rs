@@ -13,14 +13,14 @@ const MAX_NAMED: usize = 100;
 /// like `spec.replica`, at most 100 of them.
 pub fn prune_object(schema: &Structural, object: &mut Value) -> Vec<String> {
     let mut pruner = Pruner { dropped: Vec::new() };
-    pruner.object(schema, object, "", true);
+    pruner.object(schema, object, "", true, false);
     pruner.dropped
 }
 
 /// The same for a value within an object.
 pub fn prune(schema: &Structural, value: &mut Value) -> Vec<String> {
     let mut pruner = Pruner { dropped: Vec::new() };
-    pruner.value(schema, value, "");
+    pruner.value(schema, value, "", false);
     pruner.dropped
 }
 
@@ -29,24 +29,26 @@ struct Pruner {
 }
 
 impl Pruner {
-    fn value(&mut self, schema: &Structural, value: &mut Value, path: &str) {
+    /// A value within an object. `keeps` is whether the array that it is an item of keeps what its items' schema does not
+    /// describe.
+    fn value(&mut self, schema: &Structural, value: &mut Value, path: &str, keeps: bool) {
         match value {
-            Value::Object(_) => self.object(schema, value, path, schema.embedded),
+            Value::Object(_) => self.object(schema, value, path, schema.embedded, keeps),
             Value::Array(items) => {
                 let Some(of) = &schema.items else { return };
                 for (at, item) in items.iter_mut().enumerate() {
-                    self.value(of, item, &format!("{path}[{at}]"));
+                    self.value(of, item, &format!("{path}[{at}]"), keeps || schema.preserves_unknown);
                 }
             }
             _ => {}
         }
     }
 
-    fn object(&mut self, schema: &Structural, value: &mut Value, path: &str, is_object: bool) {
+    fn object(&mut self, schema: &Structural, value: &mut Value, path: &str, is_object: bool, keeps: bool) {
         let Value::Object(map) = value else { return };
         let of_object = |name: &str| is_object && OBJECT_FIELDS.contains(&name);
         let at = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-        let keeps_unknown = schema.preserves_unknown || matches!(schema.additional, Additional::Any);
+        let keeps_unknown = keeps || schema.preserves_unknown || matches!(schema.additional, Additional::Any);
         if !keeps_unknown && !matches!(schema.additional, Additional::Of(_)) {
             let dropped = &mut self.dropped;
             map.retain(|name, _| {
@@ -59,7 +61,7 @@ impl Pruner {
         }
         for (name, value) in map.iter_mut().filter(|(name, _)| !of_object(name)) {
             if let Some(property) = schema.property(name) {
-                self.value(property, value, &at(name));
+                self.value(property, value, &at(name), false);
             }
         }
     }
@@ -100,6 +102,13 @@ mod tests {
                 json!([{"a": 1}, {"b": 1}]),
                 json!([{"a": 1}, {}]),
                 vec!["spec[1].b"],
+            ),
+            (
+                json!({"type": "array", "x-kubernetes-preserve-unknown-fields": true,
+                    "items": {"type": "object", "properties": {"n": known}}}),
+                json!([{"x": {"y": 1}, "n": {"a": 1, "c": 3}}]),
+                json!([{"x": {"y": 1}, "n": {"a": 1}}]),
+                vec!["spec[0].n.c"],
             ),
             (
                 json!({"type": "object", "x-kubernetes-embedded-resource": true,
