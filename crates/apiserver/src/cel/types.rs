@@ -258,7 +258,12 @@ impl Type {
 
     /// The type of a value that is of either type; `None` where there is none but `dyn`.
     pub fn join(&self, other: &Self) -> Option<Self> {
-        let size = self.size.union(other.size);
+        // There is no value of the unknown type, as an empty list has no items, and so none that could be larger.
+        let size = match (&self.kind, &other.kind) {
+            (TypeKind::Unknown, _) => other.size,
+            (_, TypeKind::Unknown) => self.size,
+            _ => self.size.union(other.size),
+        };
         let kind = match (&self.kind, &other.kind) {
             (TypeKind::Unknown | TypeKind::Null, kind) if self.accepts(other) => kind.clone(),
             (kind, TypeKind::Unknown | TypeKind::Null) if self.accepts(other) => kind.clone(),

@@ -382,6 +382,8 @@ fn estimates_depend_on_what_schemas_bound() {
             false,
         ),
         ("size(self.list) < 5", json!({"type": "array", "items": {"type": "string"}}), true),
+        ("(has(self.list) ? self.list : []).exists(x, x.contains('/'))", texts(256, 64), true),
+        ("(has(self.list) ? self.list : ['/']).exists(x, x.contains(x))", texts(10_000, 1000), false),
     ];
     for (rule, list, is_accepted) in rows {
         let schema = whole(object(json!({"list": list}), json!([{"rule": rule}])));
