@@ -170,7 +170,7 @@ fn merge_list(
     order: Option<&[Value]>,
 ) -> Result<(), PatchError> {
     let key = field.merge_key;
-    let before = order.map(|_| current.clone());
+    let before = places(key, current);
     match key {
         None => {
             let mut known = places(None, current);
@@ -183,9 +183,9 @@ fn merge_list(
         }
         Some(key) => merge_keyed(field, key, current, patch)?,
     }
-    if let (Some(order), Some(before)) = (order, before) {
-        put_in_order(key, current, order, &before);
-    }
+    // Without a stated order it is that of the patch, as `mergeSlice` in k8s.io/apimachinery has it: what is new to the
+    // list then comes before what only the server knows.
+    put_in_order(key, current, order.unwrap_or(patch), &before);
     Ok(())
 }
 
@@ -249,15 +249,15 @@ fn reorder_only(field: Option<&'static Field>, target: &mut Map<String, Value>, 
     if let (Some(field), Some(Value::Array(items))) =
         (field.filter(|f| f.merges && f.shape == Shape::List), target.get_mut(name))
     {
-        let before = items.clone();
+        let before = places(field.merge_key, items);
         put_in_order(field.merge_key, items, order, &before);
     }
 }
 
 /// Items that `order` names come in its order. The others, which only the server knows, keep their place before those
 /// named items that stood behind them in the list as it was.
-fn put_in_order(key: Option<&str>, items: &mut Vec<Value>, order: &[Value], before: &[Value]) {
-    let (order, before) = (places(key, order), places(key, before));
+fn put_in_order(key: Option<&str>, items: &mut Vec<Value>, order: &[Value], before: &HashMap<String, usize>) {
+    let order = places(key, order);
     let place = |list: &HashMap<String, usize>, item: &Value| list.get(&identity(key, item)?).copied();
     let (mut named, others): (Vec<Value>, Vec<Value>) =
         std::mem::take(items).into_iter().partition(|item| place(&order, item).is_some());
@@ -265,7 +265,7 @@ fn put_in_order(key: Option<&str>, items: &mut Vec<Value>, order: &[Value], befo
     let (mut named, mut others) = (named.into_iter().peekable(), others.into_iter().peekable());
     while let (Some(a), Some(b)) = (others.peek(), named.peek()) {
         let stood_before =
-            matches!((place(&before, a), place(&before, b)), (Some(a_at), Some(b_at)) if a_at < b_at);
+            matches!((place(before, a), place(before, b)), (Some(a_at), Some(b_at)) if a_at < b_at);
         items.extend(if stood_before { others.next() } else { named.next() });
     }
     items.extend(others);
@@ -293,6 +293,18 @@ mod tests {
             (
                 json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "c"}]}}),
                 json!({"spec": {"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c"}]}}),
+            ),
+            (
+                json!({"spec": {"containers": [{"name": "c"}]}}),
+                json!({"spec": {"containers": [{"name": "c"}, {"name": "a", "image": "1"}, {"name": "b", "image": "1"}]}}),
+            ),
+            (
+                json!({"spec": {"containers": [{"name": "c"}, {"name": "a", "image": "2"}]}}),
+                json!({"spec": {"containers": [{"name": "c"}, {"name": "a", "image": "2"}, {"name": "b", "image": "1"}]}}),
+            ),
+            (
+                json!({"spec": {"containers": [{"name": "b"}, {"name": "a"}]}}),
+                json!({"spec": {"containers": [{"name": "b", "image": "1"}, {"name": "a", "image": "1"}]}}),
             ),
             (
                 json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}),
@@ -335,7 +347,7 @@ mod tests {
                 "Pod",
                 meta(json!({"finalizers": ["a", "b"]})),
                 meta(json!({"finalizers": ["c"]})),
-                meta(json!({"finalizers": ["a", "b", "c"]})),
+                meta(json!({"finalizers": ["c", "a", "b"]})),
             ),
             (
                 "Pod",
