@@ -312,6 +312,7 @@ pub fn refuse_invalid(kind: &Kind, name: &str, errors: &[FieldError]) -> Result<
         reason: "Invalid",
         message: status["message"].as_str().unwrap_or("the object is invalid").to_owned(),
         details: status["details"].as_object().cloned().map(Box::new),
+        continue_with: None,
     })
 }
 

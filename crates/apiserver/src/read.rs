@@ -96,8 +96,7 @@ impl Inner {
     pub(crate) async fn select(&self, r: &ApiRequest, options: &ListOptions) -> Result<Found> {
         let selection = narrowed(r, options)?;
         if let Some(token) = &options.continue_from {
-            let token = Token::read(token)?;
-            return self.select_at(r, &selection, options, token.revision, Some(token.after)).await;
+            return self.continue_from(r, &selection, options, Token::read(token)?).await;
         }
         let revision = options.resource_version.unwrap_or(0);
         if options.version_match.is_some() && options.resource_version.is_none() {
@@ -165,6 +164,27 @@ impl Inner {
         Ok(Snapshot { objects, revision: snapshot.revision, more: remaining > 0, remaining })
     }
 
+    /// The next part of a list.
+    async fn continue_from(
+        &self,
+        r: &ApiRequest,
+        selection: &Selection,
+        options: &ListOptions,
+        token: Token,
+    ) -> Result<Found> {
+        let Some(revision) = token.revision else {
+            // What is left of a list whose revision is gone, as it is now.
+            self.fresh().await?;
+            return self.select_at(r, selection, options, self.cache.applied(), Some(token.after)).await;
+        };
+        match self.select_at(r, selection, options, revision, Some(token.after.clone())).await {
+            Err(failure) if failure.code == 410 => {
+                Err(Failure::continue_expired(&Token { revision: None, after: token.after }.write()))
+            }
+            result => result,
+        }
+    }
+
     /// The same at an older revision, from the store's history.
     async fn select_at(
         &self,
@@ -181,12 +201,13 @@ impl Inner {
             if r.namespace.is_empty() { prefix.clone() } else { format!("{prefix}{}/", r.namespace) };
         let mut start = after.map_or_else(|| within.clone(), |after| key_after(&format!("{prefix}{after}")));
         let limit = if options.limit == 0 { usize::MAX } else { options.limit };
-        let mut objects = Vec::new();
+        let (mut objects, mut beyond) = (Vec::new(), 0);
         // One more than asked for tells whether there are more; a selection may take several parts to fill up.
         while objects.len() <= limit {
             let part = limit.saturating_add(1).min(1000);
             let range = Range { start, end: prefix_end(&within), limit: part, revision: Some(revision) };
             let found = self.store.range(range).await?;
+            beyond = usize::try_from(found.remaining).unwrap_or(usize::MAX);
             let last = found.items.last().map(|kv| kv.key.clone());
             let mut decoded = Vec::with_capacity(found.items.len());
             for kv in found.items {
@@ -212,8 +233,10 @@ impl Inner {
             }
         }
         let more = objects.len() > limit;
+        let remaining = objects.len().saturating_sub(limit).saturating_add(beyond);
         objects.truncate(limit);
-        Ok(Found::new(resource, Snapshot { objects, revision, more, remaining: 0 }, false))
+        let snapshot = Snapshot { objects, revision, more, remaining };
+        Ok(Found::new(resource, snapshot, selection.is_everything()))
     }
 
     /// A list in the form that was asked for, its objects given in the version of the request or that of the decision.
@@ -277,7 +300,7 @@ impl Found {
         if let Some(last) = snapshot.objects.last().filter(|_| snapshot.more) {
             let last = last.value();
             let after = place(resource, meta(&last, "namespace"), meta(&last, "name"));
-            metadata["continue"] = Token { revision: snapshot.revision, after }.write().into();
+            metadata["continue"] = Token { revision: Some(snapshot.revision), after }.write().into();
             if countable && snapshot.remaining > 0 {
                 metadata["remainingItemCount"] = snapshot.remaining.into();
             }
@@ -288,14 +311,16 @@ impl Found {
 
 /// Where a list goes on.
 struct Token {
-    revision: u64,
+    /// The revision of the list; `None` where it is gone and the rest is listed as it is now.
+    revision: Option<u64>,
     /// The place of the last object of the part before.
     after: String,
 }
 
 impl Token {
     fn write(&self) -> String {
-        URL_SAFE_NO_PAD.encode(format!("{} {}", self.revision, self.after))
+        let revision = self.revision.map_or_else(|| "now".to_owned(), |revision| revision.to_string());
+        URL_SAFE_NO_PAD.encode(format!("{revision} {}", self.after))
     }
 
     fn read(text: &str) -> Result<Self> {
@@ -304,7 +329,8 @@ impl Token {
         text.as_deref()
             .and_then(|t| t.split_once(' '))
             .and_then(|(revision, after)| {
-                Some(Self { revision: revision.parse().ok()?, after: after.to_owned() })
+                let revision = if revision == "now" { None } else { Some(revision.parse().ok()?) };
+                Some(Self { revision, after: after.to_owned() })
             })
             .ok_or_else(|| Failure::bad_request("continue key is not valid: it was not made by this server"))
     }

@@ -16,6 +16,8 @@ pub struct Failure {
     pub message: String,
     /// The `details` of the Status: what object, which fields.
     pub details: Option<Box<Map<String, Value>>>,
+    /// The token with which a list whose revision is gone can be continued.
+    pub continue_with: Option<Box<str>>,
 }
 
 /// The result of anything a request asks for.
@@ -24,7 +26,7 @@ pub type Result<T, E = Failure> = std::result::Result<T, E>;
 impl Failure {
     /// A failure that concerns no particular object.
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        Self { code, reason, message: message.into(), details: None }
+        Self { code, reason, message: message.into(), details: None, continue_with: None }
     }
 
     fn about(code: u16, reason: &'static str, message: String, resource: &Resource, name: &str) -> Self {
@@ -130,6 +132,17 @@ impl Failure {
         Self::new(410, "Expired", message)
     }
 
+    /// The next part of a list was asked for at a revision that is no longer kept; `token` lists the rest as it is now.
+    pub fn continue_expired(token: &str) -> Self {
+        let failure = Self::expired(
+            "The provided continue parameter is too old to display a consistent list result. You can start a new list \
+             without the continue parameter, or use the continue token in this response to retrieve the remainder of the \
+             results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+             modified, or deleted between the time the first chunk was returned and now may show up in the list.",
+        );
+        Self { continue_with: Some(token.into()), ..failure }
+    }
+
     /// A watch cannot go on from where its client is.
     pub fn too_old(asked: u64, oldest: u64) -> Self {
         Self::expired(format!("too old resource version: {asked} ({oldest})"))
@@ -191,6 +204,9 @@ impl Failure {
         });
         if let Some(details) = &self.details {
             status["details"] = Value::Object((**details).clone());
+        }
+        if let Some(token) = &self.continue_with {
+            status["metadata"]["continue"] = (**token).into();
         }
         status["code"] = self.code.into();
         status

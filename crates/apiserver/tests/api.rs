@@ -164,6 +164,25 @@ async fn create_read_update_delete() {
 
 #[rustfmt::skip]
 #[tokio::test]
+async fn events_are_selected_under_the_names_of_their_group() {
+    let f = Fixture::new().await;
+    let event = r#"{"metadata":{"name":"e"},"eventTime":"2026-01-01T00:00:00.000000Z","reportingController":"a/b","reportingInstance":"i","action":"A","reason":"R","type":"Normal","regarding":{"kind":"Pod","name":"x","namespace":"default"}}"#;
+    let (core, new) = ("GET /api/v1/namespaces/default/events", "GET /apis/events.k8s.io/v1/namespaces/default/events");
+    f.check(&[
+        ("POST /apis/events.k8s.io/v1/namespaces/default/events", event, 201, &[]),
+        (&format!("{new}?fieldSelector=reportingController%3Da/b,type%3DNormal"), "", 200, &["/items/0/metadata/name=e"]),
+        (&format!("{new}?fieldSelector=reportingController%3Dc"), "", 200, &["/items/0=-"]),
+        (&format!("{new}?fieldSelector=regarding.name%3Dx"), "", 200, &["/items/0/metadata/name=e"]),
+        (&format!("{new}?fieldSelector=involvedObject.name%3Dx"), "", 400, &[]),
+        (&format!("{core}?fieldSelector=involvedObject.name%3Dx,source%3Da/b"), "", 200, &["/items/0/metadata/name=e"]),
+        (&format!("{core}?fieldSelector=reportingComponent%3Da/b"), "", 200, &["/items/0/metadata/name=e"]),
+        (&format!("{core}?fieldSelector=reportingController%3Da/b"), "", 400, &[]),
+    ]).await;
+    f.close().await;
+}
+
+#[rustfmt::skip]
+#[tokio::test]
 async fn namespaces_hold_their_content() {
     let f = Fixture::new().await;
     f.check(&[
@@ -172,7 +191,7 @@ async fn namespaces_hold_their_content() {
         ("GET /api/v1/namespaces/team/serviceaccounts/default", "", 200, &["/metadata/namespace=team"]),
         ("DELETE /api/v1/namespaces/kube-system", "", 403, &["/reason=Forbidden"]),
         ("DELETE /api/v1/namespaces/team", "", 200, &["/status/phase=Terminating"]),
-        ("POST /api/v1/namespaces/team/configmaps", &config_map("x"), 403, &["/details/causes/0/reason=NamespaceTerminating"]),
+        ("POST /api/v1/namespaces/team/configmaps", &config_map("x"), 403, &["/details/causes/0/reason=NamespaceTerminating", "/details/name=x"]),
         ("PUT /api/v1/namespaces/team", r#"{"metadata":{"name":"team"},"spec":{}}"#, 200, &["/spec/finalizers/0=kubernetes"]),
         ("PUT /api/v1/namespaces/team/finalize", r#"{"metadata":{"name":"team"},"spec":{}}"#, 200, &[]),
         ("GET /api/v1/namespaces/team", "", 404, &[]),
@@ -278,6 +297,7 @@ async fn lists_come_in_parts_of_one_state() {
     let (_, second) = f.json(&format!("GET {CMS}?limit=2&continue={token}"), "").await;
     assert_eq!((names(&second).as_str(), &second["items"][0]["data"]["a"]), ("c d", &"1".into()));
     assert_eq!(second["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+    assert_eq!(second["metadata"]["remainingItemCount"], 1);
     let token = second["metadata"]["continue"].as_str().expect("a token");
     let (_, third) = f.json(&format!("GET {CMS}?limit=2&continue={token}"), "").await;
     assert_eq!((names(&third).as_str(), &third["metadata"]["continue"]), ("e", &Value::Null));
@@ -285,10 +305,14 @@ async fn lists_come_in_parts_of_one_state() {
     let (_, exact) = f.json(&format!("GET {CMS}?resourceVersion={revision}&resourceVersionMatch=Exact"), "").await;
     assert_eq!(names(&exact), "a b c d e");
     f.store.compact(f.store.revision()).await.expect("compaction");
+    let token = first["metadata"]["continue"].as_str().expect("a token");
+    let (_, expired) = f.json(&format!("GET {CMS}?limit=2&continue={token}"), "").await;
+    let now = expired["metadata"]["continue"].as_str().expect("a token for the rest as it is now");
     f.check(&[
         (&format!("GET {CMS}?resourceVersion={revision}&resourceVersionMatch=Exact"), "", 410, &["/reason=Expired"]),
         (&format!("GET {CMS}?limit=2&continue={token}"), "", 410, &["/reason=Expired"]),
         (&format!("GET {CMS}?continue=x"), "", 400, &[]),
+        (&format!("GET {CMS}?limit=1&continue={now}"), "", 200, &["/items/0/metadata/name=c", "/metadata/remainingItemCount=1"]),
         (&format!("GET {CMS}?resourceVersion=999999"), "", 504, &["/reason=Timeout"]),
         (&format!("GET {CMS}?labelSelector=n+in+(a,b)"), "", 200, &["/items/1/metadata/name=b", "/items/2=-"]),
         (&format!("GET {CMS}?labelSelector=n+like+b"), "", 400, &[]),
