@@ -70,7 +70,7 @@ impl Inner {
                 key,
                 current: None,
                 next: None,
-                compares: self.namespace_holds(resource, namespace)?.into_iter().collect(),
+                compares: self.namespace_holds(resource, namespace, &name)?.into_iter().collect(),
                 ops: resource.strategy().companions(ctx, &name),
             };
             let decision = self.pass_admission(ctx, namespace, None, Decision::Put(next)).await?;
@@ -153,8 +153,8 @@ impl Inner {
         Ok(())
     }
 
-    /// The comparison that makes a create fail when its Namespace goes meanwhile.
-    fn namespace_holds(&self, resource: &Resource, namespace: &str) -> Result<Option<Compare>> {
+    /// The comparison that makes the creation of an object of this name fail when its Namespace goes meanwhile.
+    fn namespace_holds(&self, resource: &Resource, namespace: &str, name: &str) -> Result<Option<Compare>> {
         if !resource.namespaced {
             return Ok(None);
         }
@@ -164,7 +164,7 @@ impl Inner {
             let why = format!(
                 "unable to create new content in namespace {namespace} because it is being terminated"
             );
-            let mut failure = Failure::forbidden(resource, "", &why);
+            let mut failure = Failure::forbidden(resource, name, &why);
             let cause = json!({
                 "reason": "NamespaceTerminating",
                 "message": format!("namespace {namespace} is being terminated"),
