@@ -28,15 +28,24 @@ impl Tokens {
         let by_digest = tokens.into_iter().map(|(token, identity)| (digest(&token), identity)).collect();
         Self { by_digest: Arc::new(by_digest) }
     }
+
+    /// The owner of this token.
+    pub(crate) fn find(&self, token: &str) -> Option<Identity> {
+        self.by_digest.get(&digest(token)).cloned()
+    }
 }
 
 fn digest(token: &str) -> [u8; 32] {
     Sha256::digest(token.as_bytes()).into()
 }
 
-/// The identity that sent a request: of its connection, or else of its bearer token. A wrong token is refused
-/// rather than taken for anonymous.
-pub fn authenticate(tokens: &Tokens, headers: &HeaderMap, connection: Option<&Identity>) -> Result<Identity> {
+/// The identity that sent a request: of its connection, or else of its bearer token, by `bearer`. A wrong token is
+/// refused rather than taken for anonymous.
+pub fn authenticate(
+    headers: &HeaderMap,
+    connection: Option<&Identity>,
+    bearer: impl FnOnce(&str) -> Option<Identity>,
+) -> Result<Identity> {
     let unauthorized = || Failure::new(401, "Unauthorized", "Unauthorized");
     if let Some(identity) = connection {
         return Ok(identity.clone());
@@ -49,7 +58,7 @@ pub fn authenticate(tokens: &Tokens, headers: &HeaderMap, connection: Option<&Id
             if !scheme.eq_ignore_ascii_case("bearer") {
                 return Err(unauthorized());
             }
-            tokens.by_digest.get(&digest(token.trim())).cloned().ok_or_else(unauthorized)
+            bearer(token.trim()).ok_or_else(unauthorized)
         }
     }
 }
@@ -74,7 +83,7 @@ mod tests {
             if let Some(header) = header {
                 headers.insert(AUTHORIZATION, header.parse().expect("header"));
             }
-            let user = authenticate(&tokens, &headers, None).map(|i| i.user).ok();
+            let user = authenticate(&headers, None, |token| tokens.find(token)).map(|i| i.user).ok();
             assert_eq!(user.as_deref(), expect, "{header:?}");
         }
     }

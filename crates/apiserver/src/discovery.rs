@@ -1,6 +1,6 @@
 //! Discovery: version, health, groups and resources, OpenAPI.
 
-use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, HeaderValue, IF_NONE_MATCH};
 use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -14,6 +14,7 @@ use crate::resource::{Resource, Resources};
 use crate::schema::{Name, api_version};
 use crate::server::Inner;
 use crate::status::{Failure, Result};
+use crate::tokens::{ALGORITHM, Issuer};
 
 /// The version of Kubernetes whose API is served.
 pub const KUBERNETES_VERSION: (&str, &str) = ("1", "36");
@@ -56,6 +57,12 @@ pub(crate) fn answer(server: &Inner, asked: &ServerRequest, headers: &HeaderMap)
         ServerRequest::Resources { group, version } => resource_list(&served, group, version)?,
         ServerRequest::OpenApiV2 => return Ok(openapi_v2(headers)),
         ServerRequest::OpenApiIndex => openapi::index(&served),
+        ServerRequest::OpenIdConfiguration => {
+            return Ok(open_id(&open_id_configuration(server), "application/json"));
+        }
+        ServerRequest::JsonWebKeys => {
+            return Ok(open_id(&server.issuer.keys.json_web_keys(), "application/jwk-set+json"));
+        }
         ServerRequest::OpenApi { group, version } => {
             let document =
                 openapi::document(&served, group, version).ok_or_else(Failure::no_such_resource)?;
@@ -66,13 +73,34 @@ pub(crate) fn answer(server: &Inner, asked: &ServerRequest, headers: &HeaderMap)
 }
 
 fn paths(served: &Resources) -> Vec<String> {
-    let mut paths: Vec<String> = ["/api", "/api/v1", "/apis"].map(str::to_owned).into();
+    let first = ["/.well-known/openid-configuration", "/api", "/api/v1", "/apis"];
+    let mut paths: Vec<String> = first.map(str::to_owned).into();
     for (group, versions) in served.groups() {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }
-    paths.extend(["/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"].map(str::to_owned));
+    let last = ["/healthz", "/livez", "/metrics", "/openapi/v3", "/openid/v1/jwks", "/readyz", "/version"];
+    paths.extend(last.map(str::to_owned));
     paths
+}
+
+/// The part of OpenID Connect Discovery 1.0 by which others verify tokens of ServiceAccounts.
+fn open_id_configuration(server: &Inner) -> Value {
+    let Issuer { url, .. } = &server.issuer;
+    let base = server.config.advertise.map_or_else(|| url.clone(), |address| format!("https://{address}"));
+    json!({
+        "issuer": url, "jwks_uri": format!("{base}{}", ServerRequest::JsonWebKeys.path()),
+        "response_types_supported": ["id_token"], "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": [ALGORITHM],
+    })
+}
+
+/// A document about tokens, which may be kept for an hour, as with kube-apiserver.
+fn open_id(value: &Value, media: &'static str) -> Response<Body> {
+    let mut response = content::value(200, value);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 fn version() -> Value {

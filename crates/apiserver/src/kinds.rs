@@ -47,5 +47,7 @@ pub(crate) mod service;
 pub(crate) mod service_account;
 pub(crate) mod storage_class;
 pub(crate) mod strategy;
+pub(crate) mod token_request;
+pub(crate) mod token_review;
 pub(crate) mod volume;
 pub(crate) mod webhook_configuration;

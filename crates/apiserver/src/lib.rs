@@ -45,6 +45,7 @@ mod serve;
 mod server;
 pub mod status;
 pub mod table;
+pub mod tokens;
 mod tunnel;
 mod watch;
 mod webhook;

@@ -61,6 +61,10 @@ pub enum ServerRequest {
         /// The document's version.
         version: String,
     },
+    /// `/.well-known/openid-configuration`: how to verify tokens of ServiceAccounts.
+    OpenIdConfiguration,
+    /// `/openid/v1/jwks`: the public keys of these tokens.
+    JsonWebKeys,
 }
 
 impl ServerRequest {
@@ -75,7 +79,9 @@ impl ServerRequest {
             | Self::Metrics
             | Self::OpenApiV2
             | Self::OpenApiIndex
-            | Self::OpenApi { .. } => false,
+            | Self::OpenApi { .. }
+            | Self::OpenIdConfiguration
+            | Self::JsonWebKeys => false,
         }
     }
 
@@ -93,6 +99,8 @@ impl ServerRequest {
             Self::OpenApiV2 => "/openapi/v2",
             Self::OpenApiIndex => "/openapi/v3",
             Self::OpenApi { .. } => "/openapi/v3/GROUP/VERSION",
+            Self::OpenIdConfiguration => "/.well-known/openid-configuration",
+            Self::JsonWebKeys => "/openid/v1/jwks",
         }
     }
 }
@@ -222,6 +230,8 @@ impl Request {
             ["version"] => get(ServerRequest::Version),
             ["healthz" | "livez" | "readyz", ..] => get(ServerRequest::Health),
             ["metrics"] => get(ServerRequest::Metrics),
+            [".well-known", "openid-configuration"] => get(ServerRequest::OpenIdConfiguration),
+            ["openid", "v1", "jwks"] => get(ServerRequest::JsonWebKeys),
             ["api"] => get(ServerRequest::CoreVersions),
             ["apis"] => get(ServerRequest::Groups),
             ["api", version] => {
@@ -567,6 +577,8 @@ mod tests {
                 "GET /apis/apps/v1",
                 "GET /openapi/v3/apis/apps/v1",
                 "POST /version",
+                "GET /.well-known/openid-configuration",
+                "GET /openid/v1/jwks",
                 "GET /nowhere",
                 "GET /api/v1/namespaces/d/pods/",
                 "GET //api//v1//pods",
@@ -607,6 +619,8 @@ mod tests {
                 GET /apis/apps/v1 -> Resources { group: "apps", version: "v1" }
                 GET /openapi/v3/apis/apps/v1 -> OpenApi { group: "apps", version: "v1" }
                 POST /version -> 405 the server does not allow this method on the requested resource
+                GET /.well-known/openid-configuration -> OpenIdConfiguration
+                GET /openid/v1/jwks -> JsonWebKeys
                 GET /nowhere -> 404 the server could not find the requested resource
                 GET /api/v1/namespaces/d/pods/ -> list pods [d] [] None Object
                 GET //api//v1//pods -> 404 the server could not find the requested resource

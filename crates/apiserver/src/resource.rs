@@ -32,10 +32,12 @@ pub enum Subresource {
     Proxy,
     /// The removal of a Namespace's own finalizer.
     Finalize,
+    /// A new token of a ServiceAccount.
+    Token,
 }
 
 impl Subresource {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Status,
         Self::Scale,
         Self::Binding,
@@ -46,6 +48,7 @@ impl Subresource {
         Self::PortForward,
         Self::Proxy,
         Self::Finalize,
+        Self::Token,
     ];
 
     /// The word in paths.
@@ -61,6 +64,7 @@ impl Subresource {
             Self::PortForward => "portforward",
             Self::Proxy => "proxy",
             Self::Finalize => "finalize",
+            Self::Token => "token",
         }
     }
 
@@ -79,6 +83,7 @@ impl Subresource {
             Self::Attach => Some(("", "v1", "PodAttachOptions")),
             Self::PortForward => Some(("", "v1", "PodPortForwardOptions")),
             Self::Proxy => Some(("", "v1", "PodProxyOptions")),
+            Self::Token => Some(("authentication.k8s.io", "v1", "TokenRequest")),
             Self::Status | Self::Log | Self::Finalize => None,
         }
     }
@@ -87,7 +92,7 @@ impl Subresource {
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
             Self::Status | Self::Scale => &["get", "patch", "update"],
-            Self::Binding | Self::Eviction => &["create"],
+            Self::Binding | Self::Eviction | Self::Token => &["create"],
             Self::Log => &["get"],
             Self::Exec | Self::Attach | Self::PortForward => &["create", "get"],
             Self::Proxy => &["create", "delete", "get", "patch", "update"],

@@ -33,6 +33,7 @@ use crate::request::{ApiRequest, Request, Verb};
 use crate::resource::Registry;
 use crate::serve::{EndWatches, GRACE};
 use crate::status::{Failure, Result};
+use crate::tokens::{Issuer, Keys};
 use crate::{bootstrap, definitions, discovery, expiry, quota};
 
 /// Requests with bodies that are worked on at once; more wait. At their largest they take 768 MiB, as they usually are
@@ -55,6 +56,8 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// Bearer tokens and whose they are.
     pub tokens: Tokens,
+    /// Who issues tokens of ServiceAccounts. `None`: this process, so that they are valid for as long as it runs.
+    pub issuer: Option<Issuer>,
     /// Where Pods reach this server: the endpoint of the `kubernetes` Service. `None`: it has none.
     pub advertise: Option<SocketAddr>,
     /// How long Events are kept after they were last written.
@@ -68,6 +71,7 @@ impl Default for Config {
             service_cidr: Ipv4Net::new_assert([10, 96, 0, 0].into(), 16),
             node_ports: 30000..=32767,
             tokens: Tokens::default(),
+            issuer: None,
             advertise: None,
             event_ttl: Duration::from_secs(3600),
         }
@@ -89,6 +93,7 @@ pub(crate) struct Inner {
     pub(crate) cache: Arc<Cache>,
     pub(crate) registry: Registry,
     pub(crate) authorizer: Arc<Authorizer>,
+    pub(crate) issuer: Issuer,
     /// Watches end when it is cancelled.
     pub(crate) stop: CancellationToken,
     /// Connections, streams and the server's own loops.
@@ -119,6 +124,10 @@ impl ApiServer {
         }
         let authorizer = Arc::<Authorizer>::default();
         let (cache, feed) = cache::start(store.clone(), vec![authorizer.clone()]).await?;
+        let issuer = match &config.issuer {
+            Some(issuer) => issuer.clone(),
+            None => Issuer::new(Keys::ephemeral().map_err(Failure::internal)?),
+        };
         let inner = Arc::new(Inner {
             config,
             store,
@@ -127,6 +136,7 @@ impl ApiServer {
             cache,
             registry: Registry::default(),
             authorizer,
+            issuer,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             metrics: Arc::default(),
@@ -241,7 +251,13 @@ impl Inner {
 
     /// The identity that a request acts as, and what it asks for.
     fn admit(&self, parts: &http::request::Parts) -> Result<(Identity, Request)> {
-        let who = authenticate(&self.config.tokens, &parts.headers, parts.extensions.get::<Identity>())?;
+        let bearer = |token: &str| {
+            let holder = self.holder(token, &self.issuer.audiences);
+            holder.map_err(|refusal| tracing::debug!(%refusal, "a bearer token is refused")).ok()
+        };
+        let connection = parts.extensions.get::<Identity>();
+        let who =
+            authenticate(&parts.headers, connection, |token| bearer(token).map(|holder| holder.identity))?;
         let who = impersonate(&self.authorizer, who, &parts.headers)?;
         let served = self.registry.current();
         let asked =

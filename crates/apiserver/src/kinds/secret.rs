@@ -14,6 +14,9 @@ use crate::table::Column;
 use crate::table::format::{age, count};
 use crate::write::context::WriteContext;
 
+/// The annotation that names the ServiceAccount of a token.
+const ACCOUNT_NAME: &str = "kubernetes.io/service-account.name";
+
 #[derive(Debug)]
 pub struct Secret;
 
@@ -47,6 +50,13 @@ impl Strategy for Secret {
             "kubernetes.io/dockerconfigjson" => &[".dockerconfigjson"],
             "kubernetes.io/ssh-auth" => &["ssh-privatekey"],
             "kubernetes.io/tls" => &["tls.crt", "tls.key"],
+            "kubernetes.io/service-account-token" => {
+                // The token controller fills in the rest.
+                if text(&object["metadata"]["annotations"][ACCOUNT_NAME]).is_empty() {
+                    errors.required(&root.field("metadata").field("annotations").key(ACCOUNT_NAME), "");
+                }
+                &[]
+            }
             "kubernetes.io/basic-auth" => {
                 if object["data"]["username"].is_null() && object["data"]["password"].is_null() {
                     errors.required(&at.key("username"), "");

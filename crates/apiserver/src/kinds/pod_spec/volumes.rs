@@ -7,6 +7,7 @@ use yado_types::names;
 
 use crate::edit::{list, text};
 use crate::schema::validate::{Errors, Path};
+use crate::tokens::lifetime_error;
 
 /// Checks the volumes and returns their names.
 pub fn validate_volumes<'a>(volumes: &'a Value, at: &Path<'_>, errors: &mut Errors) -> HashSet<&'a str> {
@@ -44,6 +45,7 @@ fn source(volume: &Map<String, Value>, at: &Path<'_>, errors: &mut Errors) {
         "configMap" => "name",
         "hostPath" => "path",
         "persistentVolumeClaim" => "claimName",
+        "projected" => return projected_tokens(source, &at, errors),
         _ => return,
     };
     if text(&source[needed]).is_empty() {
@@ -65,12 +67,35 @@ fn source(volume: &Map<String, Value>, at: &Path<'_>, errors: &mut Errors) {
                 errors.required(&at.field(part), "");
             }
         }
-        let path = text(&item["path"]);
-        if path.starts_with('/') {
-            errors.invalid_text(&at.field("path"), path, "must be a relative path");
+        relative_path(&item["path"], &at.field("path"), errors);
+    }
+}
+
+fn relative_path(path: &Value, at: &Path<'_>, errors: &mut Errors) {
+    let path = text(path);
+    if path.starts_with('/') {
+        errors.invalid_text(at, path, "must be a relative path");
+    }
+    if path.split('/').any(|part| part == "..") {
+        errors.invalid_text(at, path, "must not contain '..'");
+    }
+}
+
+fn projected_tokens(projected: &Value, at: &Path<'_>, errors: &mut Errors) {
+    let sources = at.field("sources");
+    for (i, source) in list(&projected["sources"]).iter().enumerate() {
+        let token = &source["serviceAccountToken"];
+        if !token.is_object() {
+            continue;
         }
-        if path.split('/').any(|part| part == "..") {
-            errors.invalid_text(&at.field("path"), path, "must not contain '..'");
+        let (at, seconds) = (sources.index(i), &token["expirationSeconds"]);
+        let at = at.field("serviceAccountToken");
+        if text(&token["path"]).is_empty() {
+            errors.required(&at.field("path"), "");
+        }
+        relative_path(&token["path"], &at.field("path"), errors);
+        if let Some(why) = seconds.as_i64().and_then(lifetime_error) {
+            errors.invalid(&at.field("expirationSeconds"), seconds, why);
         }
     }
 }
