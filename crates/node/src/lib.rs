@@ -22,6 +22,7 @@
 //! - `container`, `security`, `hostfiles`: from a Pod's specification to a container's; pure.
 //! - `volumes`: directories, tmpfs, projected files with atomic refresh.
 //! - `sources`: the ConfigMaps and Secrets that Pods refer to.
+//! - `tokens`: the ServiceAccount tokens of a Pod, and when they are to be replaced; pure.
 //! - `images`: the image store with pulls that containers share.
 //! - `annotations`, `environment`, `resources`, `spec`: read a Pod's specification; pure.
 //! - `config`, `machine`, `network`: the configuration, the machine, the interface to the Pod network.
@@ -54,6 +55,7 @@ mod sources;
 mod spec;
 mod status;
 mod streams;
+mod tokens;
 mod volumes;
 
 pub use config::Config;

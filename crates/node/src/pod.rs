@@ -21,7 +21,7 @@
 //!
 //! - `actions`: decides, and starts the job of each action.
 //! - `admit`, `adopt`, `observe`, `write`: admission, takeover after a restart of the node, the sandbox's state, the status.
-//! - `prepare`, `start`, `release`: the jobs.
+//! - `prepare`, `start`, `release`: the jobs. `tokens`: requests for tokens, which are a part of two jobs.
 
 mod actions;
 mod admit;
@@ -30,6 +30,7 @@ mod observe;
 mod prepare;
 mod release;
 mod start;
+mod tokens;
 mod write;
 
 use std::collections::HashMap;
@@ -49,6 +50,7 @@ use crate::handle::{Message, PodHandle, PodInbox, PodState, Request, Requests};
 use crate::lifecycle::{FailureKind, Hook, PodFailure, PodRecord, Run, SandboxPhase};
 use crate::shared::Shared;
 use crate::spec::find_container;
+use crate::tokens::TokenCache;
 use prepare::Prepared;
 use start::{Configured, StartError};
 use write::{StatusWriter, Written};
@@ -72,6 +74,8 @@ struct Actor {
     /// Number of consecutive failures of the preparation.
     preparation_failures: u32,
     refresh: Refresh,
+    /// The tokens in the projected volumes.
+    tokens: TokenCache,
     writer: StatusWriter,
     /// Jobs that create or remove something outside this process. They are not interrupted when all Pods are removed, so
     /// that what they make is found and removed, too.
@@ -114,8 +118,8 @@ enum Done {
     Configured { container: String, attempt: u32, configured: Option<Box<Configured>> },
     /// A container was created and started.
     Created { container: String, attempt: u32, result: Result<(), StartError> },
-    /// The projected files were refreshed, or stay as they are.
-    Refreshed,
+    /// The projected files were refreshed, or stay as they are. Returns the tokens that the Pod has.
+    Refreshed(TokenCache),
     /// Traffic to the Pod was withdrawn, or there was no more time to wait for that.
     Withdrawn,
     /// A postStart hook has ended; `None` if its run ended before.
@@ -159,6 +163,7 @@ impl Actor {
             run_guards: HashMap::new(),
             preparation_failures: 0,
             refresh: Refresh::default(),
+            tokens: TokenCache::default(),
             writer: StatusWriter::default(),
             making: JoinSet::new(),
             jobs: JoinSet::new(),
@@ -296,7 +301,10 @@ impl Actor {
                     self.start_failed(&container, attempt, error);
                 }
             }
-            Done::Refreshed => self.refreshed(),
+            Done::Refreshed(tokens) => {
+                self.tokens = tokens;
+                self.refreshed();
+            }
             Done::Withdrawn => {
                 if let Some(termination) = &mut self.record().termination {
                     termination.withdrawn = true;
@@ -334,6 +342,7 @@ impl Actor {
         self.publish();
         self.wake = wake;
         if let Some(pod) = &pod {
+            self.schedule_tokens(pod);
             self.refresh_files(pod);
             self.write(pod, delete);
         }
@@ -366,6 +375,7 @@ impl Actor {
     }
 
     fn prepared(&mut self, prepared: Prepared) {
+        self.tokens = prepared.tokens;
         if let Some(address) = prepared.address {
             self.record().address = Some(address);
         }
@@ -468,10 +478,11 @@ impl Actor {
         self.refresh.wanted = false;
         let address = self.shared.ports_address(pod, self.state.record.address);
         let (shared, handle, pod) = (self.shared.clone(), self.handle.clone(), pod.clone());
+        let mut tokens = self.tokens.clone();
         let job = self.jobs.spawn(async move {
             shared.watch_sources(&handle, &pod).await;
-            prepare::refresh(&shared, &handle, &pod, address).await;
-            Done::Refreshed
+            prepare::refresh(&shared, &handle, &pod, address, &mut tokens).await;
+            Done::Refreshed(tokens)
         });
         self.refresh.job = Some(job.id());
     }

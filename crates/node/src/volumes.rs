@@ -29,8 +29,9 @@ use yado_types::quantity::Quantity;
 use yado_types::{labels, tmpfs};
 
 use crate::environment::{ConfigError, Scope, expand_text};
+use crate::tokens::Tokens;
 pub(crate) use mounts::unmount_beneath;
-pub(crate) use payload::{Payload, Tokens};
+pub(crate) use payload::Payload;
 
 /// Why a volume could not be made, in one sentence.
 #[derive(Debug, thiserror::Error)]

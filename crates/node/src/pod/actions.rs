@@ -47,9 +47,10 @@ impl Actor {
         let (shared, handle) = (self.shared.clone(), self.handle.clone());
         match (action, pod.cloned()) {
             (Action::Prepare, Some(pod)) => {
+                let tokens = self.tokens.clone();
                 self.making.spawn(async move {
                     shared.watch_sources(&handle, &pod).await;
-                    Done::Prepared(prepare::run(&shared, &handle, &pod).await)
+                    Done::Prepared(prepare::run(&shared, &handle, &pod, tokens).await)
                 });
             }
             (Action::Start { container }, Some(pod)) => self.start(pod, container),

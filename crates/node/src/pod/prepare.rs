@@ -8,19 +8,19 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use k8s_openapi::api::authentication::v1::{TokenRequest, TokenRequestSpec};
-use k8s_openapi::api::core::v1::{Pod, PodSpec, ServiceAccount};
-use kube::api::{Api, PostParams};
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
 use yado_oci::runtime::{Error as RuntimeError, Sandbox};
 use yado_oci::spec::SandboxSpec;
 use yado_reconcile::events::EventType;
 
+use super::tokens;
 use crate::handle::PodHandle;
 use crate::hostfiles;
 use crate::network::{Attachment, PodRef};
 use crate::resources;
 use crate::shared::Shared;
-use crate::volumes::{self, Tokens};
+use crate::tokens::{TokenCache, Tokens};
+use crate::volumes;
 
 /// First delay before a failed preparation is tried again; each further failure doubles it.
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -44,6 +44,8 @@ pub(super) struct PrepareError {
 pub(super) struct Prepared {
     /// The address of the Pod, which it keeps if a later step fails; `None` with host networking.
     pub address: Option<IpAddr>,
+    /// The tokens that the Pod has.
+    pub tokens: TokenCache,
     /// The sandbox, or why there is none.
     pub result: Result<Sandbox, PrepareError>,
 }
@@ -54,7 +56,7 @@ pub(super) fn retry_delay(failures: u32) -> Duration {
 }
 
 /// Prepares a Pod. What it has made when it fails is used by the next attempt, or removed with the Pod.
-pub(super) async fn run(shared: &Shared, handle: &PodHandle, pod: &Pod) -> Prepared {
+pub(super) async fn run(shared: &Shared, handle: &PodHandle, pod: &Pod, mut cache: TokenCache) -> Prepared {
     let spec = pod.spec.clone().unwrap_or_default();
     let network = async {
         if spec.host_network == Some(true) {
@@ -67,13 +69,17 @@ pub(super) async fn run(shared: &Shared, handle: &PodHandle, pod: &Pod) -> Prepa
         };
         shared.network.attach(&pod).await.map(Some).map_err(|error| sandbox_error(&error.to_string()))
     };
-    let tokens = tokens(shared, handle, &spec);
+    let tokens = async {
+        let failed = |message| PrepareError { reason: "FailedMount", message };
+        tokens::fetch(shared, handle, &spec, &mut cache).await.map_err(failed)
+    };
     let (attachment, tokens) = match tokio::try_join!(network, tokens) {
         Ok(made) => made,
-        Err(error) => return Prepared { address: None, result: Err(error) },
+        Err(error) => return Prepared { address: None, tokens: cache, result: Err(error) },
     };
     let address = attachment.as_ref().map(|a| a.address);
-    Prepared { address, result: make(shared, handle, pod, attachment, &tokens).await }
+    let result = make(shared, handle, pod, attachment, &tokens).await;
+    Prepared { address, tokens: cache, result }
 }
 
 fn sandbox_error(message: &str) -> PrepareError {
@@ -163,50 +169,20 @@ fn write_etc(shared: &Shared, handle: &PodHandle, pod: &Pod, address: Option<IpA
     fs::write(etc.join("hostname"), format!("{}\n", hostfiles::hostname(pod, &shared.config.name)))
 }
 
-/// Tokens for the Pod's projected volumes. A token that was added by default and that the API server does not offer
-/// is left out; one that the Pod asks for itself is not.
-async fn tokens(shared: &Shared, handle: &PodHandle, spec: &PodSpec) -> Result<Tokens, PrepareError> {
-    let mut tokens = Tokens::new();
-    let account = spec.service_account_name.as_deref().filter(|n| !n.is_empty()).unwrap_or("default");
-    let api: Api<ServiceAccount> = Api::namespaced(shared.client.clone(), &handle.key.namespace);
-    for volume in spec.volumes.iter().flatten() {
-        for source in volume.projected.iter().flat_map(|p| p.sources.iter().flatten()) {
-            let Some(wanted) = &source.service_account_token else { continue };
-            let request = TokenRequest {
-                spec: Some(TokenRequestSpec {
-                    audiences: wanted.audience.clone().map(|a| vec![a]),
-                    expiration_seconds: wanted.expiration_seconds,
-                    bound_object_ref: None,
-                }),
-                ..Default::default()
-            };
-            let params = PostParams::default();
-            let answer = api.create_subresource::<_, TokenRequest>("token", account, &params, &request).await;
-            match answer.map(|a| a.status.and_then(|s| s.token)).map_err(|e| e.to_string()) {
-                Ok(Some(token)) => {
-                    tokens.insert((volume.name.clone(), wanted.path.clone()), token);
-                }
-                _ if volume.name.starts_with("kube-api-access-") => {}
-                other => {
-                    let why = other.err().unwrap_or_else(|| "the answer holds none".into());
-                    let message = format!(
-                        "MountVolume.SetUp failed for volume \"{}\" : failed to fetch a token of service account \
-                         {account}: {why}",
-                        volume.name
-                    );
-                    return Err(PrepareError { reason: "FailedMount", message });
-                }
-            }
-        }
-    }
-    Ok(tokens)
-}
-
-/// Brings the projected files of a running Pod up to date. `address` is that of the Pod's ports. Two of one Pod must not run
-/// at the same time.
-pub(super) async fn refresh(shared: &Shared, handle: &PodHandle, pod: &Pod, address: Option<IpAddr>) {
+/// Brings the projected files of a running Pod up to date, tokens among them. `address` is that of the Pod's ports. Two of
+/// one Pod must not run at the same time.
+pub(super) async fn refresh(
+    shared: &Shared,
+    handle: &PodHandle,
+    pod: &Pod,
+    address: Option<IpAddr>,
+    cache: &mut TokenCache,
+) {
     let spec = pod.spec.clone().unwrap_or_default();
-    let Ok(tokens) = tokens(shared, handle, &spec).await else { return };
+    let tokens = match tokens::fetch(shared, handle, &spec, cache).await {
+        Ok(tokens) => tokens,
+        Err(why) => return shared.event(pod, None, EventType::Warning, "FailedMount", why),
+    };
     let dir: PathBuf = handle.dir.volumes();
     let planned = match shared.with_scope(pod, address, |scope| volumes::plan(scope, &tokens)) {
         Ok(planned) => planned,

@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::Path;
 
-use super::payload::{File, Payload};
+use super::payload::{File, Owner, Payload};
 
 /// The link that readers come through.
 const CURRENT: &str = "..data";
@@ -89,13 +89,17 @@ fn write_file(root: &Path, path: &Path, planned: &File, group: Option<u32>) -> i
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     file.write_all(&planned.content)?;
     let mode = match (planned.owner, group) {
-        (Some((user, group)), _) => {
+        (Some(Owner { user, group: Some(group) }), _) => {
             chown(&path, Some(user), Some(group))?;
             planned.mode
         }
+        (Some(Owner { user, group: None }), None) => {
+            chown(&path, Some(user), None)?;
+            planned.mode
+        }
         // The group that owns the volume can read what it holds, as with Kubernetes' fsGroup.
-        (None, Some(group)) => {
-            chown(&path, None, Some(group))?;
+        (owner, Some(group)) => {
+            chown(&path, owner.map(|owner| owner.user), Some(group))?;
             planned.mode | 0o440
         }
         (None, None) => planned.mode,
@@ -110,7 +114,9 @@ fn same(state: &Path, payload: &Payload) -> bool {
         && payload.iter().all(|(path, file)| {
             let path = state.join(path);
             let kept = |m: u32| m & 0o777 == file.mode || m & 0o777 == file.mode | 0o440;
-            let owned = |m: &fs::Metadata| file.owner.is_none_or(|owner| owner == (m.uid(), m.gid()));
+            let owned = |m: &fs::Metadata| {
+                file.owner.is_none_or(|o| o.user == m.uid() && o.group.is_none_or(|group| group == m.gid()))
+            };
             fs::metadata(&path).is_ok_and(|m| kept(m.permissions().mode()) && owned(&m))
                 && fs::read(&path).is_ok_and(|c| c == file.content)
         })

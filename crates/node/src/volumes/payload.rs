@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::path::{Component, Path};
 
 use k8s_openapi::api::core::v1::{
-    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Secret, Volume, VolumeProjection,
+    ConfigMap, DownwardAPIVolumeFile, KeyToPath, Pod, PodSpec, Secret, Volume, VolumeProjection,
 };
 
 use yado_types::labels;
 
 use crate::annotations;
 use crate::environment::{ConfigError, Scope, fields};
+use crate::tokens::Tokens;
 
 /// Kubernetes' default mode of projected files.
 const DEFAULT_MODE: u32 = 0o644;
@@ -22,13 +23,18 @@ pub(crate) type Payload = BTreeMap<String, File>;
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct File {
     pub mode: u32,
-    /// User and group where they are not root's, or the volume's own group.
-    pub owner: Option<(u32, u32)>,
+    /// `None` is root, with the volume's own group.
+    pub owner: Option<Owner>,
     pub content: Vec<u8>,
 }
 
-/// Tokens of projected volumes, by volume name and path in it.
-pub(crate) type Tokens = BTreeMap<(String, String), String>;
+/// The owner of a file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Owner {
+    pub user: u32,
+    /// `None` is the volume's own group.
+    pub group: Option<u32>,
+}
 
 /// The files of a volume; `None` for a kind that is not made of files.
 pub(super) fn of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<Option<Payload>, ConfigError> {
@@ -44,15 +50,21 @@ pub(super) fn of(volume: &Volume, scope: &Scope, tokens: &Tokens) -> Result<Opti
         add(&mut payload, downward(scope, v.items.as_deref())?, mode(v.default_mode))?;
     } else if let Some(v) = &volume.projected {
         for source in v.sources.iter().flatten() {
-            let files = projection(scope, &volume.name, source, tokens)?;
-            add(&mut payload, files, mode(v.default_mode))?;
+            match &source.service_account_token {
+                Some(wanted) => {
+                    let token = tokens.get(&(volume.name.clone(), wanted.path.clone()));
+                    let token = token.ok_or_else(|| ConfigError("its token was not requested".into()))?;
+                    add_token(&mut payload, scope.pod, wanted.path.clone(), token, mode(v.default_mode))?;
+                }
+                None => add(&mut payload, projection(scope, source)?, mode(v.default_mode))?,
+            }
         }
     } else {
         return Ok(None);
     }
     for (path, owner) in annotations::file_owners(scope.pod, &volume.name)? {
         match payload.get_mut(&path) {
-            Some(file) => file.owner = Some(owner),
+            Some(file) => file.owner = Some(Owner { user: owner.0, group: Some(owner.1) }),
             None => {
                 let name = labels::FILE_OWNERS;
                 return Err(ConfigError(format!("annotation {name}: there is no file \"{path}\" in it")));
@@ -82,12 +94,35 @@ fn add(payload: &mut Payload, files: Files, default: u32) -> Result<(), ConfigEr
     Ok(())
 }
 
-fn projection(
-    scope: &Scope,
-    volume: &str,
-    source: &VolumeProjection,
-    tokens: &Tokens,
-) -> Result<Files, ConfigError> {
+/// A token is readable by the user of all containers alone, and by the volume's group; where the Pod names neither, by
+/// whom the volume's mode says. As in Kubernetes.
+fn add_token(
+    payload: &mut Payload,
+    pod: &Pod,
+    path: String,
+    token: &str,
+    default: u32,
+) -> Result<(), ConfigError> {
+    let user = pod.spec.as_ref().and_then(user_of_all);
+    let group = pod.spec.as_ref().and_then(|s| s.security_context.as_ref()?.fs_group);
+    let own = (user.is_some() || group.is_some()).then_some(0o600);
+    add(payload, vec![(path.clone(), own, token.as_bytes().to_vec())], default)?;
+    if let Some(file) = payload.get_mut(&path) {
+        file.owner = user.map(|user| Owner { user, group: None });
+    }
+    Ok(())
+}
+
+/// The user that every container of the Pod runs as by its specification, if it is one.
+fn user_of_all(spec: &PodSpec) -> Option<u32> {
+    let of_pod = spec.security_context.as_ref().and_then(|s| s.run_as_user);
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    let mut users = containers.map(|c| c.security_context.as_ref().and_then(|s| s.run_as_user).or(of_pod));
+    let first = users.next()??;
+    users.all(|user| user == Some(first)).then(|| u32::try_from(first).ok())?
+}
+
+fn projection(scope: &Scope, source: &VolumeProjection) -> Result<Files, ConfigError> {
     if let Some(s) = &source.secret {
         return secret(scope, &s.name, s.items.as_deref(), s.optional == Some(true));
     }
@@ -96,13 +131,6 @@ fn projection(
     }
     if let Some(d) = &source.downward_api {
         return downward(scope, d.items.as_deref());
-    }
-    if let Some(t) = &source.service_account_token {
-        let token = tokens.get(&(volume.to_owned(), t.path.clone()));
-        return Ok(token
-            .map(|token| (t.path.clone(), Some(0o600), token.clone().into_bytes()))
-            .into_iter()
-            .collect());
     }
     Err(ConfigError(
         "a projected source must be a secret, configMap, downwardAPI or serviceAccountToken".into(),

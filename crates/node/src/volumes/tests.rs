@@ -101,7 +101,7 @@ fn files_are_projected() {
         ]),
         expect![[r#"
             all/size 644 9
-            all/token 600 t0k
+            all/token 644 t0k
             d/labels 644 app="web"
             m/a/b/color 600 red
             s/password 400 hunter2
@@ -141,6 +141,38 @@ fn files_have_the_owners_that_an_annotation_says() {
     .assert_eq(&shown(r#"{"s": {"password": "1000:1000"}, "all": {"a/size": "0:7"}}"#));
     for owners in [r#"{"s": {"none": "1:1"}}"#, r#"{"s": {"password": "4294967295:0"}}"#, r#"{"s": 1}"#] {
         assert!(shown(owners).contains("annotation yado.dev/file-owners"), "{owners}");
+    }
+}
+
+#[test]
+fn tokens_are_readable_by_the_users_and_the_group_of_the_pod() {
+    if !root() {
+        return;
+    }
+    let token = |of_pod: Value, users: &[Value]| {
+        let volumes =
+            json!([{"name": "all", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}]);
+        let containers: Vec<_> =
+            users.iter().map(|user| json!({"name": "c", "securityContext": user})).collect();
+        let mut pod = serde_json::to_value(pod(volumes, json!([]))).expect("JSON");
+        pod["spec"]["securityContext"] = of_pod;
+        pod["spec"]["containers"] = json!(containers);
+        let made = Made::new(&serde_json::from_value(pod).expect("a Pod"), &given()).expect("made");
+        listing(made.0.path())
+    };
+    let (none, seven, eight) = (json!({}), json!({"runAsUser": 7}), json!({"runAsUser": 8}));
+    for (of_pod, users, expect) in [
+        (json!({}), vec![none.clone()], "644"),
+        (json!({}), vec![seven.clone()], "600 7:0"),
+        (json!({}), vec![seven.clone(), seven.clone()], "600 7:0"),
+        (json!({}), vec![seven.clone(), eight.clone()], "644"),
+        (json!({}), vec![seven.clone(), none.clone()], "644"),
+        (json!({"runAsUser": 7}), vec![none.clone(), seven.clone()], "600 7:0"),
+        (json!({"runAsUser": 7}), vec![none.clone(), eight.clone()], "644"),
+        (json!({"fsGroup": 5}), vec![none.clone()], "640 0:5"),
+        (json!({"fsGroup": 5, "runAsUser": 7}), vec![none.clone()], "640 7:5"),
+    ] {
+        assert_eq!(token(of_pod.clone(), &users), format!("all/token {expect} t0k\n"), "{of_pod} {users:?}");
     }
 }
 
