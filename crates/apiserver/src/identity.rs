@@ -19,7 +19,8 @@ pub const ANONYMOUS: &str = "system:anonymous";
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
-const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
+/// The group of every ServiceAccount.
+pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
 
 /// The identity that a request acts as.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -28,6 +28,7 @@ mod pods;
 pub mod replicaset;
 pub mod scheduler;
 mod service_account;
+mod token_secret;
 pub mod volume;
 mod writes;
 
@@ -156,7 +157,7 @@ pub fn start(
 type Controller = (&'static str, fn(&Context));
 
 /// Every controller by its name, which is that of its identity.
-const CONTROLLERS: [Controller; 13] = [
+const CONTROLLERS: [Controller; 14] = [
     ("deployment-controller", deployment::start),
     ("replicaset-controller", replicaset::start),
     ("daemon-set-controller", daemonset::start),
@@ -165,6 +166,7 @@ const CONTROLLERS: [Controller; 13] = [
     ("kube-scheduler", scheduler::start),
     ("endpointslice-controller", endpoints::start),
     ("service-account-controller", service_account::start),
+    ("token-controller", token_secret::start),
     ("clusterrole-aggregation-controller", cluster_role::start),
     ("namespace-controller", namespace::start),
     ("generic-garbage-collector", garbage::start),

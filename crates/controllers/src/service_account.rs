@@ -8,6 +8,7 @@
 //!
 //! Watches Namespaces, ServiceAccounts named `default` and ConfigMaps named `kube-root-ca.crt`. Writes the latter two.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
@@ -31,8 +32,8 @@ enum Action {
     CreateAccount,
     /// Create the ConfigMap with the CA certificate.
     CreateRootCa,
-    /// Restore the ConfigMap's content, which differs from the CA certificate.
-    UpdateRootCa,
+    /// Restore the ConfigMap's content, which differs from the CA certificate, and remove these keys.
+    UpdateRootCa { others: Vec<String> },
 }
 
 /// Decides which of the two objects a namespace lacks. Namespaces that are being deleted get none.
@@ -50,11 +51,16 @@ fn reconcile(
         actions.push(Action::CreateAccount);
     }
     if let Some(ca) = root_ca {
-        let says = published.map(|c| c.data.as_ref().and_then(|d| d.get(ROOT_CA_KEY)).map(String::as_str));
-        match says {
+        match published {
             None => actions.push(Action::CreateRootCa),
-            Some(text) if text != Some(ca) => actions.push(Action::UpdateRootCa),
-            Some(_) => {}
+            Some(published) => {
+                let data = published.data.iter().flatten();
+                let (own, others): (Vec<_>, Vec<_>) = data.partition(|(key, _)| *key == ROOT_CA_KEY);
+                let others: Vec<String> = others.into_iter().map(|(key, _)| key.clone()).collect();
+                if !others.is_empty() || !own.iter().any(|(_, text)| *text == ca) {
+                    actions.push(Action::UpdateRootCa { others });
+                }
+            }
         }
     }
     actions
@@ -125,8 +131,11 @@ impl Controller {
                     ConfigMap { metadata: named(ROOT_CA), data: Some(data.into()), ..Default::default() };
                 writes::create(client, &map).await.map(drop)
             }
-            Action::UpdateRootCa => {
-                let patch = serde_json::json!({ "data": std::collections::BTreeMap::from(data) });
+            Action::UpdateRootCa { others } => {
+                let others = others.into_iter().map(|key| (key, None));
+                let data: BTreeMap<_, _> =
+                    data.into_iter().map(|(key, text)| (key, Some(text))).chain(others).collect();
+                let patch = serde_json::json!({ "data": data });
                 writes::merge::<ConfigMap>(client, &named(ROOT_CA), COMPONENT, &patch).await.map(drop)
             }
         }
@@ -139,12 +148,18 @@ mod tests {
 
     use super::*;
 
-    fn check(namespace: Value, account: bool, published: Option<&str>, ca: Option<&str>, expect: &[Action]) {
+    fn check(
+        namespace: Value,
+        account: bool,
+        published: Option<&[(&str, &str)]>,
+        ca: Option<&str>,
+        expect: &[Action],
+    ) {
         let namespace: Namespace =
             serde_json::from_value(json!({ "metadata": namespace })).expect("a namespace");
         let account = account.then(ServiceAccount::default);
-        let published = published.map(|text| ConfigMap {
-            data: Some([(ROOT_CA_KEY.to_owned(), text.to_owned())].into()),
+        let published = published.map(|data| ConfigMap {
+            data: Some(data.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect()),
             ..Default::default()
         });
         assert_eq!(reconcile(&namespace, account.as_ref(), published.as_ref(), ca), expect);
@@ -154,8 +169,13 @@ mod tests {
     fn namespaces_get_what_they_lack() {
         check(json!({}), false, None, Some("CA"), &[Action::CreateAccount, Action::CreateRootCa]);
         check(json!({}), false, None, None, &[Action::CreateAccount]);
-        check(json!({}), true, Some("old"), Some("CA"), &[Action::UpdateRootCa]);
-        check(json!({}), true, Some("CA"), Some("CA"), &[]);
+        let update = |others: &[&str]| {
+            [Action::UpdateRootCa { others: others.iter().map(|key| (*key).to_owned()).collect() }]
+        };
+        check(json!({}), true, Some(&[(ROOT_CA_KEY, "old")]), Some("CA"), &update(&[]));
+        check(json!({}), true, Some(&[]), Some("CA"), &update(&[]));
+        check(json!({}), true, Some(&[(ROOT_CA_KEY, "CA"), ("x", "y")]), Some("CA"), &update(&["x"]));
+        check(json!({}), true, Some(&[(ROOT_CA_KEY, "CA")]), Some("CA"), &[]);
         check(json!({"deletionTimestamp": "2026-01-01T00:00:00Z"}), false, None, Some("CA"), &[]);
     }
 }

@@ -9,7 +9,7 @@
 use serde_json::{Map, Value, json};
 
 use super::reconcile::AUTOUPDATE;
-use crate::identity::{AUTHENTICATED, MASTERS, NODES, UNAUTHENTICATED};
+use crate::identity::{AUTHENTICATED, MASTERS, NODES, SERVICE_ACCOUNTS, UNAUTHENTICATED};
 use crate::schema::RBAC_GROUP;
 
 /// A ClusterRole with the ClusterRoleBinding of the same name.
@@ -185,6 +185,14 @@ pub static ROLES: &[DefaultRole] = &[
         &[],
     ),
     role(
+        "system:service-account-issuer-discovery",
+        &[at(
+            "/.well-known/openid-configuration /.well-known/openid-configuration/ /openid/v1/jwks /openid/v1/jwks/",
+            "get",
+        )],
+        &[Group(SERVICE_ACCOUNTS)],
+    ),
+    role(
         "system:persistent-volume-provisioner",
         &[
             on("core", "persistentvolumes", "create delete get list watch"),
@@ -336,6 +344,15 @@ pub static ROLES: &[DefaultRole] = &[
             on("core", "configmaps", "get list watch create patch"),
         ],
         &[User("system:yado:service-account-controller")],
+    ),
+    role(
+        "system:controller:token-controller",
+        &[
+            on("core", "serviceaccounts", READ),
+            on("core", "serviceaccounts/token", "create"),
+            on("core", "secrets", "get list watch patch delete"),
+        ],
+        &[User("system:yado:token-controller")],
     ),
     role(
         "system:controller:namespace-controller",
