@@ -301,6 +301,8 @@ impl Workload {
         pod.containers.insert(0, container);
         // An app's environment never depends on which Services happen to be in its namespace.
         pod.enable_service_links.get_or_insert(false);
+        // Nor does an app ask the cluster's API for anything, so that it needs no credentials for it.
+        pod.automount_service_account_token.get_or_insert(false);
         let security = pod.security_context.get_or_insert_default();
         security.seccomp_profile.get_or_insert_with(|| SeccompProfile {
             type_: "RuntimeDefault".into(),

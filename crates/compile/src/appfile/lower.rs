@@ -16,7 +16,7 @@ mod processes;
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{EnvVar, PodSpec};
+use k8s_openapi::api::core::v1::EnvVar;
 use yado_types::names;
 
 use super::{
@@ -266,11 +266,6 @@ impl Lowering<'_> {
         let written: Option<&Text> = self.app.file.application.as_ref().and_then(|a| a.app_type.as_ref());
         written.map_or(&self.app.name.at, |t| &t.at)
     }
-}
-
-/// The default Pod spec, without an API token, which applications do not request.
-fn pod() -> PodSpec {
-    PodSpec { automount_service_account_token: Some(false), ..PodSpec::default() }
 }
 
 fn env_vars(env: BTreeMap<String, String>) -> Vec<EnvVar> {

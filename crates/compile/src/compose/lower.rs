@@ -17,7 +17,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
-use k8s_openapi::api::core::v1::PodSpec;
 use serde_json::{Value, json};
 use yado_types::{labels, pod::Restart};
 
@@ -149,8 +148,7 @@ impl<'a> Lowering<'a> {
     /// Compiles a service together with those that share its Pod.
     fn service(&mut self, service: &Service) {
         let members: Vec<&Service> = self.members.get(&service.name).cloned().unwrap_or_default();
-        let pod = PodSpec { automount_service_account_token: Some(false), ..PodSpec::default() };
-        let mut part = PodFragment::new(Default::default(), pod);
+        let mut part = PodFragment::default();
         self.container(service, &mut part);
         let mut shared = service.init == Some(true);
         for member in &members {

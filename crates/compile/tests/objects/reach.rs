@@ -144,7 +144,7 @@ fn links_give_names_and_no_variables() {
 }
 
 #[test]
-fn every_format_gives_pods_the_usual_filter_and_no_variables_of_others() {
+fn every_format_gives_pods_the_usual_filter_and_neither_tokens_nor_variables_of_others() {
     for (file, text) in [
         ("compose.yaml", "services: {web: {image: a}}"),
         ("Procfile", "web: serve"),
@@ -167,6 +167,7 @@ fn every_format_gives_pods_the_usual_filter_and_no_variables_of_others() {
         assert!(!pods.is_empty(), "{file}");
         for pod in pods {
             assert_eq!(pod["enableServiceLinks"], false, "{file}");
+            assert_eq!(pod["automountServiceAccountToken"], false, "{file}");
             assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault", "{file}");
         }
     }

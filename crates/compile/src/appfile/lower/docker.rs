@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use k8s_openapi::api::core::v1::Container;
+use k8s_openapi::api::core::v1::{Container, PodSpec};
 use yado_types::{labels, links};
 
-use super::{Lowering, Settings, Text, UnlinkedWorkload, dns_name, env_vars, pod};
+use super::{Lowering, Settings, Text, UnlinkedWorkload, dns_name, env_vars};
 use crate::{
     ExternalEndpoint,
     diagnostic::Findings,
@@ -31,7 +31,7 @@ impl Lowering<'_> {
         }
         let args = settings.run_args.as_ref();
         let at = args.map_or_else(|| self.app.name.at.clone(), |a| a.at.clone());
-        let mut run = self.run_args(args, PodFragment::new(container, pod()));
+        let mut run = self.run_args(args, PodFragment::new(container, PodSpec::default()));
         let mut ports = ports_of(&mut run, settings.port);
         if ports.is_empty() {
             ports = known_ports::of_image(&image).iter().map(|p| Port::new(*p, *p, "TCP")).collect();

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, SecretKeySelec
 use serde_json::json;
 use yado_types::{labels, names};
 
-use super::{Lowering, NAME_RULE, Settings, TYPES, dns_name, env_vars, pod};
+use super::{Lowering, NAME_RULE, Settings, TYPES, dns_name, env_vars};
 use crate::{
     BuildMethod, BuildRequest, WEB_PORT,
     detect::{self, Hints, Start},
@@ -217,7 +217,6 @@ impl Lowering<'_> {
             aliases: if service.is_some() { self.aliases() } else { Vec::new() },
             service,
             replicas: if release { 1 } else { self.replicas(&process.name, settings) },
-            pod: pod(),
             container,
             ports,
             hosts: host.into_iter().collect(),
