@@ -204,7 +204,10 @@ async fn namespaces_hold_their_content() {
 async fn pods_are_bound_run_and_end() {
     let f = Fixture::new().await;
     let binding = r#"{"target":{"kind":"Node","name":"n"},"metadata":{"name":"p"}}"#;
+    // A merge patch replaces the containers with their mounts, so that the Pod of this test gets none by itself.
+    let account = r#"{"metadata":{"name":"default"},"automountServiceAccountToken":false}"#;
     f.check(&[
+        ("PUT /api/v1/namespaces/default/serviceaccounts/default", account, 200, &[]),
         (&format!("POST {PODS}"), &pod("p"), 201, &[
             "/status/phase=Pending", "/status/qosClass=BestEffort", "/spec/serviceAccountName=default",
             "/spec/restartPolicy=Always", "/metadata/generation=1", "/spec/priority=0"]),

@@ -4,7 +4,7 @@
 //! lock           held while a yado runs; its content is that yado's process id
 //! store/         the API's objects; Secrets are encrypted
 //! secrets.key    with these keys, unless `yado up --secrets-key` names others
-//! pki/           the CA and what it signed
+//! pki/           the CA and what it signed; sa.key signs tokens of ServiceAccounts
 //! oci/           images, by content
 //! images/        archives that are imported at each start
 //! pods/          sandboxes and their volumes

@@ -19,6 +19,7 @@ use kube::Client;
 use tokio::net::TcpListener;
 use yado_apiserver::auth::{MASTERS, NODES};
 use yado_apiserver::pki::{Pki, ServerNames, write_private};
+use yado_apiserver::tokens::{Issuer, Keys};
 use yado_apiserver::{ApiServer, Identity};
 use yado_cli::local::{DevApp, Running};
 use yado_net::router::Options as RouterOptions;
@@ -79,7 +80,7 @@ impl Ports {
     /// Takes them.
     pub async fn bind(settings: &Settings) -> Result<Self> {
         let listeners = Listeners::bind(&http_addresses(settings.http_port)).await?;
-        Ok(Self { listeners, api: bind_api(settings.api_port).await? })
+        Ok(Self { listeners, api: bind_api((Ipv4Addr::LOCALHOST, settings.api_port).into()).await? })
     }
 }
 
@@ -136,14 +137,14 @@ impl Engine {
         let routed = yado_net::pods::routed().await?;
         let slot = Slot::claim(data.path(), Path::new(RUN_DIR), &routed)?;
         let dialer = Dialer::new(tasks.clone());
-        let api = api_server(&slot, &store, &clock, &dialer).await?;
+        // Pods reach the API where they reach the node's other services.
+        let for_pods = SocketAddr::from((slot.gateway(), api_address.port()));
+        let api = api_server(&data, &slot, for_pods, &store, &clock, &dialer).await?;
         let admin = api.client(Identity::new("kubernetes-admin", [MASTERS]));
         let node_name = node_name::settle(&data, settings.node_name.as_deref(), &admin).await?;
         let pki = open_pki(&data, &slot, &node_name, &clock)?;
-        tasks.spawn_until_stopped("api", {
-            let (api, tls, stop) = (api.clone(), pki.server_config()?, tasks.stop());
-            async move { api.serve(api_listener, tls, stop.cancelled_owned()).await }
-        });
+        let tls = pki.server_config()?;
+        serve_api(&api, api_listener, &tls, &tasks);
         let kubeconfigs =
             write_kubeconfigs(&data, settings, &pki.kubeconfig(&format!("https://{api_address}")))?;
 
@@ -153,6 +154,7 @@ impl Engine {
         let net_config = net_config(settings, &node_name, http.port(), api_address.port());
         let net_informers = informers.acting_as(as_component("net"));
         let net = Arc::new(Net::start(slot, listeners, &net_config, &net_informers, &clock, &tasks).await?);
+        serve_api(&api, bind_api(for_pods).await?, &tls, &tasks);
         let node_informers =
             informers.acting_as(api.client(Identity::new(format!("system:node:{node_name}"), [NODES])));
         let mut node_config = yado_node::Config::new(&node_name, data.dir("pods")?, gateway);
@@ -257,11 +259,16 @@ fn http_addresses(port: u16) -> Vec<SocketAddr> {
     vec![(Ipv4Addr::UNSPECIFIED, port).into(), (Ipv6Addr::LOCALHOST, port).into()]
 }
 
-async fn bind_api(port: u16) -> Result<TcpListener> {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+async fn bind_api(address: SocketAddr) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
         format!("{address} cannot be listened on for the API; stop what uses it or choose another --api-port")
     })
+}
+
+/// Serves the API on a listener until the engine stops.
+fn serve_api(api: &ApiServer, listener: TcpListener, tls: &Arc<rustls::ServerConfig>, tasks: &Tasks) {
+    let (api, tls, stop) = (api.clone(), tls.clone(), tasks.stop());
+    tasks.spawn_until_stopped("api", async move { api.serve(listener, tls, stop.cancelled_owned()).await });
 }
 
 /// The store, with Secrets encrypted on the disk. A file of keys that is named must be there: one made in the wrong
@@ -296,12 +303,19 @@ fn open_pki(data: &DataDir, slot: &Slot, node_name: &str, clock: &Arc<dyn Clock>
 }
 
 async fn api_server(
+    data: &DataDir,
     slot: &Slot,
+    advertise: SocketAddr,
     store: &Arc<Embedded>,
     clock: &Arc<dyn Clock>,
     dialer: &Dialer,
 ) -> Result<ApiServer> {
-    let config = yado_apiserver::Config { service_cidr: slot.service_cidr(), ..Default::default() };
+    let config = yado_apiserver::Config {
+        service_cidr: slot.service_cidr(),
+        advertise: Some(advertise),
+        issuer: Some(Issuer::new(Keys::load_or_create(&data.dir("pki")?)?)),
+        ..Default::default()
+    };
     let store: Arc<dyn Store> = store.clone();
     let server = ApiServer::new(config, store, clock.clone(), Arc::new(dialer.clone())).await;
     server.map_err(|failure| anyhow::anyhow!("the API cannot be served: {failure}"))

@@ -6,6 +6,7 @@ mod columns;
 mod defaults;
 mod eviction;
 mod proxy;
+mod token_volume;
 mod validation;
 
 use std::borrow::Cow;

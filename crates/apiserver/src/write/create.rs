@@ -188,7 +188,7 @@ pub(crate) fn drop_status(resource: &Resource, object: &mut Value) {
 }
 
 /// A name that starts with a prefix and ends at random.
-fn generate_name(prefix: &str, random: &mut impl Rng) -> String {
+pub(crate) fn generate_name(prefix: &str, random: &mut impl Rng) -> String {
     let mut end = prefix.len().min(MAX_PREFIX);
     while !prefix.is_char_boundary(end) {
         end -= 1;

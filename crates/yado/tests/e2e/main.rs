@@ -19,4 +19,5 @@ mod pods;
 mod published;
 mod secrets;
 mod tiers;
+mod tokens;
 mod truth;

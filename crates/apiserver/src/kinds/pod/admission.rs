@@ -2,12 +2,14 @@
 
 use serde_json::Value;
 
+use super::token_volume;
 use crate::edit::{copy, list, map_at, text};
 use crate::kinds::priority_class::default_class;
 use crate::object::meta;
 use crate::resource;
 use crate::status::{Failure, Result};
 use crate::write::context::WriteContext;
+use crate::write::create::generate_name;
 
 /// Completes a Pod, or refuses it.
 pub fn admit(ctx: &WriteContext<'_>, pod: &mut Value) -> Result<()> {
@@ -43,6 +45,7 @@ fn account(ctx: &WriteContext<'_>, pod: &mut Value) -> Result<()> {
     if !has_secrets && account["imagePullSecrets"].is_array() {
         copy(&account, spec, "imagePullSecrets");
     }
+    token_volume::mount(spec, &account, generate_name(token_volume::NAME_PREFIX, &mut rand::rng()));
     Ok(())
 }
 
