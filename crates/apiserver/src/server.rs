@@ -56,7 +56,7 @@ pub struct Config {
     pub node_ports: RangeInclusive<u16>,
     /// Bearer tokens and whose they are.
     pub tokens: Tokens,
-    /// Who issues tokens of ServiceAccounts. `None`: this process, so that they are valid for as long as it runs.
+    /// The issuer of ServiceAccount tokens. `None`: one with keys in memory, so that tokens are valid for as long as it runs.
     pub issuer: Option<Issuer>,
     /// Where Pods reach this server: the endpoint of the `kubernetes` Service. `None`: it has none.
     pub advertise: Option<SocketAddr>,

@@ -33,14 +33,14 @@ pub(crate) const POD_TOKEN_SECONDS: i64 = 3607;
 /// A year.
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
-/// Who signs the tokens of ServiceAccounts.
+/// The issuer of ServiceAccount tokens.
 #[derive(Clone)]
 pub struct Issuer {
     /// Its URL: the claim `iss`.
     pub url: String,
-    /// What tokens are for that are sent to this server, and those whose request names no audience.
+    /// The audiences of this server, and of tokens whose request names none.
     pub audiences: Vec<String>,
-    /// What it signs with.
+    /// The keys that sign and verify.
     pub keys: Arc<Keys>,
 }
 
@@ -82,7 +82,7 @@ pub(crate) struct Holder {
     pub(crate) audiences: Vec<String>,
 }
 
-/// A token to be issued.
+/// A request for a token.
 pub(crate) struct Wanted<'a> {
     /// The ServiceAccount.
     pub(crate) account: &'a Value,
@@ -227,7 +227,7 @@ pub(crate) fn review_error(refusal: &Refusal) -> String {
     }
 }
 
-/// How long a token may be asked to be valid, in seconds.
+/// What is wrong with a requested lifetime in seconds, if anything.
 pub(crate) fn lifetime_error(seconds: i64) -> Option<&'static str> {
     match seconds {
         ..600 => Some("may not specify a duration less than 10 minutes"),

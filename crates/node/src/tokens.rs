@@ -20,7 +20,7 @@ const RETRY_DELAY: SignedDuration = SignedDuration::from_secs(30);
 pub(crate) struct Wanted {
     /// The volume's name and the path in it.
     pub place: (String, String),
-    /// Whom it is for; `None` is the API server.
+    /// The audience; `None` is the API server.
     pub audience: Option<String>,
     /// Seconds for which it is to be valid.
     pub seconds: Option<i64>,

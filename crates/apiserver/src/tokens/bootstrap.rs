@@ -29,7 +29,7 @@ pub(super) fn secret_name(id: &str) -> String {
     format!("bootstrap-token-{id}")
 }
 
-/// Whom a bootstrap token makes its holder, by its Secret.
+/// The identity of the holder of a bootstrap token, according to its Secret.
 ///
 /// # Errors
 /// Where the Secret says that the token has expired, is another one, or is not meant for this.
@@ -63,7 +63,7 @@ pub(super) fn identity(
     Ok(Identity::new(format!("system:bootstrap:{id}"), [GROUP].into_iter().chain(extra)))
 }
 
-/// Whether a Secret may put its holder into this group: `system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]`.
+/// Whether a Secret may put the holder of its token into this group: `system:bootstrappers:[a-z0-9:-]{0,255}[a-z0-9]`.
 fn is_group(group: &str) -> bool {
     let Some(rest) = group.strip_prefix(GROUP).and_then(|rest| rest.strip_prefix(':')) else { return false };
     let is_word = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();

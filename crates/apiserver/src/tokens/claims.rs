@@ -1,4 +1,4 @@
-//! What a token says: registered claims of RFC 7519, and Kubernetes' own beneath `kubernetes.io`.
+//! The claims of a token: registered ones of RFC 7519, and those of Kubernetes under `kubernetes.io`.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(super) const LEEWAY: SignedDuration = SignedDuration::from_secs(60);
 /// The claims of a ServiceAccount's token.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Claims {
-    /// Whom it is meant for.
+    /// The audiences that it is meant for.
     #[serde(deserialize_with = "one_or_more")]
     pub(super) aud: Vec<String>,
     /// Seconds since 1970 at which it expires.
@@ -51,7 +51,7 @@ pub(super) struct Objects {
     pub(super) warnafter: Option<i64>,
 }
 
-/// An object that is told from a later one of its name.
+/// An object; the uid tells it from a later one of the same name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Object {
     pub(super) name: String,
@@ -74,7 +74,7 @@ fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
     })
 }
 
-/// The issuer of a token, whatever else is in it.
+/// The issuer of a token.
 #[derive(Deserialize)]
 struct Issued {
     iss: String,
@@ -84,7 +84,7 @@ impl Claims {
     /// The claims of a token of this issuer, with the signature of one of its keys.
     ///
     /// # Errors
-    /// Where another made it, or somebody changed it.
+    /// Where another issuer signed it, or it was changed since.
     pub(super) fn read(token: &str, issuer: &super::Issuer) -> Result<Self, Refusal> {
         let issued: Issued = keys::claims_of(token).ok_or(Refusal::Unknown)?;
         if issued.iss != issuer.url {
@@ -118,7 +118,7 @@ impl Claims {
         }
     }
 
-    /// Whom the token makes its holder.
+    /// The identity of the token's holder.
     pub(super) fn identity(&self) -> Identity {
         let Objects { namespace, node, pod, serviceaccount, .. } = &self.objects;
         let user = service_account_user(namespace, &serviceaccount.name);

@@ -34,7 +34,7 @@ pub(crate) const ALGORITHM: &str = "ES256";
 /// Bytes of a coordinate of the curve.
 const COORDINATE: usize = 32;
 
-/// Why keys cannot be had.
+/// Why keys cannot be read or created.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
     /// A file or the directory cannot be read or written.
@@ -105,7 +105,7 @@ impl Keys {
         Ok(keys)
     }
 
-    /// A new key that is nowhere but in memory.
+    /// A new key that is kept in memory only.
     ///
     /// # Errors
     /// Where the system gives no random numbers.
@@ -165,7 +165,7 @@ impl Keys {
     }
 }
 
-/// The claims of a token, whose signature is not looked at.
+/// The claims of a token, without a check of its signature.
 pub(super) fn claims_of<T: for<'de> Deserialize<'de>>(token: &str) -> Option<T> {
     let mut parts = token.split('.');
     let (_, claims, _) = (parts.next()?, parts.next()?, parts.next()?);
