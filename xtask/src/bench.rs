@@ -25,8 +25,8 @@ use crate::{demo_images, root, run as command};
 /// The word by which the program finds itself again.
 const INSIDE: &str = "--measure";
 
-/// Builds, and measures what `filter` names: `daemon`, `workloads`, `api`, `memory` (which takes ten minutes), `compile`,
-/// `dev`; all of it by default.
+/// Builds, and measures what `filter` names: `daemon`, `workloads`, `api`, `memory` and `objects` (which take ten minutes
+/// each), `compile`, `dev`; all of it by default.
 pub fn run(filter: &[String]) -> Result<()> {
     if let Some((INSIDE, filter)) = filter.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return measure(filter);
@@ -77,7 +77,10 @@ fn measure(filter: &[String]) -> Result<()> {
             api::measure(&mut report).await?;
         }
         if wanted("memory") {
-            memory::measure(&mut report).await?;
+            memory::after_pods(&mut report).await?;
+        }
+        if wanted("objects") {
+            memory::many_objects(&mut report).await?;
         }
         if wanted("compile") {
             compile::measure(&mut report)?;

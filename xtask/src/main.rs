@@ -21,7 +21,8 @@ usage: cargo xtask COMMAND
 
   test [FILTER...]   install what the tests need, check format, lints and tidiness, run every test;
                      YADO_TEST_LANGUAGES=all (or ruby,node,php,go,rust,java) builds those languages' samples too
-  bench [PART...]    measure the binary of the dist profile: daemon, workloads, api, memory, compile, dev; all of them by default
+  bench [PART...]    measure the binary of the dist profile: daemon, workloads, api, memory, objects, compile, dev;
+                     all of them by default
   demo-images [all]  build the images that example manifests ask for, as archives in target/images/; with `all` also
                      large ones, whose tests run where YADO_TEST_APPS=all
   vm [YADO]          run that binary, or the one of the dist profile, on a machine with cgroups of version 2 only and Debian's kernel,

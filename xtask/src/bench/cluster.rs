@@ -131,6 +131,8 @@ pub struct Memory {
     pub rss: u64,
     pub pss: u64,
     pub private: u64,
+    /// Not backed by a file: what the process has allocated and written.
+    pub anonymous: u64,
 }
 
 impl Memory {
@@ -145,6 +147,7 @@ impl Memory {
             rss: field("Rss:"),
             pss: field("Pss:"),
             private: field("Private_Clean:") + field("Private_Dirty:"),
+            anonymous: field("Anonymous:"),
         })
     }
 }
