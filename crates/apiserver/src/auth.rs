@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 pub use crate::identity::{AUTHENTICATED, COMPONENTS, Identity, MASTERS, NODES};
 use crate::status::{Failure, Result};
-pub(crate) use authorization::authorize;
+pub(crate) use authorization::{attributes, authorize};
 pub(crate) use impersonation::impersonate;
 
 /// Bearer tokens and whose they are. Kept as digests, so that looking one up takes no time that depends on how much of

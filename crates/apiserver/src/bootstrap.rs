@@ -4,6 +4,7 @@ use futures::future;
 use serde_json::{Value, json};
 
 use crate::apply::Writer;
+use crate::flow_control::ensure;
 use crate::kinds::priority_class;
 use crate::kinds::service::nth_address;
 use crate::kinds::storage_class;
@@ -50,6 +51,7 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
     }
     first_storage_class(server).await?;
     default_roles(server).await?;
+    ensure::defaults(server).await?;
     let Some(advertise) = server.config.advertise else { return Ok(()) };
     let metadata = json!({
         "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},

@@ -9,7 +9,8 @@
 //!
 //! Between a decision and its commit stand the [`admission`] chain and the [`quota`]s. Custom kinds join the registry
 //! ([`resource`]) through [`definitions`]. Objects of a kind with several versions are converted ([`convert`]) between the
-//! version that a request names and the one in the store.
+//! version that a request names and the one in the store. How many requests are worked on at once, and
+//! whose, decides [`flow_control`].
 //!
 //! Not here yet: aggregation of other API servers, audit logs.
 
@@ -25,6 +26,7 @@ mod definitions;
 mod discovery;
 mod edit;
 mod expiry;
+mod flow_control;
 mod identity;
 mod kinds;
 mod metrics;

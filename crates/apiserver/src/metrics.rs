@@ -205,6 +205,7 @@ impl Inner {
         let mut out = String::new();
         requests(&mut out, &series);
         self.objects(&mut out);
+        out.push_str(&self.flow_control.metrics_text());
         process(&mut out);
         out
     }
@@ -233,12 +234,12 @@ impl Inner {
     }
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+pub(crate) fn head(out: &mut String, name: &str, kind: &str, help: &str) {
     // Writing to a String does not fail.
     let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
-fn line(out: &mut String, name: &str, labels: &str, value: f64) {
+pub(crate) fn line(out: &mut String, name: &str, labels: &str, value: f64) {
     let braces = if labels.is_empty() { ("", "") } else { ("{", "}") };
     let _ = writeln!(out, "{name}{}{labels}{} {value}", braces.0, braces.1);
 }

@@ -259,6 +259,11 @@ impl Request {
         }
     }
 
+    /// Whether it opens a stream to a node or to a program in a Pod, which lasts as long as its client likes.
+    pub fn is_stream(&self) -> bool {
+        matches!(self, Self::Api(r) if matches!(r.verb, Verb::Connect(_) | Verb::Proxy(_)))
+    }
+
     fn parse_proxied(
         served: &Resources,
         words: &[&str],

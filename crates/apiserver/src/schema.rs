@@ -29,7 +29,9 @@ pub use default::default_object;
 pub use fields::{Field, Inner, ListType, Message, Shape, message};
 pub use json::{MalformedBody, Parsed, parse_json, parse_part};
 pub use json_path::{JsonPath, JsonPathError};
-pub use kinds::{KINDS, Kind, Name, RBAC_GROUP, Storage, api_version, find, find_resource};
+pub use kinds::{
+    FLOW_CONTROL_GROUP, KINDS, Kind, Name, RBAC_GROUP, Storage, api_version, find, find_resource,
+};
 pub use validate::{FieldError, Reason, invalid_message, invalid_status, validate_labels, validate_object};
 pub use yaml::{MalformedYaml, parse_yaml};
 

@@ -22,9 +22,10 @@ use tokio_util::task::TaskTracker;
 use yado_store::Store;
 use yado_types::clock::Clock;
 
-use crate::auth::{Identity, Tokens, authenticate, authorize, impersonate};
-use crate::cache::{self, Cache, feed::Feed};
+use crate::auth::{Identity, Tokens, attributes, authenticate, authorize, impersonate};
+use crate::cache::{self, Cache, Observer, feed::Feed};
 use crate::content::{self, Body, BoxError, MAX_BODY};
+use crate::flow_control::{self, FlowControl};
 use crate::kinds::service::PREFIX_LENGTHS;
 use crate::metrics::{Labels, Metrics};
 use crate::node_proxy::NodeDialer;
@@ -62,6 +63,8 @@ pub struct Config {
     pub advertise: Option<SocketAddr>,
     /// How long Events are kept after they were last written.
     pub event_ttl: Duration,
+    /// Requests that are worked on at once, beside exempt and long-running ones: what priority levels divide.
+    pub max_requests: u32,
 }
 
 impl Default for Config {
@@ -74,6 +77,7 @@ impl Default for Config {
             issuer: None,
             advertise: None,
             event_ttl: Duration::from_secs(3600),
+            max_requests: 600,
         }
     }
 }
@@ -94,6 +98,7 @@ pub(crate) struct Inner {
     pub(crate) registry: Registry,
     pub(crate) authorizer: Arc<Authorizer>,
     pub(crate) issuer: Issuer,
+    pub(crate) flow_control: Arc<FlowControl>,
     /// Watches end when it is cancelled.
     pub(crate) stop: CancellationToken,
     /// Connections, streams and the server's own loops.
@@ -123,7 +128,9 @@ impl ApiServer {
             return Err(Failure::internal(format!("{} cannot hold Service addresses", config.service_cidr)));
         }
         let authorizer = Arc::<Authorizer>::default();
-        let (cache, feed) = cache::start(store.clone(), vec![authorizer.clone()]).await?;
+        let flow_control = FlowControl::new(config.max_requests, clock.clone());
+        let observers: Vec<Arc<dyn Observer>> = vec![authorizer.clone(), flow_control.clone()];
+        let (cache, feed) = cache::start(store.clone(), observers).await?;
         let issuer = match &config.issuer {
             Some(issuer) => issuer.clone(),
             None => Issuer::new(Keys::ephemeral().map_err(Failure::internal)?),
@@ -137,6 +144,7 @@ impl ApiServer {
             registry: Registry::default(),
             authorizer,
             issuer,
+            flow_control,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
             metrics: Arc::default(),
@@ -148,6 +156,7 @@ impl ApiServer {
         bootstrap::run(&inner).await?;
         inner.tasks.spawn(definitions::run(inner.clone(), served));
         inner.tasks.spawn(quota::run(inner.clone()));
+        inner.tasks.spawn(flow_control::ensure::run(inner.clone()));
         inner.tasks.spawn(expiry::expire_events(inner.clone()));
         inner.tasks.spawn(expiry::forget_history(inner.clone()));
         Ok(Self { inner })
@@ -230,14 +239,45 @@ impl Inner {
             }
         };
         let (running, begun) = (self.metrics.begin(Labels::of(&asked)), self.clock.monotonic());
-        let answer = match authorize(&self.authorizer, &who, &asked, &parts) {
-            Ok(()) => self.carry_out(asked, &who, &mut parts, body).await,
+        let answer = self.respond_to(asked, &who, &mut parts, body).await;
+        let (code, took) = (answer.status(), self.clock.monotonic().saturating_sub(begun));
+        answer.map(|body| running.end(code, took, body))
+    }
+
+    /// Answers a request when flow control lets it through, if it is allowed.
+    async fn respond_to<B>(
+        self: &Arc<Self>,
+        asked: Request,
+        who: &Identity,
+        parts: &mut http::request::Parts,
+        body: B,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let attributes = attributes(&asked, &parts.method, parts.uri.path());
+        let seat = match asked.is_stream() {
+            true => None,
+            false => match self.flow_control.admit(who, &attributes).await {
+                Ok(seat) => Some(seat),
+                Err(rejection) => {
+                    self.discard(&parts.headers, body).await;
+                    let mut answer = content::failure(&rejection.failure);
+                    content::negotiate(&mut answer, &parts.headers).await;
+                    rejection.mark(answer.headers_mut());
+                    return answer;
+                }
+            },
+        };
+        let answer = match authorize(&self.authorizer, who, &asked, &attributes, &parts.headers) {
+            Ok(()) => self.carry_out(asked, who, parts, body).await,
             Err(failure) => {
                 self.discard(&parts.headers, body).await;
                 Err(failure)
             }
         };
-        let answer = match answer {
+        let mut answer = match answer {
             Ok(answer) => answer,
             Err(failure) => {
                 let mut response = content::failure(&failure);
@@ -245,8 +285,10 @@ impl Inner {
                 response
             }
         };
-        let (code, took) = (answer.status(), self.clock.monotonic().saturating_sub(begun));
-        answer.map(|body| running.end(code, took, body))
+        if let Some(seat) = seat {
+            seat.mark(answer.headers_mut());
+        }
+        answer
     }
 
     /// The identity that a request acts as, and what it asks for.

@@ -186,6 +186,14 @@ impl Failure {
         )
     }
 
+    /// A request that flow control does not let through; its client may come back after so many seconds.
+    pub fn too_many_requests(retry_after: u64) -> Self {
+        let mut failure = Self::new(429, "TooManyRequests", "Too many requests, please try again later.");
+        failure.details =
+            Some(Box::new([("retryAfterSeconds".into(), retry_after.into())].into_iter().collect()));
+        failure
+    }
+
     /// A body over the limit, in bytes.
     pub fn too_large(limit: usize) -> Self {
         Self::new(413, "RequestEntityTooLarge", format!("Request entity too large: limit is {limit}"))

@@ -162,6 +162,23 @@ fn other_kinds() {
           {kind: Group, name: g}, {kind: ServiceAccount, namespace: n, name: s}]}",
         "b | Role/r | <unknown> | u, v | g | n/s",
     );
+    let schema = "{kind: FlowSchema, metadata: {name: f}, spec: {matchingPrecedence: 9, priorityLevelConfiguration: {name: p}";
+    check(&format!("{schema}}}}}"), "f | p | 9 | <none> | <unknown> | ?");
+    check(
+        &format!(
+            "{schema}, distinguisherMethod: {{type: ByUser}}}}, status: {{conditions: [{{type: Dangling, status: 'True'}}]}}}}"
+        ),
+        "f | p | 9 | ByUser | <unknown> | True",
+    );
+    check(
+        "{kind: PriorityLevelConfiguration, metadata: {name: p}, spec: {type: Limited, limited: {nominalConcurrencyShares: 0,
+          limitResponse: {type: Queue, queuing: {queues: 8, handSize: 2, queueLengthLimit: 5}}}}}",
+        "p | Limited | 0 | 8 | 2 | 5 | <unknown>",
+    );
+    check(
+        "{kind: PriorityLevelConfiguration, metadata: {name: exempt}, spec: {type: Exempt}}",
+        "exempt | Exempt | <none> | <none> | <none> | <none> | <unknown>",
+    );
     check("{kind: Lease, metadata: {name: l}, spec: {holderIdentity: me}}", "l | me | <unknown>");
     check(
         "{kind: IngressClass, metadata: {name: c}, spec: {controller: x.io/c, parameters: {apiGroup: x.io, kind: P, name: p}}}",

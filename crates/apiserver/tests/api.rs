@@ -955,3 +955,70 @@ async fn quotas_hold_whoever_races() {
     fixture.server.shutdown().await;
     fixture.store.close().await;
 }
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn flow_control_keeps_its_objects_and_rejects_what_is_too_much() {
+    let f = Fixture::new().await;
+    let (schemas, levels) =
+        ("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas", "/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations");
+    let dangling = "/status/conditions/0/status";
+    let until = async |line: &str, pointer: &str, text: &str| {
+        for _ in 0..2000 {
+            if f.json(line, "").await.1.pointer(pointer).is_some_and(|found| found == text) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{pointer} of {line} never becomes {text}");
+    };
+    f.check(&[
+        (&format!("GET {levels}/system"), "", 200, &["/spec/limited/nominalConcurrencyShares=30", "/spec/limited/limitResponse/queuing/queues=64"]),
+        (&format!("GET {schemas}/exempt"), "", 200, &["/spec/matchingPrecedence=1", "/metadata/annotations/apf.kubernetes.io~1autoupdate-spec=true"]),
+        (&format!("PATCH {schemas}/exempt"), r#"{"spec":{"matchingPrecedence":7}}"#, 422, &["/details/causes/0/field=spec"]),
+        // A level without a seat, and a schema that comes before it.
+        (&format!("POST {schemas}"), r#"{"metadata":{"name":"jail"},"spec":{"priorityLevelConfiguration":{"name":"jail"},"rules":[{
+            "subjects":[{"kind":"User","user":{"name":"jane"}}],
+            "nonResourceRules":[{"verbs":["*"],"nonResourceURLs":["*"]}]}]}}"#, 201, &["/spec/matchingPrecedence=1000"]),
+    ]).await;
+    until(&format!("GET {schemas}/jail"), dangling, "True").await;
+    f.check(&[
+        (&format!("POST {levels}"), r#"{"metadata":{"name":"jail"},"spec":{"type":"Limited","limited":{
+            "nominalConcurrencyShares":0,"borrowingLimitPercent":0,"limitResponse":{"type":"Reject"}}}}"#, 201, &["/spec/limited/lendablePercent=0"]),
+        (&format!("DELETE {levels}/system"), "", 200, &[]),
+        (&format!("PATCH {levels}/node-high"), r#"{"spec":{"limited":{"nominalConcurrencyShares":41}}}"#, 200, &[]),
+    ]).await;
+    until(&format!("GET {schemas}/jail"), dangling, "False").await;
+    until(&format!("GET {levels}/system"), "/metadata/name", "system").await;
+    f.check(&[
+        (&format!("PATCH {levels}/workload-low"), r#"{"metadata":{"annotations":{"apf.kubernetes.io/autoupdate-spec":"false"}},"spec":{"limited":{"nominalConcurrencyShares":1}}}"#, 200, &[]),
+    ]).await;
+    let level = f.json(&format!("GET {levels}/jail"), "").await.1;
+    let (refused, allowed) = (ask(&f.server, "jane").await, ask(&f.server, "eve").await);
+    assert_eq!((refused.status().as_u16(), allowed.status().as_u16()), (429, 200));
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(level["metadata"]["uid"], *refused.headers()["x-kubernetes-pf-prioritylevel-uid"].to_str().expect("text"));
+    assert!(allowed.headers().contains_key("x-kubernetes-pf-flowschema-uid"));
+    let metrics = f.send("GET /metrics", &[], "").await.into_body().collect().await.expect("a body").to_bytes();
+    let metrics = String::from_utf8_lossy(&metrics);
+    let rejected = r#"apiserver_flowcontrol_rejected_requests_total{flow_schema="jail",priority_level="jail",reason="concurrency-limit"} 1"#;
+    assert!(metrics.contains(rejected), "{metrics}");
+    // After a restart the administrators' changes are there, and the server's own objects as they should be.
+    f.server.shutdown().await;
+    let server = Fixture::server(&f.store).await;
+    let f = Fixture { server, ..f };
+    f.check(&[
+        (&format!("GET {levels}/workload-low"), "", 200, &["/spec/limited/nominalConcurrencyShares=1"]),
+        (&format!("GET {levels}/node-high"), "", 200, &["/spec/limited/nominalConcurrencyShares=40"]),
+    ]).await;
+    assert_eq!(ask(&f.server, "jane").await.status(), 429);
+    f.close().await;
+}
+
+/// Asks for the version as a user without rights.
+async fn ask(server: &ApiServer, user: &str) -> Response<Body> {
+    let mut request = Request::get("/version").body(Full::new(Bytes::new())).expect("a request");
+    request.extensions_mut().insert(Identity::new(user, ["x"]));
+    let Ok(response) = server.clone().oneshot(request).await;
+    response
+}

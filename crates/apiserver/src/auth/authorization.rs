@@ -1,8 +1,7 @@
 //! Whether a request is allowed: its terms for the roles, and the refusal.
 
-use http::Method;
 use http::header::UPGRADE;
-use http::request::Parts;
+use http::{HeaderMap, Method};
 
 use crate::identity::Identity;
 use crate::rbac::{Attributes, Authorizer, Target, Verdict};
@@ -14,12 +13,17 @@ use crate::status::Result;
 ///
 /// # Errors
 /// 403, with the sentence that Kubernetes has for it.
-pub fn authorize(authorizer: &Authorizer, who: &Identity, request: &Request, parts: &Parts) -> Result<()> {
-    let asked = attributes(request, &parts.method, parts.uri.path());
-    check(authorizer, who, &asked)?;
+pub fn authorize(
+    authorizer: &Authorizer,
+    who: &Identity,
+    request: &Request,
+    asked: &Attributes<'_>,
+    headers: &HeaderMap,
+) -> Result<()> {
+    check(authorizer, who, asked)?;
     // A WebSocket begins with a GET, and yet makes a process or a connection in a container.
-    if asked.verb == "get" && parts.headers.contains_key(UPGRADE) && opens_stream(request) {
-        check(authorizer, who, &Attributes { verb: "create", ..asked })?;
+    if asked.verb == "get" && headers.contains_key(UPGRADE) && opens_stream(request) {
+        check(authorizer, who, &Attributes { verb: "create", ..*asked })?;
     }
     Ok(())
 }
@@ -47,7 +51,7 @@ fn opens_stream(request: &Request) -> bool {
 }
 
 /// The attributes of a request that RBAC rules are matched against.
-fn attributes<'a>(request: &'a Request, method: &Method, path: &'a str) -> Attributes<'a> {
+pub fn attributes<'a>(request: &'a Request, method: &Method, path: &'a str) -> Attributes<'a> {
     match request {
         Request::Server(_) => {
             let verb = match *method {
@@ -86,8 +90,6 @@ fn target(r: &ApiRequest) -> Target<'_> {
 
 #[cfg(test)]
 mod tests {
-    use http::HeaderMap;
-
     use super::*;
     use crate::resource::BUILT_IN;
 

@@ -1,8 +1,8 @@
 //! Definitions of types.
 
 use k8s_openapi::api::{
-    admissionregistration, apps, autoscaling, batch, coordination, core, discovery, events, networking, rbac,
-    scheduling, storage,
+    admissionregistration, apps, autoscaling, batch, coordination, core, discovery, events, flowcontrol,
+    networking, rbac, scheduling, storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -77,6 +77,8 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "coordination.v1.Lease" => add::<coordination::v1::Lease>,
         "discovery.v1.EndpointSlice" => add::<discovery::v1::EndpointSlice>,
         "events.v1.Event" => add::<events::v1::Event>,
+        "flowcontrol.v1.FlowSchema" => add::<flowcontrol::v1::FlowSchema>,
+        "flowcontrol.v1.PriorityLevelConfiguration" => add::<flowcontrol::v1::PriorityLevelConfiguration>,
         "networking.v1.Ingress" => add::<networking::v1::Ingress>,
         "networking.v1.IngressClass" => add::<networking::v1::IngressClass>,
         "networking.v1.NetworkPolicy" => add::<networking::v1::NetworkPolicy>,

@@ -225,6 +225,48 @@ fn services() {
 }
 
 #[test]
+fn flow_control() {
+    check(
+        "{kind: FlowSchema, spec: {priorityLevelConfiguration: {name: p}}}",
+        expect![[r#"
+        kind: FlowSchema
+        spec:
+          priorityLevelConfiguration:
+            name: p
+          matchingPrecedence: 1000
+    "#]],
+    );
+    check(
+        "{kind: PriorityLevelConfiguration, spec: {type: Limited, limited: {limitResponse: {type: Queue, queuing: {queues: 0, handSize: 3}}}}}",
+        expect![[r#"
+            kind: PriorityLevelConfiguration
+            spec:
+              type: Limited
+              limited:
+                limitResponse:
+                  type: Queue
+                  queuing:
+                    queues: 64
+                    handSize: 3
+                    queueLengthLimit: 50
+                nominalConcurrencyShares: 30
+                lendablePercent: 0
+        "#]],
+    );
+    check(
+        "{kind: PriorityLevelConfiguration, spec: {type: Exempt, exempt: {}}}",
+        expect![[r#"
+        kind: PriorityLevelConfiguration
+        spec:
+          type: Exempt
+          exempt:
+            nominalConcurrencyShares: 0
+            lendablePercent: 0
+    "#]],
+    );
+}
+
+#[test]
 fn small_kinds() {
     // What finalization took away does not come back.
     check(

@@ -10,6 +10,8 @@ use crate::kinds::*;
 
 /// The API group of roles and their bindings.
 pub const RBAC_GROUP: &str = "rbac.authorization.k8s.io";
+/// The API group of FlowSchemas and PriorityLevelConfigurations.
+pub const FLOW_CONTROL_GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
 /// A name of a kind: of fixed text for built-in kinds, read from a CustomResourceDefinition for others.
 pub type Name = Cow<'static, str>;
@@ -218,6 +220,7 @@ const COORDINATION: (&str, &str) = ("coordination.k8s.io", "v1");
 const DISCOVERY: (&str, &str) = ("discovery.k8s.io", "v1");
 const EVENTS: (&str, &str) = ("events.k8s.io", "v1");
 const RBAC: (&str, &str) = (RBAC_GROUP, "v1");
+const FLOW_CONTROL: (&str, &str) = (FLOW_CONTROL_GROUP, "v1");
 const ADMISSION: (&str, &str) = ("admissionregistration.k8s.io", "v1");
 const EXTENSIONS: (&str, &str) = ("apiextensions.k8s.io", "v1");
 const AUTHENTICATION: (&str, &str) = ("authentication.k8s.io", "v1");
@@ -271,6 +274,10 @@ fn built_in() -> Vec<Kind> {
             .ruled_by(&webhook_configuration::WebhookConfiguration { mutating: false }).of("api-extensions"),
         cluster(EXTENSIONS, "CustomResourceDefinition", ("customresourcedefinitions", "customresourcedefinition"),
             "apiextensions.v1.CustomResourceDefinition").ruled_by(&custom_resource_definition::CustomResourceDefinition).short(&["crd", "crds"]).of("api-extensions").with(&["status"]),
+        cluster(FLOW_CONTROL, "FlowSchema", ("flowschemas", "flowschema"), "flowcontrol.v1.FlowSchema")
+            .ruled_by(&flow_schema::FlowSchema).with(&["status"]),
+        cluster(FLOW_CONTROL, "PriorityLevelConfiguration", ("prioritylevelconfigurations", "prioritylevelconfiguration"),
+            "flowcontrol.v1.PriorityLevelConfiguration").ruled_by(&priority_level_configuration::PriorityLevelConfiguration).with(&["status"]),
         cluster(SCHEDULING, "PriorityClass", ("priorityclasses", "priorityclass"), "scheduling.v1.PriorityClass")
             .ruled_by(&priority_class::PriorityClass).short(&["pc"]),
         cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").ruled_by(&storage_class::StorageClass).short(&["sc"]),

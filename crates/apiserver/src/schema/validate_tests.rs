@@ -884,3 +884,166 @@ fn roles_and_their_bindings() {
         expect![""],
     );
 }
+
+#[test]
+fn flow_schemas() {
+    let check_rule = |rule: &str, expect: Expect| {
+        let text = format!(
+            "{{kind: FlowSchema, metadata: {{name: f}}, spec: {{priorityLevelConfiguration: {{name: p}}, rules: [{rule}]}}}}"
+        );
+        check(&text, expect);
+    };
+    check_rule(
+        "{subjects: [{kind: Group, group: {name: g}}, {kind: ServiceAccount, serviceAccount: {name: '*', namespace: n}}],
+          resourceRules: [{verbs: ['*'], apiGroups: [''], resources: [pods, pods/log], namespaces: ['*']},
+            {verbs: [get, proxy], apiGroups: ['*'], resources: ['*'], clusterScope: true}],
+          nonResourceRules: [{verbs: [get], nonResourceURLs: [/, /healthz, '/api/*']}, {verbs: ['*'], nonResourceURLs: ['*']}]}",
+        expect![""],
+    );
+    check_rule(
+        "{}",
+        expect![[r#"
+        spec.rules[0].subjects: Required value: subjects must contain at least one value
+        spec.rules[0]: Required value: at least one of resourceRules and nonResourceRules has to be non-empty
+    "#]],
+    );
+    check_rule(
+        "{subjects: [{kind: User, group: {name: g}}, {kind: Robot}, {kind: ServiceAccount, serviceAccount: {name: a b}}, {kind: Group, group: {name: ''}}],
+          resourceRules: [{verbs: ['*', get], apiGroups: [], resources: ['*', pods], namespaces: [A]}, {verbs: [eat], apiGroups: ['*', a], resources: [], clusterScope: false}],
+          nonResourceRules: [{verbs: [], nonResourceURLs: [a, '/a b', //a, '/*/a', '']}]}",
+        expect![[r#"
+            spec.rules[0].subjects[0].group: Forbidden: group is forbidden when subject kind is not 'Group'
+            spec.rules[0].subjects[0].user: Required value: user is required when subject kind is 'User'
+            spec.rules[0].subjects[1].kind: Unsupported value: "Robot": supported values: "Group", "ServiceAccount", "User"
+            spec.rules[0].subjects[2].serviceAccount.name: Invalid value: "a b": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+            spec.rules[0].subjects[2].serviceAccount.namespace: Required value: must specify namespace for service account
+            spec.rules[0].subjects[3].group.name: Required value
+            spec.rules[0].resourceRules[0].verbs: Invalid value: ["*","get"]: if '*' is present, must not specify other verbs
+            spec.rules[0].resourceRules[0].apiGroups: Required value: resource rules must supply at least one api group
+            spec.rules[0].resourceRules[0].resources: Invalid value: ["*","pods"]: if '*' is present, must not specify other resources
+            spec.rules[0].resourceRules[0].namespaces[0]: Invalid value: "A": each member of this list must be '*' or a DNS-1123 label; a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+            spec.rules[0].resourceRules[1].verbs[0]: Unsupported value: "eat": supported values: "create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"
+            spec.rules[0].resourceRules[1].apiGroups: Invalid value: ["*","a"]: if '*' is present, must not specify other api groups
+            spec.rules[0].resourceRules[1].resources: Required value: resource rules must supply at least one resource
+            spec.rules[0].resourceRules[1].namespaces: Required value: resource rules that are not cluster scoped must supply at least one namespace
+            spec.rules[0].nonResourceRules[0].verbs: Required value: verbs must contain at least one value
+            spec.rules[0].nonResourceRules[0].nonResourceURLs[0]: Invalid value: "a": must start with slash
+            spec.rules[0].nonResourceRules[0].nonResourceURLs[1]: Invalid value: "/a b": must not contain white-space
+            spec.rules[0].nonResourceRules[0].nonResourceURLs[2]: Invalid value: "//a": must not contain double slash
+            spec.rules[0].nonResourceRules[0].nonResourceURLs[3]: Invalid value: "/*/a": wildcard can only do suffix matching
+            spec.rules[0].nonResourceRules[0].nonResourceURLs[4]: Invalid value: "": must not be empty
+        "#]],
+    );
+    check(
+        "{kind: FlowSchema, metadata: {name: f}, spec: {matchingPrecedence: 1, distinguisherMethod: {type: ByColour}, priorityLevelConfiguration: {name: A}}}",
+        expect![[r#"
+            spec.matchingPrecedence: Invalid value: 1: only the schema named 'exempt' may have matchingPrecedence 1
+            spec.distinguisherMethod.type: Unsupported value: "ByColour": supported values: "ByNamespace", "ByUser"
+            spec.priorityLevelConfiguration.name: Invalid value: "A": a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')
+        "#]],
+    );
+    check(
+        "{kind: FlowSchema, metadata: {name: f}, spec: {matchingPrecedence: 10001, priorityLevelConfiguration: {}}}",
+        expect![[r#"
+            spec.matchingPrecedence: Invalid value: 10001: must not be greater than 10000
+            spec.priorityLevelConfiguration.name: Required value: must reference a priority level
+        "#]],
+    );
+    check(
+        "{kind: FlowSchema, metadata: {name: exempt}, spec: {matchingPrecedence: 1, priorityLevelConfiguration: {name: p}}}",
+        expect![[r#"
+            spec: Invalid value: {"matchingPrecedence":1,"priorityLevelConfiguration":{"name":"p"}}: spec of 'exempt' must equal the fixed value
+        "#]],
+    );
+}
+
+#[test]
+fn priority_levels() {
+    let check_limited = |limited: &str, expect: Expect| {
+        check(
+            &format!(
+                "{{kind: PriorityLevelConfiguration, metadata: {{name: p}}, spec: {{type: Limited, limited: {limited}}}}}"
+            ),
+            expect,
+        );
+    };
+    check_limited("{limitResponse: {type: Reject}}", expect![""]);
+    check_limited(
+        "{limitResponse: {type: Queue, queuing: {}}, nominalConcurrencyShares: 0, borrowingLimitPercent: 500}",
+        expect![""],
+    );
+    check_limited(
+        "{}",
+        expect![[r#"
+        spec.limited.limitResponse.type: Unsupported value: "": supported values: "Queue", "Reject"
+    "#]],
+    );
+    check_limited(
+        "{limitResponse: {type: Reject, queuing: {}}, nominalConcurrencyShares: -1, lendablePercent: 101, borrowingLimitPercent: -1}",
+        expect![[r#"
+            spec.limited.nominalConcurrencyShares: Invalid value: -1: must be a non-negative integer
+            spec.limited.lendablePercent: Invalid value: 101: must be between 0 and 100, inclusive
+            spec.limited.borrowingLimitPercent: Invalid value: -1: if specified, must be a non-negative integer
+            spec.limited.limitResponse.queuing: Forbidden: must be nil if limited.limitResponse.type is not Limited
+        "#]],
+    );
+    check_limited(
+        "{limitResponse: {type: Queue}}",
+        expect![[r#"
+        spec.limited.limitResponse.queuing: Required value: must not be empty if limited.limitResponse.type is Limited
+    "#]],
+    );
+    check_limited(
+        "{limitResponse: {type: Queue, queuing: {queues: -1, handSize: -1, queueLengthLimit: -1}}}",
+        expect![[r#"
+            spec.limited.limitResponse.queuing.queueLengthLimit: Invalid value: -1: must be positive
+            spec.limited.limitResponse.queuing.queues: Invalid value: -1: must be positive
+            spec.limited.limitResponse.queuing.handSize: Invalid value: -1: must be positive
+        "#]],
+    );
+    check_limited(
+        "{limitResponse: {type: Queue, queuing: {queues: 4, handSize: 5}}}",
+        expect![[r#"
+        spec.limited.limitResponse.queuing.handSize: Invalid value: 5: should not be greater than queues (4)
+    "#]],
+    );
+    check_limited(
+        "{limitResponse: {type: Queue, queuing: {queues: 1000, handSize: 8}}}",
+        expect![[r#"
+        spec.limited.limitResponse.queuing.handSize: Invalid value: 8: required entropy bits of deckSize 1000 and handSize 8 should not be greater than 60
+    "#]],
+    );
+    for (spec, expect) in [
+        (
+            "{type: Exempt}",
+            expect![[r#"
+            spec.type: Invalid value: "Exempt": type must be 'Exempt' if and only if name is 'exempt'
+        "#]],
+        ),
+        (
+            "{type: Limited, exempt: {}}",
+            expect![[r#"
+            spec.exempt: Forbidden: must be nil if the type is Limited
+            spec.limited: Required value: must not be empty when type is Limited
+        "#]],
+        ),
+        (
+            "{type: Odd}",
+            expect![[r#"
+            spec.type: Unsupported value: "Odd": supported values: "Exempt", "Limited"
+        "#]],
+        ),
+    ] {
+        check(&format!("{{kind: PriorityLevelConfiguration, metadata: {{name: p}}, spec: {spec}}}"), expect);
+    }
+    check(
+        "{kind: PriorityLevelConfiguration, metadata: {name: exempt}, spec: {type: Exempt, exempt: {nominalConcurrencyShares: 7}}}",
+        expect![""],
+    );
+    check(
+        "{kind: PriorityLevelConfiguration, metadata: {name: catch-all}, spec: {type: Limited, limited: {limitResponse: {type: Reject}, nominalConcurrencyShares: 6}}}",
+        expect![[r#"
+            spec: Invalid value: {"type":"Limited","limited":{"limitResponse":{"type":"Reject"},"nominalConcurrencyShares":6,"lendablePercent":0}}: spec of 'catch-all' must equal the fixed value
+        "#]],
+    );
+}
