@@ -11,6 +11,7 @@
 //! another form of a stored one ([`Form`]) has no rules of its own: writes are decided in the stored form.
 
 mod events;
+mod removed;
 mod review;
 
 use std::borrow::Cow;
@@ -20,33 +21,74 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub(crate) use events::EventForm;
+pub(crate) use removed::removed_kinds;
 pub(crate) use review::REVIEW_VERSIONS;
 
-use crate::object::Object;
+use crate::content;
+use crate::object::{Object, meta};
 use crate::resource::Resource;
 use crate::schema::{Custom, structural};
 use crate::server::{Inner, off_worker};
-use crate::status::Result;
+use crate::status::{Failure, Result};
 
 /// A built-in kind whose objects are stored as those of another kind.
 pub(crate) trait Form: Debug + Send + Sync {
     /// Group and version of the stored kind.
     fn stored_as(&self) -> (&'static str, &'static str);
 
-    /// The object in the stored form. The caller sets `apiVersion`.
-    fn to_stored(&self, object: Value) -> Value;
+    /// The object in the stored form. It need not have been decoded. The caller sets `apiVersion`.
+    fn to_stored(&self, object: Value) -> Stored;
 
     /// A stored object in this form. The caller sets `apiVersion`.
     fn show(&self, object: Value) -> Value;
 
     /// Fills in what this form has other defaults for than the stored one, in an object that is in the stored form already.
     fn default_stored(&self, _object: &mut Value) {}
+
+    /// The releases that the warning of each request names, where Kubernetes no longer serves this version.
+    fn deprecation(&self) -> Option<Deprecation> {
+        None
+    }
+
+    /// Whether objects have the fields of the stored form.
+    fn has_stored_fields(&self) -> bool {
+        false
+    }
 }
 
-/// An object of the version of `resource` in the version in which its write is decided ([`Resource::deciding`]).
-pub(crate) fn to_deciding(resource: &Resource, value: Value) -> Value {
-    let Some(form) = resource.form else { return value };
-    under_version(form.to_stored(value), resource.deciding().api_version())
+/// An object in the stored form, and what there is to say about it.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    pub(crate) object: Value,
+    pub(crate) warnings: Vec<String>,
+    /// Fields and what is wrong with them.
+    pub(crate) errors: Vec<(String, String)>,
+}
+
+/// Releases of Kubernetes in the life of a version that it has removed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deprecation {
+    /// The first in which it is deprecated.
+    pub(crate) deprecated: &'static str,
+    /// The first without it.
+    pub(crate) removed: &'static str,
+}
+
+/// The body of a request for `resource` in the version in which its write is decided ([`Resource::deciding`]), and warnings.
+///
+/// # Errors
+/// Where something has no meaning in that version.
+pub(crate) fn to_deciding(resource: &Resource, mut value: Value) -> Result<(Value, Vec<String>)> {
+    let Some(form) = resource.form else { return Ok((value, Vec::new())) };
+    content::expect_kind(&resource.schema, &mut value)?;
+    let name = meta(&value, "name").to_owned();
+    let stored = form.to_stored(value);
+    if !stored.errors.is_empty() {
+        let cause = |(field, message)| (field, "FieldValueInvalid".to_owned(), message);
+        let causes = stored.errors.into_iter().map(cause);
+        return Err(Failure::invalid(&resource.group, &resource.kind, &name, causes));
+    }
+    Ok((under_version(stored.object, resource.deciding().api_version()), stored.warnings))
 }
 
 /// The defaults of the version of `resource` for an object in the version in which its write is decided.
@@ -56,7 +98,7 @@ pub(crate) fn default_deciding(resource: &Resource, value: &mut Value) {
     }
 }
 
-/// The reverse of [`to_deciding`].
+/// The reverse of [`to_deciding`] for an object that was decoded.
 pub(crate) fn from_deciding<'a>(resource: &Resource, value: &'a Value) -> Cow<'a, Value> {
     match resource.form {
         Some(form) => Cow::Owned(under_version(form.show(value.clone()), resource.api_version())),

@@ -279,6 +279,6 @@ mod tests {
             find("events.k8s.io", "v1", "events").map(|r| &r.prefix),
             find("", "v1", "events").map(|r| &r.prefix)
         );
-        assert!(find("apps", "v1beta1", "deployments").is_none());
+        assert!(find("apps", "v1alpha1", "deployments").is_none());
     }
 }

@@ -345,8 +345,8 @@ impl Inner {
                 Box::pin(self.act(&r, who, parts, &body)).await?
             }
         };
-        if let Some(warning) = r.resource.custom.as_ref().and_then(|custom| custom.deprecation.as_ref()) {
-            content::warn(&mut response, std::slice::from_ref(warning));
+        if let Some(warning) = r.resource.deprecation() {
+            content::warn(&mut response, &[warning.into_owned()]);
         }
         content::negotiate(&mut response, &parts.headers).await;
         if parts.extensions.get::<SameMachine>().is_none() {

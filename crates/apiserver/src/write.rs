@@ -22,6 +22,7 @@ use crate::apply::Writer;
 use crate::auth::Identity;
 use crate::cache::place;
 use crate::content::{self, Body};
+use crate::convert;
 use crate::kinds::strategy::Posted;
 use crate::object::{Object, encode_for_store};
 use crate::request::{ApiRequest, Verb, WriteOptions};
@@ -238,14 +239,19 @@ impl Inner {
         }
     }
 
-    /// Makes a parsed body an object of the resource's kind.
+    /// Makes a parsed body of a request for `resource` an object in the version in which its write is decided.
     pub(crate) fn decode(
         &self,
         resource: &Resource,
         parsed: Parsed,
         options: &WriteOptions,
     ) -> Result<(Value, Vec<String>)> {
+        let Parsed { value, duplicates } = parsed;
+        let (value, told) = convert::to_deciding(resource, value)?;
+        let resource = resource.deciding();
+        let parsed = Parsed { value, duplicates };
         let (object, mut warnings) = content::decode(&resource.schema, parsed, options.field_validation)?;
+        warnings.extend(told);
         warnings.extend(resource.strategy().warnings(&object));
         Ok((object, warnings))
     }

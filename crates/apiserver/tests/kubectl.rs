@@ -4,6 +4,8 @@
 mod custom;
 #[path = "kubectl/kinds.rs"]
 mod kinds;
+#[path = "kubectl/removed.rs"]
+mod removed;
 #[path = "kubectl/roles.rs"]
 mod roles;
 
@@ -119,6 +121,11 @@ async fn k42_controllers_of_every_age_and_volumes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn custom_resources() {
     check(custom::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn k13_k29_k36_k42_manifests_of_removed_versions() {
+    check(removed::ROWS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use yado_types::api_versions;
 
 use crate::{
     Compiled, Object,
@@ -13,7 +14,6 @@ use crate::{
     yaml::{self, Mapping, Node, Value as Content, scalar::ScalarMeaning},
 };
 
-mod convert;
 mod rendered;
 
 pub use rendered::Renderer;
@@ -164,8 +164,8 @@ fn object(node: &Node, found: &mut Findings, values: &mut Vec<Value>) {
 
 /// Converts the object at `node` to a current API version.
 fn modernise(node: &Node, value: Value, found: &mut Findings) -> Option<Value> {
-    let mut remarks = convert::FieldDiagnostics::default();
-    let value = convert::modernise(value, &mut remarks);
+    let mut remarks = api_versions::FieldDiagnostics::default();
+    let value = api_versions::modernise(value, &mut remarks);
     let place = |path: &[String]| node.place(path.iter().map(String::as_str));
     remarks.errors.iter().for_each(|r| found.error(place(&r.path), &*r.sentence));
     remarks.warnings.iter().for_each(|r| found.warn(place(&r.path), &*r.sentence));
@@ -174,7 +174,7 @@ fn modernise(node: &Node, value: Value, found: &mut Findings) -> Option<Value> {
 
 fn missing(key: &str, mapping: &Mapping) -> String {
     let kind = text_of(mapping, "kind").unwrap_or_default();
-    match convert::version_of(kind).filter(|_| key == "apiVersion") {
+    match api_versions::version_of(kind).filter(|_| key == "apiVersion") {
         Some(version) => {
             format!(
                 "is not a valid Kubernetes object: it has no apiVersion; for {kind} write apiVersion: {version}"
@@ -193,3 +193,6 @@ fn text_of<'a>(mapping: &'a Mapping, key: &str) -> Option<&'a str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod api_version_tests;

@@ -56,5 +56,7 @@ pub async fn discover(client: &Client) -> Result<Vec<ServedKind>, Error> {
         // Servers before 1.26 answer group by group.
         Err(_) => Discovery::new(client.clone()).run().await?,
     };
-    Ok(found.groups().flat_map(|g| g.recommended_resources()).map(ServedKind::of).collect())
+    // Its kinds are those of other groups in old versions.
+    let groups = found.groups().filter(|group| group.name() != "extensions");
+    Ok(groups.flat_map(|group| group.recommended_resources()).map(ServedKind::of).collect())
 }

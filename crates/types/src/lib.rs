@@ -1,7 +1,8 @@
 //! Types and rules that all crates share: names of labels and annotations, quantities, selectors, a Pod's requirements on
-//! its node, validation of names, the clock. Everything except the clock is pure.
+//! its node, validation of names, conversion of objects of removed API versions, the clock. Everything except the clock is pure.
 
 pub mod address;
+pub mod api_versions;
 pub mod clock;
 pub mod key;
 pub mod labels;

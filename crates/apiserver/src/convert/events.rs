@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Form;
+use super::{Form, Stored};
 
 /// Names in events.k8s.io/v1 and in core/v1.
 const RENAMED: &[(&str, &str)] = &[
@@ -24,8 +24,9 @@ impl Form for EventForm {
         ("", "v1")
     }
 
-    fn to_stored(&self, event: Value) -> Value {
-        rename(event, |name| RENAMED.iter().find(|(new, _)| *new == name).map(|(_, old)| *old))
+    fn to_stored(&self, event: Value) -> Stored {
+        let object = rename(event, |name| RENAMED.iter().find(|(new, _)| *new == name).map(|(_, old)| *old));
+        Stored { object, ..Stored::default() }
     }
 
     fn show(&self, event: Value) -> Value {
@@ -55,6 +56,6 @@ mod tests {
             (&new["note"], &new["regarding"]["kind"], &new["deprecatedCount"]),
             (&json!("m"), &json!("Pod"), &json!(2))
         );
-        assert_eq!(EventForm.to_stored(new), core);
+        assert_eq!(EventForm.to_stored(new).object, core);
     }
 }

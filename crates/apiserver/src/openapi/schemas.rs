@@ -10,7 +10,7 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::schema::{Custom, Field, KINDS, Kind, ListType, message};
+use crate::schema::{Field, KINDS, Kind, ListType, message};
 
 const PREFIX: &str = "#/components/schemas/";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
@@ -18,6 +18,10 @@ const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 /// The name of a kind's definition: `io.k8s.api.core.v1.Pod`, `com.example.stable.v1.CronTab`.
 pub fn definition_name(kind: &Kind) -> String {
+    if kind.is_removed() {
+        let group = kind.group.split('.').next().unwrap_or_default();
+        return format!("io.k8s.api.{group}.{}.{}", kind.version, kind.kind);
+    }
     if kind.custom.is_some() {
         let group: Vec<&str> = kind.group.rsplit('.').collect();
         return format!("{}.{}.{}", group.join("."), kind.version, kind.kind);
@@ -111,7 +115,12 @@ pub fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
     }
     for kind in kinds {
         if let Some(custom) = &kind.custom {
-            all.insert(definition_name(kind), custom_schema(kind, custom));
+            let schema: Option<Value> = serde_json::from_slice(custom.written()).ok();
+            all.insert(definition_name(kind), own_schema(kind, schema));
+        }
+        if let Some(form) = kind.form.filter(|_| kind.is_removed()) {
+            let stored = all.get(&format!("io.k8s.api.{}", kind.message)).cloned();
+            all.insert(definition_name(kind), own_schema(kind, stored.filter(|_| form.has_stored_fields())));
         }
     }
     let patch = json!({"type": "object", "description": "A patch; its content type says of which kind."});
@@ -119,11 +128,9 @@ pub fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
     all
 }
 
-/// The schema of a custom kind as its definition has it, with what every object has.
-fn custom_schema(kind: &Kind, custom: &Custom) -> Value {
-    // It was JSON when the definition was written; one without a schema takes anything.
-    let mut schema: Value =
-        serde_json::from_slice(custom.written()).unwrap_or_else(|_| json!({"type": "object"}));
+/// The schema of a kind that has no type of its own in the table, with what every object has. Without one it takes anything.
+fn own_schema(kind: &Kind, schema: Option<Value>) -> Value {
+    let mut schema = schema.unwrap_or_else(|| json!({"type": "object"}));
     let gvk = json!([{"group": kind.group, "version": kind.version, "kind": kind.kind}]);
     let own = [
         (
@@ -160,7 +167,7 @@ fn complete(name: &str, schema: &mut Value) {
     }
     let known: Vec<Value> = KINDS
         .iter()
-        .filter(|k| k.message == name)
+        .filter(|k| k.message == name && !k.is_removed())
         .map(|k| json!({"group": k.group, "version": k.version, "kind": k.kind}))
         .collect();
     if !known.is_empty() {

@@ -2,9 +2,8 @@
 //! components, which has what the component asks for and no more.
 //!
 //! Names and rules of the first are those of Kubernetes
-//! (<https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings>), without rules on
-//! groups that are no longer served (`extensions`) and roles of programs that have no part here. A binding has the name
-//! of its role. They are written by [`super::reconcile`], so that what an administrator adds to them stays.
+//! (<https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings>), without roles of
+//! programs that have no part here. A binding has the name of its role. They are written by [`super::reconcile`], so that what an administrator adds to them stays.
 
 use serde_json::{Map, Value, json};
 
@@ -124,6 +123,8 @@ pub static ROLES: &[DefaultRole] = &[
             on("batch", "cronjobs jobs", WRITE),
             on("policy", "poddisruptionbudgets", WRITE),
             on("networking.k8s.io", "ingresses networkpolicies", WRITE),
+            on("extensions", "daemonsets deployments deployments/scale ingresses", WRITE),
+            on("extensions", "networkpolicies replicasets replicasets/scale", WRITE),
             on("coordination.k8s.io", "leases", ALL),
         ],
     ),
@@ -148,6 +149,9 @@ pub static ROLES: &[DefaultRole] = &[
             on("batch", "cronjobs cronjobs/status jobs jobs/status", READ),
             on("policy", "poddisruptionbudgets poddisruptionbudgets/status", READ),
             on("networking.k8s.io", "ingresses ingresses/status networkpolicies", READ),
+            on("extensions", "daemonsets daemonsets/status deployments deployments/scale", READ),
+            on("extensions", "deployments/status ingresses ingresses/status networkpolicies", READ),
+            on("extensions", "replicasets replicasets/scale replicasets/status", READ),
         ],
     ),
     role(

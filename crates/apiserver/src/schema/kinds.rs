@@ -87,6 +87,29 @@ impl Kind {
         }
     }
 
+    /// The warning that each request draws, for a version that is deprecated.
+    pub fn deprecation(&self) -> Option<Cow<'_, str>> {
+        if let Some(custom) = &self.custom {
+            return custom.deprecation.as_deref().map(Cow::Borrowed);
+        }
+        let form = self.form?;
+        let ((group, version), life) = (form.stored_as(), form.deprecation()?);
+        Some(Cow::Owned(format!(
+            "{} {} is deprecated in v{}+, unavailable in v{}+; use {} {}",
+            self.api_version(),
+            self.kind,
+            life.deprecated,
+            life.removed,
+            api_version(group, version),
+            self.kind
+        )))
+    }
+
+    /// Whether Kubernetes no longer serves this version.
+    pub(crate) fn is_removed(&self) -> bool {
+        self.form.is_some_and(|form| form.deprecation().is_some())
+    }
+
     /// The kind has objects of its own, at paths of their own.
     pub fn is_stored(&self) -> bool {
         self.storage == Storage::Stored
@@ -227,7 +250,11 @@ const AUTHENTICATION: (&str, &str) = ("authentication.k8s.io", "v1");
 const AUTHORIZATION: (&str, &str) = ("authorization.k8s.io", "v1");
 
 /// Every built-in kind that the API server reads or serves.
-pub static KINDS: LazyLock<Vec<Arc<Kind>>> = LazyLock::new(|| built_in().into_iter().map(Arc::new).collect());
+pub static KINDS: LazyLock<Vec<Arc<Kind>>> = LazyLock::new(|| {
+    let today = built_in();
+    let removed = convert::removed_kinds(&today);
+    today.into_iter().chain(removed).map(Arc::new).collect()
+});
 
 #[rustfmt::skip]
 fn built_in() -> Vec<Kind> {

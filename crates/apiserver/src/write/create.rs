@@ -38,8 +38,7 @@ impl Inner {
         body: &Bytes,
     ) -> Result<Response<Body>> {
         let parsed = content::parse(headers, body)?;
-        let (object, warnings) = off_worker(body.len(), || self.decode(&r.resource, parsed, options))?;
-        let mut object = convert::to_deciding(&r.resource, object);
+        let (mut object, warnings) = off_worker(body.len(), || self.decode(&r.resource, parsed, options))?;
         convert::default_deciding(&r.resource, &mut object);
         let (object, writer) = ((object, body.len()), Some(self.writer(options, None)));
         let created = self.create_object(ctx, &r.namespace, object, writer).await?;

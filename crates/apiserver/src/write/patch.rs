@@ -44,12 +44,11 @@ impl Inner {
                 let mut new = convert::from_deciding(&r.resource, &current.value()).into_owned();
                 patch_value(&r.resource.schema, kind, &mut new, &parsed.value, &r.name)?;
                 let patched = Parsed { value: new, duplicates: parsed.duplicates.clone() };
-                let (new, told) = self.decode(&r.resource, patched, options)?;
+                let (mut new, told) = self.decode(&r.resource, patched, options)?;
                 warnings = told;
                 if meta(&new, "name") != r.name {
                     return Err(renamed(&r.resource, &r.name, meta(&new, "name")));
                 }
-                let mut new = convert::to_deciding(&r.resource, new);
                 convert::default_deciding(&r.resource, &mut new);
                 self.replace(ctx, current, new, writer)
             })
@@ -101,12 +100,11 @@ impl Inner {
         size: usize,
     ) -> Result<Response<Body>> {
         require_manager(options)?;
+        // Who owns which fields is recorded in the version that decides.
         let (config, warnings) = off_worker(size, || self.decode(&r.resource, parsed, options))?;
         if !meta(&config, "name").is_empty() && meta(&config, "name") != r.name {
             return Err(renamed(&r.resource, &r.name, meta(&config, "name")));
         }
-        // Who owns which fields is recorded in the version that decides.
-        let config = convert::to_deciding(&r.resource, config);
         let (code, object) = loop {
             match self.apply_to_present(ctx, r, options, &config, size).await {
                 Ok(outcome) => break (200, outcome.object().clone()),

@@ -31,7 +31,7 @@ impl Inner {
         if r.subresource == Some(Subresource::Scale) {
             return self.update_scale(ctx, r, options, parsed).await;
         }
-        let (object, warnings) = off_worker(body.len(), || self.decode(&r.resource, parsed, options))?;
+        let (mut object, warnings) = off_worker(body.len(), || self.decode(&r.resource, parsed, options))?;
         if meta(&object, "name") != r.name {
             return Err(Failure::bad_request(format!(
                 "the name of the object ({}) does not match the name on the URL ({})",
@@ -39,7 +39,6 @@ impl Inner {
                 r.name
             )));
         }
-        let mut object = convert::to_deciding(&r.resource, object);
         convert::default_deciding(&r.resource, &mut object);
         let writer = Some(self.writer(options, r.subresource));
         let outcome = self

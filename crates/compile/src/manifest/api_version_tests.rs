@@ -2,7 +2,8 @@
 
 use expect_test::{Expect, expect};
 
-use super::*;
+use serde_json::Value;
+use yado_types::api_versions::{FieldDiagnostics, modernise};
 
 fn check(old: Value, expect: Expect) {
     let mut remarks = FieldDiagnostics::default();

@@ -298,7 +298,3 @@ fn insert_before(map: &mut Map<String, Value>, next: &str, key: &str, value: Val
     let place = map.keys().position(|k| k == next).unwrap_or(map.len());
     map.shift_insert(place, key.into(), value);
 }
-
-#[cfg(test)]
-#[path = "convert_tests.rs"]
-mod tests;

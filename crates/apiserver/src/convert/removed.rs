@@ -1,0 +1,211 @@
+//! Kinds in API versions that Kubernetes has removed: served as they were, stored as those of today.
+
+use serde_json::{Map, Value};
+use yado_types::api_versions::{self, FieldDiagnostics};
+
+use super::{Deprecation, Form, Stored};
+use crate::edit::{existing_at, fill, text, within};
+use crate::schema::Kind;
+
+/// A kind in a removed version.
+#[derive(Debug)]
+struct Removed {
+    /// Group and version.
+    version: (&'static str, &'static str),
+    kind: &'static str,
+    /// Group and version of today's kind.
+    today: (&'static str, &'static str),
+    lifecycle: Deprecation,
+    /// Fills in the defaults that differ from today's.
+    default: fn(&mut Map<String, Value>),
+    /// Whether fields have other names than today's.
+    is_renamed: bool,
+}
+
+impl Form for Removed {
+    fn stored_as(&self) -> (&'static str, &'static str) {
+        self.today
+    }
+
+    fn to_stored(&self, object: Value) -> Stored {
+        let mut found = FieldDiagnostics::default();
+        let object = api_versions::modernise(object, &mut found);
+        let warnings = found.warnings.into_iter().map(|w| format!("{}: {}", w.path.join("."), w.sentence));
+        let errors = found.errors.into_iter().map(|e| (e.path.join("."), e.sentence));
+        Stored { object: object.unwrap_or_default(), warnings: warnings.collect(), errors: errors.collect() }
+    }
+
+    fn show(&self, mut object: Value) -> Value {
+        if self.is_renamed {
+            backends_of_ingress(&mut object);
+        }
+        object
+    }
+
+    fn default_stored(&self, object: &mut Value) {
+        if let Some(object) = object.as_object_mut() {
+            (self.default)(object);
+        }
+    }
+
+    fn deprecation(&self) -> Option<Deprecation> {
+        Some(self.lifecycle)
+    }
+
+    fn has_stored_fields(&self) -> bool {
+        !self.is_renamed
+    }
+}
+
+/// The removed versions of these kinds, in the order in which discovery shows them: last of all.
+pub(crate) fn removed_kinds(today: &[Kind]) -> Vec<Kind> {
+    let of = |removed: &'static Removed| {
+        let (group, version) = removed.today;
+        let kind =
+            today.iter().find(|k| k.kind == removed.kind && k.group == group && k.version == version)?;
+        Some(Kind {
+            group: removed.version.0.into(),
+            version: removed.version.1.into(),
+            kind: kind.kind.clone(),
+            plural: kind.plural.clone(),
+            singular: kind.singular.clone(),
+            namespaced: kind.namespaced,
+            // Short names and categories mean today's kind.
+            short_names: Vec::new(),
+            categories: Vec::new(),
+            subresources: kind.subresources.clone(),
+            storage: kind.storage,
+            form: Some(removed),
+            message: kind.message,
+            custom: None,
+            built_in: kind.built_in,
+        })
+    };
+    REMOVED.iter().filter_map(of).collect()
+}
+
+const APPS_V1: (&str, &str) = ("apps", "v1");
+const NETWORKING_V1: (&str, &str) = ("networking.k8s.io", "v1");
+const RBAC_V1: (&str, &str) = ("rbac.authorization.k8s.io", "v1");
+const APPS_BETA_1: (&str, &str) = ("apps", "v1beta1");
+const APPS_BETA_2: (&str, &str) = ("apps", "v1beta2");
+const NETWORKING_BETA: (&str, &str) = ("networking.k8s.io", "v1beta1");
+const RBAC_BETA: (&str, &str) = ("rbac.authorization.k8s.io", "v1beta1");
+const EXTENSIONS_BETA: (&str, &str) = ("extensions", "v1beta1");
+
+const fn removed(
+    version: (&'static str, &'static str),
+    kind: &'static str,
+    today: (&'static str, &'static str),
+    [deprecated, removed]: [&'static str; 2],
+    default: fn(&mut Map<String, Value>),
+) -> Removed {
+    Removed {
+        version,
+        kind,
+        today,
+        lifecycle: Deprecation { deprecated, removed },
+        default,
+        is_renamed: false,
+    }
+}
+
+/// Releases are those of Kubernetes' own warnings.
+#[rustfmt::skip]
+static REMOVED: [Removed; 17] = [
+    removed(APPS_BETA_2, "DaemonSet", APPS_V1, ["1.9", "1.16"], nothing),
+    removed(APPS_BETA_2, "Deployment", APPS_V1, ["1.9", "1.16"], nothing),
+    removed(APPS_BETA_2, "ReplicaSet", APPS_V1, ["1.9", "1.16"], nothing),
+    removed(APPS_BETA_2, "ControllerRevision", APPS_V1, ["1.9", "1.16"], nothing),
+    removed(APPS_BETA_1, "Deployment", APPS_V1, ["1.8", "1.16"], deployment_of_apps),
+    removed(APPS_BETA_1, "ControllerRevision", APPS_V1, ["1.8", "1.16"], nothing),
+    Removed { is_renamed: true, ..removed(NETWORKING_BETA, "Ingress", NETWORKING_V1, ["1.19", "1.22"], nothing) },
+    removed(NETWORKING_BETA, "IngressClass", NETWORKING_V1, ["1.19", "1.22"], nothing),
+    removed(RBAC_BETA, "ClusterRole", RBAC_V1, ["1.17", "1.22"], nothing),
+    removed(RBAC_BETA, "ClusterRoleBinding", RBAC_V1, ["1.17", "1.22"], nothing),
+    removed(RBAC_BETA, "Role", RBAC_V1, ["1.17", "1.22"], nothing),
+    removed(RBAC_BETA, "RoleBinding", RBAC_V1, ["1.17", "1.22"], nothing),
+    removed(EXTENSIONS_BETA, "DaemonSet", APPS_V1, ["1.8", "1.16"], daemon_set),
+    removed(EXTENSIONS_BETA, "Deployment", APPS_V1, ["1.8", "1.16"], deployment_of_extensions),
+    removed(EXTENSIONS_BETA, "ReplicaSet", APPS_V1, ["1.8", "1.16"], labels),
+    Removed { is_renamed: true, ..removed(EXTENSIONS_BETA, "Ingress", NETWORKING_V1, ["1.14", "1.22"], nothing) },
+    removed(EXTENSIONS_BETA, "NetworkPolicy", NETWORKING_V1, ["1.9", "1.16"], nothing),
+];
+
+fn nothing(_object: &mut Map<String, Value>) {}
+
+/// An object without labels has those of its template.
+fn labels(object: &mut Map<String, Value>) {
+    let template = object.get("spec").and_then(|spec| spec.pointer("/template/metadata/labels"));
+    let Some(template) = template.filter(|labels| labels.is_object()).cloned() else { return };
+    let Some(metadata) = within(object, "metadata") else { return };
+    if metadata.get("labels").and_then(Value::as_object).is_none_or(Map::is_empty) {
+        metadata.insert("labels".into(), template);
+    }
+}
+
+/// All old ReplicaSets are kept, nothing is given up, and Pods are replaced one by one.
+fn deployment_of_extensions(object: &mut Map<String, Value>) {
+    labels(object);
+    let Some(spec) = within(object, "spec") else { return };
+    fill(spec, "revisionHistoryLimit", i32::MAX);
+    fill(spec, "progressDeadlineSeconds", i32::MAX);
+    let Some(strategy) = within(spec, "strategy") else { return };
+    fill(strategy, "type", "RollingUpdate");
+    if strategy["type"] == "RollingUpdate"
+        && let Some(rolling) = within(strategy, "rollingUpdate")
+    {
+        fill(rolling, "maxUnavailable", 1);
+        fill(rolling, "maxSurge", 1);
+    }
+}
+
+fn deployment_of_apps(object: &mut Map<String, Value>) {
+    labels(object);
+    if let Some(spec) = within(object, "spec") {
+        fill(spec, "revisionHistoryLimit", 2);
+    }
+}
+
+fn daemon_set(object: &mut Map<String, Value>) {
+    labels(object);
+    if let Some(spec) = within(object, "spec")
+        && let Some(strategy) = within(spec, "updateStrategy")
+    {
+        fill(strategy, "type", "OnDelete");
+    }
+}
+
+/// Writes the backends of an Ingress as versions before v1 have them.
+fn backends_of_ingress(ingress: &mut Value) {
+    let Some(spec) = existing_at(ingress, &["spec"]) else { return };
+    if let Some(backend) = spec.shift_remove("defaultBackend") {
+        spec.insert("backend".into(), backend_before_v1(&backend));
+    }
+    let rules = spec.get_mut("rules").and_then(Value::as_array_mut);
+    for rule in rules.into_iter().flatten() {
+        let paths = rule.pointer_mut("/http/paths").and_then(Value::as_array_mut);
+        for path in paths.into_iter().flatten().filter_map(Value::as_object_mut) {
+            if let Some(backend) = path.get_mut("backend") {
+                *backend = backend_before_v1(backend);
+            }
+        }
+    }
+}
+
+fn backend_before_v1(backend: &Value) -> Value {
+    let mut old = Map::new();
+    let service = &backend["service"];
+    if service.is_object() {
+        old.insert("serviceName".into(), text(&service["name"]).into());
+        let port = match text(&service["port"]["name"]) {
+            "" => service["port"]["number"].clone(),
+            name => name.into(),
+        };
+        old.insert("servicePort".into(), port);
+    }
+    if let Some(resource) = backend.get("resource") {
+        old.insert("resource".into(), resource.clone());
+    }
+    Value::Object(old)
+}
