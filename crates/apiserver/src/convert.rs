@@ -50,9 +50,9 @@ pub(crate) trait Form: Debug + Send + Sync {
         None
     }
 
-    /// Whether objects have the fields of the stored form.
-    fn has_stored_fields(&self) -> bool {
-        false
+    /// The OpenAPI schema of objects; `None` where it is that of the stored form.
+    fn schema(&self) -> Option<Value> {
+        None
     }
 }
 

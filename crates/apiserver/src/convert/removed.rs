@@ -1,6 +1,6 @@
 //! Kinds in API versions that Kubernetes has removed: served as they were, stored as those of today.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use yado_types::api_versions::{self, FieldDiagnostics};
 
 use super::{Deprecation, Form, Stored};
@@ -52,8 +52,8 @@ impl Form for Removed {
         Some(self.lifecycle)
     }
 
-    fn has_stored_fields(&self) -> bool {
-        !self.is_renamed
+    fn schema(&self) -> Option<Value> {
+        self.is_renamed.then(ingress_schema)
     }
 }
 
@@ -176,6 +176,24 @@ fn daemon_set(object: &mut Map<String, Value>) {
     }
 }
 
+/// The schema of an Ingress before v1.
+fn ingress_schema() -> Value {
+    let of = |name: &str| json!({"$ref": format!("#/components/schemas/io.k8s.api.{name}")});
+    let text = json!({"type": "string"});
+    let object = |properties: Value| json!({"type": "object", "properties": properties});
+    let list = |items: Value| json!({"type": "array", "items": items, "x-kubernetes-list-type": "atomic"});
+    let port = json!({"oneOf": [{"type": "string"}, {"type": "integer"}], "format": "int-or-string"});
+    let backend = object(json!({
+        "serviceName": text, "servicePort": port, "resource": {"allOf": [of("core.v1.TypedLocalObjectReference")]},
+    }));
+    let path = object(json!({"path": text, "pathType": text, "backend": backend}));
+    let rule = object(json!({"host": text, "http": object(json!({"paths": list(path)}))}));
+    let spec = object(json!({
+        "backend": backend, "ingressClassName": text, "rules": list(rule), "tls": list(of("networking.v1.IngressTLS")),
+    }));
+    object(json!({"spec": spec, "status": {"allOf": [of("networking.v1.IngressStatus")]}}))
+}
+
 /// Writes the backends of an Ingress as versions before v1 have them.
 fn backends_of_ingress(ingress: &mut Value) {
     let Some(spec) = existing_at(ingress, &["spec"]) else { return };
@@ -188,6 +206,10 @@ fn backends_of_ingress(ingress: &mut Value) {
         for path in paths.into_iter().flatten().filter_map(Value::as_object_mut) {
             if let Some(backend) = path.get_mut("backend") {
                 *backend = backend_before_v1(backend);
+            }
+            // The clients of these versions know no other, and would take it away again.
+            if path.get("pathType").is_some_and(|of| of == "ImplementationSpecific") {
+                path.shift_remove("pathType");
             }
         }
     }

@@ -119,8 +119,9 @@ pub fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
             all.insert(definition_name(kind), own_schema(kind, schema));
         }
         if let Some(form) = kind.form.filter(|_| kind.is_removed()) {
-            let stored = all.get(&format!("io.k8s.api.{}", kind.message)).cloned();
-            all.insert(definition_name(kind), own_schema(kind, stored.filter(|_| form.has_stored_fields())));
+            let stored = || all.get(&format!("io.k8s.api.{}", kind.message)).cloned();
+            let schema = form.schema().or_else(stored);
+            all.insert(definition_name(kind), own_schema(kind, schema));
         }
     }
     let patch = json!({"type": "object", "description": "A patch; its content type says of which kind."});

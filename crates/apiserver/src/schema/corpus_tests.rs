@@ -39,6 +39,10 @@ fn real_manifests_are_accepted() {
             let Some(kind) = find(group, version, object["kind"].as_str().unwrap_or_default()) else {
                 continue;
             };
+            // They are converted before they are decoded; real ones are in the compiler's tests.
+            if kind.is_removed() {
+                continue;
+            }
             let (mut object, _) = decode(kind, object.into(), FieldValidation::Warn)
                 .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             if kind.namespaced {

@@ -102,7 +102,7 @@ pub const ROWS: &[Row<'static>] = &[
     Row("get deploy beta -o jsonpath={.spec.revisionHistoryLimit}/{.spec.strategy.rollingUpdate.maxSurge}", "", true, &["2/25%"]),
     Row("get deploy beta2 -o jsonpath={.spec.revisionHistoryLimit}", "", true, &["10"]),
     Row("get all", "", true, &["daemonset.apps/ds", "deployment.apps/beta", "replicaset.apps/rs"]),
-    Row("api-resources", "", true, &["deploy", "apps/v1", "Deployment", "ing", "networking.k8s.io/v1", "deployments", "extensions/v1beta1", "Deployment"]),
+    Row("api-resources", "", true, &["deployments", "deploy", "apps/v1", "Deployment", "deployments", "extensions/v1beta1", "Deployment", "ing", "networking.k8s.io/v1"]),
     Row("explain deployment.spec.replicas --api-version=extensions/v1beta1", "", true, &["GROUP:", "extensions", "FIELD: replicas <integer>"]),
     Row("auth can-i create deployments.extensions", "", true, &["yes"]),
     Row("delete -f -", MANY, true, &["daemonset.extensions \"ds\" deleted", "role.rbac.authorization.k8s.io \"reader\" deleted"]),
