@@ -8,6 +8,7 @@
 //! [`network`], [`data`], [`grants`].
 
 pub(crate) mod binding;
+pub(crate) mod certificate_signing_request;
 pub(crate) mod config_map;
 pub(crate) mod controller_revision;
 pub(crate) mod custom_resource;

@@ -4,6 +4,10 @@
 //! valid now, which a clock that was wrong when it was made can cause; certificates also when they are about to end, are
 //! damaged, or do not name all the names the server has now.
 
+mod issue;
+mod request;
+mod serving;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
@@ -20,18 +24,22 @@ use rcgen::{
     KeyUsagePurpose, PublicKeyData, SanType, date_time_ymd,
 };
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 use crate::auth::MASTERS;
 
+pub use issue::USAGES;
+pub use request::{CertificateRequest, Signer};
+use serving::Serving;
+
 /// The name of the cluster, the user's context and the user in kubeconfigs.
 pub const CONTEXT: &str = "yado";
 /// Years that the authority lasts: as long as a cluster can be expected to.
 const AUTHORITY_YEARS: i16 = 20;
-/// Years that certificates last; each start renews those that end soon.
+/// Years that certificates last; those that end soon are renewed at each start and while the server runs.
 const CERTIFICATE_YEARS: i16 = 2;
 /// A certificate that ends within so many days is made again.
 const RENEW_DAYS: i64 = 90;
@@ -71,7 +79,7 @@ pub enum PkiError {
 type Result<T, E = PkiError> = std::result::Result<T, E>;
 
 /// A certificate with its key, both in PEM.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 struct Pair {
     certificate: String,
     key: String,
@@ -81,8 +89,12 @@ struct Pair {
 #[derive(Clone)]
 pub struct Pki {
     authority: String,
+    issuer: Arc<Issuer<'static, KeyPair>>,
     server: Pair,
     admin: Pair,
+    serving: Arc<Serving>,
+    directory: PathBuf,
+    names: ServerNames,
 }
 
 /// Names and addresses under which the server is reached.
@@ -116,21 +128,59 @@ impl Pki {
         let path = |name: &str| directory.join(name);
         let authority = authority(&path("ca"), &path("ca-before"), now)?;
         let issuer = issuer(&authority, &path("ca"))?;
-        let names = names.all();
+        let all = names.all();
         let server = match read(&path("server"))? {
-            Some(pair) if serves(&pair, &authority, now) && names_of(&pair).is_superset(&names) => pair,
-            _ => write(&path("server"), make_server(&issuer, &names, now)?)?,
+            Some(pair) if serves(&pair, &authority, now) && names_of(&pair).is_superset(&all) => pair,
+            _ => write(&path("server"), make_server(&issuer, &all, now)?)?,
         };
         let admin = match read(&path("admin"))? {
             Some(pair) if serves(&pair, &authority, now) => pair,
             _ => write(&path("admin"), make_client(&issuer, "kubernetes-admin", MASTERS, now)?)?,
         };
-        Ok(Self { authority: authority.certificate, server, admin })
+        Ok(Self {
+            authority: authority.certificate,
+            issuer: Arc::new(issuer),
+            serving: Serving::new(&server)?,
+            server,
+            admin,
+            directory: directory.to_owned(),
+            names: names.clone(),
+        })
+    }
+
+    /// Makes certificates anew that end soon, and shows the server's on connections from now on. `None` where none was due.
+    ///
+    /// # Errors
+    /// Where files cannot be read or written, or hold something else.
+    pub fn renew(&self, now: Timestamp) -> Result<Option<Self>> {
+        let made = Self::load_or_create(&self.directory, &self.names, now)?;
+        if made.server == self.server && made.admin == self.admin {
+            return Ok(None);
+        }
+        self.serving.replace(&made.server)?;
+        Ok(Some(Self { serving: self.serving.clone(), ..made }))
     }
 
     /// The authority's certificate in PEM.
     pub fn authority(&self) -> &str {
         &self.authority
+    }
+
+    /// A certificate, in PEM, for a request that its signer has checked ([`Signer::check`]): for these usages and so many
+    /// seconds, a year at most.
+    ///
+    /// # Errors
+    /// Where a usage is unknown, or the key is of a kind that cannot be certified.
+    pub fn issue(
+        &self,
+        request: &CertificateRequest,
+        usages: &[String],
+        seconds: Option<i64>,
+        now: Timestamp,
+    ) -> std::result::Result<String, String> {
+        let end = read_certificate(&self.authority, |authority| authority.validity().not_after.timestamp());
+        let end = end.and_then(|end| Timestamp::from_second(end).ok()).unwrap_or(now);
+        issue::issue(&self.issuer, end, &issue::Order { request, usages, seconds, now })
     }
 
     /// TLS for [`crate::ApiServer::serve`]: clients may show a certificate of this authority, and need not.
@@ -147,15 +197,11 @@ impl Pki {
             .allow_unauthenticated()
             .build()
             .map_err(|e| tls(&e))?;
-        let certificate =
-            CertificateDer::from_pem_slice(self.server.certificate.as_bytes()).map_err(|e| tls(&e))?;
-        let key = PrivateKeyDer::from_pem_slice(self.server.key.as_bytes()).map_err(|e| tls(&e))?;
         let mut config = rustls::ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|e| tls(&e))?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![certificate], key)
-            .map_err(|e| tls(&e))?;
+            .with_cert_resolver(self.serving.clone());
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }

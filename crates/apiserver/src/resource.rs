@@ -34,10 +34,12 @@ pub enum Subresource {
     Finalize,
     /// A new token of a ServiceAccount.
     Token,
+    /// The approval or denial of a CertificateSigningRequest.
+    Approval,
 }
 
 impl Subresource {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 12] = [
         Self::Status,
         Self::Scale,
         Self::Binding,
@@ -49,6 +51,7 @@ impl Subresource {
         Self::Proxy,
         Self::Finalize,
         Self::Token,
+        Self::Approval,
     ];
 
     /// The word in paths.
@@ -65,6 +68,7 @@ impl Subresource {
             Self::Proxy => "proxy",
             Self::Finalize => "finalize",
             Self::Token => "token",
+            Self::Approval => "approval",
         }
     }
 
@@ -84,14 +88,14 @@ impl Subresource {
             Self::PortForward => Some(("", "v1", "PodPortForwardOptions")),
             Self::Proxy => Some(("", "v1", "PodProxyOptions")),
             Self::Token => Some(("authentication.k8s.io", "v1", "TokenRequest")),
-            Self::Status | Self::Log | Self::Finalize => None,
+            Self::Status | Self::Log | Self::Finalize | Self::Approval => None,
         }
     }
 
     /// Verbs, as discovery lists them.
     pub fn verbs(self) -> &'static [&'static str] {
         match self {
-            Self::Status | Self::Scale => &["get", "patch", "update"],
+            Self::Status | Self::Scale | Self::Approval => &["get", "patch", "update"],
             Self::Binding | Self::Eviction | Self::Token => &["create"],
             Self::Log => &["get"],
             Self::Exec | Self::Attach | Self::PortForward => &["create", "get"],

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
@@ -12,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tower::ServiceExt;
 use yado_apiserver::tokens::{Issuer, Keys};
-use yado_apiserver::{ApiServer, Config, Identity, NodeDialer, NodeStream, Tokens};
+use yado_apiserver::{ApiServer, Config, Identity, NoNodes, Tokens};
 use yado_store::{Embedded, Store};
 use yado_types::clock::{Clock, ManualClock};
 
@@ -22,15 +21,6 @@ const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 const TOKEN: &str = "/api/v1/namespaces/default/serviceaccounts/app/token";
 const PODS: &str = "/api/v1/namespaces/default/pods";
 const REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
-
-struct NoNodes;
-
-#[async_trait]
-impl NodeDialer for NoNodes {
-    async fn dial(&self, _: &str) -> std::io::Result<Box<dyn NodeStream>> {
-        Err(std::io::ErrorKind::NotFound.into())
-    }
-}
 
 struct Fixture {
     server: ApiServer,

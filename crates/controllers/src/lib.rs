@@ -5,6 +5,7 @@
 //!   [ReplicationController], [DaemonSet], [Job] -^  |  ^- [PersistentVolumeClaim] <-> [PersistentVolume]
 //!                     [Service] -> [EndpointSlice]
 //!                 [ClusterRole] -> [ClusterRole] that aggregates
+//!   [CertificateSigningRequest] -> its certificate
 //!
 //! garbage collection, namespace deletion: over every kind the server has
 //! ```
@@ -13,6 +14,7 @@
 //! work queue from the shared informers, calls the core for each key, and applies its actions. [`start`] starts all of
 //! them.
 
+pub mod certificate;
 mod cluster_role;
 pub mod daemonset;
 pub mod deployment;
@@ -62,6 +64,8 @@ pub struct Config {
     /// Provides directories for volumes of the provisioner `LOCAL_PROVISIONER`. Without it, no volumes are provisioned,
     /// and claims are only bound to existing ones.
     pub directories: Option<Arc<dyn volume::Directories>>,
+    /// Issues certificates. Without it, no CertificateSigningRequest is signed.
+    pub authority: Option<Arc<dyn certificate::Authority>>,
 }
 
 impl Default for Config {
@@ -74,6 +78,7 @@ impl Default for Config {
             ended_pods_kept: 12_500,
             root_ca: None,
             directories: None,
+            authority: None,
         }
     }
 }
@@ -157,7 +162,7 @@ pub fn start(
 type Controller = (&'static str, fn(&Context));
 
 /// Every controller by its name, which is that of its identity.
-const CONTROLLERS: [Controller; 14] = [
+const CONTROLLERS: [Controller; 15] = [
     ("deployment-controller", deployment::start),
     ("replicaset-controller", replicaset::start),
     ("daemon-set-controller", daemonset::start),
@@ -167,6 +172,7 @@ const CONTROLLERS: [Controller; 14] = [
     ("endpointslice-controller", endpoints::start),
     ("service-account-controller", service_account::start),
     ("token-controller", token_secret::start),
+    ("certificate-controller", certificate::start),
     ("clusterrole-aggregation-controller", cluster_role::start),
     ("namespace-controller", namespace::start),
     ("generic-garbage-collector", garbage::start),

@@ -33,11 +33,13 @@ use yado_reconcile::{Clock, Informers, ObjectKey, SystemClock, Tasks};
 use yado_store::{Embedded, Sealing, Store};
 use yado_types::sysctls::AllowedSysctls;
 
+use crate::authority::LocalAuthority;
 use crate::collect::Keeper;
 use crate::control;
 use crate::data_dir::{DataDir, SECRETS_KEY};
 use crate::kubeconfig;
 use crate::node_name;
+use crate::renewal;
 use crate::reset;
 use crate::storage::{RUN_DIR, instance, open_runtime};
 use crate::volumes::LocalVolumes;
@@ -145,8 +147,16 @@ impl Engine {
         let pki = open_pki(&data, &slot, &node_name, &clock)?;
         let tls = pki.server_config()?;
         serve_api(&api, api_listener, &tls, &tasks);
-        let kubeconfigs =
-            write_kubeconfigs(&data, settings, &pki.kubeconfig(&format!("https://{api_address}")))?;
+        let write_kubeconfigs = {
+            let (own, users, instance) =
+                (data.file("kubeconfig"), settings.kubeconfig.clone(), instance(data.path()));
+            move |pki: &Pki| {
+                let text = pki.kubeconfig(&format!("https://{api_address}"));
+                write_kubeconfigs(&own, users.as_deref(), &instance, &text)
+            }
+        };
+        let kubeconfigs = write_kubeconfigs(&pki)?;
+        renewal::start(pki.clone(), move |pki| write_kubeconfigs(pki).map(drop), clock.clone(), &tasks);
 
         let as_component = |name| api.client(Identity::component(name));
         let informers = Informers::new(as_component("engine"), tasks.clone());
@@ -169,6 +179,7 @@ impl Engine {
         let config = yado_controllers::Config {
             root_ca: Some(pki.authority().to_owned()),
             directories: Some(Arc::new(LocalVolumes::new(&node_name, data.file("volumes")))),
+            authority: Some(Arc::new(LocalAuthority::new(pki, clock.clone()))),
             ..Default::default()
         };
         yado_controllers::start(&informers, as_component, clock, &controllers, config);
@@ -347,14 +358,13 @@ async fn start_node(
 
 /// Writes the kubeconfig where clients look for it, which only its owner may read as it holds a key, and adds it to the
 /// one that the user names.
-fn write_kubeconfigs(data: &DataDir, settings: &Settings, text: &str) -> Result<Vec<PathBuf>> {
-    let own = data.file("kubeconfig");
-    write_private(&own, text)
+fn write_kubeconfigs(own: &Path, users: Option<&Path>, instance: &str, text: &str) -> Result<Vec<PathBuf>> {
+    write_private(own, text)
         .with_context(|| format!("the kubeconfig {} cannot be written", own.display()))?;
-    let mut paths = vec![own];
-    if let Some(users) = &settings.kubeconfig {
-        kubeconfig::add(users, text, &instance(data.path()))?;
-        paths.push(users.clone());
+    let mut paths = vec![own.to_owned()];
+    if let Some(users) = users {
+        kubeconfig::add(users, text, instance)?;
+        paths.push(users.to_owned());
     }
     Ok(paths)
 }

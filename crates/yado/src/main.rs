@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)] // it speaks to a terminal
 
 mod answers;
+mod authority;
 mod background;
 mod build;
 mod builder;
@@ -18,6 +19,7 @@ mod image;
 mod infra;
 mod kubeconfig;
 mod node_name;
+mod renewal;
 mod reset;
 mod signals;
 mod storage;

@@ -1,8 +1,8 @@
 //! Definitions of types.
 
 use k8s_openapi::api::{
-    admissionregistration, apps, autoscaling, batch, coordination, core, discovery, events, flowcontrol,
-    networking, rbac, scheduling, storage,
+    admissionregistration, apps, autoscaling, batch, certificates, coordination, core, discovery, events,
+    flowcontrol, networking, rbac, scheduling, storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -78,6 +78,7 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "apps.v1.ReplicaSet" => add::<apps::v1::ReplicaSet>,
         "batch.v1.Job" => add::<batch::v1::Job>,
         "autoscaling.v1.Scale" => add::<autoscaling::v1::Scale>,
+        "certificates.v1.CertificateSigningRequest" => add::<certificates::v1::CertificateSigningRequest>,
         "coordination.v1.Lease" => add::<coordination::v1::Lease>,
         "discovery.v1.EndpointSlice" => add::<discovery::v1::EndpointSlice>,
         "events.v1.Event" => add::<events::v1::Event>,

@@ -37,6 +37,8 @@ pub enum DefaultRule {
         resources: &'static str,
         /// Verbs.
         verbs: &'static str,
+        /// The names of the objects; empty for all.
+        names: &'static str,
     },
     /// Verbs on paths.
     Paths {
@@ -58,6 +60,11 @@ pub enum DefaultSubject {
 
 use DefaultSubject::{Group, User};
 
+const CERTIFICATES_GROUP: &str = "certificates.k8s.io";
+const CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client";
+const KUBELET_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet";
+const KUBELET_SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
+
 const READ: &str = "get list watch";
 const WRITE: &str = "create delete deletecollection patch update";
 const ALL: &str = "create delete deletecollection get list patch update watch";
@@ -68,7 +75,12 @@ const EVENTS: DefaultRule = on("core", "events", "create patch");
 const OWN_PODS: DefaultRule = on("core", "pods", "get list watch create patch delete");
 
 const fn on(groups: &'static str, resources: &'static str, verbs: &'static str) -> DefaultRule {
-    DefaultRule::Resources { groups, resources, verbs }
+    DefaultRule::Resources { groups, resources, verbs, names: "" }
+}
+
+/// A verb on signers of certificates by their names.
+const fn on_signers(verbs: &'static str, names: &'static str) -> DefaultRule {
+    DefaultRule::Resources { groups: CERTIFICATES_GROUP, resources: "signers", verbs, names }
 }
 
 const fn at(paths: &'static str, verbs: &'static str) -> DefaultRule {
@@ -248,6 +260,36 @@ pub static ROLES: &[DefaultRole] = &[
         ],
         &[User("system:kube-scheduler")],
     ),
+    role(
+        "system:node-bootstrapper",
+        &[on(CERTIFICATES_GROUP, "certificatesigningrequests", "create get list watch")],
+        &[],
+    ),
+    role(
+        "system:certificates.k8s.io:certificatesigningrequests:nodeclient",
+        &[on(CERTIFICATES_GROUP, "certificatesigningrequests/nodeclient", "create")],
+        &[],
+    ),
+    role(
+        "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+        &[on(CERTIFICATES_GROUP, "certificatesigningrequests/selfnodeclient", "create")],
+        &[],
+    ),
+    role(
+        "system:certificates.k8s.io:kube-apiserver-client-approver",
+        &[on_signers("approve", CLIENT_SIGNER)],
+        &[],
+    ),
+    role(
+        "system:certificates.k8s.io:kube-apiserver-client-kubelet-approver",
+        &[on_signers("approve", KUBELET_CLIENT_SIGNER)],
+        &[],
+    ),
+    role(
+        "system:certificates.k8s.io:kubelet-serving-approver",
+        &[on_signers("approve", KUBELET_SERVING_SIGNER)],
+        &[],
+    ),
     // Yado's own node. There is no authorizer that restricts a node to what its own Pods need.
     role(
         "system:node",
@@ -348,6 +390,23 @@ pub static ROLES: &[DefaultRole] = &[
             on("core", "configmaps", "get list watch create patch"),
         ],
         &[User("system:yado:service-account-controller")],
+    ),
+    role(
+        "system:controller:certificate-controller",
+        &[
+            on(CERTIFICATES_GROUP, "certificatesigningrequests", "get list watch delete"),
+            on(
+                CERTIFICATES_GROUP,
+                "certificatesigningrequests/approval certificatesigningrequests/status",
+                "update",
+            ),
+            on_signers("approve", KUBELET_CLIENT_SIGNER),
+            on_signers("sign", CLIENT_SIGNER),
+            on_signers("sign", KUBELET_CLIENT_SIGNER),
+            on_signers("sign", KUBELET_SERVING_SIGNER),
+            on("authorization.k8s.io", "subjectaccessreviews", "create"),
+        ],
+        &[User("system:yado:certificate-controller")],
     ),
     role(
         "system:controller:token-controller",
@@ -453,8 +512,12 @@ impl DefaultRule {
             words.split(' ').map(|word| Value::from(if word == "core" { "" } else { word })).collect()
         };
         let fields = match self {
-            Self::Resources { groups, resources, verbs } => {
-                vec![("apiGroups", groups), ("resources", resources), ("verbs", verbs)]
+            Self::Resources { groups, resources, verbs, names } => {
+                let mut fields = vec![("apiGroups", groups), ("resources", resources), ("verbs", verbs)];
+                if !names.is_empty() {
+                    fields.push(("resourceNames", names));
+                }
+                fields
             }
             Self::Paths { paths, verbs } => vec![("nonResourceURLs", paths), ("verbs", verbs)],
         };

@@ -246,6 +246,7 @@ const RBAC: (&str, &str) = (RBAC_GROUP, "v1");
 const FLOW_CONTROL: (&str, &str) = (FLOW_CONTROL_GROUP, "v1");
 const ADMISSION: (&str, &str) = ("admissionregistration.k8s.io", "v1");
 const EXTENSIONS: (&str, &str) = ("apiextensions.k8s.io", "v1");
+const CERTIFICATES: (&str, &str) = ("certificates.k8s.io", "v1");
 const AUTHENTICATION: (&str, &str) = ("authentication.k8s.io", "v1");
 const AUTHORIZATION: (&str, &str) = ("authorization.k8s.io", "v1");
 
@@ -283,6 +284,8 @@ fn built_in() -> Vec<Kind> {
         namespaced(APPS, "Deployment", ("deployments", "deployment"), "apps.v1.Deployment").ruled_by(&deployment::Deployment).short(&["deploy"]).of_all().with(&["scale", "status"]),
         namespaced(APPS, "ReplicaSet", ("replicasets", "replicaset"), "apps.v1.ReplicaSet").ruled_by(&replica_set::ReplicaSet).short(&["rs"]).of_all().with(&["scale", "status"]),
         namespaced(BATCH, "Job", ("jobs", "job"), "batch.v1.Job").ruled_by(&job::Job).of_all().with(&["status"]),
+        cluster(CERTIFICATES, "CertificateSigningRequest", ("certificatesigningrequests", "certificatesigningrequest"), "certificates.v1.CertificateSigningRequest")
+            .ruled_by(&certificate_signing_request::CertificateSigningRequest).short(&["csr"]).with(&["approval", "status"]),
         namespaced(COORDINATION, "Lease", ("leases", "lease"), "coordination.v1.Lease").ruled_by(&lease::Lease),
         namespaced(DISCOVERY, "EndpointSlice", ("endpointslices", "endpointslice"), "discovery.v1.EndpointSlice").ruled_by(&endpoint_slice::EndpointSlice),
         Kind { form: Some(&convert::EventForm), ..namespaced(EVENTS, "Event", ("events", "event"), "events.v1.Event").ruled_by(&event::NewEvent).short(&["ev"]) },

@@ -77,7 +77,7 @@ impl Inner {
         }
         keep_system_fields(old, &mut new);
         match ctx.subresource {
-            Some(part @ (Subresource::Status | Subresource::Finalize)) => {
+            Some(part @ (Subresource::Status | Subresource::Finalize | Subresource::Approval)) => {
                 strategy.prepare_for_subresource(part, &mut new, old);
             }
             _ if resource.has(Subresource::Status) => {

@@ -2,6 +2,7 @@
 //! and a data directory of its own.
 
 mod bad_input;
+mod certificates;
 mod client;
 mod cluster;
 mod compose;
