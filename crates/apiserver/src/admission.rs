@@ -11,6 +11,7 @@
 
 pub(crate) mod conditions;
 mod limit_ranger;
+pub(crate) mod node_restriction;
 mod webhooks;
 
 use async_trait::async_trait;
@@ -55,7 +56,8 @@ pub(crate) trait Plugin: Send + Sync {
 }
 
 /// All members, in their order. As in Kubernetes, what users configure comes last.
-const CHAIN: [&dyn Plugin; 2] = [&limit_ranger::LimitRanger, &webhooks::Webhooks];
+const CHAIN: [&dyn Plugin; 3] =
+    [&limit_ranger::LimitRanger, &node_restriction::NodeRestriction, &webhooks::Webhooks];
 
 impl Inner {
     /// The decision on a new object (`current` is `None`) or on a present one, as the chain admits it.

@@ -18,6 +18,7 @@ pub const ANONYMOUS: &str = "system:anonymous";
 /// The group of requests without credentials.
 pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 
+const NODE: &str = "system:node:";
 const SERVICE_ACCOUNT: &str = "system:serviceaccount:";
 /// The group of every ServiceAccount.
 pub const SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
@@ -105,6 +106,11 @@ pub fn service_account_user(namespace: &str, name: &str) -> String {
 pub fn service_account_of(user: &str) -> Option<(&str, &str)> {
     let (namespace, name) = user.strip_prefix(SERVICE_ACCOUNT)?.split_once(':')?;
     (!namespace.is_empty() && !name.is_empty() && !name.contains(':')).then_some((namespace, name))
+}
+
+/// The name of the node whose user name this is.
+pub fn node_of(user: &str) -> Option<&str> {
+    user.strip_prefix(NODE).filter(|name| !name.is_empty())
 }
 
 /// The groups of every ServiceAccount of a namespace.

@@ -16,6 +16,7 @@ mod authorizer;
 pub mod defaults;
 mod escalation;
 mod index;
+mod node_graph;
 mod reconcile;
 mod rule;
 
@@ -23,6 +24,7 @@ pub use attributes::{Attributes, Target};
 pub use authorizer::{Authorizer, Verdict};
 pub use escalation::{Change, Refusal, check};
 pub use index::{Binding, Index, Reason, RoleKey, Subject};
+pub use node_graph::NodeGraph;
 pub use reconcile::{Reconciled, reconcile};
 pub use rule::Rule;
 

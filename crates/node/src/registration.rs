@@ -90,7 +90,9 @@ async fn beat(shared: &Shared, uid: &str) {
 /// Makes the Node object, or brings an earlier one up to date. Returns its uid.
 async fn register(shared: &Shared) -> Result<String, kube::Error> {
     let api: Api<Node> = Api::all(shared.client.clone());
-    let labels = node_labels(shared);
+    let mut labels = node_labels(shared);
+    // No node may give itself a role: the control plane that it runs does.
+    labels.remove(labels::CONTROL_PLANE);
     let name = &shared.config.name;
     let node = Node {
         metadata: ObjectMeta { name: Some(name.clone()), labels: Some(labels.clone()), ..Default::default() },
@@ -125,7 +127,7 @@ pub(crate) fn allocatable(machine: &Machine) -> Resources {
     }
 }
 
-/// The labels that the node gives itself.
+/// The labels of the node.
 pub(crate) fn node_labels(shared: &Shared) -> BTreeMap<String, String> {
     let mut all = BTreeMap::from([
         (labels::HOSTNAME.to_owned(), shared.config.name.clone()),

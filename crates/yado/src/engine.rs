@@ -16,6 +16,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::Client;
+use kube::api::{Api, Patch, PatchParams};
+use serde_json::json;
 use tokio::net::TcpListener;
 use yado_apiserver::auth::{MASTERS, NODES};
 use yado_apiserver::pki::{Pki, ServerNames, write_private};
@@ -31,6 +33,7 @@ use yado_oci::image::ImageStore;
 use yado_oci::spec::HostRoot;
 use yado_reconcile::{Clock, Informers, ObjectKey, SystemClock, Tasks};
 use yado_store::{Embedded, Sealing, Store};
+use yado_types::labels::CONTROL_PLANE;
 use yado_types::sysctls::AllowedSysctls;
 
 use crate::authority::LocalAuthority;
@@ -144,6 +147,7 @@ impl Engine {
         let api = api_server(&data, &slot, for_pods, &store, &clock, &dialer).await?;
         let admin = api.client(Identity::new("kubernetes-admin", [MASTERS]));
         let node_name = node_name::settle(&data, settings.node_name.as_deref(), &admin).await?;
+        mark_control_plane(&admin, &node_name).await?;
         let pki = open_pki(&data, &slot, &node_name, &clock)?;
         let tls = pki.server_config()?;
         serve_api(&api, api_listener, &tls, &tasks);
@@ -277,6 +281,16 @@ async fn bind_api(address: SocketAddr) -> Result<TcpListener> {
 }
 
 /// Serves the API on a listener until the engine stops.
+/// Labels the node of this process as one that runs the control plane, which no node may do itself.
+async fn mark_control_plane(admin: &Client, name: &str) -> Result<()> {
+    let nodes: Api<NodeObject> = Api::all(admin.clone());
+    let params = PatchParams::apply("yado").force();
+    let labels = json!({CONTROL_PLANE: ""});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}});
+    let marked = nodes.patch(name, &params, &Patch::Apply(node)).await;
+    marked.map(drop).with_context(|| format!("the node {name} cannot be registered"))
+}
+
 fn serve_api(api: &ApiServer, listener: TcpListener, tls: &Arc<rustls::ServerConfig>, tasks: &Tasks) {
     let (api, tls, stop) = (api.clone(), tls.clone(), tasks.stop());
     tasks.spawn_until_stopped("api", async move { api.serve(listener, tls, stop.cancelled_owned()).await });

@@ -4,6 +4,7 @@ use http::Response;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
+use crate::admission::node_restriction;
 use crate::content::{self, Body};
 use crate::edit::{fill, list, map_at, text, within};
 use crate::kinds::strategy::{Posted, Strategy};
@@ -49,6 +50,8 @@ pub fn issue(ctx: &WriteContext<'_>, posted: Posted<'_>) -> Result<Response<Body
 
     let spec = &request["spec"];
     let bound = bound_object(ctx, spec, (namespace, name))?;
+    let pod = bound.as_ref().filter(|(kind, _)| *kind == Bound::Pod).map(|(_, pod)| &**pod);
+    node_restriction::check_token(ctx, name, pod)?;
     let audiences: Vec<String> = list(&spec["audiences"]).iter().map(|a| text(a).to_owned()).collect();
     let seconds = spec["expirationSeconds"].as_i64().unwrap_or(DEFAULT_SECONDS);
     let wanted = Wanted {

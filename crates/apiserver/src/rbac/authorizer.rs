@@ -1,4 +1,4 @@
-//! The index as the server uses it: shared, and kept current by the cache's feed.
+//! The authorizer: the index of roles and the graph of nodes, both kept current by the cache's feed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,11 +9,15 @@ use serde_json::Value;
 use super::attributes::Attributes;
 use super::escalation::{self, Change, Refusal};
 use super::index::{Binding, Index, RoleKey};
+use super::node_graph::NodeGraph;
 use super::rule::Rule;
 use crate::cache::Observer;
 use crate::identity::{Identity, MASTERS};
 use crate::object::Object;
 use crate::schema::RBAC_GROUP;
+
+/// The prefix of the keys of Pods, by which nodes are judged.
+const PODS: &str = "/registry/core/pods/";
 
 /// The answer to a question of authorisation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +39,13 @@ impl Verdict {
 #[derive(Default)]
 pub struct Authorizer {
     index: RwLock<Index>,
+    nodes: RwLock<NodeGraph>,
 }
 
 impl Authorizer {
     /// An authorizer that starts with these roles and bindings.
     pub fn new(index: Index) -> Self {
-        Self { index: RwLock::new(index) }
+        Self { index: RwLock::new(index), nodes: RwLock::default() }
     }
 
     /// Whether `who` may do this.
@@ -51,13 +56,16 @@ impl Authorizer {
         let index = self.index.read();
         match index.allows(who, attributes) {
             Some(reason) => Verdict::Allowed(reason.to_string()),
+            None if self.nodes.read().allows(who, attributes) => Verdict::Allowed(String::new()),
             None => Verdict::Denied(unresolved(&index.unresolved(who, attributes.namespace()))),
         }
     }
 
     /// Whether `who` may do this, without the reason, which takes as long to write as to find.
     pub fn allows(&self, who: &Identity, attributes: &Attributes<'_>) -> bool {
-        who.is_in(MASTERS) || self.index.read().allows(who, attributes).is_some()
+        who.is_in(MASTERS)
+            || self.index.read().allows(who, attributes).is_some()
+            || self.nodes.read().allows(who, attributes)
     }
 
     /// The `PolicyRule`s of `who` in a namespace, and a sentence where some could not be resolved (else an empty one).
@@ -119,10 +127,14 @@ impl Kind {
 
 impl Observer for Authorizer {
     fn observes(&self, prefix: &str) -> bool {
-        Kind::of_prefix(prefix).is_some()
+        prefix == PODS || Kind::of_prefix(prefix).is_some()
     }
 
     fn loaded(&self, prefix: &str, objects: &BTreeMap<Box<str>, Arc<Object>>) {
+        if prefix == PODS {
+            let pods = objects.iter().map(|(place, pod)| (&**place, pod.value()));
+            return self.nodes.write().load(pods);
+        }
         let Some(kind) = Kind::of_prefix(prefix) else { return };
         let mut index = self.index.write();
         match kind {
@@ -135,6 +147,9 @@ impl Observer for Authorizer {
     }
 
     fn changed(&self, prefix: &str, place: &str, object: Option<&Object>) {
+        if prefix == PODS {
+            return self.nodes.write().set(place, object.map(Object::value).as_deref());
+        }
         let Some(kind) = Kind::of_prefix(prefix) else { return };
         let value = object.map(Object::value);
         let mut index = self.index.write();

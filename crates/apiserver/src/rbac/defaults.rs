@@ -290,7 +290,7 @@ pub static ROLES: &[DefaultRole] = &[
         &[on_signers("approve", KUBELET_SERVING_SIGNER)],
         &[],
     ),
-    // Yado's own node. There is no authorizer that restricts a node to what its own Pods need.
+    // Yado's own node. Secrets, ConfigMaps and tokens of its own Pods are the node graph's to allow.
     role(
         "system:node",
         &[
@@ -298,8 +298,7 @@ pub static ROLES: &[DefaultRole] = &[
             on("core", "nodes/status pods/status", "patch"),
             on("coordination.k8s.io", "leases", "create patch"),
             on("core", "pods", "get list watch delete"),
-            on("core", "configmaps secrets services persistentvolumeclaims persistentvolumes", READ),
-            on("core", "serviceaccounts/token", "create"),
+            on("core", "services persistentvolumeclaims persistentvolumes", READ),
             EVENTS,
         ],
         &[Group(NODES)],
