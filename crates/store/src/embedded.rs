@@ -43,7 +43,9 @@ pub struct Config {
     pub history_age: Duration,
     /// Maximum number of revisions of history: by default 50,000, about 10 MB for small values.
     pub history_revisions: usize,
-    /// Maximum bytes of history (keys and values that are no longer live): by default 64 MiB.
+    /// Maximum bytes of history (keys and values that are no longer live): by default 16 MiB,
+    /// some thousand versions of Pods. While much is written this limit comes before the age, and decides what a
+    /// process keeps in the gaps that history leaves.
     pub history_bytes: usize,
     /// Maximum bytes of live keys and values, all of which are in memory: by default 2 GiB, as with etcd.
     pub max_bytes: usize,
@@ -65,7 +67,7 @@ impl Config {
             directory: directory.into(),
             history_age: Duration::from_secs(300),
             history_revisions: 50_000,
-            history_bytes: 64 << 20,
+            history_bytes: 16 << 20,
             max_bytes: 2 << 30,
             queue: 1024,
             watch_revisions: 16_384,

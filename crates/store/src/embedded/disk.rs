@@ -24,7 +24,7 @@ use records::{FORMAT, Loaded};
 
 /// redb's own page cache. Reads never reach it and a group writes a few hundred pages, so what matters
 /// is the upper part of the tree.
-const PAGE_CACHE_BYTES: usize = 4 << 20;
+const PAGE_CACHE_BYTES: usize = 1 << 20;
 
 /// A failure of the database, by how it is reported to the caller.
 #[derive(Clone, Debug)]
