@@ -253,8 +253,33 @@ struct Bucket {
 }
 
 struct Similar {
-    texts: Vec<Fingerprint>,
+    texts: Texts,
     last: Timestamp,
+}
+
+/// Different messages. The first lies in place: most groups have no second one, and an allocation for each would keep the
+/// memory around it.
+#[derive(Default)]
+struct Texts {
+    first: Option<Fingerprint>,
+    others: Vec<Fingerprint>,
+}
+
+impl Texts {
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.others.len()
+    }
+
+    fn contains(&self, text: Fingerprint) -> bool {
+        self.first == Some(text) || self.others.contains(&text)
+    }
+
+    fn push(&mut self, text: Fingerprint) {
+        match self.first {
+            None => self.first = Some(text),
+            Some(_) => self.others.push(text),
+        }
+    }
 }
 
 /// Name of an Event: `OBJECT.NUMBER` with 16 hexadecimal digits; the object's name is truncated so that the whole has at
@@ -374,12 +399,12 @@ impl Aggregator {
                 self.similar.clear();
             }
         }
-        let group = self.similar.entry(group).or_insert_with(|| Similar { texts: Vec::new(), last: now });
+        let group = self.similar.entry(group).or_insert_with(|| Similar { texts: Texts::default(), last: now });
         if !recent(group) {
-            group.texts.clear();
+            group.texts = Texts::default();
         }
         group.last = now;
-        let known = group.texts.contains(&text);
+        let known = group.texts.contains(text);
         if group.texts.len() >= MAX_SIMILAR {
             return !known;
         }
