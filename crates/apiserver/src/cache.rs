@@ -29,9 +29,11 @@ use crate::schema::Storage;
 /// Changes kept for watchers, in each collection. A watcher that reads none of so many in a row has stalled; a burst of
 /// 8,192 is nearly a second of the fastest writing measured.
 const WINDOW_CHANGES: usize = 8192;
-/// Bytes of JSON in a window: what a collection of large objects may hold beside the objects that exist. Lines that
-/// were made for watchers take as much again.
+/// Bytes of JSON in a window: what a collection of large objects may hold beside the objects that exist. The
+/// lines for watchers come on top, see [`RECENT_FRAMES`].
 const WINDOW_BYTES: usize = 4 << 20;
+/// Changes of a collection whose lines for watchers are kept: watchers usually read a change within moments of each other.
+const RECENT_FRAMES: usize = 256;
 /// Bytes of JSON of the objects whose decoded form is kept because they were written last: the next write of an object
 /// usually follows soon, and reads all of it. Decoded, they take about 4 MiB.
 const RECENT_BYTES: usize = 512 << 10;
@@ -230,6 +232,9 @@ impl State {
     fn push(&mut self, change: Change) {
         self.window_bytes += change.object.stored_len();
         self.window.push_back(Arc::new(change));
+        if let Some(aged) = self.window.len().checked_sub(RECENT_FRAMES + 1) {
+            self.window[aged].forget_frames();
+        }
         while self.window.len() > WINDOW_CHANGES || self.window_bytes > WINDOW_BYTES && self.window.len() > 1
         {
             let Some(oldest) = self.window.pop_front() else { break };

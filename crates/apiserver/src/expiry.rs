@@ -1,7 +1,7 @@
 //! Expiry: Events and the history of changes are kept for a limited time and in a limited number, so that an idle
 //! server returns to the memory of what its objects need.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ const MARKS: usize = 10;
 /// beyond [`MAX_EVENTS`]. Ends with the server.
 pub(crate) async fn expire_events(server: Arc<Inner>) {
     let Some(events) = resource::find("", "v1", "events") else { return };
+    let mut times = Times::default();
     loop {
         tokio::select! {
             () = server.stop.cancelled() => return,
@@ -37,22 +38,35 @@ pub(crate) async fn expire_events(server: Arc<Inner>) {
         let Ok(collection) = server.collection(events) else { return };
         let known = collection.list("", None, 0, |_| true).objects;
         let oldest = server.clock.now() - server.config.event_ttl;
-        for event in expired(known, oldest, MAX_EVENTS) {
+        for event in times.expired(known, oldest, MAX_EVENTS) {
             delete_event(&server, events, &event).await;
         }
     }
 }
 
-/// The Events that were last written before `oldest`, and of the others the oldest beyond `most`.
-fn expired(events: Vec<Arc<Object>>, oldest: Timestamp, most: usize) -> Vec<Arc<Object>> {
-    let mut events: Vec<_> = events.into_iter().map(|event| (event.derive(last_written), event)).collect();
-    // One without a readable time was written by hand: its revision says how old it is.
-    events.sort_by_key(|(written, event)| (written.unwrap_or(oldest), event.revision));
-    let beyond = events.len().saturating_sub(most);
-    let is_expired = |(at, (written, _)): &(usize, (Option<Timestamp>, _))| {
-        *at < beyond || written.is_some_and(|written| written < oldest)
-    };
-    events.into_iter().enumerate().filter(is_expired).map(|(_, (_, event))| event).collect()
+/// When each known Event was last written, by the revision of that write. One table: an allocation with each Event would
+/// outlive its neighbours, and keep the memory around it.
+#[derive(Default)]
+struct Times(HashMap<u64, Option<Timestamp>>);
+
+impl Times {
+    /// The Events that were last written before `oldest`, and of the others the oldest beyond `most`.
+    fn expired(&mut self, events: Vec<Arc<Object>>, oldest: Timestamp, most: usize) -> Vec<Arc<Object>> {
+        let time = |event: &Arc<Object>| {
+            let known = self.0.get(&event.revision).copied();
+            (event.revision, known.unwrap_or_else(|| last_written(&event.value())))
+        };
+        self.0 = events.iter().map(time).collect();
+        let written = |event: &Object| self.0.get(&event.revision).copied().flatten();
+        let mut events = events;
+        // One without a readable time was written by hand: its revision says how old it is.
+        events.sort_by_key(|event| (written(event).unwrap_or(oldest), event.revision));
+        let beyond = events.len().saturating_sub(most);
+        let is_expired = |(at, event): &(usize, Arc<Object>)| {
+            *at < beyond || written(event).is_some_and(|written| written < oldest)
+        };
+        events.into_iter().enumerate().filter(is_expired).map(|(_, event)| event).collect()
+    }
 }
 
 async fn delete_event(server: &Inner, events: &Resource, event: &Object) {
@@ -114,7 +128,8 @@ mod tests {
         let events = [(7, Some(30)), (2, Some(9)), (3, None), (4, Some(10)), (5, Some(20)), (6, Some(1))];
         for (most, expect) in [(9, vec![6, 2]), (4, vec![6, 2]), (3, vec![6, 2, 3]), (1, vec![6, 2, 3, 4, 5])]
         {
-            let found = expired(events.into_iter().map(event).collect(), oldest, most);
+            let events = events.into_iter().map(event).collect();
+            let found = Times::default().expired(events, oldest, most);
             assert_eq!(found.iter().map(|e| e.revision).collect::<Vec<_>>(), expect, "at most {most}");
         }
     }

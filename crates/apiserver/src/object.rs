@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use jiff::Timestamp;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value, json};
 use yado_types::selector::{FieldSelector, LabelSelector};
@@ -372,7 +372,7 @@ pub struct Change {
     pub previous: Option<Arc<Object>>,
     /// It went.
     pub deleted: bool,
-    frames: [OnceLock<Bytes>; 3],
+    frames: Mutex<[Option<Bytes>; 3]>,
 }
 
 /// The type of a watch event.
@@ -451,9 +451,15 @@ impl Change {
         }
     }
 
-    /// The event as a line of a watch; made once and shared by all watchers.
+    /// The event as a line of a watch; made once and shared by all watchers that read it while it is new.
     pub fn frame(&self, event: EventType) -> Bytes {
-        self.frames[event as usize].get_or_init(|| frame(event.name(), &self.shown(event).json())).clone()
+        let make = || frame(event.name(), &self.shown(event).json());
+        self.frames.lock()[event as usize].get_or_insert_with(make).clone()
+    }
+
+    /// Gives up the lines: a watcher that comes to this change late makes its own.
+    pub fn forget_frames(&self) {
+        *self.frames.lock() = Default::default();
     }
 }
 
