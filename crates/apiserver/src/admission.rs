@@ -9,9 +9,14 @@
 //! new decision: nothing is written that was not admitted in exactly this form. What a kind asks of its own objects is no
 //! admission and stands in its strategy ([`crate::kinds`]).
 
+mod audit;
 pub(crate) mod conditions;
+pub(crate) mod expressions;
 mod limit_ranger;
+mod matching;
 pub(crate) mod node_restriction;
+mod request;
+pub(crate) mod validating_policies;
 mod webhooks;
 
 use async_trait::async_trait;
@@ -24,6 +29,15 @@ use crate::status::Result;
 use crate::write::context::{Operation, WriteContext};
 use crate::write::create::drop_status;
 use crate::write::{Decision, refuse_invalid};
+
+/// The API group of what configures this chain.
+pub(crate) const GROUP: &str = "admissionregistration.k8s.io";
+
+/// Whether the write is one of the chain's own configuration. No webhook and no policy is asked about it: a broken one
+/// could not be removed.
+fn is_own_kind(ctx: &WriteContext<'_>) -> bool {
+    ctx.resource.group == GROUP
+}
 
 /// A write under review.
 #[derive(Clone, Copy)]
@@ -41,8 +55,8 @@ pub(crate) struct Review<'a> {
 /// A member of the chain.
 #[async_trait]
 pub(crate) trait Plugin: Send + Sync {
-    /// Whether it has anything to say about such a write: where none has, the chain costs nothing.
-    fn handles(&self, ctx: &WriteContext<'_>) -> bool;
+    /// Whether it has anything to say about such a write in a namespace: where none has, the chain costs nothing.
+    fn handles(&self, ctx: &WriteContext<'_>, namespace: &str) -> bool;
 
     /// Changes the object that is about to be written, or refuses the write.
     async fn mutate(&self, _review: &Review<'_>, _object: &mut Value) -> Result<()> {
@@ -56,8 +70,12 @@ pub(crate) trait Plugin: Send + Sync {
 }
 
 /// All members, in their order. As in Kubernetes, what users configure comes last.
-const CHAIN: [&dyn Plugin; 3] =
-    [&limit_ranger::LimitRanger, &node_restriction::NodeRestriction, &webhooks::Webhooks];
+const CHAIN: [&dyn Plugin; 4] = [
+    &limit_ranger::LimitRanger,
+    &node_restriction::NodeRestriction,
+    &validating_policies::ValidatingPolicies,
+    &webhooks::Webhooks,
+];
 
 impl Inner {
     /// The decision on a new object (`current` is `None`) or on a present one, as the chain admits it.
@@ -71,7 +89,7 @@ impl Inner {
         current: Option<&Object>,
         decision: Decision,
     ) -> Result<Decision> {
-        let plugins: Vec<_> = CHAIN.into_iter().filter(|plugin| plugin.handles(ctx)).collect();
+        let plugins: Vec<_> = CHAIN.into_iter().filter(|plugin| plugin.handles(ctx, namespace)).collect();
         if plugins.is_empty() {
             return Ok(decision);
         }

@@ -12,9 +12,12 @@
 //! [`rules`] evaluates the `x-kubernetes-validations` of a schema. Nothing else here knows of schemas or objects, so
 //! that policies and match conditions can use it as well.
 //!
-//! Deliberately absent: `authorizer`, `semver`, messages of protocol buffers.
+//! Expressions that share named ones ([`Composition`]) are evaluated in a [`Scope`].
+//!
+//! Deliberately absent: `semver`, messages of protocol buffers.
 
 mod check;
+mod composition;
 mod cost;
 mod error;
 mod eval;
@@ -29,10 +32,12 @@ mod value;
 #[cfg(test)]
 mod tests;
 
+pub use composition::{Composition, Scope};
 pub use cost::Budget;
 pub use error::{CompileError, EvalError};
-pub use types::{Type, TypeKind};
-pub use value::{Outcome, Value};
+pub use library::authz::{Access, Authority, Check, Decision, Resource};
+pub use types::{Field, ObjectType, Opaque, Type, TypeKind};
+pub use value::{OpaqueValue, Outcome, Value};
 
 use cost::{CALL_LIMIT, Meter};
 use node::Node;
@@ -43,15 +48,25 @@ pub struct Program {
     result: Type,
     cost: u64,
     used: Vec<bool>,
+    /// Levels of recursion that its evaluation takes.
+    depth: usize,
 }
 
 impl Program {
     /// Compiles an expression that may use these variables.
     pub fn compile(expression: &str, variables: &[(String, Type)]) -> Result<Self, CompileError> {
+        Self::compile_with(expression, variables, None)
+    }
+
+    /// Compiles an expression that may use these variables and, as `variables.NAME`, those of a composition.
+    pub fn compile_with(
+        expression: &str,
+        variables: &[(String, Type)],
+        composition: Option<&Composition>,
+    ) -> Result<Self, CompileError> {
         let compiled = source::on_large_stack(|| {
             let (parsed, source) = source::Source::parse(expression)?;
-            let (checked, used) = check::check(&parsed, &source, variables)?;
-            Ok(Self { root: checked.node, result: checked.kind, cost: checked.cost, used })
+            check::check(&parsed, &source, variables, composition)
         });
         compiled.unwrap_or_else(|error| Err(CompileError(error.to_string())))
     }
@@ -79,10 +94,29 @@ impl Program {
             return Err(EvalError::BudgetExhausted);
         }
         let mut meter = Meter::new(CALL_LIMIT.min(remaining));
-        let outcome = eval::Machine::new(bindings, &mut meter).evaluate(&self.root);
+        let outcome = eval::Machine::new(bindings, None, &mut meter).evaluate(&self.root);
         budget.spend(meter.spent());
         match outcome {
             Err(EvalError::CostLimit) if remaining < CALL_LIMIT => Err(EvalError::BudgetExhausted),
+            outcome => outcome,
+        }
+    }
+
+    /// Evaluates the expression in a scope. What composed expressions cost that it is the first to use is taken from
+    /// the budget too.
+    pub fn evaluate_in<'a>(&'a self, scope: &Scope<'a>, budget: &mut Budget) -> Outcome<'a> {
+        let remaining = budget.remaining();
+        if remaining == 0 {
+            return Err(EvalError::BudgetExhausted);
+        }
+        scope.allow(remaining);
+        let mut meter = Meter::new(CALL_LIMIT.min(remaining));
+        let outcome = eval::Machine::new(&scope.variables, Some(scope), &mut meter).evaluate(&self.root);
+        let spent = meter.spent().saturating_add(remaining - scope.allow(0));
+        budget.spend(spent);
+        match outcome {
+            Err(EvalError::CostLimit) if remaining < CALL_LIMIT => Err(EvalError::BudgetExhausted),
+            Ok(_) if spent > remaining => Err(EvalError::BudgetExhausted),
             outcome => outcome,
         }
     }

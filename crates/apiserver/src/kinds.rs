@@ -5,8 +5,9 @@
 //! `schema/fields.txt`, and a module here where it has rules of its own.
 //!
 //! Shared by several kinds: [`pod_spec`] (Pods and templates), [`pod_template`] (what makes Pods), [`rollout`], [`volume`],
-//! [`network`], [`data`], [`grants`].
+//! [`network`], [`data`], [`grants`], [`admission_policy`].
 
+pub(crate) mod admission_policy;
 pub(crate) mod binding;
 pub(crate) mod certificate_signing_request;
 pub(crate) mod config_map;
@@ -52,5 +53,7 @@ pub(crate) mod storage_class;
 pub(crate) mod strategy;
 pub(crate) mod token_request;
 pub(crate) mod token_review;
+pub(crate) mod validating_admission_policy;
+pub(crate) mod validating_admission_policy_binding;
 pub(crate) mod volume;
 pub(crate) mod webhook_configuration;

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use yado_store::Store;
 use yado_types::clock::Clock;
 
+use crate::admission::validating_policies;
 use crate::auth::{Identity, Tokens, attributes, authenticate, authorize, impersonate};
 use crate::cache::{self, Cache, Observer, feed::Feed};
 use crate::content::{self, Body, BoxError, MAX_BODY};
@@ -155,6 +156,7 @@ impl ApiServer {
         let served = definitions::serve_established(&inner)?;
         bootstrap::run(&inner).await?;
         inner.tasks.spawn(definitions::run(inner.clone(), served));
+        inner.tasks.spawn(validating_policies::type_check::run(inner.clone()));
         inner.tasks.spawn(quota::run(inner.clone()));
         inner.tasks.spawn(flow_control::ensure::run(inner.clone()));
         inner.tasks.spawn(expiry::expire_events(inner.clone()));

@@ -1,94 +1,68 @@
-//! Match conditions: expressions in CEL that say which writes something is asked about.
+//! Match conditions: expressions in CEL that say which writes a webhook or a policy is asked about.
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::cel::{Budget, Outcome, Program, Type, TypeKind, Value as CelValue};
+use super::expressions::{self, Results, evaluate};
+use crate::cel::{Budget, EvalError, Program, Scope, Type, Value as CelValue};
 use crate::edit::{list, text};
 
-/// The compiled conditions of each webhook of a configuration, in their order.
-pub(super) type Conditions = Arc<Vec<Vec<(String, Result<Program, String>)>>>;
-
-/// The variables of an expression, in the order of their bindings.
-const VARIABLES: [&str; 3] = ["object", "oldObject", "request"];
-
-fn variables() -> Vec<(String, Type)> {
-    VARIABLES.iter().map(|name| ((*name).to_owned(), Type::of(TypeKind::Dyn))).collect()
+/// A condition: the expression, compiled, or why it could not be.
+pub(super) struct Condition {
+    expression: String,
+    program: Result<Program, String>,
 }
+
+/// The compiled conditions of each webhook of a configuration, in their order.
+pub(super) type Conditions = Arc<Vec<Vec<Condition>>>;
+
+/// Limit of the cost of all conditions of a webhook or a policy for one write. As in Kubernetes.
+const COST_LIMIT: u64 = 2_500_000;
 
 /// Compiles an expression whose result is true or false.
 ///
 /// # Errors
 /// A sentence for users that describes the mistake in the expression.
-pub(crate) fn compile(expression: &str) -> Result<Program, String> {
-    let program =
-        Program::compile(expression, &variables()).map_err(|error| format!("compilation failed: {error}"))?;
-    match program.result().kind {
-        TypeKind::Bool | TypeKind::Dyn => Ok(program),
-        _ => Err("must evaluate to bool".to_owned()),
-    }
+pub(crate) fn compile(expression: &str, variables: &[(String, Type)]) -> Result<Program, String> {
+    expressions::compile(expression, variables, None, Results::Bool)
 }
 
-/// The conditions of a configuration.
+/// The conditions of a list `matchConditions`.
+pub(super) fn read(conditions: &Value, variables: &[(String, Type)]) -> Vec<Condition> {
+    let condition = |condition: &Value| {
+        let expression = text(&condition["expression"]).to_owned();
+        Condition { program: compile(&expression, variables), expression }
+    };
+    list(conditions).iter().map(condition).collect()
+}
+
+/// The conditions of a configuration of webhooks.
 pub(super) fn of(configuration: &Value) -> Conditions {
-    let condition =
-        |condition: &Value| (text(&condition["name"]).to_owned(), compile(text(&condition["expression"])));
-    let webhook = |webhook: &Value| list(&webhook["matchConditions"]).iter().map(condition).collect();
-    Arc::new(list(&configuration["webhooks"]).iter().map(webhook).collect())
+    let variables = expressions::variables(false, true);
+    let webhooks = list(&configuration["webhooks"]).iter();
+    Arc::new(webhooks.map(|webhook| read(&webhook["matchConditions"], &variables)).collect())
 }
 
 /// Whether all conditions hold. One that does not decides, whatever becomes of the others.
 ///
 /// # Errors
 /// The conditions that could not be evaluated, where none is false.
-pub(super) fn hold(
-    conditions: &[(String, Result<Program, String>)],
-    request: &Value,
-) -> Result<bool, String> {
-    let mut budget = Budget::default();
+pub(super) fn hold<'a>(conditions: &'a [Condition], scope: &Scope<'a>) -> Result<bool, String> {
+    let mut budget = Budget::new(COST_LIMIT);
     let mut failed = Vec::new();
-    let read = |name: &str| CelValue::read_dyn(&request[name]);
-    for (name, program) in conditions {
-        let evaluated = program.as_ref().map_err(Clone::clone).and_then(|program| {
-            let mut evaluate = || -> Outcome<'_> {
-                let bindings = [read("object")?, read("oldObject")?, CelValue::read_dyn(request)?];
-                program.evaluate(&bindings, &mut budget)
-            };
-            evaluate().map_err(|error| error.to_string())
-        });
-        match evaluated {
+    for Condition { expression, program } in conditions {
+        match evaluate(program, expression, scope, &mut budget) {
             Ok(CelValue::Bool(true)) => {}
             Ok(CelValue::Bool(false)) => return Ok(false),
-            Ok(_) => failed.push(format!("condition {name:?}: it is neither true nor false")),
-            Err(error) => failed.push(format!("condition {name:?}: {error}")),
+            Ok(_) => failed.push(format!("expression '{expression}' is neither true nor false")),
+            Err(error) if error == EvalError::BudgetExhausted => return Err(error.to_string()),
+            Err(error) => failed.push(error.to_string()),
         }
     }
-    if failed.is_empty() { Ok(true) } else { Err(failed.join("; ")) }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    #[test]
-    fn all_conditions_hold_or_one_decides() {
-        let request = json!({"object": {"metadata": {"name": "a"}}, "oldObject": null, "userInfo": {"username": "jane"}});
-        for (expressions, expect) in [
-            (&[][..], "true"),
-            (&["object.metadata.name == 'a'"][..], "true"),
-            (&["request.userInfo.username != 'jane'"][..], "false"),
-            (&["object.nothing.name == 'a'", "1 > 2"][..], "false"),
-            (&["oldObject == null", "has(object.metadata)"][..], "true"),
-        ] {
-            let conditions: Vec<_> = expressions.iter().map(|e| ("c".to_owned(), compile(e))).collect();
-            let shown = hold(&conditions, &request).map_or_else(|error| error, |holds| holds.to_string());
-            assert_eq!(shown, expect, "{expressions:?}");
-        }
-        let failing = [("c".to_owned(), compile("object.nothing.name == 'a'"))];
-        assert!(hold(&failing, &request).is_err());
-        assert!(compile("1 + 1").is_err() && compile("object.").is_err());
+    match failed.as_slice() {
+        [] => Ok(true),
+        [only] => Err(only.clone()),
+        all => Err(format!("[{}]", all.join(", "))),
     }
 }

@@ -27,7 +27,7 @@ fn is_bounded(ctx: &WriteContext<'_>) -> bool {
 
 #[async_trait]
 impl Plugin for LimitRanger {
-    fn handles(&self, ctx: &WriteContext<'_>) -> bool {
+    fn handles(&self, ctx: &WriteContext<'_>, _namespace: &str) -> bool {
         let ranges = resource::find("", "v1", "limitranges");
         let ranges = ranges.and_then(|ranges| ctx.server.collection(ranges).ok());
         is_bounded(ctx) && ranges.is_some_and(|ranges| !ranges.is_empty())

@@ -40,7 +40,7 @@ pub(super) struct NodeRestriction;
 
 #[async_trait]
 impl Plugin for NodeRestriction {
-    fn handles(&self, ctx: &WriteContext<'_>) -> bool {
+    fn handles(&self, ctx: &WriteContext<'_>, _namespace: &str) -> bool {
         ctx.user.is_in(NODES)
     }
 

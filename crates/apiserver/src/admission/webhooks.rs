@@ -7,11 +7,12 @@ use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use yado_types::selector::LabelSelector;
 
-use super::conditions::{self, Conditions};
-use super::{Plugin, Review};
-use crate::cel::Program;
+use super::conditions::{self, Condition, Conditions};
+use super::expressions::{Environment, NOTHING};
+use super::matching::{rule_matches, selectors_match};
+use super::request::request;
+use super::{GROUP, Plugin, Review, is_own_kind};
 use crate::edit::{list, text};
 use crate::object::Object;
 use crate::patch;
@@ -20,11 +21,9 @@ use crate::schema;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 use crate::webhook::{CallError, Endpoint};
-use crate::write::context::{Operation, WriteContext};
+use crate::write::context::WriteContext;
 use crate::write::create::uid;
 
-/// The group of the configurations themselves, about which no webhook is asked: a broken one could not be removed.
-const GROUP: &str = "admissionregistration.k8s.io";
 /// How long a webhook may take where its configuration does not say. As in Kubernetes.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest patch that is taken, in bytes: an object in the store is not larger either.
@@ -58,12 +57,12 @@ impl Phase {
 
 #[async_trait]
 impl Plugin for Webhooks {
-    fn handles(&self, ctx: &WriteContext<'_>) -> bool {
+    fn handles(&self, ctx: &WriteContext<'_>, _namespace: &str) -> bool {
         let is_any = |phase: Phase| {
             let collection = phase.resource().and_then(|resource| ctx.server.collection(resource).ok());
             collection.is_some_and(|collection| !collection.is_empty())
         };
-        ctx.resource.group != GROUP && (is_any(Phase::Mutating) || is_any(Phase::Validating))
+        !is_own_kind(ctx) && (is_any(Phase::Mutating) || is_any(Phase::Validating))
     }
 
     async fn mutate(&self, review: &Review<'_>, object: &mut Value) -> Result<()> {
@@ -136,7 +135,7 @@ async fn one(
 }
 
 /// The conditions of the webhook at a place of its configuration.
-fn conditions_of(conditions: &Conditions, at: usize) -> &[(String, Result<Program, String>)] {
+fn conditions_of(conditions: &Conditions, at: usize) -> &[Condition] {
     conditions.get(at).map_or(&[], Vec::as_slice)
 }
 
@@ -144,97 +143,31 @@ fn conditions_of(conditions: &Conditions, at: usize) -> &[(String, Result<Progra
 fn matches(
     review: &Review<'_>,
     webhook: &Value,
-    conditions: &[(String, Result<Program, String>)],
+    conditions: &[Condition],
     object: Option<&Value>,
 ) -> Result<bool> {
     let ctx = review.ctx;
-    let rules = list(&webhook["rules"]);
     let is_exact = text(&webhook["matchPolicy"]) == "Exact";
-    if !rules.iter().any(|rule| rule_matches(ctx, rule, is_exact)) {
+    let is_named = list(&webhook["rules"]).iter().any(|rule| rule_matches(ctx, rule, is_exact));
+    if !is_named || !selectors_match(review, webhook, object)? {
         return Ok(false);
     }
-    let namespace_matches = match namespace_labels(review, object) {
-        None => true,
-        Some(labels) => selects(&webhook["namespaceSelector"], &labels)?,
-    };
-    let labels = |object: &Value| object["metadata"]["labels"].clone();
-    let objects = [object, review.old];
-    let mut object_matches = is_everything(&webhook["objectSelector"]);
-    for object in objects.into_iter().flatten() {
-        object_matches = object_matches || selects(&webhook["objectSelector"], &labels(object))?;
+    if conditions.is_empty() {
+        return Ok(true);
     }
-    if !namespace_matches || !object_matches || conditions.is_empty() {
-        return Ok(namespace_matches && object_matches);
-    }
-    match conditions::hold(conditions, &request(review, "", object)["request"]) {
-        Ok(hold) => Ok(hold),
+    let environment = Environment::of(review);
+    let held = environment
+        .scope(object, review.old, &Value::Null, &NOTHING)
+        .map_err(|error| error.to_string())
+        .and_then(|scope| conditions::hold(conditions, &scope));
+    match held {
+        Ok(held) => Ok(held),
         Err(_) if text(&webhook["failurePolicy"]) == "Ignore" => Ok(false),
         Err(why) => {
             let name = text(&webhook["name"]);
             Err(Failure::forbidden(ctx.resource, review.name, &format!("webhook {name:?}: {why}")))
         }
     }
-}
-
-/// The labels that a namespace selector is held against; `None` for objects that are in no Namespace and none
-/// themselves, which every selector takes.
-fn namespace_labels(review: &Review<'_>, object: Option<&Value>) -> Option<Value> {
-    let ctx = review.ctx;
-    let is_namespace = ctx.resource.group.is_empty() && ctx.resource.plural == "namespaces";
-    if is_namespace {
-        return object.or(review.old).map(|object| object["metadata"]["labels"].clone());
-    }
-    if !ctx.resource.namespaced {
-        return None;
-    }
-    let namespaces = resource::find("", "v1", "namespaces")?;
-    let namespace = ctx.server.find(namespaces, "", review.namespace).ok();
-    Some(namespace.map(|namespace| namespace.value()["metadata"]["labels"].clone()).unwrap_or_default())
-}
-
-fn is_everything(selector: &Value) -> bool {
-    list(&selector["matchExpressions"]).is_empty()
-        && selector["matchLabels"].as_object().is_none_or(serde_json::Map::is_empty)
-}
-
-fn selects(selector: &Value, labels: &Value) -> Result<bool> {
-    if is_everything(selector) {
-        return Ok(true);
-    }
-    let selector = serde_json::from_value(selector.clone()).map_err(Failure::internal)?;
-    let selector = LabelSelector::from_api(&selector).map_err(Failure::internal)?;
-    Ok(selector.matches_with(|key| labels[key].as_str()))
-}
-
-/// Whether a rule names such a write. Unless it is taken exactly, versions of a custom kind are equal to each other.
-fn rule_matches(ctx: &WriteContext<'_>, rule: &Value, is_exact: bool) -> bool {
-    let has =
-        |field: &str, wanted: &str| list(&rule[field]).iter().any(|given| given == "*" || given == wanted);
-    let resource = &ctx.resource;
-    let scope = match text(&rule["scope"]) {
-        "Namespaced" => resource.namespaced,
-        "Cluster" => !resource.namespaced,
-        _ => true,
-    };
-    let subresource = ctx.subresource.map(|s| s.name()).unwrap_or_default();
-    let resources = list(&rule["resources"]).iter().map(text).any(|given| {
-        let (plural, part) = given.split_once('/').unwrap_or((given, ""));
-        let part_matches = match given {
-            "*" => subresource.is_empty(),
-            "*/*" => true,
-            _ => part == "*" || part == subresource,
-        };
-        (plural == "*" || plural == resource.plural) && part_matches
-    });
-    let has_others =
-        !is_exact && resource.custom.as_ref().is_some_and(|custom| custom.versions.are_several());
-    let version = has_others || has("apiVersions", &resource.version);
-    let operation = match ctx.operation {
-        Operation::Create => "CREATE",
-        Operation::Update => "UPDATE",
-        Operation::Delete => "DELETE",
-    };
-    has("operations", operation) && has("apiGroups", &resource.group) && version && scope && resources
 }
 
 /// Asks a webhook. Returns its patch, if it has one.
@@ -248,7 +181,7 @@ async fn ask(review: &Review<'_>, webhook: Value, object: Option<&Value>) -> Res
         return Err(Failure::bad_request(why));
     }
     let id = uid(&mut rand::rng());
-    let request = request(review, &id, object);
+    let request = admission_review(review, &id, object);
     let timeout = webhook["timeoutSeconds"].as_u64().map_or(DEFAULT_TIMEOUT, Duration::from_secs);
     let answered = async {
         let endpoint = Endpoint::of(ctx.server, &webhook["clientConfig"])?;
@@ -336,36 +269,11 @@ impl Verdict {
 }
 
 /// The AdmissionReview that is sent.
-fn request(review: &Review<'_>, id: &str, object: Option<&Value>) -> Value {
-    let (ctx, resource) = (review.ctx, review.ctx.resource);
-    let kind = json!({"group": resource.group, "version": resource.version, "kind": resource.kind});
-    let place = json!({"group": resource.group, "version": resource.version, "resource": resource.plural});
-    let subresource = ctx.subresource.map(|s| s.name()).unwrap_or_default();
-    let (operation, options) = match ctx.operation {
-        Operation::Create => ("CREATE", "CreateOptions"),
-        Operation::Update => ("UPDATE", "UpdateOptions"),
-        Operation::Delete => ("DELETE", "DeleteOptions"),
-    };
-    let mut options = json!({"apiVersion": "meta.k8s.io/v1", "kind": options});
-    if ctx.dry_run
-        && let Some(options) = options.as_object_mut()
-    {
-        options.insert("dryRun".into(), json!(["All"]));
-    }
-    let mut request = json!({
-        "uid": id, "kind": kind, "resource": place, "requestKind": kind, "requestResource": place,
-        "name": review.name, "operation": operation, "userInfo": ctx.user.user_info(),
-        "object": object, "oldObject": review.old, "dryRun": ctx.dry_run, "options": options,
-    });
-    if let Some(map) = request.as_object_mut() {
-        if !subresource.is_empty() {
-            map.insert("subResource".into(), subresource.into());
-            map.insert("requestSubResource".into(), subresource.into());
-        }
-        if !review.namespace.is_empty() {
-            map.insert("namespace".into(), review.namespace.into());
-        }
-    }
+fn admission_review(review: &Review<'_>, id: &str, object: Option<&Value>) -> Value {
+    let mut request = request(review);
+    request.insert("uid".into(), id.into());
+    request.insert("object".into(), object.cloned().unwrap_or_default());
+    request.insert("oldObject".into(), review.old.cloned().unwrap_or_default());
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
 }
 

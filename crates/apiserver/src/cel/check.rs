@@ -7,6 +7,8 @@ use std::sync::Arc;
 
 use cel::common::ast::{EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, SelectExpr};
 
+use super::Program;
+use super::composition::Composition;
 use super::cost;
 use super::error::CompileError;
 use super::node::{Element, Entry, Node, Select};
@@ -16,6 +18,10 @@ use super::value::Value;
 
 /// Levels that expressions may be nested within each other; their evaluation recurses as deep.
 const MAX_DEPTH: usize = 100;
+/// The same with the expressions of a composition that one uses, and those that they use.
+const MAX_COMPOSED_DEPTH: usize = 200;
+/// The name under which the expressions of a composition are used.
+const COMPOSED: &str = "variables";
 /// Levels of lists and maps in an expression. With the macros of an expression this bounds how deep values are.
 const MAX_LITERAL_DEPTH: usize = 16;
 
@@ -32,25 +38,29 @@ pub struct Checked {
 /// Variables that expressions may use, in the order in which their values are given.
 pub type Variables = [(String, Type)];
 
-/// Checks a parsed expression. Also says which of the variables it uses.
+/// Checks and compiles a parsed expression.
 pub fn check(
     expression: &IdedExpr,
     source: &Source,
     variables: &Variables,
-) -> Result<(Checked, Vec<bool>), CompileError> {
+    composition: Option<&Composition>,
+) -> Result<Program, CompileError> {
     let mut checker = Checker {
         variables,
+        composition,
         source,
         scopes: Vec::new(),
         problems: Vec::new(),
         used: vec![false; variables.len()],
         depth: 0,
+        deepest: 0,
         literal_depth: 0,
         allows_mixed: false,
     };
     let checked = checker.check(expression);
     if checker.problems.is_empty() {
-        Ok((checked, checker.used))
+        let (used, depth) = (checker.used, checker.deepest);
+        Ok(Program { root: checked.node, result: checked.kind, cost: checked.cost, used, depth })
     } else {
         Err(source.report(checker.problems))
     }
@@ -58,12 +68,15 @@ pub fn check(
 
 struct Checker<'c> {
     variables: &'c Variables,
+    composition: Option<&'c Composition>,
     source: &'c Source,
     /// Variables of macros, the innermost last.
     scopes: Vec<(String, Type)>,
     problems: Vec<Problem>,
     used: Vec<bool>,
     depth: usize,
+    /// The most levels there were, with those of composed expressions.
+    deepest: usize,
     literal_depth: usize,
     /// Lists may have items of several types: they are in the arguments of `format`.
     allows_mixed: bool,
@@ -75,6 +88,7 @@ impl Checker<'_> {
             return self.fail(expression.id, "expression recursion limit exceeded".to_owned());
         }
         self.depth += 1;
+        self.deepest = self.deepest.max(self.depth);
         let checked = match &expression.expr {
             Expr::Literal(literal) => constant(literal),
             Expr::Ident(name) => self.name(expression.id, name),
@@ -128,11 +142,45 @@ impl Checker<'_> {
     }
 
     fn select(&mut self, expression: &IdedExpr, select: &SelectExpr) -> Checked {
-        if let Some(name) = qualified(expression).as_deref().and_then(type_named) {
+        let name = qualified(expression);
+        if let Some(name) = name.as_deref().and_then(type_named) {
             return type_constant(name);
+        }
+        if let Some(checked) = name.and_then(|name| self.qualified_name(expression.id, &name)) {
+            return checked;
         }
         let operand = self.check(&select.operand);
         self.field(expression.id, operand, &select.field, false)
+    }
+
+    /// A variable whose name has dots, or an expression of the composition; `None` where the name is neither.
+    fn qualified_name(&mut self, id: u64, name: &str) -> Option<Checked> {
+        let name = name.strip_prefix('.').unwrap_or(name);
+        let (first, rest) = name.split_once('.')?;
+        if self.scopes.iter().any(|(known, _)| known == first) {
+            return None;
+        }
+        if self.variables.iter().any(|(known, _)| known == name) {
+            return Some(self.name(id, name));
+        }
+        match self.composition {
+            Some(composition) if first == COMPOSED && !rest.contains('.') => {
+                Some(self.composed(id, composition, rest))
+            }
+            _ => None,
+        }
+    }
+
+    /// `variables.NAME`
+    fn composed(&mut self, id: u64, composition: &Composition, name: &str) -> Checked {
+        let Some(index) = composition.position(name) else {
+            return self.fail(id, format!("undefined field '{name}'"));
+        };
+        self.deepest = self.deepest.max(self.depth + composition.depth(index));
+        if self.deepest > MAX_COMPOSED_DEPTH {
+            return self.fail(id, "expression recursion limit exceeded".to_owned());
+        }
+        Checked { node: Node::Composed(index), kind: composition.kind(index), cost: 2 * cost::SELECT }
     }
 
     /// `operand.field` or, where it `is_optional`, `operand.?field`.

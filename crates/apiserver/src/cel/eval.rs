@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::composition::Scope;
 use super::cost::{self, Meter, Price};
 use super::error::EvalError;
 use super::library::lists::sort_by_key;
@@ -17,14 +18,16 @@ const PARTS_PER_UNIT: u64 = 8;
 /// The state of one evaluation.
 pub struct Machine<'m, 'a> {
     variables: &'m [Value<'a>],
+    /// Where composed expressions have their values.
+    scope: Option<&'m Scope<'a>>,
     /// Values of the variables of macros, the innermost last.
     locals: Vec<Value<'a>>,
     meter: &'m mut Meter,
 }
 
 impl<'m, 'a> Machine<'m, 'a> {
-    pub fn new(variables: &'m [Value<'a>], meter: &'m mut Meter) -> Self {
-        Self { variables, locals: Vec::new(), meter }
+    pub fn new(variables: &'m [Value<'a>], scope: Option<&'m Scope<'a>>, meter: &'m mut Meter) -> Self {
+        Self { variables, scope, locals: Vec::new(), meter }
     }
 
     pub fn evaluate(&mut self, node: &'a Node) -> Outcome<'a> {
@@ -38,6 +41,10 @@ impl<'m, 'a> Machine<'m, 'a> {
             Node::Local(index) => {
                 self.meter.charge(cost::SELECT)?;
                 self.locals.get(*index).cloned().ok_or(EvalError::NoSuchOverload)
+            }
+            Node::Composed(index) => {
+                self.meter.charge(2 * cost::SELECT)?;
+                self.scope.ok_or(EvalError::NoSuchOverload)?.composed(*index)
             }
             Node::Select(select) => self.select(select),
             Node::Has(select) => self.has(select),

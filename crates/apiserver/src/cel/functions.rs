@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::cost::{Grows, Meter, Price};
 use super::library::{
-    convert, format, lists, net, operators, optional, quantity, regex, sets, strings, time, url,
+    authz, convert, format, lists, net, operators, optional, quantity, regex, sets, strings, time, url,
 };
 use super::types::{DYN, Opaque, Type, TypeKind};
 use super::value::{Outcome, Value};
@@ -40,7 +40,7 @@ pub struct Overload {
 /// The function of a name.
 pub fn find(name: &str) -> Option<&'static Function> {
     static FUNCTIONS: LazyLock<BTreeMap<&str, Function>> = LazyLock::new(|| {
-        let tables: [&[Row]; 13] = [
+        let tables: [&[Row]; 14] = [
             operators::FUNCTIONS,
             convert::FUNCTIONS,
             strings::FUNCTIONS,
@@ -52,6 +52,7 @@ pub fn find(name: &str) -> Option<&'static Function> {
             url::FUNCTIONS,
             quantity::FUNCTIONS,
             net::FUNCTIONS,
+            authz::FUNCTIONS,
             format::FUNCTIONS,
             strings::FORMAT,
         ];
@@ -137,6 +138,11 @@ fn named(name: &str) -> TypeKind {
         "ip" => TypeKind::Opaque(Opaque::Ip),
         "cidr" => TypeKind::Opaque(Opaque::Cidr),
         "format" => TypeKind::Opaque(Opaque::Format),
+        "authorizer" => TypeKind::Opaque(Opaque::Authorizer),
+        "pathcheck" => TypeKind::Opaque(Opaque::PathCheck),
+        "groupcheck" => TypeKind::Opaque(Opaque::GroupCheck),
+        "resourcecheck" => TypeKind::Opaque(Opaque::ResourceCheck),
+        "decision" => TypeKind::Opaque(Opaque::Decision),
         _ => TypeKind::Dyn,
     }
 }

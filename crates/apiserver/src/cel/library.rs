@@ -1,5 +1,6 @@
 //! The functions of expressions: the language's own, and Kubernetes' libraries.
 
+pub mod authz;
 pub mod convert;
 pub mod format;
 pub mod lists;

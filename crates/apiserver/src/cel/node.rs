@@ -16,6 +16,8 @@ pub enum Node {
     Variable(usize),
     /// A variable of a macro, by its position among those in force.
     Local(usize),
+    /// `variables.a`: an expression of the composition, by its position.
+    Composed(usize),
     /// `a.b`
     Select(Box<Select>),
     /// `has(a.b)`

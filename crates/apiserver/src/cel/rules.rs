@@ -4,6 +4,7 @@
 mod compile;
 mod declare;
 mod escape;
+mod kind;
 mod path;
 
 #[cfg(test)]
@@ -23,6 +24,8 @@ use crate::schema::structural::{Rule, Structural};
 use crate::schema::validate::Path;
 use crate::schema::{FieldError, Reason};
 use path::below;
+
+pub(crate) use kind::declare_kind;
 
 /// Errors that are reported of one object; the first ones show what is wrong.
 const MAX_ERRORS: usize = 100;

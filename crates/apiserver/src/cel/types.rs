@@ -111,6 +111,16 @@ pub enum Opaque {
     Cidr,
     /// A named format.
     Format,
+    /// The right to ask what a user may do.
+    Authorizer,
+    /// A check of access to a path.
+    PathCheck,
+    /// A check of access to an API group.
+    GroupCheck,
+    /// A check of access to a resource.
+    ResourceCheck,
+    /// The answer to a check.
+    Decision,
 }
 
 /// How items of a list are told apart, which decides when two lists are equal and what their sum is.
@@ -329,6 +339,11 @@ impl Opaque {
             Self::Ip => "net.IP",
             Self::Cidr => "net.CIDR",
             Self::Format => "kubernetes.NamedFormat",
+            Self::Authorizer => "kubernetes.authorization.Authorizer",
+            Self::PathCheck => "kubernetes.authorization.PathCheck",
+            Self::GroupCheck => "kubernetes.authorization.GroupCheck",
+            Self::ResourceCheck => "kubernetes.authorization.ResourceCheck",
+            Self::Decision => "kubernetes.authorization.Decision",
         }
     }
 }

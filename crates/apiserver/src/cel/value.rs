@@ -15,6 +15,7 @@ use serde_json::{Map as JsonMap, Value as Json};
 use yado_types::quantity::Quantity;
 
 use super::error::EvalError;
+use super::library::authz::Access;
 use super::library::format::NamedFormat;
 use super::library::time::parse_duration;
 use super::library::url::Url;
@@ -69,6 +70,8 @@ pub enum OpaqueValue {
     Cidr(IpNet),
     /// A named format.
     Format(&'static NamedFormat),
+    /// A part of an authorisation check.
+    Access(Access),
 }
 
 /// Text, of the data or the program, or made by an expression.
@@ -251,12 +254,13 @@ impl<'a> Value<'a> {
             Self::Map(_) => "map",
             Self::Optional(_) => "optional_type",
             Self::Type(_) => "type",
-            Self::Opaque(opaque) => match **opaque {
+            Self::Opaque(opaque) => match &**opaque {
                 OpaqueValue::Quantity(_) => "kubernetes.Quantity",
                 OpaqueValue::Url(_) => "kubernetes.URL",
                 OpaqueValue::Ip(_) => "net.IP",
                 OpaqueValue::Cidr(_) => "net.CIDR",
                 OpaqueValue::Format(_) => "kubernetes.NamedFormat",
+                OpaqueValue::Access(access) => access.type_name(),
             },
         }
     }

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use yado_types::names;
 
-use crate::admission::conditions::compile;
+use super::admission_policy::{match_conditions, names_connect, rule};
+use crate::admission::expressions;
 use crate::edit::{existing, fill, list, objects, text};
 use crate::kinds::strategy::Strategy;
 use crate::schema::validate::{Errors, Path};
@@ -60,8 +61,7 @@ impl Strategy for WebhookConfiguration {
     fn warnings(&self, object: &Value) -> Vec<String> {
         let mut warnings = Vec::new();
         for (i, webhook) in list(&object["webhooks"]).iter().enumerate() {
-            let operations = list(&webhook["rules"]).iter().flat_map(|rule| list(&rule["operations"]));
-            if operations.into_iter().any(|operation| operation == "CONNECT") {
+            if names_connect(&webhook["rules"]) {
                 warnings
                     .push(format!("webhooks[{i}].rules: no webhook is asked about CONNECT on this server"));
             }
@@ -118,44 +118,13 @@ impl WebhookConfiguration {
             let detail = "the timeout value must be between 1 and 30 seconds";
             errors.invalid(&at.field("timeoutSeconds"), &webhook["timeoutSeconds"], detail);
         }
-        let conditions = at.field("matchConditions");
-        for (i, condition) in list(&webhook["matchConditions"]).iter().enumerate() {
-            let at = conditions.index(i);
-            errors.check_text(
-                &at.field("name"),
-                text(&condition["name"]),
-                names::qualified_name(text(&condition["name"])),
-            );
-            let expression = text(&condition["expression"]);
-            match expression.is_empty() {
-                true => errors.required(&at.field("expression"), ""),
-                false => {
-                    errors.check_text(&at.field("expression"), expression, compile(expression).map(drop))
-                }
-            }
-        }
+        let variables = expressions::variables(false, true);
+        match_conditions(&webhook["matchConditions"], &variables, &at.field("matchConditions"), errors);
         let rules = at.field("rules");
         for (i, given) in list(&webhook["rules"]).iter().enumerate() {
             rule(given, &rules.index(i), errors);
         }
     }
-}
-
-fn rule(rule: &Value, at: &Path<'_>, errors: &mut Errors) {
-    for field in ["operations", "apiGroups", "apiVersions", "resources"] {
-        if list(&rule[field]).is_empty() {
-            errors.required(&at.field(field), "");
-        }
-    }
-    let operations = at.field("operations");
-    for (i, operation) in list(&rule["operations"]).iter().enumerate() {
-        errors.supported(
-            &operations.index(i),
-            text(operation),
-            &["*", "CONNECT", "CREATE", "DELETE", "UPDATE"],
-        );
-    }
-    errors.one_of(&at.field("scope"), &rule["scope"], &["*", "Cluster", "Namespaced"]);
 }
 
 /// Checks a `WebhookClientConfig`.

@@ -68,6 +68,12 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "admissionregistration.v1.MutatingWebhookConfiguration" => {
             add::<admissionregistration::v1::MutatingWebhookConfiguration>
         }
+        "admissionregistration.v1.ValidatingAdmissionPolicy" => {
+            add::<admissionregistration::v1::ValidatingAdmissionPolicy>
+        }
+        "admissionregistration.v1.ValidatingAdmissionPolicyBinding" => {
+            add::<admissionregistration::v1::ValidatingAdmissionPolicyBinding>
+        }
         "admissionregistration.v1.ValidatingWebhookConfiguration" => {
             add::<admissionregistration::v1::ValidatingWebhookConfiguration>
         }

@@ -296,12 +296,10 @@ fn built_in() -> Vec<Kind> {
         cluster(RBAC, "ClusterRoleBinding", ("clusterrolebindings", "clusterrolebinding"), "rbac.v1.ClusterRoleBinding").ruled_by(&role_binding::RoleBinding { namespaced: false }),
         namespaced(RBAC, "Role", ("roles", "role"), "rbac.v1.Role").ruled_by(&role::Role),
         namespaced(RBAC, "RoleBinding", ("rolebindings", "rolebinding"), "rbac.v1.RoleBinding").ruled_by(&role_binding::RoleBinding { namespaced: true }),
-        cluster(ADMISSION, "MutatingWebhookConfiguration", ("mutatingwebhookconfigurations", "mutatingwebhookconfiguration"),
-            "admissionregistration.v1.MutatingWebhookConfiguration")
-            .ruled_by(&webhook_configuration::WebhookConfiguration { mutating: true }).of("api-extensions"),
-        cluster(ADMISSION, "ValidatingWebhookConfiguration", ("validatingwebhookconfigurations", "validatingwebhookconfiguration"),
-            "admissionregistration.v1.ValidatingWebhookConfiguration")
-            .ruled_by(&webhook_configuration::WebhookConfiguration { mutating: false }).of("api-extensions"),
+        cluster(ADMISSION, "MutatingWebhookConfiguration", ("mutatingwebhookconfigurations", "mutatingwebhookconfiguration"), "admissionregistration.v1.MutatingWebhookConfiguration").ruled_by(&webhook_configuration::WebhookConfiguration { mutating: true }).of("api-extensions"),
+        cluster(ADMISSION, "ValidatingWebhookConfiguration", ("validatingwebhookconfigurations", "validatingwebhookconfiguration"), "admissionregistration.v1.ValidatingWebhookConfiguration").ruled_by(&webhook_configuration::WebhookConfiguration { mutating: false }).of("api-extensions"),
+        cluster(ADMISSION, "ValidatingAdmissionPolicy", ("validatingadmissionpolicies", "validatingadmissionpolicy"), "admissionregistration.v1.ValidatingAdmissionPolicy").ruled_by(&validating_admission_policy::ValidatingAdmissionPolicy).of("api-extensions").with(&["status"]),
+        cluster(ADMISSION, "ValidatingAdmissionPolicyBinding", ("validatingadmissionpolicybindings", "validatingadmissionpolicybinding"), "admissionregistration.v1.ValidatingAdmissionPolicyBinding").ruled_by(&validating_admission_policy_binding::ValidatingAdmissionPolicyBinding).of("api-extensions"),
         cluster(EXTENSIONS, "CustomResourceDefinition", ("customresourcedefinitions", "customresourcedefinition"),
             "apiextensions.v1.CustomResourceDefinition").ruled_by(&custom_resource_definition::CustomResourceDefinition).short(&["crd", "crds"]).of("api-extensions").with(&["status"]),
         cluster(FLOW_CONTROL, "FlowSchema", ("flowschemas", "flowschema"), "flowcontrol.v1.FlowSchema")

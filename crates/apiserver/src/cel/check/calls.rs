@@ -120,6 +120,12 @@ impl Checker<'_> {
     }
 
     fn has(&mut self, field: &IdedExpr) -> Checked {
+        let known = qualified(field).and_then(|name| self.qualified_name(field.id, &name));
+        if let Some(known) = known {
+            // Composed expressions are there whenever their names are.
+            let node = Node::Constant(Value::Bool(true));
+            return Checked { node, kind: Type::of(TypeKind::Bool), cost: known.cost };
+        }
         let selected = match &field.expr {
             Expr::Select(select) => {
                 let operand = self.check(&select.operand);

@@ -1,0 +1,217 @@
+//! ValidatingAdmissionPolicies: rules in CEL about writes, which bindings put into force.
+//!
+//! ```text
+//! [ValidatingAdmissionPolicy] <- [ValidatingAdmissionPolicyBinding] -> [parameters]
+//!        `-> decisions, each for one validation -> actions of the binding: deny, warn, audit
+//! ```
+//!
+//! What expressions may use is in [`super::expressions`]; the types of their objects are checked, for the status of
+//! policies only, in [`type_check`].
+
+mod compiled;
+mod params;
+pub(crate) mod type_check;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+use super::audit::annotate;
+use super::expressions::Environment;
+use super::matching::resources_match;
+use super::{GROUP, Plugin, Review, is_own_kind};
+use crate::object::Object;
+use crate::resource::{self, Resource};
+use crate::server::Inner;
+use crate::status::{Failure, Result};
+use crate::write::context::WriteContext;
+use compiled::{Action, Bound, Compiled, Outcome};
+
+pub(crate) use params::resource_of;
+
+/// Validation failures that are written to the log for one write; more are left out.
+const MAX_AUDITED: usize = 50;
+
+/// The policies with their bindings.
+pub(super) struct ValidatingPolicies;
+
+/// The resource of the policies.
+pub(crate) fn policies() -> Option<&'static Arc<Resource>> {
+    resource::find(GROUP, "v1", "validatingadmissionpolicies")
+}
+
+fn all(server: &Inner, resource: Option<&Arc<Resource>>) -> Vec<Arc<Object>> {
+    let collection = resource.and_then(|resource| server.collection(resource).ok());
+    collection.map(|collection| collection.list("", None, 0, |_| true).objects).unwrap_or_default()
+}
+
+fn bindings() -> Option<&'static Arc<Resource>> {
+    resource::find(GROUP, "v1", "validatingadmissionpolicybindings")
+}
+
+#[async_trait]
+impl Plugin for ValidatingPolicies {
+    fn handles(&self, ctx: &WriteContext<'_>, _namespace: &str) -> bool {
+        let collection = bindings().and_then(|resource| ctx.server.collection(resource).ok());
+        !is_own_kind(ctx) && collection.is_some_and(|collection| !collection.is_empty())
+    }
+
+    async fn validate(&self, review: &Review<'_>, object: Option<&Value>) -> Result<()> {
+        let server = review.ctx.server;
+        let bindings: Vec<Arc<Bound>> = all(server, bindings())
+            .iter()
+            .map(|binding| binding.derive(|value| Arc::new(Bound::read(value))))
+            .collect();
+        let mut pass = Pass { review, object, denied: None, audited: Vec::new() };
+        for policy in all(server, policies()) {
+            let compiled = policy.derive(|value| Arc::new(Compiled::read(value)));
+            let own: Vec<&Bound> =
+                bindings.iter().map(|bound| &**bound).filter(|bound| bound.policy == compiled.name).collect();
+            if !own.is_empty() {
+                pass.policy(&compiled, &own).await;
+            }
+        }
+        pass.finish()
+    }
+}
+
+/// A refusal: its reason and the sentence that tells it.
+struct Refusal {
+    reason: Option<String>,
+    message: String,
+}
+
+/// One pass over all policies for a write.
+struct Pass<'p> {
+    review: &'p Review<'p>,
+    object: Option<&'p Value>,
+    /// The first refusal; policies after it are evaluated for their warnings.
+    denied: Option<Refusal>,
+    /// Failures that a binding wants in the log.
+    audited: Vec<Value>,
+}
+
+impl Pass<'_> {
+    fn deny(&mut self, policy: &Compiled, binding: Option<&Bound>, reason: Option<&str>, message: &str) {
+        let name = &policy.name;
+        let message = match binding {
+            Some(Bound { name: binding, .. }) => format!(
+                "ValidatingAdmissionPolicy '{name}' with binding '{binding}' denied request: {message}"
+            ),
+            None => format!("ValidatingAdmissionPolicy '{name}' denied request: {message}"),
+        };
+        let reason = reason.map(str::to_owned);
+        self.denied.get_or_insert(Refusal { reason, message });
+    }
+
+    /// A policy or binding that cannot be applied refuses the write, unless its failures are to be ignored.
+    fn misconfigured(&mut self, policy: &Compiled, binding: Option<&Bound>, why: &str) {
+        if policy.ignores_failures {
+            return;
+        }
+        let what = if binding.is_some() { "binding" } else { "policy" };
+        self.deny(policy, binding, None, &format!("failed to configure {what}: {why}"));
+    }
+
+    async fn policy(&mut self, policy: &Compiled, bound: &[&Bound]) {
+        match resources_match(self.review, &policy.constraints, self.object) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(failure) => return self.misconfigured(policy, None, &failure.message),
+        }
+        let resources = self.review.ctx.server.registry.current();
+        let params = match &policy.param_kind {
+            None => None,
+            Some(kind) => match resource_of(&resources, kind) {
+                Some(resource) => Some(&**resource),
+                None => {
+                    let why =
+                        format!("failed to find resource referenced by paramKind: '{}'", params::shown(kind));
+                    return self.misconfigured(policy, None, &why);
+                }
+            },
+        };
+        let environment = Environment::of(self.review);
+        let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for binding in bound {
+            match resources_match(self.review, &binding.resources, self.object) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(failure) => {
+                    self.misconfigured(policy, Some(binding), &failure.message);
+                    continue;
+                }
+            }
+            match params::collect(self.review, params, &binding.params).await {
+                Ok(found) => {
+                    for params in found {
+                        let outcomes = policy.evaluate(&environment, (self.object, self.review.old), &params);
+                        self.take(policy, binding, outcomes, &mut annotations);
+                    }
+                }
+                Err(why) => self.misconfigured(policy, Some(binding), &why),
+            }
+        }
+        for (key, values) in annotations {
+            annotate(self.review, &format!("{}/{key}", policy.name), &values.join(", "));
+        }
+    }
+
+    /// Does what a binding says of validations that failed.
+    fn take(
+        &mut self,
+        policy: &Compiled,
+        binding: &Bound,
+        outcomes: Vec<Outcome>,
+        annotations: &mut BTreeMap<String, Vec<String>>,
+    ) {
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Annotation(key, value) => {
+                    let values = annotations.entry(key).or_default();
+                    if !values.contains(&value) {
+                        values.push(value);
+                    }
+                }
+                Outcome::AnnotationFailed(why) => self.deny(policy, Some(binding), None, &why),
+                Outcome::Failed { index, reason, message } => {
+                    for action in &binding.actions {
+                        match action {
+                            Action::Deny => self.deny(policy, Some(binding), reason.as_deref(), &message),
+                            Action::Warn => self.review.ctx.warn(vec![format!(
+                                "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
+                                policy.name, binding.name
+                            )]),
+                            Action::Audit => self.audited.push(json!({
+                                "message": message, "policy": policy.name, "binding": binding.name,
+                                "expressionIndex": index, "validationActions": binding.action_names,
+                            })),
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> Result<()> {
+        if !self.audited.is_empty() {
+            self.audited.truncate(MAX_AUDITED);
+            let failures = Value::from(std::mem::take(&mut self.audited)).to_string();
+            annotate(self.review, "validation.policy.admission.k8s.io/validation_failure", &failures);
+        }
+        let Some(Refusal { reason, message }) = self.denied else { return Ok(()) };
+        let mut failure = Failure::forbidden(self.review.ctx.resource, self.review.name, &message);
+        (failure.code, failure.reason) = match reason.as_deref() {
+            Some("Forbidden") => (403, "Forbidden"),
+            Some("Unauthorized") => (401, "Unauthorized"),
+            Some("RequestEntityTooLarge") => (413, "RequestEntityTooLarge"),
+            _ => (422, "Invalid"),
+        };
+        if let Some(details) = &mut failure.details {
+            details.insert("causes".into(), json!([{"message": message}]));
+        }
+        Err(failure)
+    }
+}

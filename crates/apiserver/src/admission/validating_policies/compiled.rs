@@ -1,0 +1,230 @@
+//! A policy and a binding, read once from each version, and the evaluation of a policy.
+
+use serde_json::Value;
+
+use crate::admission::conditions::{self, Condition};
+use crate::admission::expressions::{self, Environment, Results, evaluate};
+use crate::cel::{Budget, Composition, EvalError, Program, Scope, Value as CelValue};
+use crate::edit::{list, text};
+use crate::object::meta;
+
+/// Largest message that a `messageExpression` may make, in bytes.
+const MAX_MESSAGE: usize = 5 * 1024;
+
+/// A ValidatingAdmissionPolicyBinding.
+pub(super) struct Bound {
+    pub(super) name: String,
+    /// The name of its policy.
+    pub(super) policy: String,
+    /// Its `MatchResources`.
+    pub(super) resources: Value,
+    /// Its `ParamRef`; null for none.
+    pub(super) params: Value,
+    pub(super) actions: Vec<Action>,
+    /// The same, as they are written.
+    pub(super) action_names: Value,
+}
+
+/// What a binding does about a validation that failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// Refuse the write.
+    Deny,
+    /// Warn the user.
+    Warn,
+    /// Write it to the log.
+    Audit,
+}
+
+impl Bound {
+    pub(super) fn read(binding: &Value) -> Self {
+        let spec = &binding["spec"];
+        let action = |action: &Value| match text(action) {
+            "Deny" => Some(Action::Deny),
+            "Warn" => Some(Action::Warn),
+            "Audit" => Some(Action::Audit),
+            _ => None,
+        };
+        Self {
+            name: meta(binding, "name").to_owned(),
+            policy: text(&spec["policyName"]).to_owned(),
+            resources: spec["matchResources"].clone(),
+            params: spec["paramRef"].clone(),
+            actions: list(&spec["validationActions"]).iter().filter_map(action).collect(),
+            action_names: spec["validationActions"].clone(),
+        }
+    }
+}
+
+/// A ValidatingAdmissionPolicy with its compiled expressions.
+pub(super) struct Compiled {
+    pub(super) name: String,
+    /// Expressions that cannot be evaluated refuse nothing.
+    pub(super) ignores_failures: bool,
+    /// Its `ParamKind`, if it has parameters.
+    pub(super) param_kind: Option<Value>,
+    /// Its `MatchResources`.
+    pub(super) constraints: Value,
+    variables: Composition,
+    conditions: Vec<Condition>,
+    validations: Vec<Validation>,
+    annotations: Vec<Annotation>,
+}
+
+struct Validation {
+    expression: String,
+    program: Result<Program, String>,
+    message: String,
+    message_program: Option<Result<Program, String>>,
+    reason: Option<String>,
+}
+
+struct Annotation {
+    key: String,
+    expression: String,
+    program: Result<Program, String>,
+}
+
+/// What comes of a policy besides that all is well.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// A validation that does not hold or cannot be evaluated.
+    Failed {
+        /// Its position in the policy.
+        index: usize,
+        /// The reason that the policy gives.
+        reason: Option<String>,
+        message: String,
+    },
+    /// An annotation for the log.
+    Annotation(String, String),
+    /// An annotation that cannot be made, which refuses the write.
+    AnnotationFailed(String),
+}
+
+impl Compiled {
+    pub(super) fn read(policy: &Value) -> Self {
+        let spec = &policy["spec"];
+        let has_params = spec["paramKind"].is_object();
+        let (with, without) =
+            (expressions::variables(has_params, true), expressions::variables(has_params, false));
+        let mut variables = Composition::empty();
+        for variable in list(&spec["variables"]) {
+            let expression = text(&variable["expression"]);
+            let program = expressions::compile(expression, &with, Some(&variables), Results::Any);
+            variables.push(text(&variable["name"]), program);
+        }
+        let compile =
+            |expression: &str, results| expressions::compile(expression, &with, Some(&variables), results);
+        let validation = |validation: &Value| {
+            let expression = text(&validation["expression"]).to_owned();
+            let by = text(&validation["messageExpression"]);
+            let by = (!by.is_empty())
+                .then(|| expressions::compile(by, &without, Some(&variables), Results::String));
+            Validation {
+                program: compile(&expression, Results::Bool),
+                expression,
+                message: text(&validation["message"]).trim().to_owned(),
+                message_program: by,
+                reason: validation["reason"].as_str().map(str::to_owned),
+            }
+        };
+        let annotation = |annotation: &Value| {
+            let expression = text(&annotation["valueExpression"]).to_owned();
+            Annotation {
+                key: text(&annotation["key"]).to_owned(),
+                program: compile(&expression, Results::StringOrNull),
+                expression,
+            }
+        };
+        Self {
+            name: meta(policy, "name").to_owned(),
+            ignores_failures: text(&spec["failurePolicy"]) == "Ignore",
+            param_kind: has_params.then(|| spec["paramKind"].clone()),
+            constraints: spec["matchConstraints"].clone(),
+            conditions: conditions::read(&spec["matchConditions"], &with),
+            validations: list(&spec["validations"]).iter().map(validation).collect(),
+            annotations: list(&spec["auditAnnotations"]).iter().map(annotation).collect(),
+            variables,
+        }
+    }
+
+    /// Evaluates the policy for a write of `object` (the object after and before) with parameters, null for none.
+    pub(super) fn evaluate(
+        &self,
+        environment: &Environment,
+        (object, old): (Option<&Value>, Option<&Value>),
+        params: &Value,
+    ) -> Vec<Outcome> {
+        let scope = match environment.scope(object, old, params, &self.variables) {
+            Ok(scope) => scope,
+            Err(error) => return self.error(0, error.to_string()).into_iter().collect(),
+        };
+        match conditions::hold(&self.conditions, &scope) {
+            Ok(true) => {}
+            Ok(false) => return Vec::new(),
+            Err(why) => return self.error(0, why).into_iter().collect(),
+        }
+        let mut budget = Budget::default();
+        let mut outcomes = Vec::new();
+        for (index, validation) in self.validations.iter().enumerate() {
+            match evaluate(&validation.program, &validation.expression, &scope, &mut budget) {
+                Ok(CelValue::Bool(true)) => {}
+                Ok(_) => outcomes.extend(self.failed(index, validation, &scope, &mut budget)),
+                // Nothing that was found before counts: the policy as a whole could not be evaluated.
+                Err(EvalError::BudgetExhausted) => {
+                    return self.error(0, EvalError::BudgetExhausted.to_string()).into_iter().collect();
+                }
+                Err(error) => outcomes.extend(self.error(index, error.to_string())),
+            }
+        }
+        self.annotate(&scope, &mut outcomes);
+        outcomes
+    }
+
+    fn error(&self, index: usize, message: String) -> Option<Outcome> {
+        (!self.ignores_failures).then_some(Outcome::Failed { index, reason: None, message })
+    }
+
+    /// A validation that does not hold, with its message: the one its expression makes, its own, or the expression.
+    fn failed<'a>(
+        &'a self,
+        index: usize,
+        validation: &'a Validation,
+        scope: &Scope<'a>,
+        budget: &mut Budget,
+    ) -> Option<Outcome> {
+        let made = validation.message_program.as_ref().map(|program| evaluate(program, "", scope, budget));
+        let made = match made {
+            Some(Err(EvalError::BudgetExhausted)) => {
+                let message = format!("failed messageExpression: {}", EvalError::BudgetExhausted);
+                return self.error(index, message);
+            }
+            Some(Ok(value)) => value.as_str().unwrap_or_default().trim().to_owned(),
+            // A message that cannot be made must not hide that the validation does not hold.
+            None | Some(Err(_)) => String::new(),
+        };
+        let is_usable = !made.is_empty() && made.len() <= MAX_MESSAGE && !made.contains('\n');
+        let message = match (is_usable, validation.message.as_str()) {
+            (true, _) => made,
+            (false, "") => format!("failed expression: {}", validation.expression.trim()),
+            (false, own) => own.to_owned(),
+        };
+        let reason = Some(validation.reason.clone().unwrap_or_else(|| "Invalid".to_owned()));
+        Some(Outcome::Failed { index, reason, message })
+    }
+
+    fn annotate<'a>(&'a self, scope: &Scope<'a>, outcomes: &mut Vec<Outcome>) {
+        let mut budget = Budget::default();
+        for annotation in &self.annotations {
+            match evaluate(&annotation.program, &annotation.expression, scope, &mut budget) {
+                Ok(CelValue::String(value)) if !value.trim().is_empty() => {
+                    outcomes.push(Outcome::Annotation(annotation.key.clone(), value.trim().to_owned()));
+                }
+                Ok(_) => {}
+                Err(_) if self.ignores_failures => {}
+                Err(error) => outcomes.push(Outcome::AnnotationFailed(error.to_string())),
+            }
+        }
+    }
+}
