@@ -15,6 +15,7 @@ pub(crate) mod expressions;
 mod limit_ranger;
 mod matching;
 pub(crate) mod node_restriction;
+mod pod_security;
 mod request;
 pub(crate) mod validating_policies;
 mod webhooks;
@@ -70,9 +71,10 @@ pub(crate) trait Plugin: Send + Sync {
 }
 
 /// All members, in their order. As in Kubernetes, what users configure comes last.
-const CHAIN: [&dyn Plugin; 4] = [
+const CHAIN: [&dyn Plugin; 5] = [
     &limit_ranger::LimitRanger,
     &node_restriction::NodeRestriction,
+    &pod_security::PodSecurity,
     &validating_policies::ValidatingPolicies,
     &webhooks::Webhooks,
 ];

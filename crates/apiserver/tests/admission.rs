@@ -1,5 +1,7 @@
 //! Admission over raw requests in process: one row for each configuration and what becomes of a write.
 
+#[path = "admission/pod_security.rs"]
+mod pod_security;
 #[path = "admission/policies.rs"]
 mod policies;
 
