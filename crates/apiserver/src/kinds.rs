@@ -45,6 +45,7 @@ pub(crate) mod review;
 pub(crate) mod role;
 pub(crate) mod role_binding;
 pub(crate) mod rollout;
+pub(crate) mod runtime_class;
 pub(crate) mod scale;
 pub(crate) mod secret;
 pub(crate) mod service;

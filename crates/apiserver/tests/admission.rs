@@ -2,6 +2,8 @@
 
 #[path = "admission/pod_security.rs"]
 mod pod_security;
+#[path = "admission/pods.rs"]
+mod pods;
 #[path = "admission/policies.rs"]
 mod policies;
 

@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::api::core::v1::{
-    ContainerImage, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, NodeSystemInfo,
+    ContainerImage, Node, NodeAddress, NodeCondition, NodeRuntimeHandler, NodeSpec, NodeStatus,
+    NodeSystemInfo,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as ApiQuantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference, Time};
@@ -44,6 +45,8 @@ const ENOUGH_DISK: i64 = 1 << 30;
 /// Images that the status names; Kubernetes' limit.
 const MOST_IMAGES: usize = 50;
 
+/// Handler of RuntimeClasses that means the runtime of this node, the only one that it has.
+pub(crate) const RUNTIME_HANDLER: &str = "yado";
 /// The version that `kubectl get nodes` shows: the Kubernetes API it follows, and Yado's own.
 pub(crate) const KUBELET_VERSION: &str = concat!("v1.36.0-yado", env!("CARGO_PKG_VERSION"));
 
@@ -179,6 +182,7 @@ fn status(shared: &Shared, old: &NodeStatus) -> NodeStatus {
         allocatable: Some(amounts(allocatable(machine).memory)),
         conditions: Some(conditions),
         images: Some(images(shared)),
+        runtime_handlers: Some(runtime_handlers()),
         node_info: Some(NodeSystemInfo {
             architecture: machine.architecture.into(),
             boot_id: machine.boot_id.clone(),
@@ -194,6 +198,12 @@ fn status(shared: &Shared, old: &NodeStatus) -> NodeStatus {
         }),
         ..old.clone()
     }
+}
+
+/// The handlers that RuntimeClasses may name: this node's own runtime, which is also that of Pods without a class.
+fn runtime_handlers() -> Vec<NodeRuntimeHandler> {
+    let handler = |name: &str| NodeRuntimeHandler { name: Some(name.into()), ..Default::default() };
+    vec![handler(""), handler(RUNTIME_HANDLER)]
 }
 
 fn images(shared: &Shared) -> Vec<ContainerImage> {

@@ -2,10 +2,11 @@
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
-use yado_types::labels::{DEFAULT_STORAGE_CLASS, FINALIZER_CLAIM_IN_USE};
+use yado_types::labels::FINALIZER_CLAIM_IN_USE;
 use yado_types::quantity::Quantity;
 
 use crate::edit::{existing, fill, map_at, text, within};
+use crate::kinds::storage_class::is_default;
 use crate::kinds::strategy::Strategy;
 use crate::kinds::volume::{
     CLASS_ANNOTATION, MODES, UNSET, check_access_modes, check_amount, check_class, class_name, classes, hold,
@@ -102,9 +103,8 @@ impl Strategy for PersistentVolumeClaim {
 
 /// Of several default classes the newest counts.
 fn default_class(ctx: &WriteContext<'_>) -> Result<Option<String>> {
-    let classes = ctx.server.collection(classes()?)?.list("", None, 0, |class: &Object| {
-        class.value()["metadata"]["annotations"][DEFAULT_STORAGE_CLASS] == "true"
-    });
+    let classes =
+        ctx.server.collection(classes()?)?.list("", None, 0, |class: &Object| is_default(&class.value()));
     let age = |class: &Value| (meta(class, "creationTimestamp").to_owned(), meta(class, "name").to_owned());
     let mut found: Vec<_> = classes.objects.iter().map(|class| age(&class.value())).collect();
     found.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));

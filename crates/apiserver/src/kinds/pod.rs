@@ -48,6 +48,18 @@ impl Strategy for Pod {
         if pod["spec"].is_object() { admission::admit(ctx, pod) } else { Ok(()) }
     }
 
+    /// A Pod that is written anew without what its class gave it keeps that.
+    fn prepare_for_update(&self, _ctx: &WriteContext<'_>, new: &mut Value, old: &Value) -> Result<()> {
+        for field in ["priority", "preemptionPolicy"] {
+            if let Some(spec) = existing_at(new, &["spec"])
+                && !spec.contains_key(field)
+            {
+                copy(&old["spec"], spec, field);
+            }
+        }
+        Ok(())
+    }
+
     fn default_object(&self, pod: &mut Map<String, Value>) {
         defaults::default_pod(pod);
     }

@@ -7,4 +7,4 @@ mod validation;
 mod volumes;
 
 pub use defaults::default_spec;
-pub use validation::validate_spec;
+pub use validation::{validate_spec, validate_tolerations};

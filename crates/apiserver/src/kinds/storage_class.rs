@@ -10,6 +10,9 @@ use crate::schema::validate::{Errors, Path};
 use crate::table::Column;
 use crate::table::format::{age, text_or};
 
+/// The annotation that said so before [`DEFAULT_STORAGE_CLASS`] did.
+const OLD_DEFAULT: &str = "storageclass.beta.kubernetes.io/is-default-class";
+
 #[derive(Debug)]
 pub struct StorageClass;
 
@@ -54,8 +57,8 @@ impl Strategy for StorageClass {
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
         let meta = &object["metadata"];
-        let is_default = meta["annotations"][DEFAULT_STORAGE_CLASS] == "true";
-        let name = format!("{}{}", text_or(&meta["name"], ""), if is_default { " (default)" } else { "" });
+        let mark = if is_default(object) { " (default)" } else { "" };
+        let name = format!("{}{mark}", text_or(&meta["name"], ""));
         vec![
             json!(name),
             json!(text_or(&object["provisioner"], "")),
@@ -65,6 +68,12 @@ impl Strategy for StorageClass {
             json!(age(object, now)),
         ]
     }
+}
+
+/// Whether claims that name no class are of this one, by the annotation of today or its older form.
+pub fn is_default(class: &Value) -> bool {
+    let annotations = &class["metadata"]["annotations"];
+    [DEFAULT_STORAGE_CLASS, OLD_DEFAULT].iter().any(|key| annotations[*key] == "true")
 }
 
 /// The class that every cluster has: directories on the node where the first Pod that uses the claim runs.

@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::{
     admissionregistration, apps, autoscaling, batch, certificates, coordination, core, discovery, events,
-    flowcontrol, networking, rbac, scheduling, storage,
+    flowcontrol, networking, node, rbac, scheduling, storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -98,6 +98,7 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "rbac.v1.Role" => add::<rbac::v1::Role>,
         "rbac.v1.RoleBinding" => add::<rbac::v1::RoleBinding>,
         "scheduling.v1.PriorityClass" => add::<scheduling::v1::PriorityClass>,
+        "node.v1.RuntimeClass" => add::<node::v1::RuntimeClass>,
         "storage.v1.StorageClass" => add::<storage::v1::StorageClass>,
         _ => return,
     };

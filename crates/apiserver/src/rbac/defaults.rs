@@ -299,6 +299,7 @@ pub static ROLES: &[DefaultRole] = &[
             on("coordination.k8s.io", "leases", "create patch"),
             on("core", "pods", "get list watch delete"),
             on("core", "services persistentvolumeclaims persistentvolumes", READ),
+            on("node.k8s.io", "runtimeclasses", "get"),
             EVENTS,
         ],
         &[Group(NODES)],

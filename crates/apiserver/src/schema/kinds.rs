@@ -236,6 +236,7 @@ const CORE: (&str, &str) = ("", "v1");
 const APPS: (&str, &str) = ("apps", "v1");
 const BATCH: (&str, &str) = ("batch", "v1");
 const SCHEDULING: (&str, &str) = ("scheduling.k8s.io", "v1");
+const NODE: (&str, &str) = ("node.k8s.io", "v1");
 const STORAGE: (&str, &str) = ("storage.k8s.io", "v1");
 const META: (&str, &str) = ("meta.k8s.io", "v1");
 const NETWORKING: (&str, &str) = ("networking.k8s.io", "v1");
@@ -306,6 +307,7 @@ fn built_in() -> Vec<Kind> {
             .ruled_by(&flow_schema::FlowSchema).with(&["status"]),
         cluster(FLOW_CONTROL, "PriorityLevelConfiguration", ("prioritylevelconfigurations", "prioritylevelconfiguration"),
             "flowcontrol.v1.PriorityLevelConfiguration").ruled_by(&priority_level_configuration::PriorityLevelConfiguration).with(&["status"]),
+        cluster(NODE, "RuntimeClass", ("runtimeclasses", "runtimeclass"), "node.v1.RuntimeClass").ruled_by(&runtime_class::RuntimeClass),
         cluster(SCHEDULING, "PriorityClass", ("priorityclasses", "priorityclass"), "scheduling.v1.PriorityClass")
             .ruled_by(&priority_class::PriorityClass).short(&["pc"]),
         cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").ruled_by(&storage_class::StorageClass).short(&["sc"]),

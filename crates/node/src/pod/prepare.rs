@@ -9,6 +9,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
+use k8s_openapi::api::node::v1::RuntimeClass;
+use kube::api::Api;
 use yado_oci::runtime::{Error as RuntimeError, Sandbox};
 use yado_oci::spec::SandboxSpec;
 use yado_reconcile::events::EventType;
@@ -17,6 +19,7 @@ use super::tokens;
 use crate::handle::PodHandle;
 use crate::hostfiles;
 use crate::network::{Attachment, PodRef};
+use crate::registration::RUNTIME_HANDLER;
 use crate::resources;
 use crate::shared::Shared;
 use crate::tokens::{TokenCache, Tokens};
@@ -58,6 +61,9 @@ pub(super) fn retry_delay(failures: u32) -> Duration {
 /// Prepares a Pod. What it has made when it fails is used by the next attempt, or removed with the Pod.
 pub(super) async fn run(shared: &Shared, handle: &PodHandle, pod: &Pod, mut cache: TokenCache) -> Prepared {
     let spec = pod.spec.clone().unwrap_or_default();
+    if let Err(error) = check_runtime(shared, &spec).await {
+        return Prepared { address: None, tokens: cache, result: Err(error) };
+    }
     let network = async {
         if spec.host_network == Some(true) {
             return Ok(None);
@@ -86,6 +92,25 @@ fn sandbox_error(message: &str) -> PrepareError {
     PrepareError {
         reason: "FailedCreatePodSandBox",
         message: format!("Failed to create pod sandbox: {message}"),
+    }
+}
+
+/// Refuses a Pod whose RuntimeClass names another handler than this node's runtime. The class is looked at once for each
+/// attempt, so that a Pod starts when its class has been made anew with a handler that is known.
+async fn check_runtime(shared: &Shared, spec: &PodSpec) -> Result<(), PrepareError> {
+    let Some(class) = spec.runtime_class_name.as_deref().filter(|name| !name.is_empty()) else {
+        return Ok(());
+    };
+    let failed = |why: String| sandbox_error(&format!("failed to get sandbox runtime: {why}"));
+    let classes: Api<RuntimeClass> = Api::all(shared.client.clone());
+    match classes.get_opt(class).await {
+        Ok(Some(class)) if matches!(class.handler.as_str(), "" | RUNTIME_HANDLER) => Ok(()),
+        Ok(Some(class)) => Err(failed(format!(
+            "no runtime for {:?} is configured; the only handler of this node is {RUNTIME_HANDLER:?}",
+            class.handler
+        ))),
+        Ok(None) => Err(failed(format!("RuntimeClass {class:?} not found"))),
+        Err(error) => Err(failed(error.to_string())),
     }
 }
 

@@ -1,10 +1,14 @@
-//! Fields of a new Pod that other objects decide: ServiceAccount, PriorityClass, RuntimeClass.
+//! Fields of a new Pod that other objects decide (ServiceAccount, PriorityClass, RuntimeClass) and tolerations of what it
+//! asks for.
 
-use serde_json::Value;
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
 
 use super::token_volume;
 use crate::edit::{copy, list, map_at, text};
 use crate::kinds::priority_class::default_class;
+use crate::kinds::runtime_class;
 use crate::object::meta;
 use crate::resource;
 use crate::status::{Failure, Result};
@@ -15,7 +19,8 @@ use crate::write::create::generate_name;
 pub fn admit(ctx: &WriteContext<'_>, pod: &mut Value) -> Result<()> {
     account(ctx, pod)?;
     priority(ctx, pod)?;
-    runtime_class(ctx, pod)
+    extended_resources(pod);
+    runtime_class::admit(ctx, pod)
 }
 
 fn refuse(ctx: &WriteContext<'_>, pod: &Value, why: &str) -> Failure {
@@ -90,13 +95,33 @@ fn priority(ctx: &WriteContext<'_>, pod: &mut Value) -> Result<()> {
     Ok(())
 }
 
-/// A Pod that asks for another runtime must not run in this one, which isolates it less than it expects. A cluster
-/// without RuntimeClasses has none that it could ask for.
-fn runtime_class(ctx: &WriteContext<'_>, pod: &Value) -> Result<()> {
-    let name = text(&pod["spec"]["runtimeClassName"]);
-    let classes = resource::find("node.k8s.io", "v1", "runtimeclasses");
-    if name.is_empty() || classes.is_some_and(|classes| ctx.server.find(classes, "", name).is_ok()) {
-        return Ok(());
+/// Nodes with special resources are often tainted with the name of these, so that only Pods that ask for them come.
+fn extended_resources(pod: &mut Value) {
+    let mut names = BTreeSet::new();
+    for field in ["initContainers", "containers"] {
+        for container in list(&pod["spec"][field]) {
+            for amounts in [&container["resources"]["requests"], &container["resources"]["limits"]] {
+                let keys = amounts.as_object().into_iter().flatten().map(|(name, _)| name.as_str());
+                names.extend(keys.filter(|name| is_extended(name)).map(str::to_owned));
+            }
+        }
     }
-    Err(refuse(ctx, pod, &format!("pod rejected: RuntimeClass \"{name}\" not found")))
+    if names.is_empty() {
+        return;
+    }
+    let mut tolerations = list(&pod["spec"]["tolerations"]).to_vec();
+    for name in names {
+        let added = json!({"key": name, "operator": "Exists", "effect": "NoSchedule"});
+        if !tolerations.contains(&added) {
+            tolerations.push(added);
+        }
+    }
+    if let Some(spec) = map_at(pod, &["spec"]) {
+        spec.insert("tolerations".into(), tolerations.into());
+    }
+}
+
+/// Whether a resource is none of Kubernetes' own.
+fn is_extended(name: &str) -> bool {
+    name.contains('/') && !name.contains("kubernetes.io/") && !name.starts_with("requests.")
 }

@@ -58,7 +58,7 @@ pub fn validate_spec(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
             errors.check_text(&at.field(key), name, names::dns_subdomain(name));
         }
     }
-    tolerations(&spec["tolerations"], &at.field("tolerations"), errors);
+    validate_tolerations(&spec["tolerations"], &at.field("tolerations"), errors);
     gates(spec, at, errors);
     if spec["dnsPolicy"] == "None" && list(&spec["dnsConfig"]["nameservers"]).is_empty() {
         let detail = "must provide at least one DNS nameserver when `dnsPolicy` is None";
@@ -91,7 +91,8 @@ fn gates(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn tolerations(tolerations: &Value, at: &Path<'_>, errors: &mut Errors) {
+/// Checks a list of tolerations.
+pub fn validate_tolerations(tolerations: &Value, at: &Path<'_>, errors: &mut Errors) {
     for (i, toleration) in list(tolerations).iter().enumerate() {
         let at = at.index(i);
         let (key, value, operator) =
