@@ -4,6 +4,8 @@
 mod custom;
 #[path = "kubectl/kinds.rs"]
 mod kinds;
+#[path = "kubectl/policies.rs"]
+mod policies;
 #[path = "kubectl/removed.rs"]
 mod removed;
 #[path = "kubectl/roles.rs"]
@@ -126,6 +128,11 @@ async fn custom_resources() {
 #[tokio::test(flavor = "multi_thread")]
 async fn k13_k29_k36_k42_manifests_of_removed_versions() {
     check(removed::ROWS).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_and_pod_security() {
+    check(policies::ROWS).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
