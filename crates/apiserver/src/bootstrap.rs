@@ -9,6 +9,7 @@ use crate::kinds::priority_class;
 use crate::kinds::service::nth_address;
 use crate::kinds::storage_class;
 use crate::object::{Object, meta};
+use crate::pki::FRONT_PROXY_NAME;
 use crate::rbac::{self, Reconciled};
 use crate::request::DeleteOptions;
 use crate::resource;
@@ -52,6 +53,7 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
     first_storage_class(server).await?;
     default_roles(server).await?;
     ensure::defaults(server).await?;
+    authentication_of_extensions(server).await?;
     let Some(advertise) = server.config.advertise else { return Ok(()) };
     let metadata = json!({
         "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
@@ -67,6 +69,37 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
     });
     put(server, "discovery.k8s.io", "endpointslices", slice).await?;
     put(server, "", "endpoints", endpoints).await
+}
+
+/// Publishes the authorities by which aggregated API servers know requests that are handed on to them, and who may read that.
+async fn authentication_of_extensions(server: &Inner) -> Result<()> {
+    const NAME: &str = "extension-apiserver-authentication";
+    let Some(proxy) = &server.config.front_proxy else { return Ok(()) };
+    let names = |names: &[&str]| json!(names).to_string();
+    let map = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": NAME, "namespace": "kube-system"},
+        "data": {
+            "client-ca-file": proxy.client_authority,
+            "requestheader-client-ca-file": proxy.authority,
+            "requestheader-allowed-names": names(&[FRONT_PROXY_NAME]),
+            "requestheader-username-headers": names(&["X-Remote-User"]),
+            "requestheader-uid-headers": names(&["X-Remote-Uid"]),
+            "requestheader-group-headers": names(&["X-Remote-Group"]),
+            "requestheader-extra-headers-prefix": names(&["X-Remote-Extra-"]),
+        },
+    });
+    put(server, "", "configmaps", map).await?;
+    let role = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
+        "metadata": {
+            "name": format!("{NAME}-reader"), "namespace": "kube-system",
+            "labels": {"kubernetes.io/bootstrapping": "rbac-defaults"},
+        },
+        "rules": [{
+            "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [NAME], "verbs": ["get", "list", "watch"],
+        }],
+    });
+    create(server, RBAC_GROUP, "roles", role).await
 }
 
 /// Creates the default roles and bindings, and adds to those that exist what they lack. All at once: the store commits

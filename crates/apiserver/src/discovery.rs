@@ -5,6 +5,7 @@ use http::{HeaderMap, Response, StatusCode};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::aggregation;
 use crate::content::{self, Body};
 use crate::metrics;
 use crate::object::encode;
@@ -212,6 +213,11 @@ fn aggregated_answer(
         .iter()
         .map(|(group, versions)| {
             let version = |version: &Name| {
+                if let Some(service) = served.aggregated(group, version) {
+                    let freshness = if service.is_available { "Current" } else { "Stale" };
+                    let resources = aggregation::discovered(service);
+                    return json!({"version": version, "resources": resources, "freshness": freshness});
+                }
                 let resources = served.of_version(group, version).map(|r| aggregated_resource(r));
                 json!({"version": version, "resources": resources.collect::<Vec<_>>(), "freshness": "Current"})
             };

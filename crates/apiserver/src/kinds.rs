@@ -8,6 +8,7 @@
 //! [`network`], [`data`], [`grants`], [`admission_policy`].
 
 pub(crate) mod admission_policy;
+pub(crate) mod api_service;
 pub(crate) mod binding;
 pub(crate) mod certificate_signing_request;
 pub(crate) mod config_map;

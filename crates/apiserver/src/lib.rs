@@ -12,9 +12,12 @@
 //! version that a request names and the one in the store. How many requests are worked on at once, and
 //! whose, decides [`flow_control`].
 //!
-//! Not here yet: aggregation of other API servers, audit logs.
+//! Groups that other servers serve are registered and reached through [`aggregation`].
+//!
+//! Not here yet: audit logs.
 
 mod admission;
+mod aggregation;
 pub mod apply;
 pub mod auth;
 mod bootstrap;
@@ -47,6 +50,7 @@ mod serve;
 mod server;
 pub mod status;
 pub mod table;
+mod tls;
 pub mod tokens;
 mod tunnel;
 mod watch;

@@ -55,6 +55,9 @@ impl Labels {
             Request::Server(asked) => {
                 return Self { verb: "GET", subresource: asked.path(), ..Self::UNKNOWN };
             }
+            Request::Aggregated(_) => {
+                return Self { verb: "CONNECT", subresource: "/apis/GROUP/VERSION", ..Self::UNKNOWN };
+            }
             Request::Api(r) => r,
         };
         // What is created is one object, as Kubernetes counts it.

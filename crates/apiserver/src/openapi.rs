@@ -47,6 +47,12 @@ pub fn index(served: &Resources) -> Value {
         let url = format!("/openapi/v3{path}?hash={hash}");
         paths.insert(path.trim_start_matches('/').to_owned(), json!({"serverRelativeURL": url}));
     }
+    for service in served.all_aggregated() {
+        let path = paths::root(&service.group, &service.version);
+        if let Some(url) = &service.openapi {
+            paths.insert(path.trim_start_matches('/').to_owned(), json!({"serverRelativeURL": url}));
+        }
+    }
     json!({"paths": paths})
 }
 

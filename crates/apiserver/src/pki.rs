@@ -37,6 +37,8 @@ use serving::Serving;
 
 /// The name of the cluster, the user's context and the user in kubeconfigs.
 pub const CONTEXT: &str = "yado";
+/// The common name of the certificate with which requests are handed on to aggregated API servers.
+pub const FRONT_PROXY_NAME: &str = "front-proxy-client";
 /// Years that the authority lasts: as long as a cluster can be expected to.
 const AUTHORITY_YEARS: i16 = 20;
 /// Years that certificates last; those that end soon are renewed at each start and while the server runs.
@@ -97,6 +99,26 @@ pub struct Pki {
     names: ServerNames,
 }
 
+/// The certificate with which requests are handed on to aggregated API servers, and the authorities that they know it and
+/// their other clients by. All are PEM.
+#[derive(Clone)]
+pub struct FrontProxy {
+    /// The authority of the certificate.
+    pub authority: String,
+    /// The certificate; its common name is [`FRONT_PROXY_NAME`].
+    pub certificate: String,
+    /// The certificate's key.
+    pub key: String,
+    /// The authority of the cluster's own client certificates.
+    pub client_authority: String,
+}
+
+impl std::fmt::Debug for FrontProxy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FrontProxy").finish_non_exhaustive()
+    }
+}
+
 /// Names and addresses under which the server is reached.
 #[derive(Clone, Debug, Default)]
 pub struct ServerNames {
@@ -123,8 +145,7 @@ impl Pki {
     /// # Errors
     /// Where files cannot be read or written, or hold something else.
     pub fn load_or_create(directory: &Path, names: &ServerNames, now: Timestamp) -> Result<Self> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
-        made.map_err(|source| PkiError::File { path: directory.to_owned(), source })?;
+        make_directory(directory)?;
         let path = |name: &str| directory.join(name);
         let authority = authority(&path("ca"), &path("ca-before"), now)?;
         let issuer = issuer(&authority, &path("ca"))?;
@@ -135,7 +156,7 @@ impl Pki {
         };
         let admin = match read(&path("admin"))? {
             Some(pair) if serves(&pair, &authority, now) => pair,
-            _ => write(&path("admin"), make_client(&issuer, "kubernetes-admin", MASTERS, now)?)?,
+            _ => write(&path("admin"), make_client(&issuer, "kubernetes-admin", Some(MASTERS), now)?)?,
         };
         Ok(Self {
             authority: authority.certificate,
@@ -219,6 +240,36 @@ impl Pki {
             data(&self.admin.key),
         )
     }
+}
+
+impl FrontProxy {
+    /// Reads the certificates in `directory`, that of a [`Pki`], making what is missing. The front proxy has an authority of
+    /// its own: whoever has a certificate of that one may act as anybody towards aggregated API servers.
+    ///
+    /// # Errors
+    /// Where files cannot be read or written, or hold something else.
+    pub fn load_or_create(directory: &Path, now: Timestamp) -> Result<Self> {
+        make_directory(directory)?;
+        let path = |name: &str| directory.join(name);
+        let clients = authority(&path("ca"), &path("ca-before"), now)?;
+        let authority = authority(&path("front-proxy-ca"), &path("front-proxy-ca-before"), now)?;
+        let issuer = issuer(&authority, &path("front-proxy-ca"))?;
+        let client = match read(&path("front-proxy"))? {
+            Some(pair) if serves(&pair, &authority, now) => pair,
+            _ => write(&path("front-proxy"), make_client(&issuer, FRONT_PROXY_NAME, None, now)?)?,
+        };
+        Ok(Self {
+            authority: authority.certificate,
+            certificate: client.certificate,
+            key: client.key,
+            client_authority: clients.certificate,
+        })
+    }
+}
+
+fn make_directory(directory: &Path) -> Result<()> {
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(directory);
+    made.map_err(|source| PkiError::File { path: directory.to_owned(), source })
 }
 
 fn read(stem: &Path) -> Result<Option<Pair>> {
@@ -342,8 +393,13 @@ fn make_server(issuer: &Issuer<'_, KeyPair>, names: &BTreeSet<String>, now: Time
     make(&parameters, SUBJECT, Some(issuer))
 }
 
-fn make_client(issuer: &Issuer<'_, KeyPair>, user: &str, group: &str, now: Timestamp) -> Result<Pair> {
-    let mut parameters = parameters(user, Some(group), now, CERTIFICATE_YEARS);
+fn make_client(
+    issuer: &Issuer<'_, KeyPair>,
+    user: &str,
+    group: Option<&str>,
+    now: Timestamp,
+) -> Result<Pair> {
+    let mut parameters = parameters(user, group, now, CERTIFICATE_YEARS);
     parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
     parameters.use_authority_key_identifier_extension = true;

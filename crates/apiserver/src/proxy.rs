@@ -12,6 +12,7 @@ use http::request::Parts;
 use http::{HeaderMap, Response, StatusCode};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use yado_types::address::forbidden_destination;
 
@@ -117,6 +118,28 @@ impl Inner {
             stream = TcpStream::connect(address) => stream.map_err(|e| unreachable(&e))?,
             () = self.clock.sleep(DIAL_TIMEOUT) => return Err(unreachable(&"it does not answer")),
         };
+        let mut response = self.relay(stream, request, client, unreachable).await?;
+        let place = response.headers().get(LOCATION).and_then(|l| l.to_str().ok());
+        let place = place.filter(|place| place.starts_with('/') && !place.starts_with("//"));
+        if let Some(Ok(place)) = place.map(|place| HeaderValue::try_from(format!("{prefix}{place}"))) {
+            response.headers_mut().insert(LOCATION, place);
+        }
+        Ok(response)
+    }
+
+    /// Sends a request over a connection and hands its answer back; after a switch of protocols, `client` is joined with it.
+    pub(crate) async fn relay<S, B>(
+        &self,
+        stream: S,
+        request: http::Request<B>,
+        client: Option<OnUpgrade>,
+        unreachable: impl Fn(&dyn std::fmt::Display) -> Failure,
+    ) -> Result<Response<Body>>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| unreachable(&e))?;
         let stop = self.stop.clone().cancelled_owned();
@@ -132,13 +155,6 @@ impl Inner {
         *response.status_mut() = answer.status();
         let switches = answer.status() == StatusCode::SWITCHING_PROTOCOLS;
         *response.headers_mut() = handed_on(answer.headers(), switches);
-        if let Some(place) = answer.headers().get(LOCATION).and_then(|l| l.to_str().ok())
-            && place.starts_with('/')
-            && !place.starts_with("//")
-            && let Ok(place) = HeaderValue::try_from(format!("{prefix}{place}"))
-        {
-            response.headers_mut().insert(LOCATION, place);
-        }
         match (switches, client) {
             (true, Some(client)) => self.tunnel(client, hyper::upgrade::on(&mut answer)),
             (true, None) => return Err(unreachable(&"it switched protocols unasked")),
@@ -197,7 +213,7 @@ fn request<B>(
 }
 
 /// The headers that go on to the other side; with `switches`, those by which the protocol is changed too.
-fn handed_on(headers: &HeaderMap, switches: bool) -> HeaderMap {
+pub(crate) fn handed_on(headers: &HeaderMap, switches: bool) -> HeaderMap {
     let named: Vec<String> = headers
         .get_all(CONNECTION)
         .iter()

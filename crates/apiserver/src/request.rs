@@ -1,8 +1,10 @@
 //! A request's line and headers, read into one typed value before anything acts on it.
 
+mod aggregated;
 mod options;
 mod query;
 
+pub use aggregated::AggregatedRequest;
 pub use options::{DeleteOptions, ListOptions, Propagation, VersionMatch, WatchOptions, WriteOptions};
 pub use query::Query;
 
@@ -24,6 +26,8 @@ pub enum Request {
     Server(ServerRequest),
     /// An object or a collection of them.
     Api(Box<ApiRequest>),
+    /// Whatever an aggregated API server answers.
+    Aggregated(AggregatedRequest),
 }
 
 /// Paths that are no resources.
@@ -222,6 +226,9 @@ impl Request {
                 Ok(Self::Server(request))
             }
         };
+        if let Some(asked) = AggregatedRequest::parse(served, &words, method, query) {
+            return Ok(Self::Aggregated(asked));
+        }
         if let Some(proxied) = proxied {
             return Self::parse_proxied(served, &words, proxied, method, query);
         }
@@ -541,6 +548,7 @@ mod tests {
             &headers,
         ) {
             Ok(Request::Server(request)) => format!("{request:?}"),
+            Ok(Request::Aggregated(asked)) => format!("{asked:?}"),
             Ok(Request::Api(r)) => format!(
                 "{} {} [{}] [{}] {:?} {:?}",
                 r.verb.name(),

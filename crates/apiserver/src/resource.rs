@@ -6,7 +6,9 @@ use std::ops::Deref;
 use std::sync::{Arc, LazyLock};
 
 use parking_lot::RwLock;
+use tokio::sync::watch;
 
+use crate::aggregation::{Aggregated, priority};
 use crate::schema::{self, Kind, Name, Storage, VersionRank};
 
 /// A part of an object, or an action on it, with a path of its own.
@@ -175,7 +177,14 @@ pub struct Resources {
     /// In the order in which discovery shows them.
     all: Vec<Arc<Resource>>,
     by_plural: HashMap<Name, Vec<Arc<Resource>>>,
+    /// Groups and versions that other servers serve.
+    aggregated: Vec<Arc<Aggregated>>,
+    /// Ranks of groups and versions in discovery, where they are given.
+    priorities: Priorities,
 }
+
+/// Ranks in discovery, the highest first: of a group, and of a version within its group.
+pub type Priorities = HashMap<(Name, Name), (i64, i64)>;
 
 impl Resources {
     /// Those resources, in that order.
@@ -184,7 +193,7 @@ impl Resources {
         for r in &all {
             by_plural.entry(r.plural.clone()).or_default().push(r.clone());
         }
-        Self { all, by_plural }
+        Self { all, by_plural, ..Self::default() }
     }
 
     /// All of them.
@@ -206,24 +215,47 @@ impl Resources {
         self.all.iter().filter(move |r| r.group == group && r.version == version)
     }
 
+    /// What another server serves as that group and version.
+    pub fn aggregated(&self, group: &str, version: &str) -> Option<&Arc<Aggregated>> {
+        self.aggregated.iter().find(|service| service.group == group && service.version == version)
+    }
+
+    /// All that other servers serve.
+    pub fn all_aggregated(&self) -> &[Arc<Aggregated>] {
+        &self.aggregated
+    }
+
     /// Groups with their versions, each in the order in which discovery shows them: the preferred version first. The
     /// core group is not among them.
     pub fn groups(&self) -> Vec<(Name, Vec<Name>)> {
         let mut groups: Vec<(Name, Vec<Name>)> = Vec::new();
-        for r in self.all.iter().filter(|r| !r.group.is_empty()) {
-            let at = groups.iter().position(|(group, _)| *group == r.group).unwrap_or(groups.len());
+        let own = self.all.iter().map(|r| (&r.group, &r.version));
+        let others = self.aggregated.iter().map(|service| (&service.group, &service.version));
+        for (group, version) in own.chain(others).filter(|(group, _)| !group.is_empty()) {
+            let at = groups.iter().position(|(known, _)| known == group).unwrap_or(groups.len());
             if at == groups.len() {
-                groups.push((r.group.clone(), Vec::new()));
+                groups.push((group.clone(), Vec::new()));
             }
             let versions = &mut groups[at].1;
-            if !versions.contains(&r.version) {
-                versions.push(r.version.clone());
+            if !versions.contains(version) {
+                versions.push(version.clone());
             }
         }
+        let rank = |group: &Name, version: &Name| {
+            let given = self.priorities.get(&(group.clone(), version.clone())).copied();
+            let is_custom = || self.of_version(group, version).next().is_some_and(|r| r.custom.is_some());
+            given.unwrap_or_else(|| priority(group, version, is_custom()))
+        };
         // A group's versions may come from several definitions.
-        for (_, versions) in &mut groups {
-            versions.sort_by(|a, b| VersionRank::of(b).cmp(&VersionRank::of(a)));
+        for (group, versions) in &mut groups {
+            let key = |version: &Name| rank(group, version).1;
+            versions.sort_by(|a, b| (key(b), VersionRank::of(b)).cmp(&(key(a), VersionRank::of(a))));
         }
+        // Groups of the same rank stay in the order of the table.
+        let of_group = |(group, versions): &(Name, Vec<Name>)| {
+            versions.iter().map(|version| rank(group, version).0).max().unwrap_or(0)
+        };
+        groups.sort_by_key(|group| std::cmp::Reverse(of_group(group)));
         groups
     }
 }
@@ -233,11 +265,13 @@ impl Resources {
 #[derive(Debug)]
 pub struct Registry {
     current: RwLock<Arc<Resources>>,
+    /// Counts the changes of the resources that this server has itself.
+    changed: watch::Sender<u64>,
 }
 
 impl Default for Registry {
     fn default() -> Self {
-        Self { current: RwLock::new(BUILT_IN.clone()) }
+        Self { current: RwLock::new(BUILT_IN.clone()), changed: watch::Sender::new(0) }
     }
 }
 
@@ -245,7 +279,23 @@ impl Registry {
     /// Serves these resources beside the built-in ones.
     pub fn serve(&self, custom: impl IntoIterator<Item = Arc<Resource>>) {
         let all = BUILT_IN.iter().cloned().chain(custom).collect();
-        *self.current.write() = Arc::new(Resources::new(all));
+        let mut current = self.current.write();
+        let (aggregated, priorities) = (current.aggregated.clone(), current.priorities.clone());
+        *current = Arc::new(Resources { aggregated, priorities, ..Resources::new(all) });
+        drop(current);
+        self.changed.send_modify(|changes| *changes += 1);
+    }
+
+    /// Serves what other servers have beside the own resources, all in this order.
+    pub fn aggregate(&self, aggregated: Vec<Arc<Aggregated>>, priorities: Priorities) {
+        let mut current = self.current.write();
+        let all = current.all.clone();
+        *current = Arc::new(Resources { aggregated, priorities, ..Resources::new(all) });
+    }
+
+    /// Wakes when the resources that this server has itself have changed.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 
     /// A snapshot of the served resources; the answer to one request rests on one such snapshot.

@@ -30,13 +30,14 @@ use crate::flow_control::{self, FlowControl};
 use crate::kinds::service::PREFIX_LENGTHS;
 use crate::metrics::{Labels, Metrics};
 use crate::node_proxy::NodeDialer;
+use crate::pki::FrontProxy;
 use crate::rbac::Authorizer;
 use crate::request::{ApiRequest, Request, Verb};
 use crate::resource::Registry;
 use crate::serve::{EndWatches, GRACE};
 use crate::status::{Failure, Result};
 use crate::tokens::{Issuer, Keys};
-use crate::{bootstrap, definitions, discovery, expiry, quota};
+use crate::{aggregation, bootstrap, definitions, discovery, expiry, quota};
 
 /// Requests with bodies that are worked on at once; more wait. At their largest they take 768 MiB, as they usually are
 /// less than one.
@@ -62,6 +63,8 @@ pub struct Config {
     pub issuer: Option<Issuer>,
     /// Where Pods reach this server: the endpoint of the `kubernetes` Service. `None`: it has none.
     pub advertise: Option<SocketAddr>,
+    /// The certificate with which requests are handed on to aggregated API servers. `None`: without one.
+    pub front_proxy: Option<FrontProxy>,
     /// How long Events are kept after they were last written.
     pub event_ttl: Duration,
     /// Requests that are worked on at once, beside exempt and long-running ones: what priority levels divide.
@@ -77,6 +80,7 @@ impl Default for Config {
             tokens: Tokens::default(),
             issuer: None,
             advertise: None,
+            front_proxy: None,
             event_ttl: Duration::from_secs(3600),
             max_requests: 600,
         }
@@ -157,6 +161,7 @@ impl ApiServer {
         bootstrap::run(&inner).await?;
         inner.tasks.spawn(definitions::run(inner.clone(), served));
         inner.tasks.spawn(validating_policies::type_check::run(inner.clone()));
+        inner.tasks.spawn(aggregation::run(inner.clone()));
         inner.tasks.spawn(quota::run(inner.clone()));
         inner.tasks.spawn(flow_control::ensure::run(inner.clone()));
         inner.tasks.spawn(expiry::expire_events(inner.clone()));
@@ -331,6 +336,7 @@ impl Inner {
                 content::negotiate(&mut response, &parts.headers).await;
                 return Ok(response);
             }
+            Request::Aggregated(asked) => return self.ask_aggregated(&asked.service, who, parts, body).await,
             Request::Api(r) => r,
         };
         let mut response = match &r.verb {

@@ -1,26 +1,19 @@
 //! Calls of webhooks over HTTPS: where they are, and one request and its answer.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use yado_types::address::forbidden_destination;
 
 use crate::edit::text;
 use crate::resource;
 use crate::schema;
 use crate::server::Inner;
+use crate::tls::{self, Trust};
 
 /// Bytes of an answer. An object and its patch fit in it.
 const MAX_ANSWER: usize = 4 << 20;
@@ -37,22 +30,15 @@ pub(crate) struct Endpoint {
     /// The address, where a Service leads to it; else the host is looked up.
     address: Option<SocketAddr>,
     port: u16,
-    roots: RootCertStore,
+    trust: Trust,
 }
 
 impl Endpoint {
     /// Reads a `WebhookClientConfig`; a Service is resolved to one of its endpoints.
     pub(crate) fn of(server: &Inner, config: &Value) -> Result<Self, CallError> {
         let fail = |why: String| CallError(why);
-        let mut roots = RootCertStore::empty();
-        let bundle = STANDARD.decode(text(&config["caBundle"])).unwrap_or_default();
-        for certificate in CertificateDer::pem_slice_iter(&bundle) {
-            let certificate = certificate.map_err(|e| fail(format!("caBundle: {e}")))?;
-            roots.add(certificate).map_err(|e| fail(format!("caBundle: {e}")))?;
-        }
-        if roots.is_empty() {
-            return Err(fail("clientConfig.caBundle has no certificate to verify the webhook with".into()));
-        }
+        let trust =
+            Trust::bundle(text(&config["caBundle"])).map_err(|e| fail(format!("clientConfig.{e}")))?;
         let service = &config["service"];
         if service.is_object() {
             let (namespace, name) = (text(&service["namespace"]), text(&service["name"]));
@@ -74,14 +60,14 @@ impl Endpoint {
                 path,
                 address: Some(address),
                 port,
-                roots,
+                trust,
             });
         }
         let url: http::Uri =
             text(&config["url"]).parse().map_err(|e| fail(format!("clientConfig.url: {e}")))?;
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
         let path = url.path_and_query().map_or("/", |path| path.as_str()).to_owned();
-        Ok(Self { host, path, address: None, port: url.port_u16().unwrap_or(443), roots })
+        Ok(Self { host, path, address: None, port: url.port_u16().unwrap_or(443), trust })
     }
 
     /// Sends a review and reads the answer, within `timeout` in all.
@@ -105,19 +91,9 @@ impl Endpoint {
 
     async fn exchange(self, server: &Inner, review: &Value) -> Result<Value, CallError> {
         let fail = |e: &dyn std::fmt::Display| CallError(e.to_string());
-        let stream = match self.address {
-            Some(address) => TcpStream::connect(address).await,
-            None => TcpStream::connect((self.host.as_str(), self.port)).await,
-        };
-        let stream = stream.map_err(|e| fail(&e))?;
-        let config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|e| fail(&e))?
-            .with_root_certificates(self.roots)
-            .with_no_client_auth();
-        let name = ServerName::try_from(self.host.clone()).map_err(|e| fail(&e))?;
-        let stream =
-            TlsConnector::from(Arc::new(config)).connect(name, stream).await.map_err(|e| fail(&e))?;
+        let Self { host, path, address, port, trust } = self;
+        let stream = tls::connect((&host, port), address, trust, None);
+        let stream = stream.await.map_err(|e| fail(&e))?;
         let (mut sender, connection) =
             hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| fail(&e))?;
         let stop = server.stop.clone().cancelled_owned();
@@ -128,8 +104,8 @@ impl Endpoint {
                 _ = connection => {}
             }
         });
-        let request = http::Request::post(&self.path)
-            .header("host", format!("{}:{}", self.host, self.port))
+        let request = http::Request::post(&path)
+            .header("host", format!("{host}:{port}"))
             .header("content-type", "application/json")
             .header("accept", "application/json")
             .body(Full::new(Bytes::from(review.to_string())))

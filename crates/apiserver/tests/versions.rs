@@ -265,11 +265,12 @@ fn convert(path: &str, review: &Value) -> Value {
 async fn a_webhook_converts() {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     let f = Fixture::new().await;
-    let (url, bundle) = tls::serve(|path, review| {
+    let (port, bundle) = tls::serve(([127, 0, 0, 1].into(), "127.0.0.1"), |asked, review| {
         CALLS.fetch_add(1, Ordering::Relaxed);
-        convert(path, review)
+        convert(asked.uri.path(), review)
     })
     .await;
+    let url = format!("https://127.0.0.1:{port}");
     let by = |path: &str, versions: Value| json!({"strategy": "Webhook", "webhook": {
         "clientConfig": {"url": format!("{url}{path}"), "caBundle": bundle}, "conversionReviewVersions": versions}});
     f.check(&[

@@ -97,7 +97,9 @@ async fn webhooks_are_asked_and_their_answers_count() {
     let store = Arc::new(Embedded::open(yado_store::Config::new(directory.path())).expect("a store"));
     let server =
         ApiServer::new(Config::default(), store.clone(), SystemClock::shared(), Arc::new(NoNodes)).await;
-    let (url, bundle) = tls::serve(|path, review| respond(path, &review["request"])).await;
+    let at = ([127, 0, 0, 1].into(), "127.0.0.1");
+    let (port, bundle) = tls::serve(at, |asked, review| respond(asked.uri.path(), &review["request"])).await;
+    let url = format!("https://127.0.0.1:{port}");
     let fixture = Fixture { server: server.expect("a server"), url, bundle };
     let (none, some) = (json!({}), json!({"data": {"a": "b"}}));
     let ignore = json!({"failurePolicy": "Ignore"});

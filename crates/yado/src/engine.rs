@@ -20,7 +20,7 @@ use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use tokio::net::TcpListener;
 use yado_apiserver::auth::{MASTERS, NODES};
-use yado_apiserver::pki::{Pki, ServerNames, write_private};
+use yado_apiserver::pki::{FrontProxy, Pki, ServerNames, write_private};
 use yado_apiserver::tokens::{Issuer, Keys};
 use yado_apiserver::{ApiServer, Identity};
 use yado_cli::local::{DevApp, Running};
@@ -335,10 +335,12 @@ async fn api_server(
     clock: &Arc<dyn Clock>,
     dialer: &Dialer,
 ) -> Result<ApiServer> {
+    let front_proxy = FrontProxy::load_or_create(&data.dir("pki")?, clock.now())?;
     let config = yado_apiserver::Config {
         service_cidr: slot.service_cidr(),
         advertise: Some(advertise),
         issuer: Some(Issuer::new(Keys::load_or_create(&data.dir("pki")?)?)),
+        front_proxy: Some(front_proxy),
         ..Default::default()
     };
     let store: Arc<dyn Store> = store.clone();

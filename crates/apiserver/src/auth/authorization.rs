@@ -61,6 +61,19 @@ pub fn attributes<'a>(request: &'a Request, method: &Method, path: &'a str) -> A
             };
             Attributes { verb, target: Target::Path(path) }
         }
+        Request::Aggregated(asked) => {
+            let target = match &asked.resource {
+                None => Target::Path(path),
+                Some(of) => Target::Resource {
+                    namespace: &of.namespace,
+                    group: &asked.service.group,
+                    resource: &of.resource,
+                    subresource: &of.subresource,
+                    name: &of.name,
+                },
+            };
+            Attributes { verb: asked.verb, target }
+        }
         Request::Api(r) => {
             let verb = match (&r.verb, method) {
                 (Verb::Connect(_), &Method::POST) => "create",

@@ -6,6 +6,7 @@ use k8s_openapi::api::{
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as registration;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
@@ -14,6 +15,7 @@ use crate::schema::{Field, KINDS, Kind, ListType, message};
 
 const PREFIX: &str = "#/components/schemas/";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
+const REGISTRATION: &str = "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.";
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 /// The name of a kind's definition: `io.k8s.api.core.v1.Pod`, `com.example.stable.v1.CronTab`.
@@ -27,20 +29,22 @@ pub fn definition_name(kind: &Kind) -> String {
         return format!("{}.{}.{}", group.join("."), kind.version, kind.kind);
     }
     let message = kind.message;
-    match (message.strip_prefix("meta.v1."), message.strip_prefix("apiextensions.v1.")) {
-        (Some(rest), _) => format!("{META}{rest}"),
-        (_, Some(rest)) => format!("{EXTENSIONS}{rest}"),
-        _ => format!("io.k8s.api.{message}"),
-    }
+    let prefixes =
+        [("meta.v1.", META), ("apiextensions.v1.", EXTENSIONS), ("apiregistration.v1.", REGISTRATION)];
+    let own =
+        prefixes.iter().find_map(|(short, long)| Some(format!("{long}{}", message.strip_prefix(short)?)));
+    own.unwrap_or_else(|| format!("io.k8s.api.{message}"))
 }
 
 /// `core.v1.Pod` for `io.k8s.api.core.v1.Pod`.
 fn message_name(definition: &str) -> Option<String> {
-    match (definition.strip_prefix(META), definition.strip_prefix(EXTENSIONS)) {
-        (Some(rest), _) => Some(format!("meta.v1.{rest}")),
-        (_, Some(rest)) => Some(format!("apiextensions.v1.{rest}")),
-        _ => definition.strip_prefix("io.k8s.api.").map(str::to_owned),
-    }
+    let prefixes = [
+        (META, "meta.v1."),
+        (EXTENSIONS, "apiextensions.v1."),
+        (REGISTRATION, "apiregistration.v1."),
+        ("io.k8s.api.", ""),
+    ];
+    prefixes.iter().find_map(|(long, short)| Some(format!("{short}{}", definition.strip_prefix(long)?)))
 }
 
 fn add<T: JsonSchema>(generator: &mut SchemaGenerator) {
@@ -78,6 +82,7 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
             add::<admissionregistration::v1::ValidatingWebhookConfiguration>
         }
         "apiextensions.v1.CustomResourceDefinition" => add::<v1::CustomResourceDefinition>,
+        "apiregistration.v1.APIService" => add::<registration::APIService>,
         "apps.v1.ControllerRevision" => add::<apps::v1::ControllerRevision>,
         "apps.v1.DaemonSet" => add::<apps::v1::DaemonSet>,
         "apps.v1.Deployment" => add::<apps::v1::Deployment>,

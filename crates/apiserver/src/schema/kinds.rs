@@ -248,6 +248,7 @@ const FLOW_CONTROL: (&str, &str) = (FLOW_CONTROL_GROUP, "v1");
 const ADMISSION: (&str, &str) = ("admissionregistration.k8s.io", "v1");
 const EXTENSIONS: (&str, &str) = ("apiextensions.k8s.io", "v1");
 const CERTIFICATES: (&str, &str) = ("certificates.k8s.io", "v1");
+const REGISTRATION: (&str, &str) = ("apiregistration.k8s.io", "v1");
 const AUTHENTICATION: (&str, &str) = ("authentication.k8s.io", "v1");
 const AUTHORIZATION: (&str, &str) = ("authorization.k8s.io", "v1");
 
@@ -308,6 +309,8 @@ fn built_in() -> Vec<Kind> {
         cluster(FLOW_CONTROL, "PriorityLevelConfiguration", ("prioritylevelconfigurations", "prioritylevelconfiguration"),
             "flowcontrol.v1.PriorityLevelConfiguration").ruled_by(&priority_level_configuration::PriorityLevelConfiguration).with(&["status"]),
         cluster(NODE, "RuntimeClass", ("runtimeclasses", "runtimeclass"), "node.v1.RuntimeClass").ruled_by(&runtime_class::RuntimeClass),
+        cluster(REGISTRATION, "APIService", ("apiservices", "apiservice"), "apiregistration.v1.APIService")
+            .ruled_by(&api_service::ApiService).of("api-extensions").with(&["status"]),
         cluster(SCHEDULING, "PriorityClass", ("priorityclasses", "priorityclass"), "scheduling.v1.PriorityClass")
             .ruled_by(&priority_class::PriorityClass).short(&["pc"]),
         cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").ruled_by(&storage_class::StorageClass).short(&["sc"]),

@@ -168,6 +168,23 @@ pub const ROWS: &[Row<'static>] = &[
     Row("apply --server-side --field-manager=other -f -", SECOND_PORT, true, &["serverside-applied"]),
     Row("get ct a -o jsonpath={.spec.ports[*].name}", "", true, &["two one"]),
     Row("apply --server-side -f -", CONFLICTING, false, &["conflict", ".spec.image"]),
+    Row(
+        "get apiservices",
+        "",
+        true,
+        &[
+            "NAME",
+            "SERVICE",
+            "AVAILABLE",
+            "AGE",
+            "v1.",
+            "Local",
+            "True",
+            "v1.stable.example.com",
+            "Local",
+            "True",
+        ],
+    ),
     Row("delete crd crontabs.stable.example.com", "", true, &["deleted"]),
     Row("get ct", "", false, &["the server could not find the requested resource"]),
 ];
