@@ -36,6 +36,7 @@ use crate::request::{ApiRequest, Request, Verb};
 use crate::resource::Registry;
 use crate::serve::{EndWatches, GRACE};
 use crate::status::{Failure, Result};
+use crate::tokens::oidc::Provider;
 use crate::tokens::{Issuer, Keys};
 use crate::{aggregation, bootstrap, definitions, discovery, expiry, quota};
 
@@ -61,6 +62,8 @@ pub struct Config {
     pub tokens: Tokens,
     /// The issuer of ServiceAccount tokens. `None`: one with keys in memory, so that tokens are valid for as long as it runs.
     pub issuer: Option<Issuer>,
+    /// The OpenID Connect provider by whose tokens people log in.
+    pub oidc: Option<Arc<Provider>>,
     /// Where Pods reach this server: the endpoint of the `kubernetes` Service. `None`: it has none.
     pub advertise: Option<SocketAddr>,
     /// The certificate with which requests are handed on to aggregated API servers. `None`: without one.
@@ -79,6 +82,7 @@ impl Default for Config {
             node_ports: 30000..=32767,
             tokens: Tokens::default(),
             issuer: None,
+            oidc: None,
             advertise: None,
             front_proxy: None,
             event_ttl: Duration::from_secs(3600),

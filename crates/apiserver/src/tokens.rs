@@ -1,5 +1,5 @@
 //! Bearer tokens: those of ServiceAccounts, which this server issues and signs ([`keys`], [`claims`]); bootstrap tokens,
-//! which are Secrets ([`bootstrap`]); and fixed ones of the configuration ([`crate::Tokens`]).
+//! which are Secrets ([`bootstrap`]); those of an OpenID Connect provider ([`oidc`]); and fixed ones of the configuration ([`crate::Tokens`]).
 //!
 //! A ServiceAccount's token is a JSON Web Token. It is valid as long as its signature and times are, and as the objects it
 //! names exist with the same uids: the account, and the Pod, Secret or Node that it is bound to. Nothing is stored of it.
@@ -7,6 +7,7 @@
 mod bootstrap;
 mod claims;
 mod keys;
+pub mod oidc;
 
 use std::sync::Arc;
 
@@ -134,7 +135,12 @@ impl Inner {
             let secret = secret.map_err(|_| Refusal::Unknown)?;
             return for_this_server(bootstrap::identity(parsed, &secret, now)?);
         }
-        let claims = Claims::read(token, &self.issuer)?;
+        let claims = match (Claims::read(token, &self.issuer), &self.config.oidc) {
+            (Err(Refusal::Unknown), Some(provider)) => {
+                return for_this_server(provider.identity(token, now)?);
+            }
+            (claims, _) => claims?,
+        };
         claims.check_time(now)?;
         let audiences = claims.check_audience(audiences)?;
         self.check_objects(&claims.objects, now)?;

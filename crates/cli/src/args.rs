@@ -10,10 +10,12 @@ mod app;
 mod engine;
 pub mod fleet;
 mod objects;
+mod oidc;
 
 pub use app::*;
 pub use engine::*;
 pub use objects::*;
+pub use oidc::OidcArgs;
 
 /// Default time to wait for readiness, the progress deadline of a Deployment in Kubernetes.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(600);

@@ -21,6 +21,7 @@ use serde_json::json;
 use tokio::net::TcpListener;
 use yado_apiserver::auth::{MASTERS, NODES};
 use yado_apiserver::pki::{FrontProxy, Pki, ServerNames, write_private};
+use yado_apiserver::tokens::oidc::Provider;
 use yado_apiserver::tokens::{Issuer, Keys};
 use yado_apiserver::{ApiServer, Identity};
 use yado_cli::local::{DevApp, Running};
@@ -42,6 +43,7 @@ use crate::control;
 use crate::data_dir::{DataDir, SECRETS_KEY};
 use crate::kubeconfig;
 use crate::node_name;
+use crate::oidc::Login;
 use crate::renewal;
 use crate::reset;
 use crate::storage::{RUN_DIR, instance, open_runtime};
@@ -73,6 +75,8 @@ pub struct Settings {
     pub secrets_key: Option<PathBuf>,
     /// A further kubeconfig to add this cluster to.
     pub kubeconfig: Option<PathBuf>,
+    /// The provider by whose tokens people log in.
+    pub login: Option<Login>,
 }
 
 /// The ports of an engine, taken before anything is touched: that they are in use is what is most often wrong.
@@ -144,7 +148,11 @@ impl Engine {
         let dialer = Dialer::new(tasks.clone());
         // Pods reach the API where they reach the node's other services.
         let for_pods = SocketAddr::from((slot.gateway(), api_address.port()));
-        let api = api_server(&data, &slot, for_pods, &store, &clock, &dialer).await?;
+        let provider = settings.login.as_ref().map(|login| login.provider.clone());
+        let api = api_server(&data, &slot, for_pods, provider, &store, &clock, &dialer).await?;
+        if let Some(login) = &settings.login {
+            login.clone().start(clock.clone(), &tasks);
+        }
         let admin = api.client(Identity::new("kubernetes-admin", [MASTERS]));
         let node_name = node_name::settle(&data, settings.node_name.as_deref(), &admin).await?;
         mark_control_plane(&admin, &node_name).await?;
@@ -331,6 +339,7 @@ async fn api_server(
     data: &DataDir,
     slot: &Slot,
     advertise: SocketAddr,
+    oidc: Option<Arc<Provider>>,
     store: &Arc<Embedded>,
     clock: &Arc<dyn Clock>,
     dialer: &Dialer,
@@ -341,6 +350,7 @@ async fn api_server(
         advertise: Some(advertise),
         issuer: Some(Issuer::new(Keys::load_or_create(&data.dir("pki")?)?)),
         front_proxy: Some(front_proxy),
+        oidc,
         ..Default::default()
     };
     let store: Arc<dyn Store> = store.clone();

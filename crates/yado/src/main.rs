@@ -19,6 +19,7 @@ mod image;
 mod infra;
 mod kubeconfig;
 mod node_name;
+mod oidc;
 mod renewal;
 mod reset;
 mod signals;

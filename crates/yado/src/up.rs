@@ -10,6 +10,7 @@ use yado_reconcile::SystemClock;
 
 use crate::data_dir::DataDir;
 use crate::engine::{Engine, Ports, Settings};
+use crate::oidc::Login;
 use crate::signals::Stop;
 use crate::storage::open_images;
 
@@ -27,6 +28,7 @@ pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {
         allowed_sysctls: args.allowed_unsafe_sysctls.clone(),
         secrets_key: args.secrets_key.clone(),
         kubeconfig: global.kubeconfig.clone(),
+        login: Login::new(&args.oidc)?,
     };
     let ports = Ports::bind(&settings).await?;
     let images = open_images(&data).await?;

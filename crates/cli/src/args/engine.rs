@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use yado_types::sysctls::AllowedSysctls;
 
-use super::{DEFAULT_DATA_DIR, Format};
+use super::{DEFAULT_DATA_DIR, Format, OidcArgs};
 
 /// `yado up`.
 #[derive(Debug, Clone, Args)]
@@ -38,6 +38,9 @@ pub struct UpArgs {
     /// under another than the first is encrypted anew at each start [default: DIR/secrets.key, made at the first start]
     #[arg(long, value_name = "FILE")]
     pub secrets_key: Option<PathBuf>,
+    /// Who may log in by another identity provider.
+    #[command(flatten, next_help_heading = "Login by OpenID Connect")]
+    pub oidc: OidcArgs,
 }
 
 impl UpArgs {
@@ -63,6 +66,7 @@ impl UpArgs {
             let file = std::path::absolute(file).unwrap_or_else(|_| file.clone());
             words.extend(["--secrets-key".into(), file.into()]);
         }
+        words.extend(self.oidc.words());
         words
     }
 }

@@ -57,6 +57,7 @@ fn settings(global: &Global, args: &DevStart, compiled: &Compiled, http_port: u1
         allow_host_image: compiled.objects.iter().any(|object| asks_for_host(&object.value)),
         secrets_key: None,
         kubeconfig: global.kubeconfig.clone(),
+        login: None,
     }
 }
 

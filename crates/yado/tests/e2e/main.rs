@@ -14,6 +14,7 @@ mod flow;
 mod kinds;
 mod kubectl;
 mod lives;
+mod login;
 mod network;
 mod node;
 mod pods;
