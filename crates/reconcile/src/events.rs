@@ -399,7 +399,8 @@ impl Aggregator {
                 self.similar.clear();
             }
         }
-        let group = self.similar.entry(group).or_insert_with(|| Similar { texts: Texts::default(), last: now });
+        let group =
+            self.similar.entry(group).or_insert_with(|| Similar { texts: Texts::default(), last: now });
         if !recent(group) {
             group.texts = Texts::default();
         }

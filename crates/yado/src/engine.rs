@@ -112,6 +112,18 @@ pub struct Engine {
 }
 
 /// How the network is set up. Published ports keep off the engine's own two.
+fn node_config(
+    data: &DataDir,
+    settings: &Settings,
+    name: &str,
+    gateway: IpAddr,
+) -> Result<yado_node::Config> {
+    let mut config = yado_node::Config::new(name, data.dir("pods")?, gateway);
+    config.allowed_sysctls = settings.allowed_sysctls.clone();
+    config.host_image = settings.allow_host_image.then(|| hidden(data, settings));
+    Ok(config)
+}
+
 fn net_config(settings: &Settings, node_name: &str, http_port: u16, api_port: u16) -> yado_net::Config {
     yado_net::Config {
         ingress_address: Ipv4Addr::LOCALHOST.into(),
@@ -159,16 +171,9 @@ impl Engine {
         let pki = open_pki(&data, &slot, &node_name, &clock)?;
         let tls = pki.server_config()?;
         serve_api(&api, api_listener, &tls, &tasks);
-        let write_kubeconfigs = {
-            let (own, users, instance) =
-                (data.file("kubeconfig"), settings.kubeconfig.clone(), instance(data.path()));
-            move |pki: &Pki| {
-                let text = pki.kubeconfig(&format!("https://{api_address}"));
-                write_kubeconfigs(&own, users.as_deref(), &instance, &text)
-            }
-        };
-        let kubeconfigs = write_kubeconfigs(&pki)?;
-        renewal::start(pki.clone(), move |pki| write_kubeconfigs(pki).map(drop), clock.clone(), &tasks);
+        let files = Kubeconfigs::new(&data, settings, api_address);
+        let kubeconfigs = files.write(&pki)?;
+        renewal::start(pki.clone(), move |pki| files.write(pki).map(drop), clock.clone(), &tasks);
 
         let as_component = |name| api.client(Identity::component(name));
         let informers = Informers::new(as_component("engine"), tasks.clone());
@@ -179,9 +184,7 @@ impl Engine {
         serve_api(&api, bind_api(for_pods).await?, &tls, &tasks);
         let node_informers =
             informers.acting_as(api.client(Identity::new(format!("system:node:{node_name}"), [NODES])));
-        let mut node_config = yado_node::Config::new(&node_name, data.dir("pods")?, gateway);
-        node_config.allowed_sysctls = settings.allowed_sysctls.clone();
-        node_config.host_image = settings.allow_host_image.then(|| hidden(&data, settings));
+        let node_config = node_config(&data, settings, &node_name, gateway)?;
         let node =
             start_node(&data, node_config, images.clone(), &net, node_informers, &clock, &tasks).await?;
         dialer.lead_to(node.clone());
@@ -384,13 +387,36 @@ async fn start_node(
 
 /// Writes the kubeconfig where clients look for it, which only its owner may read as it holds a key, and adds it to the
 /// one that the user names.
-fn write_kubeconfigs(own: &Path, users: Option<&Path>, instance: &str, text: &str) -> Result<Vec<PathBuf>> {
-    write_private(own, text)
-        .with_context(|| format!("the kubeconfig {} cannot be written", own.display()))?;
-    let mut paths = vec![own.to_owned()];
-    if let Some(users) = users {
-        kubeconfig::add(users, text, instance)?;
-        paths.push(users.to_owned());
+/// The administrator's kubeconfigs.
+struct Kubeconfigs {
+    /// The one in the data directory.
+    own: PathBuf,
+    /// A user's, which this cluster is added to.
+    users: Option<PathBuf>,
+    /// What this cluster is called in it.
+    instance: String,
+    /// The URL of the API.
+    server: String,
+}
+
+impl Kubeconfigs {
+    fn new(data: &DataDir, settings: &Settings, api: SocketAddr) -> Self {
+        Self {
+            own: data.file("kubeconfig"),
+            users: settings.kubeconfig.clone(),
+            instance: instance(data.path()),
+            server: format!("https://{api}"),
+        }
     }
-    Ok(paths)
+
+    /// Writes all of them with the present certificates. Returns their paths.
+    fn write(&self, pki: &Pki) -> Result<Vec<PathBuf>> {
+        let text = pki.kubeconfig(&self.server);
+        write_private(&self.own, &text)
+            .with_context(|| format!("the kubeconfig {} cannot be written", self.own.display()))?;
+        if let Some(users) = &self.users {
+            kubeconfig::add(users, &text, &self.instance)?;
+        }
+        Ok([self.own.clone()].into_iter().chain(self.users.clone()).collect())
+    }
 }
