@@ -160,11 +160,8 @@ impl Engine {
         let dialer = Dialer::new(tasks.clone());
         // Pods reach the API where they reach the node's other services.
         let for_pods = SocketAddr::from((slot.gateway(), api_address.port()));
-        let provider = settings.login.as_ref().map(|login| login.provider.clone());
-        let api = api_server(&data, &slot, for_pods, provider, &store, &clock, &dialer).await?;
-        if let Some(login) = &settings.login {
-            login.clone().start(clock.clone(), &tasks);
-        }
+        let login = settings.login.as_ref().map(|login| login.start(clock.clone(), &tasks));
+        let api = api_server(&data, &slot, for_pods, login, &store, &clock, &dialer).await?;
         let admin = api.client(Identity::new("kubernetes-admin", [MASTERS]));
         let node_name = node_name::settle(&data, settings.node_name.as_deref(), &admin).await?;
         mark_control_plane(&admin, &node_name).await?;

@@ -23,8 +23,7 @@ const MAX_ANSWER: usize = 1 << 20;
 /// A provider, and how its documents are fetched.
 #[derive(Clone, Debug)]
 pub struct Login {
-    /// What verifies tokens.
-    pub provider: Arc<Provider>,
+    provider: Arc<Provider>,
     client: reqwest::Client,
 }
 
@@ -62,12 +61,13 @@ impl Login {
         Ok(Some(Self { provider: Arc::new(Provider::new(settings)), client }))
     }
 
-    /// Keeps the keys current until the tasks are stopped.
-    pub fn start(self, clock: Arc<dyn Clock>, tasks: &Tasks) {
+    /// Keeps the keys current until the tasks are stopped, and returns what verifies tokens by them.
+    pub fn start(&self, clock: Arc<dyn Clock>, tasks: &Tasks) -> Arc<Provider> {
+        let login = self.clone();
         tasks.spawn("OpenID Connect keys", async move {
             loop {
-                if let Err(error) = self.fetch().await {
-                    let issuer = self.provider.issuer();
+                if let Err(error) = login.fetch().await {
+                    let issuer = login.provider.issuer();
                     tracing::warn!(
                         issuer,
                         error = format!("{error:#}"),
@@ -77,10 +77,11 @@ impl Login {
                 clock.sleep(SHORTEST_PERIOD).await;
                 tokio::select! {
                     () = clock.sleep(PERIOD) => {}
-                    () = self.provider.wants_keys() => {}
+                    () = login.provider.wants_keys() => {}
                 }
             }
         });
+        self.provider.clone()
     }
 
     async fn fetch(&self) -> Result<()> {

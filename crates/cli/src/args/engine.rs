@@ -40,7 +40,7 @@ pub struct UpArgs {
     pub secrets_key: Option<PathBuf>,
     /// Who may log in by another identity provider.
     #[command(flatten, next_help_heading = "Login by OpenID Connect")]
-    pub oidc: OidcArgs,
+    pub oidc: Box<OidcArgs>,
 }
 
 impl UpArgs {
