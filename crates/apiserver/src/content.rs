@@ -71,6 +71,15 @@ impl Body {
         }
     }
 
+    /// All its bytes; `None` for a stream.
+    pub(crate) fn copied(&self) -> Option<Bytes> {
+        match self {
+            Self::Full(bytes) => bytes.clone(),
+            Self::List(list) => Some(list.copied()),
+            Self::Stream(_) => None,
+        }
+    }
+
     /// It has no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == Some(0)
@@ -92,6 +101,16 @@ impl ListBody {
         let commas = items.len().saturating_sub(1);
         let len = head.len() + items.iter().map(|o| o.json_len()).sum::<usize>() + commas + 2;
         Self { head, items: items.into(), started: false, ended: false, len }
+    }
+
+    fn copied(&self) -> Bytes {
+        let (head, items) = (self.head.clone(), self.items.clone());
+        let mut list = Self { head, items, started: false, ended: false, len: self.len };
+        let mut all = BytesMut::with_capacity(self.len);
+        while let Some(part) = list.next_part() {
+            all.extend_from_slice(&part);
+        }
+        all.freeze()
     }
 
     fn next_part(&mut self) -> Option<Bytes> {

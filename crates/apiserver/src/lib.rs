@@ -12,13 +12,13 @@
 //! version that a request names and the one in the store. How many requests are worked on at once, and
 //! whose, decides [`flow_control`].
 //!
-//! Groups that other servers serve are registered and reached through [`aggregation`].
-//!
-//! Not here yet: audit logs.
+//! Groups that other servers serve are registered and reached through [`aggregation`]. With an audit policy, requests are
+//! logged ([`audit`]).
 
 mod admission;
 mod aggregation;
 pub mod apply;
+pub mod audit;
 pub mod auth;
 mod bootstrap;
 mod cache;

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use http::StatusCode;
 use parking_lot::Mutex;
 
+use crate::audit::Audit;
 use crate::content::Body;
 use crate::request::{ApiRequest, PatchKind, Request, Verb};
 use crate::resource::{Resource, Subresource};
@@ -209,6 +210,7 @@ impl Inner {
         requests(&mut out, &series);
         self.objects(&mut out);
         out.push_str(&self.flow_control.metrics_text());
+        out.extend(self.config.audit.iter().map(Audit::metrics_text));
         process(&mut out);
         out
     }

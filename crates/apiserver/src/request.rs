@@ -266,6 +266,11 @@ impl Request {
         }
     }
 
+    /// Whether its response is a stream that lasts as long as its client likes.
+    pub fn is_long(&self) -> bool {
+        self.is_stream() || matches!(self, Self::Api(r) if matches!(r.verb, Verb::Watch(_)))
+    }
+
     /// Whether it opens a stream to a node or to a program in a Pod, which lasts as long as its client likes.
     pub fn is_stream(&self) -> bool {
         matches!(self, Self::Api(r) if matches!(r.verb, Verb::Connect(_) | Verb::Proxy(_)))

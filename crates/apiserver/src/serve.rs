@@ -5,6 +5,7 @@ mod timeouts;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
+use std::net::IpAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::Service;
 
+use crate::audit::ClientAddress;
 use crate::auth::Identity;
 use crate::content::Body;
 use crate::server::{ApiServer, SameMachine};
@@ -116,7 +118,7 @@ impl ApiServer {
     }
 
     async fn connection(&self, stream: TcpStream, acceptor: TlsAcceptor, end: CancellationToken) {
-        let near_by = stream.peer_addr().is_ok_and(|a| a.ip().is_loopback());
+        let address = stream.peer_addr().ok().map(|address| address.ip().to_canonical());
         // Answers are written whole; waiting to fill a packet only delays the last part. Without it they come later.
         let _ = stream.set_nodelay(true);
         let stream = match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
@@ -130,16 +132,17 @@ impl ApiServer {
             Some(b"h2") => Protocol::Http2,
             _ => Protocol::Http1,
         };
-        self.serve_stream(stream, protocol, identity, near_by, end).await;
+        self.serve_stream(stream, protocol, identity, address, end).await;
     }
 
-    /// Serves one connection until it ends, is overdue, or `end` comes.
+    /// Serves one connection until it ends, is overdue, or `end` comes. Without an address, it is one from within the
+    /// process.
     async fn serve_stream(
         &self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
         protocol: Protocol,
         identity: Option<Identity>,
-        near_by: bool,
+        address: Option<IpAddr>,
         end: CancellationToken,
     ) {
         let activity = Activity::new();
@@ -150,7 +153,10 @@ impl ApiServer {
             if let Some(identity) = &identity {
                 extensions.insert(identity.clone());
             }
-            if near_by {
+            if let Some(address) = address {
+                extensions.insert(ClientAddress(address));
+            }
+            if address.is_none_or(|address| address.is_loopback()) {
                 extensions.insert(SameMachine);
             }
             let (mut server, request_ends) = (self.clone(), requests.request());
@@ -202,7 +208,7 @@ impl ApiServer {
         let end = self.inner.stop.child_token();
         let server = self.clone();
         self.inner.tasks.spawn(async move {
-            server.serve_stream(theirs, Protocol::Http1, Some(identity), true, end).await;
+            server.serve_stream(theirs, Protocol::Http1, Some(identity), None, end).await;
         });
         let answer = async {
             let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(ours)).await?;
@@ -261,7 +267,7 @@ mod tests {
             let (mut ours, theirs) = tokio::io::duplex(4096);
             let (served, end) = (server.clone(), CancellationToken::new());
             let serving =
-                tokio::spawn(async move { served.serve_stream(theirs, protocol, None, true, end).await });
+                tokio::spawn(async move { served.serve_stream(theirs, protocol, None, None, end).await });
             ours.write_all(first.as_bytes()).await.expect("it is open");
             while !serving.is_finished() {
                 clock.advance(Duration::from_secs(1));

@@ -23,6 +23,7 @@ use yado_store::Store;
 use yado_types::clock::Clock;
 
 use crate::admission::validating_policies;
+use crate::audit::{Audit, Record};
 use crate::auth::{Identity, Tokens, attributes, authenticate, authorize, impersonate};
 use crate::cache::{self, Cache, Observer, feed::Feed};
 use crate::content::{self, Body, BoxError, MAX_BODY};
@@ -70,6 +71,8 @@ pub struct Config {
     pub front_proxy: Option<FrontProxy>,
     /// How long Events are kept after they were last written.
     pub event_ttl: Duration,
+    /// The audit log, if there is one.
+    pub audit: Option<Audit>,
     /// Requests that are worked on at once, beside exempt and long-running ones: what priority levels divide.
     pub max_requests: u32,
 }
@@ -86,6 +89,7 @@ impl Default for Config {
             advertise: None,
             front_proxy: None,
             event_ttl: Duration::from_secs(3600),
+            audit: None,
             max_requests: 600,
         }
     }
@@ -202,6 +206,9 @@ impl ApiServer {
         if let Some(mut feed) = feed {
             feed.stop().await;
         }
+        if let Some(audit) = &self.inner.config.audit {
+            audit.close().await;
+        }
     }
 
     fn respond<B>(self, request: http::Request<B>) -> BoxFuture<'static, Result<Response<Body>, Infallible>>
@@ -239,20 +246,30 @@ impl Inner {
         B::Error: Into<BoxError>,
     {
         let (mut parts, body) = request.into_parts();
-        let (who, asked) = match self.admit(&parts) {
-            Ok(admitted) => admitted,
+        let admitted = self.admit(&mut parts).await;
+        let record = parts.extensions.get::<Arc<Record>>().cloned();
+        let is_long = matches!(&admitted, Ok((_, asked)) if asked.is_long());
+        let response = match admitted {
+            Ok((who, asked)) => {
+                let (running, begun) = (self.metrics.begin(Labels::of(&asked)), self.clock.monotonic());
+                let response = self.respond_to(asked, &who, &mut parts, body).await;
+                let (code, took) = (response.status(), self.clock.monotonic().saturating_sub(begun));
+                response.map(|body| running.end(code, took, body))
+            }
             Err(failure) => {
                 self.metrics.refused(failure.code);
                 self.discard(&parts.headers, body).await;
-                let mut response = content::failure(&failure);
-                content::negotiate(&mut response, &parts.headers).await;
-                return response;
+                failed(&failure, &parts).await
             }
         };
-        let (running, begun) = (self.metrics.begin(Labels::of(&asked)), self.clock.monotonic());
-        let answer = self.respond_to(asked, &who, &mut parts, body).await;
-        let (code, took) = (answer.status(), self.clock.monotonic().saturating_sub(begun));
-        answer.map(|body| running.end(code, took, body))
+        match record {
+            None => response,
+            Some(record) => {
+                // Only the record's own clone lives on, in the response's body.
+                drop(parts);
+                record.responded(response, is_long).await
+            }
+        }
     }
 
     /// Answers a request when flow control lets it through, if it is allowed.
@@ -274,14 +291,13 @@ impl Inner {
                 Ok(seat) => Some(seat),
                 Err(rejection) => {
                     self.discard(&parts.headers, body).await;
-                    let mut answer = content::failure(&rejection.failure);
-                    content::negotiate(&mut answer, &parts.headers).await;
+                    let mut answer = failed(&rejection.failure, parts).await;
                     rejection.mark(answer.headers_mut());
                     return answer;
                 }
             },
         };
-        let answer = match authorize(&self.authorizer, who, &asked, &attributes, &parts.headers) {
+        let answer = match authorize(&self.authorizer, who, &asked, &attributes, parts) {
             Ok(()) => self.carry_out(asked, who, parts, body).await,
             Err(failure) => {
                 self.discard(&parts.headers, body).await;
@@ -290,11 +306,7 @@ impl Inner {
         };
         let mut answer = match answer {
             Ok(answer) => answer,
-            Err(failure) => {
-                let mut response = content::failure(&failure);
-                content::negotiate(&mut response, &parts.headers).await;
-                response
-            }
+            Err(failure) => failed(&failure, parts).await,
         };
         if let Some(seat) = seat {
             seat.mark(answer.headers_mut());
@@ -302,25 +314,41 @@ impl Inner {
         answer
     }
 
-    /// The identity that a request acts as, and what it asks for.
-    fn admit(&self, parts: &http::request::Parts) -> Result<(Identity, Request)> {
-        let bearer = |token: &str| {
-            let holder = self.holder(token, &self.issuer.audiences);
-            holder.map_err(|refusal| tracing::debug!(%refusal, "a bearer token is refused")).ok()
-        };
-        let connection = parts.extensions.get::<Identity>();
-        let who =
-            authenticate(&parts.headers, connection, |token| bearer(token).map(|holder| holder.identity))?;
-        let who = impersonate(&self.authorizer, who, &parts.headers)?;
+    /// The identity that a request acts as, and what it asks for. The record of one that is logged is put into its
+    /// extensions.
+    async fn admit(&self, parts: &mut http::request::Parts) -> Result<(Identity, Request)> {
+        let user = self.authenticate(parts);
         let served = self.registry.current();
         let asked =
             Request::parse(&served, &parts.method, parts.uri.path(), parts.uri.query(), &parts.headers);
+        if let Some(audit) = &self.config.audit {
+            let nobody = Identity::default();
+            let record = audit.record(user.as_ref().unwrap_or(&nobody), asked.as_ref().ok(), parts);
+            if let Some(record) = record {
+                record.received().await;
+                parts.extensions.insert(record);
+            }
+        }
+        let who = impersonate(&self.authorizer, user?, &parts.headers)?;
+        if let Some(record) = parts.extensions.get::<Arc<Record>>() {
+            record.impersonated(&who);
+        }
         match asked {
             Ok(asked) => Ok((who, asked)),
             // Who may see nothing is told nothing of what there is.
             Err(failure) if who.is_anonymous() => Err(Failure::denied(format!("forbidden: {failure}"))),
             Err(failure) => Err(failure),
         }
+    }
+
+    /// The identity that sent a request.
+    fn authenticate(&self, parts: &http::request::Parts) -> Result<Identity> {
+        let bearer = |token: &str| {
+            let holder = self.holder(token, &self.issuer.audiences);
+            holder.map_err(|refusal| tracing::debug!(%refusal, "a bearer token is refused")).ok()
+        };
+        let connection = parts.extensions.get::<Identity>();
+        authenticate(&parts.headers, connection, |token| bearer(token).map(|holder| holder.identity))
     }
 
     async fn carry_out<B>(
@@ -354,11 +382,17 @@ impl Inner {
                     true => Some(self.large.acquire().await.map_err(Failure::internal)?),
                     false => None,
                 };
+                if let Some(record) = parts.extensions.get::<Arc<Record>>() {
+                    record.request_body(&r.verb, parts, &body);
+                }
                 Box::pin(self.act(&r, who, parts, &body)).await?
             }
         };
         if let Some(warning) = r.resource.deprecation() {
             content::warn(&mut response, &[warning.into_owned()]);
+        }
+        if let Some(record) = parts.extensions.get::<Arc<Record>>() {
+            record.response_body(response.body());
         }
         content::negotiate(&mut response, &parts.headers).await;
         if parts.extensions.get::<SameMachine>().is_none() {
@@ -424,7 +458,7 @@ impl Inner {
                 let end = parts.extensions.get::<EndWatches>().map_or(&self.stop, |e| &e.0);
                 self.watch(r, options, end.clone()).await
             }
-            _ => self.write(r, who, &parts.headers, body).await,
+            _ => self.write(r, who, parts, body).await,
         }
     }
 
@@ -432,6 +466,16 @@ impl Inner {
     pub(crate) fn has_namespace(&self, name: &str) -> bool {
         crate::resource::find("", "v1", "namespaces").is_some_and(|r| self.find(r, "", name).is_ok())
     }
+}
+
+/// The response that tells of a failure, in the form that its request asks for.
+async fn failed(failure: &Failure, parts: &http::request::Parts) -> Response<Body> {
+    if let Some(record) = parts.extensions.get::<Arc<Record>>() {
+        record.failed(failure);
+    }
+    let mut response = content::failure(failure);
+    content::negotiate(&mut response, &parts.headers).await;
+    response
 }
 
 /// Does work whose time grows with `bytes`. Where they are many, the thread's other tasks are given to another thread

@@ -14,11 +14,13 @@ mod update;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Response};
+use http::Response;
+use http::request::Parts;
 use serde_json::Value;
 use yado_store::{Compare, Op, Txn, TxnOutcome};
 
 use crate::apply::Writer;
+use crate::audit::Record;
 use crate::auth::Identity;
 use crate::cache::place;
 use crate::content::{self, Body};
@@ -98,9 +100,10 @@ impl Inner {
         self: &Arc<Self>,
         r: &ApiRequest,
         who: &Identity,
-        headers: &HeaderMap,
+        parts: &Parts,
         body: &Bytes,
     ) -> Result<Response<Body>> {
+        let headers = &parts.headers;
         self.fresh().await?;
         let (operation, dry_run) = match &r.verb {
             Verb::Create(options) => (Operation::Create, options.dry_run),
@@ -120,6 +123,7 @@ impl Inner {
             subresource,
             dry_run,
             warnings: Some(&warnings),
+            audit: parts.extensions.get::<Arc<Record>>().map(AsRef::as_ref),
         };
         let mut response = match &r.verb {
             Verb::Create(options) if subresource.is_some() || resource.storage == Storage::Answered => {

@@ -12,7 +12,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
 use serde_json::Value;
 use tower::ServiceExt;
-use yado_apiserver::{ApiServer, Body, Config, Identity, NoNodes};
+use yado_apiserver::{ApiServer, Body, Config, Identity, NoNodes, audit};
 use yado_store::{Embedded, Store};
 use yado_types::clock::SystemClock;
 
@@ -1021,4 +1021,76 @@ async fn ask(server: &ApiServer, user: &str) -> Response<Body> {
     request.extensions_mut().insert(Identity::new(user, ["x"]));
     let Ok(response) = server.clone().oneshot(request).await;
     response
+}
+
+#[rustfmt::skip]
+#[tokio::test]
+async fn the_audit_log_tells_who_asked_for_what() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("audit.log");
+    let policy = audit::Policy::parse("
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitManagedFields: true
+rules:
+- {level: None, users: [quiet]}
+- {level: Metadata, resources: [{group: '', resources: [secrets]}], omitStages: [RequestReceived]}
+- {level: RequestResponse, resources: [{group: '', resources: [configmaps]}], omitStages: [RequestReceived]}
+- {level: Request, verbs: [watch], omitStages: [RequestReceived]}
+- {level: Metadata, nonResourceURLs: ['/version']}
+").expect("a policy");
+    let log = audit::LogConfig { path: Some(path.clone()), max_size: 0, max_backups: 0, max_age: Duration::ZERO };
+    let clock = SystemClock::shared();
+    let audit = Some(audit::Audit::open(policy, log, clock.clone()).expect("a log"));
+    let store = Arc::new(Embedded::open(yado_store::Config::new(directory.path().join("store"))).expect("a store"));
+    let server = ApiServer::new(Config { audit, ..Config::default() }, store.clone(), clock, Arc::new(NoNodes)).await.expect("a server");
+    let f = Fixture { server, store, _directory: directory };
+    let headers = [("user-agent", "t/1"), ("x-forwarded-for", "192.0.2.1, 192.0.2.2"), ("audit-id", "given")];
+    let answered = f.send(&format!("POST {CMS}"), &headers, &config_map("a")).await;
+    assert_eq!(answered.headers()["audit-id"], "given");
+    f.send("POST /api/v1/namespaces/default/secrets", &[("impersonate-user", "jane")], r#"{"metadata":{"name":"s"},"stringData":{"a":"hidden"}}"#).await;
+    f.send(&format!("GET {CMS}/none"), &[], "").await;
+    drop(f.send(&format!("GET {CMS}?watch=1&timeoutSeconds=1"), &[], "").await);
+    f.send("GET /version", &[], "").await;
+    f.send("GET /api/v1/nodes", &[], "").await;
+    assert_eq!(ask(&f.server, "quiet").await.status(), 200);
+    f.server.shutdown().await;
+    let text = std::fs::read_to_string(&path).expect("a log");
+    f.store.close().await;
+    assert!(!text.contains("hidden") && !text.contains("managedFields"), "{text}");
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let told: Vec<String> = events.iter().map(|event| {
+        let object = &event["objectRef"];
+        let text = |value: &Value| value.as_str().map(str::to_owned).unwrap_or_default();
+        format!("{} {} {} {} {}/{} {}", text(&event["level"]), text(&event["stage"]), text(&event["user"]["username"]), text(&event["verb"]),
+            text(&object["resource"]), text(&object["name"]), event["responseStatus"]["code"])
+    }).collect();
+    assert_eq!(told, [
+        "RequestResponse ResponseComplete test create configmaps/a 201",
+        "Metadata ResponseComplete test create secrets/ 403",
+        "RequestResponse ResponseComplete test get configmaps/none 404",
+        "RequestResponse ResponseStarted test watch configmaps/ 200",
+        "RequestResponse ResponseComplete test watch configmaps/ 200",
+        "Metadata RequestReceived test get / null",
+        "Metadata ResponseComplete test get / 200",
+    ]);
+    for (event, pointer, expect) in [
+        (0, "/auditID", "given"),
+        (0, "/requestURI", CMS),
+        (0, "/sourceIPs/1", "192.0.2.2"),
+        (0, "/sourceIPs/2", "127.0.0.1"),
+        (0, "/userAgent", "t/1"),
+        (0, "/objectRef/namespace", "default"),
+        (0, "/objectRef/apiVersion", "v1"),
+        (0, "/requestObject/data/a", "1"),
+        (0, "/responseObject/data/a", "1"),
+        (0, "/annotations/authorization.k8s.io~1decision", "allow"),
+        (1, "/impersonatedUser/username", "jane"),
+        (1, "/annotations/authorization.k8s.io~1decision", "forbid"),
+        (1, "/responseStatus/reason", "Forbidden"),
+        (2, "/responseStatus/message", "configmaps \"none\" not found"),
+    ] {
+        let found = events[event].pointer(pointer).and_then(Value::as_str);
+        assert_eq!(found, Some(expect), "{pointer} of {}", events[event]);
+    }
 }

@@ -19,6 +19,7 @@ use kube::Client;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 use tokio::net::TcpListener;
+use yado_apiserver::audit::Audit;
 use yado_apiserver::auth::{MASTERS, NODES};
 use yado_apiserver::pki::{FrontProxy, Pki, ServerNames, write_private};
 use yado_apiserver::tokens::oidc::Provider;
@@ -37,6 +38,7 @@ use yado_store::{Embedded, Sealing, Store};
 use yado_types::labels::CONTROL_PLANE;
 use yado_types::sysctls::AllowedSysctls;
 
+use crate::audit::AuditSettings;
 use crate::authority::LocalAuthority;
 use crate::collect::Keeper;
 use crate::control;
@@ -73,6 +75,8 @@ pub struct Settings {
     pub allowed_sysctls: AllowedSysctls,
     /// The file of the keys that encrypt Secrets; `None` is one in the data directory.
     pub secrets_key: Option<PathBuf>,
+    /// The audit log of the API, if there is one.
+    pub audit: Option<AuditSettings>,
     /// A further kubeconfig to add this cluster to.
     pub kubeconfig: Option<PathBuf>,
     /// The provider by whose tokens people log in.
@@ -161,7 +165,8 @@ impl Engine {
         // Pods reach the API where they reach the node's other services.
         let for_pods = SocketAddr::from((slot.gateway(), api_address.port()));
         let login = settings.login.as_ref().map(|login| login.start(clock.clone(), &tasks));
-        let api = api_server(&data, &slot, for_pods, login, &store, &clock, &dialer).await?;
+        let audit = settings.audit.as_ref().map(|audit| audit.open(&clock)).transpose()?;
+        let api = api_server(&data, &slot, for_pods, (login, audit), &store, &clock, &dialer).await?;
         let admin = api.client(Identity::new("kubernetes-admin", [MASTERS]));
         let node_name = node_name::settle(&data, settings.node_name.as_deref(), &admin).await?;
         mark_control_plane(&admin, &node_name).await?;
@@ -339,7 +344,7 @@ async fn api_server(
     data: &DataDir,
     slot: &Slot,
     advertise: SocketAddr,
-    oidc: Option<Arc<Provider>>,
+    (oidc, audit): (Option<Arc<Provider>>, Option<Audit>),
     store: &Arc<Embedded>,
     clock: &Arc<dyn Clock>,
     dialer: &Dialer,
@@ -351,6 +356,7 @@ async fn api_server(
         issuer: Some(Issuer::new(Keys::load_or_create(&data.dir("pki")?)?)),
         front_proxy: Some(front_proxy),
         oidc,
+        audit,
         ..Default::default()
     };
     let store: Arc<dyn Store> = store.clone();

@@ -5,6 +5,7 @@
 #![allow(clippy::print_stdout)] // it speaks to a terminal
 
 mod answers;
+mod audit;
 mod authority;
 mod background;
 mod build;

@@ -8,6 +8,7 @@ use yado_cli::local::Running;
 use yado_net::router::forwarded::TrustedProxies;
 use yado_reconcile::SystemClock;
 
+use crate::audit::AuditSettings;
 use crate::data_dir::DataDir;
 use crate::engine::{Engine, Ports, Settings};
 use crate::oidc::Login;
@@ -18,6 +19,7 @@ use crate::storage::open_images;
 pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {
     let clock = SystemClock::shared();
     let mut stop = Stop::listen()?;
+    let audit = AuditSettings::read(&args.audit)?;
     let data = DataDir::claim(&args.data_dir)?;
     let settings = Settings {
         api_port: args.api_port,
@@ -27,6 +29,7 @@ pub async fn run(global: &Global, args: &UpArgs) -> Result<()> {
         allow_host_image: args.allow_host_image,
         allowed_sysctls: args.allowed_unsafe_sysctls.clone(),
         secrets_key: args.secrets_key.clone(),
+        audit,
         kubeconfig: global.kubeconfig.clone(),
         login: Login::new(&args.oidc)?,
     };

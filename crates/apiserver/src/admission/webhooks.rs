@@ -191,6 +191,9 @@ async fn ask(review: &Review<'_>, webhook: Value, object: Option<&Value>) -> Res
     match answered.await.and_then(|answer| Verdict::read(&answer, &id)) {
         Ok(verdict) => {
             ctx.warn(verdict.warnings);
+            for (key, value) in verdict.annotations {
+                ctx.annotate(&format!("{name}/{key}"), &value);
+            }
             match verdict.refusal {
                 Some((code, message)) => Err(refusal(&name, code, &message)),
                 None => Ok(verdict.patch),
@@ -198,6 +201,7 @@ async fn ask(review: &Review<'_>, webhook: Value, object: Option<&Value>) -> Res
         }
         Err(error) if text(&webhook["failurePolicy"]) == "Ignore" => {
             tracing::warn!(webhook = name, %error, "an admission webhook failed and is passed over, as its policy says");
+            ctx.annotate("failed-open.webhook.admission.k8s.io", &name);
             Ok(None)
         }
         Err(error) => Err(Failure::internal(format!("failed calling webhook \"{name}\": {error}"))),
@@ -227,6 +231,8 @@ struct Verdict {
     refusal: Option<(u16, String)>,
     patch: Option<Value>,
     warnings: Vec<String>,
+    /// What the audit log is told.
+    annotations: Vec<(String, String)>,
 }
 
 impl Verdict {
@@ -264,7 +270,14 @@ impl Verdict {
         };
         let warnings = list(&response["warnings"]).iter().map(|warning| text(warning).to_owned()).collect();
         let allowed = response["allowed"] == true;
-        Ok(Self { refusal: (!allowed).then(refusal), patch: patch.filter(|_| allowed), warnings })
+        let annotations = response["auditAnnotations"].as_object().into_iter().flatten();
+        let annotations = annotations.map(|(key, value)| (key.clone(), text(value).to_owned())).collect();
+        Ok(Self {
+            refusal: (!allowed).then(refusal),
+            patch: patch.filter(|_| allowed),
+            warnings,
+            annotations,
+        })
     }
 }
 

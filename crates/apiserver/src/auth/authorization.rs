@@ -1,8 +1,12 @@
 //! Whether a request is allowed: its terms for the roles, and the refusal.
 
 use http::header::UPGRADE;
-use http::{HeaderMap, Method};
+use http::request::Parts;
+use std::sync::Arc;
 
+use http::Method;
+
+use crate::audit::Record;
 use crate::identity::Identity;
 use crate::rbac::{Attributes, Authorizer, NodeGraph, Target, Verdict};
 use crate::request::{ApiRequest, Request, Verb};
@@ -18,14 +22,27 @@ pub fn authorize(
     who: &Identity,
     request: &Request,
     asked: &Attributes<'_>,
-    headers: &HeaderMap,
+    parts: &Parts,
 ) -> Result<()> {
+    if let Some(record) = parts.extensions.get::<Arc<Record>>() {
+        note(authorizer.decide(who, asked), record);
+    }
     check(authorizer, who, asked)?;
     // A WebSocket begins with a GET, and yet makes a process or a connection in a container.
-    if asked.verb == "get" && headers.contains_key(UPGRADE) && opens_stream(request) {
+    if asked.verb == "get" && parts.headers.contains_key(UPGRADE) && opens_stream(request) {
         check(authorizer, who, &Attributes { verb: "create", ..*asked })?;
     }
     Ok(())
+}
+
+/// Adds the decision to the audit event, in Kubernetes' words.
+fn note(verdict: Verdict, record: &Record) {
+    let (decision, reason) = match verdict {
+        Verdict::Allowed(reason) => ("allow", reason),
+        Verdict::Denied(reason) => ("forbid", reason),
+    };
+    record.annotate("authorization.k8s.io/decision", decision);
+    record.annotate("authorization.k8s.io/reason", &reason);
 }
 
 fn check(authorizer: &Authorizer, who: &Identity, asked: &Attributes<'_>) -> Result<()> {
@@ -104,6 +121,8 @@ fn target(r: &ApiRequest) -> Target<'_> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
     use crate::resource::BUILT_IN;
 

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use parking_lot::Mutex;
 
+use crate::audit::Record;
 use crate::auth::{Identity, MASTERS};
 use crate::resource::{Resource, Subresource};
 use crate::server::Inner;
@@ -36,6 +37,8 @@ pub(crate) struct WriteContext<'a> {
     pub(crate) dry_run: bool,
     /// Collects the warnings of the response; `None` for writes without a response.
     pub(crate) warnings: Option<&'a Warnings>,
+    /// The audit record of the request, if it is logged.
+    pub(crate) audit: Option<&'a Record>,
 }
 
 /// Warnings that come up on the way to a write.
@@ -59,13 +62,29 @@ impl<'a> WriteContext<'a> {
     /// A write of the server's own: bootstrap, expiry.
     pub(crate) fn internal(server: &'a Inner, resource: &'a Resource, operation: Operation) -> Self {
         static USER: LazyLock<Identity> = LazyLock::new(|| Identity::new("system:apiserver", [MASTERS]));
-        Self { server, resource, user: &USER, operation, subresource: None, dry_run: false, warnings: None }
+        Self {
+            server,
+            resource,
+            user: &USER,
+            operation,
+            subresource: None,
+            dry_run: false,
+            warnings: None,
+            audit: None,
+        }
     }
 
     /// Adds warnings to the answer.
     pub(crate) fn warn(&self, warnings: Vec<String>) {
         if let Some(all) = self.warnings {
             all.0.lock().extend(warnings);
+        }
+    }
+
+    /// Adds an annotation to the audit event of the request, if there is one.
+    pub(crate) fn annotate(&self, key: &str, value: &str) {
+        if let Some(record) = self.audit {
+            record.annotate(key, value);
         }
     }
 

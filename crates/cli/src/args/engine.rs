@@ -41,6 +41,55 @@ pub struct UpArgs {
     /// Who may log in by another identity provider.
     #[command(flatten, next_help_heading = "Login by OpenID Connect")]
     pub oidc: Box<OidcArgs>,
+    /// The log of requests to the API.
+    #[command(flatten)]
+    pub audit: AuditArgs,
+}
+
+/// The log of requests to the API.
+#[derive(Debug, Clone, Args)]
+pub struct AuditArgs {
+    /// Which requests to the API are logged, and how much of them: a policy of audit.k8s.io/v1
+    #[arg(long, value_name = "FILE", requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where requests to the API are logged, one JSON a line; `-` is standard output
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Size of the log in MB after which it is rotated; 0 is never
+    #[arg(long, value_name = "MB", default_value_t = AuditArgs::MAX_SIZE, hide_short_help = true)]
+    pub audit_log_maxsize: u32,
+    /// Rotated logs that are kept; 0 is all
+    #[arg(long, value_name = "COUNT", default_value_t = AuditArgs::MAX_BACKUP, hide_short_help = true)]
+    pub audit_log_maxbackup: u32,
+    /// Age in days at which rotated logs are removed; 0 is never
+    #[arg(long, value_name = "DAYS", default_value_t = AuditArgs::MAX_AGE, hide_short_help = true)]
+    pub audit_log_maxage: u32,
+}
+
+impl AuditArgs {
+    /// Defaults of kube-apiserver.
+    const MAX_SIZE: u32 = 100;
+    const MAX_BACKUP: u32 = 100;
+    const MAX_AGE: u32 = 366;
+
+    fn words(&self) -> Vec<OsString> {
+        let absolute = |path: &PathBuf| match path.to_str() {
+            Some("-") => path.clone(),
+            _ => std::path::absolute(path).unwrap_or_else(|_| path.clone()),
+        };
+        let files =
+            [("--audit-policy-file", &self.audit_policy_file), ("--audit-log-path", &self.audit_log_path)];
+        let files =
+            files.into_iter().filter_map(|(flag, path)| Some((flag, absolute(path.as_ref()?).into())));
+        let numbers = [
+            ("--audit-log-maxsize", self.audit_log_maxsize, Self::MAX_SIZE),
+            ("--audit-log-maxbackup", self.audit_log_maxbackup, Self::MAX_BACKUP),
+            ("--audit-log-maxage", self.audit_log_maxage, Self::MAX_AGE),
+        ];
+        let numbers = numbers.into_iter().filter(|(_, given, default)| given != default);
+        let numbers = numbers.map(|(flag, given, _)| (flag, OsString::from(given.to_string())));
+        files.chain(numbers).flat_map(|(flag, value)| [flag.into(), value]).collect()
+    }
 }
 
 impl UpArgs {
@@ -67,6 +116,7 @@ impl UpArgs {
             words.extend(["--secrets-key".into(), file.into()]);
         }
         words.extend(self.oidc.words());
+        words.extend(self.audit.words());
         words
     }
 }

@@ -56,6 +56,7 @@ fn settings(global: &Global, args: &DevStart, compiled: &Compiled, http_port: u1
         allowed_sysctls: allowed_sysctls(compiled),
         allow_host_image: compiled.objects.iter().any(|object| asks_for_host(&object.value)),
         secrets_key: None,
+        audit: None,
         kubeconfig: global.kubeconfig.clone(),
         login: None,
     }
