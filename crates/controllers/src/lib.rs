@@ -11,8 +11,9 @@
 //! ```
 //!
 //! Each controller has a pure core, `reconcile(observed) -> actions`, and an I/O part (most in a module `run`) that feeds a
-//! work queue from the shared informers, calls the core for each key, and applies its actions. [`start`] starts all of
-//! them.
+//! work queue from the shared informers, calls the core for each key, and applies its actions. [`start`] starts them.
+//!
+//! Of several processes one runs the controllers and one the scheduler ([`Part`]): the leader of the part's Lease.
 
 pub mod certificate;
 mod cluster_role;
@@ -129,9 +130,32 @@ impl Context {
     }
 }
 
-/// Starts all controllers and the scheduler. Each writes with the client that `client_of` gives for its name, so that each
+/// The two parts that have a leader each, as in Kubernetes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// All controllers.
+    Controllers,
+    /// The scheduler.
+    Scheduler,
+}
+
+impl Part {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::Controllers, Self::Scheduler];
+
+    /// The name of its Lease, and of the identity that renews it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Controllers => "kube-controller-manager",
+            Self::Scheduler => SCHEDULER,
+        }
+    }
+}
+
+/// Starts the controllers, or the scheduler. Each writes with the client that `client_of` gives for its name, so that each
 /// has an identity and rights of its own; they share the watches of `informers`. `tasks` owns their tasks.
 pub fn start(
+    part: Part,
     informers: &Informers,
     client_of: impl Fn(&'static str) -> Client,
     clock: Arc<dyn Clock>,
@@ -148,15 +172,18 @@ pub fn start(
         }),
         sets_of: informers.all::<ReplicaSet>().index(move |s| by_controller(&s.metadata)),
         client: informers.client().clone(),
-        informers: informers.clone(),
+        informers: informers.owned_by(tasks.clone()),
         clock,
         tasks: tasks.clone(),
         config: Arc::new(config),
     };
-    for (name, start) in CONTROLLERS {
+    let of_part = |name: &str| (name == SCHEDULER) == (part == Part::Scheduler);
+    for (name, start) in CONTROLLERS.into_iter().filter(|(name, _)| of_part(name)) {
         start(&shared.acting_as(client_of(name)));
     }
 }
+
+const SCHEDULER: &str = "kube-scheduler";
 
 /// A controller: its name and what starts it.
 type Controller = (&'static str, fn(&Context));
@@ -168,7 +195,7 @@ const CONTROLLERS: [Controller; 15] = [
     ("daemon-set-controller", daemonset::start),
     ("job-controller", job::start),
     ("persistent-volume-binder", volume::start),
-    ("kube-scheduler", scheduler::start),
+    (SCHEDULER, scheduler::start),
     ("endpointslice-controller", endpoints::start),
     ("service-account-controller", service_account::start),
     ("token-controller", token_secret::start),

@@ -1,4 +1,4 @@
-//! Shared informers: one watch per kind and field selector keeps a cache of its objects current for all readers.
+//! Informers: a watch keeps a cache of the objects of a kind current; one per kind is shared by all readers of the process.
 
 use std::any::{Any, TypeId};
 use std::collections::{BTreeMap, HashMap};
@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -40,6 +41,8 @@ pub struct Informer<K> {
     /// Called for every change. Locked during an update, so that a feed that is added sees each object exactly once.
     feeds: Mutex<Vec<Feed<K>>>,
     progress: signal::Sender<Progress>,
+    /// Counts the times that an object was left out because it could not be decoded.
+    undecodable: AtomicU64,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -57,6 +60,7 @@ impl<K: Kind> Informer<K> {
             objects: RwLock::default(),
             feeds: Mutex::default(),
             progress: signal::Sender::new(Progress::default()),
+            undecodable: AtomicU64::new(0),
         })
     }
 
@@ -103,6 +107,11 @@ impl<K: Kind> Informer<K> {
         self.progress.borrow().revision
     }
 
+    /// How many times an object was left out because it could not be decoded.
+    pub fn undecodable(&self) -> u64 {
+        self.undecodable.load(Ordering::Relaxed)
+    }
+
     /// Waits until `holds` is true for the object at `key`, which is `None` while it does not exist. Returns false if it is
     /// not after `timeout`.
     pub fn until<'a>(
@@ -142,18 +151,28 @@ impl<K: Kind> Informer<K> {
         Q: Clone + Eq + Ord + Hash + Send + Sync + 'static,
         I: IntoIterator<Item = Q>,
     {
-        let queue = queue.clone();
-        self.feed(move |change| map(change).into_iter().for_each(|key| queue.add(key)));
+        // The feed outlives the queue's workers, where these end before the informer.
+        let queue = Arc::downgrade(queue);
+        self.feed(move |change| {
+            if let Some(queue) = queue.upgrade() {
+                map(change).into_iter().for_each(|key| queue.add(key));
+            }
+        });
     }
 
-    /// Creates an index over the cached objects by the values that `of` computes. It is updated with the cache.
+    /// Creates an index over the cached objects by the values that `of` computes. It is updated with the cache as long as
+    /// somebody has it.
     pub fn index<I>(&self, of: impl Fn(&K) -> Vec<I> + Send + Sync + 'static) -> Arc<Index<I, K>>
     where
         I: Clone + Eq + Hash + Send + Sync + 'static,
     {
         let index = Arc::new(Index::default());
-        let filled = index.clone();
-        self.feed(move |change| filled.update(change, &of));
+        let filled = Arc::downgrade(&index);
+        self.feed(move |change| {
+            if let Some(index) = filled.upgrade() {
+                index.update(change, &of);
+            }
+        });
         index
     }
 
@@ -244,8 +263,9 @@ impl<K: Kind> Informer<K> {
             }
             Decoded::Undecodable { metadata, error } => {
                 let key = ObjectKey::of(&metadata);
+                let count = self.undecodable.fetch_add(1, Ordering::Relaxed) + 1;
                 tracing::error!(
-                    kind = %K::kind(&()), namespace = key.namespace, name = key.name, error,
+                    kind = %K::kind(&()), namespace = key.namespace, name = key.name, error, count,
                     "an object cannot be decoded and is left out: mend or delete it",
                 );
                 self.get(&key).map(|known| K::clone(&known))
@@ -286,30 +306,49 @@ pub fn revision_of(resource_version: Option<&str>) -> u64 {
     resource_version.and_then(|v| v.parse().ok()).unwrap_or_default()
 }
 
-/// The informers of one client, each created once and shared.
+/// The informers of one component. Those of whole kinds are shared by all components of the process.
+///
+/// A shared informer reads with the identity that the process has for this purpose, whichever component asks for it, so
+/// that its rights are stated in one place. Everything else, which are the informers of selected objects and all writes,
+/// uses the component's own client.
 #[derive(Clone)]
 pub struct Informers {
+    /// The client of the shared informers.
+    reader: Client,
+    /// The client of the component.
     client: Client,
+    /// Owner of the shared informers' watches.
     tasks: Tasks,
-    made: Arc<Mutex<Made>>,
+    /// Owner of the component's own watches.
+    own: Tasks,
+    shared: Arc<Mutex<HashMap<TypeId, Shared>>>,
 }
 
-/// Informers by kind and field selector; the value is an `Arc<Informer<K>>` of that kind.
-type Made = HashMap<(TypeId, String), Arc<dyn Any + Send + Sync>>;
+/// A shared informer.
+struct Shared {
+    kind: String,
+    progress: signal::Receiver<Progress>,
+    /// An `Arc<Informer<K>>` of the kind.
+    informer: Arc<dyn Any + Send + Sync>,
+}
 
 impl Informers {
-    /// Creates a factory without informers. `tasks` will own their watch tasks.
-    pub fn new(client: Client, tasks: Tasks) -> Self {
-        Self { client, tasks, made: Arc::default() }
+    /// Creates a factory without informers. Shared informers read with `reader`, and `tasks` will own all watch tasks.
+    pub fn new(reader: Client, tasks: Tasks) -> Self {
+        Self { client: reader.clone(), reader, own: tasks.clone(), tasks, shared: Arc::default() }
     }
 
-    /// The same informers with another client for writes, so that components with different identities share one cache.
-    /// Informers that are first requested through it read with that client.
+    /// The same shared informers for the component of another client.
     pub fn acting_as(&self, client: Client) -> Self {
         Self { client, ..self.clone() }
     }
 
-    /// The client for writes.
+    /// The same, where `tasks` own the watches that are not shared, so that these end with the component.
+    pub fn owned_by(&self, tasks: Tasks) -> Self {
+        Self { own: tasks, ..self.clone() }
+    }
+
+    /// The component's client.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -319,29 +358,39 @@ impl Informers {
         &self.tasks
     }
 
-    /// The informer of all objects of a kind, in all namespaces.
+    /// The shared informer of all objects of a kind, in all namespaces. Not for kinds that few may read, such as Secrets:
+    /// all components of the process see what it reads.
     pub fn all<K: Kind>(&self) -> Arc<Informer<K>> {
-        self.selected("")
-    }
-
-    /// The informer of the objects of a kind that match a field selector such as `spec.nodeName=a`.
-    pub fn selected<K: Kind>(&self, fields: &str) -> Arc<Informer<K>> {
-        let mut made = self.made.lock();
-        let entry = made.entry((TypeId::of::<K>(), fields.to_owned())).or_insert_with(|| {
+        let mut shared = self.shared.lock();
+        let entry = shared.entry(TypeId::of::<K>()).or_insert_with(|| {
             let informer = Informer::<K>::new();
-            let mut config = watcher::Config::default().streaming_lists();
-            if !fields.is_empty() {
-                config = config.fields(fields);
-            }
-            self.tasks.spawn("watch", informer.clone().drive(Api::all(self.client.clone()), config));
-            informer
+            let config = watcher::Config::default().streaming_lists();
+            self.tasks.spawn("watch", informer.clone().drive(Api::all(self.reader.clone()), config));
+            let (kind, progress) = (K::plural(&()).into_owned(), informer.progress.subscribe());
+            Shared { kind, progress, informer }
         });
-        // The key contains K's type id, so the value has that type and the fallback is not reached.
-        entry.clone().downcast().unwrap_or_else(|_| Informer::new())
+        // The key is K's type id, so the value has that type and the fallback is not reached.
+        entry.informer.clone().downcast().unwrap_or_else(|_| Informer::new())
     }
 
-    /// A new informer of one object, for kinds of which a reader needs a few among many. `changed` is called for every
-    /// change after the first look, in the way of [`Informer::feed`].
+    /// The plurals of the kinds whose shared informers have not synced yet.
+    pub fn unsynced(&self) -> Vec<String> {
+        let shared = self.shared.lock();
+        let unsynced = shared.values().filter(|shared| !shared.progress.borrow().synced);
+        unsynced.map(|shared| shared.kind.clone()).collect()
+    }
+
+    /// A new informer of the objects of a kind that match a field selector such as `spec.nodeName=a`. It reads with the
+    /// component's own client.
+    pub fn selected<K: Kind>(&self, fields: &str) -> Arc<Informer<K>> {
+        let informer = Informer::<K>::new();
+        let config = watcher::Config::default().streaming_lists().fields(fields);
+        self.own.spawn("watch", informer.clone().drive(Api::all(self.client.clone()), config));
+        informer
+    }
+
+    /// A new informer of one object, for kinds of which a reader needs a few among many. It reads with the component's own
+    /// client. `changed` is called for every change after the first look, in the way of [`Informer::feed`].
     pub fn object<K>(
         &self,
         key: &ObjectKey,
@@ -362,7 +411,7 @@ impl Informers {
             watcher::Config::default().streaming_lists().fields(&format!("metadata.name={}", key.name));
         let (watch, stop) = (informer.clone().drive(api, config), CancellationToken::new());
         let _watch = stop.clone().drop_guard();
-        self.tasks.spawn("watch", async move {
+        self.own.spawn("watch", async move {
             stop.run_until_cancelled(watch).await;
         });
         ObjectInformer { key: key.clone(), informer, _watch }
@@ -385,6 +434,30 @@ mod tests {
             ..Default::default()
         };
         ConfigMap { metadata, ..Default::default() }
+    }
+
+    #[test]
+    fn undecodable_objects_are_counted_and_their_last_state_is_kept() {
+        let informer = Informer::<ConfigMap>::new();
+        informer.replace(vec![object("a1", "1")]);
+        for (name, known) in [("a1", true), ("b1", false)] {
+            let metadata = Box::new(object(name, "2").metadata);
+            let kept = informer.decoded(Decoded::Undecodable { metadata, error: "odd".into() });
+            assert_eq!(kept.is_some(), known, "{name}");
+        }
+        assert_eq!(informer.undecodable(), 2);
+    }
+
+    #[test]
+    fn what_feeds_nobody_any_more_is_left_alone() {
+        let informer = Informer::<ConfigMap>::new();
+        let queue = Queue::<ObjectKey>::new(yado_types::clock::SystemClock::shared());
+        informer.feed_queue(&queue, |change| [change.key.clone()]);
+        let index = informer.index(|config_map| vec![config_map.metadata.name.clone()]);
+        let (queue_left, index_left) = (Arc::downgrade(&queue), Arc::downgrade(&index));
+        drop((queue, index));
+        informer.replace(vec![object("a1", "1")]);
+        assert!(queue_left.upgrade().is_none() && index_left.upgrade().is_none());
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@
 //! - [`Queue`]: a work queue of keys, each at most once, with delays.
 //! - [`run`]: the workers of a controller: take a key, reconcile it, retry failures with increasing delays.
 //! - [`events`]: records Kubernetes Events about objects.
+//! - [`leader`]: of several processes one does the work.
 //!
 //! ```text
 //! API server --watch--> Informer --feed--> Queue --next--> reconcile(key) --writes--> API server
@@ -17,6 +18,7 @@ mod decoded;
 pub mod events;
 mod index;
 mod informer;
+pub mod leader;
 mod queue;
 mod tasks;
 

@@ -26,6 +26,7 @@ use yado_apiserver::tokens::oidc::Provider;
 use yado_apiserver::tokens::{Issuer, Keys};
 use yado_apiserver::{ApiServer, Identity};
 use yado_cli::local::{DevApp, Running};
+use yado_controllers::Part;
 use yado_net::router::Options as RouterOptions;
 use yado_net::router::forwarded::TrustedProxies;
 use yado_net::slot::Slot;
@@ -44,6 +45,7 @@ use crate::collect::Keeper;
 use crate::control;
 use crate::data_dir::{DataDir, SECRETS_KEY};
 use crate::kubeconfig;
+use crate::leader;
 use crate::node_name;
 use crate::oidc::Login;
 use crate::renewal;
@@ -54,7 +56,7 @@ use crate::wiring::{Dialer, NodeNetwork};
 
 const CLUSTER_DOMAIN: &str = "cluster.local";
 /// How long tasks may take to end. All of them look at their stop signal at every step.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A node that is not ready by then never will be.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -178,7 +180,7 @@ impl Engine {
         renewal::start(pki.clone(), move |pki| files.write(pki).map(drop), clock.clone(), &tasks);
 
         let as_component = |name| api.client(Identity::component(name));
-        let informers = Informers::new(as_component("engine"), tasks.clone());
+        let informers = Informers::new(as_component("informers"), tasks.clone());
         let gateway = IpAddr::V4(slot.gateway());
         let net_config = net_config(settings, &node_name, http.port(), api_address.port());
         let net_informers = informers.acting_as(as_component("net"));
@@ -199,7 +201,11 @@ impl Engine {
             authority: Some(Arc::new(LocalAuthority::new(pki, clock.clone()))),
             ..Default::default()
         };
-        yado_controllers::start(&informers, as_component, clock, &controllers, config);
+        // One process can claim the data directory, so that its Leases can be taken over at once.
+        let identity = format!("{node_name}_{}", instance(data.path()));
+        for part in Part::ALL {
+            leader::run(part, &identity, &api, &informers, &clock, &controllers, config.clone());
+        }
         Ok(Self {
             data,
             kubeconfigs,
@@ -421,5 +427,49 @@ impl Kubeconfigs {
             kubeconfig::add(users, &text, &self.instance)?;
         }
         Ok([self.own.clone()].into_iter().chain(self.users.clone()).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::networking::v1::{Ingress, NetworkPolicy};
+    use yado_apiserver::NoNodes;
+
+    use super::*;
+
+    /// Another way to know what the role of the shared informers must have than the list that it is compared with.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn every_shared_informer_may_read_its_kind() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let store = Arc::new(Embedded::open(yado_store::Config::new(directory.path())).expect("a store"));
+        let clock = SystemClock::shared();
+        let config = yado_apiserver::Config::default();
+        let api =
+            ApiServer::new(config, store.clone(), clock.clone(), Arc::new(NoNodes)).await.expect("a server");
+        let as_component = |name| api.client(Identity::component(name));
+        let tasks = Tasks::new();
+        let informers = Informers::new(as_component("informers"), tasks.clone());
+        for part in Part::ALL {
+            yado_controllers::start(
+                part,
+                &informers,
+                as_component,
+                clock.clone(),
+                &tasks,
+                Default::default(),
+            );
+        }
+        // Those of the network, which needs a machine of its own.
+        let _ = (informers.all::<Ingress>(), informers.all::<NetworkPolicy>());
+        for _ in 0..6000 {
+            if informers.unsynced().is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(informers.unsynced(), Vec::<String>::new());
+        tasks.shutdown(STOP_GRACE).await;
+        api.shutdown().await;
+        store.close().await;
     }
 }

@@ -19,6 +19,7 @@ mod engine;
 mod image;
 mod infra;
 mod kubeconfig;
+mod leader;
 mod node_name;
 mod oidc;
 mod renewal;

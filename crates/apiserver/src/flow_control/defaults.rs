@@ -44,7 +44,7 @@ pub fn flow_schemas() -> impl Iterator<Item = (Value, Kept)> {
         "nonResourceRules": [{"verbs": ["get"], "nonResourceURLs": ["/healthz", "/readyz", "/livez"]}],
     });
     let of_nodes = json!([on(&["*"], "", &["nodes", "nodes/status"], true), leases(&["*"])]);
-    let elections = some(groups(&[COMPONENTS]), json!([leases(&["get", "create", "update", "patch"])]));
+    let elections = some(groups(&[COMPONENTS]), json!([leases(&change)]));
     let [one_flow, by_user, by_namespace] = [None, Some("ByUser"), Some("ByNamespace")];
     [
         (EXEMPT, EXEMPT, 1, one_flow, all(groups(&[MASTERS]))),

@@ -1,6 +1,9 @@
 //! The roles and bindings that every cluster has from the start: Kubernetes' own, and one role for each of Yado's
 //! components, which has what the component asks for and no more.
 //!
+//! Components of one process share informers, which read with an identity and a role of their own
+//! (`system:yado:informers`); a component's role has only what it asks for itself.
+//!
 //! Names and rules of the first are those of Kubernetes
 //! (<https://kubernetes.io/docs/reference/access-authn-authz/rbac/#default-roles-and-role-bindings>), without roles of
 //! programs that have no part here. A binding has the name of its role. They are written by [`super::reconcile`], so that what an administrator adds to them stays.
@@ -66,13 +69,17 @@ const KUBELET_CLIENT_SIGNER: &str = "kubernetes.io/kube-apiserver-client-kubelet
 const KUBELET_SERVING_SIGNER: &str = "kubernetes.io/kubelet-serving";
 
 const READ: &str = "get list watch";
+/// Rights of an informer.
+const WATCH: &str = "list watch";
 const WRITE: &str = "create delete deletecollection patch update";
 const ALL: &str = "create delete deletecollection get list patch update watch";
 const WRITE_EVENTS: DefaultRule = on("core events.k8s.io", "events", "create patch update");
 /// Rights of the event recorder.
 const EVENTS: DefaultRule = on("core", "events", "create patch");
-/// Rights of a controller of Pods.
-const OWN_PODS: DefaultRule = on("core", "pods", "get list watch create patch delete");
+/// Rights of a candidate for a Lease.
+const ELECTION: DefaultRule = on("coordination.k8s.io", "leases", "create get update");
+/// Rights of a controller of Pods, which looks at Pods that are not in its informer yet.
+const OWN_PODS: DefaultRule = on("core", "pods", "list create patch delete");
 
 const fn on(groups: &'static str, resources: &'static str, verbs: &'static str) -> DefaultRule {
     DefaultRule::Resources { groups, resources, verbs, names: "" }
@@ -297,8 +304,8 @@ pub static ROLES: &[DefaultRole] = &[
             on("core", "nodes", "create get list watch patch"),
             on("core", "nodes/status pods/status", "patch"),
             on("coordination.k8s.io", "leases", "create patch"),
-            on("core", "pods", "get list watch delete"),
-            on("core", "services persistentvolumeclaims persistentvolumes", READ),
+            on("core", "pods", "list watch delete"),
+            on("core", "services persistentvolumeclaims persistentvolumes", WATCH),
             on("node.k8s.io", "runtimeclasses", "get"),
             EVENTS,
         ],
@@ -307,22 +314,22 @@ pub static ROLES: &[DefaultRole] = &[
     role(
         "system:yado:kube-scheduler",
         &[
-            on("core", "namespaces nodes persistentvolumes pods", READ),
-            on("storage.k8s.io", "storageclasses", READ),
             on("core", "pods/binding", "create"),
             on("core", "pods/status", "patch"),
-            on("core", "persistentvolumeclaims", "get list watch patch"),
+            on("core", "persistentvolumeclaims", "patch"),
+            ELECTION,
             EVENTS,
         ],
         &[User("system:yado:kube-scheduler")],
     ),
+    // The election of the process that runs the controllers, each of which has a role of its own.
+    role("system:yado:kube-controller-manager", &[ELECTION], &[User("system:yado:kube-controller-manager")]),
     role(
         "system:controller:deployment-controller",
         &[
-            on("apps", "deployments", "get list watch patch"),
+            on("apps", "deployments", "get patch"),
             on("apps", "deployments/status", "patch"),
-            on("apps", "replicasets", "get list watch create patch delete"),
-            on("core", "pods", READ),
+            on("apps", "replicasets", "get create patch delete"),
             EVENTS,
         ],
         &[User("system:yado:deployment-controller")],
@@ -330,9 +337,9 @@ pub static ROLES: &[DefaultRole] = &[
     role(
         "system:controller:replicaset-controller",
         &[
-            on("apps", "replicasets", READ),
+            on("apps", "replicasets", "get"),
             on("apps", "replicasets/status", "patch"),
-            on("core", "replicationcontrollers", READ),
+            on("core", "replicationcontrollers", "get"),
             on("core", "replicationcontrollers/status", "patch"),
             OWN_PODS,
             EVENTS,
@@ -342,10 +349,9 @@ pub static ROLES: &[DefaultRole] = &[
     role(
         "system:controller:daemon-set-controller",
         &[
-            on("apps", "daemonsets", READ),
+            on("apps", "daemonsets", "get"),
             on("apps", "daemonsets/status", "patch"),
-            on("apps", "controllerrevisions", "get list watch create patch delete"),
-            on("core", "nodes", READ),
+            on("apps", "controllerrevisions", "create patch delete"),
             OWN_PODS,
             EVENTS,
         ],
@@ -353,22 +359,15 @@ pub static ROLES: &[DefaultRole] = &[
     ),
     role(
         "system:controller:job-controller",
-        &[
-            on("batch", "jobs", "get list watch delete"),
-            on("batch", "jobs/status", "patch"),
-            OWN_PODS,
-            EVENTS,
-        ],
+        &[on("batch", "jobs", "get delete"), on("batch", "jobs/status", "patch"), OWN_PODS, EVENTS],
         &[User("system:yado:job-controller")],
     ),
     role(
         "system:controller:persistent-volume-binder",
         &[
-            on("core", "persistentvolumes", "get list watch create patch delete"),
-            on("core", "persistentvolumeclaims", "get list watch patch"),
+            on("core", "persistentvolumes", "create patch delete"),
+            on("core", "persistentvolumeclaims", "get patch"),
             on("core", "persistentvolumes/status persistentvolumeclaims/status", "patch"),
-            on("storage.k8s.io", "storageclasses", READ),
-            on("core", "nodes pods", READ),
             EVENTS,
         ],
         &[User("system:yado:persistent-volume-binder")],
@@ -376,25 +375,23 @@ pub static ROLES: &[DefaultRole] = &[
     role(
         "system:controller:endpointslice-controller",
         &[
-            on("core", "services pods", READ),
-            on("core", "endpoints", "get list watch create update delete"),
-            on("discovery.k8s.io", "endpointslices", "get list watch create update delete"),
+            on("core", "endpoints", "create update delete"),
+            on("discovery.k8s.io", "endpointslices", "create update delete"),
         ],
         &[User("system:yado:endpointslice-controller")],
     ),
     role(
         "system:controller:service-account-controller",
         &[
-            on("core", "namespaces", READ),
-            on("core", "serviceaccounts", "get list watch create"),
-            on("core", "configmaps", "get list watch create patch"),
+            on("core", "serviceaccounts", "list watch create"),
+            on("core", "configmaps", "list watch create patch"),
         ],
         &[User("system:yado:service-account-controller")],
     ),
     role(
         "system:controller:certificate-controller",
         &[
-            on(CERTIFICATES_GROUP, "certificatesigningrequests", "get list watch delete"),
+            on(CERTIFICATES_GROUP, "certificatesigningrequests", "delete"),
             on(
                 CERTIFICATES_GROUP,
                 "certificatesigningrequests/approval certificatesigningrequests/status",
@@ -411,9 +408,9 @@ pub static ROLES: &[DefaultRole] = &[
     role(
         "system:controller:token-controller",
         &[
-            on("core", "serviceaccounts", READ),
+            on("core", "serviceaccounts", "get"),
             on("core", "serviceaccounts/token", "create"),
-            on("core", "secrets", "get list watch patch delete"),
+            on("core", "secrets", "list watch patch delete"),
         ],
         &[User("system:yado:token-controller")],
     ),
@@ -434,42 +431,49 @@ pub static ROLES: &[DefaultRole] = &[
     role(
         "system:controller:node-controller",
         &[
-            on("core", "nodes", "get list watch patch"),
+            on("core", "nodes", "patch"),
             on("core", "nodes/status pods/status", "patch"),
-            on("core", "pods", "get list watch delete"),
-            on("coordination.k8s.io", "leases", READ),
+            on("core", "pods", "delete"),
             EVENTS,
         ],
         &[User("system:yado:node-controller")],
     ),
     role(
         "system:controller:pod-garbage-collector",
-        &[on("core", "pods", "get list watch delete"), on("core", "nodes", READ)],
+        &[on("core", "pods", "delete")],
         &[User("system:yado:pod-garbage-collector")],
     ),
     role(
         "system:controller:clusterrole-aggregation-controller",
-        &[on(RBAC_GROUP, "clusterroles", "get list watch patch escalate")],
+        &[on(RBAC_GROUP, "clusterroles", "patch escalate")],
         &[User("system:yado:clusterrole-aggregation-controller")],
     ),
     // Service addresses, names, the packet filter and the HTTP router.
     role(
         "system:yado:net",
         &[
-            on("core", "namespaces pods services", READ),
-            on("discovery.k8s.io", "endpointslices", READ),
-            on("networking.k8s.io", "ingresses networkpolicies", READ),
             on("core", "services/status", "patch"),
             on("networking.k8s.io", "ingresses/status", "patch"),
             EVENTS,
         ],
         &[User("system:yado:net")],
     ),
-    // The process that all components share: what it reads itself, and indexes for several of them.
+    // The informers that all components of the process share: what it lists, all of them see.
     role(
-        "system:yado:engine",
-        &[on("core", "nodes pods", READ), on("apps", "replicasets", READ)],
-        &[User("system:yado:engine")],
+        "system:yado:informers",
+        &[
+            on("core", "endpoints namespaces nodes persistentvolumeclaims persistentvolumes pods", WATCH),
+            on("core", "replicationcontrollers serviceaccounts services", WATCH),
+            on("apps", "controllerrevisions daemonsets deployments replicasets", WATCH),
+            on("batch", "jobs", WATCH),
+            on("coordination.k8s.io", "leases", WATCH),
+            on("discovery.k8s.io", "endpointslices", WATCH),
+            on("networking.k8s.io", "ingresses networkpolicies", WATCH),
+            on("storage.k8s.io", "storageclasses", WATCH),
+            on(RBAC_GROUP, "clusterroles", WATCH),
+            on(CERTIFICATES_GROUP, "certificatesigningrequests", WATCH),
+        ],
+        &[User("system:yado:informers")],
     ),
 ];
 
