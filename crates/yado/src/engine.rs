@@ -46,6 +46,7 @@ use crate::control;
 use crate::data_dir::{DataDir, SECRETS_KEY};
 use crate::kubeconfig;
 use crate::leader;
+use crate::memory;
 use crate::node_name;
 use crate::oidc::Login;
 use crate::renewal;
@@ -153,6 +154,7 @@ impl Engine {
         settings: &Settings,
         Ports { listeners, api: api_listener }: Ports,
     ) -> Result<Self> {
+        memory::give_back_in_background();
         let clock = SystemClock::shared();
         let (tasks, controllers) = (Tasks::new(), Tasks::new());
         let http = listeners.addresses().first().copied().context("the router listens nowhere")?;

@@ -20,6 +20,7 @@ mod image;
 mod infra;
 mod kubeconfig;
 mod leader;
+mod memory;
 mod node_name;
 mod oidc;
 mod renewal;
@@ -35,10 +36,6 @@ use std::process::ExitCode;
 
 use yado_cli::args::{Cli, Command, DeployCommand};
 use yado_cli::progress::use_colour;
-
-/// Returns memory to the system more readily than the C library's, which counts for a daemon that idles.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let_no_huge_pages();
