@@ -6,6 +6,7 @@
 
 mod fieldset;
 mod managers;
+mod versions;
 mod walk;
 
 use std::sync::LazyLock;
@@ -16,6 +17,8 @@ use serde_json::{Map, Value, json};
 use crate::schema::{Kind, message};
 use fieldset::FieldSet;
 use managers::{Managers, Operation};
+pub use versions::Conversions;
+use versions::VersionedChanges;
 use walk::{Changes, Fields, View};
 
 /// `Content-Type` of an apply in YAML (or JSON, which is YAML).
@@ -30,6 +33,8 @@ pub struct Writer<'a> {
     pub subresource: &'a str,
     /// Now.
     pub time: Timestamp,
+    /// What is needed to compare objects in the versions of other managers.
+    pub conversions: Option<&'a Conversions>,
 }
 
 /// A field that another manager owns.
@@ -126,15 +131,16 @@ pub fn apply(
     }
     let empty = json!({});
     let changes = walk::compare(view, live.unwrap_or(&empty), &merged);
-    let taken = changes.added.union(&changes.changed);
-    if live.is_some() {
-        let conflicts = managers.conflicts(&taken);
+    let is_unchanged = changes.is_empty();
+    if let Some(live) = live {
+        let changes = VersionedChanges::of(kind, &managers, changes, (live, &merged), writer.conversions);
+        let conflicts = managers.conflicts(&changes);
         if !conflicts.is_empty() && !force {
             return Err(ApplyError::Conflicts(conflicts));
         }
-        managers.release(&taken.union(&changes.removed));
+        managers.release(&changes);
     }
-    let is_same = changes.is_empty() && last.as_ref().is_some_and(|last| last.fields == set);
+    let is_same = is_unchanged && last.as_ref().is_some_and(|last| last.fields == set);
     let time = last.filter(|_| is_same).map_or_else(|| managers::time_text(writer.time), |last| last.time);
     managers.put(writer.manager, Operation::Apply, &kind.api_version(), writer.subresource, set, time);
     if let Some(live) = live
@@ -173,9 +179,12 @@ pub fn track_update(kind: &Kind, old: Option<&Value>, new: &mut Value, writer: W
     let key = (writer.manager, Operation::Update, writer.subresource);
     if !changes.is_empty() {
         let mine = managers.take_version(key, &version);
-        managers.release(&taken.union(&changes.removed));
+        let removed = changes.removed.clone();
+        let objects = (old.unwrap_or(&nothing), &*new);
+        let changes = VersionedChanges::of(kind, &managers, changes, objects, writer.conversions);
+        managers.release(&changes);
         let before = mine.as_ref().map(|m| m.fields.clone()).unwrap_or_default();
-        let fields = before.union(&taken).minus(&changes.removed);
+        let fields = before.union(&taken).minus(&removed);
         if !fields.is_empty() {
             managers.set(
                 writer.manager,

@@ -13,7 +13,12 @@ fn kind_of(object: &Value) -> &'static Kind {
 }
 
 fn writer(manager: &str, minute: i64) -> Writer<'_> {
-    Writer { manager, subresource: "", time: Timestamp::from_second(minute * 60).expect("a time") }
+    Writer {
+        manager,
+        subresource: "",
+        time: Timestamp::from_second(minute * 60).expect("a time"),
+        conversions: None,
+    }
 }
 
 /// Each step is `MANAGER apply|force|update YAML`; one minute passes between steps. Shows the object without its

@@ -141,7 +141,7 @@ async fn create(server: &Inner, group: &str, plural: &str, object: Value) -> Res
     if server.find(resource, &namespace, meta(&object, "name")).is_ok() {
         return Ok(());
     }
-    let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now() };
+    let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now(), conversions: None };
     let ctx = WriteContext::internal(server, resource, Operation::Create);
     server.create_object(&ctx, &namespace, (object, 0), Some(writer)).await.map(drop)
 }
@@ -150,7 +150,7 @@ async fn create(server: &Inner, group: &str, plural: &str, object: Value) -> Res
 async fn put(server: &Inner, group: &str, plural: &str, object: Value) -> Result<()> {
     let resource = resource::find(group, "v1", plural).ok_or_else(Failure::no_such_resource)?;
     create(server, group, plural, object.clone()).await?;
-    let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now() };
+    let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now(), conversions: None };
     let place = (meta(&object, "namespace"), meta(&object, "name"));
     let ctx = WriteContext::internal(server, resource, Operation::Update);
     let replaced = server.modify(&ctx, place, 0, |current: &Object| -> Result<Decision> {

@@ -169,6 +169,18 @@ impl Inner {
         Ok(shown.pop().unwrap_or(object))
     }
 
+    /// An object of a custom kind, given in any version, in another version of it, which need not be served.
+    ///
+    /// # Errors
+    /// As [`Inner::present`].
+    pub(crate) async fn to_version(&self, resource: &Resource, wanted: &str, value: &Value) -> Result<Value> {
+        let Some(custom) = resource.custom.as_ref().filter(|_| value["apiVersion"] != *wanted) else {
+            return Ok(value.clone());
+        };
+        let mut converted = self.convert(custom, wanted, vec![value.clone()]).await?;
+        Ok(converted.pop().unwrap_or_default())
+    }
+
     /// An object of the version of `resource` in the version in which its kind is stored.
     ///
     /// # Errors

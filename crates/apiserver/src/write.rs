@@ -19,7 +19,7 @@ use http::request::Parts;
 use serde_json::Value;
 use yado_store::{Compare, Op, Txn, TxnOutcome};
 
-use crate::apply::Writer;
+use crate::apply::{Conversions, Writer};
 use crate::audit::Record;
 use crate::auth::Identity;
 use crate::cache::place;
@@ -37,6 +37,8 @@ use context::{Operation, Warnings, WriteContext};
 /// How often a write is decided anew because somebody else wrote meanwhile. Each round means that another writer got
 /// through, so running out of so many takes a crowd on one object; its clients then hear 409 and come back.
 const MAX_ROUNDS: usize = 256;
+/// How often a decision on one object is made anew because it misses conversions: what it needs follows from the object.
+const MAX_DECISIONS: usize = 4;
 
 /// The outcome of a write decision.
 pub(crate) enum Decision {
@@ -114,7 +116,7 @@ impl Inner {
             _ => return Err(Failure::method_not_allowed()),
         };
         let (resource, subresource) = (r.resource.deciding(), r.subresource);
-        let warnings = Warnings::default();
+        let (warnings, conversions) = (Warnings::default(), Conversions::default());
         let ctx = &WriteContext {
             server: self,
             resource,
@@ -123,6 +125,7 @@ impl Inner {
             subresource,
             dry_run,
             warnings: Some(&warnings),
+            conversions: Some(&conversions),
             audit: parts.extensions.get::<Arc<Record>>().map(AsRef::as_ref),
         };
         let mut response = match &r.verb {
@@ -157,7 +160,7 @@ impl Inner {
         for _ in 0..MAX_ROUNDS {
             let stored = self.find(resource, namespace, name)?;
             let current = self.present_one(resource, stored.clone()).await?;
-            let decision = off_worker(size + current.json_len(), || decide(&current))?;
+            let decision = self.decide(ctx, size, &current, &mut decide).await?;
             let next = match self.pass_admission(ctx, namespace, Some(&current), decision).await? {
                 // An update that changes nothing moves an object into the version that is stored today.
                 Decision::Keep
@@ -195,6 +198,30 @@ impl Inner {
             }
         }
         Err(Failure::modified(resource, name))
+    }
+
+    /// Makes a decision, anew once what it missed of other versions has been converted.
+    async fn decide(
+        &self,
+        ctx: &WriteContext<'_>,
+        size: usize,
+        current: &Object,
+        decide: &mut impl FnMut(&Object) -> Result<Decision>,
+    ) -> Result<Decision> {
+        let mut decision = off_worker(size + current.json_len(), || decide(current))?;
+        let Some(conversions) = ctx.conversions else { return Ok(decision) };
+        for _ in 0..MAX_DECISIONS {
+            let wanted = conversions.take_wanted();
+            if wanted.is_empty() {
+                return Ok(decision);
+            }
+            for (version, object) in wanted {
+                let converted = self.to_version(ctx.resource, &version, &object).await?;
+                conversions.learn(version, object, converted);
+            }
+            decision = off_worker(size + current.json_len(), || decide(current))?;
+        }
+        Err(Failure::internal("a decision does not end: each time it needs other objects converted"))
     }
 
     /// Writes once, with what the object holds ([`holdings`](crate::kinds::strategy::Strategy::holdings)) in the same
@@ -263,6 +290,7 @@ impl Inner {
     /// The field manager of a request.
     pub(crate) fn writer<'a>(
         &self,
+        ctx: &WriteContext<'a>,
         options: &'a WriteOptions,
         subresource: Option<Subresource>,
     ) -> Writer<'a> {
@@ -270,6 +298,7 @@ impl Inner {
             manager: &options.field_manager,
             subresource: subresource.map_or("", Subresource::name),
             time: self.clock.now(),
+            conversions: ctx.conversions,
         }
     }
 }

@@ -289,6 +289,14 @@ async fn a_webhook_converts() {
         (&format!("APPLY {V2}/b?fieldManager=m&force=true"), tab("b", "v2", json!({"when": "noon"})), 200, &["/spec/when=noon"]),
         (&format!("GET {V2}/a/scale"), Value::Null, 200, &["/spec/replicas=1"]),
     ]).await;
+    // Who owns a field owns it in other versions too.
+    f.check(&[
+        (&format!("APPLY {V1}/o?fieldManager=first"), tab("o", "v1", json!({"at": "noon"})), 201, &[]),
+        (&format!("APPLY {V2}/o?fieldManager=second"), tab("o", "v2", json!({"when": "dusk"})), 409, &["/details/causes/0/field=.spec.at", "/details/causes/0/message=conflict with \"first\""]),
+        (&format!("APPLY {V2}/o?fieldManager=second"), tab("o", "v2", json!({"when": "noon"})), 200, &["/metadata/managedFields/0/manager=first", "/metadata/managedFields/1/manager=second"]),
+        (&format!("PATCH {V2}/o?fieldManager=third"), json!({"spec": {"when": "dusk"}}), 200, &["/metadata/managedFields/0/manager=third", "/metadata/managedFields/1=-"]),
+        (&format!("DELETE {V1}/o"), Value::Null, 200, &[]),
+    ]).await;
     // A list is converted by one request, and by none in the stored version.
     for (line, calls) in [(format!("GET {V2}"), 1), (format!("GET {V1}"), 0), (format!("GET {V2}?limit=1"), 1)] {
         let before = CALLS.load(Ordering::Relaxed);

@@ -1,10 +1,13 @@
 //! The entries of `metadata.managedFields`.
 
+use std::collections::BTreeSet;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 use super::Conflict;
 use super::fieldset::FieldSet;
+use super::versions::VersionedChanges;
 
 /// So many entries of plain writers are kept, as in Kubernetes; older ones are folded into one. Each write reads them
 /// all, and a user agent that changes with every process would otherwise grow the object without end.
@@ -106,22 +109,41 @@ impl Managers {
         self.put(name, operation, version, subresource, fields, time_text(time));
     }
 
-    /// The managers that own some of these fields.
-    pub fn conflicts(&self, taken: &FieldSet) -> Vec<Conflict> {
+    /// The versions in which managers wrote, each once.
+    pub fn versions(&self) -> BTreeSet<&str> {
+        self.0.iter().map(|manager| &*manager.version).collect()
+    }
+
+    /// The managers that own some of the fields that were added or changed.
+    pub fn conflicts(&self, changes: &VersionedChanges) -> Vec<Conflict> {
         let mut conflicts = Vec::new();
         for manager in &self.0 {
             let owner = manager.describe();
-            let paths = manager.fields.intersection(taken).paths();
+            let changes = changes.in_version(&manager.version);
+            let taken = changes.added.union(&changes.changed);
+            let paths = manager.fields.intersection(&taken).paths();
             conflicts.extend(paths.into_iter().map(|field| Conflict { owner: owner.clone(), field }));
         }
         conflicts.sort_by(|a, b| (&a.owner, &a.field).cmp(&(&b.owner, &b.field)));
         conflicts
     }
 
-    /// Takes these fields from all; managers that own nothing more go.
-    pub fn release(&mut self, fields: &FieldSet) {
-        for manager in self.0.iter_mut().filter(|m| m.fields.meets(fields)) {
-            manager.fields = manager.fields.minus(fields);
+    /// Takes the fields that were changed from all; managers that own nothing more go.
+    pub fn release(&mut self, changes: &VersionedChanges) {
+        let fields = |version: &str| {
+            let changes = changes.in_version(version);
+            changes.added.union(&changes.changed).union(&changes.removed)
+        };
+        let mut known: Option<(String, FieldSet)> = None;
+        for manager in &mut self.0 {
+            // Most managers of an object have one version.
+            let (_, fields) = match known.take().filter(|(version, _)| *version == manager.version) {
+                Some(same) => known.insert(same),
+                None => known.insert((manager.version.clone(), fields(&manager.version))),
+            };
+            if manager.fields.meets(fields) {
+                manager.fields = manager.fields.minus(fields);
+            }
         }
         self.0.retain(|m| !m.fields.is_empty());
     }

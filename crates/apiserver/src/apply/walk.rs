@@ -68,6 +68,11 @@ impl<'s> View<'s> {
         })
     }
 
+    /// The view of objects of a custom kind in a version with this schema.
+    pub fn of_object(schema: &'s Structural) -> Self {
+        Self::Object(Fields::Structural(schema, true))
+    }
+
     fn of_field(field: &'static Field) -> Self {
         let values = Values::Table(field);
         match (field.shape, field.list_type) {

@@ -127,7 +127,7 @@ async fn ensure(server: &Inner, expected: Value, kept: Kept) -> Result<()> {
     let resource = resource_of(&expected)?;
     let name = meta(&expected, "name").to_owned();
     let existing = server.find(resource, "", &name).ok().map(|object| object.value());
-    let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now() };
+    let writer = Writer { manager: MANAGER, subresource: "", time: server.clock.now(), conversions: None };
     match decide(existing.as_deref(), &expected, kept) {
         Step::Keep => Ok(()),
         Step::Create => {

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use parking_lot::Mutex;
 
+use crate::apply::Conversions;
 use crate::audit::Record;
 use crate::auth::{Identity, MASTERS};
 use crate::resource::{Resource, Subresource};
@@ -35,6 +36,8 @@ pub(crate) struct WriteContext<'a> {
     pub(crate) subresource: Option<Subresource>,
     /// Nothing is stored.
     pub(crate) dry_run: bool,
+    /// What server-side apply learns of objects in other versions; `None` for writes that track no managers of others.
+    pub(crate) conversions: Option<&'a Conversions>,
     /// Collects the warnings of the response; `None` for writes without a response.
     pub(crate) warnings: Option<&'a Warnings>,
     /// The audit record of the request, if it is logged.
@@ -69,6 +72,7 @@ impl<'a> WriteContext<'a> {
             operation,
             subresource: None,
             dry_run: false,
+            conversions: None,
             warnings: None,
             audit: None,
         }

@@ -40,7 +40,7 @@ impl Inner {
         let parsed = content::parse(headers, body)?;
         let (mut object, warnings) = off_worker(body.len(), || self.decode(&r.resource, parsed, options))?;
         convert::default_deciding(&r.resource, &mut object);
-        let (object, writer) = ((object, body.len()), Some(self.writer(options, None)));
+        let (object, writer) = ((object, body.len()), Some(self.writer(ctx, options, None)));
         let created = self.create_object(ctx, &r.namespace, object, writer).await?;
         let mut response = self.answer(r, 201, created);
         content::warn(&mut response, &warnings);

@@ -37,7 +37,7 @@ impl Inner {
         if kind == PatchKind::Apply {
             return self.apply(ctx, r, options, parsed, body.len()).await;
         }
-        let writer = Some(self.writer(options, r.subresource));
+        let writer = Some(self.writer(ctx, options, r.subresource));
         let mut warnings = Vec::new();
         let outcome = self
             .modify(ctx, (&r.namespace, &r.name), body.len(), |current| {
@@ -111,7 +111,7 @@ impl Inner {
                 Err(failure) if failure.code == 404 && r.subresource.is_none() => {}
                 Err(failure) => return Err(failure),
             }
-            let writer = self.writer(options, None);
+            let writer = self.writer(ctx, options, None);
             let applied =
                 off_worker(size, || apply::apply(&ctx.resource.schema, None, &config, writer, options.force));
             let mut new = applied.map_err(|e| refused(&e))?;
@@ -138,7 +138,7 @@ impl Inner {
     ) -> Result<Outcome> {
         self.modify(ctx, (&r.namespace, &r.name), size, |current: &Object| -> Result<Decision> {
             let live = current.value();
-            let writer = self.writer(options, r.subresource);
+            let writer = self.writer(ctx, options, r.subresource);
             let new = apply::apply(&ctx.resource.schema, Some(&live), config, writer, options.force)
                 .map_err(|e| refused(&e))?;
             self.replace(ctx, current, new, None)

@@ -40,7 +40,7 @@ impl Inner {
             )));
         }
         convert::default_deciding(&r.resource, &mut object);
-        let writer = Some(self.writer(options, r.subresource));
+        let writer = Some(self.writer(ctx, options, r.subresource));
         let outcome = self
             .modify(ctx, (&r.namespace, &r.name), body.len(), |current| {
                 self.replace(ctx, current, object.clone(), writer)
@@ -132,7 +132,7 @@ impl Inner {
         options: &WriteOptions,
         mut wanted: impl FnMut(Value) -> Result<Value>,
     ) -> Result<Outcome> {
-        let writer = Some(self.writer(options, r.subresource));
+        let writer = Some(self.writer(ctx, options, r.subresource));
         self.modify(ctx, (&r.namespace, &r.name), 0, |current| {
             let old = current.value();
             let scale = wanted(scale::of(ctx.resource, &old)?)?;
