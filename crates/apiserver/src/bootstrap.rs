@@ -64,7 +64,11 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
         "endpoints": [{"addresses": [advertise.ip().to_string()], "conditions": {"ready": true}}], "ports": ports,
     });
     let endpoints = json!({
-        "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "kubernetes", "namespace": "default"},
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": "kubernetes", "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
         "subsets": [{"addresses": [{"ip": advertise.ip().to_string()}], "ports": ports}],
     });
     put(server, "discovery.k8s.io", "endpointslices", slice).await?;

@@ -3,13 +3,16 @@
 //! ```text
 //! [Service], [Pod] --> [EndpointSlice] (what routers read)
 //!                  `-> [Endpoints]     (what older clients read)
+//! [Service] without selector, [Endpoints] --> [EndpointSlice]
 //! ```
 //!
 //! Watches Services, Pods, EndpointSlices and Endpoints. Writes EndpointSlices and Endpoints of Services that have a
-//! selector; a Service without one has its endpoints written by somebody else. Slices are decided on first, because
+//! selector; a Service without one has its endpoints written by somebody else, as slices or as Endpoints, which are then
+//! mirrored in slices. Slices are decided on first, because
 //! traffic depends on them. A Pod that is being deleted is marked as terminating there and is no longer ready.
 
 mod addresses;
+mod mirror;
 mod ports;
 mod run;
 mod slices;
@@ -29,6 +32,8 @@ pub struct Observed<'a> {
     pub pods: Vec<Arc<Pod>>,
     /// Its EndpointSlices that this controller manages, by their label.
     pub slices: Vec<Arc<EndpointSlice>>,
+    /// Its EndpointSlices that mirror an Endpoints object, by their label.
+    pub mirrored: Vec<Arc<EndpointSlice>>,
     /// The Endpoints object of its name, if there is one.
     pub endpoints: Option<Arc<Endpoints>>,
 }
@@ -49,15 +54,23 @@ pub enum Action {
 }
 
 /// Compares a Service's EndpointSlices and Endpoints with its Pods and returns the writes that bring them up to date.
-/// Services without a selector, of type ExternalName or being deleted need none.
+/// Services of type ExternalName or being deleted need none.
 pub fn reconcile(observed: &Observed<'_>) -> Vec<Action> {
     let spec = observed.service.spec.as_ref();
     let selected = spec.and_then(|s| s.selector.as_ref()).is_some_and(|s| !s.is_empty());
     let external = spec.and_then(|s| s.type_.as_deref()) == Some("ExternalName");
-    if !selected || external || observed.service.metadata.deletion_timestamp.is_some() {
+    if observed.service.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
-    let mut actions = slices::reconcile(observed.service, &observed.pods, &observed.slices);
+    if !selected {
+        return mirror::reconcile(observed.endpoints.as_deref(), &observed.mirrored);
+    }
+    // What mirrored the endpoints of a Service that has got a selector goes.
+    let mut actions = mirror::reconcile(None, &observed.mirrored);
+    if external {
+        return actions;
+    }
+    actions.extend(slices::reconcile(observed.service, &observed.pods, &observed.slices));
     actions.extend(addresses::reconcile(observed.service, &observed.pods, observed.endpoints.as_deref()));
     actions
 }

@@ -15,8 +15,7 @@ use yado_reconcile::{Change, Index, Informer, Next, ObjectKey, Queue, revision_o
 use yado_types::labels::{ENDPOINTSLICE_MANAGED_BY, SERVICE_NAME};
 
 use super::addresses::{MANAGED_BY, MANAGER as ENDPOINTS_MANAGER};
-use super::slices::MANAGER;
-use super::{Action, Observed, reconcile};
+use super::{Action, Observed, mirror, reconcile, slices};
 use crate::{Context, writes};
 
 /// Services reconciled concurrently.
@@ -36,6 +35,7 @@ struct Controller {
     endpoints: Arc<Informer<Endpoints>>,
     pods_by_label: Arc<Index<Labelled, Pod>>,
     slices_of: Arc<Index<ObjectKey, EndpointSlice>>,
+    mirrored_of: Arc<Index<ObjectKey, EndpointSlice>>,
     services_by_label: Arc<Index<Labelled, Service>>,
 }
 
@@ -51,7 +51,8 @@ pub(crate) fn start(context: &Context) {
         // Indexing one label of each selector suffices to find the few Services that may select a Pod.
         services_by_label: services
             .index(|s: &Service| labelled(s.namespace(), selector(s)).take(1).collect()),
-        slices_of: slices.index(|s: &EndpointSlice| service_of(s).into_iter().collect()),
+        slices_of: slices.index(|s: &EndpointSlice| service_of(s, slices::MANAGER).into_iter().collect()),
+        mirrored_of: slices.index(|s: &EndpointSlice| service_of(s, mirror::MANAGER).into_iter().collect()),
         services: services.clone(),
         pods: pods.clone(),
         slices: slices.clone(),
@@ -61,7 +62,10 @@ pub(crate) fn start(context: &Context) {
     let concerned = this.services_by_label.clone();
     pods.feed_queue(&queue, move |change| services_of_pod(&concerned, change));
     // Changes by others to managed objects are reverted.
-    slices.feed_queue(&queue, |change| change.latest().and_then(|s| service_of(s)));
+    slices.feed_queue(&queue, |change| {
+        let managers = [slices::MANAGER, mirror::MANAGER];
+        managers.into_iter().find_map(|manager| service_of(change.latest()?, manager))
+    });
     endpoints.feed_queue(&queue, |change| [change.key.clone()]);
     context.run("endpoints", &queue, WORKERS, move |key| {
         let this = this.clone();
@@ -81,9 +85,10 @@ fn selector(service: &Service) -> Option<&BTreeMap<String, String>> {
     service.spec.as_ref()?.selector.as_ref()
 }
 
-fn service_of(slice: &EndpointSlice) -> Option<ObjectKey> {
+/// The Service of a slice that `manager` manages.
+fn service_of(slice: &EndpointSlice, manager: &str) -> Option<ObjectKey> {
     let labels = slice.metadata.labels.as_ref()?;
-    let ours = labels.get(ENDPOINTSLICE_MANAGED_BY).is_some_and(|m| m == MANAGER);
+    let ours = labels.get(ENDPOINTSLICE_MANAGED_BY).is_some_and(|m| m == manager);
     let name = labels.get(SERVICE_NAME).filter(|_| ours)?;
     Some(ObjectKey::new(slice.namespace().unwrap_or_default(), name.clone()))
 }
@@ -113,15 +118,15 @@ impl Controller {
         self.pods.synced().await;
         self.slices.synced().await;
         self.endpoints.synced().await;
-        let slices = self.slices_of.get(&key);
+        let (slices, mirrored) = (self.slices_of.get(&key), self.mirrored_of.get(&key));
         let endpoints = self.endpoints.get(&key);
         let Some(service) = self.services.get(&key) else {
-            return self.service_gone(&slices, endpoints).await;
+            return self.service_gone(slices.iter().chain(&mirrored), endpoints).await;
         };
         let first = labelled(service.namespace(), selector(&service)).next();
         let pods = first.map(|label| self.pods_by_label.get(&label)).unwrap_or_default();
         let pods = pods.into_iter().filter(|p| selects(&service, p)).collect();
-        let observed = Observed { service: &service, pods, slices, endpoints };
+        let observed = Observed { service: &service, pods, slices, mirrored, endpoints };
         let writes: Vec<BoxFuture<'_, _>> =
             reconcile(&observed).into_iter().map(|a| self.apply(a).boxed()).collect();
         let (mut written, mut failed) = (0, None);
@@ -139,7 +144,7 @@ impl Controller {
 
     async fn service_gone(
         &self,
-        slices: &[Arc<EndpointSlice>],
+        slices: impl Iterator<Item = &Arc<EndpointSlice>>,
         endpoints: Option<Arc<Endpoints>>,
     ) -> Result<Next, Error> {
         for slice in slices {

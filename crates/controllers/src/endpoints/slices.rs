@@ -22,7 +22,7 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 const MAX_ENDPOINTS: usize = 100;
 
 /// What the endpoints of a slice have in common: the address family and the ports with their numbers.
-type Group = (String, Vec<Port>);
+pub type Group = (String, Vec<Port>);
 
 /// The writes that bring a Service's slices up to date with its Pods.
 pub fn reconcile(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> Vec<Action> {
@@ -59,7 +59,8 @@ fn families(service: &Service) -> Vec<String> {
     stated.unwrap_or_else(|| vec!["IPv4".to_owned()])
 }
 
-fn group_of(slice: &EndpointSlice) -> Group {
+/// The group of the endpoints of a slice.
+pub fn group_of(slice: &EndpointSlice) -> Group {
     let port = |p: &EndpointPort| Port {
         name: p.name.clone().unwrap_or_default(),
         protocol: p.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
@@ -156,39 +157,43 @@ fn labels(service: &Service, present: Option<&BTreeMap<String, String>>) -> BTre
 
 fn new_slice(
     service: &Service,
-    (family, ports): &Group,
+    group: &Group,
     endpoints: Vec<Endpoint>,
     taken: &mut BTreeSet<String>,
 ) -> EndpointSlice {
-    let port = |p: &Port| EndpointPort {
-        name: Some(p.name.clone()),
-        protocol: Some(p.protocol.clone()),
-        port: Some(p.number),
-        app_protocol: p.app_protocol.clone(),
-    };
     EndpointSlice {
         metadata: ObjectMeta {
-            name: Some(free_name(service, family, ports, taken)),
+            name: Some(free_name(&service.metadata, group, taken)),
             namespace: service.metadata.namespace.clone(),
             labels: Some(labels(service, None)),
             owner_references: Some(vec![owners::controller_reference(service)]),
             ..Default::default()
         },
-        address_type: family.clone(),
+        address_type: group.0.clone(),
         endpoints: Some(endpoints),
-        ports: Some(ports.iter().map(port).collect()),
+        ports: Some(group.1.iter().map(slice_port).collect()),
     }
 }
 
-/// An unused name `SERVICE-HASH`, with a hash of the Service's uid and the group: a pass that repeats a creation derives
-/// the same name and gets a conflict instead of a second slice.
-fn free_name(service: &Service, family: &str, ports: &[Port], taken: &mut BTreeSet<String>) -> String {
-    let service_name = service.metadata.name.as_deref().unwrap_or_default();
-    let seed = format!("{:?} {family} {ports:?}", service.metadata.uid);
+/// A port as EndpointSlices have it.
+pub fn slice_port(port: &Port) -> EndpointPort {
+    EndpointPort {
+        name: Some(port.name.clone()),
+        protocol: Some(port.protocol.clone()),
+        port: Some(port.number),
+        app_protocol: port.app_protocol.clone(),
+    }
+}
+
+/// An unused name `OWNER-HASH`, with a hash of the owner's uid and the group: a pass that repeats a creation derives the
+/// same name and gets a conflict instead of a second slice.
+pub fn free_name(owner: &ObjectMeta, (family, ports): &Group, taken: &mut BTreeSet<String>) -> String {
+    let owner_name = owner.name.as_deref().unwrap_or_default();
+    let seed = format!("{:?} {family} {ports:?}", owner.uid);
     let mut attempt = 0u32;
     loop {
         let digest = Sha256::digest(format!("{seed} {attempt}"));
-        let name = format!("{service_name}-{}", &hex::encode(digest)[..5]);
+        let name = format!("{owner_name}-{}", &hex::encode(digest)[..5]);
         if taken.insert(name.clone()) {
             return name;
         }

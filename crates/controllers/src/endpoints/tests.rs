@@ -1,6 +1,8 @@
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 
+use yado_types::labels::ENDPOINTSLICE_MANAGED_BY;
+
 use super::*;
 
 fn service(spec: Value) -> Service {
@@ -55,7 +57,8 @@ impl World {
         let observed = Observed {
             service,
             pods: pods.to_vec(),
-            slices: self.slices.clone(),
+            slices: self.managed_by(super::slices::MANAGER),
+            mirrored: self.managed_by(super::mirror::MANAGER),
             endpoints: self.endpoints.clone(),
         };
         let actions = reconcile(&observed);
@@ -78,6 +81,14 @@ impl World {
             }
         }
         count
+    }
+
+    fn managed_by(&self, manager: &str) -> Vec<Arc<EndpointSlice>> {
+        let managed = |slice: &&Arc<EndpointSlice>| {
+            let labels = slice.metadata.labels.as_ref();
+            labels.and_then(|l| l.get(ENDPOINTSLICE_MANAGED_BY)).is_some_and(|m| m == manager)
+        };
+        self.slices.iter().filter(managed).cloned().collect()
     }
 
     fn describe(&self) -> String {
@@ -263,4 +274,69 @@ fn slices_carry_what_readers_look_for() {
           ]
         }"#]]
     .assert_eq(&serde_json::to_string_pretty(&*world.slices[0]).expect("a slice"));
+}
+
+#[test]
+fn endpoints_of_a_service_without_a_selector_are_mirrored() {
+    let service = service(json!({"selector": {}}));
+    let subsets = json!([
+        {"addresses": [{"ip": "10.9.0.2"}, {"ip": "10.9.0.1", "hostname": "h"}],
+            "notReadyAddresses": [{"ip": "10.9.0.3"}], "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]},
+        {"addresses": [{"ip": "fd00::1"}], "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}]},
+    ]);
+    let changed = json!([{"addresses": [{"ip": "10.9.0.4"}], "ports": [{"port": 81}]}]);
+    let mirrored = expect![[r#"
+        IPv4 http:8080
+          10.9.0.1 as h ready
+          10.9.0.2 ready
+          10.9.0.3 
+        IPv6 http:8080
+          fd00::1 ready"#]];
+    let rows = [
+        (json!({}), &subsets, mirrored),
+        (
+            json!({}),
+            &changed,
+            expect![[r#"
+            IPv4 :81
+              10.9.0.4 ready"#]],
+        ),
+        (json!({"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}}), &subsets, expect![""]),
+        (json!({"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}}), &subsets, expect![""]),
+    ];
+    let mut world = World::default();
+    for (mut metadata, subsets, expect) in rows {
+        metadata["name"] = "web".into();
+        metadata["namespace"] = "n".into();
+        let endpoints = json!({"metadata": metadata, "subsets": subsets});
+        world.endpoints = Some(Arc::new(serde_json::from_value(endpoints).expect("Endpoints")));
+        world.step(&service, &[]);
+        let endpoints = world.endpoints.take();
+        expect.assert_eq(&world.describe());
+        world.endpoints = endpoints;
+        assert_eq!(world.step(&service, &[]), 0, "nothing is left to do");
+    }
+}
+
+#[test]
+fn mirrored_slices_go_with_the_endpoints_and_with_a_selector() {
+    let endpoints = json!({"metadata": {"name": "web", "namespace": "n", "labels": {"l": "v"},
+        "annotations": {"a": "b", "endpoints.kubernetes.io/last-change-trigger-time": "t"}},
+        "subsets": [{"addresses": [{"ip": "10.9.0.1"}], "ports": [{"port": 80}]}]});
+    let without = service(json!({"selector": {}}));
+    for (then, is_present) in [(&without, false), (&service(json!({})), true)] {
+        let given: Arc<Endpoints> = Arc::new(serde_json::from_value(endpoints.clone()).expect("Endpoints"));
+        let mut world = World { endpoints: Some(given), ..World::default() };
+        world.step(&without, &[]);
+        let [slice] = world.slices.as_slice() else { panic!("one slice, not {:?}", world.slices) };
+        let labels = slice.metadata.labels.clone().unwrap_or_default();
+        assert_eq!((labels["l"].as_str(), labels["kubernetes.io/service-name"].as_str()), ("v", "web"));
+        assert_eq!(slice.metadata.annotations, Some([("a".to_owned(), "b".to_owned())].into()));
+        assert_eq!(slice.metadata.owner_references.as_ref().map(|o| o[0].kind.as_str()), Some("Endpoints"));
+        if !is_present {
+            world.endpoints = None;
+        }
+        world.step(then, &[]);
+        assert!(world.managed_by(super::mirror::MANAGER).is_empty());
+    }
 }
