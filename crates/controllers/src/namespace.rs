@@ -1,14 +1,17 @@
 //! The namespace controller: deletes the contents of a terminating namespace, then lets the namespace itself go.
 //!
 //! ```text
-//! [Namespace] terminating --delete--> everything in it, of every kind
+//! [Namespace] terminating --delete--> its Pods, then everything else in it, of every kind
 //!        ^--- conditions, then no finalizer ---'
 //! ```
+//!
+//! Pods go first, as Kubernetes has it since 1.33: what protects them or what they use while they end, such as
+//! NetworkPolicies and Secrets, stays until they are gone.
 //!
 //! Watches Namespaces, and Pods to notice their deletion. Writes the namespaces' conditions and, once a namespace is
 //! empty, removes the finalizer `kubernetes` from its spec, upon which the server deletes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +21,7 @@ use k8s_openapi::api::core::v1::{Namespace, NamespaceCondition, Pod};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{DeleteParams, ListParams, Patch, PostParams};
 use kube::{Api, Error, ResourceExt};
+use parking_lot::Mutex;
 use serde_json::json;
 use yado_reconcile::{Informer, Next, ObjectKey, Queue};
 
@@ -32,6 +36,10 @@ const WORKERS: usize = 4;
 /// Minimum and maximum delay between two checks of a namespace's remaining contents. Deleted Pods trigger a check at
 /// once; other objects rarely remain.
 const RECHECK_DELAY: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(5));
+/// Minimum time from the deletion of a namespace to the deletion of what is in it besides Pods. `kubectl delete -f` deletes
+/// a manifest's objects one after the other, its namespace first, and reports an error for each that is already gone;
+/// Kubernetes waits for 5 s.
+const CONTENT_DELAY: Duration = Duration::from_secs(1);
 
 /// Contents of a namespace after the deletion of all of them was requested.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -126,14 +134,28 @@ fn conditions(contents: &Contents) -> [Wanted; 5] {
     ]
 }
 
+/// What became of the deletion of a namespace's contents.
+enum Emptied {
+    /// It was requested for all objects that may be deleted yet; these remain.
+    Contents(Contents),
+    /// There are no Pods, and other objects may be deleted after this time.
+    Early(Duration),
+}
+
 struct Controller {
     context: Context,
     namespaces: Arc<Informer<Namespace>>,
+    /// Terminating namespaces by name, with the monotonic time at which the deletion of their contents began.
+    begun: Mutex<HashMap<String, Duration>>,
 }
 
 /// Starts the namespace controller; its tasks belong to the context's owner.
 pub(crate) fn start(context: &Context) {
-    let this = Arc::new(Controller { context: context.clone(), namespaces: context.informers.all() });
+    let this = Arc::new(Controller {
+        context: context.clone(),
+        namespaces: context.informers.all(),
+        begun: Mutex::default(),
+    });
     let queue = Queue::new(context.clock.clone());
     this.namespaces.feed_queue(&queue, |change| {
         change.new.as_ref().filter(|n| n.metadata.deletion_timestamp.is_some()).map(|n| n.name_any())
@@ -152,19 +174,29 @@ pub(crate) fn start(context: &Context) {
 
 impl Controller {
     async fn sync(&self, name: &str) -> Result<Next, Error> {
-        let Some(namespace) = self.namespaces.get(&ObjectKey::new("", name)) else { return Ok(Next::Wait) };
+        let Some(namespace) = self.namespaces.get(&ObjectKey::new("", name)) else {
+            self.begun.lock().remove(name);
+            return Ok(Next::Wait);
+        };
         let finalizers = namespace.spec.as_ref().and_then(|s| s.finalizers.clone()).unwrap_or_default();
         let Some(since) = &namespace.metadata.deletion_timestamp else { return Ok(Next::Wait) };
         if !finalizers.iter().any(|f| f == FINALIZER) {
             return Ok(Next::Wait);
         }
-        let contents = self.empty(name).await;
         let now = self.context.clock.now();
+        let monotonic = self.context.clock.monotonic();
+        let begun = *self.begun.lock().entry(name.to_owned()).or_insert(monotonic);
+        let delay = (begun + CONTENT_DELAY).saturating_sub(monotonic);
+        let contents = match self.empty(name, delay).await {
+            Emptied::Contents(contents) => contents,
+            Emptied::Early(delay) => return Ok(Next::After(delay)),
+        };
         for action in reconcile(&namespace, &contents, now) {
             match action {
                 Action::Finalize => {
                     let left = finalizers.iter().filter(|f| *f != FINALIZER).cloned().collect();
                     self.finalize(&namespace, left).await?;
+                    self.begun.lock().remove(name);
                     return Ok(Next::Wait);
                 }
                 Action::Conditions(conditions) => {
@@ -189,16 +221,32 @@ impl Controller {
         }
     }
 
-    /// Requests the deletion of all objects in the namespace and returns what remains.
-    async fn empty(&self, namespace: &str) -> Contents {
+    /// Requests the deletion of the namespace's Pods and, once there are none and `delay` is over, that of all other
+    /// objects in it.
+    async fn empty(&self, namespace: &str, delay: Duration) -> Emptied {
         let kinds = match kinds::discover(&self.context.client).await {
             Ok(kinds) => kinds,
             Err(error) => {
-                return Contents { undiscovered: Some(writes::reason(&error)), ..Contents::default() };
+                let undiscovered = Some(writes::reason(&error));
+                return Emptied::Contents(Contents { undiscovered, ..Contents::default() });
             }
         };
-        let kinds: Vec<_> =
-            kinds.into_iter().filter(|k| k.namespaced && k.can(&["list", "delete"])).collect();
+        let kinds = kinds.into_iter().filter(|k| k.namespaced && k.can(&["list", "delete"]));
+        let (pods, others): (Vec<_>, Vec<_>) =
+            kinds.partition(|k| k.resource.group.is_empty() && k.resource.plural == "pods");
+        let contents = self.empty_of_all(namespace, &pods).await;
+        if contents != Contents::default() {
+            return Emptied::Contents(contents);
+        }
+        if delay.is_zero() {
+            Emptied::Contents(self.empty_of_all(namespace, &others).await)
+        } else {
+            Emptied::Early(delay)
+        }
+    }
+
+    /// Requests the deletion of all objects of these kinds in the namespace and returns what remains.
+    async fn empty_of_all(&self, namespace: &str, kinds: &[ServedKind]) -> Contents {
         let work = kinds.iter().map(|kind| self.empty_of(namespace, kind).boxed()).collect();
         let mut all = Contents::default();
         for (kind, result) in writes::in_parallel(work).await {
