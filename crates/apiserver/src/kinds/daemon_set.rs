@@ -20,6 +20,11 @@ impl Strategy for DaemonSet {
     }
 
     fn default_object(&self, object: &mut Map<String, Value>) {
+        if let Some(status) = within(object, "status") {
+            let counts =
+                ["currentNumberScheduled", "desiredNumberScheduled", "numberMisscheduled", "numberReady"];
+            counts.iter().for_each(|count| fill(status, count, 0));
+        }
         let Some(spec) = within(object, "spec") else { return };
         fill(spec, "revisionHistoryLimit", 10);
         if let Some(strategy) = within(spec, "updateStrategy") {

@@ -3,10 +3,10 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use yado_types::names;
 
-use crate::edit::{list, text};
+use crate::edit::{fill, list, text, within};
 use crate::kinds::network::number_or_name;
 use crate::kinds::strategy::Strategy;
 use crate::schema::validate::{Errors, Path};
@@ -19,6 +19,12 @@ pub struct Ingress;
 impl Strategy for Ingress {
     fn counts_generations(&self) -> bool {
         true
+    }
+
+    fn default_object(&self, object: &mut Map<String, Value>) {
+        if let Some(status) = within(object, "status") {
+            fill(status, "loadBalancer", json!({}));
+        }
     }
 
     fn validate(&self, object: &Value, _old: Option<&Value>, errors: &mut Errors) {

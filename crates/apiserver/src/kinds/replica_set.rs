@@ -19,6 +19,9 @@ impl Strategy for ReplicaSet {
     }
 
     fn default_object(&self, object: &mut Map<String, Value>) {
+        if let Some(status) = within(object, "status") {
+            fill(status, "replicas", 0);
+        }
         let Some(spec) = within(object, "spec") else { return };
         fill(spec, "replicas", 1);
         default_template(spec);

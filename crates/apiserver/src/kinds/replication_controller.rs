@@ -25,6 +25,9 @@ impl Strategy for ReplicationController {
     /// One that selects nothing selects what it makes.
     fn default_object(&self, object: &mut Map<String, Value>) {
         let labels = template_labels(object);
+        if let Some(status) = within(object, "status") {
+            fill(status, "replicas", 0);
+        }
         if let Some(spec) = within(object, "spec") {
             fill(spec, "replicas", 1);
             default_template(spec);

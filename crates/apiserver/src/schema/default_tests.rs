@@ -145,6 +145,7 @@ spec:
                 rollingUpdate:
                   maxUnavailable: 25%
                   maxSurge: 25%
+            status: {}
         "#]],
     );
 }
@@ -229,12 +230,13 @@ fn flow_control() {
     check(
         "{kind: FlowSchema, spec: {priorityLevelConfiguration: {name: p}}}",
         expect![[r#"
-        kind: FlowSchema
-        spec:
-          priorityLevelConfiguration:
-            name: p
-          matchingPrecedence: 1000
-    "#]],
+            kind: FlowSchema
+            spec:
+              priorityLevelConfiguration:
+                name: p
+              matchingPrecedence: 1000
+            status: {}
+        "#]],
     );
     check(
         "{kind: PriorityLevelConfiguration, spec: {type: Limited, limited: {limitResponse: {type: Queue, queuing: {queues: 0, handSize: 3}}}}}",
@@ -251,18 +253,20 @@ fn flow_control() {
                     queueLengthLimit: 50
                 nominalConcurrencyShares: 30
                 lendablePercent: 0
+            status: {}
         "#]],
     );
     check(
         "{kind: PriorityLevelConfiguration, spec: {type: Exempt, exempt: {}}}",
         expect![[r#"
-        kind: PriorityLevelConfiguration
-        spec:
-          type: Exempt
-          exempt:
-            nominalConcurrencyShares: 0
-            lendablePercent: 0
-    "#]],
+            kind: PriorityLevelConfiguration
+            spec:
+              type: Exempt
+              exempt:
+                nominalConcurrencyShares: 0
+                lendablePercent: 0
+            status: {}
+        "#]],
     );
 }
 
@@ -354,6 +358,8 @@ fn what_makes_pods_besides_deployments() {
               replicas: 1
               selector:
                 a: b
+            status:
+              replicas: 0
         "#]],
     );
     check(
@@ -374,6 +380,11 @@ fn what_makes_pods_besides_deployments() {
                   securityContext: {}
                   schedulerName: default-scheduler
               revisionHistoryLimit: 10
+            status:
+              currentNumberScheduled: 0
+              desiredNumberScheduled: 0
+              numberMisscheduled: 0
+              numberReady: 0
         "#]],
     );
     check(
@@ -401,22 +412,24 @@ fn what_makes_pods_besides_deployments() {
               suspend: false
               manualSelector: false
               podReplacementPolicy: TerminatingOrFailed
+            status: {}
         "#]],
     );
     check(
         "{kind: Job, spec: {}}",
         expect![[r#"
-        kind: Job
-        spec:
-          completions: 1
-          parallelism: 1
-          backoffLimit: 6
-          completionMode: NonIndexed
-          suspend: false
-          manualSelector: false
-          podReplacementPolicy: TerminatingOrFailed
-        metadata: {}
-    "#]],
+            kind: Job
+            spec:
+              completions: 1
+              parallelism: 1
+              backoffLimit: 6
+              completionMode: NonIndexed
+              suspend: false
+              manualSelector: false
+              podReplacementPolicy: TerminatingOrFailed
+            metadata: {}
+            status: {}
+        "#]],
     );
 }
 
