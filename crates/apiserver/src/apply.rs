@@ -125,7 +125,9 @@ pub fn apply(
     let others = managers.union();
 
     walk::merge(view, &mut merged, &config);
-    let kept = others.union(&set);
+    // No manager owns the name, and still it stays where all else in the metadata goes.
+    let name = FieldSet::read(&json!({"f:metadata": {"f:name": {}}}));
+    let kept = others.union(&set).union(&name);
     if let Some(last) = &last {
         walk::prune(view, &mut merged, &last.fields.minus(&kept), &kept);
     }

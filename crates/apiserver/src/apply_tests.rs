@@ -70,7 +70,7 @@ fn an_apply_owns_what_it_mentions_and_removes_what_it_no_longer_does() {
             ("me", "apply", "{kind: ConfigMap, apiVersion: v1, metadata: {name: c}, data: {x: '3'}}"),
         ],
         expect![[r#"
-            {"apiVersion":"v1","kind":"ConfigMap","data":{"x":"3"},"metadata":{}}
+            {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"x":"3"}}
             me Apply 1970-01-01T00:01:00Z .data.x
         "#]],
     );
@@ -123,7 +123,7 @@ fn others_fields_stay_and_conflict() {
             ("me", "apply", "{kind: ConfigMap, metadata: {name: c}, data: {y: '2'}}"),
         ],
         expect![[r#"
-            {"apiVersion":"v1","kind":"ConfigMap","data":{"x":"1","y":"2"},"metadata":{}}
+            {"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"c"},"data":{"x":"1","y":"2"}}
             you Apply 1970-01-01T00:01:00Z .data.x
             me Apply 1970-01-01T00:02:00Z .data.y
         "#]],
