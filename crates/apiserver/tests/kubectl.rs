@@ -6,6 +6,8 @@ mod custom;
 mod kinds;
 #[path = "kubectl/policies.rs"]
 mod policies;
+#[path = "kubectl/published.rs"]
+mod published;
 #[path = "kubectl/removed.rs"]
 mod removed;
 #[path = "kubectl/roles.rs"]
@@ -31,15 +33,22 @@ struct Kubectl {
 }
 
 impl Kubectl {
-    fn run(&self, row: &Row<'_>) -> Result<(), String> {
-        let Row(arguments, input, success, texts) = row;
-        let mut child = Command::new("kubectl")
+    fn command(&self) -> Command {
+        let mut command = Command::new("kubectl");
+        command
             .arg(format!("--cache-dir={}", self.directory.join("cache").display()))
-            .args(shell_words(arguments))
             .env("KUBECONFIG", self.directory.join("config"))
             .env("HOME", &self.directory)
             .env("KUBE_EDITOR", "sed -i s/color:.*/color:\\ edited/")
-            .current_dir(&self.directory)
+            .current_dir(&self.directory);
+        command
+    }
+
+    fn run(&self, row: &Row<'_>) -> Result<(), String> {
+        let Row(arguments, input, success, texts) = row;
+        let mut child = self
+            .command()
+            .args(shell_words(arguments))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
