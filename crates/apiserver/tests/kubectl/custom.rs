@@ -58,11 +58,6 @@ const OBJECT: &str = r#"{"apiVersion": "stable.example.com/v1", "kind": "CronTab
 const WITH_LABEL: &str = r#"{"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "a",
   "labels": {"l": "m"}}, "spec": {"cronSpec": "* * * * */5", "image": "x"}}"#;
 
-const ONLY_LABEL: &str = r#"{"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "a",
-  "labels": {"m": "n"}}}"#;
-const NOTHING: &str =
-    r#"{"apiVersion": "stable.example.com/v1", "kind": "CronTab", "metadata": {"name": "a"}}"#;
-
 const UNSTRUCTURED: &str = r#"{"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
   "metadata": {"name": "x.example.com"}, "spec": {"group": "example.com", "scope": "Cluster",
   "names": {"plural": "x", "kind": "X"}, "versions": [{"name": "v1", "served": true, "storage": true,
@@ -169,10 +164,7 @@ pub const ROWS: &[Row<'static>] = &[
     ),
     Row("patch ct a --type=merge -p {\"spec\":{\"steps\":[{\"run\":{\"it\":1}}]}}", "", true, &["patched"]),
     Row("get ct a -o jsonpath={.spec.steps}", "", true, &["[{\"run\":{\"it\":1}}]"]),
-    Row("apply --server-side --field-manager=labels -f -", ONLY_LABEL, true, &["serverside-applied"]),
-    Row("apply --server-side --field-manager=labels -f -", NOTHING, true, &["serverside-applied"]),
-    Row("get ct a -o jsonpath={.metadata.name}{.metadata.labels}", "", true, &["a"]),
-    Row("apply --server-side --field-manager=first -f -", FIRST_PORT, true, &["serverside-applied"]),
+    Row("apply --server-side -f -", FIRST_PORT, true, &["serverside-applied"]),
     Row("apply --server-side --field-manager=other -f -", SECOND_PORT, true, &["serverside-applied"]),
     Row("get ct a -o jsonpath={.spec.ports[*].name}", "", true, &["two one"]),
     Row("apply --server-side -f -", CONFLICTING, false, &["conflict", ".spec.image"]),
