@@ -131,6 +131,20 @@ fn node_config(
     Ok(config)
 }
 
+fn controllers_config(
+    data: &DataDir,
+    node_name: &str,
+    pki: Pki,
+    clock: &Arc<dyn Clock>,
+) -> yado_controllers::Config {
+    yado_controllers::Config {
+        root_ca: Some(pki.authority().to_owned()),
+        directories: Some(Arc::new(LocalVolumes::new(node_name, data.file("volumes")))),
+        authority: Some(Arc::new(LocalAuthority::new(pki, clock.clone()))),
+        ..Default::default()
+    }
+}
+
 fn net_config(settings: &Settings, node_name: &str, http_port: u16, api_port: u16) -> yado_net::Config {
     yado_net::Config {
         ingress_address: Ipv4Addr::LOCALHOST.into(),
@@ -197,12 +211,7 @@ impl Engine {
         let keeper = Keeper::new(images, node.clone(), &informers);
         keeper.start(clock.clone(), &tasks);
         control::serve(data.path(), keeper, &tasks)?;
-        let config = yado_controllers::Config {
-            root_ca: Some(pki.authority().to_owned()),
-            directories: Some(Arc::new(LocalVolumes::new(&node_name, data.file("volumes")))),
-            authority: Some(Arc::new(LocalAuthority::new(pki, clock.clone()))),
-            ..Default::default()
-        };
+        let config = controllers_config(&data, &node_name, pki, &clock);
         // One process can claim the data directory, so that its Leases can be taken over at once.
         let identity = format!("{node_name}_{}", instance(data.path()));
         for part in Part::ALL {
