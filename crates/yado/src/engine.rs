@@ -57,7 +57,7 @@ use crate::wiring::{Dialer, NodeNetwork};
 
 const CLUSTER_DOMAIN: &str = "cluster.local";
 /// How long tasks may take to end. All of them look at their stop signal at every step.
-pub(crate) const STOP_GRACE: Duration = Duration::from_secs(10);
+const STOP_GRACE: Duration = Duration::from_secs(10);
 /// A node that is not ready by then never will be.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -1,16 +1,17 @@
 //! Runs the controllers and the scheduler while this process is their leader.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use yado_apiserver::{ApiServer, Identity};
 use yado_controllers::Part;
 use yado_reconcile::leader::Election;
 use yado_reconcile::{Clock, Informers, Tasks};
 
-use crate::engine::STOP_GRACE;
-
 /// The namespace of the Leases.
 const NAMESPACE: &str = "kube-system";
+/// How long the tasks of a part may take to end. All of them look at their stop signal at every step.
+const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// Runs a part whenever `identity` holds its Lease, until `tasks` are stopped; then the Lease is given up. Where it is lost,
 /// the part is stopped before another process may start it.
