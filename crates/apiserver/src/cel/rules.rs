@@ -25,6 +25,7 @@ use crate::schema::validate::Path;
 use crate::schema::{FieldError, Reason};
 use path::below;
 
+pub(crate) use escape::is_reserved;
 pub(crate) use kind::declare_kind;
 
 /// Errors that are reported of one object; the first ones show what is wrong.

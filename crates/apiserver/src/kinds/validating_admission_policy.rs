@@ -10,6 +10,7 @@ use super::admission_policy::{
     authorize_params, default_match_resources, match_conditions, match_resources, names_connect, param_kind,
 };
 use crate::admission::expressions::{self, Results};
+use crate::cel::rules::is_reserved;
 use crate::cel::{Composition, Type};
 use crate::edit::{existing, fill, list, text};
 use crate::kinds::strategy::Strategy;
@@ -24,31 +25,6 @@ use crate::write::context::WriteContext;
 const MAX_ANNOTATIONS: usize = 20;
 /// Bytes of an expression that makes an annotation.
 const MAX_ANNOTATION_EXPRESSION: usize = 5 * 1024;
-/// Words that cannot be names in expressions.
-const RESERVED: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
-
 /// Variables that expressions may use.
 type Variables<'v> = &'v [(String, Type)];
 
@@ -167,9 +143,7 @@ pub(super) fn variables(
 
 fn is_identifier(name: &str) -> bool {
     let starts = |c: char| c == '_' || c.is_ascii_alphabetic();
-    name.starts_with(starts)
-        && name.chars().all(|c| starts(c) || c.is_ascii_digit())
-        && !RESERVED.contains(&name)
+    name.starts_with(starts) && name.chars().all(|c| starts(c) || c.is_ascii_digit()) && !is_reserved(name)
 }
 
 /// Checks a validation. Its message may use less than it itself may: `without` the authorizer.

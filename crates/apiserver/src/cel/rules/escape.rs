@@ -25,13 +25,18 @@ const RESERVED: [&str; 21] = [
     "while",
 ];
 
+/// Whether the language keeps this word for itself, so that nothing can be named by it.
+pub fn is_reserved(word: &str) -> bool {
+    RESERVED.contains(&word)
+}
+
 /// The name of a property in expressions: `a-b` is `a__dash__b`, `namespace` is `__namespace__`. `None` for names that
 /// expressions cannot say.
 pub fn escape(name: &str) -> Option<String> {
     if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    if RESERVED.contains(&name) {
+    if is_reserved(name) {
         return Some(format!("__{name}__"));
     }
     let mut escaped = String::with_capacity(name.len());
