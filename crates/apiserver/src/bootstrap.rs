@@ -1,6 +1,6 @@
 //! Objects that every cluster has from the start.
 
-use futures::future;
+use futures::{FutureExt, TryFutureExt, future};
 use serde_json::{Value, json};
 
 use crate::apply::Writer;
@@ -22,17 +22,28 @@ use crate::write::context::{Operation, WriteContext};
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 const MANAGER: &str = "yado-apiserver";
 
-/// Creates the first Namespaces and the `kubernetes` Service where they are missing.
+/// Creates what every cluster has where it is missing: the Namespaces first, then everything else at once, since the store
+/// commits writes that come together in one step.
 pub(crate) async fn run(server: &Inner) -> Result<()> {
-    for name in NAMESPACES {
-        create(
-            server,
-            "",
-            "namespaces",
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}),
-        )
-        .await?;
-    }
+    let namespace = |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    let namespaces = NAMESPACES.into_iter().map(|name| create(server, "", "namespaces", namespace(name)));
+    future::try_join_all(namespaces).await?;
+    let classes = priority_class::SYSTEM.into_iter().map(|(name, value)| {
+        create(server, "scheduling.k8s.io", "priorityclasses", priority_class::system_class(name, value))
+    });
+    let others = [
+        api_service(server).boxed(),
+        future::try_join_all(classes).map_ok(drop).boxed(),
+        first_storage_class(server).boxed(),
+        default_roles(server).boxed(),
+        ensure::defaults(server).boxed(),
+        authentication_of_extensions(server).boxed(),
+    ];
+    future::try_join_all(others).await.map(drop)
+}
+
+/// The Service `kubernetes` by which Pods reach this server, and its one endpoint.
+async fn api_service(server: &Inner) -> Result<()> {
     let port = server.config.advertise.map_or(443, |a| a.port());
     let service = json!({
         "apiVersion": "v1", "kind": "Service",
@@ -45,16 +56,9 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
         },
     });
-    create(server, "", "services", service).await?;
-    for (name, value) in priority_class::SYSTEM {
-        create(server, "scheduling.k8s.io", "priorityclasses", priority_class::system_class(name, value))
-            .await?;
-    }
-    first_storage_class(server).await?;
-    default_roles(server).await?;
-    ensure::defaults(server).await?;
-    authentication_of_extensions(server).await?;
-    let Some(advertise) = server.config.advertise else { return Ok(()) };
+    let Some(advertise) = server.config.advertise else {
+        return create(server, "", "services", service).await;
+    };
     let metadata = json!({
         "name": "kubernetes", "namespace": "default", "labels": {"kubernetes.io/service-name": "kubernetes"},
     });
@@ -71,8 +75,12 @@ pub(crate) async fn run(server: &Inner) -> Result<()> {
         },
         "subsets": [{"addresses": [{"ip": advertise.ip().to_string()}], "ports": ports}],
     });
-    put(server, "discovery.k8s.io", "endpointslices", slice).await?;
-    put(server, "", "endpoints", endpoints).await
+    let parts = [
+        create(server, "", "services", service).boxed(),
+        put(server, "discovery.k8s.io", "endpointslices", slice).boxed(),
+        put(server, "", "endpoints", endpoints).boxed(),
+    ];
+    future::try_join_all(parts).await.map(drop)
 }
 
 /// Publishes the authorities by which aggregated API servers know requests that are handed on to them, and who may read that.
@@ -92,7 +100,6 @@ async fn authentication_of_extensions(server: &Inner) -> Result<()> {
             "requestheader-extra-headers-prefix": names(&["X-Remote-Extra-"]),
         },
     });
-    put(server, "", "configmaps", map).await?;
     let role = json!({
         "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role",
         "metadata": {
@@ -103,11 +110,12 @@ async fn authentication_of_extensions(server: &Inner) -> Result<()> {
             "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [NAME], "verbs": ["get", "list", "watch"],
         }],
     });
-    create(server, RBAC_GROUP, "roles", role).await
+    let parts =
+        [put(server, "", "configmaps", map).boxed(), create(server, RBAC_GROUP, "roles", role).boxed()];
+    future::try_join_all(parts).await.map(drop)
 }
 
-/// Creates the default roles and bindings, and adds to those that exist what they lack. All at once: the store commits
-/// writes that come together in one step.
+/// Creates the default roles and bindings, and adds to those that exist what they lack.
 async fn default_roles(server: &Inner) -> Result<()> {
     future::try_join_all(rbac::defaults::objects().map(|object| default_role(server, object))).await.map(drop)
 }
