@@ -48,10 +48,8 @@ impl Actor {
         match (action, pod.cloned()) {
             (Action::Prepare, Some(pod)) => {
                 let tokens = self.tokens.clone();
-                self.making.spawn(async move {
-                    shared.watch_sources(&handle, &pod).await;
-                    Done::Prepared(prepare::run(&shared, &handle, &pod, tokens).await)
-                });
+                self.making
+                    .spawn(async move { Done::Prepared(prepare::run(&shared, &handle, &pod, tokens).await) });
             }
             (Action::Start { container }, Some(pod)) => self.start(pod, container),
             (Action::Discard | Action::Release, _) => self.begin_release(*action == Action::Discard),

@@ -6,6 +6,7 @@ use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Pod, PodSpec};
@@ -59,7 +60,12 @@ pub(super) fn retry_delay(failures: u32) -> Duration {
 }
 
 /// Prepares a Pod. What it has made when it fails is used by the next attempt, or removed with the Pod.
-pub(super) async fn run(shared: &Shared, handle: &PodHandle, pod: &Pod, mut cache: TokenCache) -> Prepared {
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    handle: &PodHandle,
+    pod: &Pod,
+    mut cache: TokenCache,
+) -> Prepared {
     let spec = pod.spec.clone().unwrap_or_default();
     if let Err(error) = check_runtime(shared, &spec).await {
         return Prepared { address: None, tokens: cache, result: Err(error) };
@@ -79,8 +85,12 @@ pub(super) async fn run(shared: &Shared, handle: &PodHandle, pod: &Pod, mut cach
         let failed = |message| PrepareError { reason: "FailedMount", message };
         tokens::fetch(shared, handle, &spec, &mut cache).await.map_err(failed)
     };
-    let (attachment, tokens) = match tokio::try_join!(network, tokens) {
-        Ok(made) => made,
+    let sources = async {
+        shared.watch_sources(handle, pod).await;
+        Ok(())
+    };
+    let (attachment, tokens) = match tokio::try_join!(network, tokens, sources) {
+        Ok((attachment, tokens, ())) => (attachment, tokens),
         Err(error) => return Prepared { address: None, tokens: cache, result: Err(error) },
     };
     let address = attachment.as_ref().map(|a| a.address);
