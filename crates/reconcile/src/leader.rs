@@ -168,6 +168,9 @@ impl Election {
         while self.candidate.leads(self.clock.monotonic()) {
             let left = self.left();
             self.clock.sleep(pause.min(left)).await;
+            if !self.candidate.leads(self.clock.monotonic()) {
+                break;
+            }
             let before = self.candidate.renewed;
             self.attempt().await;
             let was_renewed = self.candidate.renewed != before;

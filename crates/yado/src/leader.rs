@@ -10,8 +10,9 @@ use yado_reconcile::{Clock, Informers, Tasks};
 
 /// The namespace of the Leases.
 const NAMESPACE: &str = "kube-system";
-/// How long the tasks of a part may take to end. All of them look at their stop signal at every step.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+/// How long the tasks of a part may take to end: less than the time between the end of a leadership and that of its Lease,
+/// so that they never run beside those of the next leader. All of them look at their stop signal at every step.
+const STOP_GRACE: Duration = Duration::from_secs(4);
 
 /// Runs a part whenever `identity` holds its Lease, until `tasks` are stopped; then the Lease is given up. Where it is lost,
 /// the part is stopped before another process may start it.
