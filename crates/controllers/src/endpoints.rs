@@ -54,7 +54,7 @@ pub enum Action {
 }
 
 /// Compares a Service's EndpointSlices and Endpoints with its Pods and returns the writes that bring them up to date.
-/// Services of type ExternalName or being deleted need none.
+/// Services that are being deleted need none; those of type ExternalName only lose what was there.
 pub fn reconcile(observed: &Observed<'_>) -> Vec<Action> {
     let spec = observed.service.spec.as_ref();
     let selected = spec.and_then(|s| s.selector.as_ref()).is_some_and(|s| !s.is_empty());

@@ -118,7 +118,6 @@ pub struct Engine {
     tasks: Tasks,
 }
 
-/// How the network is set up. Published ports keep off the engine's own two.
 fn node_config(
     data: &DataDir,
     settings: &Settings,
@@ -145,6 +144,7 @@ fn controllers_config(
     }
 }
 
+/// How the network is set up. Published ports keep off the engine's own two.
 fn net_config(settings: &Settings, node_name: &str, http_port: u16, api_port: u16) -> yado_net::Config {
     yado_net::Config {
         ingress_address: Ipv4Addr::LOCALHOST.into(),
@@ -310,7 +310,6 @@ async fn bind_api(address: SocketAddr) -> Result<TcpListener> {
     })
 }
 
-/// Serves the API on a listener until the engine stops.
 /// Labels the node of this process as one that runs the control plane, which no node may do itself.
 async fn mark_control_plane(admin: &Client, name: &str) -> Result<()> {
     let nodes: Api<NodeObject> = Api::all(admin.clone());
@@ -321,6 +320,7 @@ async fn mark_control_plane(admin: &Client, name: &str) -> Result<()> {
     marked.map(drop).with_context(|| format!("the node {name} cannot be registered"))
 }
 
+/// Serves the API on a listener until the engine stops.
 fn serve_api(api: &ApiServer, listener: TcpListener, tls: &Arc<rustls::ServerConfig>, tasks: &Tasks) {
     let (api, tls, stop) = (api.clone(), tls.clone(), tasks.stop());
     tasks.spawn_until_stopped("api", async move { api.serve(listener, tls, stop.cancelled_owned()).await });
@@ -405,9 +405,7 @@ async fn start_node(
     Ok(node)
 }
 
-/// Writes the kubeconfig where clients look for it, which only its owner may read as it holds a key, and adds it to the
-/// one that the user names.
-/// The administrator's kubeconfigs.
+/// The administrator's kubeconfigs. Only their owner may read them, as they hold a key.
 struct Kubeconfigs {
     /// The one in the data directory.
     own: PathBuf,
