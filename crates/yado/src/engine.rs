@@ -187,7 +187,6 @@ impl Engine {
         let api = api_server(&data, &slot, for_pods, (login, audit), &store, &clock, &dialer).await?;
         let admin = api.client(Identity::new("kubernetes-admin", [MASTERS]));
         let node_name = node_name::settle(&data, settings.node_name.as_deref(), &admin).await?;
-        mark_control_plane(&admin, &node_name).await?;
         let pki = open_pki(&data, &slot, &node_name, &clock)?;
         let tls = pki.server_config()?;
         serve_api(&api, api_listener, &tls, &tasks);
@@ -217,6 +216,7 @@ impl Engine {
         for part in Part::ALL {
             leader::run(part, &identity, &api, &informers, &clock, &controllers, config.clone());
         }
+        mark_control_plane(&admin, &node_name).await?;
         Ok(Self {
             data,
             kubeconfigs,
