@@ -295,16 +295,22 @@ fn within(root: &Path, sub_path: &Path) -> Result<PathBuf, ConfigError> {
     Ok(path)
 }
 
-/// Whether files of the downward API may say something new: labels or annotations have changed, or the Pod is seen for the
-/// first time.
+/// Whether files of the downward API may say something new: labels or annotations have changed that they show, or the Pod
+/// is seen for the first time.
 pub(crate) fn downward_changed(old: Option<&Pod>, new: &Pod) -> bool {
     let volumes = new.spec.iter().flat_map(|s| s.volumes.iter().flatten());
-    let mut downward = volumes.filter(|volume| {
-        let mut sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
-        volume.downward_api.is_some() || sources.any(|s| s.downward_api.is_some())
+    let mut items = volumes.flat_map(|volume| {
+        let sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
+        let projected = sources.filter_map(|s| s.downward_api.as_ref()?.items.as_ref());
+        volume.downward_api.iter().filter_map(|d| d.items.as_ref()).chain(projected).flatten()
     });
-    let said = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
-    downward.next().is_some() && old.is_none_or(|old| said(old) != said(new))
+    // Names, the namespace and the uid of a Pod never change.
+    let shows_metadata = items.any(|item| {
+        let path = item.field_ref.as_ref().map_or("", |field| field.field_path.as_str());
+        path.starts_with("metadata.labels") || path.starts_with("metadata.annotations")
+    });
+    let metadata = |pod: &Pod| (pod.metadata.labels.clone(), pod.metadata.annotations.clone());
+    shows_metadata && old.is_none_or(|old| metadata(old) != metadata(new))
 }
 
 /// The ConfigMaps, Secrets and claims that a Pod refers to: a change of one of them is a reason to look at the Pod.

@@ -47,6 +47,8 @@ impl Actor {
         let (shared, handle) = (self.shared.clone(), self.handle.clone());
         match (action, pod.cloned()) {
             (Action::Prepare, Some(pod)) => {
+                // The preparation writes all files; what changes from now on asks again.
+                self.refresh.wanted = false;
                 let tokens = self.tokens.clone();
                 self.making
                     .spawn(async move { Done::Prepared(prepare::run(&shared, &handle, &pod, tokens).await) });
