@@ -22,9 +22,9 @@ pub(crate) use medium::Fill;
 pub(crate) use medium::{Directory, Medium};
 use records::{FORMAT, Loaded};
 
-/// redb's own page cache. Reads never reach it and a group writes a few hundred pages, so what matters
-/// is the upper part of the tree.
-const PAGE_CACHE_BYTES: usize = 1 << 20;
+/// redb's own page cache. Reads never reach it. Half of it holds the pages that a group writes, a few hundred; what does not
+/// fit is written to the file in between, and read again where the group changes it once more.
+const PAGE_CACHE_BYTES: usize = 4 << 20;
 
 /// A failure of the database, by how it is reported to the caller.
 #[derive(Clone, Debug)]
