@@ -9,7 +9,6 @@
 //! new decision: nothing is written that was not admitted in exactly this form. What a kind asks of its own objects is no
 //! admission and stands in its strategy ([`crate::kinds`]).
 
-mod audit;
 pub(crate) mod conditions;
 pub(crate) mod expressions;
 mod limit_ranger;

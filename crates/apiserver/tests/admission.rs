@@ -1,5 +1,7 @@
 //! Admission over raw requests in process: one row for each configuration and what becomes of a write.
 
+#[path = "admission/audited.rs"]
+mod audited;
 #[path = "admission/pod_security.rs"]
 mod pod_security;
 #[path = "admission/pods.rs"]
@@ -28,10 +30,14 @@ const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 impl Fixture {
     async fn new() -> Self {
+        Self::with(Config::default()).await
+    }
+
+    async fn with(config: Config) -> Self {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Arc::new(Embedded::open(yado_store::Config::new(directory.path())).expect("a store"));
         let clock = SystemClock::shared();
-        let server = ApiServer::new(Config::default(), store.clone(), clock, Arc::new(NoNodes)).await;
+        let server = ApiServer::new(config, store.clone(), clock, Arc::new(NoNodes)).await;
         Self { server: server.expect("a server"), store, _directory: directory }
     }
 

@@ -18,7 +18,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::Value;
 
-use super::audit::annotate;
 use super::{Plugin, Review};
 use crate::edit::{list, text};
 use crate::object::{Object, meta};
@@ -135,7 +134,7 @@ fn judge(review: &Review<'_>, pod: &Value, enforces: bool) -> Result<()> {
         (!found.is_empty()).then(|| format!("violate PodSecurity \"{standard}\": {}", details(&found)))
     };
     if let Some(broken) = broken(policy.audit) {
-        annotate(review, "pod-security.kubernetes.io/audit-violations", &format!("would {broken}"));
+        review.ctx.annotate("pod-security.kubernetes.io/audit-violations", &format!("would {broken}"));
     }
     if enforces {
         let found = violations(policy.enforce, subject(pod));

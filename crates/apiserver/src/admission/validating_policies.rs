@@ -18,7 +18,6 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
-use super::audit::annotate;
 use super::expressions::Environment;
 use super::matching::resources_match;
 use super::{GROUP, Plugin, Review, is_own_kind};
@@ -155,7 +154,7 @@ impl Pass<'_> {
             }
         }
         for (key, values) in annotations {
-            annotate(self.review, &format!("{}/{key}", policy.name), &values.join(", "));
+            self.review.ctx.annotate(&format!("{}/{key}", policy.name), &values.join(", "));
         }
     }
 
@@ -199,7 +198,7 @@ impl Pass<'_> {
         if !self.audited.is_empty() {
             self.audited.truncate(MAX_AUDITED);
             let failures = Value::from(std::mem::take(&mut self.audited)).to_string();
-            annotate(self.review, "validation.policy.admission.k8s.io/validation_failure", &failures);
+            self.review.ctx.annotate("validation.policy.admission.k8s.io/validation_failure", &failures);
         }
         let Some(Refusal { reason, message }) = self.denied else { return Ok(()) };
         let mut failure = Failure::forbidden(self.review.ctx.resource, self.review.name, &message);

@@ -16,7 +16,7 @@ impl Fixture {
     }
 
     /// Puts a policy into force, in place of the one before.
-    async fn configure(&self, policy: &Value, binding: &Value) {
+    pub(super) async fn configure(&self, policy: &Value, binding: &Value) {
         for plural in ["validatingadmissionpolicybindings", "validatingadmissionpolicies"] {
             self.send(&format!("DELETE {GROUP}/{plural}/p"), &Value::Null).await;
         }

@@ -32,7 +32,7 @@ pub(super) enum Action {
     Deny,
     /// Warn the user.
     Warn,
-    /// Write it to the log.
+    /// Add it to the audit event.
     Audit,
 }
 
@@ -85,7 +85,7 @@ struct Annotation {
     program: Result<Program, String>,
 }
 
-/// What comes of a policy besides that all is well.
+/// A result of evaluating a policy other than success.
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// A validation that does not hold or cannot be evaluated.
@@ -96,10 +96,16 @@ pub(super) enum Outcome {
         reason: Option<String>,
         message: String,
     },
-    /// An annotation for the log.
+    /// An annotation of the audit event.
     Annotation(String, String),
     /// An annotation that cannot be made, which refuses the write.
     AnnotationFailed(String),
+}
+
+/// The first bytes of an annotation's value, as many as Kubernetes keeps.
+fn shortened(value: &str) -> &str {
+    const MOST: usize = 10 << 10;
+    &value[..value.floor_char_boundary(MOST)]
 }
 
 impl Compiled {
@@ -219,7 +225,8 @@ impl Compiled {
         for annotation in &self.annotations {
             match evaluate(&annotation.program, &annotation.expression, scope, &mut budget) {
                 Ok(CelValue::String(value)) if !value.trim().is_empty() => {
-                    outcomes.push(Outcome::Annotation(annotation.key.clone(), value.trim().to_owned()));
+                    let value = shortened(value.trim()).to_owned();
+                    outcomes.push(Outcome::Annotation(annotation.key.clone(), value));
                 }
                 Ok(_) => {}
                 Err(_) if self.ignores_failures => {}
