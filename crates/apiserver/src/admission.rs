@@ -58,6 +58,11 @@ pub(crate) trait Plugin: Send + Sync {
     /// Whether it has anything to say about such a write in a namespace: where none has, the chain costs nothing.
     fn handles(&self, ctx: &WriteContext<'_>, namespace: &str) -> bool;
 
+    /// Whether [`mutate`](Self::mutate) may change an object.
+    fn mutates(&self) -> bool {
+        false
+    }
+
     /// Changes the object that is about to be written, or refuses the write.
     async fn mutate(&self, _review: &Review<'_>, _object: &mut Value) -> Result<()> {
         Ok(())
@@ -108,14 +113,14 @@ impl Inner {
                 }
                 Ok(decision)
             }
-            Decision::Put(value) => {
-                let mut object = value.clone();
+            Decision::Put(mut object) => {
+                let before = plugins.iter().any(|plugin| plugin.mutates()).then(|| object.clone());
                 let name = meta(&object, "name").to_owned();
                 let review = Review { ctx, namespace, name: &name, old };
                 for plugin in &plugins {
                     plugin.mutate(&review, &mut object).await?;
                 }
-                if object != value {
+                if before.is_some_and(|before| before != object) {
                     if old.is_none() {
                         // A status that follows from the object, as a Pod's class of service does, is made anew.
                         drop_status(ctx.resource, &mut object);

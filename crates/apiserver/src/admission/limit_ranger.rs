@@ -1,5 +1,7 @@
 //! LimitRanges: defaults and bounds of what the containers of a Namespace, its Pods and its claims may ask for.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use serde_json::{Map, Value};
 use yado_types::quantity::Quantity;
@@ -7,12 +9,13 @@ use yado_types::quantity::Quantity;
 use super::{Plugin, Review};
 use crate::edit::{list, map_at, objects, text, within};
 use crate::kinds::pod_spec::amounts::{Amounts, amounts, of_pod, shown};
+use crate::object::Object;
 use crate::resource;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 use crate::write::context::{Operation, WriteContext};
 
-/// Says what was filled in.
+/// Annotation that lists the defaults that were filled in.
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
 pub(super) struct LimitRanger;
@@ -27,10 +30,12 @@ fn is_bounded(ctx: &WriteContext<'_>) -> bool {
 
 #[async_trait]
 impl Plugin for LimitRanger {
-    fn handles(&self, ctx: &WriteContext<'_>, _namespace: &str) -> bool {
-        let ranges = resource::find("", "v1", "limitranges");
-        let ranges = ranges.and_then(|ranges| ctx.server.collection(ranges).ok());
-        is_bounded(ctx) && ranges.is_some_and(|ranges| !ranges.is_empty())
+    fn handles(&self, ctx: &WriteContext<'_>, namespace: &str) -> bool {
+        is_bounded(ctx) && !ranges(ctx.server, namespace).is_empty()
+    }
+
+    fn mutates(&self) -> bool {
+        true
     }
 
     async fn mutate(&self, review: &Review<'_>, object: &mut Value) -> Result<()> {
@@ -58,11 +63,18 @@ impl Plugin for LimitRanger {
     }
 }
 
+/// The LimitRanges of a Namespace.
+fn ranges(server: &Inner, namespace: &str) -> Vec<Arc<Object>> {
+    let ranges = resource::find("", "v1", "limitranges").and_then(|ranges| server.collection(ranges).ok());
+    ranges.map(|ranges| ranges.list(namespace, None, 0, |_| true).objects).unwrap_or_default()
+}
+
 /// The items of all LimitRanges of a Namespace.
 fn items(server: &Inner, namespace: &str) -> Vec<Value> {
-    let ranges = resource::find("", "v1", "limitranges").and_then(|ranges| server.collection(ranges).ok());
-    let ranges = ranges.map(|ranges| ranges.list(namespace, None, 0, |_| true).objects).unwrap_or_default();
-    ranges.iter().flat_map(|range| list(&range.value()["spec"]["limits"]).to_vec()).collect()
+    ranges(server, namespace)
+        .iter()
+        .flat_map(|range| list(&range.value()["spec"]["limits"]).to_vec())
+        .collect()
 }
 
 /// Fills in the requests and limits that the containers of a Pod leave open.

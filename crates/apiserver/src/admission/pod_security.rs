@@ -143,7 +143,9 @@ fn judge(review: &Review<'_>, pod: &Value, enforces: bool) -> Result<()> {
             return Err(Failure::forbidden(review.ctx.resource, review.name, &why));
         }
     }
-    if let Some(broken) = broken(policy.warn) {
+    // A Pod that may go by the standard that is enforced breaks none that is the same.
+    let is_judged = enforces && policy.warn == policy.enforce;
+    if let Some(broken) = (!is_judged).then(|| broken(policy.warn)).flatten() {
         review.ctx.warn(vec![format!("would {broken}")]);
     }
     Ok(())

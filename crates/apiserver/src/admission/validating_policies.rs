@@ -53,8 +53,11 @@ fn bindings() -> Option<&'static Arc<Resource>> {
 #[async_trait]
 impl Plugin for ValidatingPolicies {
     fn handles(&self, ctx: &WriteContext<'_>, _namespace: &str) -> bool {
+        if is_own_kind(ctx) {
+            return false;
+        }
         let collection = bindings().and_then(|resource| ctx.server.collection(resource).ok());
-        !is_own_kind(ctx) && collection.is_some_and(|collection| !collection.is_empty())
+        collection.is_some_and(|collection| !collection.is_empty())
     }
 
     async fn validate(&self, review: &Review<'_>, object: Option<&Value>) -> Result<()> {

@@ -65,6 +65,10 @@ impl Plugin for Webhooks {
         !is_own_kind(ctx) && (is_any(Phase::Mutating) || is_any(Phase::Validating))
     }
 
+    fn mutates(&self) -> bool {
+        true
+    }
+
     async fn mutate(&self, review: &Review<'_>, object: &mut Value) -> Result<()> {
         let configurations = Phase::Mutating.configurations(review.ctx.server);
         let mut again = Vec::new();

@@ -98,10 +98,11 @@ impl Strategy for PriorityClass {
 /// The class of Pods that name none, if there is one.
 pub fn default_class(server: &Inner) -> Option<std::sync::Arc<Value>> {
     let classes = resource::find("scheduling.k8s.io", "v1", "priorityclasses")?;
-    let is_default = |class: &Object| class.value()["globalDefault"] == true;
-    let found = server.collection(classes).ok()?.list("", None, 0, is_default).objects;
+    let facts =
+        |class: &Object| class.derive(|class| (class["globalDefault"] == true, class["value"].as_i64()));
+    let found = server.collection(classes).ok()?.list("", None, 0, |class| facts(class).0).objects;
     // Where two were made at once, the lower one counts.
-    found.iter().map(|class| class.value()).min_by_key(|class| class["value"].as_i64())
+    found.iter().min_by_key(|class| facts(class).1).map(|class| class.value())
 }
 
 /// The object of a class that every cluster has.
