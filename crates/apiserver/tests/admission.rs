@@ -2,6 +2,8 @@
 
 #[path = "admission/audited.rs"]
 mod audited;
+#[path = "admission/nodes.rs"]
+mod nodes;
 #[path = "admission/pod_security.rs"]
 mod pod_security;
 #[path = "admission/pods.rs"]
@@ -41,14 +43,18 @@ impl Fixture {
         Self { server: server.expect("a server"), store, _directory: directory }
     }
 
-    /// The code, the answer and the warnings of a request as a user, who is an administrator where they are `root`.
+    /// The code, the answer and the warnings of a request as a user: the administrator is `root`, nodes have their names.
     async fn send_as(&self, user: &str, line: &str, body: &Value) -> (u16, Value, Vec<String>) {
         let (method, target) = line.split_once(' ').expect("METHOD TARGET");
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let request = Request::builder().method(method).uri(target).header("content-type", kind);
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let mut request = request.body(Full::new(Bytes::from(body))).expect("a request");
-        let groups: &[&str] = if user == "root" { &["system:masters"] } else { &[] };
+        let groups: &[&str] = match user {
+            "root" => &["system:masters"],
+            user if user.starts_with("system:node:") => &["system:nodes"],
+            _ => &[],
+        };
         request.extensions_mut().insert(Identity::new(user, groups.iter().copied()));
         let Ok(response) = self.server.clone().oneshot(request).await;
         let code = response.status().as_u16();

@@ -5,14 +5,12 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 
 use super::{Plugin, Review};
-use crate::edit::{list, text};
+use crate::edit::text;
 use crate::identity::{NODES, node_of};
 use crate::resource::Subresource;
 use crate::status::{Failure, Result};
 use crate::write::context::{Operation, WriteContext};
 
-/// The annotation of Pods that nodes run by themselves.
-const MIRROR_POD: &str = "kubernetes.io/config.mirror";
 /// The namespace of the Leases of nodes.
 const LEASES: &str = "kube-node-lease";
 /// Labels under this name are for others to set on nodes, so that Pods can be kept off those that are not trusted.
@@ -35,7 +33,7 @@ const OWN_LABELS: [&str; 12] = [
 /// Domains under which a node may set any label on itself.
 const OWN_DOMAINS: [&str; 2] = ["kubelet.kubernetes.io", "node.kubernetes.io"];
 
-/// Keeps nodes to what is theirs.
+/// Restricts nodes to their own objects.
 pub(super) struct NodeRestriction;
 
 #[async_trait]
@@ -113,7 +111,8 @@ fn is_own(label: &str) -> bool {
 fn check_pod(node: &str, review: &Review<'_>, object: Option<&Value>) -> Judged {
     let is_bound_here = |pod: &Value| text(&pod["spec"]["nodeName"]) == node;
     match (review.ctx.operation, review.ctx.subresource) {
-        (Operation::Create, None) => check_mirror(node, object.unwrap_or(&Value::Null)),
+        // Kubernetes lets nodes create mirrors of Pods that they run by themselves, which this node has not.
+        (Operation::Create, None) => Err(format!("node {node:?} is not allowed to create pods")),
         (Operation::Delete, _) => match review.old.is_none_or(is_bound_here) {
             true => Ok(()),
             false => Err(format!("node {node:?} can only delete pods with spec.nodeName set to itself")),
@@ -134,29 +133,6 @@ fn check_pod(node: &str, review: &Review<'_>, object: Option<&Value>) -> Judged 
     }
 }
 
-/// A node creates the mirror of a Pod that it runs by itself, which refers to nothing in the API.
-fn check_mirror(node: &str, pod: &Value) -> Judged {
-    let spec = &pod["spec"];
-    if pod["metadata"]["annotations"].get(MIRROR_POD).is_none() {
-        return Err(format!(
-            "pod does not have {MIRROR_POD:?} annotation, node {node:?} can only create mirror pods"
-        ));
-    }
-    if text(&spec["nodeName"]) != node {
-        return Err(format!("node {node:?} can only create pods with spec.nodeName set to itself"));
-    }
-    if !text(&spec["serviceAccountName"]).is_empty() {
-        return Err(format!("node {node:?} can not create pods that reference a service account"));
-    }
-    let is_from_api = |volume: &&Value| {
-        ["secret", "configMap", "persistentVolumeClaim", "projected"].iter().any(|k| !volume[k].is_null())
-    };
-    match list(&spec["volumes"]).iter().any(|volume| is_from_api(&volume)) {
-        true => Err(format!("node {node:?} can not create pods that reference objects of the API")),
-        false => Ok(()),
-    }
-}
-
 fn check_lease(node: &str, review: &Review<'_>) -> Judged {
     if review.namespace != LEASES {
         return Err(format!("can only access leases in the {LEASES:?} system namespace"));
@@ -172,8 +148,10 @@ pub(crate) fn check_token(ctx: &WriteContext<'_>, name: &str, bound: Option<&Val
     if !ctx.user.is_in(NODES) {
         return Ok(());
     }
-    let node = node_of(&ctx.user.user).unwrap_or_default();
     let refuse = |why: String| Err(Failure::forbidden(ctx.resource, name, &why));
+    let Some(node) = node_of(&ctx.user.user) else {
+        return refuse(format!("could not determine node from user {:?}", ctx.user.user));
+    };
     match bound {
         None => refuse("node requested token not bound to a pod".into()),
         Some(pod) if text(&pod["spec"]["nodeName"]) != node => {
