@@ -110,9 +110,11 @@ impl<T> Queues<T> {
     }
 }
 
-/// The numbers of the queues that a flow's requests may be put into: `size` different ones of `deck`, dealt by the hash.
+/// The numbers of the queues that a flow's requests may be put into: `size` different ones of `deck`, in the order in which
+/// the hash deals them, so that flows whose queues are all empty do not meet in the first ones.
 fn hand(hash: u64, deck: u32, size: u32) -> Vec<u32> {
     let mut rest = hash;
+    let mut order = Vec::with_capacity(size as usize);
     let mut dealt: Vec<u32> = Vec::with_capacity(size as usize);
     for cards in (deck - size.min(deck) + 1..=deck).rev() {
         // The remainder is less than `cards`, so it fits.
@@ -124,8 +126,9 @@ fn hand(hash: u64, deck: u32, size: u32) -> Vec<u32> {
         }
         let at = dealt.partition_point(|taken| *taken < card);
         dealt.insert(at, card);
+        order.push(card);
     }
-    dealt
+    order
 }
 
 #[cfg(test)]
@@ -136,16 +139,21 @@ mod tests {
 
     #[test]
     fn a_hand_has_as_many_different_queues_as_it_should() {
-        let mut used = [0_u32; 16];
+        let (mut used, mut first) = ([0_u32; 16], [0_u32; 16]);
         for hash in (0..4000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15)) {
-            let cards = hand(hash, 16, 4);
+            let mut cards = hand(hash, 16, 4);
+            first[cards[0] as usize] += 1;
+            cards.sort_unstable();
             assert!(cards.len() == 4 && cards.is_sorted_by(|a, b| a < b), "{cards:?}");
             cards.iter().for_each(|card| used[*card as usize] += 1);
         }
         // Each is dealt in a quarter of the hands.
         assert!(used.iter().all(|count| (850..1150).contains(count)), "{used:?}");
+        assert!(first.iter().all(|count| (200..300).contains(count)), "{first:?}");
         assert_eq!(hand(7, 1, 1), [0]);
-        assert_eq!(hand(12345, 3, 3), [0, 1, 2]);
+        let mut all = hand(12345, 3, 3);
+        all.sort_unstable();
+        assert_eq!(all, [0, 1, 2]);
     }
 
     /// Each row is a flow by its hash, the number of its requests, and how long one of them takes, in microseconds;
