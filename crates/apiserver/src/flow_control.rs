@@ -25,7 +25,7 @@ mod seats;
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -71,7 +71,7 @@ type Waker = oneshot::Sender<()>;
 struct Config {
     schemas: BTreeMap<Box<str>, FlowSchema>,
     levels: BTreeMap<Box<str>, PriorityLevel>,
-    /// In the order in which they are compared with requests. The last one takes what no other does.
+    /// In the order in which they are compared with requests. The mandatory `catch-all` takes what no other does.
     flows: Vec<Arc<Flow>>,
 }
 
@@ -141,15 +141,21 @@ impl FlowControl {
     /// Decides anew which FlowSchemas there are and how the seats are divided. Mandatory objects that are not there are
     /// taken for what they should be.
     fn configure(&self, config: &mut Config) {
+        static MANDATORY: LazyLock<(Vec<PriorityLevel>, Vec<FlowSchema>)> = LazyLock::new(|| {
+            let levels = defaults::mandatory(defaults::priority_levels());
+            let schemas = defaults::mandatory(defaults::flow_schemas());
+            (
+                levels.map(|level| PriorityLevel::read(&level)).collect(),
+                schemas.map(|schema| FlowSchema::read(&schema)).collect(),
+            )
+        });
         let mut levels = config.levels.clone();
-        for object in defaults::mandatory(defaults::priority_levels()) {
-            let level = PriorityLevel::read(&object);
-            levels.entry(level.name.clone()).or_insert(level);
+        for level in &MANDATORY.0 {
+            levels.entry(level.name.clone()).or_insert_with(|| level.clone());
         }
         let mut schemas = config.schemas.clone();
-        for object in defaults::mandatory(defaults::flow_schemas()) {
-            let schema = FlowSchema::read(&object);
-            schemas.entry(schema.name.clone()).or_insert(schema);
+        for schema in &MANDATORY.1 {
+            schemas.entry(schema.name.clone()).or_insert_with(|| schema.clone());
         }
         let all: Vec<_> = levels.values().cloned().collect();
         let mut seats = self.seats.lock();
@@ -196,7 +202,8 @@ impl FlowControl {
         // Held until the request has arrived, so that the number of its level stays its own.
         let config = self.config.read();
         let matching = config.flows.iter().find(|flow| flow.schema.matches(who, asked));
-        let Some(flow) = matching.or(config.flows.last()) else {
+        let catch_all = || config.flows.iter().find(|flow| *flow.schema.name == *defaults::CATCH_ALL);
+        let Some(flow) = matching.or_else(catch_all) else {
             let failure = Failure::internal("no FlowSchema is configured");
             return Err(Rejection { flow: None, failure });
         };

@@ -167,25 +167,23 @@ async fn remove_outdated(server: &Inner) -> Result<()> {
 
 async fn statuses(server: &Inner) -> Result<()> {
     let (schemas, levels) = (find("flowschemas")?, find("prioritylevelconfigurations")?);
-    for schema in server.collection(schemas)?.list("", None, 0, |_| true).objects {
-        let status = |schema: &Value| {
-            let level = text(&schema["spec"]["priorityLevelConfiguration"]["name"]);
-            with_status(schema, server.find(levels, "", level).is_ok(), server.clock.now())
-        };
-        let schema = schema.value();
-        if status(&schema).is_none() {
-            continue;
-        }
+    let status = |schema: &Value| {
+        let level = text(&schema["spec"]["priorityLevelConfiguration"]["name"]);
+        with_status(schema, server.find(levels, "", level).is_ok(), server.clock.now())
+    };
+    let all = server.collection(schemas)?.list("", None, 0, |_| true).objects;
+    let outdated = all.iter().map(|schema| schema.value()).filter(|schema| status(schema).is_some());
+    let writes = outdated.map(|schema| async move {
         let ctx = WriteContext::internal(server, schemas, Operation::Update);
         let written = server.modify(&ctx, ("", meta(&schema, "name")), 0, |current: &Object| {
             Ok(status(&current.value()).map_or(Decision::Keep, Decision::Put))
         });
         match written.await {
-            Err(failure) if failure.code != 404 => return Err(failure),
-            _ => {}
+            Err(failure) if failure.code != 404 => Err(failure),
+            _ => Ok(()),
         }
-    }
-    Ok(())
+    });
+    future::try_join_all(writes).await.map(drop)
 }
 
 fn resource_of(object: &Value) -> Result<&'static Arc<Resource>> {
