@@ -202,7 +202,7 @@ impl Inner {
             return Ok(values);
         }
         let converted = match &custom.versions.webhook {
-            Some(webhook) => self.review_conversion(webhook, wanted, values).await?,
+            Some(webhook) => Box::pin(self.review_conversion(webhook, wanted, values)).await?,
             None => values.into_iter().map(|value| under_version(value, wanted.to_owned())).collect(),
         };
         let Some(schema) = custom.versions.schema(wanted) else { return Ok(converted) };

@@ -268,7 +268,11 @@ impl Request {
 
     /// Whether its response is a stream that lasts as long as its client likes.
     pub fn is_long(&self) -> bool {
-        self.is_stream() || matches!(self, Self::Api(r) if matches!(r.verb, Verb::Watch(_)))
+        match self {
+            Self::Api(r) => self.is_stream() || matches!(r.verb, Verb::Watch(_)),
+            Self::Aggregated(asked) => asked.verb == "watch",
+            Self::Server(_) => false,
+        }
     }
 
     /// Whether it opens a stream to a node or to a program in a Pod, which lasts as long as its client likes.
@@ -497,7 +501,10 @@ fn accepts_objects(headers: &HeaderMap) -> bool {
 
 /// Whether the client prefers YAML to JSON.
 pub fn wants_yaml(headers: &HeaderMap) -> bool {
-    headers.contains_key(ACCEPT)
+    let names_yaml = |value: &http::HeaderValue| {
+        value.as_bytes().windows(4).any(|part| part.eq_ignore_ascii_case(b"yaml"))
+    };
+    headers.get_all(ACCEPT).iter().any(names_yaml)
         && accepted(headers)
             .iter()
             .find(|(media, _)| takes_objects(media))

@@ -153,7 +153,8 @@ impl ApiServer {
             if let Some(identity) = &identity {
                 extensions.insert(identity.clone());
             }
-            if let Some(address) = address {
+            // Only the audit log asks for it.
+            if let Some(address) = address.filter(|_| self.inner.config.audit.is_some()) {
                 extensions.insert(ClientAddress(address));
             }
             if address.is_none_or(|address| address.is_loopback()) {

@@ -285,7 +285,7 @@ impl Inner {
         B::Error: Into<BoxError>,
     {
         let attributes = attributes(&asked, &parts.method, parts.uri.path());
-        let seat = match asked.is_stream() {
+        let mut seat = match asked.is_stream() {
             true => None,
             false => match self.flow_control.admit(who, &attributes).await {
                 Ok(seat) => Some(seat),
@@ -300,8 +300,15 @@ impl Inner {
         let answer = match authorize(&self.authorizer, who, &asked, &attributes, parts) {
             Ok(()) => self.carry_out(asked, who, parts, body).await,
             Err(failure) => {
+                // Nobody waits for a seat while the body of a refused request arrives.
+                let mut marks = http::HeaderMap::new();
+                if let Some(seat) = seat.take() {
+                    seat.mark(&mut marks);
+                }
                 self.discard(&parts.headers, body).await;
-                Err(failure)
+                let mut answer = failed(&failure, parts).await;
+                answer.headers_mut().extend(marks);
+                return answer;
             }
         };
         let mut answer = match answer {
@@ -368,13 +375,16 @@ impl Inner {
                 content::negotiate(&mut response, &parts.headers).await;
                 return Ok(response);
             }
-            Request::Aggregated(asked) => return self.ask_aggregated(&asked.service, who, parts, body).await,
+            // Boxed, as few requests need what it holds.
+            Request::Aggregated(asked) => {
+                return Box::pin(self.ask_aggregated(&asked.service, who, parts, body)).await;
+            }
             Request::Api(r) => r,
         };
         let mut response = match &r.verb {
-            Verb::Connect(query) => self.connect(&r, query, parts).await?,
+            Verb::Connect(query) => Box::pin(self.connect(&r, query, parts)).await?,
             // Another program's answer goes on as it is.
-            Verb::Proxy(asked) => return self.proxy(&r, asked, parts, body).await,
+            Verb::Proxy(asked) => return Box::pin(self.proxy(&r, asked, parts, body)).await,
             _ => {
                 let (body, _place) = self.read(body).await?;
                 let _turn = match body.len() > LARGE {
