@@ -44,7 +44,8 @@ pub(super) fn identity(
     };
     // Digests are compared, so that the time it takes says nothing of how much was guessed.
     let known = Sha256::digest(data("token-secret")) == Sha256::digest(secret);
-    if text(&object["type"]) != TYPE || data("token-id") != id || !known {
+    let is_deleted = !text(&object["metadata"]["deletionTimestamp"]).is_empty();
+    if text(&object["type"]) != TYPE || is_deleted || data("token-id") != id || !known {
         return Err(Refusal::Unknown);
     }
     let expiration = data("expiration");
@@ -110,6 +111,9 @@ mod tests {
                 object["data"][*key] = STANDARD.encode(value).into();
             }
             let found = parse(token).map(|parsed| identity(parsed, &object, now));
+            object["metadata"] = json!({"deletionTimestamp": "2025-12-31T00:00:00Z"});
+            let deleted = parse(token).map(|parsed| identity(parsed, &object, now));
+            assert!(!matches!(deleted, Some(Ok(_))), "{token} of a Secret that is being deleted");
             let shown = match found {
                 None => "-".to_owned(),
                 Some(Ok(found)) => found.groups.join(","),
