@@ -168,12 +168,12 @@ impl Output {
 
     fn line(&mut self, line: &[u8]) -> io::Result<()> {
         let grown = self.size + line.len() as u64;
-        if self.config.max_size > 0 && grown > self.config.max_size && self.size > 0 {
-            self.rotate()?;
-        }
+        let is_full = self.config.max_size > 0 && grown > self.config.max_size && self.size > 0;
+        let rotated = if is_full { self.rotate() } else { Ok(()) };
+        // A file that cannot be renamed can still be written to: no event is lost for it.
         self.writer.write_all(line)?;
         self.size += line.len() as u64;
-        Ok(())
+        rotated
     }
 
     fn flush(&mut self) -> io::Result<()> {
