@@ -15,8 +15,9 @@ use crate::schema;
 use crate::server::Inner;
 use crate::tls::{self, Trust};
 
-/// Bytes of an answer. An object and its patch fit in it.
-const MAX_ANSWER: usize = 4 << 20;
+/// Bytes that a response may always have: an object and its patch fit in them. One to a longer request, such as a list that is
+/// to be converted, may have twice the bytes of the request.
+const MAX_RESPONSE: usize = 4 << 20;
 
 /// Why a webhook could not be asked, or answered with nothing that can be used.
 #[derive(Debug, thiserror::Error)]
@@ -104,15 +105,17 @@ impl Endpoint {
                 _ = connection => {}
             }
         });
+        let body = review.to_string();
+        let limit = MAX_RESPONSE.max(2 * body.len());
         let request = http::Request::post(&path)
             .header("host", format!("{host}:{port}"))
             .header("content-type", "application/json")
             .header("accept", "application/json")
-            .body(Full::new(Bytes::from(review.to_string())))
+            .body(Full::new(Bytes::from(body)))
             .map_err(|e| fail(&e))?;
         let answer = sender.send_request(request).await.map_err(|e| fail(&e))?;
         let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_ANSWER).collect().await;
+        let body = Limited::new(answer.into_body(), limit).collect().await;
         let body = body.map_err(|e| CallError(format!("its answer could not be read: {e}")))?.to_bytes();
         if !status.is_success() {
             let shown: String = String::from_utf8_lossy(&body).chars().take(200).collect();

@@ -208,18 +208,19 @@ impl Inner {
         current: &Object,
         decide: &mut impl FnMut(&Object) -> Result<Decision>,
     ) -> Result<Decision> {
-        let mut decision = off_worker(size + current.json_len(), || decide(current))?;
-        let Some(conversions) = ctx.conversions else { return Ok(decision) };
+        // A failure may rest on what is not converted yet, as a conflict with another manager's fields does.
+        let mut decision = off_worker(size + current.json_len(), || decide(current));
+        let Some(conversions) = ctx.conversions else { return decision };
         for _ in 0..MAX_DECISIONS {
             let wanted = conversions.take_wanted();
             if wanted.is_empty() {
-                return Ok(decision);
+                return decision;
             }
             for (version, object) in wanted {
                 let converted = self.to_version(ctx.resource, &version, &object).await?;
                 conversions.learn(version, object, converted);
             }
-            decision = off_worker(size + current.json_len(), || decide(current))?;
+            decision = off_worker(size + current.json_len(), || decide(current));
         }
         Err(Failure::internal("a decision does not end: each time it needs other objects converted"))
     }
