@@ -1,6 +1,6 @@
 //! Bodies: what comes in, in its media types, and what goes out.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::Write;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,7 +18,6 @@ use http::{HeaderMap, Response};
 use http_body::{Frame, SizeHint};
 use http_body_util::{BodyExt, BodyStream, Collected};
 use hyper::body::Incoming;
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::object::{Object, encode};
@@ -206,7 +205,8 @@ pub async fn negotiate(response: &mut Response<Body>, request: &HeaderMap) {
     let body = std::mem::replace(response.body_mut(), Body::empty());
     let bytes = body.collect().await.map(Collected::to_bytes).unwrap_or_default();
     let yaml = off_worker(bytes.len(), || {
-        let value = serde_json::from_slice::<Sorted>(&bytes).ok()?;
+        let mut value: Value = serde_json::from_slice(&bytes).ok()?;
+        value.sort_all_objects();
         serde_norway::to_string(&value).ok()
     });
     match yaml {
@@ -216,15 +216,6 @@ pub async fn negotiate(response: &mut Response<Body>, request: &HeaderMap) {
         }
         None => *response.body_mut() = Body::Full(Some(bytes)),
     }
-}
-
-/// JSON with the keys of objects in order.
-#[derive(Deserialize, Serialize)]
-#[serde(untagged)]
-enum Sorted {
-    Object(BTreeMap<String, Sorted>),
-    List(Vec<Sorted>),
-    Other(Value),
 }
 
 /// Characters of all warnings of an answer, and of one of them where that is exceeded. As in Kubernetes: clients refuse
