@@ -19,7 +19,11 @@ use crate::schema::Kind;
 fn hash<'a>(kinds: impl Iterator<Item = &'a Kind>) -> String {
     static TABLE: LazyLock<u64> = LazyLock::new(|| {
         let mut hasher = DefaultHasher::new();
-        let code = [include_str!("openapi/paths.rs"), include_str!("openapi/schemas.rs")];
+        let code = [
+            include_str!("openapi/paths.rs"),
+            include_str!("openapi/schemas.rs"),
+            include_str!("convert/removed.rs"),
+        ];
         (include_str!("schema/fields.txt"), code, env!("CARGO_PKG_VERSION")).hash(&mut hasher);
         hasher.finish()
     });
