@@ -321,8 +321,8 @@ async fn a_webhook_converts() {
     ]);
     // What a webhook does wrong is said in Kubernetes' words.
     for (path, versions, expect) in [
-        ("/", json!(["v1beta1"]), "-"),
         ("/fails", json!(["v1"]), "conversion webhook for example.com/v1, Kind=Tab failed: cannot do that"),
+        ("/", json!(["v1beta1"]), "-"),
         ("/drops", json!(["v1"]), "conversion webhook for example.com/v1, Kind=Tab returned 0 objects, expected 1"),
         ("/renames", json!(["v1"]), "conversion webhook for example.com/v1, Kind=Tab returned invalid object: must have the same name: a != other"),
     ] {
