@@ -9,16 +9,18 @@ use crate::aggregation;
 use crate::content::{self, Body};
 use crate::metrics;
 use crate::object::encode;
-use crate::openapi;
+use crate::openapi::{self, v2::Encoding};
 use crate::request::ServerRequest;
 use crate::resource::{Resource, Resources};
 use crate::schema::{Name, api_version};
-use crate::server::Inner;
+use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
 use crate::tokens::{ALGORITHM, Issuer};
 
 /// The version of Kubernetes whose API is served.
 pub const KUBERNETES_VERSION: (&str, &str) = ("1", "36");
+
+const JSON: &str = "application/json";
 
 /// Answers a request on the server itself.
 pub(crate) fn answer(server: &Inner, asked: &ServerRequest, headers: &HeaderMap) -> Result<Response<Body>> {
@@ -56,7 +58,7 @@ pub(crate) fn answer(server: &Inner, asked: &ServerRequest, headers: &HeaderMap)
             group
         }
         ServerRequest::Resources { group, version } => resource_list(&served, group, version)?,
-        ServerRequest::OpenApiV2 => return Ok(openapi_v2(headers)),
+        ServerRequest::OpenApiV2 => return Ok(openapi_v2(&served, headers)),
         ServerRequest::OpenApiIndex => openapi::index(&served),
         ServerRequest::OpenIdConfiguration => {
             return Ok(open_id(&open_id_configuration(server), "application/json"));
@@ -65,9 +67,9 @@ pub(crate) fn answer(server: &Inner, asked: &ServerRequest, headers: &HeaderMap)
             return Ok(open_id(&server.issuer.keys.json_web_keys(), "application/jwk-set+json"));
         }
         ServerRequest::OpenApi { group, version } => {
-            let document =
-                openapi::document(&served, group, version).ok_or_else(Failure::no_such_resource)?;
-            return Ok(tagged(document, headers));
+            let tag = openapi::tag(&served, group, version).ok_or_else(Failure::no_such_resource)?;
+            let make = || openapi::document(&served, group, version).unwrap_or_default();
+            return Ok(tagged(&tag, JSON, make, headers));
         }
     };
     Ok(content::value(200, &value))
@@ -233,7 +235,9 @@ fn aggregated_answer(
         "kind": "APIGroupDiscoveryList", "apiVersion": format!("apidiscovery.k8s.io/{version}"), "metadata": {},
         "items": items,
     });
-    let mut response = tagged(encode(&list).into(), headers);
+    let list: Vec<u8> = encode(&list).into();
+    let tag = hex::encode_upper(Sha256::digest(&list));
+    let mut response = tagged(&tag, JSON, || list, headers);
     if response.status() == StatusCode::OK {
         let kind = match version {
             "v2" => "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList",
@@ -273,39 +277,43 @@ fn aggregated_resource(r: &Resource) -> Value {
     row
 }
 
-/// A document of OpenAPI v2 that describes no kind. kubectl reads it before it sends a `List`, and takes it as leave to
-/// let the server check the items, as it does for everything else by version 3.
-fn openapi_v2(headers: &HeaderMap) -> Response<Body> {
-    const ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-    // Not the type that is asked for: an `@` has no place in one, and clients refuse it.
-    const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
-    // Fields of `openapi.v2.Document`: 1 is `swagger`, 2 is `info`, of which 1 is `title` and 2 is `version`.
-    const DOCUMENT: &[u8] = b"\x0a\x032.0\x12\x10\x0a\x0aKubernetes\x12\x02v1";
-    if !headers.get(ACCEPT).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(ASKED)) {
-        let document =
-            json!({"swagger": "2.0", "info": {"title": "Kubernetes", "version": "v1"}, "paths": {}});
-        return content::value(200, &document);
-    }
-    let mut response = content::json(200, Body::Full(Some(DOCUMENT.into())));
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(PROTOBUF));
-    response
+/// OpenAPI v2, in JSON or as Go clients ask for it.
+fn openapi_v2(served: &Resources, headers: &HeaderMap) -> Response<Body> {
+    const ASKED: [&str; 2] = [
+        "application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+        "application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+    ];
+    // Not the first type that is asked for: an `@` has no place in one, and clients refuse it.
+    const PROTOBUF: &str = ASKED[1];
+    let accepted = headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let (encoding, media) = match ASKED.iter().any(|asked| accepted.contains(asked)) {
+        true => (Encoding::Protobuf, PROTOBUF),
+        false => (Encoding::Json, JSON),
+    };
+    let make = || off_worker(usize::MAX, || openapi::v2::document(served, encoding));
+    tagged(&openapi::v2::tag(served, encoding), media, make, headers)
 }
 
-/// JSON with an ETag; 304 where the client has it.
-fn tagged(json: Vec<u8>, headers: &HeaderMap) -> Response<Body> {
-    let tag = format!("\"{}\"", hex::encode_upper(Sha256::digest(&json)));
-    let known = headers.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(&tag));
-    let mut response = if known {
-        // Without a Content-Type: clients would take it for that of what they have.
-        let mut response = content::json(304, Body::empty());
-        response.headers_mut().remove(CONTENT_TYPE);
-        response
-    } else {
-        content::json(200, Body::Full(Some(json.into())))
-    };
-    // Hexadecimal digits in quotes are a valid header.
+/// An answer with an ETag; 304 where the client has it, and then nothing is made.
+fn tagged(
+    tag: &str,
+    media: &'static str,
+    make: impl FnOnce() -> Vec<u8>,
+    asked: &HeaderMap,
+) -> Response<Body> {
+    let tag = format!("\"{tag}\"");
+    let known = asked.get(IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|v| v.contains(&tag));
+    let body = if known { Body::empty() } else { Body::Full(Some(make().into())) };
+    let mut response = content::json(if known { 304 } else { 200 }, body);
+    let headers = response.headers_mut();
+    // Without a Content-Type where nothing is sent: clients would take it for that of what they have.
+    headers.remove(CONTENT_TYPE);
+    if !known {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    }
+    // Letters and digits in quotes are a valid header.
     if let Ok(tag) = HeaderValue::from_str(&tag) {
-        response.headers_mut().insert(ETAG, tag);
+        headers.insert(ETAG, tag);
     }
     response
 }

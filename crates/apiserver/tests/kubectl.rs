@@ -220,6 +220,12 @@ items:
 - {apiVersion: v1, kind: ConfigMap, metadata: {name: l1, labels: {set: l}}, data: {a: "1"}}
 - {apiVersion: v1, kind: ConfigMap, metadata: {name: l2, labels: {set: l}}, data: {a: "1"}}
 "#;
+const BAD_LIST: &str = r#"
+apiVersion: v1
+kind: List
+items:
+- {apiVersion: v1, kind: ConfigMap, metadata: {name: bad}, date: {a: "1"}}
+"#;
 const LIST_SHORT: &str =
     "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: l1, labels: {set: l}}\ndata: {a: \"1\"}\n";
 const INVALID: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: bad}\nspec: {containers: [{name: c}]}\n";
@@ -311,6 +317,9 @@ const ROWS: &[Row<'_>] = &[
     Row("delete pods --all --now", "", true, &["pod \"q\"", "deleted"]),
     Row("explain deployment.spec.replicas", "", true, &["GROUP:", "apps", "FIELD: replicas <integer>"]),
     Row("explain pod.spec.containers", "", true, &["FIELD: containers <[]Container>", "image"]),
+    Row("explain pod.spec.containers --output=plaintext-openapiv2", "", true, &["RESOURCE: containers <[]Object>", "List of containers", "imagePullPolicy\t<string>"]),
+    Row("explain svc.spec.ports.targetPort --output=plaintext-openapiv2", "", true, &["FIELD:    targetPort <string>"]),
+    Row("create -f -", BAD_LIST, false, &["error validating data", "unknown field \"date\" in io.k8s.api.core.v1.ConfigMap"]),
     Row("create ingress i --rule=foo.com/*=svc:80", "", true, &["ingress.networking.k8s.io/i created"]),
     Row("get ingress", "", true, &["CLASS", "HOSTS", "ADDRESS", "PORTS", "foo.com"]),
     Row("get events", "", true, &["No resources found"]),

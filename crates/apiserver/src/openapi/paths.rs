@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::schemas::definition_name;
+use super::schemas::{META, PREFIX, definition_name, list_name};
 use crate::schema::{Kind, find};
 
 /// `/api/v1` or `/apis/apps/v1`.
@@ -76,8 +76,52 @@ fn operation(kind: &Kind, body: &Kind, action: &str, suffix: &str) -> Value {
     let mut id = [group, &*kind.version].concat();
     id[..1].make_ascii_uppercase();
     let scope = if kind.namespaced && suffix != "ForAllNamespaces" { "Namespaced" } else { "" };
-    let schema = json!({"$ref": format!("#/components/schemas/{}", definition_name(body))});
-    let query: &[&str] = match action {
+    let reference = |name: &str| json!({"$ref": format!("{PREFIX}{name}")});
+    let schema = reference(&definition_name(body));
+    let answer = match action {
+        "list" => reference(&list_name(kind)),
+        "delete" | "deletecollection" => reference(&format!("{META}Status")),
+        _ => schema.clone(),
+    };
+    let query: Value = query_names(action).iter().map(|name| query_parameter(name)).collect();
+    let mut operation = json!({
+        "operationId": format!("{verb}{id}{scope}{}{suffix}", kind.kind),
+        "tags": [format!("{group}_{}", kind.version)],
+        "parameters": query,
+        "responses": {
+            "200": {"description": "OK", "content": {"application/json": {"schema": answer}}},
+            "401": {"description": "Unauthorized"},
+        },
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": {"group": body.group, "version": body.version, "kind": body.kind},
+    });
+    match action {
+        "post" | "put" => {
+            operation["requestBody"] = json!({"content": {"*/*": {"schema": schema}}, "required": true});
+        }
+        "patch" => {
+            let patch = json!({"schema": reference(&format!("{META}Patch"))});
+            // kubectl sends a strategic merge patch wherever one is offered, and custom kinds have none.
+            let strategic = kind.custom.is_none().then_some("strategic-merge-patch+json");
+            let types = ["json-patch+json", "merge-patch+json"].into_iter().chain(strategic);
+            let content: Map<String, Value> = types
+                .chain(["apply-patch+yaml"])
+                .map(|kind| (format!("application/{kind}"), patch.clone()))
+                .collect();
+            operation["requestBody"] = json!({"content": content, "required": true});
+        }
+        "delete" | "deletecollection" => {
+            let options = json!({"schema": reference(&format!("{META}DeleteOptions"))});
+            operation["requestBody"] = json!({"content": {"*/*": options}});
+        }
+        _ => {}
+    }
+    operation
+}
+
+/// The query parameters of an action.
+fn query_names(action: &str) -> &'static [&'static str] {
+    match action {
         "post" | "put" => &["dryRun", "fieldManager", "fieldValidation"],
         "patch" => &["dryRun", "fieldManager", "fieldValidation", "force"],
         "delete" => &["dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"],
@@ -94,37 +138,7 @@ fn operation(kind: &Kind, body: &Kind, action: &str, suffix: &str) -> Value {
             "watch",
         ],
         _ => &[],
-    };
-    let query: Value = query.iter().map(|name| query_parameter(name)).collect();
-    let mut operation = json!({
-        "operationId": format!("{verb}{id}{scope}{}{suffix}", kind.kind),
-        "tags": [format!("{group}_{}", kind.version)],
-        "parameters": query,
-        "responses": {
-            "200": {"description": "OK", "content": {"application/json": {"schema": schema}}},
-            "401": {"description": "Unauthorized"},
-        },
-        "x-kubernetes-action": action,
-        "x-kubernetes-group-version-kind": {"group": body.group, "version": body.version, "kind": body.kind},
-    });
-    match action {
-        "post" | "put" => {
-            operation["requestBody"] = json!({"content": {"*/*": {"schema": schema}}, "required": true});
-        }
-        "patch" => {
-            let patch = json!({"schema": {"$ref": "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.Patch"}});
-            // kubectl sends a strategic merge patch wherever one is offered, and custom kinds have none.
-            let strategic = kind.custom.is_none().then_some("strategic-merge-patch+json");
-            let types = ["json-patch+json", "merge-patch+json"].into_iter().chain(strategic);
-            let content: Map<String, Value> = types
-                .chain(["apply-patch+yaml"])
-                .map(|kind| (format!("application/{kind}"), patch.clone()))
-                .collect();
-            operation["requestBody"] = json!({"content": content, "required": true});
-        }
-        _ => {}
     }
-    operation
 }
 
 fn query_parameter(name: &str) -> Value {

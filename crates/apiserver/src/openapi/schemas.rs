@@ -5,7 +5,7 @@ use k8s_openapi::api::{
     flowcontrol, networking, node, rbac, scheduling, storage,
 };
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{DeleteOptions, ListMeta, ObjectMeta, Status};
 use k8s_openapi::kube_aggregator::pkg::apis::apiregistration::v1 as registration;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, SchemaGenerator};
@@ -13,10 +13,12 @@ use serde_json::{Map, Value, json};
 
 use crate::schema::{Field, KINDS, Kind, ListType, message};
 
-const PREFIX: &str = "#/components/schemas/";
+/// What a reference to a definition begins with.
+pub const PREFIX: &str = "#/components/schemas/";
 const EXTENSIONS: &str = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.";
 const REGISTRATION: &str = "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.";
-const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
+/// The prefix of the definitions that all groups share.
+pub const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 /// The name of a kind's definition: `io.k8s.api.core.v1.Pod`, `com.example.stable.v1.CronTab`.
 pub fn definition_name(kind: &Kind) -> String {
@@ -34,6 +36,31 @@ pub fn definition_name(kind: &Kind) -> String {
     let own =
         prefixes.iter().find_map(|(short, long)| Some(format!("{long}{}", message.strip_prefix(short)?)));
     own.unwrap_or_else(|| format!("io.k8s.api.{message}"))
+}
+
+/// The name of the definition of a kind's lists: `io.k8s.api.core.v1.PodList`.
+pub fn list_name(kind: &Kind) -> String {
+    // A custom kind may call its lists as it likes; its definition bears their name all the same.
+    let name = definition_name(kind);
+    let prefix = name.strip_suffix(&*kind.kind).unwrap_or(&name);
+    format!("{prefix}{}", kind.list_kind())
+}
+
+fn list_schema(kind: &Kind) -> Value {
+    let reference = |name: &str| json!({"allOf": [{"$ref": format!("{PREFIX}{name}")}], "default": {}});
+    json!({
+        "type": "object",
+        "description": format!("{} is a list of {}.", kind.list_kind(), kind.kind),
+        "required": ["items"],
+        "properties": {
+            "apiVersion": {"type": "string", "description": "The group and version of the list's kind."},
+            "kind": {"type": "string", "description": "The list's kind."},
+            "metadata": reference(&format!("{META}ListMeta")),
+            "items": {"type": "array", "description": "The objects.", "items": reference(&definition_name(kind))},
+        },
+        "x-kubernetes-group-version-kind":
+            [{"group": kind.group, "version": kind.version, "kind": kind.list_kind()}],
+    })
 }
 
 /// `core.v1.Pod` for `io.k8s.api.core.v1.Pod`.
@@ -113,6 +140,9 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
 /// The definitions that these kinds need.
 pub fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
     let mut generator = SchemaSettings::openapi3().into_generator();
+    for add_shared in [add::<DeleteOptions>, add::<ListMeta>, add::<Status>] {
+        add_shared(&mut generator);
+    }
     for kind in kinds {
         match kind.custom {
             Some(_) => add::<ObjectMeta>(&mut generator),
@@ -136,6 +166,9 @@ pub fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
             let schema = form.schema().or_else(stored);
             all.insert(definition_name(kind), own_schema(kind, schema));
         }
+    }
+    for kind in kinds {
+        all.insert(list_name(kind), list_schema(kind));
     }
     let patch = json!({"type": "object", "description": "A patch; its content type says of which kind."});
     all.insert(format!("{META}Patch"), patch);

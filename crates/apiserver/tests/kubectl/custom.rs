@@ -107,6 +107,7 @@ pub const ROWS: &[Row<'static>] = &[
         &["crontabs", "ct", "stable.example.com/v1", "true", "CronTab"],
     ),
     Row("explain crontab.spec", "", true, &["cronSpec", "When it runs"]),
+    Row("explain crontab.spec --output=plaintext-openapiv2", "", true, &["cronSpec", "When it runs"]),
     Row("create -f -", UNKNOWN, false, &["unknown field \"spec.imge\""]),
     Row(
         "create -f -",
