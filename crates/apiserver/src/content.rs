@@ -237,12 +237,21 @@ pub fn warn(response: &mut Response<Body>, warnings: &[String]) {
     }
 }
 
+/// Whether the client names gzip as an encoding that it reads, and not with a quality of zero, which refuses it
+/// (RFC 9110, section 12.5.3).
+fn takes_gzip(request: &HeaderMap) -> bool {
+    let accepted = request.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok());
+    accepted.flat_map(|v| v.split(',')).any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let is_named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let quality = parts.find_map(|p| p.strip_prefix("q=").or_else(|| p.strip_prefix("Q=")));
+        is_named && quality.is_none_or(|q| q.parse::<f32>().is_ok_and(|q| q > 0.0))
+    })
+}
+
 /// Packs an answer with gzip where the client takes it and it is large enough to be worth it.
 pub fn compress(response: &mut Response<Body>, request: &HeaderMap) {
-    let accepted = request.get_all(ACCEPT_ENCODING).iter().filter_map(|v| v.to_str().ok());
-    let takes_gzip =
-        accepted.flat_map(|v| v.split(',')).any(|v| v.split(';').next().map(str::trim) == Some("gzip"));
-    if !takes_gzip || response.body().len().is_none_or(|len| len < LIST_PART) {
+    if !takes_gzip(request) || response.body().len().is_none_or(|len| len < LIST_PART) {
         return;
     }
     let body = std::mem::replace(response.body_mut(), Body::empty());
@@ -355,8 +364,46 @@ pub fn expect_kind(kind: &Kind, object: &mut Value) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
     use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn large_answers_are_packed_for_clients_that_take_gzip() {
+        let object = || Arc::new(Object::unwritten(json!({"data": "x".repeat(1000)}), 1));
+        let large = 2 * LIST_PART / 1000;
+        for (accepted, count, is_packed) in [
+            (Some("gzip"), large, true),
+            (Some("deflate, GZIP;q=0.5"), large, true),
+            (Some("gzip;q=0, identity"), large, false),
+            (Some("gzip; q=0.0"), large, false),
+            (Some("gzip;q=none"), large, false),
+            (Some("br, x-gzip"), large, false),
+            (None, large, false),
+            (Some("gzip"), 3, false),
+        ] {
+            let list = ListBody::new(Bytes::from_static(b"{\"items\":["), vec![object(); count]);
+            let mut response = Response::new(Body::List(list));
+            let mut headers = HeaderMap::new();
+            if let Some(accepted) = accepted {
+                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(accepted));
+            }
+            compress(&mut response, &headers);
+            let encoding = response.headers().get(CONTENT_ENCODING).cloned();
+            assert_eq!(encoding.is_some_and(|e| e == "gzip"), is_packed, "{accepted:?}");
+            assert_eq!(response.headers().contains_key(VARY), is_packed, "{accepted:?}");
+            let mut bytes = response.into_body().collect().await.expect("no transport").to_bytes().to_vec();
+            if is_packed {
+                let packed = std::mem::take(&mut bytes);
+                GzDecoder::new(&packed[..]).read_to_end(&mut bytes).expect("gzip");
+            }
+            let list: Value = serde_json::from_slice(&bytes).expect("JSON");
+            assert_eq!(list["items"].as_array().map(Vec::len), Some(count), "{accepted:?}");
+        }
+    }
 
     #[tokio::test]
     async fn lists_are_joined_from_bytes_in_parts_of_known_length() {

@@ -372,7 +372,7 @@ impl Inner {
         let r = match asked {
             Request::Server(asked) => {
                 let mut response = discovery::answer(self, &asked, &parts.headers)?;
-                content::negotiate(&mut response, &parts.headers).await;
+                finish(&mut response, parts).await;
                 return Ok(response);
             }
             // Boxed, as few requests need what it holds.
@@ -404,10 +404,7 @@ impl Inner {
         if let Some(record) = parts.extensions.get::<Arc<Record>>() {
             record.response_body(response.body());
         }
-        content::negotiate(&mut response, &parts.headers).await;
-        if parts.extensions.get::<SameMachine>().is_none() {
-            content::compress(&mut response, &parts.headers);
-        }
+        finish(&mut response, parts).await;
         Ok(response)
     }
 
@@ -475,6 +472,14 @@ impl Inner {
     /// Whether a Namespace of that name is there.
     pub(crate) fn has_namespace(&self, name: &str) -> bool {
         crate::resource::find("", "v1", "namespaces").is_some_and(|r| self.find(r, "", name).is_ok())
+    }
+}
+
+/// Brings a response into the media type and the encoding that the client takes.
+async fn finish(response: &mut Response<Body>, parts: &http::request::Parts) {
+    content::negotiate(response, &parts.headers).await;
+    if parts.extensions.get::<SameMachine>().is_none() {
+        content::compress(response, &parts.headers);
     }
 }
 
