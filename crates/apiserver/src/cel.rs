@@ -42,6 +42,15 @@ pub use value::{OpaqueValue, Outcome, Value};
 use cost::{CALL_LIMIT, Meter};
 use node::Node;
 
+/// Does work that compiles several expressions: one thread for all of them. Without a thread the work is done here, and
+/// whatever it compiles fails.
+pub fn batch<T: Send>(work: impl Fn() -> T + Sync) -> T {
+    source::on_large_stack(&work).unwrap_or_else(|error| {
+        tracing::warn!(%error, "expressions cannot be compiled");
+        work()
+    })
+}
+
 /// A compiled expression.
 pub struct Program {
     root: Node,

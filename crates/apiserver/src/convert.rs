@@ -27,7 +27,7 @@ pub(crate) use review::REVIEW_VERSIONS;
 use crate::content;
 use crate::object::{Object, meta};
 use crate::resource::Resource;
-use crate::schema::{Custom, structural};
+use crate::schema::{Custom, FieldValidation, Parsed, structural};
 use crate::server::{Inner, off_worker};
 use crate::status::{Failure, Result};
 
@@ -179,6 +179,41 @@ impl Inner {
         };
         let mut converted = self.convert(custom, wanted, vec![value.clone()]).await?;
         Ok(converted.pop().unwrap_or_default())
+    }
+
+    /// An object of the version in which a write is decided, in the version of another resource of the same objects.
+    ///
+    /// # Errors
+    /// As [`Inner::present`].
+    pub(crate) async fn shown_as<'v>(&self, shown: &Resource, value: &'v Value) -> Result<Cow<'v, Value>> {
+        let wanted = shown.api_version();
+        match &shown.custom {
+            _ if value["apiVersion"] == *wanted => Ok(Cow::Borrowed(value)),
+            Some(_) => Ok(Cow::Owned(self.to_version(shown, &wanted, value).await?)),
+            None => Ok(from_deciding(shown, value)),
+        }
+    }
+
+    /// The reverse of [`Inner::shown_as`] for an object that was changed meanwhile: decoded, with the defaults that the version of
+    /// `shown` has of its own, and in the version of `decided`.
+    ///
+    /// # Errors
+    /// Where the object is not one of the kind any more, or as [`Inner::present`].
+    pub(crate) async fn decided_from(
+        &self,
+        (shown, decided): (&Resource, &Resource),
+        changed: Value,
+        validation: FieldValidation,
+    ) -> Result<Value> {
+        let (value, _) = to_deciding(shown, changed)?;
+        let kind = if shown.form.is_some() { &decided.schema } else { &shown.schema };
+        let parsed = Parsed { value, duplicates: Vec::new() };
+        let (mut value, _) = content::decode(kind, parsed, validation)?;
+        default_deciding(shown, &mut value);
+        match shown.api_version() == decided.api_version() || decided.custom.is_none() {
+            true => Ok(value),
+            false => self.to_version(decided, &decided.api_version(), &value).await,
+        }
     }
 
     /// An object of the version of `resource` in the version in which its kind is stored.

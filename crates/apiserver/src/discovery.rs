@@ -168,7 +168,7 @@ fn resource_list(served: &Resources, group: &str, version: &str) -> Result<Value
                 "name": format!("{}/{}", r.plural, s.name()), "singularName": "", "namespaced": r.namespaced,
                 "kind": r.kind, "verbs": s.verbs(),
             });
-            if let Some((group, version, kind)) = s.kind() {
+            if let Some((group, version, kind)) = s.kind(&r.plural) {
                 row["kind"] = kind.into();
                 if !group.is_empty() {
                     row["group"] = group.into();
@@ -267,7 +267,7 @@ fn aggregated_resource(r: &Resource) -> Value {
         .subresources
         .iter()
         .map(|s| {
-            let response = s.kind().map_or_else(|| own.clone(), |(g, v, k)| kind(g, v, k));
+            let response = s.kind(&r.plural).map_or_else(|| own.clone(), |(g, v, k)| kind(g, v, k));
             json!({"subresource": s.name(), "responseKind": response, "verbs": s.verbs()})
         })
         .collect();

@@ -17,7 +17,8 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::content::Body;
+use crate::auth::Identity;
+use crate::content::{self, Body};
 use crate::object::meta;
 use crate::request::{ApiRequest, Query};
 use crate::resource::Subresource;
@@ -67,20 +68,22 @@ impl Inner {
         &self,
         r: &ApiRequest,
         query: &Query,
+        who: &Identity,
         parts: &mut Parts,
     ) -> Result<Response<Body>> {
         self.fresh().await?;
+        let (query, warnings) = self.admit_connection(r, who, parts, query).await?;
         let pod = self.find(&r.resource, &r.namespace, &r.name)?;
         let pod = pod.value();
         let subresource = r.subresource.ok_or_else(Failure::method_not_allowed)?;
-        let path = node_path(subresource, &pod, query)?;
+        let path = node_path(subresource, &pod, &query)?;
         let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
         if node.is_empty() {
             return Err(match subresource {
                 // kubectl logs -f asks again until there is something.
                 Subresource::Log => Failure::bad_request(format!(
                     "container \"{}\" in pod \"{}\" is waiting to start: no node has been assigned to it yet",
-                    container(&pod, query, "container").unwrap_or_default(),
+                    container(&pod, &query, "container").unwrap_or_default(),
                     r.name
                 )),
                 _ => Failure::bad_request(format!("pod {} does not have a host assigned", r.name)),
@@ -91,7 +94,9 @@ impl Inner {
         if subresource != Subresource::Log && upgrade.is_none() {
             return Err(Failure::bad_request("Upgrade request required"));
         }
-        self.hand_on(node, &path, upgrade).await
+        let mut response = self.hand_on(node, &path, upgrade).await?;
+        content::warn(&mut response, &warnings);
+        Ok(response)
     }
 
     async fn hand_on(

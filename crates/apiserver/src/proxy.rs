@@ -3,6 +3,7 @@
 //! The server dials the address itself, as kube-apiserver does, and never one by which the machine reaches itself or its
 //! neighbours (loopback and others of the kind), whatever an object says.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -16,8 +17,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use yado_types::address::forbidden_destination;
 
-use crate::content::{Body, BoxError};
-use crate::request::ApiRequest;
+use crate::auth::Identity;
+use crate::content::{self, Body, BoxError};
+use crate::request::{ApiRequest, Query};
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 
@@ -73,6 +75,7 @@ impl Inner {
         &self,
         r: &ApiRequest,
         asked: &ProxyRequest,
+        who: &Identity,
         parts: &mut Parts,
         body: B,
     ) -> Result<Response<Body>>
@@ -85,6 +88,8 @@ impl Inner {
             // Relative links of what is answered would miss their directory.
             return redirect(parts);
         }
+        let before = parts.uri.path()[..prefix(parts, asked)].to_owned();
+        let (asked, warnings) = self.admit_proxied(r, asked, who, parts).await?;
         let target = Target::parse(&r.name)?;
         let object = self.find(&r.resource, &r.namespace, target.name)?.value();
         let address = r.resource.strategy().proxy_address(self, &object, target.port)?;
@@ -94,8 +99,28 @@ impl Inner {
             )));
         }
         let upgrade = parts.headers.contains_key(UPGRADE).then(|| parts.extensions.remove::<OnUpgrade>());
-        let request = request(asked, parts, address, upgrade.is_some(), body)?;
-        self.exchange(address, request, upgrade.flatten(), &parts.uri.path()[..prefix(parts, asked)]).await
+        let request = request(&asked, parts, address, upgrade.is_some(), body)?;
+        let mut response = self.exchange(address, request, upgrade.flatten(), &before).await?;
+        content::warn(&mut response, &warnings);
+        Ok(response)
+    }
+
+    /// The request as admission leaves it, which may change its path, and warnings for its response.
+    async fn admit_proxied(
+        &self,
+        r: &ApiRequest,
+        asked: &ProxyRequest,
+        who: &Identity,
+        parts: &Parts,
+    ) -> Result<(ProxyRequest, Vec<String>)> {
+        let mut query = Query::default();
+        query.push("path", asked.path.trim_start_matches('/'));
+        let (admitted, warnings) = self.admit_connection(r, who, parts, &query).await?;
+        let mut asked = asked.clone();
+        if let Cow::Owned(admitted) = admitted {
+            asked.path = format!("/{}", admitted.get("path").unwrap_or_default().trim_start_matches('/'));
+        }
+        Ok((asked, warnings))
     }
 
     /// Sends a request and hands its answer back.

@@ -79,8 +79,9 @@ impl Subresource {
         Self::ALL.into_iter().find(|s| s.name() == name)
     }
 
-    /// Group, version and kind of what is read and written there, where they are not the object's own.
-    pub fn kind(self) -> Option<(&'static str, &'static str, &'static str)> {
+    /// Group, version and kind of what is read and written there, where they are not the object's own. `plural` is that of the
+    /// resource.
+    pub fn kind(self, plural: &str) -> Option<(&'static str, &'static str, &'static str)> {
         match self {
             Self::Scale => Some(("autoscaling", "v1", "Scale")),
             Self::Binding => Some(("", "v1", "Binding")),
@@ -88,6 +89,7 @@ impl Subresource {
             Self::Exec => Some(("", "v1", "PodExecOptions")),
             Self::Attach => Some(("", "v1", "PodAttachOptions")),
             Self::PortForward => Some(("", "v1", "PodPortForwardOptions")),
+            Self::Proxy if plural == "services" => Some(("", "v1", "ServiceProxyOptions")),
             Self::Proxy => Some(("", "v1", "PodProxyOptions")),
             Self::Token => Some(("authentication.k8s.io", "v1", "TokenRequest")),
             Self::Status | Self::Log | Self::Finalize | Self::Approval => None,
@@ -204,6 +206,19 @@ impl Resources {
     /// The resource of that path.
     pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<&Arc<Resource>> {
         self.by_plural.get(plural)?.iter().find(|r| r.group == group && r.version == version)
+    }
+
+    /// Other versions of a resource: paths by which the same objects are reached, each with this part of them.
+    pub fn equivalents<'a>(
+        &'a self,
+        resource: &'a Resource,
+        subresource: Option<Subresource>,
+    ) -> impl Iterator<Item = &'a Arc<Resource>> {
+        let same_name = self.by_plural.get(&resource.plural).into_iter().flatten();
+        same_name.filter(move |other| {
+            let is_other = (&other.group, &other.version) != (&resource.group, &resource.version);
+            is_other && other.prefix == resource.prefix && subresource.is_none_or(|part| other.has(part))
+        })
     }
 
     /// Those of one group and version.

@@ -382,9 +382,9 @@ impl Inner {
             Request::Api(r) => r,
         };
         let mut response = match &r.verb {
-            Verb::Connect(query) => Box::pin(self.connect(&r, query, parts)).await?,
+            Verb::Connect(query) => Box::pin(self.connect(&r, query, who, parts)).await?,
             // Another program's answer goes on as it is.
-            Verb::Proxy(asked) => return Box::pin(self.proxy(&r, asked, parts, body)).await,
+            Verb::Proxy(asked) => return Box::pin(self.proxy(&r, asked, who, parts, body)).await,
             _ => {
                 let (body, _place) = self.read(body).await?;
                 let _turn = match body.len() > LARGE {

@@ -9,7 +9,7 @@ pub(crate) mod context;
 pub(crate) mod create;
 mod delete;
 mod patch;
-mod update;
+pub(crate) mod update;
 
 use std::sync::Arc;
 
@@ -120,6 +120,7 @@ impl Inner {
         let ctx = &WriteContext {
             server: self,
             resource,
+            requested: &r.resource,
             user: who,
             operation,
             subresource,

@@ -10,6 +10,8 @@ mod pod_security;
 mod pods;
 #[path = "admission/policies.rs"]
 mod policies;
+#[path = "admission/versions.rs"]
+mod versions;
 
 use std::sync::Arc;
 

@@ -297,6 +297,25 @@ async fn a_webhook_converts() {
         (&format!("PATCH {V2}/o?fieldManager=third"), json!({"spec": {"when": "dusk"}}), 200, &["/metadata/managedFields/0/manager=third", "/metadata/managedFields/1=-"]),
         (&format!("DELETE {V1}/o"), Value::Null, 200, &[]),
     ]).await;
+    // A policy about one version sees what is sent in another one, converted.
+    let policies = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
+    let rule = |policy: &str| json!({"metadata": {"name": "noon"}, "spec": {
+        "matchConstraints": {"matchPolicy": policy, "resourceRules": [
+            {"operations": ["*"], "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["tabs"]}]},
+        "validations": [{"expression": "object.spec.at != 'noon'", "messageExpression":
+            "request.kind.version + request.requestKind.version + object.apiVersion + (oldObject == null ? '' : oldObject.spec.at)"}]}});
+    let binding = json!({"metadata": {"name": "noon"}, "spec": {"policyName": "noon", "validationActions": ["Deny"]}});
+    let denied = "/message=tabs.example.com \"a\" is forbidden: ValidatingAdmissionPolicy 'noon' with binding 'noon' denied request: v1v2example.com/v1noon";
+    f.check(&[
+        (&format!("POST {policies}ies"), rule("Equivalent"), 201, &[]),
+        (&format!("POST {policies}ybindings"), binding, 201, &[]),
+        (&format!("PATCH {V2}/a"), json!({"spec": {"size": 2}}), 422, &[denied]),
+        (&format!("POST {V2}?dryRun=All"), tab("n", "v2", json!({"when": "dusk"})), 201, &[]),
+        (&format!("PATCH {policies}ies/noon"), json!({"spec": {"matchConstraints": {"matchPolicy": "Exact"}}}), 200, &[]),
+        (&format!("POST {V2}?dryRun=All"), tab("n", "v2", json!({"when": "noon"})), 201, &[]),
+        (&format!("POST {V1}?dryRun=All"), tab("n", "v1", json!({"at": "noon"})), 422, &[]),
+        (&format!("DELETE {policies}ybindings/noon"), Value::Null, 200, &[]),
+    ]).await;
     // A list is converted by one request, and by none in the stored version.
     for (line, calls) in [(format!("GET {V2}"), 1), (format!("GET {V1}"), 0), (format!("GET {V2}?limit=1"), 1)] {
         let before = CALLS.load(Ordering::Relaxed);

@@ -15,13 +15,15 @@ use serde_json::Value;
 
 use super::Review;
 use super::request::{namespace, request};
+use super::subject::Subject;
 use crate::cel::{
     self, Access, Authority, Budget, Check, Composition, Decision, EvalError, Field, ObjectType, Opaque,
     OpaqueValue, Outcome, Program, Scope, Type, TypeKind, Value as CelValue,
 };
+use crate::edit::{list, text as text_of};
 use crate::identity::{Identity, service_account_groups, service_account_user};
 use crate::rbac::{Attributes, Authorizer, Target, Verdict};
-use crate::resource;
+use crate::resource::{self, Resource};
 
 /// The types that the result of an expression may have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +90,16 @@ pub(crate) fn compile(
     Err(format!("must evaluate to {expected} but got {found}"))
 }
 
+/// Compiles a list of variables, each of which may use those before it.
+pub(super) fn compose(given: &Value, variables: &[(String, Type)]) -> Composition {
+    let mut composition = Composition::empty();
+    for variable in list(given) {
+        let program = compile(text_of(&variable["expression"]), variables, Some(&composition), Results::Any);
+        composition.push(text_of(&variable["name"]), program);
+    }
+    composition
+}
+
 /// Evaluates a compiled expression. Errors are told with the expression; running out of the budget is told as it is.
 pub(super) fn evaluate<'a>(
     program: &'a Result<Program, String>,
@@ -113,21 +125,21 @@ pub(super) struct Environment {
 }
 
 impl Environment {
-    /// That of a write.
-    pub(super) fn of(review: &Review<'_>) -> Self {
+    /// That of a write, for a rule that names it as one of `matched`.
+    pub(super) fn of(review: &Review<'_>, matched: &Resource) -> Self {
         let ctx = review.ctx;
         let namespaces = resource::find("", "v1", "namespaces").filter(|_| ctx.resource.namespaced);
         let found = namespaces.and_then(|namespaces| ctx.server.find(namespaces, "", review.namespace).ok());
         let authority = UserAuthority { authorizer: ctx.server.authorizer.clone(), user: ctx.user.clone() };
         let resource = cel::Resource {
-            group: ctx.resource.group.to_string(),
-            resource: ctx.resource.plural.to_string(),
+            group: ctx.requested.group.to_string(),
+            resource: ctx.requested.plural.to_string(),
             subresource: ctx.subresource.map(|s| s.name().to_owned()).unwrap_or_default(),
             namespace: namespace(review).to_owned(),
             name: review.name.to_owned(),
         };
         Self {
-            request: Value::Object(request(review)),
+            request: Value::Object(request(review, matched)),
             namespace: found.map(|namespace| namespace.value()).unwrap_or_default(),
             authority: Arc::new(authority),
             resource,
@@ -137,15 +149,14 @@ impl Environment {
     /// A scope for expressions that use these objects, parameters and named expressions.
     pub(super) fn scope<'a>(
         &'a self,
-        object: Option<&'a Value>,
-        old: Option<&'a Value>,
+        subject: &'a Subject<'_>,
         params: &'a Value,
         composition: &'a Composition,
     ) -> Result<Scope<'a>, EvalError> {
         let access = |access| CelValue::opaque(OpaqueValue::Access(access));
         let values = vec![
-            CelValue::read_dyn(object.unwrap_or(&NULL))?,
-            CelValue::read_dyn(old.unwrap_or(&NULL))?,
+            CelValue::read_dyn(subject.object().unwrap_or(&NULL))?,
+            CelValue::read_dyn(subject.old().unwrap_or(&NULL))?,
             CelValue::read(&self.request, &REQUEST)?,
             CelValue::read(&self.namespace, &NAMESPACE)?,
             access(Access::Authorizer(self.authority.clone())),

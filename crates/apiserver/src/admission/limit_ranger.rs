@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value};
 use yado_types::quantity::Quantity;
 
+use super::reinvocation::Reinvocation;
 use super::{Plugin, Review};
 use crate::edit::{list, map_at, objects, text, within};
 use crate::kinds::pod_spec::amounts::{Amounts, amounts, of_pod, shown};
@@ -38,7 +39,12 @@ impl Plugin for LimitRanger {
         true
     }
 
-    async fn mutate(&self, review: &Review<'_>, object: &mut Value) -> Result<()> {
+    async fn mutate(
+        &self,
+        review: &Review<'_>,
+        object: &mut Value,
+        _reinvocation: &mut Reinvocation,
+    ) -> Result<()> {
         if review.ctx.resource.plural == "pods" {
             let items = items(review.ctx.server, review.namespace);
             fill_pod(object, items.iter().filter(|item| item["type"] == "Container"));

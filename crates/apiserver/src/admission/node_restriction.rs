@@ -64,6 +64,7 @@ fn check_node(node: &str, review: &Review<'_>, object: Option<&Value>) -> Judged
             Operation::Create => "create",
             Operation::Update => "modify",
             Operation::Delete => "delete",
+            Operation::Connect => "connect to",
         };
         return Err(format!("node {node:?} is not allowed to {what} node {:?}", review.name));
     }

@@ -3,6 +3,8 @@
 use serde_json::{Map, Value, json};
 
 use super::Review;
+use super::subject::kind_of;
+use crate::resource::Resource;
 use crate::write::context::Operation;
 
 /// The name of an operation in rules and reviews.
@@ -11,6 +13,7 @@ pub(super) fn operation(operation: Operation) -> &'static str {
         Operation::Create => "CREATE",
         Operation::Update => "UPDATE",
         Operation::Delete => "DELETE",
+        Operation::Connect => "CONNECT",
     }
 }
 
@@ -25,30 +28,21 @@ pub(super) fn namespace<'a>(review: &Review<'a>) -> &'a str {
     if is_own { review.name } else { review.namespace }
 }
 
-/// An `AdmissionRequest` without its UID and its objects.
-pub(super) fn request(review: &Review<'_>) -> Map<String, Value> {
-    let (ctx, resource) = (review.ctx, review.ctx.resource);
-    let kind = json!({"group": resource.group, "version": resource.version, "kind": resource.kind});
-    let place = json!({"group": resource.group, "version": resource.version, "resource": resource.plural});
-    let subresource = ctx.subresource.map(|s| s.name()).unwrap_or_default();
-    let options = match ctx.operation {
-        Operation::Create => "CreateOptions",
-        Operation::Update => "UpdateOptions",
-        Operation::Delete => "DeleteOptions",
+/// An `AdmissionRequest` without its UID and its objects, for a rule that names the write as one of `matched`.
+pub(super) fn request(review: &Review<'_>, matched: &Resource) -> Map<String, Value> {
+    let ctx = review.ctx;
+    let kind = |resource: &Resource| {
+        let (group, version, kind) = kind_of(ctx, resource);
+        json!({"group": group, "version": version, "kind": kind})
     };
-    let mut options = Map::from_iter([
-        ("apiVersion".to_owned(), json!("meta.k8s.io/v1")),
-        ("kind".to_owned(), json!(options)),
-    ]);
-    if ctx.dry_run {
-        options.insert("dryRun".into(), json!(["All"]));
-    }
+    let place = |resource: &Resource| json!({"group": resource.group, "version": resource.version, "resource": resource.plural});
+    let subresource = ctx.subresource.map(|s| s.name()).unwrap_or_default();
     let mut request = Map::new();
     let mut set = |key: &str, value: Value| _ = request.insert(key.to_owned(), value);
-    set("kind", kind.clone());
-    set("resource", place.clone());
-    set("requestKind", kind);
-    set("requestResource", place);
+    set("kind", kind(matched));
+    set("resource", place(matched));
+    set("requestKind", kind(ctx.requested));
+    set("requestResource", place(ctx.requested));
     if !subresource.is_empty() {
         set("subResource", subresource.into());
         set("requestSubResource", subresource.into());
@@ -60,6 +54,21 @@ pub(super) fn request(review: &Review<'_>) -> Map<String, Value> {
     set("operation", operation(ctx.operation).into());
     set("userInfo", ctx.user.user_info());
     set("dryRun", ctx.dry_run.into());
-    set("options", Value::Object(options));
+    set("options", options(ctx.operation, ctx.dry_run));
     request
+}
+
+/// The options of the request; null for a connection, which has them as its object.
+fn options(operation: Operation, dry_run: bool) -> Value {
+    let kind = match operation {
+        Operation::Create => "CreateOptions",
+        Operation::Update => "UpdateOptions",
+        Operation::Delete => "DeleteOptions",
+        Operation::Connect => return Value::Null,
+    };
+    let mut options = json!({"apiVersion": "meta.k8s.io/v1", "kind": kind});
+    if dry_run {
+        options["dryRun"] = json!(["All"]);
+    }
+    options
 }

@@ -20,7 +20,8 @@ use serde_json::{Value, json};
 
 use super::expressions::Environment;
 use super::matching::resources_match;
-use super::{GROUP, Plugin, Review, is_own_kind};
+use super::subject::{Matched, Subject};
+use super::{GROUP, Plugin, Review, is_configurable};
 use crate::object::Object;
 use crate::resource::{self, Resource};
 use crate::server::Inner;
@@ -53,7 +54,7 @@ fn bindings() -> Option<&'static Arc<Resource>> {
 #[async_trait]
 impl Plugin for ValidatingPolicies {
     fn handles(&self, ctx: &WriteContext<'_>, _namespace: &str) -> bool {
-        if is_own_kind(ctx) {
+        if !is_configurable(ctx) {
             return false;
         }
         let collection = bindings().and_then(|resource| ctx.server.collection(resource).ok());
@@ -83,6 +84,19 @@ impl Plugin for ValidatingPolicies {
 struct Refusal {
     reason: Option<String>,
     message: String,
+}
+
+/// A write as the expressions of a policy see it.
+struct Seen<'p> {
+    environment: Environment,
+    subject: Subject<'p>,
+}
+
+impl<'p> Seen<'p> {
+    async fn of(review: &Review<'p>, matched: &Matched<'_>, object: Option<&'p Value>) -> Result<Self> {
+        let subject = Subject::of(review, matched, object).await?;
+        Ok(Self { environment: Environment::of(review, matched), subject })
+    }
 }
 
 /// One pass over all policies for a write.
@@ -118,11 +132,11 @@ impl Pass<'_> {
     }
 
     async fn policy(&mut self, policy: &Compiled, bound: &[&Bound]) {
-        match resources_match(self.review, &policy.constraints, self.object) {
-            Ok(true) => {}
-            Ok(false) => return,
+        let matched = match resources_match(self.review, &policy.constraints, self.object) {
+            Ok(Some(matched)) => matched,
+            Ok(None) => return,
             Err(failure) => return self.misconfigured(policy, None, &failure.message),
-        }
+        };
         let resources = self.review.ctx.server.registry.current();
         let params = match &policy.param_kind {
             None => None,
@@ -135,21 +149,29 @@ impl Pass<'_> {
                 }
             },
         };
-        let environment = Environment::of(self.review);
+        // Most writes that a policy is about are none that a binding is about.
+        let mut seen: Option<Seen<'_>> = None;
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for binding in bound {
             match resources_match(self.review, &binding.resources, self.object) {
-                Ok(true) => {}
-                Ok(false) => continue,
+                Ok(Some(_)) => {}
+                Ok(None) => continue,
                 Err(failure) => {
                     self.misconfigured(policy, Some(binding), &failure.message);
                     continue;
                 }
             }
+            let seen = match &mut seen {
+                Some(seen) => &*seen,
+                none => match Seen::of(self.review, &matched, self.object).await {
+                    Ok(first) => &*none.insert(first),
+                    Err(failure) => return self.misconfigured(policy, None, &failure.message),
+                },
+            };
             match params::collect(self.review, params, &binding.params).await {
                 Ok(found) => {
                     for params in found {
-                        let outcomes = policy.evaluate(&environment, (self.object, self.review.old), &params);
+                        let outcomes = policy.evaluate(&seen.environment, &seen.subject, &params);
                         self.take(policy, binding, outcomes, &mut annotations);
                     }
                 }
@@ -204,7 +226,7 @@ impl Pass<'_> {
             self.review.ctx.annotate("validation.policy.admission.k8s.io/validation_failure", &failures);
         }
         let Some(Refusal { reason, message }) = self.denied else { return Ok(()) };
-        let mut failure = Failure::forbidden(self.review.ctx.resource, self.review.name, &message);
+        let mut failure = Failure::forbidden(self.review.ctx.requested, self.review.name, &message);
         (failure.code, failure.reason) = match reason.as_deref() {
             Some("Forbidden") => (403, "Forbidden"),
             Some("Unauthorized") => (401, "Unauthorized"),

@@ -10,14 +10,16 @@ use serde_json::{Value, json};
 
 use super::conditions::{self, Condition, Conditions};
 use super::expressions::{Environment, NOTHING};
-use super::matching::{rule_matches, selectors_match};
+use super::matching::{rules_match, selectors_match};
+use super::reinvocation::Reinvocation;
 use super::request::request;
-use super::{GROUP, Plugin, Review, is_own_kind};
+use super::subject::{Matched, Subject, accept};
+use super::{GROUP, Plugin, Review, is_configurable};
 use crate::edit::{list, text};
-use crate::object::Object;
+use crate::object::{Object, meta};
 use crate::patch;
 use crate::resource::{self, Resource};
-use crate::schema;
+use crate::schema::{self, FieldValidation};
 use crate::server::Inner;
 use crate::status::{Failure, Result};
 use crate::webhook::{CallError, Endpoint};
@@ -62,48 +64,70 @@ impl Plugin for Webhooks {
             let collection = phase.resource().and_then(|resource| ctx.server.collection(resource).ok());
             collection.is_some_and(|collection| !collection.is_empty())
         };
-        !is_own_kind(ctx) && (is_any(Phase::Mutating) || is_any(Phase::Validating))
+        is_configurable(ctx) && (is_any(Phase::Mutating) || is_any(Phase::Validating))
     }
 
     fn mutates(&self) -> bool {
         true
     }
 
-    async fn mutate(&self, review: &Review<'_>, object: &mut Value) -> Result<()> {
-        let configurations = Phase::Mutating.configurations(review.ctx.server);
-        let mut again = Vec::new();
-        for configuration in &configurations {
+    async fn mutate(
+        &self,
+        review: &Review<'_>,
+        object: &mut Value,
+        reinvocation: &mut Reinvocation,
+    ) -> Result<()> {
+        let again = &mut reinvocation.webhooks;
+        again.begin(object);
+        for configuration in Phase::Mutating.configurations(review.ctx.server) {
             let conditions = configuration.derive(conditions::of);
             let configuration = configuration.value();
             for (i, webhook) in list(&configuration["webhooks"]).iter().enumerate() {
-                let asked = one(review, (webhook, &conditions, i), object).await?;
-                if let Some(seen) = asked {
-                    again.push((webhook.clone(), conditions.clone(), i, seen));
+                let name = format!("{}/{i}", meta(&configuration, "name"));
+                if !again.is_wanted(&name) {
+                    continue;
+                }
+                let asked = one(review, webhook, conditions_of(&conditions, i), object).await?;
+                if let Some(has_changed) = asked {
+                    again.done(name, has_changed, text(&webhook["reinvocationPolicy"]) == "IfNeeded");
                 }
             }
         }
-        // Once more those that ask for it, where a later one changed what they had seen.
-        for (webhook, conditions, i, seen) in again {
-            if text(&webhook["reinvocationPolicy"]) == "IfNeeded" && seen != *object {
-                one(review, (&webhook, &conditions, i), object).await?;
+        again.end(object);
+        Ok(())
+    }
+
+    /// Mutating webhooks are asked about deletions too, of which they can change nothing.
+    async fn mutate_deletion(&self, review: &Review<'_>) -> Result<()> {
+        for configuration in Phase::Mutating.configurations(review.ctx.server) {
+            let conditions = configuration.derive(conditions::of);
+            for (i, webhook) in list(&configuration.value()["webhooks"]).iter().enumerate() {
+                let question = question(review, webhook, conditions_of(&conditions, i), None).await?;
+                let Some((matched, subject)) = question else { continue };
+                let patch = ask(review, webhook, &matched, &subject).await?;
+                if patch.is_some_and(|patch| !list(&patch).is_empty()) {
+                    return Err(Failure::internal(format!(
+                        "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+                        text(&webhook["name"])
+                    )));
+                }
             }
         }
         Ok(())
     }
 
     async fn validate(&self, review: &Review<'_>, object: Option<&Value>) -> Result<()> {
-        let configurations = Phase::Validating.configurations(review.ctx.server);
-        let mut asked = Vec::new();
-        for configuration in &configurations {
+        let mut questions = Vec::new();
+        for configuration in Phase::Validating.configurations(review.ctx.server) {
             let conditions = configuration.derive(conditions::of);
-            let configuration = configuration.value();
-            for (i, webhook) in list(&configuration["webhooks"]).iter().enumerate() {
-                if matches(review, webhook, conditions_of(&conditions, i), object)? {
-                    asked.push(ask(review, webhook.clone(), object));
-                }
+            for (i, webhook) in list(&configuration.value()["webhooks"]).iter().enumerate() {
+                let question = question(review, webhook, conditions_of(&conditions, i), object).await?;
+                questions.extend(question.map(|(matched, subject)| (webhook.clone(), matched, subject)));
             }
         }
         // They cannot see each other's answers, so they are asked at once; the first refusal in their order counts.
+        let asked =
+            questions.iter().map(|(webhook, matched, subject)| ask(review, webhook, matched, subject));
         for answered in futures::future::join_all(asked).await {
             answered?;
         }
@@ -111,31 +135,29 @@ impl Plugin for Webhooks {
     }
 }
 
-/// Asks one mutating webhook and applies its patch. Returns the object as it left it, if it was asked.
+/// Asks one mutating webhook and applies its patch. Returns whether that changed the object, if it was asked.
 async fn one(
     review: &Review<'_>,
-    (webhook, conditions, at): (&Value, &Conditions, usize),
+    webhook: &Value,
+    conditions: &[Condition],
     object: &mut Value,
-) -> Result<Option<Value>> {
-    if !matches(review, webhook, conditions_of(conditions, at), Some(object))? {
-        return Ok(None);
-    }
-    let Some(change) = ask(review, webhook.clone(), Some(object)).await? else {
-        return Ok(Some(object.clone()));
-    };
+) -> Result<Option<bool>> {
+    let question = question(review, webhook, conditions, Some(object)).await?;
+    let Some((matched, subject)) = question else { return Ok(None) };
+    let Some(change) = ask(review, webhook, &matched, &subject).await? else { return Ok(Some(false)) };
     let name = text(&webhook["name"]);
-    let mut patched = object.clone();
+    let mut patched = subject.object().cloned().unwrap_or_default();
     patch::json_patch(&mut patched, &change).map_err(|error| {
         Failure::internal(format!("admission webhook {name:?}: its patch cannot be applied: {error}"))
     })?;
     // What it made of the object must be one of the kind still: types, unknown fields, zero values.
-    let parsed = schema::Parsed { value: patched, duplicates: Vec::new() };
-    let decoded = schema::decode(&review.ctx.resource.schema, parsed, schema::FieldValidation::Ignore);
-    let (decoded, _) = decoded.map_err(|error| {
-        Failure::internal(format!("admission webhook {name:?} broke the object: {error}"))
+    let accepted = accept(review.ctx, &matched, patched, object, FieldValidation::Ignore).await;
+    let accepted = accepted.map_err(|failure| {
+        Failure::internal(format!("admission webhook {name:?} broke the object: {}", failure.message))
     })?;
-    *object = decoded;
-    Ok(Some(object.clone()))
+    let has_changed = accepted != *object;
+    *object = accepted;
+    Ok(Some(has_changed))
 }
 
 /// The conditions of the webhook at a place of its configuration.
@@ -143,33 +165,36 @@ fn conditions_of(conditions: &Conditions, at: usize) -> &[Condition] {
     conditions.get(at).map_or(&[], Vec::as_slice)
 }
 
-/// Whether a webhook is asked about a write.
-fn matches(
-    review: &Review<'_>,
+/// What a webhook is asked about a write: the resource by which its rules name it, and the objects in that version. `None` where it
+/// is not asked.
+async fn question<'v>(
+    review: &Review<'v>,
     webhook: &Value,
     conditions: &[Condition],
-    object: Option<&Value>,
-) -> Result<bool> {
-    let ctx = review.ctx;
+    object: Option<&'v Value>,
+) -> Result<Option<(Matched<'v>, Subject<'v>)>> {
+    if !selectors_match(review, webhook, object)? {
+        return Ok(None);
+    }
     let is_exact = text(&webhook["matchPolicy"]) == "Exact";
-    let is_named = list(&webhook["rules"]).iter().any(|rule| rule_matches(ctx, rule, is_exact));
-    if !is_named || !selectors_match(review, webhook, object)? {
-        return Ok(false);
-    }
+    let Some(matched) = rules_match(review, list(&webhook["rules"]), is_exact) else { return Ok(None) };
+    let subject = Subject::of(review, &matched, object).await?;
     if conditions.is_empty() {
-        return Ok(true);
+        return Ok(Some((matched, subject)));
     }
-    let environment = Environment::of(review);
+    let environment = Environment::of(review, &matched);
     let held = environment
-        .scope(object, review.old, &Value::Null, &NOTHING)
+        .scope(&subject, &Value::Null, &NOTHING)
         .map_err(|error| error.to_string())
         .and_then(|scope| conditions::hold(conditions, &scope));
     match held {
-        Ok(held) => Ok(held),
-        Err(_) if text(&webhook["failurePolicy"]) == "Ignore" => Ok(false),
+        Ok(true) => Ok(Some((matched, subject))),
+        Ok(false) => Ok(None),
+        Err(_) if text(&webhook["failurePolicy"]) == "Ignore" => Ok(None),
         Err(why) => {
             let name = text(&webhook["name"]);
-            Err(Failure::forbidden(ctx.resource, review.name, &format!("webhook {name:?}: {why}")))
+            let why = format!("webhook {name:?}: {why}");
+            Err(Failure::forbidden(review.ctx.requested, review.name, &why))
         }
     }
 }
@@ -178,14 +203,19 @@ fn matches(
 ///
 /// # Errors
 /// Its refusal; or why it could not be asked, where its failure policy is `Fail`.
-async fn ask(review: &Review<'_>, webhook: Value, object: Option<&Value>) -> Result<Option<Value>> {
+async fn ask(
+    review: &Review<'_>,
+    webhook: &Value,
+    matched: &Resource,
+    subject: &Subject<'_>,
+) -> Result<Option<Value>> {
     let (ctx, name) = (review.ctx, text(&webhook["name"]).to_owned());
     if ctx.dry_run && !matches!(text(&webhook["sideEffects"]), "None" | "NoneOnDryRun") {
         let why = format!("admission webhook {name:?} does not support dry run");
         return Err(Failure::bad_request(why));
     }
     let id = uid(&mut rand::rng());
-    let request = admission_review(review, &id, object);
+    let request = admission_review(review, matched, &id, subject);
     let timeout = webhook["timeoutSeconds"].as_u64().map_or(DEFAULT_TIMEOUT, Duration::from_secs);
     let answered = async {
         let endpoint = Endpoint::of(ctx.server, &webhook["clientConfig"])?;
@@ -286,11 +316,11 @@ impl Verdict {
 }
 
 /// The AdmissionReview that is sent.
-fn admission_review(review: &Review<'_>, id: &str, object: Option<&Value>) -> Value {
-    let mut request = request(review);
+fn admission_review(review: &Review<'_>, matched: &Resource, id: &str, subject: &Subject<'_>) -> Value {
+    let mut request = request(review, matched);
     request.insert("uid".into(), id.into());
-    request.insert("object".into(), object.cloned().unwrap_or_default());
-    request.insert("oldObject".into(), review.old.cloned().unwrap_or_default());
+    request.insert("object".into(), subject.object().cloned().unwrap_or_default());
+    request.insert("oldObject".into(), subject.old().cloned().unwrap_or_default());
     json!({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request})
 }
 

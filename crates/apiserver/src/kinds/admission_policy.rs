@@ -74,12 +74,6 @@ pub fn rule(rule: &Value, at: &Path<'_>, errors: &mut Errors) {
     errors.one_of(&at.field("scope"), &rule["scope"], &["*", "Cluster", "Namespaced"]);
 }
 
-/// Whether a rule names connections, about which nothing is asked on this server.
-pub fn names_connect(rules: &Value) -> bool {
-    let operations = list(rules).iter().flat_map(|rule| list(&rule["operations"]));
-    operations.into_iter().any(|operation| operation == "CONNECT")
-}
-
 /// Checks match conditions, whose expressions may use these variables.
 pub fn match_conditions(
     conditions: &Value,

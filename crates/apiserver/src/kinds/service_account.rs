@@ -21,7 +21,7 @@ pub struct ServiceAccount;
 impl Strategy for ServiceAccount {
     async fn post(&self, ctx: &WriteContext<'_>, posted: Posted<'_>) -> Result<Response<Body>> {
         match ctx.subresource {
-            Some(Subresource::Token) => token_request::issue(ctx, posted),
+            Some(Subresource::Token) => token_request::issue(ctx, posted).await,
             _ => Err(Failure::method_not_allowed()),
         }
     }

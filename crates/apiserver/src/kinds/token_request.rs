@@ -39,10 +39,11 @@ impl Strategy for TokenRequest {
 }
 
 /// Answers a request for a token of the ServiceAccount that its path names.
-pub fn issue(ctx: &WriteContext<'_>, posted: Posted<'_>) -> Result<Response<Body>> {
+pub async fn issue(ctx: &WriteContext<'_>, posted: Posted<'_>) -> Result<Response<Body>> {
     let kind = kind()?;
-    let (mut request, warnings) = posted.decode(kind)?;
+    let (request, warnings) = posted.decode(kind)?;
     let (namespace, name) = (&*posted.request.namespace, &*posted.request.name);
+    let mut request = ctx.server.admit_body(ctx, (namespace, name), request).await?;
     let account = ctx.server.find(ctx.resource, namespace, name)?.value();
     let now = ctx.server.clock.now();
     complete(ctx, kind, &mut request, (namespace, name), now)?;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use yado_types::names;
 
 use super::admission_policy::{
-    authorize_params, default_match_resources, match_conditions, match_resources, names_connect, param_kind,
+    authorize_params, default_match_resources, match_conditions, match_resources, param_kind,
 };
 use crate::admission::expressions::{self, Results};
 use crate::cel::rules::is_reserved;
@@ -88,13 +88,6 @@ impl Strategy for ValidatingAdmissionPolicy {
             validation(given, (&with, &without), &composition, &validations.index(i), errors);
         }
         annotations(object, &with, &composition, &at.field("auditAnnotations"), errors);
-    }
-
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        match names_connect(&object["spec"]["matchConstraints"]["resourceRules"]) {
-            true => vec!["spec.matchConstraints: no policy is asked about CONNECT on this server".to_owned()],
-            false => Vec::new(),
-        }
     }
 
     fn columns(&self) -> &[Column] {

@@ -6,9 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use yado_types::names;
 
-use super::admission_policy::{
-    authorize_params, default_match_resources, match_resources, names_connect, param_ref,
-};
+use super::admission_policy::{authorize_params, default_match_resources, match_resources, param_ref};
 use crate::admission::validating_policies::policies;
 use crate::edit::{existing, list, text};
 use crate::kinds::strategy::Strategy;
@@ -59,13 +57,6 @@ impl Strategy for ValidatingAdmissionPolicyBinding {
         param_ref(&spec["paramRef"], &at.field("paramRef"), errors);
         match_resources(&spec["matchResources"], &at.field("matchResources"), errors);
         actions(&spec["validationActions"], &at.field("validationActions"), errors);
-    }
-
-    fn warnings(&self, object: &Value) -> Vec<String> {
-        match names_connect(&object["spec"]["matchResources"]["resourceRules"]) {
-            true => vec!["spec.matchResources: no policy is asked about CONNECT on this server".to_owned()],
-            false => Vec::new(),
-        }
     }
 
     fn columns(&self) -> &[Column] {

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use yado_types::names;
 
-use super::admission_policy::{match_conditions, names_connect, rule};
+use super::admission_policy::{match_conditions, rule};
 use crate::admission::expressions;
 use crate::edit::{existing, fill, list, objects, text};
 use crate::kinds::strategy::Strategy;
@@ -61,10 +61,6 @@ impl Strategy for WebhookConfiguration {
     fn warnings(&self, object: &Value) -> Vec<String> {
         let mut warnings = Vec::new();
         for (i, webhook) in list(&object["webhooks"]).iter().enumerate() {
-            if names_connect(&webhook["rules"]) {
-                warnings
-                    .push(format!("webhooks[{i}].rules: no webhook is asked about CONNECT on this server"));
-            }
             if text(&webhook["clientConfig"]["caBundle"]).is_empty() {
                 let what = "without it no certificate of the webhook is trusted on this server";
                 warnings.push(format!("webhooks[{i}].clientConfig.caBundle: {what}"));

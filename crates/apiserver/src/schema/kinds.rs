@@ -259,8 +259,13 @@ pub static KINDS: LazyLock<Vec<Arc<Kind>>> = LazyLock::new(|| {
     today.into_iter().chain(removed).map(Arc::new).collect()
 });
 
-#[rustfmt::skip]
 fn built_in() -> Vec<Kind> {
+    stored().into_iter().chain(unstored()).collect()
+}
+
+/// The kinds whose objects are in the store.
+#[rustfmt::skip]
+fn stored() -> Vec<Kind> {
     vec![
         namespaced(CORE, "ConfigMap", ("configmaps", "configmap"), "core.v1.ConfigMap").ruled_by(&config_map::ConfigMap).short(&["cm"]),
         namespaced(CORE, "Endpoints", ("endpoints", "endpoints"), "core.v1.Endpoints").ruled_by(&endpoints::Endpoints).short(&["ep"]),
@@ -314,7 +319,19 @@ fn built_in() -> Vec<Kind> {
         cluster(SCHEDULING, "PriorityClass", ("priorityclasses", "priorityclass"), "scheduling.v1.PriorityClass")
             .ruled_by(&priority_class::PriorityClass).short(&["pc"]),
         cluster(STORAGE, "StorageClass", ("storageclasses", "storageclass"), "storage.v1.StorageClass").ruled_by(&storage_class::StorageClass).short(&["sc"]),
+    ]
+}
+
+/// Kinds that are answered at once, or only travel in requests.
+#[rustfmt::skip]
+fn unstored() -> Vec<Kind> {
+    vec![
         Kind { namespaced: true, ..answered(CORE, "Binding", ("bindings", "binding"), "core.v1.Binding").ruled_by(&binding::Binding) },
+        body(CORE, "PodExecOptions", "core.v1.PodExecOptions"),
+        body(CORE, "PodAttachOptions", "core.v1.PodAttachOptions"),
+        body(CORE, "PodPortForwardOptions", "core.v1.PodPortForwardOptions"),
+        body(CORE, "PodProxyOptions", "core.v1.PodProxyOptions"),
+        body(CORE, "ServiceProxyOptions", "core.v1.ServiceProxyOptions"),
         body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale").ruled_by(&scale::Scale),
         body(("policy", "v1"), "Eviction", "policy.v1.Eviction"),
         body(AUTHENTICATION, "TokenRequest", "authentication.v1.TokenRequest").ruled_by(&token_request::TokenRequest),

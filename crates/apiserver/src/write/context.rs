@@ -19,6 +19,8 @@ pub(crate) enum Operation {
     Update,
     /// Its deletion is asked for.
     Delete,
+    /// A stream to it is asked for, or a request to one of its ports: nothing is written.
+    Connect,
 }
 
 /// A write: who asks for it, and of what.
@@ -26,8 +28,10 @@ pub(crate) enum Operation {
 pub(crate) struct WriteContext<'a> {
     /// For look-ups in other collections.
     pub(crate) server: &'a Inner,
-    /// The resource that is written.
+    /// The resource that is written, in the version in which the write is decided.
     pub(crate) resource: &'a Resource,
+    /// The resource that the request names: another version of `resource`, or the same.
+    pub(crate) requested: &'a Resource,
     /// The user of the request.
     pub(crate) user: &'a Identity,
     /// The operation.
@@ -68,6 +72,7 @@ impl<'a> WriteContext<'a> {
         Self {
             server,
             resource,
+            requested: resource,
             user: &USER,
             operation,
             subresource: None,
@@ -76,6 +81,11 @@ impl<'a> WriteContext<'a> {
             warnings: None,
             audit: None,
         }
+    }
+
+    /// Whether the server writes by itself, without a request.
+    pub(crate) fn is_internal(&self) -> bool {
+        self.warnings.is_none()
     }
 
     /// Adds warnings to the answer.
@@ -100,6 +110,6 @@ impl<'a> WriteContext<'a> {
 
     /// The same request, on objects of another resource.
     pub(crate) fn on(self, resource: &'a Resource) -> Self {
-        Self { resource, ..self }
+        Self { resource, requested: resource, ..self }
     }
 }

@@ -59,10 +59,9 @@ impl Inner {
         mut new: Value,
         writer: Option<Writer<'_>>,
     ) -> Result<Decision> {
-        let (resource, strategy) = (ctx.resource, ctx.resource.strategy());
+        let resource = ctx.resource;
         let old = current.value();
         let old = &*old;
-        let name = meta(old, "name");
         check_version(resource, current, &new)?;
         if resource.namespaced {
             match meta(&new, "namespace") {
@@ -75,29 +74,7 @@ impl Inner {
                 }
             }
         }
-        keep_system_fields(old, &mut new);
-        match ctx.subresource {
-            Some(part @ (Subresource::Status | Subresource::Finalize | Subresource::Approval)) => {
-                strategy.prepare_for_subresource(part, &mut new, old);
-            }
-            _ if resource.has(Subresource::Status) => {
-                _ = new.as_object_mut().map(|new| copy(old, new, "status"));
-            }
-            _ => {}
-        }
-        if ctx.subresource != Some(Subresource::Finalize) {
-            strategy.prepare_for_update(ctx, &mut new, old)?;
-            schema::default_object(&resource.schema, &mut new);
-        }
-        if ctx.subresource.is_none() {
-            strategy.after_defaults(ctx, &mut new, Some(old))?;
-        }
-        if strategy.counts_generations() && differs(old, &new) {
-            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
-            set_meta(&mut new, "generation", generation.into());
-        }
-        refuse_invalid(resource, name, schema::validate_object(&resource.schema, &new, Some(old)))?;
-        set_meta(&mut new, "resourceVersion", old["metadata"]["resourceVersion"].clone());
+        self.complete_update(ctx, &mut new, old)?;
         if let Some(writer) = writer {
             apply::track_update(&resource.schema, Some(old), &mut new, writer);
         }
@@ -108,6 +85,36 @@ impl Inner {
             return Ok(Decision::Keep);
         }
         Ok(Decision::Put(new))
+    }
+
+    /// Makes the new state of `old` complete, and checks it.
+    pub(crate) fn complete_update(&self, ctx: &WriteContext<'_>, new: &mut Value, old: &Value) -> Result<()> {
+        let (resource, strategy) = (ctx.resource, ctx.resource.strategy());
+        keep_system_fields(old, new);
+        match ctx.subresource {
+            Some(part @ (Subresource::Status | Subresource::Finalize | Subresource::Approval)) => {
+                strategy.prepare_for_subresource(part, new, old);
+            }
+            _ if resource.has(Subresource::Status) => {
+                _ = new.as_object_mut().map(|new| copy(old, new, "status"));
+            }
+            _ => {}
+        }
+        if ctx.subresource != Some(Subresource::Finalize) {
+            strategy.prepare_for_update(ctx, new, old)?;
+            schema::default_object(&resource.schema, new);
+        }
+        if ctx.subresource.is_none() {
+            strategy.after_defaults(ctx, new, Some(old))?;
+        }
+        if strategy.counts_generations() && differs(old, new) {
+            let generation = old["metadata"]["generation"].as_i64().unwrap_or(0) + 1;
+            set_meta(new, "generation", generation.into());
+        }
+        let errors = schema::validate_object(&resource.schema, new, Some(old));
+        refuse_invalid(resource, meta(old, "name"), errors)?;
+        set_meta(new, "resourceVersion", old["metadata"]["resourceVersion"].clone());
+        Ok(())
     }
 
     async fn update_scale(
@@ -178,7 +185,7 @@ fn check_version(resource: &Resource, current: &Object, new: &Value) -> Result<(
 }
 
 /// Restores the fields that only the server writes.
-fn keep_system_fields(old: &Value, new: &mut Value) {
+pub(crate) fn keep_system_fields(old: &Value, new: &mut Value) {
     for field in [
         "uid",
         "creationTimestamp",
@@ -208,7 +215,7 @@ fn differs(old: &Value, new: &Value) -> bool {
 }
 
 /// Its deletion was asked for, and nothing holds it any more.
-pub(super) fn may_go(resource: &Resource, object: &Value) -> bool {
+pub(crate) fn may_go(resource: &Resource, object: &Value) -> bool {
     let graceful = object["metadata"]["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) > 0;
     is_terminating(object) && !has_finalizers(object) && !resource.strategy().is_held(object) && !graceful
 }

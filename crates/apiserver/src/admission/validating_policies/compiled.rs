@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use crate::admission::conditions::{self, Condition};
 use crate::admission::expressions::{self, Environment, Results, evaluate};
-use crate::cel::{Budget, Composition, EvalError, Program, Scope, Value as CelValue};
+use crate::admission::subject::Subject;
+use crate::cel::{self, Budget, Composition, EvalError, Program, Scope, Value as CelValue};
 use crate::edit::{list, text};
 use crate::object::meta;
 
@@ -110,16 +111,15 @@ fn shortened(value: &str) -> &str {
 
 impl Compiled {
     pub(super) fn read(policy: &Value) -> Self {
+        cel::batch(|| Self::compile(policy))
+    }
+
+    fn compile(policy: &Value) -> Self {
         let spec = &policy["spec"];
         let has_params = spec["paramKind"].is_object();
         let (with, without) =
             (expressions::variables(has_params, true), expressions::variables(has_params, false));
-        let mut variables = Composition::empty();
-        for variable in list(&spec["variables"]) {
-            let expression = text(&variable["expression"]);
-            let program = expressions::compile(expression, &with, Some(&variables), Results::Any);
-            variables.push(text(&variable["name"]), program);
-        }
+        let variables = expressions::compose(&spec["variables"], &with);
         let compile =
             |expression: &str, results| expressions::compile(expression, &with, Some(&variables), results);
         let validation = |validation: &Value| {
@@ -155,14 +155,14 @@ impl Compiled {
         }
     }
 
-    /// Evaluates the policy for a write of `object` (the object after and before) with parameters, null for none.
+    /// Evaluates the policy for a write with parameters, null for none.
     pub(super) fn evaluate(
         &self,
         environment: &Environment,
-        (object, old): (Option<&Value>, Option<&Value>),
+        subject: &Subject<'_>,
         params: &Value,
     ) -> Vec<Outcome> {
-        let scope = match environment.scope(object, old, params, &self.variables) {
+        let scope = match environment.scope(subject, params, &self.variables) {
             Ok(scope) => scope,
             Err(error) => return self.error(0, error.to_string()).into_iter().collect(),
         };

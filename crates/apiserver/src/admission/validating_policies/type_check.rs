@@ -11,8 +11,8 @@ use serde_json::{Value, json};
 
 use super::params::resource_of;
 use super::policies;
-use crate::admission::expressions::{self, Results};
-use crate::cel::{Composition, Program, Type, TypeKind, rules};
+use crate::admission::expressions;
+use crate::cel::{self, Program, Type, TypeKind, rules};
 use crate::edit::{list, map_at, text};
 use crate::object::{Object, meta};
 use crate::resource::{Resource, Resources};
@@ -81,7 +81,7 @@ async fn reconcile(server: &Inner) -> Result<()> {
     Ok(())
 }
 
-/// The warnings about the expressions of a policy's spec.
+/// The warnings about the expressions of a policy's spec, compiled in one go: once for each kind that it matches.
 fn check(resources: &Resources, spec: &Value) -> Vec<Value> {
     let types: Vec<(String, Type)> = matched(resources, &spec["matchConstraints"])
         .into_iter()
@@ -95,37 +95,35 @@ fn check(resources: &Resources, spec: &Value) -> Vec<Value> {
         let declared = resource.and_then(|resource| rules::declare_kind(&resource.schema));
         declared.unwrap_or_else(|| Type::of(TypeKind::Dyn))
     });
-    let mut warnings = Vec::new();
-    for (index, validation) in list(&spec["validations"]).iter().enumerate() {
-        for field in ["expression", "messageExpression"] {
-            let expression = text(&validation[field]);
-            let found: Vec<String> = types
-                .iter()
-                .filter(|_| !expression.is_empty())
-                .filter_map(|(name, kind)| {
-                    let why = mistake(expression, kind, params.as_ref(), &spec["variables"])?;
-                    Some(format!("{name}: {why}\n"))
-                })
-                .collect();
-            if !found.is_empty() {
-                let field = format!("spec.validations[{index}].{field}");
-                warnings.push(json!({"fieldRef": field, "warning": found.join("\n")}));
-            }
-        }
-    }
-    warnings
-}
-
-/// What is wrong with an expression where the object is of this type.
-fn mistake(expression: &str, object: &Type, params: Option<&Type>, named: &Value) -> Option<String> {
-    let variables = expressions::typed(object.clone(), params.cloned(), true);
-    let mut composition = Composition::empty();
-    for variable in list(named) {
-        let text = text(&variable["expression"]);
-        let program = expressions::compile(text, &variables, Some(&composition), Results::Any);
-        composition.push(variable["name"].as_str().unwrap_or_default(), program);
-    }
-    Program::compile_with(expression, &variables, Some(&composition)).err().map(|error| error.to_string())
+    let expressions: Vec<(String, &str)> = list(&spec["validations"])
+        .iter()
+        .enumerate()
+        .flat_map(|(index, validation)| {
+            ["expression", "messageExpression"]
+                .map(|field| (format!("spec.validations[{index}].{field}"), text(&validation[field])))
+        })
+        .filter(|(_, expression)| !expression.is_empty())
+        .collect();
+    let mistakes: Vec<Vec<Option<String>>> = cel::batch(|| {
+        let of_kind = |(_, kind): &(String, Type)| {
+            let variables = expressions::typed(kind.clone(), params.clone(), true);
+            let named = expressions::compose(&spec["variables"], &variables);
+            let mistake = |(_, expression): &(String, &str)| {
+                let compiled = Program::compile_with(expression, &variables, Some(&named));
+                compiled.err().map(|error| error.to_string())
+            };
+            expressions.iter().map(mistake).collect()
+        };
+        types.iter().map(of_kind).collect()
+    });
+    let warning = |(at, (field, _)): (usize, &(String, &str))| {
+        let found = types.iter().zip(&mistakes);
+        let found =
+            found.filter_map(|((name, _), of_kind)| Some(format!("{name}: {}\n", of_kind[at].as_ref()?)));
+        let found: Vec<String> = found.collect();
+        (!found.is_empty()).then(|| json!({"fieldRef": field, "warning": found.join("\n")}))
+    };
+    expressions.iter().enumerate().filter_map(warning).collect()
 }
 
 /// The resources that rules name without wildcards, by group, version and kind, as many as are checked.

@@ -27,11 +27,12 @@ pub async fn bind(ctx: &WriteContext<'_>, posted: Posted<'_>) -> Result<Response
     if !r.name.is_empty() && !named.is_empty() && r.name != named {
         return Err(Failure::bad_request("name in URL does not match name in Binding object"));
     }
-    let name = if r.name.is_empty() { named } else { &r.name };
+    let name = if r.name.is_empty() { named } else { &r.name }.to_owned();
+    let binding = ctx.server.admit_body(ctx, (&r.namespace, &name), binding).await?;
     let pods = resource::find("", "v1", "pods").ok_or_else(Failure::no_such_resource)?;
     let ctx = ctx.on(pods).with_operation(Operation::Update);
     let now = time(ctx.server.clock.now());
-    ctx.server.modify(&ctx, (&r.namespace, name), 0, |pod| bound(pods, pod, &binding, &now)).await?;
+    ctx.server.modify(&ctx, (&r.namespace, &name), 0, |pod| bound(pods, pod, &binding, &now)).await?;
     let mut response = created();
     content::warn(&mut response, &warnings);
     Ok(response)

@@ -19,6 +19,7 @@ pub async fn evict(ctx: &WriteContext<'_>, posted: Posted<'_>) -> Result<Respons
     if !named.is_empty() && named != r.name {
         return Err(Failure::bad_request("name in URL does not match name in Eviction object"));
     }
+    let eviction = ctx.server.admit_body(ctx, (&r.namespace, &r.name), eviction).await?;
     let mut options = DeleteOptions { dry_run: ctx.dry_run, ..Default::default() };
     if eviction["deleteOptions"].is_object() {
         options.merge_body(&eviction["deleteOptions"])?;
