@@ -13,6 +13,7 @@ pub(crate) mod binding;
 pub(crate) mod certificate_signing_request;
 pub(crate) mod config_map;
 pub(crate) mod controller_revision;
+pub(crate) mod cron_job;
 pub(crate) mod custom_resource;
 pub(crate) mod custom_resource_definition;
 pub(crate) mod daemon_set;

@@ -80,6 +80,15 @@ fn workloads_and_services() {
         "{kind: ControllerRevision, metadata: {name: c, ownerReferences: [{apiVersion: apps/v1, kind: DaemonSet, name: d, controller: true}]}, revision: 3}",
         "c | daemonset.apps/d | 3 | <unknown>",
     );
+    check(
+        "{kind: CronJob, metadata: {name: c, creationTimestamp: '2020-01-02T10:00:00Z'}, spec: {schedule: '@daily', timeZone: Asia/Tokyo, suspend: false,
+          jobTemplate: {spec: {template: {spec: {containers: [{name: x, image: i}]}}}}}, status: {active: [{name: j}], lastScheduleTime: '2020-01-02T11:00:00Z'}}",
+        "c | @daily | Asia/Tokyo | False | 1 | 60m | 120m | x | i | <none>",
+    );
+    check(
+        "{kind: CronJob, metadata: {name: c}, spec: {schedule: '@daily'}}",
+        "c | @daily | <none> | <unset> | 0 | <none> | <unknown> |  |  | <none>",
+    );
     let job = |status: &str, shown: &str| {
         let spec = "selector: {matchLabels: {a: b}}, template: {spec: {containers: [{name: x, image: i}]}}";
         check(

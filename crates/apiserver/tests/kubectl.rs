@@ -350,7 +350,6 @@ const ROWS: &[Row<'_>] = &[
     Row("get cm -l set=l --sort-by=.metadata.name -o custom-columns=N:.metadata.name", "", true, &["l1", "l2"]),
     Row("apply --prune -l set=l --prune-allowlist=core/v1/ConfigMap -f -", LIST_SHORT, true, &["configmap/l1 unchanged", "configmap/l2 pruned"]),
     Row("delete -f -", LIST_SHORT, true, &["configmap \"l1\" deleted"]),
-    Row("create cronjob j --image=busybox --schedule='* * * * *'", "", false, &[]),
     Row("create serviceaccount robot", "", true, &["serviceaccount/robot created"]),
     Row("create secret docker-registry r --docker-server=x --docker-username=u --docker-password=p", "", true, &["secret/r created"]),
     Row("create secret tls t --cert=/nowhere --key=/nowhere", "", false, &[]),

@@ -3,6 +3,7 @@
 //! ```text
 //! [Deployment] -> [ReplicaSet] -> [Pod] <- scheduler <- [Node] <- node lifecycle <- [Lease]
 //!   [ReplicationController], [DaemonSet], [Job] -^  |  ^- [PersistentVolumeClaim] <-> [PersistentVolume]
+//!                     [CronJob] -> [Job]
 //!                     [Service] -> [EndpointSlice]
 //!                 [ClusterRole] -> [ClusterRole] that aggregates
 //!   [CertificateSigningRequest] -> its certificate
@@ -17,6 +18,7 @@
 
 pub mod certificate;
 mod cluster_role;
+pub mod cronjob;
 pub mod daemonset;
 pub mod deployment;
 pub mod endpoints;
@@ -41,6 +43,7 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::tz::TimeZone;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -65,12 +68,14 @@ pub struct Config {
     /// Provides directories for volumes of the provisioner `LOCAL_PROVISIONER`. Without it, no volumes are provisioned,
     /// and claims are only bound to existing ones.
     pub directories: Option<Arc<dyn volume::Directories>>,
+    /// The time zone of a CronJob's schedule that names none.
+    pub time_zone: TimeZone,
     /// Issues certificates. Without it, no CertificateSigningRequest is signed.
     pub authority: Option<Arc<dyn certificate::Authority>>,
 }
 
 impl Default for Config {
-    /// The defaults of Kubernetes, without a root CA and without provisioning.
+    /// The defaults of Kubernetes (its schedules follow the local time of this machine), without a root CA and without provisioning.
     fn default() -> Self {
         Self {
             node_grace: Duration::from_secs(40),
@@ -79,6 +84,7 @@ impl Default for Config {
             ended_pods_kept: 12_500,
             root_ca: None,
             directories: None,
+            time_zone: TimeZone::system(),
             authority: None,
         }
     }
@@ -189,11 +195,12 @@ const SCHEDULER: &str = "kube-scheduler";
 type Controller = (&'static str, fn(&Context));
 
 /// Every controller by its name, which is that of its identity.
-const CONTROLLERS: [Controller; 15] = [
+const CONTROLLERS: [Controller; 16] = [
     ("deployment-controller", deployment::start),
     ("replicaset-controller", replicaset::start),
     ("daemon-set-controller", daemonset::start),
     ("job-controller", job::start),
+    ("cronjob-controller", cronjob::start),
     ("persistent-volume-binder", volume::start),
     (SCHEDULER, scheduler::start),
     ("endpointslice-controller", endpoints::start),

@@ -4,6 +4,8 @@
 pub mod address;
 pub mod api_versions;
 pub mod clock;
+pub mod cron;
+pub mod duration;
 pub mod key;
 pub mod labels;
 pub mod links;
@@ -16,4 +18,5 @@ pub mod resources;
 pub mod selector;
 pub mod sysctls;
 pub mod taints;
+pub mod time_zone;
 pub mod tmpfs;

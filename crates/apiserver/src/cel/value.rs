@@ -12,12 +12,12 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use serde_json::{Map as JsonMap, Value as Json};
+use yado_types::duration;
 use yado_types::quantity::Quantity;
 
 use super::error::EvalError;
 use super::library::authz::Access;
 use super::library::format::NamedFormat;
-use super::library::time::parse_duration;
 use super::library::url::Url;
 use super::types::{DYN, DYN_LIST, DYN_MAP, ListType, MapType, ObjectType, Type, TypeKind};
 
@@ -170,7 +170,7 @@ impl<'a> Value<'a> {
                 Self::Bytes(bytes.into())
             }
             (Json::String(text), TypeKind::Duration) => Self::Duration(
-                parse_duration(text).ok_or_else(|| EvalError::Failed(format!("Invalid duration {text}")))?,
+                duration::parse(text).map_err(|_| EvalError::Failed(format!("Invalid duration {text}")))?,
             ),
             (Json::String(text), TypeKind::Timestamp) => Self::Timestamp(timestamp(text)?),
             (Json::String(text), _) => Self::text(text),

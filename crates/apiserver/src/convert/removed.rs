@@ -85,10 +85,12 @@ pub(crate) fn removed_kinds(today: &[Kind]) -> Vec<Kind> {
 }
 
 const APPS_V1: (&str, &str) = ("apps", "v1");
+const BATCH_V1: (&str, &str) = ("batch", "v1");
 const NETWORKING_V1: (&str, &str) = ("networking.k8s.io", "v1");
 const RBAC_V1: (&str, &str) = ("rbac.authorization.k8s.io", "v1");
 const APPS_BETA_1: (&str, &str) = ("apps", "v1beta1");
 const APPS_BETA_2: (&str, &str) = ("apps", "v1beta2");
+const BATCH_BETA: (&str, &str) = ("batch", "v1beta1");
 const NETWORKING_BETA: (&str, &str) = ("networking.k8s.io", "v1beta1");
 const RBAC_BETA: (&str, &str) = ("rbac.authorization.k8s.io", "v1beta1");
 const EXTENSIONS_BETA: (&str, &str) = ("extensions", "v1beta1");
@@ -112,13 +114,14 @@ const fn removed(
 
 /// Releases are those of Kubernetes' own warnings.
 #[rustfmt::skip]
-static REMOVED: [Removed; 17] = [
+static REMOVED: [Removed; 18] = [
     removed(APPS_BETA_2, "DaemonSet", APPS_V1, ["1.9", "1.16"], nothing),
     removed(APPS_BETA_2, "Deployment", APPS_V1, ["1.9", "1.16"], nothing),
     removed(APPS_BETA_2, "ReplicaSet", APPS_V1, ["1.9", "1.16"], nothing),
     removed(APPS_BETA_2, "ControllerRevision", APPS_V1, ["1.9", "1.16"], nothing),
     removed(APPS_BETA_1, "Deployment", APPS_V1, ["1.8", "1.16"], deployment_of_apps),
     removed(APPS_BETA_1, "ControllerRevision", APPS_V1, ["1.8", "1.16"], nothing),
+    removed(BATCH_BETA, "CronJob", BATCH_V1, ["1.21", "1.25"], nothing),
     Removed { is_renamed: true, ..removed(NETWORKING_BETA, "Ingress", NETWORKING_V1, ["1.19", "1.22"], nothing) },
     removed(NETWORKING_BETA, "IngressClass", NETWORKING_V1, ["1.19", "1.22"], nothing),
     removed(RBAC_BETA, "ClusterRole", RBAC_V1, ["1.17", "1.22"], nothing),

@@ -2,7 +2,13 @@
 
 mod columns;
 mod defaults;
+mod indexes;
+mod policies;
+mod spec;
 mod validation;
+
+pub use defaults::default_failure_policy;
+pub use spec::validate_spec;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -40,8 +46,7 @@ impl Strategy for Job {
     }
 
     fn warnings(&self, job: &Value) -> Vec<String> {
-        let given = UNFOLLOWED.iter().filter(|key| !job["spec"][**key].is_null());
-        given.map(|key| format!("spec.{key}: this cluster's Job controller does not act on it")).collect()
+        warnings(&job["spec"], "spec")
     }
 
     /// It is older than the garbage collector, and its clients expect that Pods stay.
@@ -60,4 +65,10 @@ impl Strategy for Job {
     fn cells(&self, job: &Value, now: Timestamp) -> Vec<Value> {
         columns::cells(job, now)
     }
+}
+
+/// Warnings about the Job's specification at `path`.
+pub fn warnings(spec: &Value, path: &str) -> Vec<String> {
+    let given = UNFOLLOWED.iter().filter(|key| !spec[**key].is_null());
+    given.map(|key| format!("{path}.{key}: this cluster's Job controller does not act on it")).collect()
 }

@@ -114,6 +114,7 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "apps.v1.DaemonSet" => add::<apps::v1::DaemonSet>,
         "apps.v1.Deployment" => add::<apps::v1::Deployment>,
         "apps.v1.ReplicaSet" => add::<apps::v1::ReplicaSet>,
+        "batch.v1.CronJob" => add::<batch::v1::CronJob>,
         "batch.v1.Job" => add::<batch::v1::Job>,
         "autoscaling.v1.Scale" => add::<autoscaling::v1::Scale>,
         "certificates.v1.CertificateSigningRequest" => add::<certificates::v1::CertificateSigningRequest>,

@@ -363,6 +363,11 @@ pub static ROLES: &[DefaultRole] = &[
         &[User("system:yado:job-controller")],
     ),
     role(
+        "system:controller:cronjob-controller",
+        &[on("batch", "jobs", "get create delete"), on("batch", "cronjobs/status", "patch"), EVENTS],
+        &[User("system:yado:cronjob-controller")],
+    ),
+    role(
         "system:controller:persistent-volume-binder",
         &[
             on("core", "persistentvolumes", "create patch delete"),
@@ -465,7 +470,7 @@ pub static ROLES: &[DefaultRole] = &[
             on("core", "endpoints namespaces nodes persistentvolumeclaims persistentvolumes pods", WATCH),
             on("core", "replicationcontrollers serviceaccounts services", WATCH),
             on("apps", "controllerrevisions daemonsets deployments replicasets", WATCH),
-            on("batch", "jobs", WATCH),
+            on("batch", "cronjobs jobs", WATCH),
             on("coordination.k8s.io", "leases", WATCH),
             on("discovery.k8s.io", "endpointslices", WATCH),
             on("networking.k8s.io", "ingresses networkpolicies", WATCH),

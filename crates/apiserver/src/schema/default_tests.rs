@@ -434,6 +434,48 @@ fn what_makes_pods_besides_deployments() {
 }
 
 #[test]
+fn cron_jobs() {
+    check(
+        "{kind: CronJob, metadata: {name: j}, spec: {schedule: '@daily', jobTemplate: {spec: {podFailurePolicy: {rules: [{action: Ignore, onPodConditions: [{type: X}]}]},
+          template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}}}}",
+        expect![[r#"
+            kind: CronJob
+            metadata:
+              name: j
+            spec:
+              schedule: '@daily'
+              jobTemplate:
+                spec:
+                  podFailurePolicy:
+                    rules:
+                    - action: Ignore
+                      onPodConditions:
+                      - type: X
+                        status: 'True'
+                  template:
+                    spec:
+                      restartPolicy: Never
+                      containers:
+                      - name: c
+                        image: i
+                        imagePullPolicy: Always
+                        terminationMessagePath: /dev/termination-log
+                        terminationMessagePolicy: File
+                        resources: {}
+                      terminationGracePeriodSeconds: 30
+                      dnsPolicy: ClusterFirst
+                      securityContext: {}
+                      schedulerName: default-scheduler
+              concurrencyPolicy: Allow
+              suspend: false
+              successfulJobsHistoryLimit: 3
+              failedJobsHistoryLimit: 1
+            status: {}
+        "#]],
+    );
+}
+
+#[test]
 fn volumes_and_network_policies() {
     check(
         "{kind: PersistentVolume, spec: {hostPath: {path: /x}}}",

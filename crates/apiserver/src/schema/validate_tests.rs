@@ -509,59 +509,7 @@ fn a_status_tells_all_causes() {
 }
 
 #[test]
-fn jobs_and_daemon_sets() {
-    let job = |spec: &str| {
-        format!(
-            "{{kind: Job, metadata: {{name: j, namespace: n, uid: u}}, spec: {{selector: {{matchLabels: {{batch.kubernetes.io/controller-uid: u}}}}, {spec},
-              template: {{metadata: {{labels: {{batch.kubernetes.io/controller-uid: u}}}}, spec: {{restartPolicy: Never, containers: [{{name: c, image: i}}]}}}}}}}}"
-        )
-    };
-    check(&job("completions: 2"), expect![""]);
-    check(
-        &job("completions: -1, backoffLimit: -1, completionMode: Often"),
-        expect![[r#"
-        spec.completions: Invalid value: -1: must be greater than or equal to 0
-        spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0
-        spec.completionMode: Unsupported value: "Often": supported values: "NonIndexed", "Indexed"
-    "#]],
-    );
-    check(
-        &job("parallelism: 2, completionMode: Indexed"),
-        expect![[r#"
-        spec.completions: Required value: when completion mode is Indexed, completions must be set
-    "#]],
-    );
-    check(
-        &job(
-            "podFailurePolicy: {rules: [{action: Ignore}, {action: Run, onExitCodes: {operator: In, values: []}}]}",
-        ),
-        expect![[r#"
-            spec.podFailurePolicy.rules[0]: Invalid value: {"action":"Ignore"}: specifying one of OnExitCodes and OnPodConditions is required
-            spec.podFailurePolicy.rules[1].action: Unsupported value: "Run": supported values: "Count", "FailIndex", "FailJob", "Ignore"
-            spec.podFailurePolicy.rules[1].onExitCodes.values: Invalid value: []: at least one value is required
-        "#]],
-    );
-    check_update(
-        &job("completions: 2, suspend: true"),
-        &job("completions: 3, suspend: false"),
-        expect![[r#"
-            spec.completions: Invalid value: 3: field is immutable
-        "#]],
-    );
-    check_update(
-        &job("completions: 2, completionMode: Indexed"),
-        &job("completions: 3, parallelism: 3, completionMode: Indexed"),
-        expect![""],
-    );
-    check(
-        "{kind: Job, metadata: {name: j, namespace: n, uid: u}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, spec: {restartPolicy: Sometimes}}}}",
-        expect![[r#"
-            spec.selector: Invalid value: {"matchLabels":{"a":"b"}}: `selector` not auto-generated
-            spec.template.metadata.labels: Invalid value: {"a":"c"}: `selector` does not match template `labels`
-            spec.template.spec.containers: Required value
-            spec.template.spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"
-        "#]],
-    );
+fn daemon_sets() {
     let set = |strategy: &str| {
         format!(
             "{{kind: DaemonSet, metadata: {{name: d, namespace: n}}, spec: {{selector: {{matchLabels: {{a: b}}}}, updateStrategy: {strategy},
@@ -596,6 +544,283 @@ fn jobs_and_daemon_sets() {
         spec.template: Required value
     "#]],
     );
+}
+
+/// A Job that the API server has named, with fields of its spec.
+fn job(spec: &str) -> String {
+    let labels = "{batch.kubernetes.io/controller-uid: u, controller-uid: u, batch.kubernetes.io/job-name: j, job-name: j}";
+    format!(
+        "{{kind: Job, metadata: {{name: j, namespace: n, uid: u}}, spec: {{selector: {{matchLabels: {{batch.kubernetes.io/controller-uid: u}}}}, {spec},
+          template: {{metadata: {{labels: {labels}}}, spec: {{restartPolicy: Never, containers: [{{name: c, image: i}}]}}}}}}}}"
+    )
+}
+
+#[test]
+fn jobs() {
+    check(&job("completions: 2"), expect![[""]]);
+    check(
+        &job("completions: -1, backoffLimit: -1, completionMode: Often"),
+        expect![[r#"
+        spec.completions: Invalid value: -1: must be greater than or equal to 0
+        spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0
+        spec.completionMode: Unsupported value: "Often": supported values: "NonIndexed", "Indexed"
+    "#]],
+    );
+    check(
+        &job("parallelism: 100001, completionMode: Indexed"),
+        expect![[r#"
+        spec.completions: Required value: when completion mode is Indexed
+        spec.parallelism: Invalid value: 100001: must be less than or equal to 100000 when completion mode is Indexed
+    "#]],
+    );
+    check(
+        &job("maxFailedIndexes: 1, successPolicy: {rules: []}"),
+        expect![[r#"
+        spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified
+        spec.maxFailedIndexes: Invalid value: 1: requires indexed completion mode
+        spec.successPolicy: Invalid value: {"rules":[]}: requires indexed completion mode
+    "#]],
+    );
+    check(
+        &job("completionMode: Indexed, completions: 100001, parallelism: 10001, backoffLimitPerIndex: 1"),
+        expect![[r#"
+            spec.parallelism: Invalid value: 10001: must be less than or equal to 10000 when completions are above 100000 and used with backoff limit per index
+            spec.maxFailedIndexes: Required value: must be specified when completions is above 100000
+        "#]],
+    );
+    check(
+        &job("completionMode: Indexed, completions: 5, maxFailedIndexes: 100001, backoffLimitPerIndex: 1"),
+        expect![[r#"
+            spec.maxFailedIndexes: Invalid value: 100001: must be less than or equal to completions
+            spec.maxFailedIndexes: Invalid value: 100001: must be less than or equal to 100000
+        "#]],
+    );
+    for (manager, expect) in [
+        ("x", "\"x\": must be a domain-prefixed path (such as \"acme.io/foo\")"),
+        ("a.b/ü", "\"ü\": Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')"),
+    ] {
+        let (kind, object) = object(&job(&format!("managedBy: {manager}")));
+        let expect = format!("spec.managedBy: Invalid value: {expect}\n");
+        assert_eq!(lines(&validate_object(kind, &object, None)), expect);
+    }
+    check(
+        &job(&format!("managedBy: a/{}", "b".repeat(62))),
+        expect![[r#"
+        spec.managedBy: Too long: may not be more than 63 bytes
+    "#]],
+    );
+    check(
+        "{kind: Job, metadata: {name: j, namespace: n, uid: u}, spec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, spec: {restartPolicy: Sometimes}}}}",
+        expect![[r#"
+            spec.template.metadata.labels[controller-uid]: Required value: must be 'u'
+            spec.template.metadata.labels[job-name]: Required value: must be 'j'
+            spec.template.metadata.labels[batch.kubernetes.io/controller-uid]: Required value: must be 'u'
+            spec.template.metadata.labels[batch.kubernetes.io/job-name]: Required value: must be 'j'
+            spec.selector: Invalid value: {"matchLabels":{"a":"b"}}: `selector` not auto-generated
+            spec.template.spec.containers: Required value
+            spec.template.spec.restartPolicy: Unsupported value: "Sometimes": supported values: "Always", "OnFailure", "Never"
+            spec.template.spec.restartPolicy: Unsupported value: "Sometimes": supported values: "OnFailure", "Never"
+            spec.template.metadata.labels: Invalid value: {"a":"c"}: `selector` does not match template `labels`
+        "#]],
+    );
+    check(
+        &job("completionMode: Indexed, completions: 2")
+            .replace("name: j,", &format!("name: {},", "j".repeat(62))),
+        expect![[r#"
+            spec.template.metadata.labels[job-name]: Invalid value: {"batch.kubernetes.io/controller-uid":"u","controller-uid":"u","batch.kubernetes.io/job-name":"jjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjj","job-name":"j"}: must be 'jjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjj'
+            metadata.name: Invalid value: "jjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjj": will not able to create pod with invalid DNS label: jjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjjj-1
+        "#]],
+    );
+}
+
+#[test]
+fn policies_of_jobs() {
+    check(
+        &job(
+            "podReplacementPolicy: TerminatingOrFailed, podFailurePolicy: {rules: [{action: Ignore}, {action: Run, onExitCodes: {operator: In, values: []}}, {onPodConditions: [{type: '-', status: Maybe}],
+              onExitCodes: {containerName: d, operator: In, values: [3, 0, 3]}}, {action: FailIndex, onExitCodes: {values: [1]}}]}",
+        ),
+        expect![[r#"
+            spec.podFailurePolicy.rules[0]: Invalid value: specifying one of OnExitCodes and OnPodConditions is required
+            spec.podFailurePolicy.rules[1].action: Unsupported value: "Run": supported values: "Count", "FailIndex", "FailJob", "Ignore"
+            spec.podFailurePolicy.rules[1].onExitCodes.values: Invalid value: []: at least one value is required
+            spec.podFailurePolicy.rules[2].action: Required value: valid values: ["Count" "FailIndex" "FailJob" "Ignore"]
+            spec.podFailurePolicy.rules[2].onExitCodes.containerName: Invalid value: "d": must be one of the container or initContainer names in the pod template
+            spec.podFailurePolicy.rules[2].onExitCodes.values[1]: Invalid value: 0: must not be 0 for the In operator
+            spec.podFailurePolicy.rules[2].onExitCodes.values[2]: Duplicate value: 3
+            spec.podFailurePolicy.rules[2].onExitCodes.values: Invalid value: [3,0,3]: must be ordered
+            spec.podFailurePolicy.rules[2].onPodConditions[0].type: Invalid value: "-": name part must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character (e.g. 'MyName',  or 'my.name',  or '123-abc', regex used for validation is '([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]')
+            spec.podFailurePolicy.rules[2].onPodConditions[0].status: Unsupported value: "Maybe": supported values: "False", "True", "Unknown"
+            spec.podFailurePolicy.rules[2]: Invalid value: specifying both OnExitCodes and OnPodConditions is not supported
+            spec.podFailurePolicy.rules[3].action: Invalid value: "FailIndex": requires the backoffLimitPerIndex to be set
+            spec.podFailurePolicy.rules[3].onExitCodes.operator: Required value: valid values: ["In" "NotIn"]
+            spec.podReplacementPolicy: Unsupported value: "TerminatingOrFailed": supported values: "Failed"
+        "#]],
+    );
+    let policy = "podFailurePolicy: {rules: [{action: Count, onExitCodes: {containerName: c, operator: NotIn, values: [0, 1]}}]}";
+    check(&job(policy), expect![[""]]);
+    check(
+        &job(policy).replace("restartPolicy: Never", "restartPolicy: OnFailure"),
+        expect![[r#"
+        spec.template.spec.restartPolicy: Invalid value: "OnFailure": only "Never" is supported when podFailurePolicy is specified
+    "#]],
+    );
+    let rules = vec!["{action: Ignore, onPodConditions: [{type: X, status: 'True'}]}"; 21].join(", ");
+    check(
+        &job(&format!("podFailurePolicy: {{rules: [{rules}]}}")),
+        expect![[r#"
+        spec.podFailurePolicy.rules: Too many: 21: must have at most 20 items
+    "#]],
+    );
+    let success = |rules: &str| {
+        job(&format!("completionMode: Indexed, completions: 5, successPolicy: {{rules: [{rules}]}}"))
+    };
+    check(&success("{succeededIndexes: '0,2-4', succeededCount: 4}"), expect![[""]]);
+    check(
+        &success(""),
+        expect![[r#"
+        spec.successPolicy.rules: Required value: at least one rules must be specified when the successPolicy is specified
+    "#]],
+    );
+    check(
+        &success(
+            "{}, {succeededIndexes: 4-5}, {succeededIndexes: 0-1, succeededCount: 3}, {succeededCount: 6}, {succeededCount: -1}",
+        ),
+        expect![[r#"
+            spec.successPolicy.rules[0]: Required value: at least one of succeededCount or succeededIndexes must be specified
+            spec.successPolicy.rules[1].succeededIndexes: Invalid value: "4-5": error parsing succeededIndexes: too large index: "5"
+            spec.successPolicy.rules[2].succeededCount: Invalid value: 3: must be less than or equal to 2 (the number of indexes in the specified succeededIndexes field)
+            spec.successPolicy.rules[3].succeededCount: Invalid value: 6: must be less than or equal to 5 (the number of specified completions)
+            spec.successPolicy.rules[4].succeededCount: Invalid value: -1: must be greater than or equal to 0
+        "#]],
+    );
+}
+
+#[test]
+fn what_changes_in_jobs() {
+    check_update(
+        &job("completions: 2, suspend: true"),
+        &job("completions: 3, suspend: false"),
+        expect![[r#"
+        spec.completions: Invalid value: 3: field is immutable
+    "#]],
+    );
+    let indexed = job("completions: 2, parallelism: 2, completionMode: Indexed");
+    check_update(&indexed, &job("completions: 3, parallelism: 3, completionMode: Indexed"), expect![[""]]);
+    check_update(
+        &indexed,
+        &job("completions: 3, parallelism: 2, completionMode: Indexed"),
+        expect![[r#"
+        spec.completions: Invalid value: 3: can only be modified in tandem with spec.parallelism
+    "#]],
+    );
+    check_update(
+        &indexed,
+        &job(
+            "completions: 2, managedBy: a/b, backoffLimitPerIndex: 1, completionMode: Indexed, successPolicy: {rules: [{succeededCount: 1}]}",
+        ),
+        expect![[r#"
+            spec.backoffLimitPerIndex: Invalid value: 1: field is immutable
+            spec.managedBy: Invalid value: "a/b": field is immutable
+            spec.successPolicy: Invalid value: {"rules":[{"succeededCount":1}]}: field is immutable
+        "#]],
+    );
+    // Where Pods go, and what they get, while there are none.
+    let moved = |spec: &str| {
+        let pod = "{nodeSelector: {disk: ssd}, tolerations: [{operator: Exists}], schedulingGates: [{name: g}],
+          affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, preference: {matchExpressions: [{key: k, operator: Exists}]}}]}},
+          restartPolicy: Never, containers: [{name: c, image: i, resources: {requests: {cpu: 1}}}]}";
+        job(spec).replace("{restartPolicy: Never, containers: [{name: c, image: i}]}", pod)
+    };
+    check_update(&job("suspend: true"), &moved("suspend: true"), expect![[""]]);
+    check_update(&moved("suspend: true"), &job("suspend: false"), expect![[""]]);
+    let image = job("suspend: true").replace("image: i", "image: j");
+    check_update(
+        &job("suspend: true"),
+        &image,
+        expect![[r#"
+        spec.template: Invalid value: {"metadata":{"labels":{"batch.kubernetes.io/controller-uid":"u","controller-uid":"u","batch.kubernetes.io/job-name":"j","job-name":"j"}},"spec":{"restartPolicy":"Never","containers":[{"name":"c","image":"j","imagePullPolicy":"Always","terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","resources":{}}],"terminationGracePeriodSeconds":30,"dnsPolicy":"ClusterFirst","securityContext":{},"schedulerName":"default-scheduler"}}: field is immutable
+    "#]],
+    );
+    let active = job("suspend: true").replace("{kind: Job,", "{kind: Job, status: {active: 1},");
+    let relabelled = job("suspend: true").replace("job-name: j}", "job-name: j, more: m}");
+    check_update(
+        &active,
+        &relabelled,
+        expect![[r#"
+        spec.template: Invalid value: {"metadata":{"labels":{"batch.kubernetes.io/controller-uid":"u","controller-uid":"u","batch.kubernetes.io/job-name":"j","job-name":"j","more":"m"}},"spec":{"restartPolicy":"Never","containers":[{"name":"c","image":"i","imagePullPolicy":"Always","terminationMessagePath":"/dev/termination-log","terminationMessagePolicy":"File","resources":{}}],"terminationGracePeriodSeconds":30,"dnsPolicy":"ClusterFirst","securityContext":{},"schedulerName":"default-scheduler"}}: field is immutable
+    "#]],
+    );
+    check_update(&job("suspend: true"), &relabelled, expect![[""]]);
+}
+
+#[test]
+fn cron_jobs() {
+    let cron = |spec: &str, job: &str| {
+        format!(
+            "{{kind: CronJob, metadata: {{name: c, namespace: n}}, spec: {{concurrencyPolicy: Allow, {spec}, jobTemplate: {{spec: {{{job}
+              template: {{spec: {{restartPolicy: OnFailure, containers: [{{name: c, image: i}}]}}}}}}}}}}}}"
+        )
+    };
+    check(&cron("schedule: '*/5 0-12 * jan mon', timeZone: Europe/Berlin", ""), expect![[""]]);
+    check(
+        &cron("schedule: ''", ""),
+        expect![[r#"
+        spec.schedule: Required value
+    "#]],
+    );
+    check(
+        &cron("schedule: 60 * * * *", "completions: -1, manualSelector: true, selector: {},"),
+        expect![[r#"
+        spec.schedule: Invalid value: "60 * * * *": end of range (60) above maximum (59): 60
+        spec.jobTemplate.spec.completions: Invalid value: -1: must be greater than or equal to 0
+        spec.jobTemplate.spec.selector: Invalid value: {}: `selector` will be auto-generated
+        spec.jobTemplate.spec.manualSelector: Unsupported value: true: supported values: "nil", "false"
+    "#]],
+    );
+    check(
+        &cron("schedule: TZ=UTC 0 0 * * *", ""),
+        expect![[r#"
+        spec.schedule: Invalid value: "TZ=UTC 0 0 * * *": cannot use TZ or CRON_TZ in schedule, use timeZone field instead
+    "#]],
+    );
+    check(
+        &cron("schedule: CRON_TZ=UTC", ""),
+        expect![[r#"
+        spec.schedule: Invalid value: "CRON_TZ=UTC": empty spec string
+        spec.schedule: Invalid value: "CRON_TZ=UTC": cannot use TZ or CRON_TZ in schedule, use timeZone field instead
+    "#]],
+    );
+    for (zone, expect) in [
+        ("''", "timeZone must be nil or non-empty string"),
+        ("Local", "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones"),
+        ("Mars/Olympus", "unknown time zone Mars/Olympus"),
+        ("../zone", "unknown time zone ../zone"),
+        ("europe/berlin", "unknown time zone europe/berlin"),
+    ] {
+        let (kind, object) = object(&cron(&format!("schedule: '@hourly', timeZone: {zone}"), ""));
+        let given = zone.trim_matches('\'');
+        let expect = format!("spec.timeZone: Invalid value: {given:?}: {expect}\n");
+        assert_eq!(lines(&validate_object(kind, &object, None)), expect);
+    }
+    let limits = "startingDeadlineSeconds: -1, successfulJobsHistoryLimit: -1, failedJobsHistoryLimit: -1";
+    check(
+        &cron(&format!("schedule: '@every 1m', {limits}, concurrencyPolicy: Never"), ""),
+        expect![[r#"
+        spec.startingDeadlineSeconds: Invalid value: -1: must be greater than or equal to 0
+        spec.concurrencyPolicy: Unsupported value: "Never": supported values: "Allow", "Forbid", "Replace"
+        spec.successfulJobsHistoryLimit: Invalid value: -1: must be greater than or equal to 0
+        spec.failedJobsHistoryLimit: Invalid value: -1: must be greater than or equal to 0
+    "#]],
+    );
+    let long = cron("schedule: '@hourly'", "").replace("name: c,", &format!("name: {},", "c".repeat(53)));
+    check(
+        &long,
+        expect![[r#"
+        metadata.name: Invalid value: "ccccccccccccccccccccccccccccccccccccccccccccccccccccc": must be no more than 52 characters
+    "#]],
+    );
+    check_update(&long, &long, expect![[""]]);
 }
 
 #[test]

@@ -48,6 +48,12 @@ kind: Job
 metadata: {name: bad}
 spec: {template: {spec: {containers: [{name: pi, image: perl}]}}}
 "#;
+const CRON_JOB_BAD: &str = r#"
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: bad}
+spec: {schedule: "* * * *", timeZone: Mars/Olympus, jobTemplate: {spec: {template: {spec: {containers: [{name: c, image: i}]}}}}}
+"#;
 const CLAIM: &str = r#"
 apiVersion: v1
 kind: PersistentVolumeClaim
@@ -118,8 +124,21 @@ pub const ROWS: &[Row<'_>] = &[
     Row("create job once --image=busybox -- true", "", true, &["job.batch/once created"]),
     Row("get job once -o jsonpath={.spec.template.spec.restartPolicy}/{.spec.completions}/{.spec.backoffLimit}", "", true, &["Never/1/6"]),
     Row("wait --for=condition=complete job/once --timeout=1s", "", false, &["timed out waiting"]),
-    Row("patch job once -p '{\"spec\":{\"maxFailedIndexes\":1}}'", "", true, &["patched", "Warning: spec.maxFailedIndexes: this cluster's Job controller does not act on it"]),
+    Row("patch job once -p '{\"spec\":{\"maxFailedIndexes\":1}}'", "", false, &["spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified", "spec.maxFailedIndexes: Invalid value: 1: requires indexed completion mode"]),
     Row("explain job.spec.backoffLimit", "", true, &["GROUP:", "batch", "FIELD: backoffLimit <integer>"]),
+    Row("create cronjob tidy --image=busybox '--schedule=*/5 * * * *' --restart=Never -- true", "", true, &["cronjob.batch/tidy created"]),
+    Row("create -f -", CRON_JOB_BAD, false, &["spec.schedule: Invalid value: \"* * * *\": expected exactly 5 fields, found 4: [* * * *]", "spec.timeZone: Invalid value: \"Mars/Olympus\": unknown time zone Mars/Olympus", "spec.jobTemplate.spec.template.spec.restartPolicy: Required value"]),
+    Row("get cj -o wide", "", true, &["NAME", "SCHEDULE", "TIMEZONE", "SUSPEND", "ACTIVE", "LAST SCHEDULE", "AGE", "CONTAINERS", "IMAGES", "SELECTOR", "tidy", "*/5 * * * *", "<none>", "False", "busybox"]),
+    Row("get all", "", true, &["cronjob.batch/tidy"]),
+    Row("describe cronjob tidy", "", true, &["Schedule:", "*/5 * * * *", "Concurrency Policy:", "Allow", "Successful Job History Limit:  3", "Failed Job History Limit:      1", "Last Schedule Time:  <unset>", "Active Jobs:         <none>"]),
+    Row("patch cj tidy -p '{\"spec\":{\"suspend\":true}}'", "", true, &["cronjob.batch/tidy patched"]),
+    Row("set image cronjob/tidy tidy=busybox:2", "", true, &["cronjob.batch/tidy image updated"]),
+    Row("create job now --from=cronjob/tidy", "", true, &["job.batch/now created"]),
+    Row("get job now -o jsonpath={.metadata.annotations}/{.metadata.ownerReferences[0].name}/{.spec.template.spec.containers[0].image}", "", true, &["{\"cronjob.kubernetes.io/instantiate\":\"manual\"}/tidy/busybox:2"]),
+    Row("explain cronjob.spec.timeZone", "", true, &["GROUP:", "batch", "FIELD: timeZone <string>"]),
+    Row("patch cj tidy --subresource=status --type=merge -p '{\"status\":{\"lastScheduleTime\":\"2024-01-01T00:00:00Z\"}}'", "", true, &["patched"]),
+    Row("delete cj tidy", "", true, &["cronjob.batch \"tidy\" deleted"]),
+    Row("delete job now", "", true, &["job.batch \"now\" deleted"]),
     Row("delete job pi once", "", true, &["job.batch \"pi\" deleted"]),
     Row("get sc", "", true, &["NAME", "PROVISIONER", "RECLAIMPOLICY", "VOLUMEBINDINGMODE", "ALLOWVOLUMEEXPANSION", "AGE", "local (default)", "yado.dev/local", "Delete", "WaitForFirstConsumer", "true"]),
     Row("create -f -", CLASS, true, &["storageclass.storage.k8s.io/slow created"]),

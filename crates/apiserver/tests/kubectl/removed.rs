@@ -43,6 +43,12 @@ kind: Ingress
 metadata: {name: bad}
 spec: {backend: {serviceName: fallback}}
 "#;
+const CRON_JOB: &str = r#"
+apiVersion: batch/v1beta1
+kind: CronJob
+metadata: {name: nightly}
+spec: {schedule: "@daily", jobTemplate: {spec: {template: {spec: {restartPolicy: Never, containers: [{name: c, image: i}]}}}}}
+"#;
 const MANY: &str = r#"
 apiVersion: extensions/v1beta1
 kind: DaemonSet
@@ -101,6 +107,10 @@ pub const ROWS: &[Row<'static>] = &[
     Row("get ds ds -o jsonpath={.spec.updateStrategy.type}/{.spec.selector.matchLabels.app}", "", true, &["OnDelete/ds"]),
     Row("get deploy beta -o jsonpath={.spec.revisionHistoryLimit}/{.spec.strategy.rollingUpdate.maxSurge}", "", true, &["2/25%"]),
     Row("get deploy beta2 -o jsonpath={.spec.revisionHistoryLimit}", "", true, &["10"]),
+    Row("create -f -", CRON_JOB, true, &["cronjob.batch/nightly created", "Warning: batch/v1beta1 CronJob is deprecated in v1.21+, unavailable in v1.25+; use batch/v1 CronJob"]),
+    Row("get cronjobs.v1beta1.batch nightly -o jsonpath={.apiVersion}/{.spec.successfulJobsHistoryLimit}", "", true, &["batch/v1beta1/3"]),
+    Row("apply -f -", CRON_JOB, true, &["cronjob.batch/nightly configured"]),
+    Row("delete -f -", CRON_JOB, true, &["cronjob.batch \"nightly\" deleted"]),
     Row("get all", "", true, &["daemonset.apps/ds", "deployment.apps/beta", "replicaset.apps/rs"]),
     Row("api-resources", "", true, &["deployments", "deploy", "apps/v1", "Deployment", "deployments", "extensions/v1beta1", "Deployment", "ing", "networking.k8s.io/v1"]),
     Row("explain deployment.spec.replicas --api-version=extensions/v1beta1", "", true, &["GROUP:", "extensions", "FIELD: replicas <integer>"]),

@@ -141,6 +141,87 @@ fn k42_replication_controllers_daemon_sets_and_jobs_run() {
     );
 }
 
+const CRON_JOBS: &str = r#"
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: ticker}
+spec:
+  schedule: "@every 1s"
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [echo, tick]}]
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: sleeper}
+spec:
+  schedule: "@every 1s"
+  concurrencyPolicy: Forbid
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          terminationGracePeriodSeconds: 1
+          restartPolicy: Never
+          containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sleep, "1000"]}]
+---
+apiVersion: batch/v1
+kind: CronJob
+metadata: {name: yearly}
+spec:
+  schedule: "@yearly"
+  timeZone: Asia/Tokyo
+  successfulJobsHistoryLimit: 0
+  jobTemplate:
+    spec:
+      template:
+        spec:
+          restartPolicy: Never
+          containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [echo, once a year]}]
+"#;
+
+#[test]
+fn cron_jobs_start_jobs_and_keep_the_last_of_them() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    cluster.apply(CRON_JOBS);
+    check(
+        &cluster,
+        &[
+            (
+                "wait --for=jsonpath={.status.lastSuccessfulTime} cronjob/ticker --timeout=180s",
+                &["condition met"],
+            ),
+            ("get cj", &["SCHEDULE", "TIMEZONE", "LAST SCHEDULE", "@every 1s", "@yearly", "Asia/Tokyo"]),
+            (
+                "describe cj ticker",
+                &["SuccessfulCreate", "Created job ticker-", "SawCompletedJob", "condition: Complete"],
+            ),
+            (
+                "get jobs -o custom-columns=O:.metadata.ownerReferences[0].name,A:.metadata.annotations",
+                &["ticker", "batch.kubernetes.io/cronjob-scheduled-timestamp:20"],
+            ),
+            ("patch cj ticker -p '{\"spec\":{\"suspend\":true}}'", &["patched"]),
+            ("get cj ticker", &["True"]),
+            (
+                "wait --for=jsonpath={.status.active[0].kind}=Job cronjob/sleeper --timeout=180s",
+                &["condition met"],
+            ),
+            ("get pods", &["sleeper-", "Running"]),
+            ("delete cj sleeper --timeout=180s", &["\"sleeper\" deleted"]),
+            ("create job by-hand --from=cronjob/yearly", &["job.batch/by-hand created"]),
+            ("wait --for=delete job/by-hand --timeout=180s", &[]),
+            ("describe cj yearly", &["UnexpectedJob", "SuccessfulDelete", "Deleted job by-hand"]),
+            ("get cj yearly -o jsonpath={.status}", &["lastSuccessfulTime", "!lastScheduleTime"]),
+            ("delete cj --all --timeout=180s", &["\"ticker\" deleted"]),
+            ("wait --for=delete pod --all --timeout=180s", &[]),
+            ("get jobs", &["No resources found"]),
+        ],
+    );
+}
+
 const CLAIM: &str = r#"
 apiVersion: v1
 kind: PersistentVolumeClaim

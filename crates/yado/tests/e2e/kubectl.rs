@@ -271,10 +271,6 @@ fn commands_of_kubectl_that_operators_know() {
             ("^run Wrong --image=busybox", &["metadata.name: Invalid value"]),
             ("^create configmap x -n absent", &["namespaces \"absent\" not found"]),
             ("^top nodes", &["Metrics API not available"]),
-            (
-                "^create cronjob j --image=busybox --schedule='* * * * *'",
-                &["could not find the requested resource"],
-            ),
             ("delete pods --all --force --grace-period=0", &["force deleted"]),
         ],
     );

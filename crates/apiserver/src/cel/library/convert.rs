@@ -1,9 +1,11 @@
 //! Conversions between types.
 
+use yado_types::duration;
+
 use crate::cel::cost::{Grows, Meter, Price};
 use crate::cel::error::EvalError;
 use crate::cel::functions::Row;
-use crate::cel::library::time::{format_duration, parse_duration, parse_timestamp};
+use crate::cel::library::time::{format_duration, parse_timestamp};
 use crate::cel::value::{OpaqueValue, Outcome, Value};
 
 pub const FUNCTIONS: &[Row] = &[
@@ -163,9 +165,7 @@ fn to_bytes<'a>(_: &mut Meter, args: &[Value<'a>]) -> Outcome<'a> {
 fn to_duration<'a>(_: &mut Meter, args: &[Value<'a>]) -> Outcome<'a> {
     match &args[0] {
         Value::Duration(_) => Ok(args[0].clone()),
-        Value::String(text) => parse_duration(text)
-            .map(Value::Duration)
-            .ok_or_else(|| EvalError::Failed(format!("time: invalid duration {:?}", &**text))),
+        Value::String(text) => duration::parse(text).map(Value::Duration).map_err(EvalError::Failed),
         _ => Err(EvalError::NoSuchOverload),
     }
 }

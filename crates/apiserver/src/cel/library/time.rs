@@ -74,55 +74,6 @@ pub fn parse_timestamp(text: &str) -> Result<Timestamp, EvalError> {
     })
 }
 
-/// A duration as Go writes it, like `1h30m` or `-1.5s`, in nanoseconds.
-pub fn parse_duration(text: &str) -> Option<i64> {
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if unsigned == "0" {
-        return Some(0);
-    }
-    if unsigned.is_empty() {
-        return None;
-    }
-    let (mut rest, mut sum) = (unsigned, 0i128);
-    while !rest.is_empty() {
-        let end = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let (number, after) = rest.split_at(end);
-        let end = after.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(after.len());
-        let (unit, after) = after.split_at(end);
-        let unit: i128 = match unit {
-            "ns" => 1,
-            "us" | "µs" | "μs" => 1_000,
-            "ms" => 1_000_000,
-            "s" => SECOND.into(),
-            "m" => MINUTE.into(),
-            "h" => HOUR.into(),
-            _ => return None,
-        };
-        sum = sum.checked_add(amount(number, unit)?)?;
-        rest = after;
-    }
-    i64::try_from(if text.starts_with('-') { -sum } else { sum }).ok()
-}
-
-fn amount(number: &str, unit: i128) -> Option<i128> {
-    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-    if (whole.is_empty() && fraction.is_empty()) || whole.len() > 20 {
-        return None;
-    }
-    let digits = |text: &str| match text.is_empty() {
-        true => Some(0),
-        false if text.bytes().all(|b| b.is_ascii_digit()) => text.parse::<i128>().ok(),
-        false => None,
-    };
-    if !fraction.bytes().all(|b| b.is_ascii_digit()) {
-        return None;
-    }
-    // Digits beyond these are less than a nanosecond of an hour.
-    let fraction = &fraction[..fraction.len().min(15)];
-    let part = digits(fraction)? * unit / 10i128.pow(fraction.len() as u32);
-    digits(whole)?.checked_mul(unit)?.checked_add(part)
-}
-
 /// A duration in seconds, as the language writes it: `5400s`, `1.5s`.
 pub fn format_duration(nanoseconds: i64) -> String {
     let sign = if nanoseconds < 0 { "-" } else { "" };

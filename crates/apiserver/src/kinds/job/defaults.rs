@@ -1,6 +1,6 @@
 //! Defaults of Jobs, and the labels and the selector that tell a Job's Pods from all others.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use crate::edit::{existing, fill, map_at, objects, within};
 use crate::kinds::pod_template::{default_template, label_as, template_labels};
@@ -18,15 +18,14 @@ pub fn select_own_pods(job: &mut Value) {
     if spec["manualSelector"] == true || !spec["template"].is_object() {
         return;
     }
-    let has_selector = !spec["selector"].is_null();
     let (name, uid) = (meta(job, "name").to_owned(), meta(job, "uid").to_owned());
     if let Some(labels) = map_at(job, &["spec", "template", "metadata", "labels"]) {
         // What the user gave stays; the rules refuse it where it cannot be right.
         UIDS.iter().for_each(|key| fill(labels, key, uid.as_str()));
         NAMES.iter().for_each(|key| fill(labels, key, name.as_str()));
     }
-    if let Some(spec) = map_at(job, &["spec"]).filter(|_| !has_selector) {
-        spec.insert("selector".into(), json!({"matchLabels": {UIDS[0]: uid}}));
+    if let Some(labels) = map_at(job, &["spec", "selector", "matchLabels"]) {
+        fill(labels, UIDS[0], uid);
     }
 }
 
@@ -46,18 +45,24 @@ pub fn default_job(object: &mut Map<String, Value>) {
         let replacement =
             if spec.contains_key("podFailurePolicy") { "Failed" } else { "TerminatingOrFailed" };
         fill(spec, "podReplacementPolicy", replacement);
-        if let Some(policy) = existing(spec, "podFailurePolicy") {
-            for rule in objects(policy, "rules") {
-                objects(rule, "onPodConditions").for_each(|pattern| fill(pattern, "status", "True"));
-            }
-        }
+        default_failure_policy(spec);
         default_template(spec);
     }
     label_as(object, labels);
 }
 
+/// Fills in the statuses of the conditions in the policy for failed Pods.
+pub fn default_failure_policy(spec: &mut Map<String, Value>) {
+    let Some(policy) = existing(spec, "podFailurePolicy") else { return };
+    for rule in objects(policy, "rules") {
+        objects(rule, "onPodConditions").for_each(|pattern| fill(pattern, "status", "True"));
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

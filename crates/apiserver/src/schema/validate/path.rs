@@ -86,6 +86,11 @@ impl Errors {
         self.push(at, Reason::Invalid, format!("Invalid value: {value}: {detail}"));
     }
 
+    /// For an object as a whole, which is not written.
+    pub fn invalid_object(&mut self, at: &Path<'_>, detail: &str) {
+        self.push(at, Reason::Invalid, format!("Invalid value: {detail}"));
+    }
+
     pub fn invalid_text(&mut self, at: &Path<'_>, value: &str, detail: &str) {
         self.invalid(at, &Value::from(value), detail);
     }
@@ -127,10 +132,15 @@ impl Errors {
     /// A text that has to be one of `supported`, also where it is empty.
     pub fn supported(&mut self, at: &Path<'_>, text: &str, supported: &[&str]) {
         if !supported.contains(&text) {
-            let all: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
-            let message = format!("Unsupported value: {text:?}: supported values: {}", all.join(", "));
-            self.push(at, Reason::NotSupported, message);
+            self.unsupported(at, &format!("{text:?}"), supported);
         }
+    }
+
+    /// A value, as it is to be written, that is not one of `supported`.
+    pub fn unsupported(&mut self, at: &Path<'_>, value: &str, supported: &[&str]) {
+        let all: Vec<String> = supported.iter().map(|s| format!("{s:?}")).collect();
+        let message = format!("Unsupported value: {value}: supported values: {}", all.join(", "));
+        self.push(at, Reason::NotSupported, message);
     }
 
     /// A number that has to be at least `least`, if it is there.
