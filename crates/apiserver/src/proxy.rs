@@ -1,9 +1,12 @@
-//! `pods/proxy` and `services/proxy`: HTTP requests handed on to a port of a Pod, or of one of a Service's Pods.
+//! `pods/proxy`, `services/proxy` and `nodes/proxy`: HTTP requests handed on to a port of a Pod, of one of a Service's Pods
+//! or of a node, whose own API is its default.
 //!
 //! The server dials the address itself, as kube-apiserver does, and never one by which the machine reaches itself or its
 //! neighbours (loopback and others of the kind), whatever an object says.
 
 use std::borrow::Cow;
+use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -19,6 +22,7 @@ use yado_types::address::forbidden_destination;
 
 use crate::auth::Identity;
 use crate::content::{self, Body, BoxError};
+use crate::node_proxy::NodeStream;
 use crate::request::{ApiRequest, Query};
 use crate::server::Inner;
 use crate::status::{Failure, Result};
@@ -48,9 +52,28 @@ pub struct ProxyRequest {
     pub query: Option<String>,
 }
 
+/// Where a proxied request goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProxyTarget {
+    /// A program that listens there.
+    Address(SocketAddr),
+    /// The API of the node of this name.
+    Node(String),
+}
+
+impl fmt::Display for ProxyTarget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Node(name) => f.write_str(name),
+        }
+    }
+}
+
 /// `NAME`, `NAME:PORT` or `SCHEME:NAME:PORT`.
 #[derive(Debug, PartialEq, Eq)]
 struct Target<'a> {
+    is_https: bool,
     name: &'a str,
     /// A number, or a name; empty for the only one.
     port: &'a str,
@@ -60,11 +83,9 @@ impl<'a> Target<'a> {
     fn parse(text: &'a str) -> Result<Self> {
         let parts: Vec<&str> = text.split(':').collect();
         match parts.as_slice() {
-            [name] => Ok(Self { name, port: "" }),
-            [name, port] | ["" | "http", name, port] => Ok(Self { name, port }),
-            ["https", ..] => {
-                Err(Failure::bad_request("proxying to HTTPS ports is not served here; use http"))
-            }
+            [name] => Ok(Self { is_https: false, name, port: "" }),
+            [name, port] | ["" | "http", name, port] => Ok(Self { is_https: false, name, port }),
+            ["https", name, port] => Ok(Self { is_https: true, name, port }),
             _ => Err(Failure::bad_request(format!("invalid proxy target {text:?}: it is NAME:PORT"))),
         }
     }
@@ -92,15 +113,22 @@ impl Inner {
         let (asked, warnings) = self.admit_proxied(r, asked, who, parts).await?;
         let target = Target::parse(&r.name)?;
         let object = self.find(&r.resource, &r.namespace, target.name)?.value();
-        let address = r.resource.strategy().proxy_address(self, &object, target.port)?;
-        if forbidden_destination(address.ip()).is_some() {
-            return Err(Failure::denied(format!(
-                "address {address} is not that of a Pod and is not dialled"
-            )));
+        let to = r.resource.strategy().proxy_target(self, &object, target.port)?;
+        match &to {
+            ProxyTarget::Address(address) if forbidden_destination(address.ip()).is_some() => {
+                return Err(Failure::denied(format!(
+                    "address {address} is not that of a Pod and is not dialled"
+                )));
+            }
+            // A node's own API is reached over a connection that is private to the two.
+            ProxyTarget::Address(_) if target.is_https => {
+                return Err(Failure::bad_request("proxying to HTTPS ports is not served here; use http"));
+            }
+            ProxyTarget::Address(_) | ProxyTarget::Node(_) => {}
         }
         let upgrade = parts.headers.contains_key(UPGRADE).then(|| parts.extensions.remove::<OnUpgrade>());
-        let request = request(&asked, parts, address, upgrade.is_some(), body)?;
-        let mut response = self.exchange(address, request, upgrade.flatten(), &before).await?;
+        let request = request(&asked, parts, &to, upgrade.is_some(), body)?;
+        let mut response = self.exchange(&to, request, upgrade.flatten(), &before).await?;
         content::warn(&mut response, &warnings);
         Ok(response)
     }
@@ -126,7 +154,7 @@ impl Inner {
     /// Sends a request and hands its answer back.
     async fn exchange<B>(
         &self,
-        address: SocketAddr,
+        to: &ProxyTarget,
         request: http::Request<B>,
         client: Option<OnUpgrade>,
         prefix: &str,
@@ -135,12 +163,19 @@ impl Inner {
         B: http_body::Body<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let unreachable = |error: &dyn std::fmt::Display| {
-            let why = format!("error trying to reach {address}: {error}");
+        let unreachable = |error: &dyn fmt::Display| {
+            let why = format!("error trying to reach {to}: {error}");
             Failure::new(503, "ServiceUnavailable", why)
         };
+        let dial = async {
+            let stream: Box<dyn NodeStream> = match to {
+                ProxyTarget::Address(address) => Box::new(TcpStream::connect(address).await?),
+                ProxyTarget::Node(name) => self.nodes.dial(name).await?,
+            };
+            io::Result::Ok(stream)
+        };
         let stream = tokio::select! {
-            stream = TcpStream::connect(address) => stream.map_err(|e| unreachable(&e))?,
+            stream = dial => stream.map_err(|e| unreachable(&e))?,
             () = self.clock.sleep(DIAL_TIMEOUT) => return Err(unreachable(&"it does not answer")),
         };
         let mut response = self.relay(stream, request, client, unreachable).await?;
@@ -203,11 +238,11 @@ fn redirect(parts: &Parts) -> Result<Response<Body>> {
     Ok(response)
 }
 
-/// The request that the Pod gets: its credentials stay here.
+/// The request that the other side gets: its credentials stay here.
 fn request<B>(
     asked: &ProxyRequest,
     parts: &Parts,
-    address: SocketAddr,
+    to: &ProxyTarget,
     switches: bool,
     body: B,
 ) -> Result<http::Request<B>> {
@@ -232,7 +267,7 @@ fn request<B>(
     let uri = HeaderValue::try_from(parts.uri.path()).map_err(Failure::internal)?;
     headers.insert("x-forwarded-uri", uri);
     headers.insert("x-forwarded-proto", HeaderValue::from_static("https"));
-    headers.insert(HOST, HeaderValue::try_from(address.to_string()).map_err(Failure::internal)?);
+    headers.insert(HOST, HeaderValue::try_from(to.to_string()).map_err(Failure::internal)?);
     *request.headers_mut() = headers;
     Ok(request)
 }
@@ -297,9 +332,10 @@ mod tests {
         let (parts, ()) = original.into_parts();
         let asked = ProxyRequest { verb: "create", path: "/a".into(), query: Some("b=c".into()) };
         let body = Full::new(Bytes::from_static(b"hello"));
-        let made = request(&asked, &parts, address, false, body).expect("a request");
+        let to = ProxyTarget::Address(address);
+        let made = request(&asked, &parts, &to, false, body).expect("a request");
         let before = &parts.uri.path()[..prefix(&parts, &asked)];
-        let answer = server.inner.exchange(address, made, None, before).await.expect("an answer");
+        let answer = server.inner.exchange(&to, made, None, before).await.expect("an answer");
         assert_eq!(answer.status(), 302);
         assert_eq!(answer.headers()["location"], "/api/v1/namespaces/d/pods/p:80/proxy/next");
         assert_eq!(answer.headers()["x-app"], "1");
@@ -319,10 +355,12 @@ mod tests {
             ("http:p:81", "p 81"),
             (":p:web", "p web"),
             ("p", "p "),
-            ("https:p:81", "proxying to HTTPS ports is not served here; use http"),
+            ("https:p:81", "https p 81"),
             ("a:b:c:d", "invalid proxy target \"a:b:c:d\": it is NAME:PORT"),
         ] {
-            let shown = Target::parse(target).map(|target| format!("{} {}", target.name, target.port));
+            let scheme = |https| if https { "https " } else { "" };
+            let show = |t: Target<'_>| format!("{}{} {}", scheme(t.is_https), t.name, t.port);
+            let shown = Target::parse(target).map(show);
             assert_eq!(shown.unwrap_or_else(|failure| failure.to_string()), expect, "{target}");
         }
     }
@@ -365,7 +403,8 @@ mod tests {
         }
         let (parts, ()) = original.body(()).expect("a request").into_parts();
         let asked = ProxyRequest { verb: "get", path: "/a%2Fb/../c".into(), query: Some("x=%20".into()) };
-        let made = request(&asked, &parts, ([10, 1, 2, 3], 80).into(), false, ()).expect("a request");
+        let to = ProxyTarget::Address(([10, 1, 2, 3], 80).into());
+        let made = request(&asked, &parts, &to, false, ()).expect("a request");
         assert_eq!(made.uri(), "/a%2Fb/../c?x=%20");
         let mut names: Vec<_> = made.headers().keys().map(HeaderName::as_str).collect();
         names.sort_unstable();

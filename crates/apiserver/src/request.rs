@@ -4,7 +4,7 @@ mod aggregated;
 mod options;
 mod query;
 
-pub use aggregated::AggregatedRequest;
+pub use aggregated::{AggregatedRequest, AskedResource};
 pub use options::{DeleteOptions, ListOptions, Propagation, VersionMatch, WatchOptions, WriteOptions};
 pub use query::Query;
 
@@ -327,20 +327,16 @@ impl Request {
 
 /// The part of a path up to `/proxy`, and what follows, which is for another program to read: it may be anything.
 fn split_proxied(path: &str) -> (&str, Option<&str>) {
-    let mut words = path.split('/');
-    let is_proxied = words.next() == Some("")
-        && words.next() == Some("api")
-        && words.next() == Some("v1")
-        && words.next() == Some("namespaces")
-        && words.next().is_some()
-        && matches!(words.next(), Some("pods" | "services"))
-        && words.next().is_some()
-        && words.next() == Some("proxy");
-    if !is_proxied {
-        return (path, None);
-    }
-    // The seventh slash is the one before `proxy`.
-    let end = path.match_indices('/').nth(6).map_or(path.len(), |(at, _)| at + "/proxy".len());
+    // Asked of every request: nothing is allocated.
+    let mut words = [""; 8];
+    words.iter_mut().zip(path.split('/')).for_each(|(word, found)| *word = found);
+    let named = match words.as_slice() {
+        ["", "api", "v1", "namespaces", _, "pods" | "services", _, "proxy", ..] => 7,
+        ["", "api", "v1", "nodes", _, "proxy", ..] => 5,
+        _ => return (path, None),
+    };
+    // `named` is the place of `proxy`, and so many slashes are before it.
+    let end = path.match_indices('/').nth(named - 1).map_or(path.len(), |(at, _)| at + "/proxy".len());
     let (head, rest) = path.split_at(end.min(path.len()));
     (head, Some(rest))
 }
@@ -512,7 +508,7 @@ pub fn wants_yaml(headers: &HeaderMap) -> bool {
 }
 
 /// The first form in the Accept header that is served.
-fn form(headers: &HeaderMap, query: &Query) -> Result<Form> {
+pub(crate) fn form(headers: &HeaderMap, query: &Query) -> Result<Form> {
     if headers.get_all(ACCEPT).iter().all(|v| v.is_empty()) {
         return Ok(Form::Object);
     }
@@ -619,6 +615,9 @@ mod tests {
                 "GET /api/v1/namespaces/d/pods/p:80/proxy/a%2Fb/../c//d?x=1",
                 "POST /api/v1/namespaces/d/services/http:web:80/proxy",
                 "DELETE /api/v1/namespaces/d/pods/p/proxy/",
+                "GET /api/v1/nodes/n/proxy/pods",
+                "GET /api/v1/nodes/https:n:10250/proxy/stats/summary?only_cpu_and_memory=true",
+                "GET /api/v1/nodes/n/proxy",
                 "GET /api/v1/namespaces/../pods/p/proxy/",
                 "GET /api/v1/namespaces/d/configmaps/c/proxy/",
                 "GET /api/v1/namespaces/d/pods/p/prox%79",
@@ -661,6 +660,9 @@ mod tests {
                 GET /api/v1/namespaces/d/pods/p:80/proxy/a%2Fb/../c//d?x=1 -> get pods [d] [p:80] Some(Proxy) Object
                 POST /api/v1/namespaces/d/services/http:web:80/proxy -> create services [d] [http:web:80] Some(Proxy) Object
                 DELETE /api/v1/namespaces/d/pods/p/proxy/ -> delete pods [d] [p] Some(Proxy) Object
+                GET /api/v1/nodes/n/proxy/pods -> get nodes [] [n] Some(Proxy) Object
+                GET /api/v1/nodes/https:n:10250/proxy/stats/summary?only_cpu_and_memory=true -> get nodes [] [https:n:10250] Some(Proxy) Object
+                GET /api/v1/nodes/n/proxy -> get nodes [] [n] Some(Proxy) Object
                 GET /api/v1/namespaces/../pods/p/proxy/ -> 404 the server could not find the requested resource
                 GET /api/v1/namespaces/d/configmaps/c/proxy/ -> 404 the server could not find the requested resource
                 GET /api/v1/namespaces/d/pods/p/prox%79 -> 404 the server could not find the requested resource

@@ -89,6 +89,7 @@ impl Subresource {
             Self::Exec => Some(("", "v1", "PodExecOptions")),
             Self::Attach => Some(("", "v1", "PodAttachOptions")),
             Self::PortForward => Some(("", "v1", "PodPortForwardOptions")),
+            Self::Proxy if plural == "nodes" => Some(("", "v1", "NodeProxyOptions")),
             Self::Proxy if plural == "services" => Some(("", "v1", "ServiceProxyOptions")),
             Self::Proxy => Some(("", "v1", "PodProxyOptions")),
             Self::Token => Some(("authentication.k8s.io", "v1", "TokenRequest")),

@@ -1,6 +1,7 @@
 //! Nodes.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
@@ -8,10 +9,16 @@ use yado_types::names;
 
 use crate::edit::{existing, fill, list, text};
 use crate::kinds::strategy::Strategy;
-use crate::object::field_at;
+use crate::object::{field_at, meta};
+use crate::proxy::ProxyTarget;
 use crate::schema::validate::{Errors, Path};
+use crate::server::Inner;
+use crate::status::{Failure, Result};
 use crate::table::Column;
 use crate::table::format::{NONE, UNKNOWN, age, joined, text_or};
+
+/// The port that clients name when they mean a node's own API, wherever that listens.
+const KUBELET_PORT: u16 = 10250;
 
 #[derive(Debug)]
 pub struct Node;
@@ -28,6 +35,25 @@ impl Strategy for Node {
         {
             fill(status, "allocatable", capacity);
         }
+    }
+
+    /// The node's own API, unless another port is named.
+    fn proxy_target(&self, _server: &Inner, node: &Value, port: &str) -> Result<ProxyTarget> {
+        let own = &node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"];
+        let Ok(number) = port.parse::<u16>() else {
+            return match port {
+                "" => Ok(ProxyTarget::Node(meta(node, "name").to_owned())),
+                _ => Err(Failure::bad_request(format!("invalid port {port:?} of a node: it is a number"))),
+            };
+        };
+        if number == KUBELET_PORT || *own == number {
+            return Ok(ProxyTarget::Node(meta(node, "name").to_owned()));
+        }
+        let mut addresses = list(&node["status"]["addresses"]).iter().filter(|a| a["type"] == "InternalIP");
+        let address = addresses.find_map(|a| text(&a["address"]).parse::<IpAddr>().ok());
+        let why = || format!("node \"{}\" has no address to proxy to", meta(node, "name"));
+        let address = address.ok_or_else(|| Failure::new(503, "ServiceUnavailable", why()))?;
+        Ok(ProxyTarget::Address((address, number).into()))
     }
 
     fn validate(&self, object: &Value, _old: Option<&Value>, errors: &mut Errors) {

@@ -16,6 +16,7 @@ use yado_types::names;
 use crate::content::{self, Body};
 use crate::edit::copy;
 use crate::object::field_at;
+use crate::proxy::ProxyTarget;
 use crate::request::{ApiRequest, Propagation, WriteOptions};
 use crate::resource::Subresource;
 use crate::schema::Kind;
@@ -139,6 +140,11 @@ pub(crate) trait Strategy: Debug + Send + Sync {
     }
 
     /// Where requests to the subresource `proxy` go. The port is a number, a name, or empty for the only one.
+    fn proxy_target(&self, server: &Inner, object: &Value, port: &str) -> Result<ProxyTarget> {
+        self.proxy_address(server, object, port).map(ProxyTarget::Address)
+    }
+
+    /// The address of a port of a Pod, or of one of a Service's Pods; the port as for `proxy_target`.
     fn proxy_address(&self, _server: &Inner, _object: &Value, _port: &str) -> Result<SocketAddr> {
         Err(Failure::method_not_allowed())
     }

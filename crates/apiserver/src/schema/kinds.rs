@@ -272,7 +272,7 @@ fn stored() -> Vec<Kind> {
         namespaced(CORE, "Event", ("events", "event"), "core.v1.Event").ruled_by(&event::Event).short(&["ev"]),
         namespaced(CORE, "LimitRange", ("limitranges", "limitrange"), "core.v1.LimitRange").ruled_by(&limit_range::LimitRange).short(&["limits"]),
         cluster(CORE, "Namespace", ("namespaces", "namespace"), "core.v1.Namespace").ruled_by(&namespace::Namespace).short(&["ns"]).with(&["finalize", "status"]),
-        cluster(CORE, "Node", ("nodes", "node"), "core.v1.Node").ruled_by(&node::Node).short(&["no"]).with(&["status"]),
+        cluster(CORE, "Node", ("nodes", "node"), "core.v1.Node").ruled_by(&node::Node).short(&["no"]).with(&["proxy", "status"]),
         cluster(CORE, "PersistentVolume", ("persistentvolumes", "persistentvolume"), "core.v1.PersistentVolume").ruled_by(&persistent_volume::PersistentVolume).short(&["pv"]).with(&["status"]),
         namespaced(CORE, "PersistentVolumeClaim", ("persistentvolumeclaims", "persistentvolumeclaim"), "core.v1.PersistentVolumeClaim").ruled_by(&persistent_volume_claim::PersistentVolumeClaim)
             .short(&["pvc"]).with(&["status"]),
@@ -331,6 +331,7 @@ fn unstored() -> Vec<Kind> {
         body(CORE, "PodExecOptions", "core.v1.PodExecOptions"),
         body(CORE, "PodAttachOptions", "core.v1.PodAttachOptions"),
         body(CORE, "PodPortForwardOptions", "core.v1.PodPortForwardOptions"),
+        body(CORE, "NodeProxyOptions", "core.v1.NodeProxyOptions"),
         body(CORE, "PodProxyOptions", "core.v1.PodProxyOptions"),
         body(CORE, "ServiceProxyOptions", "core.v1.ServiceProxyOptions"),
         body(("autoscaling", "v1"), "Scale", "autoscaling.v1.Scale").ruled_by(&scale::Scale),
