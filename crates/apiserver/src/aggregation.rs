@@ -23,6 +23,7 @@ use crate::resource::{self, Priorities, Resource};
 use crate::schema::Name;
 use crate::server::Inner;
 use crate::status::{Failure, Result};
+use crate::usage_metrics;
 use crate::write::Decision;
 use crate::write::context::{Operation, WriteContext};
 use availability::{Checked, Finding};
@@ -34,15 +35,24 @@ const RETRY_EVERY: Duration = Duration::from_secs(5);
 /// Between a change and the pass over all APIServices that it causes, so that many changes cause one.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// A group and version that another server serves.
+/// Who answers requests for an aggregated group and version.
+#[derive(Debug)]
+pub enum Provider {
+    /// The server that an APIService names, by its `spec`.
+    Server(Value),
+    /// [`crate::usage_metrics`], while no APIService names another.
+    UsageMetrics,
+}
+
+/// A group and version whose kinds are not in the registry.
 #[derive(Debug)]
 pub struct Aggregated {
     /// The API group.
     pub group: Name,
     /// The version within the group.
     pub version: Name,
-    /// `spec` of its APIService.
-    spec: Value,
+    /// Which server answers.
+    pub provider: Provider,
     /// Whether it answered when it was asked last.
     pub is_available: bool,
     /// Its discovery: the resources of an `APIResourceList`.
@@ -50,6 +60,9 @@ pub struct Aggregated {
     /// `serverRelativeURL` of its OpenAPI document, if it has one.
     pub openapi: Option<String>,
 }
+
+/// The priority of `metrics.k8s.io/v1beta1` among groups; that of metrics-server's APIService.
+const METRICS_PRIORITY: (i64, i64) = (100, 100);
 
 /// Keeps APIServices and the registry in step until the server ends.
 pub(crate) async fn run(server: Arc<Inner>) {
@@ -131,7 +144,7 @@ impl Checks {
             aggregated.push(Arc::new(Aggregated {
                 group: key.0,
                 version: key.1,
-                spec: spec.clone(),
+                provider: Provider::Server(spec.clone()),
                 is_available: checked.finding.is_available(),
                 resources: checked.resources.clone(),
                 openapi: checked.openapi.clone(),
@@ -139,6 +152,18 @@ impl Checks {
             next.insert(name, checked);
         }
         self.0 = next;
+        let metrics = (Name::from(usage_metrics::GROUP), Name::from(usage_metrics::VERSION));
+        if !priorities.contains_key(&metrics) {
+            priorities.insert(metrics.clone(), METRICS_PRIORITY);
+            aggregated.push(Arc::new(Aggregated {
+                group: metrics.0,
+                version: metrics.1,
+                provider: Provider::UsageMetrics,
+                is_available: true,
+                resources: usage_metrics::resources(),
+                openapi: None,
+            }));
+        }
         server.registry.aggregate(aggregated, priorities);
         Ok(all_available)
     }
@@ -260,7 +285,7 @@ mod tests {
         let service = Aggregated {
             group: "metrics.k8s.io".into(),
             version: "v1beta1".into(),
-            spec: Value::Null,
+            provider: Provider::UsageMetrics,
             is_available: true,
             resources: vec![
                 json!({"name": "pods", "singularName": "", "namespaced": true, "kind": "PodMetrics", "verbs": ["get", "list"]}),

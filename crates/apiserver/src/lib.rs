@@ -53,6 +53,7 @@ pub mod table;
 mod tls;
 pub mod tokens;
 mod tunnel;
+mod usage_metrics;
 mod watch;
 mod webhook;
 mod write;

@@ -99,7 +99,8 @@ impl Inner {
         Ok(response)
     }
 
-    async fn hand_on(
+    /// Has a node answer a request for a path of its API.
+    pub(crate) async fn hand_on(
         &self,
         node: &str,
         path: &str,

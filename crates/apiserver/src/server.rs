@@ -377,7 +377,16 @@ impl Inner {
             }
             // Boxed, as few requests need what it holds.
             Request::Aggregated(asked) => {
-                return Box::pin(self.ask_aggregated(&asked.service, who, parts, body)).await;
+                return match &asked.service.provider {
+                    aggregation::Provider::Server(spec) => {
+                        Box::pin(self.ask_aggregated(&asked.service, spec, who, parts, body)).await
+                    }
+                    aggregation::Provider::UsageMetrics => {
+                        let mut response = Box::pin(self.usage_metrics(&asked, parts)).await?;
+                        finish(&mut response, parts).await;
+                        Ok(response)
+                    }
+                };
             }
             Request::Api(r) => r,
         };

@@ -4,6 +4,8 @@
 //! |---|---|
 //! | `/healthz` | `ok` |
 //! | `/pods` | the Pods bound here, as a PodList |
+//! | `/stats/summary` | what the node and its Pods use, as the kubelet's Summary API has it |
+//! | `/metrics/resource`, `/metrics/cadvisor` | the same for Prometheus |
 //! | `/containerLogs/NAMESPACE/POD/CONTAINER` | logs |
 //! | `/exec/…`, `/attach/…` | a process's streams, over a WebSocket or SPDY |
 //! | `/portForward/NAMESPACE/POD` | connections to ports, over a WebSocket or SPDY |
@@ -36,10 +38,12 @@ use yado_oci::spec::ExecSpec;
 use crate::handle::PodHandle;
 use crate::lifecycle::{ContainerRecord, Run, is_final};
 use crate::logs;
+use crate::sampling;
 use crate::shared::Shared;
 use crate::spec::find_container;
 use crate::streams::process::{self, Process, RequestedStreams};
 use crate::streams::{self, Client, SessionKind, forward};
+use crate::usage::{exposition, summary};
 use query::Query;
 
 /// Pieces of log that wait for a slow reader.
@@ -100,6 +104,17 @@ async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     match parts.as_slice() {
         ["healthz"] => Ok(text("ok")),
         ["pods"] => Ok(pods(shared)),
+        ["stats", "summary"] => {
+            let document =
+                summary::document(&*sampling::last(shared).await, query.is_true("only_cpu_and_memory"));
+            Ok(typed("application/json", document.to_string()))
+        }
+        ["metrics", "resource"] => {
+            Ok(typed(exposition::MEDIA_TYPE, exposition::resource(&*sampling::last(shared).await)))
+        }
+        ["metrics", "cadvisor"] => {
+            Ok(typed(exposition::MEDIA_TYPE, exposition::cadvisor(&*sampling::last(shared).await)))
+        }
         ["containerLogs", namespace, pod, container] => {
             let found = find(shared, namespace, pod, container)?;
             container_logs(shared, found, container, &query)
@@ -117,19 +132,21 @@ async fn route(shared: &Arc<Shared>, request: Request<Incoming>) -> Answer {
     }
 }
 
-fn text(body: impl Into<Bytes>) -> Response<Body> {
+fn typed(media: &'static str, body: impl Into<Bytes>) -> Response<Body> {
     let mut response = Response::new(Full::new(body.into()).map_err(|never| match never {}).boxed());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
     response
+}
+
+fn text(body: impl Into<Bytes>) -> Response<Body> {
+    typed("text/plain", body)
 }
 
 fn pods(shared: &Shared) -> Response<Body> {
     let items: Vec<Arc<Pod>> = shared.pods.list();
     let items: Vec<&Pod> = items.iter().map(Arc::as_ref).collect();
-    let mut response =
-        text(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}).to_string());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
+    typed("application/json", list.to_string())
 }
 
 type Found = (Arc<PodHandle>, Arc<Pod>);

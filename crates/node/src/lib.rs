@@ -14,6 +14,7 @@
 //! - `api`: the HTTP API that the API server proxies `logs`, `exec`, `attach` and `port-forward` to, with `streams`, `logs`.
 //! - `registration`: the Node object and its lease.
 //! - `eviction`, `disk_usage`: limits of local disk.
+//! - `sampling`, `usage`: reads what Pods and the node use; shows it as the kubelet does, which is pure.
 //! - `pod`: the task of each Pod, which alone changes the Pod's state, and its jobs.
 //! - `probes`, `hooks`: what is asked of running containers.
 //! - `shared`, `handle`: the services that all Pods share; each Pod's published state and the requests to its task.
@@ -49,6 +50,7 @@ mod pod;
 mod probes;
 mod registration;
 mod resources;
+mod sampling;
 mod security;
 mod shared;
 mod sources;
@@ -56,6 +58,7 @@ mod spec;
 mod status;
 mod streams;
 mod tokens;
+mod usage;
 mod volumes;
 
 pub use config::Config;

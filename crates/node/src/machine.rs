@@ -80,12 +80,17 @@ pub(crate) fn disk(path: &Path) -> Option<Disk> {
     Some(Disk { total: bytes(s.blocks()), available: bytes(s.blocks_available()) })
 }
 
-/// Processes that may still be started.
-pub(crate) fn free_processes() -> Option<i64> {
+/// The largest process id, and the number of processes and threads that there are.
+pub(crate) fn processes() -> Option<(i64, i64)> {
     let most: i64 = line("/proc/sys/kernel/pid_max").parse().ok()?;
     let loadavg = line("/proc/loadavg");
     let running: i64 = loadavg.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()?;
-    Some(most - running)
+    Some((most, running))
+}
+
+/// Processes that may still be started.
+pub(crate) fn free_processes() -> Option<i64> {
+    processes().map(|(most, running)| most - running)
 }
 
 fn os_image(release: &str) -> String {

@@ -21,7 +21,7 @@ use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
 use crate::shared::{STATUS_WRITES, Shared};
 use crate::sources::Referenced;
-use crate::{api, container, eviction, pod, registration, volumes};
+use crate::{api, container, eviction, pod, registration, sampling, volumes};
 
 /// A failure of the whole node, as one sentence.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,7 @@ impl Node {
             network,
             traffic,
             machine,
+            usage: Default::default(),
         });
         Ok(Self { shared, adopted: CancellationToken::new() })
     }
@@ -108,6 +109,7 @@ impl Node {
         let shared = self.shared.clone();
         registration::start(&shared);
         eviction::start(&shared);
+        sampling::start(&shared);
         let (worker, adopted) = (shared.clone(), self.adopted.clone());
         self.shared.tasks.spawn("node", async move {
             tokio::join!(
@@ -138,8 +140,7 @@ impl Node {
         self.shared.machine.address
     }
 
-    /// Serves the node's HTTP API (`/containerLogs`, `/exec`, `/attach`, `/portForward`, `/healthz`, `/pods`) on one
-    /// connection until it ends. Who may connect is the caller's to decide.
+    /// Serves the node's HTTP API on one connection until it ends; `api` says what is in it. Who may connect is the caller's to decide.
     pub async fn serve(&self, stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) {
         api::serve(self.shared.clone(), stream).await;
     }

@@ -23,6 +23,7 @@ use crate::lifecycle::Now;
 use crate::machine::Machine;
 use crate::network::{PodNetwork, Traffic};
 use crate::sources::{self, Referenced};
+use crate::usage::Sample;
 use crate::volumes;
 
 /// Maximum number of status writes at the same time, so that many Pods that change at once do not flood the API server.
@@ -48,6 +49,8 @@ pub(crate) struct Shared {
     pub recorder: Recorder,
     pub dns: ClusterDns,
     pub machine: Machine,
+    /// What the Pods and the node used when it was read last.
+    pub usage: Mutex<Option<Arc<Sample>>>,
     /// The Pods that this node knows. A Pod is removed when its task ends.
     pub handles: Pods,
     pub fill_locks: volumes::copy_up::FillLocks,

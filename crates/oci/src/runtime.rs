@@ -23,7 +23,7 @@ mod shim;
 mod shim_process;
 mod users;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -35,6 +35,7 @@ use tokio::io::AsyncReadExt;
 
 use self::program::Program;
 use self::protocol::Request;
+use self::sandbox::CONTAINER_ID_MAX;
 use self::shim_process::ShimProcess;
 use crate::spec::{ContainerStatus, SandboxSpec};
 
@@ -67,13 +68,27 @@ pub struct Found {
     pub alive: bool,
 }
 
-/// What a sandbox uses at this moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// What a sandbox, or one of its containers, uses at this moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Processor time so far, in nanoseconds.
     pub cpu_ns: u64,
-    /// Memory that could not be given back at once: usage without inactive file pages.
-    pub memory_bytes: u64,
+    /// Bytes of memory that cannot be given back at once: usage without inactive file pages.
+    pub working_set: u64,
+    /// Bytes of memory, pages of files included.
+    pub memory: u64,
+    /// Bytes of memory that no file backs.
+    pub anonymous: u64,
+    /// Bytes of memory that hold pages of files.
+    pub file: u64,
+    /// Faults of pages so far.
+    pub page_faults: u64,
+    /// Those of them that had to wait for a disk.
+    pub major_page_faults: u64,
+    /// Processes that the kernel's memory killer took.
+    pub oom_kills: u64,
+    /// Periods of the processor limit so far, those of them in which it was reached, and the nanoseconds lost in them.
+    pub throttling: (u64, u64, u64),
 }
 
 /// Starts, finds, adopts and destroys sandboxes. One per state directory.
@@ -301,12 +316,25 @@ impl Runtime {
         }
     }
 
-    /// Processor time and memory of a sandbox; zeros where it is not there.
-    pub async fn usage(&self, id: &str) -> Result<Usage> {
-        check_id(id, SANDBOX_ID_MAX)?;
-        let path = format!("{}/{id}", self.inner.config.cgroup_root);
-        let group = self.inner.hierarchies.group(&path);
-        Ok(Usage { cpu_ns: group.cpu_ns(), memory_bytes: group.memory_bytes() })
+    /// What a sandbox uses, or the container of that id in it; `None` where there is none. It reads a few files of the
+    /// kernel.
+    pub fn usage(&self, sandbox: &str, container: Option<&str>) -> Option<Usage> {
+        self.inner.hierarchies.group(&self.group_path(sandbox, container)?).usage()
+    }
+
+    /// The ids of the processes of a container, in the node's own process namespace.
+    pub fn processes(&self, sandbox: &str, container: &str) -> BTreeSet<i32> {
+        let path = self.group_path(sandbox, Some(container));
+        path.map(|path| self.inner.hierarchies.group(&path).processes()).unwrap_or_default()
+    }
+
+    /// The path of a group, where its ids are ones that can name it.
+    fn group_path(&self, sandbox: &str, container: Option<&str>) -> Option<String> {
+        check_id(sandbox, SANDBOX_ID_MAX).ok()?;
+        let root = &self.inner.config.cgroup_root;
+        let Some(container) = container else { return Some(format!("{root}/{sandbox}")) };
+        check_id(container, CONTAINER_ID_MAX).ok()?;
+        Some(format!("{root}/{sandbox}/{container}"))
     }
 
     async fn clear_cgroups(&self, id: &str) -> Result<()> {

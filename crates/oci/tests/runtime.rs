@@ -613,8 +613,15 @@ fn containers_of_a_sandbox_share() {
         sandbox.signal("one", libc::SIGKILL).await.unwrap();
         assert_eq!(exit(&sandbox, "one").await.0, 137);
         while say("two", asleep).await != "1\n" {}
-        let usage = rig.runtime.usage("shared").await.unwrap();
-        assert!(usage.cpu_ns > 0 && usage.memory_bytes > 0, "{usage:?}");
+        let usage = rig.runtime.usage("shared", None).unwrap();
+        assert!(usage.cpu_ns > 0 && usage.page_faults > 0, "{usage:?}");
+        assert!(usage.memory >= usage.working_set && usage.working_set > 0, "{usage:?}");
+        let two = rig.runtime.usage("shared", Some("two")).unwrap();
+        assert!(two.cpu_ns > 0 && two.page_faults > 0 && two.anonymous <= usage.memory, "{two:?}");
+        assert!(!rig.runtime.processes("shared", "two").is_empty());
+        assert_eq!(rig.runtime.usage("shared", Some("three")), None);
+        assert_eq!(rig.runtime.usage("other", None), None);
+        assert_eq!(rig.runtime.usage("../shared", None), None);
 
         let mut spec = rig.sandbox_spec("bad");
         spec.sysctls.insert("vm.overcommit_memory".into(), "1".into());

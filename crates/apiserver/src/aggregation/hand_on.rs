@@ -9,6 +9,7 @@ use http::{Response, Uri};
 use hyper::upgrade::OnUpgrade;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rand::seq::IndexedRandom;
+use serde_json::Value;
 
 use super::Aggregated;
 use super::availability::{endpoints, host};
@@ -33,10 +34,11 @@ impl Inner {
         self.config.front_proxy.as_ref().map(|proxy| (&*proxy.certificate, &*proxy.key))
     }
 
-    /// Has an aggregated server answer a request as `who`.
+    /// Has an aggregated server, which the `spec` of its APIService names, answer a request as `who`.
     pub(crate) async fn ask_aggregated<B>(
         &self,
         service: &Aggregated,
+        spec: &Value,
         who: &Identity,
         parts: &mut Parts,
         body: B,
@@ -54,15 +56,15 @@ impl Inner {
             return Err(unavailable(&"its last check failed"));
         }
         self.fresh().await?;
-        let addresses = endpoints(self, &service.spec).map_err(|found| unavailable(&found.message))?;
+        let addresses = endpoints(self, spec).map_err(|found| unavailable(&found.message))?;
         let address = addresses.choose(&mut rand::rng()).copied();
         let address = address.ok_or_else(|| unavailable(&"it has no endpoint"))?;
-        let trust = match service.spec["insecureSkipTLSVerify"] == true {
+        let trust = match spec["insecureSkipTLSVerify"] == true {
             true => Trust::Anybody,
-            false => Trust::bundle(text(&service.spec["caBundle"])).map_err(|e| unavailable(&e))?,
+            false => Trust::bundle(text(&spec["caBundle"])).map_err(|e| unavailable(&e))?,
         };
         let upgrade = parts.headers.contains_key(UPGRADE).then(|| parts.extensions.remove::<OnUpgrade>());
-        let host = host(&service.spec);
+        let host = host(spec);
         let request = request(parts, who, &host, upgrade.is_some(), body)?;
         let stream = tokio::select! {
             stream = tls::connect((&host, address.port()), Some(address), trust, self.front_proxy()) => {

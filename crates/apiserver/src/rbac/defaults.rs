@@ -160,6 +160,7 @@ pub static ROLES: &[DefaultRole] = &[
             on("core", "services services/status bindings events limitranges namespaces", READ),
             on("core", "namespaces/status pods/log pods/status replicationcontrollers/status", READ),
             on("core", "resourcequotas resourcequotas/status", READ),
+            on("metrics.k8s.io", "nodes pods", READ),
             on("discovery.k8s.io", "endpointslices", READ),
             on("apps", "controllerrevisions daemonsets daemonsets/status deployments", READ),
             on("apps", "deployments/scale deployments/status replicasets replicasets/scale", READ),

@@ -36,7 +36,7 @@ pub enum VersionMatch {
 }
 
 impl ListOptions {
-    pub(super) fn read(query: &Query) -> Result<Self> {
+    pub(crate) fn read(query: &Query) -> Result<Self> {
         let bad = |what: &str, e: &dyn std::fmt::Display| {
             Failure::bad_request(format!("unable to parse {what}: {e}"))
         };

@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use super::Usage;
 use crate::spec::Resources;
 
 /// v1 controllers that limit, count or guard; the named systemd hierarchy is joined as well, so that a service
@@ -216,31 +217,94 @@ impl Cgroup<'_> {
     pub fn oom_kills(&self) -> u64 {
         let counts = self.dirs().map(|(hierarchy, dir)| {
             let file = if hierarchy.kind == Kind::V2 { "memory.events" } else { "memory.oom_control" };
-            read_field(&dir.join(file), "oom_kill").unwrap_or(0)
+            Fields::read(&dir.join(file)).map_or(0, |fields| fields.get("oom_kill"))
         });
         counts.max().unwrap_or(0)
     }
 
-    /// Nanoseconds of processor time.
-    pub fn cpu_ns(&self) -> u64 {
-        let times = self.dirs().filter_map(|(hierarchy, dir)| match hierarchy.kind {
-            Kind::V2 => read_field(&dir.join("cpu.stat"), "usage_usec").map(|us| us * 1000),
-            Kind::V1 { .. } => read_number(&dir.join("cpuacct.usage")),
-        });
-        times.max().unwrap_or(0)
+    /// What is used in it and below it; `None` where it is not there.
+    pub fn usage(&self) -> Option<Usage> {
+        let mut usage = Usage::default();
+        let mut found = false;
+        for (hierarchy, dir) in self.dirs() {
+            match &hierarchy.kind {
+                Kind::V2 => found |= usage_v2(&dir, &mut usage),
+                Kind::V1 { controllers } => {
+                    for controller in controllers {
+                        found |= usage_v1(controller, &dir, &mut usage);
+                    }
+                }
+            }
+        }
+        found.then_some(usage)
+    }
+}
+
+/// Reads the files of a group of version 2, as far as its controllers are there, and says whether there were any.
+fn usage_v2(dir: &Path, usage: &mut Usage) -> bool {
+    let cpu = Fields::read(&dir.join("cpu.stat"));
+    if let Some(cpu) = &cpu {
+        usage.cpu_ns = cpu.get("usage_usec") * 1000;
+        // On a hybrid machine the limits are those of version 1, and this hierarchy counts none of them.
+        if cpu.get("nr_periods") > 0 {
+            usage.throttling =
+                (cpu.get("nr_periods"), cpu.get("nr_throttled"), cpu.get("throttled_usec") * 1000);
+        }
+    }
+    let Some(memory) = read_number(&dir.join("memory.current")) else { return cpu.is_some() };
+    usage.memory = memory;
+    if let Some(stat) = Fields::read(&dir.join("memory.stat")) {
+        usage.anonymous = stat.get("anon");
+        usage.file = stat.get("file");
+        usage.page_faults = stat.get("pgfault");
+        usage.major_page_faults = stat.get("pgmajfault");
+        usage.working_set = memory.saturating_sub(stat.get("inactive_file"));
+    }
+    usage.oom_kills = Fields::read(&dir.join("memory.events")).map_or(0, |events| events.get("oom_kill"));
+    true
+}
+
+/// Reads the files of one controller of version 1, and says whether there were any.
+fn usage_v1(controller: &str, dir: &Path, usage: &mut Usage) -> bool {
+    match controller {
+        "cpuacct" => {
+            let Some(time) = read_number(&dir.join("cpuacct.usage")) else { return false };
+            usage.cpu_ns = time;
+        }
+        "cpu" => {
+            let Some(stat) = Fields::read(&dir.join("cpu.stat")) else { return false };
+            usage.throttling = (stat.get("nr_periods"), stat.get("nr_throttled"), stat.get("throttled_time"));
+        }
+        "memory" => {
+            let Some(memory) = read_number(&dir.join("memory.usage_in_bytes")) else { return false };
+            usage.memory = memory;
+            if let Some(stat) = Fields::read(&dir.join("memory.stat")) {
+                usage.anonymous = stat.get("total_rss");
+                usage.file = stat.get("total_cache");
+                usage.page_faults = stat.get("total_pgfault");
+                usage.major_page_faults = stat.get("total_pgmajfault");
+                usage.working_set = memory.saturating_sub(stat.get("total_inactive_file"));
+            }
+            let control = Fields::read(&dir.join("memory.oom_control"));
+            usage.oom_kills = control.map_or(0, |control| control.get("oom_kill"));
+        }
+        _ => return false,
+    }
+    true
+}
+
+/// A file with a name and a number in each line.
+struct Fields(String);
+
+impl Fields {
+    fn read(path: &Path) -> Option<Self> {
+        Some(Self(fs::read_to_string(path).ok()?))
     }
 
-    /// Bytes in use without inactive file pages.
-    pub fn memory_bytes(&self) -> u64 {
-        let sizes = self.dirs().filter_map(|(hierarchy, dir)| {
-            let (current, inactive) = match hierarchy.kind {
-                Kind::V2 => ("memory.current", "inactive_file"),
-                Kind::V1 { .. } => ("memory.usage_in_bytes", "total_inactive_file"),
-            };
-            let inactive = read_field(&dir.join("memory.stat"), inactive).unwrap_or(0);
-            Some(read_number(&dir.join(current))?.saturating_sub(inactive))
-        });
-        sizes.max().unwrap_or(0)
+    /// The number of that name, 0 where there is none.
+    fn get(&self, name: &str) -> u64 {
+        let of = |line: &str| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok();
+        self.0.lines().find_map(of).unwrap_or(0)
     }
 }
 
@@ -250,11 +314,6 @@ fn at(path: &Path) -> impl Fn(io::Error) -> io::Error {
 
 fn read_number(path: &Path) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
-}
-
-fn read_field(path: &Path, name: &str) -> Option<u64> {
-    let text = fs::read_to_string(path).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.trim().parse().ok())
 }
 
 /// Hands controllers down to the group: each directory above it must name them in `cgroup.subtree_control`.

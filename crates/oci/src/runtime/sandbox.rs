@@ -203,4 +203,4 @@ impl Sandbox {
 }
 
 /// cgroup and directory names may be longer, but Pod and container names together are not.
-const CONTAINER_ID_MAX: usize = 80;
+pub(super) const CONTAINER_ID_MAX: usize = 80;

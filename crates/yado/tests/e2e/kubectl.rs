@@ -270,7 +270,7 @@ fn commands_of_kubectl_that_operators_know() {
             ("^get nonsense", &["doesn't have a resource type"]),
             ("^run Wrong --image=busybox", &["metadata.name: Invalid value"]),
             ("^create configmap x -n absent", &["namespaces \"absent\" not found"]),
-            ("^top nodes", &["Metrics API not available"]),
+            ("top nodes", &["CPU(cores)", "node-1"]),
             ("delete pods --all --force --grace-period=0", &["force deleted"]),
         ],
     );

@@ -23,3 +23,4 @@ mod secrets;
 mod tiers;
 mod tokens;
 mod truth;
+mod usage;
