@@ -346,33 +346,48 @@ pub fn merge(view: View<'_>, live: &mut Value, config: &Value) {
     }
 }
 
-/// The configuration's items in its order; those that only the live list has keep their place before the items that
-/// stood behind them.
+/// The items of both lists, told apart by their steps. As in Kubernetes, those of the configuration are in its order, and an
+/// item that only the live list has comes as soon as what stands before it there has come.
 fn merge_items(live: &mut Vec<Value>, config: &[Value], view: View<'_>, step: impl Fn(&Value) -> String) {
-    let steps: Vec<String> = live.iter().map(&step).collect();
-    let places = places(&steps);
-    let mut named: Vec<(Option<usize>, Value)> = Vec::with_capacity(config.len());
-    for item in config {
-        match places.get(step(item).as_str()) {
-            Some(&at) => {
-                let mut merged = live[at].clone();
-                merge(view, &mut merged, item);
-                named.push((Some(at), merged));
+    let old = std::mem::take(live);
+    let steps = |items: &[Value]| items.iter().map(&step).collect::<Vec<String>>();
+    let (old_steps, new_steps) = (steps(&old), steps(config));
+    let (in_old, in_new) = (places(&old_steps), places(&new_steps));
+    let mut shared = new_steps.iter().filter(|step| in_old.contains_key(step.as_str())).peekable();
+    let mut merged: HashSet<&str> = HashSet::new();
+    let (mut from, mut next) = (0, 0);
+    while from < old.len() || next < config.len() {
+        if let Some(step) = old_steps.get(from) {
+            let is_shared = in_new.contains_key(step.as_str());
+            let is_due = new_steps.get(next) == Some(step);
+            if !is_shared {
+                live.push(old[from].clone());
+                from += 1;
+                continue;
             }
-            None => named.push((None, item.clone())),
+            // Another shared item comes first: this one waits for its place in the configuration.
+            if !is_due && (merged.contains(step.as_str()) || shared.peek().is_some_and(|due| *due != step)) {
+                from += 1;
+                continue;
+            }
         }
+        let (Some(item), Some(step)) = (config.get(next), new_steps.get(next)) else {
+            from += 1;
+            continue;
+        };
+        let found = in_old.get(step.as_str()).map(|at| &old[*at]);
+        live.push(found.map_or_else(
+            || item.clone(),
+            |found| {
+                let mut found = found.clone();
+                merge(view, &mut found, item);
+                found
+            },
+        ));
+        merged.insert(step);
+        shared.next_if(|due| *due == step);
+        next += 1;
     }
-    let is_named: HashSet<usize> = named.iter().filter_map(|(from, _)| *from).collect();
-    let others: Vec<(usize, Value)> =
-        std::mem::take(live).into_iter().enumerate().filter(|(at, _)| !is_named.contains(at)).collect();
-    let mut others = others.into_iter().peekable();
-    for (from, item) in named {
-        while let Some((_, other)) = others.next_if(|(at, _)| from.is_some_and(|from| *at < from)) {
-            live.push(other);
-        }
-        live.push(item);
-    }
-    live.extend(others.map(|(_, other)| other));
 }
 
 /// Removes what `gone` names, unless something that `kept` names is within. A field of a type goes with what was below

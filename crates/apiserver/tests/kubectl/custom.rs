@@ -167,7 +167,7 @@ pub const ROWS: &[Row<'static>] = &[
     Row("get ct a -o jsonpath={.spec.steps}", "", true, &["[{\"run\":{\"it\":1}}]"]),
     Row("apply --server-side -f -", FIRST_PORT, true, &["serverside-applied"]),
     Row("apply --server-side --field-manager=other -f -", SECOND_PORT, true, &["serverside-applied"]),
-    Row("get ct a -o jsonpath={.spec.ports[*].name}", "", true, &["two one"]),
+    Row("get ct a -o jsonpath={.spec.ports[*].name}", "", true, &["one two"]),
     Row("apply --server-side -f -", CONFLICTING, false, &["conflict", ".spec.image"]),
     Row(
         "get apiservices",
