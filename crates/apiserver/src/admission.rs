@@ -17,8 +17,11 @@ mod connection;
 pub(crate) mod expressions;
 mod limit_ranger;
 mod matching;
+pub(crate) mod mutating_policies;
 pub(crate) mod node_restriction;
+pub(crate) mod params;
 mod pod_security;
+mod policy;
 mod reinvocation;
 mod request;
 mod subject;
@@ -101,10 +104,11 @@ pub(crate) trait Plugin: Send + Sync {
 type Members = [&'static dyn Plugin];
 
 /// All members, in their order.
-static CHAIN: [&dyn Plugin; 5] = [
+static CHAIN: [&dyn Plugin; 6] = [
     &limit_ranger::LimitRanger,
     &node_restriction::NodeRestriction,
     &pod_security::PodSecurity,
+    &mutating_policies::MutatingPolicies,
     &validating_policies::ValidatingPolicies,
     &webhooks::Webhooks,
 ];

@@ -155,6 +155,29 @@ pub fn apply(
     Ok(merged)
 }
 
+/// Merges a configuration into an object without an owner of what it sets, as admission policies do. Without a kind, lists are
+/// taken to be owned as a whole.
+///
+/// # Errors
+/// In Kubernetes' words, where a list says an item twice, or where something that is owned as a whole would be replaced: what the
+/// configuration does not mention of it would be lost.
+pub fn merge_configuration(kind: Option<&Kind>, object: &mut Value, config: &Value) -> Result<(), String> {
+    let view = kind.map_or_else(View::untyped, View::of);
+    if let Some(twice) = walk::duplicate(view, config, "") {
+        return Err(format!("failed to convert patch object to typed object: {twice}"));
+    }
+    let mut atomics = Vec::new();
+    walk::atomics(view, config, &mut String::new(), &mut atomics);
+    if !atomics.is_empty() {
+        let all = atomics.join(", ");
+        return Err(format!(
+            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {all}"
+        ));
+    }
+    walk::merge(view, object, config);
+    Ok(())
+}
+
 /// Brings `managedFields` of `new` up to date after any write that is no apply: what changed since `old` is owned by
 /// `writer` from now on. `new` should be defaulted already. A `new` whose `managedFields` is `[{}]` resets ownership, as
 /// Kubernetes does; one that lacks them keeps those of `old`.

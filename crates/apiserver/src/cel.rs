@@ -14,14 +14,18 @@
 //!
 //! Expressions that share named ones ([`Composition`]) are evaluated in a [`Scope`].
 //!
+//! Expressions that make patches construct objects ([`constructed`]), whose JSON is taken ([`json`]).
+//!
 //! Deliberately absent: `semver`, messages of protocol buffers.
 
 mod check;
 mod composition;
+pub mod constructed;
 mod cost;
 mod error;
 mod eval;
 mod functions;
+pub mod json;
 mod library;
 mod node;
 pub mod rules;
@@ -51,6 +55,17 @@ pub fn batch<T: Send>(work: impl Fn() -> T + Sync) -> T {
     })
 }
 
+/// What an expression may use.
+#[derive(Clone, Copy)]
+pub struct Declarations<'d> {
+    /// Variables, in the order in which their values are given.
+    pub variables: &'d [(String, Type)],
+    /// Expressions that it may use as `variables.NAME`.
+    pub composition: Option<&'d Composition>,
+    /// Whether it may construct objects and patches.
+    pub makes_patches: bool,
+}
+
 /// A compiled expression.
 pub struct Program {
     root: Node,
@@ -64,18 +79,15 @@ pub struct Program {
 impl Program {
     /// Compiles an expression that may use these variables.
     pub fn compile(expression: &str, variables: &[(String, Type)]) -> Result<Self, CompileError> {
-        Self::compile_with(expression, variables, None)
+        let declared = Declarations { variables, composition: None, makes_patches: false };
+        Self::compile_with(expression, declared)
     }
 
-    /// Compiles an expression that may use these variables and, as `variables.NAME`, those of a composition.
-    pub fn compile_with(
-        expression: &str,
-        variables: &[(String, Type)],
-        composition: Option<&Composition>,
-    ) -> Result<Self, CompileError> {
+    /// Compiles an expression that may use what is declared.
+    pub fn compile_with(expression: &str, declared: Declarations<'_>) -> Result<Self, CompileError> {
         let compiled = source::on_large_stack(|| {
             let (parsed, source) = source::Source::parse(expression)?;
-            check::check(&parsed, &source, variables, composition)
+            check::check(&parsed, &source, declared)
         });
         compiled.unwrap_or_else(|error| Err(CompileError(error.to_string())))
     }

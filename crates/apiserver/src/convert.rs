@@ -11,6 +11,7 @@
 //! another form of a stored one ([`Form`]) has no rules of its own: writes are decided in the stored form.
 
 mod events;
+mod previews;
 mod removed;
 mod review;
 
@@ -21,6 +22,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub(crate) use events::EventForm;
+pub(crate) use previews::preview_kinds;
 pub(crate) use removed::removed_kinds;
 pub(crate) use review::REVIEW_VERSIONS;
 
@@ -48,6 +50,11 @@ pub(crate) trait Form: Debug + Send + Sync {
     /// The releases that the warning of each request names, where Kubernetes no longer serves this version.
     fn deprecation(&self) -> Option<Deprecation> {
         None
+    }
+
+    /// Whether it is another version of the stored kind, with the same fields in the table. Otherwise it has fields of its own.
+    fn is_other_version(&self) -> bool {
+        self.deprecation().is_some()
     }
 
     /// The OpenAPI schema of objects; `None` where it is that of the stored form.

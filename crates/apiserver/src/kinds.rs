@@ -29,6 +29,8 @@ pub(crate) mod ingress_class;
 pub(crate) mod job;
 pub(crate) mod lease;
 pub(crate) mod limit_range;
+pub(crate) mod mutating_admission_policy;
+pub(crate) mod mutating_admission_policy_binding;
 pub(crate) mod namespace;
 pub(crate) mod network;
 pub(crate) mod network_policy;

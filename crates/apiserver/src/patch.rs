@@ -34,6 +34,8 @@ pub enum PatchError {
         path: String,
         /// Why it does not apply.
         reason: String,
+        /// It is a test of a place that there may be, which found another value there or none.
+        is_failed_test: bool,
     },
 }
 

@@ -2,6 +2,8 @@
 
 #[path = "admission/audited.rs"]
 mod audited;
+#[path = "admission/mutating.rs"]
+mod mutating;
 #[path = "admission/nodes.rs"]
 mod nodes;
 #[path = "admission/pod_security.rs"]

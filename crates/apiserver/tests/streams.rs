@@ -96,6 +96,20 @@ async fn logs_and_upgrades_reach_the_node() {
         assert!(found.contains(expect), "{pod}: {found}");
     }
 
+    // A policy may change what is connected to.
+    let mutation = "[JSONPatch{op: 'add', path: '/command/-', value: request.userInfo.username}, JSONPatch{op: 'add', path: '/tty', value: true}]";
+    let policy = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": "p"}, "spec": {
+        "matchConstraints": {"resourceRules": [
+            {"operations": ["CONNECT"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods/exec"]}]},
+        "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": mutation}}], "reinvocationPolicy": "Never"}});
+    let binding = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": "p"}, "spec": {"policyName": "p"}});
+    for (plural, object) in [("policies", policy), ("policybindings", binding)] {
+        let line = format!("/apis/admissionregistration.k8s.io/v1/mutatingadmission{plural}");
+        let request = Request::post(line).header("content-type", "application/json");
+        let request = request.body(object.to_string().into_bytes()).expect("a request");
+        client.request::<serde_json::Value>(request).await.expect("created");
+    }
     let request = Request::get("/api/v1/namespaces/default/pods/p/exec?command=cat&stdin=true&stdout=true")
         .header(CONNECTION, "Upgrade")
         .header(UPGRADE, "websocket")
@@ -107,7 +121,7 @@ async fn logs_and_upgrades_reach_the_node() {
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
     assert_eq!(response.headers()["sec-websocket-protocol"], "v5.channel.k8s.io");
     let mut stream = TokioIo::new(hyper::upgrade::on(response).await.expect("an upgrade"));
-    let path = b"/exec/default/p/c?input=1&output=1&command=cat";
+    let path = b"/exec/default/p/c?input=1&output=1&tty=1&command=cat&command=test";
     let mut read = vec![0; path.len()];
     stream.read_exact(&mut read).await.expect("the path");
     assert_eq!(String::from_utf8_lossy(&read), String::from_utf8_lossy(path));

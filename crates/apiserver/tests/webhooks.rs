@@ -298,6 +298,31 @@ async fn webhooks_are_asked_again() {
     store.close().await;
 }
 
+/// Policies come before webhooks, and again after one that changed the object where they want that.
+#[tokio::test(flavor = "multi_thread")]
+async fn policies_and_webhooks_follow_each_other() {
+    let (fixture, store, _directory) = fixture().await;
+    fixture.configure("MutatingWebhookConfiguration", vec![fixture.webhook("m", "/label", &json!({}))]).await;
+    let group = "/apis/admissionregistration.k8s.io/v1beta1/mutatingadmissionpolic";
+    let binding = json!({"metadata": {"name": "p"}, "spec": {"policyName": "p"}});
+    assert_eq!(fixture.send(&format!("POST {group}ybindings"), &binding).await.0, 201);
+    for (reinvocation, expect) in [("Never", "no"), ("IfNeeded", "yes")] {
+        fixture.send(&format!("DELETE {group}ies/p"), &json!({})).await;
+        let expression = "Object{metadata: Object.metadata{annotations: {'labelled': object.metadata.?labels.first.orValue('no')}}}";
+        let policy = json!({"metadata": {"name": "p"}, "spec": {
+            "matchConstraints": {"resourceRules": [
+                {"operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"]}]},
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}],
+            "reinvocationPolicy": reinvocation}});
+        assert_eq!(fixture.send(&format!("POST {group}ies"), &policy).await.0, 201);
+        let (_, answer, _) =
+            fixture.send(&format!("{CREATE}?dryRun=All"), &json!({"metadata": {"name": "c"}})).await;
+        assert_eq!(answer["metadata"]["annotations"]["labelled"], expect, "{answer:#}");
+    }
+    fixture.server.shutdown().await;
+    store.close().await;
+}
+
 /// An update that changes nothing passes admission: policies may be newer than the object.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_update_of_nothing_is_admitted() {

@@ -17,8 +17,8 @@ use super::Review;
 use super::request::{namespace, request};
 use super::subject::Subject;
 use crate::cel::{
-    self, Access, Authority, Budget, Check, Composition, Decision, EvalError, Field, ObjectType, Opaque,
-    OpaqueValue, Outcome, Program, Scope, Type, TypeKind, Value as CelValue,
+    self, Access, Authority, Budget, Check, Composition, Decision, Declarations, EvalError, Field,
+    ObjectType, Opaque, OpaqueValue, Outcome, Program, Scope, Type, TypeKind, Value as CelValue, constructed,
 };
 use crate::edit::{list, text as text_of};
 use crate::identity::{Identity, service_account_groups, service_account_user};
@@ -36,6 +36,10 @@ pub(crate) enum Results {
     StringOrNull,
     /// Any.
     Any,
+    /// An object that is merged into another one.
+    Object,
+    /// The operations of a JSON patch.
+    Patch,
 }
 
 /// A composition without expressions.
@@ -74,7 +78,8 @@ pub(crate) fn compile(
     composition: Option<&Composition>,
     results: Results,
 ) -> Result<Program, String> {
-    let program = Program::compile_with(expression, variables, composition);
+    let makes_patches = matches!(results, Results::Object | Results::Patch);
+    let program = Program::compile_with(expression, Declarations { variables, composition, makes_patches });
     let program = program.map_err(|error| format!("compilation failed: {error}"))?;
     let found = program.result();
     let expected = match (results, &found.kind) {
@@ -82,12 +87,22 @@ pub(crate) fn compile(
         | (Results::Bool, TypeKind::Bool)
         | (Results::String | Results::StringOrNull, TypeKind::String)
         | (Results::StringOrNull, TypeKind::Null) => return Ok(program),
+        (Results::Object, TypeKind::Constructed(name)) if **name == *constructed::OBJECT => {
+            return Ok(program);
+        }
+        (Results::Patch, TypeKind::List(list)) if is_patch(&list.item) => return Ok(program),
+        (Results::Object, _) => constructed::OBJECT,
+        (Results::Patch, _) => "list(JSONPatch)",
         (Results::Bool, _) => "bool",
         (Results::String, _) => "string",
         (Results::StringOrNull, _) => "one of [string null_type]",
     };
     let found = if matches!(found.kind, TypeKind::Null) { "null_type".to_owned() } else { found.to_string() };
     Err(format!("must evaluate to {expected} but got {found}"))
+}
+
+fn is_patch(kind: &Type) -> bool {
+    matches!(&kind.kind, TypeKind::Constructed(name) if **name == *constructed::PATCH)
 }
 
 /// Compiles a list of variables, each of which may use those before it.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::admission::Review;
-use crate::admission::matching::selects;
-use crate::admission::request::namespace;
+use super::Review;
+use super::matching::selects;
+use super::request::namespace;
 use crate::edit::text;
 use crate::resource::{Resource, Resources};
 

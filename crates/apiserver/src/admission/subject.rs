@@ -42,7 +42,7 @@ pub(super) fn kind_of<'r>(ctx: &WriteContext<'_>, resource: &'r Resource) -> (&'
 }
 
 /// The kind of what is sent to a subresource, where it is not the object's own.
-fn body_kind(ctx: &WriteContext<'_>) -> Result<Option<&'static Kind>> {
+pub(super) fn body_kind(ctx: &WriteContext<'_>) -> Result<Option<&'static Kind>> {
     let kind = ctx.subresource.and_then(|part| part.kind(&ctx.resource.plural));
     let Some((group, version, kind)) = kind else { return Ok(None) };
     schema::find(group, version, kind).map(|kind| Some(&**kind)).ok_or_else(Failure::no_such_resource)

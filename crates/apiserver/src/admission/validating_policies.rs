@@ -9,7 +9,6 @@
 //! policies only, in [`type_check`].
 
 mod compiled;
-mod params;
 pub(crate) mod type_check;
 
 use std::collections::BTreeMap;
@@ -20,16 +19,14 @@ use serde_json::{Value, json};
 
 use super::expressions::Environment;
 use super::matching::resources_match;
+use super::params;
+use super::policy::all;
 use super::subject::{Matched, Subject};
 use super::{GROUP, Plugin, Review, is_configurable};
-use crate::object::Object;
 use crate::resource::{self, Resource};
-use crate::server::Inner;
 use crate::status::{Failure, Result};
 use crate::write::context::WriteContext;
 use compiled::{Action, Bound, Compiled, Outcome};
-
-pub(crate) use params::resource_of;
 
 /// Validation failures that are written to the log for one write; more are left out.
 const MAX_AUDITED: usize = 50;
@@ -40,11 +37,6 @@ pub(super) struct ValidatingPolicies;
 /// The resource of the policies.
 pub(crate) fn policies() -> Option<&'static Arc<Resource>> {
     resource::find(GROUP, "v1", "validatingadmissionpolicies")
-}
-
-fn all(server: &Inner, resource: Option<&Arc<Resource>>) -> Vec<Arc<Object>> {
-    let collection = resource.and_then(|resource| server.collection(resource).ok());
-    collection.map(|collection| collection.list("", None, 0, |_| true).objects).unwrap_or_default()
 }
 
 fn bindings() -> Option<&'static Arc<Resource>> {
@@ -70,8 +62,11 @@ impl Plugin for ValidatingPolicies {
         let mut pass = Pass { review, object, denied: None, audited: Vec::new() };
         for policy in all(server, policies()) {
             let compiled = policy.derive(|value| Arc::new(Compiled::read(value)));
-            let own: Vec<&Bound> =
-                bindings.iter().map(|bound| &**bound).filter(|bound| bound.policy == compiled.name).collect();
+            let own: Vec<&Bound> = bindings
+                .iter()
+                .map(|bound| &**bound)
+                .filter(|bound| bound.head.policy == compiled.head.name)
+                .collect();
             if !own.is_empty() {
                 pass.policy(&compiled, &own).await;
             }
@@ -111,10 +106,11 @@ struct Pass<'p> {
 
 impl Pass<'_> {
     fn deny(&mut self, policy: &Compiled, binding: Option<&Bound>, reason: Option<&str>, message: &str) {
-        let name = &policy.name;
+        let name = &policy.head.name;
         let message = match binding {
-            Some(Bound { name: binding, .. }) => format!(
-                "ValidatingAdmissionPolicy '{name}' with binding '{binding}' denied request: {message}"
+            Some(Bound { head, .. }) => format!(
+                "ValidatingAdmissionPolicy '{name}' with binding '{}' denied request: {message}",
+                head.name
             ),
             None => format!("ValidatingAdmissionPolicy '{name}' denied request: {message}"),
         };
@@ -124,7 +120,7 @@ impl Pass<'_> {
 
     /// A policy or binding that cannot be applied refuses the write, unless its failures are to be ignored.
     fn misconfigured(&mut self, policy: &Compiled, binding: Option<&Bound>, why: &str) {
-        if policy.ignores_failures {
+        if policy.head.ignores_failures {
             return;
         }
         let what = if binding.is_some() { "binding" } else { "policy" };
@@ -132,28 +128,20 @@ impl Pass<'_> {
     }
 
     async fn policy(&mut self, policy: &Compiled, bound: &[&Bound]) {
-        let matched = match resources_match(self.review, &policy.constraints, self.object) {
+        let matched = match resources_match(self.review, &policy.head.constraints, self.object) {
             Ok(Some(matched)) => matched,
             Ok(None) => return,
             Err(failure) => return self.misconfigured(policy, None, &failure.message),
         };
-        let resources = self.review.ctx.server.registry.current();
-        let params = match &policy.param_kind {
-            None => None,
-            Some(kind) => match resource_of(&resources, kind) {
-                Some(resource) => Some(&**resource),
-                None => {
-                    let why =
-                        format!("failed to find resource referenced by paramKind: '{}'", params::shown(kind));
-                    return self.misconfigured(policy, None, &why);
-                }
-            },
+        let params = match policy.head.param_resource(self.review) {
+            Ok(params) => params,
+            Err(why) => return self.misconfigured(policy, None, &why),
         };
         // Most writes that a policy is about are none that a binding is about.
         let mut seen: Option<Seen<'_>> = None;
         let mut annotations: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for binding in bound {
-            match resources_match(self.review, &binding.resources, self.object) {
+            match resources_match(self.review, &binding.head.resources, self.object) {
                 Ok(Some(_)) => {}
                 Ok(None) => continue,
                 Err(failure) => {
@@ -168,7 +156,7 @@ impl Pass<'_> {
                     Err(failure) => return self.misconfigured(policy, None, &failure.message),
                 },
             };
-            match params::collect(self.review, params, &binding.params).await {
+            match params::collect(self.review, params.as_deref(), &binding.head.params).await {
                 Ok(found) => {
                     for params in found {
                         let outcomes = policy.evaluate(&seen.environment, &seen.subject, &params);
@@ -179,7 +167,7 @@ impl Pass<'_> {
             }
         }
         for (key, values) in annotations {
-            self.review.ctx.annotate(&format!("{}/{key}", policy.name), &values.join(", "));
+            self.review.ctx.annotate(&format!("{}/{key}", policy.head.name), &values.join(", "));
         }
     }
 
@@ -206,10 +194,10 @@ impl Pass<'_> {
                             Action::Deny => self.deny(policy, Some(binding), reason.as_deref(), &message),
                             Action::Warn => self.review.ctx.warn(vec![format!(
                                 "Validation failed for ValidatingAdmissionPolicy '{}' with binding '{}': {message}",
-                                policy.name, binding.name
+                                policy.head.name, binding.head.name
                             )]),
                             Action::Audit => self.audited.push(json!({
-                                "message": message, "policy": policy.name, "binding": binding.name,
+                                "message": message, "policy": policy.head.name, "binding": binding.head.name,
                                 "expressionIndex": index, "validationActions": binding.action_names,
                             })),
                         }

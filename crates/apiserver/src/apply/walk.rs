@@ -1,6 +1,7 @@
 //! Walking objects along the schema: which fields they have, what differs, merging and pruning.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::LazyLock;
 
 use serde_json::{Map, Value};
 
@@ -66,6 +67,12 @@ impl<'s> View<'s> {
             Some(custom) => Fields::Structural(custom.schema(), true),
             None => Fields::Table(message(kind.message)),
         })
+    }
+
+    /// The view of objects of which nothing is known but that they have metadata.
+    pub fn untyped() -> Self {
+        static NOTHING: LazyLock<Structural> = LazyLock::new(Structural::default);
+        Self::of_object(&NOTHING)
     }
 
     /// The view of objects of a custom kind in a version with this schema.
@@ -471,6 +478,30 @@ pub fn duplicate(view: View<'_>, value: &Value, path: &str) -> Option<String> {
             (!seen.insert(step.clone())).then(|| twice(&step))
         }),
         _ => None,
+    }
+}
+
+/// The paths of all lists and objects in a configuration that are owned as a whole.
+pub fn atomics(view: View<'_>, value: &Value, path: &mut String, found: &mut Vec<String>) {
+    let mut below = |step: &str, view: View<'_>, value: &Value| {
+        let length = path.len();
+        path.push_str(step);
+        atomics(view, value, path, found);
+        path.truncate(length);
+    };
+    match (view, value) {
+        (View::Object(_) | View::Map(_), Value::Object(object)) => {
+            for (key, value) in object {
+                below(&format!(".{key}"), view.child(key).0, value);
+            }
+        }
+        (View::Keyed(_, of), Value::Array(items)) => {
+            for (at, item) in items.iter().enumerate() {
+                below(&format!("[{at}]"), of.view(), item);
+            }
+        }
+        (View::Leaf, Value::Object(_) | Value::Array(_)) => found.push(path.clone()),
+        _ => {}
     }
 }
 

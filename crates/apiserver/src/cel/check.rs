@@ -5,16 +5,19 @@ mod macros;
 
 use std::sync::Arc;
 
-use cel::common::ast::{EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, SelectExpr};
+use cel::common::ast::{
+    EntryExpr, Expr, IdedExpr, ListExpr, LiteralValue, MapExpr, SelectExpr, StructExpr, StructFieldExpr,
+};
 
-use super::Program;
 use super::composition::Composition;
+use super::constructed;
 use super::cost;
 use super::error::CompileError;
-use super::node::{Element, Entry, Node, Select};
+use super::node::{Assignment, Construct, Element, Entry, Node, Select};
 use super::source::{Problem, Source};
 use super::types::{DYN, Size, Type, TypeKind};
 use super::value::Value;
+use super::{Declarations, Program};
 
 /// Levels that expressions may be nested within each other; their evaluation recurses as deep.
 const MAX_DEPTH: usize = 100;
@@ -35,19 +38,17 @@ pub struct Checked {
     pub cost: u64,
 }
 
-/// Variables that expressions may use, in the order in which their values are given.
-pub type Variables = [(String, Type)];
-
 /// Checks and compiles a parsed expression.
 pub fn check(
     expression: &IdedExpr,
     source: &Source,
-    variables: &Variables,
-    composition: Option<&Composition>,
+    declared: Declarations<'_>,
 ) -> Result<Program, CompileError> {
+    let Declarations { variables, composition, makes_patches } = declared;
     let mut checker = Checker {
         variables,
         composition,
+        makes_patches,
         source,
         scopes: Vec::new(),
         problems: Vec::new(),
@@ -67,8 +68,10 @@ pub fn check(
 }
 
 struct Checker<'c> {
-    variables: &'c Variables,
+    variables: &'c [(String, Type)],
     composition: Option<&'c Composition>,
+    /// Whether objects and patches can be constructed.
+    makes_patches: bool,
     source: &'c Source,
     /// Variables of macros, the innermost last.
     scopes: Vec<(String, Type)>,
@@ -96,7 +99,7 @@ impl Checker<'_> {
             Expr::Call(call) => self.call(expression.id, call),
             Expr::List(list) => self.list(list),
             Expr::Map(map) => self.map(map),
-            Expr::Struct(object) => self.undeclared(expression.id, &object.type_name),
+            Expr::Struct(object) => self.construct(expression.id, object),
             Expr::Comprehension(_) | Expr::Unspecified => {
                 self.fail(expression.id, "unexpected expression".to_owned())
             }
@@ -208,6 +211,13 @@ impl Checker<'_> {
                     None
                 }
             },
+            TypeKind::Constructed(name) => match constructed::field_type(name, field) {
+                Some(field) => Some(field),
+                None => {
+                    self.fail(id, format!("undefined field '{field}'"));
+                    None
+                }
+            },
             TypeKind::Dyn | TypeKind::Unknown => Some(DYN.clone()),
             _ => {
                 self.fail(id, format!("type '{kind}' does not support field selection"));
@@ -257,6 +267,41 @@ impl Checker<'_> {
         let kind = Type::map(key_type.unwrap_or_else(unknown), value_type.unwrap_or_else(unknown));
         let kind = kind.sized(Size::at_most(entries.len() as u64));
         Checked { node: Node::Map(entries.into()), kind, cost }
+    }
+
+    /// `Object.spec{field: value}`
+    fn construct(&mut self, id: u64, object: &StructExpr) -> Checked {
+        let name = object.type_name.strip_prefix('.').unwrap_or(&object.type_name);
+        if !self.makes_patches || !constructed::is_type(name) {
+            return self.undeclared(id, &object.type_name);
+        }
+        let (mut fields, mut cost) = (Vec::with_capacity(object.entries.len()), cost::OBJECT);
+        self.literal_depth += 1;
+        for entry in &object.entries {
+            let EntryExpr::StructField(StructFieldExpr { field, value, optional }) = &entry.expr else {
+                continue;
+            };
+            let checked = self.element(value, *optional);
+            cost = cost.saturating_add(checked.cost);
+            match constructed::field_type(name, field) {
+                None => _ = self.fail(entry.id, format!("undefined field '{field}'")),
+                Some(expected) if !expected.accepts(&checked.kind) => {
+                    let given = checked.kind;
+                    let text = format!(
+                        "expected type of field '{field}' is '{expected}' but provided type is '{given}'"
+                    );
+                    self.fail(entry.id, text);
+                }
+                Some(_) => {
+                    let (field, is_optional) = (field.as_str().into(), *optional);
+                    fields.push(Assignment { field, value: checked.node, is_optional });
+                }
+            }
+        }
+        self.close_literal(id);
+        let construct = Construct { name: name.into(), fields: fields.into() };
+        let kind = Type::of(TypeKind::Constructed(name.into()));
+        Checked { node: Node::Construct(Box::new(construct)), kind, cost }
     }
 
     fn close_literal(&mut self, id: u64) {

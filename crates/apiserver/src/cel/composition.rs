@@ -62,7 +62,11 @@ fn opened(kind: &Type) -> Type {
             let kind = MapType { key: opened(&map.key), value: opened(&map.value) };
             Type::of(TypeKind::Map(Arc::new(kind)))
         }
-        TypeKind::Object(_) | TypeKind::Optional(_) | TypeKind::Opaque(_) | TypeKind::Type => DYN.clone(),
+        TypeKind::Object(_)
+        | TypeKind::Optional(_)
+        | TypeKind::Opaque(_)
+        | TypeKind::Constructed(_)
+        | TypeKind::Type => DYN.clone(),
         other => Type::of(other.clone()),
     }
 }

@@ -22,6 +22,8 @@ pub const SELECT: u64 = 1;
 pub const LIST: u64 = 10;
 /// Cost of making a map.
 pub const MAP: u64 = 30;
+/// Cost of making an object.
+pub const OBJECT: u64 = 40;
 
 /// Bytes that are walked for one unit where Kubernetes counts the whole walk as one unit.
 const BYTES_PER_UNIT: u64 = 512;

@@ -1,14 +1,17 @@
 //! Evaluation of compiled expressions. Every step is charged before it is done.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use super::composition::Scope;
+use super::constructed::{Constructed, field_of};
 use super::cost::{self, Meter, Price};
 use super::error::EvalError;
 use super::library::lists::sort_by_key;
 use super::library::regex::charge_states;
 use super::node::{
-    Call, Element, Entry, Fold, FoldKind, Index, Node, OptionalMap, OrElse, RegexCall, Select,
+    Assignment, Call, Construct, Element, Entry, Fold, FoldKind, Index, Node, OptionalMap, OrElse, RegexCall,
+    Select,
 };
 use super::value::{Key, Outcome, Value};
 
@@ -59,6 +62,7 @@ impl<'m, 'a> Machine<'m, 'a> {
             Node::OrElse(or_else) => self.or_else(or_else),
             Node::List(elements) => self.list(elements),
             Node::Map(entries) => self.map(entries),
+            Node::Construct(construct) => self.construct(construct),
             Node::Call(call) => self.call(call),
             Node::Regex(call) => self.regex(call),
             Node::Fold(fold) => self.fold(fold),
@@ -74,8 +78,7 @@ impl<'m, 'a> Machine<'m, 'a> {
             Value::Optional(Some(value)) => ((*value).clone(), true),
             value => (value, select.is_optional),
         };
-        let Value::Map(map) = operand else { return Err(EvalError::NoSuchOverload) };
-        match map.field(&select.field) {
+        match field_of(&operand, &select.field)? {
             Some(value) if is_optional => Ok(Value::some(value?)),
             Some(value) => value,
             None if is_optional => Ok(Value::Optional(None)),
@@ -89,10 +92,7 @@ impl<'m, 'a> Machine<'m, 'a> {
             Value::Optional(Some(value)) => (*value).clone(),
             value => value,
         };
-        match operand {
-            Value::Map(map) => Ok(Value::Bool(map.field(&select.field).is_some())),
-            _ => Err(EvalError::NoSuchOverload),
-        }
+        Ok(Value::Bool(field_of(&operand, &select.field)?.is_some()))
     }
 
     fn index(&mut self, index: &'a Index) -> Outcome<'a> {
@@ -166,6 +166,18 @@ impl<'m, 'a> Machine<'m, 'a> {
             }
         }
         Ok(Value::map(map))
+    }
+
+    fn construct(&mut self, construct: &'a Construct) -> Outcome<'a> {
+        self.meter.charge(cost::OBJECT + construct.fields.len() as u64 / PARTS_PER_UNIT)?;
+        let mut fields: Vec<(&'a str, Value<'a>)> = Vec::with_capacity(construct.fields.len());
+        for Assignment { field, value, is_optional } in &construct.fields {
+            if let Some(value) = present(self.evaluate(value)?, *is_optional)? {
+                fields.retain(|(known, _)| *known != &**field);
+                fields.push((field, value));
+            }
+        }
+        Ok(Value::Object(Arc::new(Constructed { name: &construct.name, fields })))
     }
 
     fn call(&mut self, call: &'a Call) -> Outcome<'a> {

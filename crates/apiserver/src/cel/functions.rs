@@ -5,7 +5,8 @@ use std::sync::LazyLock;
 
 use super::cost::{Grows, Meter, Price};
 use super::library::{
-    authz, convert, format, lists, net, operators, optional, quantity, regex, sets, strings, time, url,
+    authz, convert, format, jsonpatch, lists, net, operators, optional, quantity, regex, sets, strings, time,
+    url,
 };
 use super::types::{DYN, Opaque, Type, TypeKind};
 use super::value::{Outcome, Value};
@@ -40,7 +41,7 @@ pub struct Overload {
 /// The function of a name.
 pub fn find(name: &str) -> Option<&'static Function> {
     static FUNCTIONS: LazyLock<BTreeMap<&str, Function>> = LazyLock::new(|| {
-        let tables: [&[Row]; 14] = [
+        let tables: [&[Row]; 15] = [
             operators::FUNCTIONS,
             convert::FUNCTIONS,
             strings::FUNCTIONS,
@@ -54,6 +55,7 @@ pub fn find(name: &str) -> Option<&'static Function> {
             net::FUNCTIONS,
             authz::FUNCTIONS,
             format::FUNCTIONS,
+            jsonpatch::FUNCTIONS,
             strings::FORMAT,
         ];
         tables.into_iter().flatten().map(|row| (row.0, row.function())).collect()

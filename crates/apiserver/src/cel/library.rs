@@ -3,6 +3,7 @@
 pub mod authz;
 pub mod convert;
 pub mod format;
+pub mod jsonpatch;
 pub mod lists;
 pub mod net;
 pub mod operators;

@@ -36,6 +36,8 @@ pub enum Node {
     List(Box<[Element]>),
     /// `{a: b, ?c: d}`
     Map(Box<[Entry]>),
+    /// `Object.spec{a: b, ?c: d}`
+    Construct(Box<Construct>),
     /// A call.
     Call(Box<Call>),
     /// A call of a function of regular expressions with a constant pattern.
@@ -83,6 +85,21 @@ pub struct Entry {
     pub key: Node,
     pub value: Node,
     /// The value is an optional one; where it is absent there is no entry.
+    pub is_optional: bool,
+}
+
+/// An object literal.
+pub struct Construct {
+    /// The name of its type.
+    pub name: Box<str>,
+    pub fields: Box<[Assignment]>,
+}
+
+/// A field of an object literal.
+pub struct Assignment {
+    pub field: Box<str>,
+    pub value: Node,
+    /// The value is an optional one; where it is absent the field is not set.
     pub is_optional: bool,
 }
 

@@ -96,6 +96,8 @@ pub enum TypeKind {
     Type,
     /// A type of a library.
     Opaque(Opaque),
+    /// The type of objects that expressions construct, by its name.
+    Constructed(Arc<str>),
 }
 
 /// Types of Kubernetes' libraries.
@@ -252,8 +254,10 @@ impl Type {
         use TypeKind::*;
         match (&self.kind, &given.kind) {
             (Dyn | Unknown, _) | (_, Dyn | Unknown) => true,
-            (Null, Null | Object(_) | Duration | Timestamp | Optional(_) | Opaque(_)) => true,
-            (Object(_) | Duration | Timestamp | Optional(_) | Opaque(_), Null) => true,
+            (Null, Null | Object(_) | Duration | Timestamp | Optional(_) | Opaque(_) | Constructed(_)) => {
+                true
+            }
+            (Object(_) | Duration | Timestamp | Optional(_) | Opaque(_) | Constructed(_), Null) => true,
             (Bool, Bool) | (Int, Int) | (Uint, Uint) | (Double, Double) | (String, String) => true,
             (Bytes, Bytes) | (Duration, Duration) | (Timestamp, Timestamp) | (Type, Type) => true,
             (List(a), List(b)) => a.item.accepts(&b.item),
@@ -262,6 +266,7 @@ impl Type {
             (Object(a), Object(b)) => Arc::ptr_eq(a, b),
             (Optional(a), Optional(b)) => a.accepts(b),
             (Opaque(a), Opaque(b)) => a == b,
+            (Constructed(a), Constructed(b)) => a == b,
             _ => false,
         }
     }
@@ -369,6 +374,7 @@ impl fmt::Display for Type {
             TypeKind::Optional(inner) => return write!(f, "optional_type({inner})"),
             TypeKind::Type => "type",
             TypeKind::Opaque(opaque) => opaque.name(),
+            TypeKind::Constructed(name) => name,
         })
     }
 }

@@ -15,6 +15,7 @@ use serde_json::{Map as JsonMap, Value as Json};
 use yado_types::duration;
 use yado_types::quantity::Quantity;
 
+use super::constructed::{self, Constructed};
 use super::error::EvalError;
 use super::library::authz::Access;
 use super::library::format::NamedFormat;
@@ -55,6 +56,8 @@ pub enum Value<'a> {
     Type(&'static str),
     /// A value of a library.
     Opaque(Arc<OpaqueValue>),
+    /// An object that an expression constructed.
+    Object(Arc<Constructed<'a>>),
 }
 
 /// Values of Kubernetes' libraries.
@@ -254,6 +257,8 @@ impl<'a> Value<'a> {
             Self::Map(_) => "map",
             Self::Optional(_) => "optional_type",
             Self::Type(_) => "type",
+            Self::Object(object) if object.name == constructed::PATCH => constructed::PATCH,
+            Self::Object(_) => constructed::OBJECT,
             Self::Opaque(opaque) => match &**opaque {
                 OpaqueValue::Quantity(_) => "kubernetes.Quantity",
                 OpaqueValue::Url(_) => "kubernetes.URL",
@@ -272,6 +277,7 @@ impl<'a> Value<'a> {
             Self::Double(n) => *n == 0.0,
             Self::String(_) | Self::Bytes(_) | Self::List(_) | Self::Map(_) => self.size() == 0,
             Self::Optional(value) => value.is_none(),
+            Self::Object(object) => object.fields.is_empty(),
             _ => false,
         }
     }

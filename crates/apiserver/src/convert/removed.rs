@@ -59,29 +59,35 @@ impl Form for Removed {
 
 /// The removed versions of these kinds, in the order in which discovery shows them: last of all.
 pub(crate) fn removed_kinds(today: &[Kind]) -> Vec<Kind> {
-    let of = |removed: &'static Removed| {
-        let (group, version) = removed.today;
-        let kind =
-            today.iter().find(|k| k.kind == removed.kind && k.group == group && k.version == version)?;
-        Some(Kind {
-            group: removed.version.0.into(),
-            version: removed.version.1.into(),
-            kind: kind.kind.clone(),
-            plural: kind.plural.clone(),
-            singular: kind.singular.clone(),
-            namespaced: kind.namespaced,
-            // Short names and categories mean today's kind.
-            short_names: Vec::new(),
-            categories: Vec::new(),
-            subresources: kind.subresources.clone(),
-            storage: kind.storage,
-            form: Some(removed),
-            message: kind.message,
-            custom: None,
-            built_in: kind.built_in,
-        })
-    };
-    REMOVED.iter().filter_map(of).collect()
+    REMOVED.iter().filter_map(|removed| kind_in(today, removed.version, removed.kind, removed)).collect()
+}
+
+/// One of today's kinds in another version, shown in this form.
+pub(super) fn kind_in(
+    today: &[Kind],
+    (group, version): (&'static str, &'static str),
+    kind: &str,
+    form: &'static dyn Form,
+) -> Option<Kind> {
+    let stored = form.stored_as();
+    let kind = today.iter().find(|k| k.kind == kind && (&*k.group, &*k.version) == stored)?;
+    Some(Kind {
+        group: group.into(),
+        version: version.into(),
+        kind: kind.kind.clone(),
+        plural: kind.plural.clone(),
+        singular: kind.singular.clone(),
+        namespaced: kind.namespaced,
+        // Short names and categories mean today's kind.
+        short_names: Vec::new(),
+        categories: Vec::new(),
+        subresources: kind.subresources.clone(),
+        storage: kind.storage,
+        form: Some(form),
+        message: kind.message,
+        custom: None,
+        built_in: kind.built_in,
+    })
 }
 
 const APPS_V1: (&str, &str) = ("apps", "v1");

@@ -3,22 +3,20 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use yado_types::names;
 
 use super::admission_policy::{
-    authorize_params, default_match_resources, match_conditions, match_resources, param_kind,
+    authorize_param_kind, cells, default_match_resources, match_conditions, policy_head, variables,
 };
 use crate::admission::expressions::{self, Results};
-use crate::cel::rules::is_reserved;
-use crate::cel::{Composition, Type};
+use crate::cel::{self, Composition, Type};
 use crate::edit::{existing, fill, list, text};
 use crate::kinds::strategy::Strategy;
 use crate::object::meta;
 use crate::schema::validate::{Errors, Path};
 use crate::status::Result;
 use crate::table::Column;
-use crate::table::format::age;
 use crate::write::context::WriteContext;
 
 /// Annotations that a policy may make.
@@ -43,51 +41,12 @@ impl Strategy for ValidatingAdmissionPolicy {
         }
     }
 
-    /// Whoever makes a policy with parameters learns of them what its messages tell.
     fn after_defaults(&self, ctx: &WriteContext<'_>, policy: &mut Value, old: Option<&Value>) -> Result<()> {
-        let kind = &policy["spec"]["paramKind"];
-        if kind.is_null() || old.is_some_and(|old| old["spec"]["paramKind"] == *kind) {
-            return Ok(());
-        }
-        let sentence = format!(
-            "must have \"get\" permission on all objects of the referenced paramKind (kind={}, apiVersion={})",
-            text(&kind["kind"]),
-            text(&kind["apiVersion"])
-        );
-        authorize_params(ctx, meta(policy, "name"), kind, ("*", "*"), ("spec.paramKind", &sentence))
+        authorize_param_kind(ctx, policy, old)
     }
 
     fn validate(&self, object: &Value, _old: Option<&Value>, errors: &mut Errors) {
-        let root = Path::root();
-        let (spec, at) = (&object["spec"], root.field("spec"));
-        errors.one_of(&at.field("failurePolicy"), &spec["failurePolicy"], &["Fail", "Ignore"]);
-        param_kind(&spec["paramKind"], &at.field("paramKind"), errors);
-        let constraints = at.field("matchConstraints");
-        match &spec["matchConstraints"] {
-            Value::Null => errors.required(&constraints, ""),
-            given => {
-                match_resources(given, &constraints, errors);
-                if list(&given["resourceRules"]).is_empty() {
-                    errors.required(&constraints.field("resourceRules"), "");
-                }
-            }
-        }
-        let has_params = spec["paramKind"].is_object();
-        let (with, without) =
-            (expressions::variables(has_params, true), expressions::variables(has_params, false));
-        match_conditions(&spec["matchConditions"], &with, &at.field("matchConditions"), errors);
-        let composition = variables(&spec["variables"], &with, &at.field("variables"), errors);
-        if list(&spec["validations"]).is_empty() && list(&spec["auditAnnotations"]).is_empty() {
-            for field in ["validations", "auditAnnotations"] {
-                let detail = "validations or auditAnnotations must contain at least one item";
-                errors.required(&at.field(field), detail);
-            }
-        }
-        let validations = at.field("validations");
-        for (i, given) in list(&spec["validations"]).iter().enumerate() {
-            validation(given, (&with, &without), &composition, &validations.index(i), errors);
-        }
-        annotations(object, &with, &composition, &at.field("auditAnnotations"), errors);
+        errors.extend(cel::batch(|| rules(object).list));
     }
 
     fn columns(&self) -> &[Column] {
@@ -95,48 +54,33 @@ impl Strategy for ValidatingAdmissionPolicy {
     }
 
     fn cells(&self, object: &Value, now: Timestamp) -> Vec<Value> {
-        let spec = &object["spec"];
-        let kind = match &spec["paramKind"] {
-            Value::Null => "<unset>".to_owned(),
-            kind => format!("{}/{}", text(&kind["apiVersion"]), text(&kind["kind"])),
-        };
-        let count = list(&spec["validations"]).len();
-        vec![object["metadata"]["name"].clone(), json!(count), json!(kind), json!(age(object, now))]
+        cells(object, "validations", now)
     }
 }
 
-/// Checks the named expressions and returns them, as those after them see them.
-pub(super) fn variables(
-    given: &Value,
-    known: &[(String, Type)],
-    at: &Path<'_>,
-    errors: &mut Errors,
-) -> Composition {
-    let mut composition = Composition::empty();
-    for (i, variable) in list(given).iter().enumerate() {
-        let at = at.index(i);
-        let (name, expression) = (text(&variable["name"]), text(&variable["expression"]));
-        if name.trim().is_empty() {
-            errors.required(&at.field("name"), "name is not specified");
-        } else if !is_identifier(name) {
-            errors.invalid_text(&at.field("name"), name, "name is not a valid CEL identifier");
+/// The mistakes in a policy.
+fn rules(object: &Value) -> Errors {
+    let mut errors = Errors::default();
+    let root = Path::root();
+    let (spec, at) = (&object["spec"], root.field("spec"));
+    policy_head(spec, &at, &mut errors);
+    let has_params = spec["paramKind"].is_object();
+    let (with, without) =
+        (expressions::variables(has_params, true), expressions::variables(has_params, false));
+    match_conditions(&spec["matchConditions"], &with, &at.field("matchConditions"), &mut errors);
+    let composition = variables(&spec["variables"], &with, &at.field("variables"), &mut errors);
+    if list(&spec["validations"]).is_empty() && list(&spec["auditAnnotations"]).is_empty() {
+        for field in ["validations", "auditAnnotations"] {
+            let detail = "validations or auditAnnotations must contain at least one item";
+            errors.required(&at.field(field), detail);
         }
-        if expression.trim().is_empty() {
-            errors.required(&at.field("expression"), "expression is not specified");
-            continue;
-        }
-        let program = expressions::compile(expression, known, Some(&composition), Results::Any);
-        if let Err(why) = &program {
-            errors.invalid_text(&at.field("expression"), expression, why);
-        }
-        composition.push(name, program);
     }
-    composition
-}
-
-fn is_identifier(name: &str) -> bool {
-    let starts = |c: char| c == '_' || c.is_ascii_alphabetic();
-    name.starts_with(starts) && name.chars().all(|c| starts(c) || c.is_ascii_digit()) && !is_reserved(name)
+    let validations = at.field("validations");
+    for (i, given) in list(&spec["validations"]).iter().enumerate() {
+        validation(given, (&with, &without), &composition, &validations.index(i), &mut errors);
+    }
+    annotations(object, &with, &composition, &at.field("auditAnnotations"), &mut errors);
+    errors
 }
 
 /// Checks a validation. Its message may use less than it itself may: `without` the authorizer.

@@ -10,7 +10,7 @@ use super::admission_policy::{match_conditions, rule};
 use crate::admission::expressions;
 use crate::edit::{existing, fill, list, objects, text};
 use crate::kinds::strategy::Strategy;
-use crate::schema::validate::{Errors, Path};
+use crate::schema::validate::{Errors, Path, meta};
 use crate::table::Column;
 use crate::table::format::age;
 
@@ -113,6 +113,9 @@ impl WebhookConfiguration {
         if webhook["timeoutSeconds"].as_i64().is_some_and(|seconds| !(1..=30).contains(&seconds)) {
             let detail = "the timeout value must be between 1 and 30 seconds";
             errors.invalid(&at.field("timeoutSeconds"), &webhook["timeoutSeconds"], detail);
+        }
+        for selector in ["namespaceSelector", "objectSelector"] {
+            meta::label_selector(&webhook[selector], &at.field(selector), errors);
         }
         let variables = expressions::variables(false, true);
         match_conditions(&webhook["matchConditions"], &variables, &at.field("matchConditions"), errors);

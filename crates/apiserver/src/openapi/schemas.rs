@@ -22,7 +22,7 @@ pub const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.";
 
 /// The name of a kind's definition: `io.k8s.api.core.v1.Pod`, `com.example.stable.v1.CronTab`.
 pub fn definition_name(kind: &Kind) -> String {
-    if kind.is_removed() {
+    if kind.is_other_version() {
         let group = kind.group.split('.').next().unwrap_or_default();
         return format!("io.k8s.api.{group}.{}.{}", kind.version, kind.kind);
     }
@@ -99,6 +99,12 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "admissionregistration.v1.MutatingWebhookConfiguration" => {
             add::<admissionregistration::v1::MutatingWebhookConfiguration>
         }
+        "admissionregistration.v1.MutatingAdmissionPolicy" => {
+            add::<admissionregistration::v1::MutatingAdmissionPolicy>
+        }
+        "admissionregistration.v1.MutatingAdmissionPolicyBinding" => {
+            add::<admissionregistration::v1::MutatingAdmissionPolicyBinding>
+        }
         "admissionregistration.v1.ValidatingAdmissionPolicy" => {
             add::<admissionregistration::v1::ValidatingAdmissionPolicy>
         }
@@ -162,7 +168,7 @@ pub fn schemas(kinds: &[&Kind]) -> Map<String, Value> {
             let schema: Option<Value> = serde_json::from_slice(custom.written()).ok();
             all.insert(definition_name(kind), own_schema(kind, schema));
         }
-        if let Some(form) = kind.form.filter(|_| kind.is_removed()) {
+        if let Some(form) = kind.form.filter(|_| kind.is_other_version()) {
             let stored = || all.get(&format!("io.k8s.api.{}", kind.message)).cloned();
             let schema = form.schema().or_else(stored);
             all.insert(definition_name(kind), own_schema(kind, schema));
@@ -215,7 +221,7 @@ fn complete(name: &str, schema: &mut Value) {
     }
     let known: Vec<Value> = KINDS
         .iter()
-        .filter(|k| k.message == name && !k.is_removed())
+        .filter(|k| k.message == name && !k.is_other_version())
         .map(|k| json!({"group": k.group, "version": k.version, "kind": k.kind}))
         .collect();
     if !known.is_empty() {

@@ -33,6 +33,7 @@ pub fn json_patch(target: &mut Value, patch: &Value) -> Result<(), PatchError> {
             operation: operation.action.name(),
             path: operation.path.text.chars().take(256).collect(),
             reason,
+            is_failed_test: work.could_pass(operation),
         })?;
     }
     *target = work.root;
@@ -338,6 +339,12 @@ impl Work {
             }
             Err(why) => Err(why),
         }
+    }
+
+    /// Whether an operation is a test that another object could pass: what holds the tested value is there.
+    fn could_pass(&self, operation: &Operation<'_>) -> bool {
+        let above = operation.path.tokens.split_last().map_or(&[][..], |(_, above)| above);
+        matches!(operation.action, Action::Test(_)) && self.at(above).is_ok()
     }
 
     fn has(&self, path: &[String]) -> bool {

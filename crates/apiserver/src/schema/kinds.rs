@@ -105,9 +105,9 @@ impl Kind {
         )))
     }
 
-    /// Whether Kubernetes no longer serves this version.
-    pub(crate) fn is_removed(&self) -> bool {
-        self.form.is_some_and(|form| form.deprecation().is_some())
+    /// Whether it is another version of a stored kind, with the same fields in the table.
+    pub(crate) fn is_other_version(&self) -> bool {
+        self.form.is_some_and(Form::is_other_version)
     }
 
     /// The kind has objects of its own, at paths of their own.
@@ -255,8 +255,8 @@ const AUTHORIZATION: (&str, &str) = ("authorization.k8s.io", "v1");
 /// Every built-in kind that the API server reads or serves.
 pub static KINDS: LazyLock<Vec<Arc<Kind>>> = LazyLock::new(|| {
     let today = built_in();
-    let removed = convert::removed_kinds(&today);
-    today.into_iter().chain(removed).map(Arc::new).collect()
+    let (previews, removed) = (convert::preview_kinds(&today), convert::removed_kinds(&today));
+    today.into_iter().chain(previews).chain(removed).map(Arc::new).collect()
 });
 
 fn built_in() -> Vec<Kind> {
@@ -308,6 +308,8 @@ fn stored() -> Vec<Kind> {
         cluster(ADMISSION, "ValidatingWebhookConfiguration", ("validatingwebhookconfigurations", "validatingwebhookconfiguration"), "admissionregistration.v1.ValidatingWebhookConfiguration").ruled_by(&webhook_configuration::WebhookConfiguration { mutating: false }).of("api-extensions"),
         cluster(ADMISSION, "ValidatingAdmissionPolicy", ("validatingadmissionpolicies", "validatingadmissionpolicy"), "admissionregistration.v1.ValidatingAdmissionPolicy").ruled_by(&validating_admission_policy::ValidatingAdmissionPolicy).of("api-extensions").with(&["status"]),
         cluster(ADMISSION, "ValidatingAdmissionPolicyBinding", ("validatingadmissionpolicybindings", "validatingadmissionpolicybinding"), "admissionregistration.v1.ValidatingAdmissionPolicyBinding").ruled_by(&validating_admission_policy_binding::ValidatingAdmissionPolicyBinding).of("api-extensions"),
+        cluster(ADMISSION, "MutatingAdmissionPolicy", ("mutatingadmissionpolicies", "mutatingadmissionpolicy"), "admissionregistration.v1.MutatingAdmissionPolicy").ruled_by(&mutating_admission_policy::MutatingAdmissionPolicy).of("api-extensions"),
+        cluster(ADMISSION, "MutatingAdmissionPolicyBinding", ("mutatingadmissionpolicybindings", "mutatingadmissionpolicybinding"), "admissionregistration.v1.MutatingAdmissionPolicyBinding").ruled_by(&mutating_admission_policy_binding::MutatingAdmissionPolicyBinding).of("api-extensions"),
         cluster(EXTENSIONS, "CustomResourceDefinition", ("customresourcedefinitions", "customresourcedefinition"),
             "apiextensions.v1.CustomResourceDefinition").ruled_by(&custom_resource_definition::CustomResourceDefinition).short(&["crd", "crds"]).of("api-extensions").with(&["status"]),
         cluster(FLOW_CONTROL, "FlowSchema", ("flowschemas", "flowschema"), "flowcontrol.v1.FlowSchema")

@@ -168,7 +168,7 @@ fn patch_value(shape: &Kind, kind: PatchKind, value: &mut Value, change: &Value,
     };
     patched.map_err(|error| match error {
         PatchError::Malformed(text) => Failure::bad_request(text),
-        PatchError::Operation { index, operation, path, reason } => {
+        PatchError::Operation { index, operation, path, reason, .. } => {
             let message = format!("{operation} {path:?}: {reason}");
             let cause = (format!("patch[{index}]"), "FieldValueInvalid".to_owned(), message);
             Failure::invalid(&shape.group, &shape.kind, name, [cause])

@@ -2,25 +2,19 @@
 
 use serde_json::Value;
 
-use crate::admission::conditions::{self, Condition};
+use crate::admission::conditions;
 use crate::admission::expressions::{self, Environment, Results, evaluate};
+use crate::admission::policy::{BindingHead, PolicyHead};
 use crate::admission::subject::Subject;
-use crate::cel::{self, Budget, Composition, EvalError, Program, Scope, Value as CelValue};
+use crate::cel::{self, Budget, EvalError, Program, Scope, Value as CelValue};
 use crate::edit::{list, text};
-use crate::object::meta;
 
 /// Largest message that a `messageExpression` may make, in bytes.
 const MAX_MESSAGE: usize = 5 * 1024;
 
 /// A ValidatingAdmissionPolicyBinding.
 pub(super) struct Bound {
-    pub(super) name: String,
-    /// The name of its policy.
-    pub(super) policy: String,
-    /// Its `MatchResources`.
-    pub(super) resources: Value,
-    /// Its `ParamRef`; null for none.
-    pub(super) params: Value,
+    pub(super) head: BindingHead,
     pub(super) actions: Vec<Action>,
     /// The same, as they are written.
     pub(super) action_names: Value,
@@ -47,10 +41,7 @@ impl Bound {
             _ => None,
         };
         Self {
-            name: meta(binding, "name").to_owned(),
-            policy: text(&spec["policyName"]).to_owned(),
-            resources: spec["matchResources"].clone(),
-            params: spec["paramRef"].clone(),
+            head: BindingHead::read(binding),
             actions: list(&spec["validationActions"]).iter().filter_map(action).collect(),
             action_names: spec["validationActions"].clone(),
         }
@@ -59,15 +50,7 @@ impl Bound {
 
 /// A ValidatingAdmissionPolicy with its compiled expressions.
 pub(super) struct Compiled {
-    pub(super) name: String,
-    /// Expressions that cannot be evaluated refuse nothing.
-    pub(super) ignores_failures: bool,
-    /// Its `ParamKind`, if it has parameters.
-    pub(super) param_kind: Option<Value>,
-    /// Its `MatchResources`.
-    pub(super) constraints: Value,
-    variables: Composition,
-    conditions: Vec<Condition>,
+    pub(super) head: PolicyHead,
     validations: Vec<Validation>,
     annotations: Vec<Annotation>,
 }
@@ -116,17 +99,19 @@ impl Compiled {
 
     fn compile(policy: &Value) -> Self {
         let spec = &policy["spec"];
-        let has_params = spec["paramKind"].is_object();
-        let (with, without) =
-            (expressions::variables(has_params, true), expressions::variables(has_params, false));
-        let variables = expressions::compose(&spec["variables"], &with);
-        let compile =
-            |expression: &str, results| expressions::compile(expression, &with, Some(&variables), results);
+        let head = PolicyHead::compile(policy);
+        let (with, without) = (
+            expressions::variables(head.has_params(), true),
+            expressions::variables(head.has_params(), false),
+        );
+        let compile = |expression: &str, results| {
+            expressions::compile(expression, &with, Some(&head.variables), results)
+        };
         let validation = |validation: &Value| {
             let expression = text(&validation["expression"]).to_owned();
             let by = text(&validation["messageExpression"]);
             let by = (!by.is_empty())
-                .then(|| expressions::compile(by, &without, Some(&variables), Results::String));
+                .then(|| expressions::compile(by, &without, Some(&head.variables), Results::String));
             Validation {
                 program: compile(&expression, Results::Bool),
                 expression,
@@ -143,16 +128,11 @@ impl Compiled {
                 expression,
             }
         };
-        Self {
-            name: meta(policy, "name").to_owned(),
-            ignores_failures: text(&spec["failurePolicy"]) == "Ignore",
-            param_kind: has_params.then(|| spec["paramKind"].clone()),
-            constraints: spec["matchConstraints"].clone(),
-            conditions: conditions::read(&spec["matchConditions"], &with),
-            validations: list(&spec["validations"]).iter().map(validation).collect(),
-            annotations: list(&spec["auditAnnotations"]).iter().map(annotation).collect(),
-            variables,
-        }
+        let (validations, annotations) = (
+            list(&spec["validations"]).iter().map(validation).collect(),
+            list(&spec["auditAnnotations"]).iter().map(annotation).collect(),
+        );
+        Self { validations, annotations, head }
     }
 
     /// Evaluates the policy for a write with parameters, null for none.
@@ -162,11 +142,11 @@ impl Compiled {
         subject: &Subject<'_>,
         params: &Value,
     ) -> Vec<Outcome> {
-        let scope = match environment.scope(subject, params, &self.variables) {
+        let scope = match environment.scope(subject, params, &self.head.variables) {
             Ok(scope) => scope,
             Err(error) => return self.error(0, error.to_string()).into_iter().collect(),
         };
-        match conditions::hold(&self.conditions, &scope) {
+        match conditions::hold(&self.head.conditions, &scope) {
             Ok(true) => {}
             Ok(false) => return Vec::new(),
             Err(why) => return self.error(0, why).into_iter().collect(),
@@ -189,7 +169,7 @@ impl Compiled {
     }
 
     fn error(&self, index: usize, message: String) -> Option<Outcome> {
-        (!self.ignores_failures).then_some(Outcome::Failed { index, reason: None, message })
+        (!self.head.ignores_failures).then_some(Outcome::Failed { index, reason: None, message })
     }
 
     /// A validation that does not hold, with its message: the one its expression makes, its own, or the expression.
@@ -229,7 +209,7 @@ impl Compiled {
                     outcomes.push(Outcome::Annotation(annotation.key.clone(), value));
                 }
                 Ok(_) => {}
-                Err(_) if self.ignores_failures => {}
+                Err(_) if self.head.ignores_failures => {}
                 Err(error) => outcomes.push(Outcome::AnnotationFailed(error.to_string())),
             }
         }

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::params::resource_of;
 use super::policies;
 use crate::admission::expressions;
-use crate::cel::{self, Program, Type, TypeKind, rules};
+use crate::admission::params::resource_of;
+use crate::admission::policy::all;
+use crate::cel::{self, Declarations, Program, Type, TypeKind, rules};
 use crate::edit::{list, map_at, text};
 use crate::object::{Object, meta};
 use crate::resource::{Resource, Resources};
@@ -50,7 +51,7 @@ async fn reconcile(server: &Inner) -> Result<()> {
         let observed = policy["status"]["observedGeneration"].as_i64().unwrap_or(0);
         policy["metadata"]["generation"].as_i64().unwrap_or(0) > observed
     };
-    for policy in super::all(server, Some(resource)) {
+    for policy in all(server, Some(resource)) {
         let value = policy.value();
         if !is_outdated(&value) {
             continue;
@@ -108,8 +109,10 @@ fn check(resources: &Resources, spec: &Value) -> Vec<Value> {
         let of_kind = |(_, kind): &(String, Type)| {
             let variables = expressions::typed(kind.clone(), params.clone(), true);
             let named = expressions::compose(&spec["variables"], &variables);
+            let declared =
+                Declarations { variables: &variables, composition: Some(&named), makes_patches: false };
             let mistake = |(_, expression): &(String, &str)| {
-                let compiled = Program::compile_with(expression, &variables, Some(&named));
+                let compiled = Program::compile_with(expression, declared);
                 compiled.err().map(|error| error.to_string())
             };
             expressions.iter().map(mistake).collect()

@@ -5,6 +5,7 @@ use cel::common::ast::{CallExpr, Expr, IdedExpr, LiteralValue};
 use super::{Checked, Checker, qualified};
 use crate::cel::cost::{self, Meter};
 use crate::cel::functions::{self, Function, Overload};
+use crate::cel::library::jsonpatch::ESCAPE_KEY;
 use crate::cel::library::regex;
 use crate::cel::node::{Call, Index, Node, OrElse, RegexCall};
 use crate::cel::types::{Type, TypeKind};
@@ -26,12 +27,17 @@ impl Checker<'_> {
             ("_[_]", None, [operand, key]) => self.index(id, operand, key, false),
             ("_[?_]", None, [operand, key]) => self.index(id, operand, key, true),
             ("has", None, [field]) => self.has(field),
-            (name, None, args) => match functions::find(name) {
+            (name, None, args) => match self.find_function(name) {
                 Some(function) => self.function(id, function, None, args),
                 None => self.undeclared_call(id, name, args),
             },
             (name, Some(target), args) => self.method(id, name, target, args),
         }
+    }
+
+    /// The function of a name, if these expressions may call it.
+    fn find_function(&self, name: &str) -> Option<&'static Function> {
+        functions::find(name).filter(|_| self.makes_patches || name != ESCAPE_KEY)
     }
 
     fn undeclared_call(&mut self, id: u64, name: &str, args: &[IdedExpr]) -> Checked {
@@ -44,14 +50,14 @@ impl Checker<'_> {
     /// A method, a macro, or a function of a namespace.
     fn method(&mut self, id: u64, name: &str, target: &IdedExpr, args: &[IdedExpr]) -> Checked {
         let namespaced = qualified(target).map(|namespace| format!("{namespace}.{name}"));
-        if let Some(function) = namespaced.as_deref().and_then(functions::find) {
+        if let Some(function) = namespaced.as_deref().and_then(|name| self.find_function(name)) {
             return self.function(id, function, None, args);
         }
         if let Some(checked) = self.expand(id, name, target, args) {
             return checked;
         }
         let target = self.check(target);
-        match functions::find(name) {
+        match self.find_function(name) {
             Some(function) => self.function(id, function, Some(target), args),
             None => self.undeclared_call(id, name, args),
         }

@@ -271,6 +271,7 @@ pub fn equal(meter: &mut Meter, a: &Value, b: &Value) -> Result<bool, EvalError>
         },
         (Value::Type(a), Value::Type(b)) => a == b,
         (Value::Opaque(a), Value::Opaque(b)) => a == b,
+        (Value::Object(a), Value::Object(b)) => return a.equals(meter, b),
         (Value::String(a), Value::String(b)) => **a == **b,
         (a, b) => compare(a, b) == Some(Ordering::Equal),
     })
