@@ -261,7 +261,7 @@ async fn connections_are_seen_with_their_options() {
         let policy = json!({
             "matchConstraints": {"resourceRules": [rule]},
             "variables": [{"name": "said", "expression":
-                "request.operation + ' ' + request.subResource + ' ' + request.kind.kind + ' ' + request.namespace + '/' + request.name"},
+                "request.operation + ' ' + request.subResource + ' ' + request.kind.kind + ' ' + request.?namespace.orValue('') + '/' + request.name"},
                 {"name": "options", "expression": "['command', 'container', 'path', 'ports', 'stdin', 'stdout', 'tty'].filter(k, k in object)"}],
             "validations": [{"expression": "oldObject == null && request.options == null && variables.options.size() < 0", "messageExpression":
                 "variables.said + ' {' + variables.options.map(k, '%s: %s'.format([k, object[k]])).join(', ') + '}'"}],
