@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
 use crate::{RETRIES, demo_images, is_installed, kubectl, root, run as command, test_notes, tidy};
 
-/// Debian packages by the program each brings: real peers for the tests.
+/// Debian packages by the program, or the path, that each brings: real peers for the tests.
 const PACKAGES: &[(&str, &str)] = &[
     ("busybox", "busybox-static"),          // a root file system for containers
     ("docker-registry", "docker-registry"), // pulls
@@ -19,6 +19,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("ip", "iproute2"),                     // the loopback device of such a namespace
     ("curl", "curl"),                       // what users call pages with
     ("python3", "python3"),                 // unpacks an archive
+    ("/usr/lib/python3/dist-packages/kubernetes", "python3-kubernetes"), // a client of Kubernetes
     ("hg", "mercurial"),                    // dependencies in Mercurial's repositories
     ("cc", "gcc"),                          // the linker, and C in a few crates
 ];
@@ -106,12 +107,15 @@ fn run_checks() -> Result<()> {
 }
 
 fn install_packages() -> Result<()> {
+    let is_there = |brought: &str| {
+        if brought.starts_with('/') { Path::new(brought).exists() } else { is_installed(brought) }
+    };
     let missing: Vec<&str> =
-        PACKAGES.iter().filter(|(program, _)| !is_installed(program)).map(|(_, package)| *package).collect();
+        PACKAGES.iter().filter(|(brought, _)| !is_there(brought)).map(|(_, package)| *package).collect();
     if !missing.is_empty() {
         if !is_installed("apt-get") {
             bail!(
-                "these programs are missing and there is no apt-get to install them: {}",
+                "these packages are missing and there is no apt-get to install them: {}",
                 missing.join(", ")
             );
         }

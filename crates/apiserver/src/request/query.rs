@@ -44,9 +44,11 @@ impl Query {
         self.pairs.iter().filter(move |(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    /// `true`, `1` and a bare name are true.
+    /// Any value but `0` and `false`, and a bare name, are true; the first counts, as in Kubernetes
+    /// (`Convert_Slice_string_To_bool`).
     pub fn is_true(&self, name: &str) -> bool {
-        self.pairs.iter().any(|(n, v)| n == name && matches!(v.as_str(), "true" | "1" | "True" | "t" | ""))
+        let first = self.pairs.iter().find(|(n, _)| n == name);
+        first.is_some_and(|(_, value)| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     /// A whole number.
@@ -100,7 +102,18 @@ mod tests {
         assert_eq!(query.get("a"), Some("1"));
         assert_eq!(query.all("a").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(query.get("b"), Some("x=y z"));
-        assert!(query.is_true("c") && !query.is_true("b"));
+        for (text, expect) in [
+            ("a", true),
+            ("a=", true),
+            ("a=True", true),
+            ("a=yes", true),
+            ("a=False", false),
+            ("a=0", false),
+            ("b=1", false),
+            ("a=0&a=1", false),
+        ] {
+            assert_eq!(Query::parse(text).is_true("a"), expect, "{text}");
+        }
         assert_eq!(query.get("bad"), None);
         assert_eq!(query.get("e"), None);
         assert!(query.number("b").is_err());

@@ -19,6 +19,7 @@ mod network;
 mod node;
 mod pods;
 mod published;
+mod python;
 mod secrets;
 mod tiers;
 mod tokens;
