@@ -37,7 +37,8 @@ use crate::status::Failure;
 use crate::write::create::uid;
 use log::Log;
 pub use log::LogConfig;
-use policy::{Extent, Level, Stage};
+pub(crate) use policy::Level;
+use policy::{Extent, Stage};
 pub use policy::{Policy, PolicyError};
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
@@ -202,6 +203,13 @@ impl Record {
     /// Adds an annotation.
     pub(crate) fn annotate(&self, key: &str, value: &str) {
         self.found.lock().annotations.insert(key.to_owned(), value.into());
+    }
+
+    /// Adds an annotation to an event of at least this level.
+    pub(crate) fn annotate_at(&self, level: Level, key: &str, value: &str) {
+        if self.extent.level >= level {
+            self.annotate(key, value);
+        }
     }
 
     /// The request was refused, or failed.

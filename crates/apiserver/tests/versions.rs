@@ -316,6 +316,25 @@ async fn a_webhook_converts() {
         (&format!("POST {V1}?dryRun=All"), tab("n", "v1", json!({"at": "noon"})), 422, &[]),
         (&format!("DELETE {policies}ybindings/noon"), Value::Null, 200, &[]),
     ]).await;
+    // One that changes objects does so in its version, whichever that of the request is.
+    let policies = policies.replace("validating", "mutating");
+    let mutation = |expression: &str| json!({"metadata": {"name": "late"}, "spec": {
+        "matchConstraints": {"resourceRules": [
+            {"operations": ["*"], "apiGroups": ["example.com"], "apiVersions": ["v1"], "resources": ["tabs"]}]},
+        "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}],
+        "reinvocationPolicy": "Never"}});
+    let binding = json!({"metadata": {"name": "late"}, "spec": {"policyName": "late"}});
+    f.check(&[
+        (&format!("POST {policies}ies"), mutation("Object{spec: Object.spec{at: object.spec.at + '!'}}"), 201, &[]),
+        (&format!("POST {policies}ybindings"), binding, 201, &[]),
+        (&format!("POST {V2}?dryRun=All"), tab("n", "v2", json!({"when": "dusk"})), 201, &["/apiVersion=example.com/v2", "/spec/when=dusk!", "/spec/at=-"]),
+        (&format!("POST {V1}?dryRun=All"), tab("n", "v1", json!({"at": "dusk"})), 201, &["/spec/at=dusk!"]),
+        (&format!("POST {V2}?dryRun=All"), tab("n", "v2", json!({"when": "dawn!"})), 422, &["/details/causes/0/field=spec.when"]),
+        (&format!("PATCH {policies}ies/late"), mutation("Object{spec: Object.spec{when: 'dusk'}}"), 200, &[]),
+        (&format!("POST {V2}?dryRun=All"), tab("n", "v2", json!({"when": "dusk"})), 403,
+            &["/message=policy 'late' with binding 'late' denied request: error applying patch: failed to convert patch object to typed object: .spec.when: field not declared in schema"]),
+        (&format!("DELETE {policies}ybindings/late"), Value::Null, 200, &[]),
+    ]).await;
     // A list is converted by one request, and by none in the stored version.
     for (line, calls) in [(format!("GET {V2}"), 1), (format!("GET {V1}"), 0), (format!("GET {V2}?limit=1"), 1)] {
         let before = CALLS.load(Ordering::Relaxed);

@@ -3,6 +3,7 @@
 mod tls;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -11,7 +12,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
 use tower::ServiceExt;
-use yado_apiserver::{ApiServer, Config, Identity, NoNodes};
+use yado_apiserver::{ApiServer, Config, Identity, NoNodes, audit};
 use yado_store::{Embedded, Store};
 use yado_types::clock::SystemClock;
 
@@ -118,10 +119,13 @@ impl Fixture {
 const CREATE: &str = "POST /api/v1/namespaces/default/configmaps";
 
 async fn fixture() -> (Fixture, Arc<Embedded>, tempfile::TempDir) {
+    fixture_with(Config::default()).await
+}
+
+async fn fixture_with(config: Config) -> (Fixture, Arc<Embedded>, tempfile::TempDir) {
     let directory = tempfile::tempdir().expect("a directory");
     let store = Arc::new(Embedded::open(yado_store::Config::new(directory.path())).expect("a store"));
-    let server =
-        ApiServer::new(Config::default(), store.clone(), SystemClock::shared(), Arc::new(NoNodes)).await;
+    let server = ApiServer::new(config, store.clone(), SystemClock::shared(), Arc::new(NoNodes)).await;
     let at = ([127, 0, 0, 1].into(), "127.0.0.1");
     let (port, bundle) = tls::serve(at, |asked, review| respond(asked.uri.path(), &review["request"])).await;
     let url = format!("https://127.0.0.1:{port}");
@@ -321,6 +325,59 @@ async fn policies_and_webhooks_follow_each_other() {
     }
     fixture.server.shutdown().await;
     store.close().await;
+}
+
+/// Audit events say which webhooks were asked, and what they changed where they hold the object too.
+#[tokio::test(flavor = "multi_thread")]
+async fn audit_events_tell_of_webhooks() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("audit.log");
+    let log =
+        audit::LogConfig { path: Some(path.clone()), max_size: 0, max_backups: 0, max_age: Duration::ZERO };
+    let policy = "{apiVersion: audit.k8s.io/v1, kind: Policy, omitStages: [RequestReceived], rules: [
+        {level: Metadata, namespaces: [kube-system]}, {level: Request, resources: [{resources: [configmaps]}]}]}";
+    let policy = audit::Policy::parse(policy).expect("a policy");
+    let audit = audit::Audit::open(policy, log, SystemClock::shared()).expect("a log");
+    let (fixture, store, _directory) = fixture_with(Config { audit: Some(audit), ..Config::default() }).await;
+    let again = json!({"reinvocationPolicy": "IfNeeded"});
+    let webhooks = vec![
+        fixture.webhook("m0", "/allow", &again),
+        fixture.webhook("m1", "/label", &json!({})),
+        fixture.webhook("m2", "/lies", &json!({"failurePolicy": "Ignore"})),
+    ];
+    fixture.configure("MutatingWebhookConfiguration", webhooks).await;
+    let ignored = fixture.webhook("v0", "/lies", &json!({"failurePolicy": "Ignore"}));
+    fixture.configure("ValidatingWebhookConfiguration", vec![ignored]).await;
+    for namespace in ["default", "kube-system"] {
+        let line = format!("POST /api/v1/namespaces/{namespace}/configmaps");
+        assert_eq!(fixture.send(&line, &json!({"metadata": {"name": "c"}})).await.0, 201);
+    }
+    fixture.server.shutdown().await;
+    store.close().await;
+    let text = std::fs::read_to_string(&path).expect("a log");
+    let events: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    for (namespace, has_patch) in [("default", true), ("kube-system", false)] {
+        let event =
+            events.iter().find(|event| event["objectRef"]["namespace"] == namespace).expect("an event");
+        let mutation = |name: &str, mutated: bool| {
+            format!(r#"{{"configuration":"x","webhook":"{name}.example.com","mutated":{mutated}}}"#)
+        };
+        let annotation = |key: &str| event["annotations"][key].as_str().unwrap_or("-").to_owned();
+        for (key, expect) in [
+            ("mutation.webhook.admission.k8s.io/round_0_index_0", mutation("m0", false)),
+            ("mutation.webhook.admission.k8s.io/round_0_index_1", mutation("m1", true)),
+            ("mutation.webhook.admission.k8s.io/round_0_index_2", mutation("m2", false)),
+            ("mutation.webhook.admission.k8s.io/round_1_index_0", mutation("m0", false)),
+            ("mutation.webhook.admission.k8s.io/round_1_index_1", "-".to_owned()),
+            ("failed-open.mutation.webhook.admission.k8s.io/round_0_index_2", "m2.example.com".to_owned()),
+            ("failed-open.validating.webhook.admission.k8s.io/round_0_index_0", "v0.example.com".to_owned()),
+        ] {
+            assert_eq!(annotation(key), expect, "{key} in {namespace}");
+        }
+        let patch = annotation("patch.webhook.admission.k8s.io/round_0_index_1");
+        let expect = r#"{"configuration":"x","webhook":"m1.example.com","patch":[{"op":"add","path":"/metadata/labels","value":{"first":"yes"}}],"patchType":"JSONPatch"}"#;
+        assert_eq!(patch, if has_patch { expect } else { "-" });
+    }
 }
 
 /// An update that changes nothing passes admission: policies may be newer than the object.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::expressions::{self, Results, evaluate};
-use crate::cel::{Budget, EvalError, Program, Scope, Type, Value as CelValue};
+use crate::cel::{self, Budget, EvalError, Program, Scope, Type, Value as CelValue};
 use crate::edit::{list, text};
 
 /// A condition: the expression, compiled, or why it could not be.
@@ -40,8 +40,12 @@ pub(super) fn read(conditions: &Value, variables: &[(String, Type)]) -> Vec<Cond
 /// The conditions of a configuration of webhooks.
 pub(super) fn of(configuration: &Value) -> Conditions {
     let variables = expressions::variables(false, true);
-    let webhooks = list(&configuration["webhooks"]).iter();
-    Arc::new(webhooks.map(|webhook| read(&webhook["matchConditions"], &variables)).collect())
+    let read = |webhook: &Value| read(&webhook["matchConditions"], &variables);
+    let webhooks = list(&configuration["webhooks"]);
+    Arc::new(match webhooks.iter().any(|webhook| !list(&webhook["matchConditions"]).is_empty()) {
+        true => cel::batch(|| webhooks.iter().map(read).collect()),
+        false => webhooks.iter().map(read).collect(),
+    })
 }
 
 /// Whether all conditions hold. One that does not decides, whatever becomes of the others.

@@ -39,6 +39,11 @@ pub(super) struct Invocations {
 }
 
 impl Invocations {
+    /// The pass, from 0.
+    pub(super) fn round(&self) -> u8 {
+        self.is_second.into()
+    }
+
     /// Begins a pass over the object.
     pub(super) fn begin(&mut self, object: &Value) {
         if self.output.as_ref().is_some_and(|output| output != object) {

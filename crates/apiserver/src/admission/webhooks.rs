@@ -11,12 +11,14 @@ use serde_json::{Value, json};
 use super::conditions::{self, Condition, Conditions};
 use super::expressions::{Environment, NOTHING};
 use super::matching::{rules_match, selectors_match};
+use super::policy::{all, is_empty};
 use super::reinvocation::Reinvocation;
 use super::request::request;
 use super::subject::{Matched, Subject, accept};
 use super::{GROUP, Plugin, Review, is_configurable};
+use crate::audit::Level;
 use crate::edit::{list, text};
-use crate::object::{Object, meta};
+use crate::object::meta;
 use crate::patch;
 use crate::resource::{self, Resource};
 use crate::schema::{self, FieldValidation};
@@ -30,6 +32,9 @@ use crate::write::create::uid;
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 /// Largest patch that is taken, in bytes: an object in the store is not larger either.
 const MAX_PATCH: usize = 1 << 20;
+
+/// The beginning of the key of the annotation that has a patch.
+const PATCH: &str = "patch";
 
 /// The webhooks of `MutatingWebhookConfiguration` and `ValidatingWebhookConfiguration` objects.
 pub(super) struct Webhooks;
@@ -50,20 +55,61 @@ impl Phase {
         resource::find(GROUP, "v1", plural)
     }
 
-    /// The configurations, in the order of their names.
-    fn configurations(self, server: &Inner) -> Vec<Arc<Object>> {
-        let found = self.resource().and_then(|resource| server.collection(resource).ok());
-        found.map(|collection| collection.list("", None, 0, |_| true).objects).unwrap_or_default()
+    /// All webhooks, in the order of their configurations' names.
+    fn hooks(self, server: &Inner) -> Vec<Hook> {
+        let mut hooks = Vec::new();
+        for configuration in all(server, self.resource()) {
+            let conditions = configuration.derive(conditions::of);
+            let configuration = configuration.value();
+            for at in 0..list(&configuration["webhooks"]).len() {
+                let (configuration, conditions) = (configuration.clone(), conditions.clone());
+                hooks.push(Hook { phase: self, configuration, conditions, at, index: hooks.len() });
+            }
+        }
+        hooks
+    }
+}
+
+/// A webhook of a configuration.
+struct Hook {
+    phase: Phase,
+    configuration: Arc<Value>,
+    conditions: Conditions,
+    /// Its place in the configuration.
+    at: usize,
+    /// Its place among all webhooks of the phase, by which annotations of audit events name it.
+    index: usize,
+}
+
+impl Hook {
+    /// The webhook as it is configured.
+    fn spec(&self) -> &Value {
+        &self.configuration["webhooks"][self.at]
+    }
+
+    fn name(&self) -> &str {
+        text(&self.spec()["name"])
+    }
+
+    fn conditions(&self) -> &[Condition] {
+        self.conditions.get(self.at).map_or(&[], Vec::as_slice)
+    }
+
+    /// The key of an annotation about it, in the words of Kubernetes.
+    fn annotation(&self, prefix: &str, round: u8) -> String {
+        let kind = match self.phase {
+            Phase::Mutating => "mutation",
+            Phase::Validating => "validating",
+        };
+        let kind = if prefix == PATCH { "" } else { kind };
+        format!("{prefix}{kind}.webhook.admission.k8s.io/round_{round}_index_{}", self.index)
     }
 }
 
 #[async_trait]
 impl Plugin for Webhooks {
     fn handles(&self, ctx: &WriteContext<'_>, _namespace: &str) -> bool {
-        let is_any = |phase: Phase| {
-            let collection = phase.resource().and_then(|resource| ctx.server.collection(resource).ok());
-            collection.is_some_and(|collection| !collection.is_empty())
-        };
+        let is_any = |phase: Phase| !is_empty(ctx.server, phase.resource());
         is_configurable(ctx) && (is_any(Phase::Mutating) || is_any(Phase::Validating))
     }
 
@@ -79,18 +125,13 @@ impl Plugin for Webhooks {
     ) -> Result<()> {
         let again = &mut reinvocation.webhooks;
         again.begin(object);
-        for configuration in Phase::Mutating.configurations(review.ctx.server) {
-            let conditions = configuration.derive(conditions::of);
-            let configuration = configuration.value();
-            for (i, webhook) in list(&configuration["webhooks"]).iter().enumerate() {
-                let name = format!("{}/{i}", meta(&configuration, "name"));
-                if !again.is_wanted(&name) {
-                    continue;
-                }
-                let asked = one(review, webhook, conditions_of(&conditions, i), object).await?;
-                if let Some(has_changed) = asked {
-                    again.done(name, has_changed, text(&webhook["reinvocationPolicy"]) == "IfNeeded");
-                }
+        for hook in Phase::Mutating.hooks(review.ctx.server) {
+            let name = format!("{}/{}", meta(&hook.configuration, "name"), hook.at);
+            if !again.is_wanted(&name) {
+                continue;
+            }
+            if let Some(has_changed) = one(review, &hook, again.round(), object).await? {
+                again.done(name, has_changed, text(&hook.spec()["reinvocationPolicy"]) == "IfNeeded");
             }
         }
         again.end(object);
@@ -99,35 +140,28 @@ impl Plugin for Webhooks {
 
     /// Mutating webhooks are asked about deletions too, of which they can change nothing.
     async fn mutate_deletion(&self, review: &Review<'_>) -> Result<()> {
-        for configuration in Phase::Mutating.configurations(review.ctx.server) {
-            let conditions = configuration.derive(conditions::of);
-            for (i, webhook) in list(&configuration.value()["webhooks"]).iter().enumerate() {
-                let question = question(review, webhook, conditions_of(&conditions, i), None).await?;
-                let Some((matched, subject)) = question else { continue };
-                let patch = ask(review, webhook, &matched, &subject).await?;
-                if patch.is_some_and(|patch| !list(&patch).is_empty()) {
-                    return Err(Failure::internal(format!(
-                        "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
-                        text(&webhook["name"])
-                    )));
-                }
+        for hook in Phase::Mutating.hooks(review.ctx.server) {
+            let Some((matched, subject)) = question(review, &hook, None).await? else { continue };
+            let patch = ask(review, &hook, 0, &matched, &subject).await?;
+            if patch.is_some_and(|patch| !list(&patch).is_empty()) {
+                return Err(Failure::internal(format!(
+                    "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+                    hook.name()
+                )));
             }
         }
         Ok(())
     }
 
     async fn validate(&self, review: &Review<'_>, object: Option<&Value>) -> Result<()> {
+        let hooks = Phase::Validating.hooks(review.ctx.server);
         let mut questions = Vec::new();
-        for configuration in Phase::Validating.configurations(review.ctx.server) {
-            let conditions = configuration.derive(conditions::of);
-            for (i, webhook) in list(&configuration.value()["webhooks"]).iter().enumerate() {
-                let question = question(review, webhook, conditions_of(&conditions, i), object).await?;
-                questions.extend(question.map(|(matched, subject)| (webhook.clone(), matched, subject)));
-            }
+        for hook in &hooks {
+            let question = question(review, hook, object).await?;
+            questions.extend(question.map(|(matched, subject)| (hook, matched, subject)));
         }
         // They cannot see each other's answers, so they are asked at once; the first refusal in their order counts.
-        let asked =
-            questions.iter().map(|(webhook, matched, subject)| ask(review, webhook, matched, subject));
+        let asked = questions.iter().map(|(hook, matched, subject)| ask(review, hook, 0, matched, subject));
         for answered in futures::future::join_all(asked).await {
             answered?;
         }
@@ -136,43 +170,50 @@ impl Plugin for Webhooks {
 }
 
 /// Asks one mutating webhook and applies its patch. Returns whether that changed the object, if it was asked.
-async fn one(
-    review: &Review<'_>,
-    webhook: &Value,
-    conditions: &[Condition],
-    object: &mut Value,
-) -> Result<Option<bool>> {
-    let question = question(review, webhook, conditions, Some(object)).await?;
-    let Some((matched, subject)) = question else { return Ok(None) };
-    let Some(change) = ask(review, webhook, &matched, &subject).await? else { return Ok(Some(false)) };
-    let name = text(&webhook["name"]);
+async fn one(review: &Review<'_>, hook: &Hook, round: u8, object: &mut Value) -> Result<Option<bool>> {
+    let Some((matched, subject)) = question(review, hook, Some(object)).await? else { return Ok(None) };
+    let (ctx, name) = (review.ctx, hook.name());
+    let of = json!({"configuration": hook.configuration["metadata"]["name"], "webhook": name});
+    let note = |is_mutated: bool| {
+        let mut value = of.clone();
+        value["mutated"] = is_mutated.into();
+        ctx.annotate(&hook.annotation("", round), &value.to_string());
+    };
+    let asked = ask(review, hook, round, &matched, &subject).await.inspect_err(|_| note(false))?;
+    let Some(change) = asked else {
+        note(false);
+        return Ok(Some(false));
+    };
     let mut patched = subject.object().cloned().unwrap_or_default();
     patch::json_patch(&mut patched, &change).map_err(|error| {
         Failure::internal(format!("admission webhook {name:?}: its patch cannot be applied: {error}"))
     })?;
     // What it made of the object must be one of the kind still: types, unknown fields, zero values.
-    let accepted = accept(review.ctx, &matched, patched, object, FieldValidation::Ignore).await;
+    let accepted = accept(ctx, &matched, patched, object, FieldValidation::Ignore).await;
     let accepted = accepted.map_err(|failure| {
         Failure::internal(format!("admission webhook {name:?} broke the object: {}", failure.message))
     })?;
     let has_changed = accepted != *object;
+    note(has_changed);
+    if let Some(record) = ctx.audit.filter(|_| !list(&change).is_empty()) {
+        let mut value = of;
+        value["patch"] = change;
+        value["patchType"] = "JSONPatch".into();
+        // It tells of the object, which not every event does.
+        record.annotate_at(Level::Request, &hook.annotation(PATCH, round), &value.to_string());
+    }
     *object = accepted;
     Ok(Some(has_changed))
-}
-
-/// The conditions of the webhook at a place of its configuration.
-fn conditions_of(conditions: &Conditions, at: usize) -> &[Condition] {
-    conditions.get(at).map_or(&[], Vec::as_slice)
 }
 
 /// What a webhook is asked about a write: the resource by which its rules name it, and the objects in that version. `None` where it
 /// is not asked.
 async fn question<'v>(
     review: &Review<'v>,
-    webhook: &Value,
-    conditions: &[Condition],
+    hook: &Hook,
     object: Option<&'v Value>,
 ) -> Result<Option<(Matched<'v>, Subject<'v>)>> {
+    let (webhook, conditions) = (hook.spec(), hook.conditions());
     if !selectors_match(review, webhook, object)? {
         return Ok(None);
     }
@@ -192,8 +233,7 @@ async fn question<'v>(
         Ok(false) => Ok(None),
         Err(_) if text(&webhook["failurePolicy"]) == "Ignore" => Ok(None),
         Err(why) => {
-            let name = text(&webhook["name"]);
-            let why = format!("webhook {name:?}: {why}");
+            let why = format!("webhook {:?}: {why}", hook.name());
             Err(Failure::forbidden(review.ctx.requested, review.name, &why))
         }
     }
@@ -205,11 +245,12 @@ async fn question<'v>(
 /// Its refusal; or why it could not be asked, where its failure policy is `Fail`.
 async fn ask(
     review: &Review<'_>,
-    webhook: &Value,
+    hook: &Hook,
+    round: u8,
     matched: &Resource,
     subject: &Subject<'_>,
 ) -> Result<Option<Value>> {
-    let (ctx, name) = (review.ctx, text(&webhook["name"]).to_owned());
+    let (ctx, webhook, name) = (review.ctx, hook.spec(), hook.name());
     if ctx.dry_run && !matches!(text(&webhook["sideEffects"]), "None" | "NoneOnDryRun") {
         let why = format!("admission webhook {name:?} does not support dry run");
         return Err(Failure::bad_request(why));
@@ -229,13 +270,13 @@ async fn ask(
                 ctx.annotate(&format!("{name}/{key}"), &value);
             }
             match verdict.refusal {
-                Some((code, message)) => Err(refusal(&name, code, &message)),
+                Some((code, message)) => Err(refusal(name, code, &message)),
                 None => Ok(verdict.patch),
             }
         }
         Err(error) if text(&webhook["failurePolicy"]) == "Ignore" => {
             tracing::warn!(webhook = name, %error, "an admission webhook failed and is passed over, as its policy says");
-            ctx.annotate("failed-open.webhook.admission.k8s.io", &name);
+            ctx.annotate(&hook.annotation("failed-open.", round), name);
             Ok(None)
         }
         Err(error) => Err(Failure::internal(format!("failed calling webhook \"{name}\": {error}"))),

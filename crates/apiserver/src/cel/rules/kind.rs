@@ -11,6 +11,10 @@ use crate::schema::{Inner, Kind, Message, Shape, message};
 
 /// The type of a kind's objects; `None` where it has no schema.
 pub fn declare_kind(kind: &Kind) -> Option<Type> {
+    if kind.form.is_some_and(|form| form.schema().is_some()) {
+        // The table has the fields of the stored version.
+        return None;
+    }
     let Some(custom) = &kind.custom else { return Some(of_message(message(kind.message)?, &mut Vec::new())) };
     if custom.written().is_empty() {
         return None;
