@@ -1,8 +1,10 @@
-//! What the fuzz targets share. Each target is one format, compiled as a user would: from a file in a directory, to
+//! What the fuzz targets share. Each target but [`api`] is one format, compiled as a user would: from a file in a directory, to
 //! the text of the objects. Whatever the input, that has to end soon, in little memory, without a panic.
 //!
 //!     cargo install cargo-fuzz
 //!     cargo fuzz run --sanitizer none compose -- -max_total_time=600 -timeout=5 -rss_limit_mb=1024
+
+pub mod api;
 
 use std::cell::OnceCell;
 use std::fs;
