@@ -54,6 +54,7 @@ pub(crate) mod scale;
 pub(crate) mod secret;
 pub(crate) mod service;
 pub(crate) mod service_account;
+pub(crate) mod stateful_set;
 pub(crate) mod storage_class;
 pub(crate) mod strategy;
 pub(crate) mod token_request;

@@ -77,6 +77,11 @@ fn workloads_and_services() {
         "d | 5 | 4 | 3 | 2 | 1 | disk=ssd | <unknown> | x | i | a=b",
     );
     check(
+        "{kind: StatefulSet, metadata: {name: s}, spec: {replicas: 3, selector: {matchLabels: {a: b}}, template: {spec: {containers: [{name: x, image: i}]}}},
+          status: {replicas: 3, readyReplicas: 2, availableReplicas: 1}}",
+        "s | 2/3 | <unknown> | x | i",
+    );
+    check(
         "{kind: ControllerRevision, metadata: {name: c, ownerReferences: [{apiVersion: apps/v1, kind: DaemonSet, name: d, controller: true}]}, revision: 3}",
         "c | daemonset.apps/d | 3 | <unknown>",
     );

@@ -120,12 +120,14 @@ const fn removed(
 
 /// Releases are those of Kubernetes' own warnings.
 #[rustfmt::skip]
-static REMOVED: [Removed; 18] = [
+static REMOVED: [Removed; 20] = [
     removed(APPS_BETA_2, "DaemonSet", APPS_V1, ["1.9", "1.16"], nothing),
     removed(APPS_BETA_2, "Deployment", APPS_V1, ["1.9", "1.16"], nothing),
     removed(APPS_BETA_2, "ReplicaSet", APPS_V1, ["1.9", "1.16"], nothing),
+    removed(APPS_BETA_2, "StatefulSet", APPS_V1, ["1.9", "1.16"], nothing),
     removed(APPS_BETA_2, "ControllerRevision", APPS_V1, ["1.9", "1.16"], nothing),
     removed(APPS_BETA_1, "Deployment", APPS_V1, ["1.8", "1.16"], deployment_of_apps),
+    removed(APPS_BETA_1, "StatefulSet", APPS_V1, ["1.8", "1.16"], updated_on_delete),
     removed(APPS_BETA_1, "ControllerRevision", APPS_V1, ["1.8", "1.16"], nothing),
     removed(BATCH_BETA, "CronJob", BATCH_V1, ["1.21", "1.25"], nothing),
     Removed { is_renamed: true, ..removed(NETWORKING_BETA, "Ingress", NETWORKING_V1, ["1.19", "1.22"], nothing) },
@@ -134,7 +136,7 @@ static REMOVED: [Removed; 18] = [
     removed(RBAC_BETA, "ClusterRoleBinding", RBAC_V1, ["1.17", "1.22"], nothing),
     removed(RBAC_BETA, "Role", RBAC_V1, ["1.17", "1.22"], nothing),
     removed(RBAC_BETA, "RoleBinding", RBAC_V1, ["1.17", "1.22"], nothing),
-    removed(EXTENSIONS_BETA, "DaemonSet", APPS_V1, ["1.8", "1.16"], daemon_set),
+    removed(EXTENSIONS_BETA, "DaemonSet", APPS_V1, ["1.8", "1.16"], updated_on_delete),
     removed(EXTENSIONS_BETA, "Deployment", APPS_V1, ["1.8", "1.16"], deployment_of_extensions),
     removed(EXTENSIONS_BETA, "ReplicaSet", APPS_V1, ["1.8", "1.16"], labels),
     Removed { is_renamed: true, ..removed(EXTENSIONS_BETA, "Ingress", NETWORKING_V1, ["1.14", "1.22"], nothing) },
@@ -176,7 +178,8 @@ fn deployment_of_apps(object: &mut Map<String, Value>) {
     }
 }
 
-fn daemon_set(object: &mut Map<String, Value>) {
+/// Pods of older templates stay until they are deleted: DaemonSets and StatefulSets of their first versions.
+fn updated_on_delete(object: &mut Map<String, Value>) {
     labels(object);
     if let Some(spec) = within(object, "spec")
         && let Some(strategy) = within(spec, "updateStrategy")

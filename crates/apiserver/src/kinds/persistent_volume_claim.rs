@@ -51,15 +51,8 @@ impl Strategy for PersistentVolumeClaim {
 
     fn validate(&self, object: &Value, old: Option<&Value>, errors: &mut Errors) {
         let root = Path::root();
-        let (spec, at) = (&object["spec"], root.field("spec"));
-        if !spec["selector"].is_null() {
-            validate::meta::label_selector(&spec["selector"], &at.field("selector"), errors);
-        }
-        check_access_modes(&spec["accessModes"], &at.field("accessModes"), errors);
-        let resources = at.field("resources");
-        check_amount(spec["resources"]["requests"].get("storage"), &resources.field("requests"), errors);
-        check_class(&spec["storageClassName"], &at.field("storageClassName"), errors);
-        errors.one_of(&at.field("volumeMode"), &spec["volumeMode"], &MODES);
+        let at = root.field("spec");
+        validate_claim_spec(&object["spec"], &at, errors);
         if let Some(old) = old {
             claim_update(object, old, &at, errors);
         }
@@ -99,6 +92,18 @@ impl Strategy for PersistentVolumeClaim {
             json!(text_or(&spec["volumeMode"], UNSET)),
         ]
     }
+}
+
+/// Checks the specification of a claim, or of a template of claims.
+pub fn validate_claim_spec(spec: &Value, at: &Path<'_>, errors: &mut Errors) {
+    if !spec["selector"].is_null() {
+        validate::meta::label_selector(&spec["selector"], &at.field("selector"), errors);
+    }
+    check_access_modes(&spec["accessModes"], &at.field("accessModes"), errors);
+    let resources = at.field("resources");
+    check_amount(spec["resources"]["requests"].get("storage"), &resources.field("requests"), errors);
+    check_class(&spec["storageClassName"], &at.field("storageClassName"), errors);
+    errors.one_of(&at.field("volumeMode"), &spec["volumeMode"], &MODES);
 }
 
 /// Of several default classes the newest counts.

@@ -126,8 +126,8 @@ pub fn with_template(cells: &[Value], template: &Value, selector: String) -> Vec
     cells.iter().cloned().chain([names, images, json!(selector)]).collect()
 }
 
-/// Names and images of a template's containers.
-fn containers(template: &Value) -> [Value; 2] {
+/// Cells with the names and images of a template's containers.
+pub fn containers(template: &Value) -> [Value; 2] {
     let containers = list(&template["spec"]["containers"]);
     ["name", "image"].map(|key| json!(joined(containers.iter().map(|c| text_or(&c[key], "").to_owned()), "")))
 }

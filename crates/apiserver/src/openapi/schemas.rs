@@ -120,6 +120,7 @@ fn add_message(name: &str, generator: &mut SchemaGenerator) {
         "apps.v1.DaemonSet" => add::<apps::v1::DaemonSet>,
         "apps.v1.Deployment" => add::<apps::v1::Deployment>,
         "apps.v1.ReplicaSet" => add::<apps::v1::ReplicaSet>,
+        "apps.v1.StatefulSet" => add::<apps::v1::StatefulSet>,
         "batch.v1.CronJob" => add::<batch::v1::CronJob>,
         "batch.v1.Job" => add::<batch::v1::Job>,
         "autoscaling.v1.Scale" => add::<autoscaling::v1::Scale>,

@@ -388,6 +388,107 @@ fn what_makes_pods_besides_deployments() {
         "#]],
     );
     check(
+        "{kind: StatefulSet, spec: {template: {spec: {restartPolicy: Always}},
+          volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce]}}]}}",
+        expect![[r#"
+            kind: StatefulSet
+            spec:
+              template:
+                spec:
+                  restartPolicy: Always
+                  terminationGracePeriodSeconds: 30
+                  dnsPolicy: ClusterFirst
+                  securityContext: {}
+                  schedulerName: default-scheduler
+              volumeClaimTemplates:
+              - metadata:
+                  name: data
+                spec:
+                  accessModes:
+                  - ReadWriteOnce
+                  volumeMode: Filesystem
+                apiVersion: v1
+                kind: PersistentVolumeClaim
+                status:
+                  phase: Pending
+              replicas: 1
+              revisionHistoryLimit: 10
+              serviceName: ''
+              podManagementPolicy: OrderedReady
+              updateStrategy:
+                type: RollingUpdate
+                rollingUpdate:
+                  partition: 0
+                  maxUnavailable: 1
+              persistentVolumeClaimRetentionPolicy:
+                whenDeleted: Retain
+                whenScaled: Retain
+            status:
+              replicas: 0
+              availableReplicas: 0
+        "#]],
+    );
+    check(
+        "{kind: StatefulSet, spec: {serviceName: s, updateStrategy: {type: RollingUpdate}, persistentVolumeClaimRetentionPolicy: {whenScaled: Delete}}}",
+        expect![[r#"
+            kind: StatefulSet
+            spec:
+              serviceName: s
+              updateStrategy:
+                type: RollingUpdate
+              persistentVolumeClaimRetentionPolicy:
+                whenScaled: Delete
+                whenDeleted: Retain
+              replicas: 1
+              revisionHistoryLimit: 10
+              podManagementPolicy: OrderedReady
+            status:
+              replicas: 0
+              availableReplicas: 0
+        "#]],
+    );
+    check(
+        "{kind: StatefulSet, spec: {updateStrategy: {type: OnDelete}}}",
+        expect![[r#"
+            kind: StatefulSet
+            spec:
+              updateStrategy:
+                type: OnDelete
+              replicas: 1
+              revisionHistoryLimit: 10
+              serviceName: ''
+              podManagementPolicy: OrderedReady
+              persistentVolumeClaimRetentionPolicy:
+                whenDeleted: Retain
+                whenScaled: Retain
+            status:
+              replicas: 0
+              availableReplicas: 0
+        "#]],
+    );
+    check(
+        "{kind: StatefulSet, spec: {updateStrategy: {type: RollingUpdate, rollingUpdate: {partition: 3}}}}",
+        expect![[r#"
+            kind: StatefulSet
+            spec:
+              updateStrategy:
+                type: RollingUpdate
+                rollingUpdate:
+                  partition: 3
+                  maxUnavailable: 1
+              replicas: 1
+              revisionHistoryLimit: 10
+              serviceName: ''
+              podManagementPolicy: OrderedReady
+              persistentVolumeClaimRetentionPolicy:
+                whenDeleted: Retain
+                whenScaled: Retain
+            status:
+              replicas: 0
+              availableReplicas: 0
+        "#]],
+    );
+    check(
         "{kind: Job, metadata: {name: j}, spec: {parallelism: 3, template: {metadata: {labels: {a: b}}}}}",
         expect![[r#"
             kind: Job

@@ -290,6 +290,7 @@ fn stored() -> Vec<Kind> {
         namespaced(APPS, "DaemonSet", ("daemonsets", "daemonset"), "apps.v1.DaemonSet").ruled_by(&daemon_set::DaemonSet).short(&["ds"]).of_all().with(&["status"]),
         namespaced(APPS, "Deployment", ("deployments", "deployment"), "apps.v1.Deployment").ruled_by(&deployment::Deployment).short(&["deploy"]).of_all().with(&["scale", "status"]),
         namespaced(APPS, "ReplicaSet", ("replicasets", "replicaset"), "apps.v1.ReplicaSet").ruled_by(&replica_set::ReplicaSet).short(&["rs"]).of_all().with(&["scale", "status"]),
+        namespaced(APPS, "StatefulSet", ("statefulsets", "statefulset"), "apps.v1.StatefulSet").ruled_by(&stateful_set::StatefulSet).short(&["sts"]).of_all().with(&["scale", "status"]),
         namespaced(BATCH, "CronJob", ("cronjobs", "cronjob"), "batch.v1.CronJob").ruled_by(&cron_job::CronJob).short(&["cj"]).of_all().with(&["status"]),
         namespaced(BATCH, "Job", ("jobs", "job"), "batch.v1.Job").ruled_by(&job::Job).of_all().with(&["status"]),
         cluster(CERTIFICATES, "CertificateSigningRequest", ("certificatesigningrequests", "certificatesigningrequest"), "certificates.v1.CertificateSigningRequest")

@@ -823,6 +823,138 @@ fn cron_jobs() {
     check_update(&long, &long, expect![[""]]);
 }
 
+/// A StatefulSet with this addition to its specification.
+fn stateful(spec: &str) -> String {
+    format!(
+        "{{kind: StatefulSet, metadata: {{name: s, namespace: n}}, spec: {{selector: {{matchLabels: {{a: b}}}},
+          template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: i}}]}}}}, {spec}}}}}"
+    )
+}
+
+#[test]
+fn stateful_sets() {
+    let claims = "template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i, volumeMounts: [{name: data, mountPath: /d}]}]}},
+        volumeClaimTemplates: [{metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}]";
+    for (spec, expect) in [
+        ("serviceName: s, updateStrategy: {type: OnDelete}, podManagementPolicy: Parallel", expect![[""]]),
+        (
+            "updateStrategy: {rollingUpdate: {partition: 2, maxUnavailable: 30%}}, ordinals: {start: 5}",
+            expect![[""]],
+        ),
+        (claims, expect![[""]]),
+        (
+            "podManagementPolicy: Sometimes",
+            expect![[r#"
+            spec.podManagementPolicy: Invalid value: "Sometimes": must be 'OrderedReady' or 'Parallel'
+        "#]],
+        ),
+        (
+            "updateStrategy: {type: Recreate}",
+            expect![[r#"
+            spec.updateStrategy: Invalid value: {"type":"Recreate"}: must be 'RollingUpdate' or 'OnDelete'
+        "#]],
+        ),
+        (
+            "updateStrategy: {type: OnDelete, rollingUpdate: {partition: 1}}",
+            expect![[r#"
+            spec.updateStrategy.rollingUpdate: Invalid value: {"partition":1}: only allowed for updateStrategy 'RollingUpdate'
+        "#]],
+        ),
+        (
+            "updateStrategy: {rollingUpdate: {partition: -1, maxUnavailable: 0}}",
+            expect![[r#"
+            spec.updateStrategy.rollingUpdate.partition: Invalid value: -1: must be greater than or equal to 0
+            spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0
+        "#]],
+        ),
+        (
+            "updateStrategy: {rollingUpdate: {maxUnavailable: 101%}}",
+            expect![[r#"
+            spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: "101%": must not be greater than 100%
+        "#]],
+        ),
+        (
+            "persistentVolumeClaimRetentionPolicy: {whenDeleted: Keep, whenScaled: Delete}",
+            expect![[r#"
+            spec.persistentVolumeClaimRetentionPolicy.whenDeleted: Unsupported value: "Keep": supported values: "Retain", "Delete"
+        "#]],
+        ),
+        (
+            "volumeClaimTemplates: [{metadata: {name: data}, spec: {}}]",
+            expect![[r#"
+            spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required
+            spec.volumeClaimTemplates[0].spec.resources.requests[storage]: Required value
+        "#]],
+        ),
+        (
+            "replicas: -1, minReadySeconds: -1, ordinals: {start: -1}, serviceName: A.b",
+            expect![[r#"
+            spec.replicas: Invalid value: -1: must be greater than or equal to 0
+            spec.minReadySeconds: Invalid value: -1: must be greater than or equal to 0
+            spec.ordinals.start: Invalid value: -1: must be greater than or equal to 0
+            spec.serviceName: Invalid value: "A.b": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+        "#]],
+        ),
+        (
+            "selector: {}, template: {spec: {restartPolicy: Never, activeDeadlineSeconds: 5}}",
+            expect![[r#"
+            spec.selector: Invalid value: {}: empty selector is invalid for statefulset
+            spec.template.spec.containers: Required value
+            spec.template.spec.restartPolicy: Unsupported value: "Never": supported values: "Always"
+            spec.template.spec.activeDeadlineSeconds: Forbidden: activeDeadlineSeconds in StatefulSet is not Supported
+        "#]],
+        ),
+    ] {
+        check(&stateful(spec), expect);
+    }
+    check(
+        "{kind: StatefulSet, metadata: {name: a.b, namespace: n}, spec: {}}",
+        expect![[r#"
+            metadata.name: Invalid value: "a.b": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')
+            spec.selector: Required value
+            spec.template.spec.containers: Required value
+        "#]],
+    );
+    let old = format!("serviceName: s, {claims}");
+    let changed = [
+        "replicas: 4, minReadySeconds: 1, ordinals: {start: 1}, revisionHistoryLimit: 3, updateStrategy: {type: OnDelete},
+            persistentVolumeClaimRetentionPolicy: {whenScaled: Delete}, serviceName: s",
+        "serviceName: t",
+        "serviceName: s, podManagementPolicy: Parallel",
+    ];
+    for (new, expect) in changed.iter().zip([expect![[""]], expect![[r#"
+        spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden
+    "#]], expect![[r#"
+        spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden
+    "#]]]) {
+        check_update(&stateful(&old), &stateful(&format!("{new}, {claims}")), expect);
+    }
+    let smaller = claims.replace("1Gi", "2Gi");
+    check_update(
+        &stateful(&old),
+        &stateful(&format!("serviceName: s, {smaller}")),
+        expect![[r#"
+        spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden
+    "#]],
+    );
+    let with_status = |status: &str| {
+        let set = stateful("replicas: 1");
+        format!("{}, status: {status}}}", &set[..set.len() - 1])
+    };
+    check_update(
+        &with_status("{replicas: 1, collisionCount: 2}"),
+        &with_status(
+            "{replicas: 1, readyReplicas: 1, availableReplicas: 2, currentReplicas: -1, collisionCount: 1}",
+        ),
+        expect![[r#"
+            status.currentReplicas: Invalid value: -1: must be greater than or equal to 0
+            status.availableReplicas: Invalid value: 2: cannot be greater than status.replicas
+            status.availableReplicas: Invalid value: 2: cannot be greater than status.readyReplicas
+            status.collisionCount: Invalid value: 1: cannot be decremented
+        "#]],
+    );
+}
+
 #[test]
 fn volumes_claims_and_classes() {
     let volume = |spec: &str| {

@@ -32,6 +32,21 @@ spec:
     metadata: {labels: {app: other}}
     spec: {containers: [{name: c, image: "agent:1"}]}
 "#;
+const STATEFUL_SET: &str = r#"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: db, labels: {tier: data}}
+spec:
+  serviceName: db
+  replicas: 2
+  selector: {matchLabels: {app: db}}
+  template:
+    metadata: {labels: {app: db}}
+    spec: {containers: [{name: c, image: "db:1", volumeMounts: [{name: data, mountPath: /data}]}]}
+  volumeClaimTemplates:
+  - metadata: {name: data}
+    spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}
+"#;
 const JOB: &str = r#"
 apiVersion: batch/v1
 kind: Job
@@ -115,6 +130,27 @@ pub const ROWS: &[Row<'_>] = &[
     Row("patch ds agent -p '{\"spec\":{\"updateStrategy\":{\"rollingUpdate\":{\"maxUnavailable\":0}}}}'", "", false, &["spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0 when maxSurge is 0"]),
     Row("explain ds.spec.updateStrategy", "", true, &["FIELD: updateStrategy <DaemonSetUpdateStrategy>"]),
     Row("delete ds agent", "", true, &["daemonset.apps \"agent\" deleted"]),
+    Row("apply -f -", STATEFUL_SET, true, &["statefulset.apps/db created"]),
+    // As in Kubernetes: kubectl sends the templates of claims again, because the server has completed them.
+    Row("apply -f -", STATEFUL_SET, true, &["statefulset.apps/db configured"]),
+    Row("get sts db -o jsonpath={.metadata.generation}", "", true, &["1"]),
+    Row("apply --server-side --force-conflicts -f -", STATEFUL_SET, true, &["statefulset.apps/db serverside-applied"]),
+    Row("get sts -o wide", "", true, &["NAME", "READY", "AGE", "CONTAINERS", "IMAGES", "db", "0/2", "c", "db:1"]),
+    Row("describe sts db", "", true, &["Name:", "db", "Replicas:", "2 desired", "Update Strategy:", "RollingUpdate", "Partition:", "0", "Image:", "db:1", "Volume Claims:", "data", "Capacity:", "1Gi"]),
+    Row("get sts db -o jsonpath={.spec.persistentVolumeClaimRetentionPolicy}", "", true, &["\"whenDeleted\":\"Retain\"", "\"whenScaled\":\"Retain\""]),
+    Row("scale sts db --replicas=3", "", true, &["statefulset.apps/db scaled"]),
+    Row("get --raw /apis/apps/v1/namespaces/default/statefulsets/db/scale", "", true, &["\"kind\":\"Scale\"", "\"selector\":\"app=db\""]),
+    Row("set image sts/db c=db:2", "", true, &["statefulset.apps/db image updated"]),
+    Row("get sts db -o jsonpath={.metadata.generation}/{.spec.replicas}", "", true, &["3/3"]),
+    Row("patch sts db -p '{\"spec\":{\"serviceName\":\"other\"}}'", "", false, &["The StatefulSet \"db\" is invalid: spec: Forbidden: updates to statefulset spec for fields other than 'replicas', 'ordinals', 'template', 'updateStrategy', 'revisionHistoryLimit', 'persistentVolumeClaimRetentionPolicy' and 'minReadySeconds' are forbidden"]),
+    Row("patch sts db --subresource=status --type=merge -p '{\"status\":{\"readyReplicas\":5}}'", "", false, &["status.readyReplicas: Invalid value: 5: cannot be greater than status.replicas"]),
+    Row("create quota sets --hard=count/statefulsets.apps=1", "", true, &["resourcequota/sets created"]),
+    Row("explain sts.spec.volumeClaimTemplates", "", true, &["FIELD: volumeClaimTemplates <[]PersistentVolumeClaim>"]),
+    Row("get all", "", true, &["statefulset.apps/db"]),
+    Row("api-resources --api-group=apps", "", true, &["statefulsets", "sts", "apps/v1", "true", "StatefulSet"]),
+    Row("rollout pause sts/db", "", false, &["pausing is not supported"]),
+    Row("delete sts db --cascade=orphan --wait=false", "", true, &["statefulset.apps \"db\" deleted"]),
+    Row("delete quota sets", "", true, &["deleted"]),
     Row("create -f -", JOB, true, &["job.batch/pi created"]),
     Row("create -f -", JOB_ALWAYS, false, &["spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\""]),
     Row("get jobs -o wide", "", true, &["NAME", "STATUS", "COMPLETIONS", "DURATION", "AGE", "CONTAINERS", "IMAGES", "SELECTOR", "pi", "Running", "0/3", "perl:5", "batch.kubernetes.io/controller-uid="]),

@@ -75,6 +75,16 @@ kind: Deployment
 metadata: {name: beta2}
 spec: {selector: {matchLabels: {app: beta2}}, template: {metadata: {labels: {app: beta2}}, spec: {containers: [{name: c, image: i}]}}}
 ---
+apiVersion: apps/v1beta1
+kind: StatefulSet
+metadata: {name: sts}
+spec: {serviceName: s, template: {metadata: {labels: {app: sts}}, spec: {containers: [{name: c, image: i}]}}}
+---
+apiVersion: apps/v1beta2
+kind: StatefulSet
+metadata: {name: sts2}
+spec: {serviceName: s, selector: {matchLabels: {app: sts2}}, template: {metadata: {labels: {app: sts2}}, spec: {containers: [{name: c, image: i}]}}}
+---
 apiVersion: rbac.authorization.k8s.io/v1beta1
 kind: Role
 metadata: {name: reader}
@@ -103,8 +113,11 @@ pub const ROWS: &[Row<'static>] = &[
     Row("patch ingresses.v1beta1.extensions site --type=json -p '[{\"op\":\"replace\",\"path\":\"/spec/backend/servicePort\",\"value\":8080}]'", "", true, &["patched"]),
     Row("get ing site -o jsonpath={.spec.defaultBackend.service.port}", "", true, &["{\"number\":8080}"]),
     Row("create -f -", INCOMPLETE, false, &["spec.backend: this backend has no servicePort"]),
-    Row("create -f -", MANY, true, &["daemonset.extensions/ds created", "replicaset.extensions/rs created", "networkpolicy.extensions/np created", "deployment.apps/beta created", "deployment.apps/beta2 created", "role.rbac.authorization.k8s.io/reader created"]),
+    Row("create -f -", MANY, true, &["daemonset.extensions/ds created", "replicaset.extensions/rs created", "networkpolicy.extensions/np created", "deployment.apps/beta created", "deployment.apps/beta2 created", "statefulset.apps/sts created", "statefulset.apps/sts2 created", "role.rbac.authorization.k8s.io/reader created"]),
     Row("get ds ds -o jsonpath={.spec.updateStrategy.type}/{.spec.selector.matchLabels.app}", "", true, &["OnDelete/ds"]),
+    Row("get sts sts -o jsonpath={.spec.updateStrategy}/{.spec.selector.matchLabels.app}/{.metadata.labels.app}", "", true, &["{\"type\":\"OnDelete\"}/sts/sts"]),
+    Row("get sts sts2 -o jsonpath={.spec.updateStrategy.type}", "", true, &["RollingUpdate"]),
+    Row("get statefulsets.v1beta1.apps sts", "", true, &["NAME", "READY", "sts", "0/1"]),
     Row("get deploy beta -o jsonpath={.spec.revisionHistoryLimit}/{.spec.strategy.rollingUpdate.maxSurge}", "", true, &["2/25%"]),
     Row("get deploy beta2 -o jsonpath={.spec.revisionHistoryLimit}", "", true, &["10"]),
     Row("create -f -", CRON_JOB, true, &["cronjob.batch/nightly created", "Warning: batch/v1beta1 CronJob is deprecated in v1.21+, unavailable in v1.25+; use batch/v1 CronJob"]),
