@@ -25,6 +25,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, DaemonSetStatus};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use yado_reconcile::Next;
+use yado_types::labels::CONTROLLER_REVISION_HASH;
 use yado_types::pod::{is_ended, is_ready, is_terminating};
 use yado_types::selector::LabelSelector;
 
@@ -34,8 +35,6 @@ use crate::replicaset::{available_in, stays_for};
 /// Maximum number of Pods created, and of Pods deleted, in one reconcile pass; Kubernetes' value. The writes trigger
 /// the next pass.
 const BURST: usize = 250;
-/// Label with the hash of the template that a Pod or ControllerRevision was made from.
-const REVISION_HASH: &str = "controller-revision-hash";
 
 /// Inputs of a reconcile pass: the DaemonSet, the nodes, its Pods and its revisions.
 pub struct Observed<'a> {
@@ -219,7 +218,7 @@ impl Cluster {
 
 /// Whether a Pod was made from the template with this hash.
 fn is_updated(pod: &Pod, hash: &str) -> bool {
-    pod.metadata.labels.as_ref().and_then(|l| l.get(REVISION_HASH)).is_some_and(|h| h == hash)
+    pod.metadata.labels.as_ref().and_then(|l| l.get(CONTROLLER_REVISION_HASH)).is_some_and(|h| h == hash)
 }
 
 #[cfg(test)]

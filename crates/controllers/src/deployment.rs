@@ -29,7 +29,7 @@ use yado_types::selector::LabelSelector;
 
 use crate::owners;
 
-pub(crate) use history::{set_name, template_hash};
+pub(crate) use history::{ALPHABET, set_name, template_hash};
 
 /// Inputs of a reconcile pass: the Deployment, its ReplicaSets and the number of their Pods.
 pub struct Observed<'a> {

@@ -5,6 +5,7 @@
 //!   [ReplicationController], [DaemonSet], [Job] -^  |  ^- [PersistentVolumeClaim] <-> [PersistentVolume]
 //!                     [CronJob] -> [Job]
 //!                     [Service] -> [EndpointSlice]
+//!                 [StatefulSet] -> [Pod] with its own [PersistentVolumeClaim]s
 //!                 [ClusterRole] -> [ClusterRole] that aggregates
 //!   [CertificateSigningRequest] -> its certificate
 //!
@@ -33,6 +34,7 @@ mod pods;
 pub mod replicaset;
 pub mod scheduler;
 mod service_account;
+pub mod statefulset;
 mod token_secret;
 pub mod volume;
 mod writes;
@@ -195,10 +197,11 @@ const SCHEDULER: &str = "kube-scheduler";
 type Controller = (&'static str, fn(&Context));
 
 /// Every controller by its name, which is that of its identity.
-const CONTROLLERS: [Controller; 16] = [
+const CONTROLLERS: [Controller; 17] = [
     ("deployment-controller", deployment::start),
     ("replicaset-controller", replicaset::start),
     ("daemon-set-controller", daemonset::start),
+    ("statefulset-controller", statefulset::start),
     ("job-controller", job::start),
     ("cronjob-controller", cronjob::start),
     ("persistent-volume-binder", volume::start),

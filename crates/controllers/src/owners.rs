@@ -77,7 +77,8 @@ pub fn release(uid: &str, object: &ObjectMeta) -> serde_json::Value {
     owners_patch(owners, object)
 }
 
-fn owners_patch(owners: Vec<OwnerReference>, object: &ObjectMeta) -> serde_json::Value {
+/// The merge patch that gives an object these owner references, with the same precondition as [`adoption`].
+pub fn owners_patch(owners: Vec<OwnerReference>, object: &ObjectMeta) -> serde_json::Value {
     let owners = if owners.is_empty() { serde_json::Value::Null } else { serde_json::json!(owners) };
     serde_json::json!({ "metadata": {
         "uid": object.uid,

@@ -126,7 +126,8 @@ impl Pods {
         self.patch(pod, &owners::release(uid, &pod.metadata)).await
     }
 
-    async fn patch(&self, pod: &Pod, patch: &serde_json::Value) -> Result<(), Error> {
+    /// Applies a merge patch to a Pod.
+    pub async fn patch(&self, pod: &Pod, patch: &serde_json::Value) -> Result<(), Error> {
         writes::merge::<Pod>(&self.context.client, &pod.metadata, self.component, patch).await.map(drop)
     }
 
@@ -136,16 +137,11 @@ impl Pods {
         let (mut left, mut batch) = (pods, 1);
         while !left.is_empty() {
             let (now, rest) = left.split_at(batch.min(left.len()));
-            let creations = now.iter().map(|pod| writes::create(&self.context.client, pod).boxed()).collect();
+            let creations = now.iter().map(|pod| self.create_one(key, pod).boxed()).collect();
             let mut failed = None;
             for result in writes::in_parallel(creations).await {
                 match result {
                     Ok(pod) => {
-                        let revision = revision_of(pod.metadata.resource_version.as_deref());
-                        let mut created = self.created.lock();
-                        let awaited = created.entry(key.clone()).or_default();
-                        *awaited = revision.max(*awaited);
-                        drop(created);
                         let message = format!("Created pod: {}", pod.name_any());
                         self.recorder.event(owner, EventType::Normal, "SuccessfulCreate", message);
                     }
@@ -169,13 +165,28 @@ impl Pods {
     pub async fn delete(&self, owner: &ObjectReference, pods: &[Arc<Pod>]) -> Result<(), Error> {
         let deletions = pods.iter().map(|pod| self.delete_one(owner, pod).boxed()).collect();
         writes::in_parallel(deletions).await.into_iter().collect::<Result<(), Error>>()?;
+        self.deletions_seen(pods).await;
+        Ok(())
+    }
+
+    /// Creates a Pod for the owner at `key`, whose next decision waits until the watch shows it. No event is recorded.
+    pub async fn create_one(&self, key: &ObjectKey, pod: &Pod) -> Result<Pod, Error> {
+        let created = writes::create(&self.context.client, pod).await?;
+        let revision = revision_of(created.metadata.resource_version.as_deref());
+        let mut awaited = self.created.lock();
+        let awaited = awaited.entry(key.clone()).or_default();
+        *awaited = revision.max(*awaited);
+        Ok(created)
+    }
+
+    /// Waits until the watch shows deleted Pods as terminating or gone, at most [`OWN_WRITES_TIMEOUT`] for each.
+    pub async fn deletions_seen(&self, pods: &[Arc<Pod>]) {
         for pod in pods {
             let (key, uid) = (ObjectKey::of(&pod.metadata), pod.metadata.uid.clone());
             let going =
                 move |now: Option<&Pod>| now.is_none_or(|p| p.metadata.uid != uid || is_terminating(p));
             self.watch.until(&key, OWN_WRITES_TIMEOUT, going).await;
         }
-        Ok(())
     }
 
     async fn delete_one(&self, owner: &ObjectReference, pod: &Pod) -> Result<(), Error> {

@@ -22,6 +22,10 @@ pub const DEPLOYMENT_DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-
 /// Annotation of a ReplicaSet with the maximum number of Pods during a rollout of its Deployment.
 pub const DEPLOYMENT_MAX_REPLICAS: &str = "deployment.kubernetes.io/max-replicas";
 
+/// Label of a DaemonSet's or StatefulSet's Pod that tells from which template it was made: the hash of the template, or the
+/// name of its ControllerRevision.
+pub const CONTROLLER_REVISION_HASH: &str = "controller-revision-hash";
+
 /// Label of an EndpointSlice with the name of its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label of an EndpointSlice with the name of the controller that manages it.

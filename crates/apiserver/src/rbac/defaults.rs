@@ -359,6 +359,18 @@ pub static ROLES: &[DefaultRole] = &[
         &[User("system:yado:daemon-set-controller")],
     ),
     role(
+        "system:controller:statefulset-controller",
+        &[
+            on("apps", "statefulsets", "get"),
+            on("apps", "statefulsets/status", "patch"),
+            on("apps", "controllerrevisions", "get create patch delete"),
+            on("core", "persistentvolumeclaims", "create patch"),
+            OWN_PODS,
+            EVENTS,
+        ],
+        &[User("system:yado:statefulset-controller")],
+    ),
+    role(
         "system:controller:job-controller",
         &[on("batch", "jobs", "get delete"), on("batch", "jobs/status", "patch"), OWN_PODS, EVENTS],
         &[User("system:yado:job-controller")],
@@ -470,7 +482,7 @@ pub static ROLES: &[DefaultRole] = &[
         &[
             on("core", "endpoints namespaces nodes persistentvolumeclaims persistentvolumes pods", WATCH),
             on("core", "replicationcontrollers serviceaccounts services", WATCH),
-            on("apps", "controllerrevisions daemonsets deployments replicasets", WATCH),
+            on("apps", "controllerrevisions daemonsets deployments replicasets statefulsets", WATCH),
             on("batch", "cronjobs jobs", WATCH),
             on("coordination.k8s.io", "leases", WATCH),
             on("discovery.k8s.io", "endpointslices", WATCH),

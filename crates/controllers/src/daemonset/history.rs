@@ -7,8 +7,9 @@ use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::runtime::RawExtension;
 use serde_json::json;
+use yado_types::labels::CONTROLLER_REVISION_HASH;
 
-use super::{Action, Cluster, REVISION_HASH};
+use super::{Action, Cluster};
 use crate::deployment::{set_name, template_hash};
 use crate::owners;
 
@@ -25,7 +26,7 @@ pub fn hash(set: &DaemonSet) -> String {
 }
 
 fn hash_of(revision: &ControllerRevision) -> Option<&str> {
-    revision.metadata.labels.as_ref()?.get(REVISION_HASH).map(String::as_str)
+    revision.metadata.labels.as_ref()?.get(CONTROLLER_REVISION_HASH).map(String::as_str)
 }
 
 /// The write that gives the current template a ControllerRevision with the highest number; `None` if it has it.
@@ -42,7 +43,7 @@ pub fn remember(set: &DaemonSet, hash: &str, revisions: &[Arc<ControllerRevision
 fn revision(set: &DaemonSet, hash: &str, number: i64) -> ControllerRevision {
     let template = set.spec.as_ref().map(|s| &s.template);
     let mut labels = template.and_then(|t| t.metadata.as_ref()?.labels.clone()).unwrap_or_default();
-    labels.insert(REVISION_HASH.to_owned(), hash.to_owned());
+    labels.insert(CONTROLLER_REVISION_HASH.to_owned(), hash.to_owned());
     let annotations = set.metadata.annotations.clone().unwrap_or_default();
     // The form in which `kubectl rollout undo` sends it back: a strategic merge patch that replaces the template.
     let mut shown = json!(template);

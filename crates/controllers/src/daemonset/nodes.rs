@@ -5,10 +5,11 @@ use k8s_openapi::api::core::v1::{
     Affinity, Node, NodeAffinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec,
     Toleration,
 };
-use yado_types::labels::{HOSTNAME, TAINT_NOT_READY, TAINT_UNREACHABLE, TAINT_UNSCHEDULABLE};
+use yado_types::labels::{
+    CONTROLLER_REVISION_HASH, HOSTNAME, TAINT_NOT_READY, TAINT_UNREACHABLE, TAINT_UNSCHEDULABLE,
+};
 use yado_types::pod::node_name;
 
-use super::REVISION_HASH;
 use crate::owners;
 use crate::replicaset::pod_of;
 use crate::scheduler::PodInfo;
@@ -103,7 +104,7 @@ pub fn pod_for(set: &DaemonSet, node: &str, hash: &str) -> Pod {
     let namespace = set.metadata.namespace.clone().unwrap_or_default();
     let mut pod = pod_of(&template, &namespace, owners::controller_reference(set));
     let labels = pod.metadata.labels.get_or_insert_default();
-    labels.insert(REVISION_HASH.to_owned(), hash.to_owned());
+    labels.insert(CONTROLLER_REVISION_HASH.to_owned(), hash.to_owned());
     let spec = pod.spec.get_or_insert_default();
     add_tolerations(spec);
     let term = NodeSelectorTerm {

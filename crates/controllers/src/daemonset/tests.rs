@@ -106,7 +106,7 @@ fn line(action: Action) -> String {
 fn check(set: &DaemonSet, nodes: &[&str], pods: &[&str], expect: Expect) {
     // The template is remembered already.
     let mut revision = ControllerRevision { revision: 1, ..Default::default() };
-    let labels = [(REVISION_HASH.to_owned(), history::hash(set))];
+    let labels = [(CONTROLLER_REVISION_HASH.to_owned(), history::hash(set))];
     revision.metadata.labels = Some(labels.into());
     let observed = Observed {
         set,
@@ -302,7 +302,7 @@ fn templates_are_remembered_by_number() {
     let hash = history::hash(&set);
     let revision = |number: i64, hash: &str| {
         let mut revision = ControllerRevision { revision: number, ..Default::default() };
-        revision.metadata.labels = Some([(REVISION_HASH.to_owned(), hash.to_owned())].into());
+        revision.metadata.labels = Some([(CONTROLLER_REVISION_HASH.to_owned(), hash.to_owned())].into());
         Arc::new(revision)
     };
     let check = |revisions: Vec<Arc<ControllerRevision>>, pods: &[&str], expect: Expect| {

@@ -19,7 +19,7 @@ use crate::owners;
 /// Old ReplicaSets kept if `revisionHistoryLimit` is not set; Kubernetes' default.
 const DEFAULT_HISTORY: i32 = 10;
 /// The alphabet of Kubernetes' generated names: without vowels and similar digits, so that no words arise.
-const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
+pub(crate) const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 /// Annotations that are not copied from a Deployment to its ReplicaSets, because they describe the Deployment itself.
 const NOT_COPIED: [&str; 6] = [
     "kubectl.kubernetes.io/last-applied-configuration",

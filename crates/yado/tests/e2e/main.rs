@@ -21,6 +21,7 @@ mod pods;
 mod published;
 mod python;
 mod secrets;
+mod stateful;
 mod tiers;
 mod tokens;
 mod truth;
