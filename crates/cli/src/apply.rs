@@ -282,7 +282,7 @@ async fn apply_one(
     }
     let applied = api.patch(name, &params, &Patch::Apply(object)).await;
     let mut after = match (applied, &before) {
-        (Err(error), Some(_)) if how.deploying && is_fixed(&error, object) => {
+        (Err(error), Some(before)) if how.deploying && is_fixed(&error, object, before) => {
             if !how.dry_run {
                 replace(api, name, object, &params).await.map_err(refused())?;
             }
@@ -349,13 +349,15 @@ fn has_failed(object: &Value, before: &DynamicObject) -> bool {
 }
 
 /// Whether a change was refused for a field that never changes, of a thing that may be made anew.
-fn is_fixed(error: &kube::Error, object: &Value) -> bool {
-    let workload =
-        ["Deployment", "DaemonSet", "Job", "Pod", "ReplicaSet"].iter().any(|k| object["kind"] == *k);
+fn is_fixed(error: &kube::Error, object: &Value, before: &DynamicObject) -> bool {
+    let workload = ["Deployment", "DaemonSet", "StatefulSet", "Job", "Pod", "ReplicaSet"]
+        .iter()
+        .any(|k| object["kind"] == *k);
+    // With a StatefulSet that takes its claims along, the data would go.
+    let loses_data = before.data["spec"]["persistentVolumeClaimRetentionPolicy"]["whenDeleted"] == "Delete";
     let kube::Error::Api(status) = error else { return false };
-    workload
-        && status.code == 422
-        && ["immutable", "may not", "may only"].iter().any(|word| status.message.contains(word))
+    let words = ["immutable", "may not", "may only", "updates to statefulset spec"];
+    workload && !loses_data && status.code == 422 && words.iter().any(|word| status.message.contains(word))
 }
 
 /// Deletes an object with all it owns, waits until it is gone, and makes it anew.

@@ -20,6 +20,7 @@ use yado_types::labels;
 use crate::{
     apply::{Kinds, Outcome, Summary, Verb, read_manifests, shown},
     args::{DownArgs, Global},
+    claims,
     connect::failed,
     deploy::{self, Record, record},
     progress::Progress,
@@ -49,6 +50,7 @@ pub async fn delete_app(
     let step = progress.step("stop", app);
     // Routes first: what is being stopped should get no more requests.
     let mut destroyed = delete_kind::<Ingress>(client, namespace, &selector).await?;
+    let claims = if volumes { claims_of_sets(client, namespace, &selector).await? } else { Vec::new() };
     destroyed += delete_kind::<Deployment>(client, namespace, &selector).await?;
     destroyed += delete_kind::<StatefulSet>(client, namespace, &selector).await?;
     destroyed += delete_kind::<DaemonSet>(client, namespace, &selector).await?;
@@ -64,9 +66,25 @@ pub async fn delete_app(
     }
     if volumes {
         destroyed += delete_kind::<PersistentVolumeClaim>(client, namespace, &selector).await?;
+        let api: Api<PersistentVolumeClaim> = Api::namespaced(client.clone(), namespace);
+        for claim in claims {
+            let shown = format!("PersistentVolumeClaim {claim}");
+            destroyed += usize::from(delete(&api, &claim, &shown).await?);
+        }
     }
     step.done(app);
     Ok(Summary { destroyed, ..Summary::default() })
+}
+
+/// Claims of the StatefulSets with these labels.
+async fn claims_of_sets(client: &Client, namespace: &str, selector: &str) -> anyhow::Result<Vec<String>> {
+    let api: Api<StatefulSet> = Api::namespaced(client.clone(), namespace);
+    let sets = match api.list(&ListParams::default().labels(selector)).await {
+        // A cluster without this kind has none of them.
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
+        found => found.map_err(failed("StatefulSets cannot be listed"))?.items,
+    };
+    claims::of_sets(client, namespace, &sets).await
 }
 
 async fn delete_kind<K>(client: &Client, namespace: &str, selector: &str) -> anyhow::Result<usize>

@@ -6,6 +6,7 @@
 
 pub mod apply;
 pub mod args;
+mod claims;
 mod compile;
 pub mod connect;
 pub mod deploy;

@@ -69,10 +69,13 @@ pub fn is_rolled_out(object: &Value) -> bool {
     let seen = status("observedGeneration") >= object["metadata"]["generation"].as_i64().unwrap_or(0);
     match object["kind"].as_str().unwrap_or_default() {
         "StatefulSet" => {
-            let revision = &object["status"]["updateRevision"];
-            let updated =
-                object["status"]["currentRevision"] == *revision || status("updatedReplicas") >= wanted;
-            seen && updated && ready >= wanted
+            let (strategy, status_of) = (&object["spec"]["updateStrategy"], &object["status"]);
+            // Pods below the partition keep their revision, and with `OnDelete` all do until somebody deletes them.
+            let kept = strategy["rollingUpdate"]["partition"].as_i64().unwrap_or(0);
+            let updated = strategy["type"] == "OnDelete"
+                || status_of["currentRevision"] == status_of["updateRevision"]
+                || status("updatedReplicas") >= wanted - kept;
+            seen && updated && ready >= wanted && status("replicas") <= wanted
         }
         // Which nodes it belongs on is known once it has been looked at.
         "DaemonSet" => {
@@ -147,6 +150,36 @@ mod tests {
                 "1/1",
                 true,
             ),
+            (
+                "StatefulSet",
+                json!({"replicas": 3, "updateStrategy": {"rollingUpdate": {"partition": 2}}}),
+                json!({"observedGeneration": 1, "replicas": 3, "readyReplicas": 3, "updatedReplicas": 1,
+                    "currentRevision": "a", "updateRevision": "b"}),
+                "3/3",
+                true,
+            ),
+            (
+                "StatefulSet",
+                json!({"replicas": 3, "updateStrategy": {"type": "OnDelete"}}),
+                json!({"observedGeneration": 1, "replicas": 3, "readyReplicas": 3, "currentRevision": "a", "updateRevision": "b"}),
+                "3/3",
+                true,
+            ),
+            (
+                "StatefulSet",
+                json!({"replicas": 1}),
+                json!({"observedGeneration": 1, "replicas": 1, "readyReplicas": 1, "currentRevision": "a", "updateRevision": "b"}),
+                "1/1",
+                false,
+            ),
+            (
+                "StatefulSet",
+                json!({"replicas": 1}),
+                json!({"observedGeneration": 1, "replicas": 2, "readyReplicas": 2, "currentRevision": "a", "updateRevision": "a"}),
+                "2/1",
+                false,
+            ),
+            ("StatefulSet", json!({"replicas": 1}), json!({}), "0/1", false),
             (
                 "ReplicaSet",
                 json!({"replicas": 2}),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::apps::v1::StatefulSet;
 use kube::{
     Api, Client,
     api::{DeleteParams, DynamicObject},
@@ -13,6 +14,7 @@ use super::{
 };
 use crate::{
     apply::{Kinds, Outcome, Verb},
+    claims,
     connect::failed,
     progress::Progress,
     workloads,
@@ -85,7 +87,10 @@ async fn take_down(
     progress: &Progress,
     removed: &mut Removed,
 ) -> anyhow::Result<()> {
-    let (kept, gone) = split(unit, records, volumes);
+    let mut unit = unit.clone();
+    let claims = claims_of_sets(client, namespace, &unit).await?;
+    unit.objects.extend(claims);
+    let (kept, gone) = split(&unit, records, volumes);
     let of_unit = format!("{}: ", unit.app);
     removed.outcomes.extend(objects(client, namespace, &gone, false, &of_unit, progress).await?);
     let data: Vec<String> = kept.iter().filter(|k| k.kind != "Namespace").map(ToString::to_string).collect();
@@ -110,6 +115,25 @@ async fn take_down(
         return Ok(());
     }
     record::delete(client, namespace, &unit.app).await
+}
+
+/// Claims that a unit's StatefulSets have made and its record does not name yet.
+async fn claims_of_sets(client: &Client, namespace: &str, unit: &Record) -> anyhow::Result<Vec<Key>> {
+    let mut found = Vec::new();
+    for key in unit.objects.iter().filter(|key| key.kind == "StatefulSet") {
+        let within = key.namespace.as_deref().unwrap_or(namespace);
+        let api: Api<StatefulSet> = Api::namespaced(client.clone(), within);
+        let set = api.get_opt(&key.name).await.map_err(failed(format!("{key} cannot be read")))?;
+        let sets: Vec<StatefulSet> = set.into_iter().collect();
+        found.extend(claims::of_sets(client, within, &sets).await?.into_iter().map(|name| Key {
+            api_version: "v1".into(),
+            kind: "PersistentVolumeClaim".into(),
+            namespace: key.namespace.clone(),
+            name,
+        }));
+    }
+    found.retain(|claim| !unit.objects.contains(claim));
+    Ok(found)
 }
 
 /// Which objects of a unit stay, and which go.

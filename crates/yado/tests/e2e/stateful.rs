@@ -1,6 +1,8 @@
 //! StatefulSets with `kubectl`: names, order, claims, updates, and what a deletion leaves.
 
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, demo_image};
+use crate::dev::Dev;
+use crate::flow;
 use crate::kubectl::check;
 
 const SET: &str = r#"
@@ -214,4 +216,36 @@ fn claims_go_with_their_pods_and_a_broken_rollout_waits() {
             ("get pods", &["No resources found"]),
         ],
     );
+}
+
+#[test]
+fn yado_deploys_stateful_sets_of_manifests_and_keeps_their_claims() {
+    let Some(dev) = Dev::new() else { return };
+    let images = dev.data.path().join("images");
+    std::fs::create_dir_all(&images).expect("a folder");
+    std::fs::copy(demo_image("busybox.tar"), images.join("busybox.tar")).expect("the image");
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = folder.path().join("shop");
+    std::fs::create_dir(&place).expect("a folder");
+    let write = |text: &str| std::fs::write(place.join("db.yaml"), text).expect("a manifest");
+    let dir = place.display().to_string();
+    let run =
+        |line: &str, code: i32, expect: &[&str]| flow::check(&dev, &line.replace("DIR", &dir), code, expect);
+    write(SET);
+    run("infra --http-port 8081", 0, &["the engine runs"]);
+    run("deploy DIR", 0, &["+ StatefulSet db", "2 added, 0 changed, 0 destroyed"]);
+    run("deploy DIR", 0, &["0 added, 0 changed, 0 destroyed"]);
+    run("ps -A", 0, &["db-0", "db-1", "db-2"]);
+    run("status", 0, &["shop"]);
+    // Pods below a partition stay as they are, and the deployment is complete.
+    let canary =
+        SET.replace("  replicas: 3", "  replicas: 2\n  updateStrategy: {rollingUpdate: {partition: 1}}");
+    write(&canary.replace("sleep 1000", "sleep 2000"));
+    run("deploy DIR", 0, &["~ StatefulSet db", "0 added, 1 changed, 0 destroyed"]);
+    // What no update may change makes it anew, on the same claims.
+    write(&SET.replace("  serviceName: db", "  podManagementPolicy: Parallel\n  serviceName: db"));
+    run("deploy DIR", 0, &["recreated", "0 added, 1 changed, 0 destroyed"]);
+    run("down shop", 0, &["- StatefulSet db", "PersistentVolumeClaim data-db-0", "stays"]);
+    run("down shop --volumes", 0, &["- PersistentVolumeClaim data-db-0", "!stays"]);
+    run("status", 0, &["nothing is deployed"]);
 }
