@@ -348,7 +348,7 @@ const ROWS: &[Row<'_>] = &[
     Row("wait --for=delete cm/w --timeout=1s", "", true, &[]),
     Row("apply -f -", LIST, true, &["configmap/l1 created", "configmap/l2 created"]),
     Row("get cm -l set=l --sort-by=.metadata.name -o custom-columns=N:.metadata.name", "", true, &["l1", "l2"]),
-    Row("apply --prune -l set=l --prune-allowlist=core/v1/ConfigMap -f -", LIST_SHORT, true, &["configmap/l1 unchanged", "configmap/l2 pruned"]),
+    Row("apply --prune -l set=l -f -", LIST_SHORT, true, &["configmap/l1 unchanged", "configmap/l2 pruned"]),
     Row("delete -f -", LIST_SHORT, true, &["configmap \"l1\" deleted"]),
     Row("create serviceaccount robot", "", true, &["serviceaccount/robot created"]),
     Row("create secret docker-registry r --docker-server=x --docker-username=u --docker-password=p", "", true, &["secret/r created"]),
