@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Write, time::Duration};
 
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, StatefulSet},
-    batch::v1::Job,
+    batch::v1::{CronJob, Job},
     core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service},
     networking::v1::Ingress,
 };
@@ -54,6 +54,7 @@ pub async fn delete_app(
     destroyed += delete_kind::<Deployment>(client, namespace, &selector).await?;
     destroyed += delete_kind::<StatefulSet>(client, namespace, &selector).await?;
     destroyed += delete_kind::<DaemonSet>(client, namespace, &selector).await?;
+    destroyed += delete_kind::<CronJob>(client, namespace, &selector).await?;
     destroyed += delete_kind::<Job>(client, namespace, &selector).await?;
     destroyed += delete_kind::<Service>(client, namespace, &selector).await?;
     destroyed += delete_kind::<ConfigMap>(client, namespace, &selector).await?;

@@ -87,9 +87,8 @@ pub(crate) async fn run(global: &Global, args: &FleetArgs) -> anyhow::Result<u8>
             return status(&change, units, &cluster).await;
         }
         FleetCommand::Journal(j) => {
-            let unit = known(&change.registry, &j.unit)?;
             let cluster = Cluster::read(&client, &namespace).await?;
-            return show::journal(&client, &namespace, unit, &cluster, j).await;
+            return show::journal(&client, &namespace, &change.registry, &cluster, j).await;
         }
         FleetCommand::Ssh(s) => {
             let cluster = Cluster::read(&client, &namespace).await?;
@@ -121,7 +120,7 @@ async fn status(change: &Change, units: &[String], cluster: &Cluster) -> anyhow:
     let mut code = EXIT_OK;
     for (i, name) in names.iter().enumerate() {
         let unit = known(&change.registry, name.full())?;
-        if unit.desired == registry::Desired::Inactive {
+        if unit.desired == registry::Desired::Inactive && !change.registry.is_launched(unit) {
             say_error(&format!("Unit {name} does not appear to be loaded."));
             return Ok(EXIT_FAILURE);
         }

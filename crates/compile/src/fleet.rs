@@ -9,6 +9,7 @@
 //! recognised and dropped. Any other program runs in the image `host`, which is the root file system of the machine, as
 //! systemd would start it. Values known only on the machine (`%H`, `EnvironmentFile=`) are resolved there.
 
+mod calendar;
 mod canonical;
 mod container;
 mod docker;
@@ -23,6 +24,7 @@ mod shell;
 mod span;
 mod syntax;
 mod text;
+mod timer;
 mod unit;
 mod volumes;
 mod words;
@@ -90,6 +92,8 @@ pub struct Summary {
     pub machine_id: Option<String>,
     /// Whether it remains active after its processes have ended.
     pub remains: bool,
+    /// The unit that a timer, socket or path starts.
+    pub starts: Option<String>,
 }
 
 /// Whether `path` names a unit: it has a unit's extension, and the file or its template exists.
@@ -208,6 +212,7 @@ pub fn summary(unit: &UnitFile) -> Result<Summary, Diagnostics> {
         metadata: read.fleet.metadata,
         machine_id: read.fleet.machine_id.map(|(id, _)| id),
         remains: read.service.remain_after_exit,
+        starts: read.starts,
     };
     found.finish()?;
     Ok(summary)
@@ -298,9 +303,6 @@ fn all(
         let findings = if quiet { &mut aside } else { findings };
         let unit = unit::read(&file.name, &source(file), findings);
         if file.name.is_template() || file.name.kind() != "service" {
-            if !file.name.is_template() && is_wanted(&file.name) {
-                other_kind(&unit, findings);
-            }
             others.push(unit);
             continue;
         }
@@ -313,9 +315,16 @@ fn all(
     about_others(&mut read, is_wanted, found);
     let set = lower::UnitSet { units: &read, others: &others, settings };
     let mut lowered = Vec::new();
+    for other in others.iter().filter(|o| !o.name.is_template() && is_wanted(&o.name)) {
+        match set.timed_by(other) {
+            Some(one) => lowered.push((set.lower_timed(other, one, found), other.at.file.clone())),
+            None => other_kind(other, found),
+        }
+    }
     for one in read.iter().filter(|r| is_wanted(&r.unit.name)) {
         unmatched_conflicts(one, &set, found);
-        if one.runs() {
+        // One that only a timer starts has become a CronJob.
+        if one.runs() && !set.is_timed(one) {
             published.extend(reach::published_of(one, &set));
             lowered.push((set.lower(one, found), one.unit.at.file.clone()));
         }
@@ -357,7 +366,7 @@ fn other_kind(unit: &Unit, found: &mut Findings) {
     let starts = unit.starts.as_deref().unwrap_or_default();
     let waits = format!("{starts} waits until somebody starts it, as `yado fleet start {starts}` does");
     let sentence = match unit.name.kind() {
-        "timer" => format!("timers start nothing yet: {waits}"),
+        "timer" => format!("this timer starts nothing: {waits}"),
         "path" => format!("paths are not watched: {waits}"),
         "socket" => format!(
             "sockets are not listened on before their service: {starts} runs all the time, and has to listen by itself"

@@ -248,7 +248,8 @@ impl Compiled {
     pub fn pin_image(&mut self, image: &str, pinned: &str) {
         for object in &mut self.objects {
             for list in ["containers", "initContainers"] {
-                let containers = object.value.pointer_mut(&format!("/spec/template/spec/{list}"));
+                let job = if object.kind() == "CronJob" { "/spec/jobTemplate" } else { "" };
+                let containers = object.value.pointer_mut(&format!("{job}/spec/template/spec/{list}"));
                 for container in containers.and_then(Value::as_array_mut).into_iter().flatten() {
                     if container["image"] == image {
                         container["image"] = pinned.into();

@@ -1,4 +1,4 @@
-//! The objects of one process type: a Deployment, DaemonSet or Job, its Services, its Ingress and its claims. Every front
+//! The objects of one process type: a Deployment, DaemonSet, Job or CronJob, its Services, its Ingress and its claims. Every front
 //! end that has processes builds them here, so that names, labels and probes agree.
 //!
 //! | object | name | created for |
@@ -6,7 +6,8 @@
 //! | PersistentVolumeClaim | the volume's | each of `claims` |
 //! | Service | `service` | workloads that have a service name; headless if no port is known |
 //! | Service | each of `aliases` | further names of the same Pods |
-//! | Deployment, DaemonSet, Job | `name` | always |
+//! | Deployment, DaemonSet, Job | `name` | unless it is for certain times |
+//! | CronJob | `name`, `name`-2, ... | each of its times |
 //! | Service LoadBalancer | `name`-public | published ports |
 //! | Service LoadBalancer | `name`-local | ports published on the loopback address |
 //! | Service NodePort | `name`-ports | published ports whose number the cluster chooses |
@@ -20,7 +21,7 @@ use k8s_openapi::{
             DaemonSet, DaemonSetSpec, DaemonSetUpdateStrategy, Deployment, DeploymentSpec,
             DeploymentStrategy, RollingUpdateDaemonSet, RollingUpdateDeployment,
         },
-        batch::v1::{Job, JobSpec},
+        batch::v1::{CronJob, CronJobSpec, Job, JobSpec, JobTemplateSpec},
         core::v1::{
             Container, ContainerPort, PodSpec, PodTemplateSpec, Probe, SeccompProfile, TCPSocketAction,
         },
@@ -45,6 +46,9 @@ pub mod name;
 pub mod pod;
 mod service;
 mod signal;
+
+/// Characters of a CronJob's name: its Jobs have a hyphen and the minute after it.
+const MAX_CRON_JOB_NAME: usize = 52;
 
 /// One process type and the parts of its Pod that the front end decides. The default is a Deployment of one Pod without
 /// a Service.
@@ -117,6 +121,15 @@ pub enum WorkloadKind {
         /// Number of Pods that run at the same time; `None` is all.
         parallelism: Option<i32>,
     },
+    /// Runs a Pod at certain times, until it has succeeded. What still runs is not started again.
+    CronJob {
+        /// Schedules and their time zones. Each has a CronJob of its own.
+        times: Vec<(String, Option<String>)>,
+        /// Seconds after a time in which the Pod may still be started; `None` is for ever.
+        deadline: Option<i64>,
+        /// Number of failures that are retried.
+        retries: i32,
+    },
 }
 
 /// How a new version of a workload replaces the old one.
@@ -155,11 +168,17 @@ impl Workload {
     pub fn objects(self) -> Vec<Value> {
         let mut objects: Vec<Value> = self.claims.iter().map(|c| c.object(&self.metadata(&c.name))).collect();
         objects.extend(self.named_services().map(value));
-        objects.push(match &self.kind {
-            WorkloadKind::Deployment => value(self.deployment()),
-            WorkloadKind::DaemonSet => value(self.daemon_set()),
-            WorkloadKind::Job { retries, parallelism } => value(self.job(*retries, *parallelism)),
-        });
+        match &self.kind {
+            WorkloadKind::Deployment => objects.push(value(self.deployment())),
+            WorkloadKind::DaemonSet => objects.push(value(self.daemon_set())),
+            WorkloadKind::Job { retries, parallelism } => {
+                objects.push(value(self.job(*retries, *parallelism)));
+            }
+            WorkloadKind::CronJob { times, deadline, retries } => {
+                let all = times.iter().zip(1..);
+                objects.extend(all.map(|(time, n)| value(self.cron_job(time, n, *deadline, *retries))));
+            }
+        }
         objects.extend(self.published_services().map(value));
         objects.extend(self.ingress().map(value));
         objects
@@ -257,16 +276,44 @@ impl Workload {
     }
 
     fn job(&self, retries: i32, parallelism: Option<i32>) -> Job {
-        Job {
-            metadata: self.own_metadata(),
-            spec: Some(JobSpec {
-                backoff_limit: Some(retries),
-                completions: Some(self.replicas).filter(|n| *n != 1),
-                parallelism: parallelism.or(Some(self.replicas)).filter(|n| *n != 1),
-                template: self.template(Some(if retries == 0 { "Never" } else { "OnFailure" })),
-                ..JobSpec::default()
-            }),
-            ..Job::default()
+        let spec = JobSpec {
+            completions: Some(self.replicas).filter(|n| *n != 1),
+            parallelism: parallelism.or(Some(self.replicas)).filter(|n| *n != 1),
+            ..self.job_spec(retries)
+        };
+        Job { metadata: self.own_metadata(), spec: Some(spec), ..Job::default() }
+    }
+
+    fn job_spec(&self, retries: i32) -> JobSpec {
+        JobSpec {
+            backoff_limit: Some(retries),
+            template: self.template(Some(if retries == 0 { "Never" } else { "OnFailure" })),
+            ..JobSpec::default()
+        }
+    }
+
+    fn cron_job(
+        &self,
+        (schedule, zone): &(String, Option<String>),
+        number: usize,
+        deadline: Option<i64>,
+        retries: i32,
+    ) -> CronJob {
+        let mut metadata = self.own_metadata();
+        let suffix = if number == 1 { String::new() } else { format!("-{number}") };
+        let name = name::sanitised(&self.name, MAX_CRON_JOB_NAME - suffix.len());
+        metadata.name = Some(name + &suffix);
+        CronJob {
+            metadata,
+            spec: CronJobSpec {
+                schedule: schedule.clone(),
+                time_zone: zone.clone(),
+                concurrency_policy: Some("Forbid".into()),
+                starting_deadline_seconds: deadline,
+                job_template: JobTemplateSpec { metadata: None, spec: Some(self.job_spec(retries)) },
+                ..CronJobSpec::default()
+            },
+            ..CronJob::default()
         }
     }
 
@@ -282,7 +329,8 @@ impl Workload {
         }
         container.ports = (!ports.is_empty()).then_some(ports).or(container.ports);
         let probed = container.readiness_probe.is_some() || container.startup_probe.is_some();
-        if !probed && !matches!(self.kind, WorkloadKind::Job { .. }) {
+        let ends = matches!(self.kind, WorkloadKind::Job { .. } | WorkloadKind::CronJob { .. });
+        if !probed && !ends {
             container.startup_probe = match self.ready {
                 Readiness::Started => None,
                 Readiness::ListeningOn(port) => Some(started_when_listening(port)),

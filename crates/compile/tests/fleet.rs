@@ -317,8 +317,89 @@ fn data_containers_and_sidekicks() {
         &expect![[r#"
             Deployment db: 1 {"automountServiceAccountToken":false,"containers":[{"image":"db","imagePullPolicy":"IfNotPresent","lifecycle":{"postStart":{"exec":{"command":["init"]}}},"name":"main","volumeMounts":[{"mountPath":"/var/lib/db","name":"db-data-var-lib-db"}]},{"command":["/bin/sh","-c","/usr/bin/etcdctl set /db \"${UNIT_HOST_NAME:-$$(cat /proc/sys/kernel/hostname)}\" || exit $?\ntrap 'exit 0' TERM INT\nwhile :; do sleep 3600 & wait; done"],"env":[{"name":"UNIT_HOST_NAME","valueFrom":{"fieldRef":{"fieldPath":"spec.nodeName"}}}],"image":"host","lifecycle":{"preStop":{"exec":{"command":["/usr/bin/etcdctl","rm","/db"]}}},"name":"unit"}],"enableServiceLinks":false,"nodeSelector":{"yado.dev/host-image":"true"},"securityContext":{"seccompProfile":{"type":"RuntimeDefault"}},"volumes":[{"name":"db-data-var-lib-db","persistentVolumeClaim":{"claimName":"db-data-var-lib-db"}}]}
             Job once: 0 {"automountServiceAccountToken":false,"containers":[{"args":["two"],"image":"x","imagePullPolicy":"IfNotPresent","name":"main"}],"enableServiceLinks":false,"initContainers":[{"args":["one"],"image":"x","name":"pre-1"}],"restartPolicy":"Never","securityContext":{"seccompProfile":{"type":"RuntimeDefault"}}}
-            Deployment timer: 0 {"automountServiceAccountToken":false,"containers":[{"image":"backup","imagePullPolicy":"IfNotPresent","name":"main"}],"enableServiceLinks":false,"securityContext":{"seccompProfile":{"type":"RuntimeDefault"}}}
-            timer.timer: timers start nothing yet: timer.service waits until somebody starts it, as `yado fleet start timer.service` does
+        "#]],
+    );
+}
+
+#[test]
+fn timers_become_cron_jobs() {
+    let job = "[Service]\nType=oneshot\nExecStart=/usr/bin/docker run backup\n";
+    check(
+        &[
+            ("backup.service", job),
+            (
+                "backup.timer",
+                "[Timer]\nOnCalendar=Mon..Fri 02:30\nOnCalendar=daily UTC\nPersistent=true\nRandomizedDelaySec=1h\nWakeSystem=no\n",
+            ),
+            (
+                "after.service",
+                "[Unit]\nAfter=backup.service\n[Service]\nExecStart=/usr/bin/docker run after\n",
+            ),
+            (
+                "often.service",
+                "[Service]\nExecStart=/usr/bin/docker run -p 80:80 often\nRestart=on-failure\n",
+            ),
+            ("every.timer", "[Timer]\nOnBootSec=5min\nOnUnitActiveSec=1h 30min\nUnit=often.service\n"),
+        ],
+        &[
+            "/spec/schedule",
+            "/spec/timeZone",
+            "/spec/concurrencyPolicy",
+            "/spec/startingDeadlineSeconds",
+            "/spec/jobTemplate/spec/backoffLimit",
+            "/spec/jobTemplate/spec/template/spec/restartPolicy",
+            "/spec/jobTemplate/spec/template/metadata/annotations",
+            "/spec/template/metadata/annotations",
+            "/spec/type",
+        ],
+        &expect![[r#"
+            CronJob backup: "30 2 * * 1,2,3,4,5" "Forbid" 0 "Never" {"yado.dev/unit":"backup.service"}
+            CronJob backup-2: "0 0 * * *" "UTC" "Forbid" 0 "Never" {"yado.dev/unit":"backup.service"}
+            Service often-public: "LoadBalancer"
+            CronJob every-timer: "@every 1h30m" "Forbid" 60 6 "OnFailure" {"yado.dev/unit":"often.service"}
+            Deployment after: {"yado.dev/unit":"after.service"}
+            backup.timer:5:1: RandomizedDelaySec has no effect here
+            every.timer:2:1: OnBootSec has no effect: the first time comes with the others
+        "#]],
+    );
+}
+
+#[test]
+fn timers_that_are_no_cron_jobs_say_why() {
+    let job = "[Service]\nType=oneshot\nExecStart=/usr/bin/docker run job\n";
+    check(
+        &[
+            ("once.service", job),
+            ("once.timer", "[Timer]\nOnBootSec=5min\n"),
+            ("odd.service", job),
+            ("odd.timer", "[Timer]\nOnCalendar=Mon *-*-1..7 00:00\nOnCalendar=whenever\nOnCalender=daily\n"),
+            ("stays.service", "[Service]\nRestart=always\nExecStart=/usr/bin/docker run stays\n"),
+            ("stays.timer", "[Timer]\nOnCalendar=daily\n"),
+            ("all.service", &format!("{job}[X-Fleet]\nGlobal=true\n")),
+            ("all.timer", "[Timer]\nOnCalendar=daily\n"),
+            ("seconds.service", job),
+            ("seconds.timer", "[Timer]\nOnCalendar=12:00:30\nOnUnitInactiveSec=10\n"),
+            ("lone.timer", "[Timer]\nOnCalendar=daily\n"),
+        ],
+        &["/spec/replicas", "/spec/schedule"],
+        &expect![[r#"
+            CronJob seconds: "0 12 * * *"
+            CronJob seconds-2: "@every 1m"
+            Deployment odd: 0
+            Deployment once: 0
+            Deployment stays: 0
+            odd.timer:4:1: systemd does not know OnCalender in [Timer] and ignores it; is OnCalendar meant?
+            odd.timer:2:12: OnCalendar=Mon *-*-1..7 00:00 asks for days of the week that are days of the month as well, where a CronJob takes either
+            odd.timer:3:12: OnCalendar=whenever is not a valid calendar time, such as daily or Mon *-*-* 08:00
+            once.timer:2:1: OnBootSec=5min is one time only, which a CronJob cannot be
+            seconds.timer:2:12: a CronJob knows no seconds: it is due at the start of the minute
+            seconds.timer:3:19: a CronJob is due once a minute at most
+            seconds.timer:3:19: OnUnitInactiveSec counts from the last start here, not from the last end
+            all.timer: this timer starts nothing: all.service waits until somebody starts it, as `yado fleet start all.service` does
+            lone.timer: this timer starts nothing: lone.service waits until somebody starts it, as `yado fleet start lone.service` does
+            odd.timer: this timer starts nothing: odd.service waits until somebody starts it, as `yado fleet start odd.service` does
+            once.timer: this timer starts nothing: once.service waits until somebody starts it, as `yado fleet start once.service` does
+            stays.timer: this timer starts nothing: stays.service waits until somebody starts it, as `yado fleet start stays.service` does
         "#]],
     );
 }

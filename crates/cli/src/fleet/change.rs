@@ -266,7 +266,9 @@ impl Change {
             if wanted.contains(&name) {
                 let applied = self.apply(&mut unit, one, true).await?;
                 self.registry.write(unit.clone()).await?;
-                if unit.global() {
+                if unit.is_waiting() {
+                    say(&format!("Unit {name} launched, and waits for its times"))?;
+                } else if unit.global() {
                     say(&format!("Triggered global unit {name} start"))?;
                 } else if blocking.no_block {
                     say(&format!("Triggered unit {name} start"))?;

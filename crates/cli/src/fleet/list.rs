@@ -81,7 +81,8 @@ pub fn states(unit: &Unit, cluster: &Cluster) -> Vec<UnitState> {
     }
     states.sort_by(|a, b| a.node.cmp(&b.node));
     if states.is_empty() && !unit.global() {
-        states.push(UnitState { active: "inactive", sub: "dead", node: unit.machine.clone() });
+        let (active, sub) = if unit.is_waiting() { ("active", "waiting") } else { ("inactive", "dead") };
+        states.push(UnitState { active, sub, node: unit.machine.clone() });
     }
     states
 }
@@ -91,6 +92,7 @@ pub fn current(unit: &Unit, cluster: &Cluster) -> (Desired, Option<String>) {
     let on = cluster.of(unit.name.full()).iter().find_map(super::state::node);
     match (unit.desired, on) {
         (Desired::Launched, Some(node)) => (Desired::Launched, Some(node)),
+        (Desired::Launched, None) if unit.is_waiting() => (Desired::Launched, None),
         (Desired::Loaded, _) => (Desired::Loaded, unit.machine.clone()),
         _ => (Desired::Inactive, None),
     }

@@ -13,7 +13,7 @@ use kube::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use sha1::{Digest, Sha1};
-use yado_compile::fleet::{UnitFile, UnitName, canonical};
+use yado_compile::fleet::{self, UnitFile, UnitName, canonical};
 use yado_types::labels;
 
 use crate::{apply::FIELD_MANAGER, connect::failed};
@@ -86,6 +86,11 @@ impl Unit {
         Unit { name, text, desired: Desired::Inactive, machine: None, objects: Vec::new(), config_map }
     }
 
+    /// Whether it waits for its times to start another unit.
+    pub fn is_waiting(&self) -> bool {
+        self.desired == Desired::Launched && self.objects.iter().any(|object| object.kind == "CronJob")
+    }
+
     /// The hash that fleet shows.
     pub fn hash(&self) -> String {
         Sha1::digest(canonical(&self.text).as_bytes()).iter().map(|b| format!("{b:02x}")).collect()
@@ -134,6 +139,16 @@ impl Registry {
         let found = found.map_err(failed("Error retrieving list of units from repository"))?;
         let units = found.iter().filter_map(Unit::of).map(|u| (u.name.full().to_string(), u)).collect();
         Ok(Registry { api, units })
+    }
+
+    /// Whether a unit is launched, by somebody or by a timer at its times.
+    pub fn is_launched(&self, unit: &Unit) -> bool {
+        let starts = |timer: &&Unit| {
+            let summary = fleet::summary(&timer.file()).ok();
+            summary.and_then(|s| s.starts).as_deref() == Some(unit.name.full())
+        };
+        unit.desired == Desired::Launched
+            || self.units.values().filter(|u| u.is_waiting()).any(|timer| starts(&timer))
     }
 
     /// The units as the compiler takes them.

@@ -9,7 +9,7 @@ use yado_types::clock::SystemClock;
 
 use super::{
     list::states,
-    registry::{Desired, Unit},
+    registry::{Registry, Unit},
     say, say_error,
     state::{Cluster, main, node},
 };
@@ -194,15 +194,16 @@ fn short(line: &str, unit: &Unit, pod: &Pod) -> String {
 pub async fn journal(
     client: &Client,
     namespace: &str,
-    unit: &Unit,
+    registry: &Registry,
     cluster: &Cluster,
     journal: &Journal,
 ) -> anyhow::Result<u8> {
+    let unit = super::known(registry, &journal.unit)?;
     if unit.global() {
         say_error(&format!("Unable to retrieve journal of global unit {}.", unit.name));
         return Ok(crate::EXIT_FAILURE);
     }
-    let pod = cluster.of(unit.name.full()).first().filter(|_| unit.desired == Desired::Launched);
+    let pod = cluster.of(unit.name.full()).first().filter(|_| registry.is_launched(unit));
     let Some(pod) = pod else {
         say_error(&format!("Unit {} does not appear to be running.", unit.name));
         return Ok(crate::EXIT_FAILURE);

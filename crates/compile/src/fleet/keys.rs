@@ -67,6 +67,14 @@ const SERVICE_WITHOUT: &str = "ExecReload ExecCondition RestartSec RestartPreven
     USBFunctionStrings KeyringMode CoredumpFilter LoadCredential SetCredential RuntimeMaxSec ReloadSignal \
     ControlGroupModify ControlGroupAttribute ControlGroupPersistent FsckPassNo ExitType NetworkNamespacePath";
 
+/// Supported keys of `[Timer]`. A CronJob is due at the second, so that no accuracy is too high.
+const TIMER: &str = "OnCalendar OnActiveSec OnBootSec OnStartupSec OnUnitActiveSec OnUnitInactiveSec Persistent Unit \
+    AccuracySec";
+
+/// Keys of `[Timer]` without effect.
+const TIMER_WITHOUT: &str = "DeferReactivation FixedRandomDelay OnClockChange OnTimezoneChange RandomizedDelaySec \
+    RandomizedOffsetSec RemainAfterElapse WakeSystem";
+
 const INSTALL: &str = "Alias WantedBy RequiredBy UpheldBy Also DefaultInstance";
 
 const X_FLEET: &str = "MachineID MachineOf MachineMetadata Conflicts Global Replaces X-ConditionMachineID \
@@ -90,12 +98,14 @@ pub fn support(section: &str, key: &str) -> KeySupport {
         "Unit" if among(UNIT_WITHOUT) => KeySupport::NoEffect,
         "Service" if among(SERVICE) => KeySupport::Supported,
         "Service" if among(SERVICE_WITHOUT) => KeySupport::NoEffect,
+        "Timer" if among(TIMER) => KeySupport::Supported,
+        "Timer" if among(TIMER_WITHOUT) => KeySupport::NoEffect,
         "Install" if among(INSTALL) => KeySupport::Supported,
         "X-Fleet" if among(X_FLEET) => KeySupport::Supported,
         "X-Fleet" => KeySupport::Unknown,
         // systemd ignores sections and keys with the prefix X-.
         _ if section.starts_with("X-") || key.starts_with("X-") => KeySupport::Supported,
-        "Unit" | "Service" | "Install" => KeySupport::Unknown,
+        "Unit" | "Service" | "Timer" | "Install" => KeySupport::Unknown,
         // Units of other types give one warning as a whole.
         _ => KeySupport::Supported,
     }
@@ -106,6 +116,7 @@ pub fn similar(section: &str, key: &str) -> Option<&'static str> {
     let lists: &[&str] = match section {
         "Unit" => &[UNIT, UNIT_WITHOUT],
         "Service" => &[SERVICE, SERVICE_WITHOUT],
+        "Timer" => &[TIMER, TIMER_WITHOUT],
         "Install" => &[INSTALL],
         "X-Fleet" => &[X_FLEET],
         _ => &[],
@@ -141,6 +152,8 @@ mod tests {
             ("X-Fleet", "X-Own", KeySupport::Unknown, None),
             ("X-Fleet", "Conflict", KeySupport::Unknown, Some("Conflicts")),
             ("Timer", "OnCalendar", KeySupport::Supported, None),
+            ("Timer", "RandomizedDelaySec", KeySupport::NoEffect, None),
+            ("Timer", "OnCalender", KeySupport::Unknown, Some("OnCalendar")),
             ("Install", "WantedBye", KeySupport::Unknown, Some("WantedBy")),
         ] {
             assert_eq!(support(section, key), expect, "{section} {key}");
@@ -148,7 +161,7 @@ mod tests {
                 assert_eq!(similar(section, key), near, "{section} {key}");
             }
         }
-        let lists = [UNIT, UNIT_WITHOUT, SERVICE, SERVICE_WITHOUT];
+        let lists = [UNIT, UNIT_WITHOUT, SERVICE, SERVICE_WITHOUT, TIMER, TIMER_WITHOUT];
         for section in lists.chunks(2) {
             let mut keys: Vec<&str> = section.iter().flat_map(|l| l.split_whitespace()).collect();
             let all = keys.len();

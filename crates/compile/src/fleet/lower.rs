@@ -1,5 +1,7 @@
 //! Translates units to workloads.
 
+mod timed;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
@@ -146,6 +148,11 @@ impl PlannedUnit {
         service.kind == ServiceType::Oneshot && service.remain_after_exit && program && stops
     }
 
+    /// Number of failures of its Job that are retried.
+    fn retries(&self) -> i32 {
+        if self.unit.service.restart.as_deref() == Some("on-failure") { 6 } else { 0 }
+    }
+
     fn is_once(&self) -> bool {
         if self.stays() {
             return false;
@@ -167,6 +174,11 @@ pub struct UnitSet<'a> {
 impl UnitSet<'_> {
     /// Compiles one of the units.
     pub fn lower(&self, one: &PlannedUnit, found: &mut Findings) -> Lowered {
+        self.lower_as(one, one.object.clone(), self.kind(one), found)
+    }
+
+    /// Compiles one of the units as a workload of this name and kind.
+    fn lower_as(&self, one: &PlannedUnit, name: String, kind: WorkloadKind, found: &mut Findings) -> Lowered {
         let mut claims = Vec::new();
         let mut part = match &one.main {
             MainProcess::Nothing => PodFragment::default(),
@@ -199,7 +211,7 @@ impl UnitSet<'_> {
                 );
             }
         }
-        let workload = self.workload(one, part, claims, found);
+        let workload = Workload { name, kind, ..self.workload(one, part, claims, found) };
         let mut objects: Vec<Value> = Vec::new();
         for (i, run) in one.beside.iter().enumerate() {
             objects.extend(self.beside(one, run, i).objects());
@@ -231,29 +243,18 @@ impl UnitSet<'_> {
         let unit = BTreeMap::from([(labels::UNIT.to_string(), one.unit.name.full().to_string())]);
         let mut pod_annotations = part.annotations();
         pod_annotations.extend(unit.clone());
-        let by_hand = self.settings.started.as_ref().is_some_and(|s| s.contains(one.unit.name.full()));
-        let starts = |u: &&Unit| u.starts.as_deref() == Some(one.unit.name.full());
-        let started_by = self.others.iter().find(starts).filter(|_| !by_hand);
-        let kind = if one.unit.fleet.global {
-            WorkloadKind::DaemonSet
-        } else if one.is_once() && started_by.is_none() {
-            let retries = if one.unit.service.restart.as_deref() == Some("on-failure") { 6 } else { 0 };
-            WorkloadKind::Job { retries, parallelism: None }
-        } else {
-            WorkloadKind::Deployment
-        };
         let mut labels = BTreeMap::from([(labels::UNIT_GROUP.to_string(), one.group.clone())]);
         if !on_host {
             labels.extend(reach::labels_of(one));
         }
         // A unit that is started by a timer or path has no Pods until then.
+        let started_by = self.started_by(one);
         let waits = started_by.is_some_and(|u| ["timer", "path"].contains(&u.name.kind()));
         Workload {
             app: app.clone(),
             component: one.object.clone(),
             part_of: app.clone(),
             name: one.object.clone(),
-            kind,
             // A unit may own a container name, ports or files of its machine, so two instances never run at the same time.
             update: UpdateStrategy::Recreate,
             service: (!on_host && one.runs()).then(|| one.object.clone()),
@@ -274,6 +275,17 @@ impl UnitSet<'_> {
             annotations: unit,
             pod_annotations,
             ..Workload::default()
+        }
+    }
+
+    /// The kind of what runs a unit.
+    fn kind(&self, one: &PlannedUnit) -> WorkloadKind {
+        if one.unit.fleet.global {
+            WorkloadKind::DaemonSet
+        } else if one.is_once() && self.started_by(one).is_none() {
+            WorkloadKind::Job { retries: one.retries(), parallelism: None }
+        } else {
+            WorkloadKind::Deployment
         }
     }
 
@@ -367,7 +379,9 @@ impl UnitSet<'_> {
         let linked = one.runs_of().flat_map(|r| &r.links).map(|(container, _)| container.as_str());
         let linked: BTreeSet<&str> = linked.collect();
         let mut depends_on = BTreeMap::new();
-        for other in self.units.iter().filter(|o| o.object != one.object && o.runs()) {
+        // A unit that waits for its time keeps no other waiting.
+        let others = self.units.iter().filter(|o| o.object != one.object && o.runs());
+        for other in others.filter(|o| !self.is_timed(o)) {
             let by_link = other.containers().any(|c| linked.contains(c));
             if !wanted.remove(other.unit.name.full()) && !by_link {
                 continue;

@@ -9,6 +9,7 @@ use super::{
     span,
     syntax::{self, Assignment},
     text::{Variables, Word, specifiers},
+    timer::{self, Timer},
     words,
 };
 use crate::{
@@ -33,6 +34,8 @@ pub struct Unit {
     pub service: Service,
     /// The unit that a timer, socket or path starts.
     pub starts: Option<String>,
+    /// The times of a timer; none for units of other types.
+    pub timer: Timer,
 }
 
 /// The `[Service]` section.
@@ -126,6 +129,7 @@ pub fn read(name: &UnitName, source: &Source, found: &mut Findings) -> Unit {
         fleet: place::read(name, &entries, found),
         service: if kind == "service" { service(name, source, &entries, found) } else { Service::default() },
         starts,
+        timer: if kind == "timer" { timer::read(&entries, found) } else { Timer::default() },
     }
 }
 
@@ -173,6 +177,18 @@ fn has_its_way(entry: &Assignment) -> bool {
         ("StartLimitInterval" | "StartLimitIntervalSec" | "StartLimitBurst", _) => true,
         ("RestartSec", text) => span::seconds(text).is_ok_and(|s| s.is_some_and(|s| s <= 60.0)),
         ("TimeoutStartSec", _) => true,
+        // Only timers that somebody made for a while go when their time is over.
+        ("RemainAfterElapse", _) => true,
+        (
+            "WakeSystem"
+            | "OnClockChange"
+            | "OnTimezoneChange"
+            | "FixedRandomDelay"
+            | "DeferReactivation"
+            | "RandomizedDelaySec"
+            | "RandomizedOffsetSec",
+            "no" | "false" | "0" | "off",
+        ) => true,
         (_, text) => text.is_empty(),
     }
 }

@@ -47,6 +47,51 @@ fn unit(container: &str, word: &str, more: &str) -> String {
 }
 
 #[test]
+fn timers_start_units_at_their_times() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    let file = |name: &str, text: &str| std::fs::write(cluster.data.path().join(name), text).expect("a file");
+    let run = "ExecStart=/usr/bin/docker run --rm busybox echo it is time";
+    file("tick.service", &format!("[Service]\nType=oneshot\n{run}\n"));
+    file("tick.timer", "[Timer]\nOnCalendar=minutely\n");
+    check(
+        &cluster,
+        &[
+            (
+                "submit tick.service tick.timer",
+                0,
+                &["Unit tick.service inactive", "Unit tick.timer inactive"],
+            ),
+            ("start tick.timer", 0, &["Unit tick.timer launched, and waits for its times\n"]),
+            ("list-units", 0, &["tick.timer\t-", "\tactive\twaiting\n", "!tick.service"]),
+            (
+                "list-unit-files -fields=unit,state",
+                0,
+                &["tick.timer\tlaunched\n", "tick.service\tinactive\n"],
+            ),
+        ],
+    );
+    // No test waits for a full minute: a Job as the schedule makes it.
+    crate::kubectl::check(
+        &cluster,
+        &[
+            ("get cronjob tick", &["* * * * *", "False"]),
+            ("create job tick-now --from=cronjob/tick", &["created"]),
+            ("wait --for=condition=complete job/tick-now --timeout=180s", &["condition met"]),
+        ],
+    );
+    check(
+        &cluster,
+        &[
+            ("journal tick.service", 0, &["it is time"]),
+            ("stop tick.timer", 0, &["tick.timer"]),
+            ("journal tick.service", 1, &["Unit tick.service does not appear to be running."]),
+            ("destroy tick.timer tick.service", 0, &["Destroyed tick.timer"]),
+        ],
+    );
+    crate::kubectl::check(&cluster, &[("get cronjobs,jobs", &["No resources found"])]);
+}
+
+#[test]
 fn c07_c09_c10_c13_verbs_of_fleetctl() {
     let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
     let file = |name: &str, text: &str| std::fs::write(cluster.data.path().join(name), text).expect("a file");
@@ -297,7 +342,7 @@ fn c04_programs_of_a_machine_that_does_not_allow_it() {
             ),
             ("destroy picky", 0, &["Destroyed picky.service"]),
             ("load x.service", 0, &["Unit x.service loaded"]),
-            ("start x.timer", 0, &["timers start nothing yet: x.service waits until somebody starts it"]),
+            ("start x.timer", 0, &["Unit x.timer launched, and waits for its times"]),
             ("start x.service", 0, &["Unit x.service launched on "]),
             ("journal x", 0, &["it is due"]),
         ],
