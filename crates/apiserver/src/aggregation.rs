@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 
 use crate::edit::{list, text};
@@ -118,55 +119,72 @@ fn services() -> Option<&'static Arc<Resource>> {
 struct Checks(BTreeMap<String, Checked>);
 
 impl Checks {
-    /// One pass over all APIServices. Returns whether all of them are available.
+    /// One pass over all APIServices. Returns whether all of them are available. Their conditions are written after the
+    /// registry knows what they say: a client that waits for one is served by it.
     async fn reconcile(&mut self, server: &Inner) -> Result<bool> {
         let resource = services().ok_or_else(Failure::no_such_resource)?;
         local::register(server, resource).await?;
         let present = server.collection(resource)?.list("", None, 0, |_| true).objects;
-        let (mut next, mut aggregated, mut priorities) = (BTreeMap::new(), Vec::new(), Priorities::new());
+        let (mut findings, mut others, mut priorities) = (Vec::new(), Vec::new(), Priorities::new());
         let served = server.registry.current();
-        let mut all_available = true;
         for object in &present {
-            let value = object.value();
-            let (name, spec) = (meta(&value, "name").to_owned(), &value["spec"]);
+            let spec = object.value()["spec"].clone();
             let (group, version) = (text(&spec["group"]), text(&spec["version"]));
             let of = |field: &str| spec[field].as_i64().unwrap_or(0);
             let key = (Name::from(group.to_owned()), Name::from(version.to_owned()));
             priorities.insert(key.clone(), (of("groupPriorityMinimum"), of("versionPriority")));
             let is_own = served.of_version(group, version).next().is_some();
             if !spec["service"].is_object() || is_own {
-                write_condition(server, resource, object, &Finding::local()).await?;
-                continue;
+                findings.push((object, Finding::local()));
+            } else {
+                others.push((object, key, spec));
             }
-            let checked = availability::check(server, spec, self.0.remove(&name)).await;
-            all_available &= checked.finding.is_available();
-            write_condition(server, resource, object, &checked.finding).await?;
+        }
+        // All at once: one that does not answer holds up no other.
+        let checks = others.iter().map(|(object, _, spec)| {
+            let last = self.0.remove(meta(&object.value(), "name"));
+            availability::check(server, spec, last)
+        });
+        let checked = join_all(checks.collect::<Vec<_>>()).await;
+        let (mut next, mut aggregated) = (BTreeMap::new(), Vec::new());
+        for ((object, (group, version), spec), checked) in others.into_iter().zip(checked) {
+            findings.push((object, checked.finding.clone()));
             aggregated.push(Arc::new(Aggregated {
-                group: key.0,
-                version: key.1,
-                provider: Provider::Server(spec.clone()),
+                group,
+                version,
+                provider: Provider::Server(spec),
                 is_available: checked.finding.is_available(),
                 resources: checked.resources.clone(),
                 openapi: checked.openapi.clone(),
             }));
-            next.insert(name, checked);
+            next.insert(meta(&object.value(), "name").to_owned(), checked);
         }
         self.0 = next;
-        let metrics = (Name::from(usage_metrics::GROUP), Name::from(usage_metrics::VERSION));
-        if !priorities.contains_key(&metrics) {
-            priorities.insert(metrics.clone(), METRICS_PRIORITY);
-            aggregated.push(Arc::new(Aggregated {
-                group: metrics.0,
-                version: metrics.1,
-                provider: Provider::UsageMetrics,
-                is_available: true,
-                resources: usage_metrics::resources(),
-                openapi: None,
-            }));
-        }
+        add_usage_metrics(&mut aggregated, &mut priorities);
         server.registry.aggregate(aggregated, priorities);
-        Ok(all_available)
+        for (object, finding) in &findings {
+            write_condition(server, resource, object, finding).await?;
+        }
+        Ok(findings.iter().all(|(_, finding)| finding.is_available()))
     }
+}
+
+/// Adds this server's own `metrics.k8s.io` where no APIService names another.
+fn add_usage_metrics(aggregated: &mut Vec<Arc<Aggregated>>, priorities: &mut Priorities) {
+    let (group, version) = (Name::from(usage_metrics::GROUP), Name::from(usage_metrics::VERSION));
+    let key = (group.clone(), version.clone());
+    if priorities.contains_key(&key) {
+        return;
+    }
+    priorities.insert(key, METRICS_PRIORITY);
+    aggregated.push(Arc::new(Aggregated {
+        group,
+        version,
+        provider: Provider::UsageMetrics,
+        is_available: true,
+        resources: usage_metrics::resources(),
+        openapi: None,
+    }));
 }
 
 /// Writes the condition `Available` where it differs from what was found.
