@@ -1,70 +1,98 @@
 //! The Job controller: runs Pods until the requested number of them has succeeded.
 //!
 //! ```text
-//! [Job] --create, delete--> [Pod] --ended--> counted in the Job's status
+//! [Job] --create, delete--> [Pod] --ended--> its uid in the Job's status --> finalizer removed --> counted there
 //!   '--- finished: conditions, and deletion after `ttlSecondsAfterFinished`
 //! ```
 //!
+//! A Pod has a finalizer until its end is in the Job's status, so that none goes uncounted, and none is counted twice: its uid
+//! is written into the status before the finalizer is removed, and becomes part of the count after.
+//!
 //! Watches Jobs and Pods. Writes Pods and the Jobs' status, and deletes finished Jobs whose time to live has passed.
 
-mod count;
+mod backoff;
 mod finish;
 mod indexed;
+mod intervals;
+mod orphans;
+mod policy;
 mod run;
+mod scale;
+mod track;
 
-pub use count::{Counted, Ledger};
+pub use backoff::Backoff;
 pub(crate) use run::start;
 
-use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::batch::v1::{Job, JobCondition, JobSpec, JobStatus};
+use jiff::Timestamp;
+use k8s_openapi::api::batch::v1::{Job, JobSpec, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use yado_reconcile::Next;
-use yado_types::pod::{is_ended, is_ready, is_terminating};
+use yado_reconcile::events::EventType;
+use yado_types::pod::{is_ended, is_ready, is_terminating, phase};
 use yado_types::selector::LabelSelector;
 
 use crate::owners;
-use crate::replicaset::pod_of;
+use finish::Outcome;
+use intervals::Intervals;
+use policy::Failure;
 
-/// Maximum number of Pods created or deleted in one reconcile pass; Kubernetes' value. The writes trigger the next pass.
+/// The name by which Jobs name this controller.
+const MANAGER: &str = "kubernetes.io/job-controller";
+/// Finalizer of Pods whose end is not yet in their Job's status.
+const TRACKING: &str = "batch.kubernetes.io/job-tracking";
+/// Maximum number of Pods created or deleted in one reconcile pass, and of those whose end one pass writes into the status;
+/// Kubernetes' value. The writes trigger the next pass.
 const BURST: usize = 500;
-/// Retry delay after a first failure; it doubles with each further one. Kubernetes' value.
-const BACKOFF_FIRST: Duration = Duration::from_secs(10);
-/// Maximum of the retry delay; Kubernetes' value.
-const BACKOFF_LONGEST: Duration = Duration::from_secs(600);
 /// Failed Pods that are retried if `backoffLimit` is not set; Kubernetes' default.
 const DEFAULT_BACKOFF_LIMIT: i32 = 6;
 
-/// Inputs of a reconcile pass: the Job, its Pods and the count of those that ended.
+/// Inputs of a reconcile pass: the Job, its Pods and what is remembered of earlier passes.
 pub struct Observed<'a> {
     /// The Job to reconcile.
     pub job: &'a Job,
     /// Pods that it controls, and Pods of its namespace that have no controller.
     pub candidates: Vec<Arc<Pod>>,
-    /// Number of its Pods that succeeded and failed, including deleted ones.
-    pub counted: Counted,
+    /// What is remembered of earlier passes.
+    pub memory: &'a Memory,
+}
+
+/// What a process remembers of a Job between passes. Without it nothing is counted wrong.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// Uids of Pods whose finalizer has been removed, which the informer need not show yet.
+    pub untracked: HashSet<String>,
+    /// Failures since the last success; `None` before the first pass.
+    pub backoff: Option<Backoff>,
 }
 
 /// A write or event that a reconcile pass decided on.
 #[derive(Clone, Debug)]
 pub enum Action {
-    /// Add the Job as this Pod's controller.
+    /// Add the Job as this Pod's controller, and the finalizer.
     Adopt(Arc<Pod>),
     /// Remove the Job from this Pod's owner references.
     Release(Arc<Pod>),
+    /// Add the finalizer to a Pod that runs without: it is of a time before Pods had it.
+    Track(Arc<Pod>),
     /// Create these Pods.
     Create(Vec<Pod>),
-    /// Delete these Pods, without counting them as failed.
+    /// Delete these Pods, whose end is to be counted.
     Delete(Vec<Arc<Pod>>),
-    /// Record an event on the Job with this reason and message.
-    Event(&'static str, String),
-    /// Write this status unless the Job has it already.
+    /// Remove the finalizers of these Pods and delete them, without counting them.
+    Dismiss(Vec<Arc<Pod>>),
+    /// Write this status unless the Job has it already. What follows waits for it.
     Status(Box<JobStatus>),
+    /// Remember the failures since the last success, now that the status has them.
+    Remember(Backoff),
+    /// Remove the finalizers of these Pods, whose end is in the status.
+    Untrack(Vec<Arc<Pod>>),
+    /// Record an event on the Job with this reason and message.
+    Event(EventType, String, String),
     /// Delete the finished Job: its `ttlSecondsAfterFinished` have passed.
     Expire,
 }
@@ -76,30 +104,39 @@ struct Parameters {
     /// ended.
     completions: Option<usize>,
     backoff_limit: i32,
+    backoff_limit_per_index: Option<i32>,
     indexed: bool,
     suspended: bool,
+    /// A Pod that terminates is replaced, and counts as failed, only when it has ended.
+    only_ended: bool,
 }
 
 impl Parameters {
     fn of(spec: &JobSpec) -> Self {
         let size = |n: i32| usize::try_from(n).unwrap_or_default();
+        let indexed = spec.completion_mode.as_deref() == Some("Indexed");
         Self {
             parallelism: size(spec.parallelism.unwrap_or(1)),
             completions: spec.completions.map(size),
             backoff_limit: spec.backoff_limit.unwrap_or(DEFAULT_BACKOFF_LIMIT),
-            indexed: spec.completion_mode.as_deref() == Some("Indexed"),
+            backoff_limit_per_index: spec.backoff_limit_per_index.filter(|_| indexed),
+            indexed,
             suspended: spec.suspend.unwrap_or_default(),
+            only_ended: spec.pod_replacement_policy.as_deref() == Some("Failed")
+                || spec.pod_failure_policy.is_some(),
         }
     }
+}
 
-    /// How many Pods should be active, given the numbers of succeeded and active ones.
-    fn wanted_active(&self, succeeded: usize, active: usize) -> usize {
-        match self.completions {
-            Some(completions) => self.parallelism.min(completions.saturating_sub(succeeded)),
-            None if succeeded > 0 => active.min(self.parallelism),
-            None => self.parallelism,
-        }
-    }
+/// Whether another controller looks after the Job.
+fn is_managed_elsewhere(job: &Job) -> bool {
+    let by = job.spec.as_ref().and_then(|spec| spec.managed_by.as_deref());
+    by.is_some_and(|by| by != MANAGER)
+}
+
+/// Whether a Pod has the finalizer.
+fn has_finalizer(pod: &Pod) -> bool {
+    pod.metadata.finalizers.iter().flatten().any(|finalizer| finalizer == TRACKING)
 }
 
 /// Decides which Pods a Job creates or deletes, its status, and whether it is finished. The returned [`Next`] says when to
@@ -107,26 +144,18 @@ impl Parameters {
 pub fn reconcile(observed: &Observed<'_>, now: Timestamp) -> (Vec<Action>, Next) {
     let job = observed.job;
     let nothing = (Vec::new(), Next::Wait);
-    let Some(spec) = &job.spec else { return nothing };
-    // `managedBy` assigns the Job to another controller.
-    if spec.managed_by.as_deref().is_some_and(|by| by != "kubernetes.io/job-controller") {
-        return nothing;
-    }
+    let Some(spec) = job.spec.as_ref().filter(|_| !is_managed_elsewhere(job)) else { return nothing };
     if let Some(end) = finish::ended(job) {
         return finish::expire(spec, end, now);
-    }
-    if job.metadata.deletion_timestamp.is_some() {
-        return nothing;
     }
     let selector = spec.selector.as_ref().and_then(|s| LabelSelector::from_api(s).ok());
     let Some(selector) = selector else { return nothing };
     let candidates = &observed.candidates;
     let owned = owners::owned(&job.metadata, &selector, candidates, Action::Adopt, Action::Release);
-    let mine = match owned {
-        Ok(mine) => mine,
-        Err(first) => return (first, Next::Wait),
-    };
-    Pass::of(job, spec, mine, &observed.counted, now).decide()
+    match owned {
+        Ok(mine) => Pass::of(job, spec, mine, observed.memory, now).decide(),
+        Err(first) => (first, Next::Wait),
+    }
 }
 
 /// State of the reconcile pass of a Job that is not finished.
@@ -134,10 +163,15 @@ struct Pass<'a> {
     job: &'a Job,
     spec: &'a JobSpec,
     parameters: Parameters,
-    counted: &'a Counted,
+    memory: &'a Memory,
     mine: Vec<Arc<Pod>>,
     active: Vec<Arc<Pod>>,
     terminating: usize,
+    /// Pods that ended and are not in the status yet: those that succeeded, and those that failed.
+    newly: [Vec<Arc<Pod>>; 2],
+    backoff: Backoff,
+    succeeded_indexes: Intervals,
+    failed_indexes: Intervals,
     status: JobStatus,
     actions: Vec<Action>,
     soonest: Option<Duration>,
@@ -145,155 +179,196 @@ struct Pass<'a> {
 }
 
 impl<'a> Pass<'a> {
-    fn of(
-        job: &'a Job,
-        spec: &'a JobSpec,
-        mine: Vec<Arc<Pod>>,
-        counted: &'a Counted,
-        now: Timestamp,
-    ) -> Self {
-        let active: Vec<_> = mine.iter().filter(|p| !is_ended(p) && !is_terminating(p)).cloned().collect();
+    fn of(job: &'a Job, spec: &'a JobSpec, mine: Vec<Arc<Pod>>, memory: &'a Memory, now: Timestamp) -> Self {
+        let active = mine.iter().filter(|p| !is_ended(p) && !is_terminating(p)).cloned().collect();
         let terminating = mine.iter().filter(|p| !is_ended(p) && is_terminating(p)).count();
-        let status = job.status.clone().unwrap_or_default();
-        let parameters = Parameters::of(spec);
-        Self {
+        let mut status = job.status.clone().unwrap_or_default();
+        status.uncounted_terminated_pods.get_or_insert_default();
+        let mut pass = Self {
             job,
             spec,
-            parameters,
-            counted,
+            parameters: Parameters::of(spec),
+            memory,
             mine,
             active,
             terminating,
+            newly: [Vec::new(), Vec::new()],
+            backoff: Backoff::default(),
+            succeeded_indexes: Intervals::default(),
+            failed_indexes: Intervals::default(),
             status,
             actions: Vec::new(),
             soonest: None,
             now,
+        };
+        pass.observe_ends();
+        pass
+    }
+
+    /// Finds the Pods that ended since the last pass, and the indexes that have succeeded and failed with them.
+    fn observe_ends(&mut self) {
+        self.count_untracked();
+        let known = self.status.uncounted_terminated_pods.clone().unwrap_or_default();
+        let is_new = |pod: &Arc<Pod>, known: &Option<Vec<String>>| {
+            let uid = pod.metadata.uid.as_ref();
+            self.is_tracked(pod)
+                && self.has_valid_index(pod)
+                && !known.iter().flatten().any(|k| Some(k) == uid)
+        };
+        let of = |ended: &dyn Fn(&Pod) -> bool, known: &Option<Vec<String>>| -> Vec<_> {
+            self.mine.iter().filter(|p| ended(p) && is_new(p, known)).cloned().collect()
+        };
+        let succeeded = of(&|pod| phase(pod) == "Succeeded", &known.succeeded);
+        let failed = of(&|pod| self.has_failed(pod), &known.failed);
+        self.backoff = match self.memory.backoff {
+            Some(before) => before.after(&succeeded, &failed),
+            // What ended before this process was there counts too.
+            None => {
+                let of_phase = |wanted: &str| -> Vec<_> {
+                    self.mine.iter().filter(|p| phase(p) == wanted).cloned().collect()
+                };
+                Backoff::default().after(&of_phase("Succeeded"), &of_phase("Failed"))
+            }
+        };
+        if self.parameters.indexed {
+            let end = self.parameters.completions.unwrap_or_default();
+            let before = |text: &Option<String>| Intervals::parse(text.as_deref().unwrap_or_default(), end);
+            let indexes =
+                |pods: &[Arc<Pod>]| pods.iter().filter_map(|p| indexed::index(p)).collect::<Vec<_>>();
+            self.succeeded_indexes = before(&self.status.completed_indexes).with(indexes(&succeeded));
+            let over = |pod: &&Arc<Pod>| self.fails_index(pod);
+            let over: Vec<_> = failed.iter().filter(over).cloned().collect();
+            self.failed_indexes = before(&self.status.failed_indexes).with(indexes(&over));
         }
+        self.newly = [succeeded, failed];
     }
 
     fn decide(mut self) -> (Vec<Action>, Next) {
-        self.follow_suspension();
-        if let Some(outcome) = self.outcome() {
-            self.finish(outcome);
-        } else if self.parameters.suspended {
+        let deleting = self.job.metadata.deletion_timestamp.is_some();
+        if !self.parameters.suspended {
+            let now = Time(self.whole_second());
+            self.status.start_time.get_or_insert(now);
+        }
+        let mut outcome = self.outcome();
+        if outcome.is_some() {
             let active = std::mem::take(&mut self.active);
             self.terminating += active.len();
-            self.delete(active);
+            self.push_pods(active, Action::Delete);
         } else {
-            self.scale();
+            let created = if deleting { 0 } else { self.scale() };
+            if self.is_complete(created) {
+                outcome = Some(Outcome::complete());
+            } else if !deleting {
+                self.follow_suspension();
+            }
         }
+        let untrack = self.track(outcome.as_ref());
+        let events = self.conclude(outcome, untrack.is_empty());
         self.finish_status();
-        self.actions.push(Action::Status(Box::new(self.status)));
+        let status = Action::Status(Box::new(self.status));
+        self.actions.extend([status, Action::Remember(self.backoff)]);
+        if !untrack.is_empty() {
+            self.actions.push(Action::Untrack(untrack));
+        }
+        self.actions.extend(events);
         (self.actions, self.soonest.map_or(Next::Wait, Next::After))
+    }
+
+    /// Whether enough Pods have succeeded, when this many have been created in this pass.
+    fn is_complete(&self, created: usize) -> bool {
+        let idle = self.active.is_empty() && created == 0;
+        let succeeded = self.succeeded();
+        idle && self.parameters.completions.map_or(succeeded > 0, |wanted| succeeded >= wanted)
     }
 
     /// Updates the Suspended condition and `startTime`: the active deadline counts only while a Job is not suspended.
     fn follow_suspension(&mut self) {
-        let was = self.holds("Suspended");
-        if self.parameters.suspended && !was {
-            self.status.start_time = None;
-            self.set_condition("Suspended", "True", "JobSuspended", "Job suspended");
-            self.actions.push(Action::Event("Suspended", "Job suspended".into()));
-        } else if !self.parameters.suspended {
-            if was {
-                self.set_condition("Suspended", "False", "JobResumed", "Job resumed");
-                self.actions.push(Action::Event("Resumed", "Job resumed".into()));
-            }
-            self.status.start_time.get_or_insert(Time(self.whole_second()));
-        }
-    }
-
-    /// Creates missing Pods and deletes surplus ones, at most [`BURST`].
-    fn scale(&mut self) {
-        let succeeded = self.succeeded();
-        let wanted = self.parameters.wanted_active(succeeded, self.active.len());
-        // Pods that are not ready are deleted first, then the youngest, which have done the least: Kubernetes' order.
-        if self.active.len() > wanted {
-            let created = |p: &Pod| p.metadata.creation_timestamp.as_ref().map(|t| t.0);
-            self.active.sort_by_key(|p| (is_ready(p), Reverse(created(p))));
-            let keep: Vec<_> = self.active.split_off((self.active.len() - wanted).min(BURST));
-            let surplus = std::mem::replace(&mut self.active, keep);
-            self.terminating += surplus.len();
-            self.delete(surplus);
-            return;
-        }
-        let missing = (wanted - self.active.len()).min(BURST);
-        if missing == 0 {
-            return;
-        }
-        let delay = count::retry_delay(&self.mine, self.now);
-        if !delay.is_zero() {
-            self.soonest = Some(self.soonest.map_or(delay, |s| s.min(delay)));
-            return;
-        }
-        let namespace = self.job.metadata.namespace.clone().unwrap_or_default();
-        let owner = owners::controller_reference(self.job);
-        let plain = || pod_of(&self.spec.template, &namespace, owner.clone());
-        let pods: Vec<Pod> = if self.parameters.indexed {
-            let name = self.job.metadata.name.as_deref().unwrap_or_default();
-            let free = self.free_indexes().into_iter().take(missing);
-            free.map(|index| indexed::with_index(plain(), name, index)).collect()
-        } else {
-            vec![plain(); missing]
+        let was = finish::holds(&self.status, "Suspended");
+        let mut tell = |reason: &str, message: &str| {
+            let event = Action::Event(EventType::Normal, reason.into(), message.into());
+            self.actions.push(event);
         };
-        if !pods.is_empty() {
-            self.actions.push(Action::Create(pods));
+        match (was, self.parameters.suspended) {
+            (false, true) => {
+                tell("Suspended", "Job suspended");
+                self.status.start_time = None;
+                self.set_condition("Suspended", "True", "JobSuspended", "Job suspended");
+            }
+            (true, false) => {
+                tell("Resumed", "Job resumed");
+                self.status.start_time = Some(Time(self.whole_second()));
+                self.set_condition("Suspended", "False", "JobResumed", "Job resumed");
+            }
+            _ => {}
         }
     }
 
-    /// Indexes that have not succeeded and have no active Pod.
-    fn free_indexes(&self) -> Vec<usize> {
-        let done = indexed::done(&self.mine, self.status.completed_indexes.as_deref());
-        let busy: BTreeSet<usize> = self.active.iter().filter_map(|p| indexed::index(p)).collect();
-        let all = 0..self.parameters.completions.unwrap_or_default();
-        all.filter(|i| !done.contains(i) && !busy.contains(i)).collect()
+    /// Whether the end of a Pod is still to be counted.
+    fn is_tracked(&self, pod: &Pod) -> bool {
+        let uid = pod.metadata.uid.as_deref().unwrap_or_default();
+        has_finalizer(pod) && !self.memory.untracked.contains(uid)
     }
 
+    /// Whether a Pod counts as failed. One that was deleted may never come to tell how it ended, and counts at once unless its
+    /// replacement waits for its end.
+    fn has_failed(&self, pod: &Pod) -> bool {
+        let phase = phase(pod);
+        phase == "Failed" || !self.parameters.only_ended && is_terminating(pod) && phase != "Succeeded"
+    }
+
+    /// Whether a Pod of an indexed Job has an index that the Job asks for.
+    fn has_valid_index(&self, pod: &Pod) -> bool {
+        let end = self.parameters.completions.unwrap_or_default();
+        !self.parameters.indexed || indexed::index(pod).is_some_and(|index| index < end)
+    }
+
+    fn failure(&self, pod: &Pod) -> Failure {
+        policy::failure(self.spec.pod_failure_policy.as_ref(), pod)
+    }
+
+    /// Whether the failure of a Pod is the last that its index may have.
+    fn fails_index(&self, pod: &Pod) -> bool {
+        let Some(limit) = self.parameters.backoff_limit_per_index else { return false };
+        let failure = self.failure(pod);
+        failure == Failure::FailsIndex || failure.counts() && indexed::failures(pod) >= limit
+    }
+
+    /// The number of Pods, or of indexes, that have succeeded.
     fn succeeded(&self) -> usize {
         if self.parameters.indexed {
-            let limit = self.parameters.completions.unwrap_or_default();
-            let done = indexed::done(&self.mine, self.status.completed_indexes.as_deref());
-            return done.into_iter().filter(|i| *i < limit).count();
+            return self.succeeded_indexes.len();
         }
-        self.counted.succeeded
+        let uncounted = self.status.uncounted_terminated_pods.as_ref();
+        let uncounted = uncounted.and_then(|u| u.succeeded.as_ref()).map_or(0, Vec::len);
+        size(self.status.succeeded) + uncounted + self.newly[0].len()
     }
 
-    fn delete(&mut self, pods: Vec<Arc<Pod>>) {
+    /// The number of Pods whose failure counts.
+    fn failed(&self) -> usize {
+        let uncounted = self.status.uncounted_terminated_pods.as_ref();
+        let uncounted = uncounted.and_then(|u| u.failed.as_ref()).map_or(0, Vec::len);
+        let newly = self.newly[1].iter().filter(|pod| self.failure(pod).counts()).count();
+        size(self.status.failed) + uncounted + newly
+    }
+
+    fn push_pods(&mut self, pods: Vec<Arc<Pod>>, action: fn(Vec<Arc<Pod>>) -> Action) {
         if !pods.is_empty() {
-            self.actions.push(Action::Delete(pods));
+            self.actions.push(action(pods));
         }
     }
 
     fn finish_status(&mut self) {
-        let number = |n: usize| (n > 0).then(|| i32::try_from(n).unwrap_or(i32::MAX));
-        let succeeded = self.succeeded();
+        let some = |n: usize| Some(number(n)).filter(|n| *n > 0);
+        self.status.active = some(self.active.len());
+        self.status.ready = Some(number(self.active.iter().filter(|p| is_ready(p)).count()));
+        self.status.terminating = Some(number(self.terminating));
         if self.parameters.indexed {
-            let done = indexed::done(&self.mine, self.status.completed_indexes.as_deref());
-            self.status.completed_indexes = Some(indexed::text(&done)).filter(|t| !t.is_empty());
+            self.status.succeeded = some(self.succeeded_indexes.len());
+            self.status.completed_indexes =
+                Some(self.succeeded_indexes.to_string()).filter(|text| !text.is_empty());
+            let failed = || self.failed_indexes.to_string();
+            self.status.failed_indexes = self.parameters.backoff_limit_per_index.map(|_| failed());
         }
-        self.status.active = number(self.active.len());
-        self.status.ready = Some(number(self.active.iter().filter(|p| is_ready(p)).count()).unwrap_or(0));
-        self.status.terminating = Some(number(self.terminating).unwrap_or(0));
-        self.status.succeeded = number(succeeded);
-        self.status.failed = number(self.counted.failed);
-    }
-
-    fn holds(&self, kind: &str) -> bool {
-        finish::holds(&self.status, kind)
-    }
-
-    fn set_condition(&mut self, kind: &str, value: &str, reason: &str, message: &str) {
-        let now = Some(Time(self.whole_second()));
-        let conditions = self.status.conditions.get_or_insert_default();
-        conditions.retain(|c| c.type_ != kind);
-        conditions.push(JobCondition {
-            type_: kind.to_owned(),
-            status: value.to_owned(),
-            reason: Some(reason.to_owned()),
-            message: Some(message.to_owned()),
-            last_probe_time: now.clone(),
-            last_transition_time: now,
-        });
     }
 
     /// The current time in whole seconds, as metadata and statuses carry it.
@@ -301,10 +376,18 @@ impl<'a> Pass<'a> {
         Timestamp::from_second(self.now.as_second()).unwrap_or(self.now)
     }
 
-    fn after(&mut self, wait: SignedDuration) {
-        let wait = Duration::try_from(wait).unwrap_or_default();
+    fn after(&mut self, wait: Duration) {
         self.soonest = Some(self.soonest.map_or(wait, |s| s.min(wait)));
     }
+}
+
+/// A count in a status.
+fn size(count: Option<i32>) -> usize {
+    usize::try_from(count.unwrap_or_default()).unwrap_or_default()
+}
+
+fn number(count: usize) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
 }
 
 #[cfg(test)]

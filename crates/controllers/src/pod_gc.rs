@@ -4,7 +4,7 @@
 //! [Node] gone, [Pod] ended --> delete [Pod]
 //! ```
 //!
-//! Watches Pods and Nodes. Deletes, with a grace period of 0, Pods bound to nodes that do not exist, terminating Pods that
+//! Watches Pods and Nodes. Writes the phase Failed to Pods that did not end, since nobody else will, and deletes, with a grace period of 0, Pods bound to nodes that do not exist, terminating Pods that
 //! were never bound, and the oldest ended Pods in excess of a maximum.
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +20,7 @@ use yado_types::pod::{is_ended, is_terminating, node_name};
 
 use crate::{Context, writes};
 
+const COMPONENT: &str = "pod-garbage-collector";
 /// Delay between the end of a Pod and the count of ended Pods, so that many that end together are counted once.
 const COUNT_AFTER: Duration = Duration::from_secs(5);
 
@@ -80,6 +81,7 @@ impl Controller {
         let pods = self.pods.list();
         let (lost, next) = self.lost(&pods);
         for pod in reconcile(&pods, &lost, self.context.config.ended_pods_kept) {
+            self.fail(&pod).await?;
             let params = DeleteParams {
                 grace_period_seconds: Some(0),
                 preconditions: writes::same_object(&pod.metadata),
@@ -90,6 +92,20 @@ impl Controller {
             writes::ignore_not_found(api.delete(&pod.name_any(), &params).await.map(drop))?;
         }
         Ok(next)
+    }
+
+    /// Writes that a Pod has failed, unless it has ended: what waits for its end, as a Job may, would wait for ever.
+    async fn fail(&self, pod: &Pod) -> Result<(), Error> {
+        if is_ended(pod) {
+            return Ok(());
+        }
+        let mut status = serde_json::json!({ "phase": "Failed" });
+        if node_name(pod).is_some() {
+            let (reason, message) = ("DeletionByPodGC", "PodGC: node no longer exists");
+            let condition = writes::disruption(pod, reason, message, self.context.clock.now());
+            status["conditions"] = serde_json::json!([condition]);
+        }
+        writes::pod_status(&self.context.client, pod, COMPONENT, &status).await
     }
 
     /// Nodes that have been missing for the whole grace period, and when the next one will have been.

@@ -115,10 +115,33 @@ impl Pods {
         owner: OwnerReference,
         pod: &Pod,
     ) -> Result<(), Error> {
-        if !writes::still_exists::<K>(&self.context.client, meta).await? {
+        self.patch_if_there::<K>(meta, pod, &owners::adoption(owner, &pod.metadata)).await
+    }
+
+    /// [`Self::adopt`], which gives the Pod these finalizers, too.
+    pub async fn adopt_with<K: Namespaced>(
+        &self,
+        meta: &ObjectMeta,
+        owner: OwnerReference,
+        pod: &Pod,
+        finalizers: Vec<String>,
+    ) -> Result<(), Error> {
+        let mut patch = owners::adoption(owner, &pod.metadata);
+        patch["metadata"]["finalizers"] = finalizers.into();
+        self.patch_if_there::<K>(meta, pod, &patch).await
+    }
+
+    /// Patches a Pod unless the server says that its owner-to-be is being deleted.
+    async fn patch_if_there<K: Namespaced>(
+        &self,
+        owner: &ObjectMeta,
+        pod: &Pod,
+        patch: &serde_json::Value,
+    ) -> Result<(), Error> {
+        if !writes::still_exists::<K>(&self.context.client, owner).await? {
             return Ok(());
         }
-        self.patch(pod, &owners::adoption(owner, &pod.metadata)).await
+        self.patch(pod, patch).await
     }
 
     /// Removes the owner with this uid from a Pod's owner references.

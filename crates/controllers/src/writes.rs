@@ -5,8 +5,10 @@ use std::future::Future;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
+use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, Error, Resource};
 use serde::Serialize;
@@ -71,9 +73,57 @@ pub async fn status<K: Namespaced>(
     component: &str,
     status: &impl Serialize,
 ) -> Result<K, Error> {
+    let same = serde_json::json!({ "uid": meta.uid });
+    patch_status(client, meta, component, &serde_json::json!({ "metadata": same, "status": status })).await
+}
+
+/// [`status`], unless the object has changed since. The server rejects it with 409 then.
+pub async fn status_of_version<K: Namespaced>(
+    client: &Client,
+    meta: &ObjectMeta,
+    component: &str,
+    status: &impl Serialize,
+) -> Result<K, Error> {
+    let same = serde_json::json!({ "uid": meta.uid, "resourceVersion": meta.resource_version });
+    patch_status(client, meta, component, &serde_json::json!({ "metadata": same, "status": status })).await
+}
+
+async fn patch_status<K: Namespaced>(
+    client: &Client,
+    meta: &ObjectMeta,
+    component: &str,
+    patch: &serde_json::Value,
+) -> Result<K, Error> {
     let name = meta.name.as_deref().unwrap_or_default();
-    let patch = serde_json::json!({ "metadata": { "uid": meta.uid }, "status": status });
-    api_in_namespace_of::<K>(client, meta).patch_status(name, &params(component), &Patch::Merge(&patch)).await
+    api_in_namespace_of::<K>(client, meta).patch_status(name, &params(component), &Patch::Merge(patch)).await
+}
+
+/// The condition of a Pod that tells, as Kubernetes does, that the cluster and not the Pod is why it ends.
+pub fn disruption(pod: &Pod, reason: &str, message: &str, now: Timestamp) -> PodCondition {
+    PodCondition {
+        type_: "DisruptionTarget".into(),
+        status: "True".into(),
+        reason: Some(reason.into()),
+        message: Some(message.into()),
+        last_transition_time: Timestamp::from_second(now.as_second()).ok().map(Time),
+        observed_generation: pod.metadata.generation,
+        ..PodCondition::default()
+    }
+}
+
+/// Merges fields into a Pod's status. Its conditions are merged by their type: others write some of them, too. A Pod that is
+/// gone needs none.
+pub async fn pod_status(
+    client: &Client,
+    pod: &Pod,
+    component: &str,
+    status: &serde_json::Value,
+) -> Result<(), Error> {
+    let patch = serde_json::json!({ "metadata": { "uid": pod.metadata.uid }, "status": status });
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let api = api_in_namespace_of::<Pod>(client, &pod.metadata);
+    let written = api.patch_status(name, &params(component), &Patch::Strategic(&patch)).await;
+    ignore_not_found(written.map(drop))
 }
 
 /// Deletes the object with this metadata's uid, in the background. An object that is gone or has been replaced by another

@@ -110,6 +110,15 @@ impl Context<'_> {
             Some("Failed") => return "Failed",
             _ => {}
         }
+        // Nothing of it will run again: what has not succeeded has failed, as the kubelet has it. Whoever counts Pods that ended
+        // has to know before the object goes.
+        if self.is_over() {
+            let well = |c: &Container| match &self.record.container(&c.name).run {
+                Run::Exited(ended) => ended.code == 0,
+                _ => false,
+            };
+            return if self.spec.containers.iter().all(well) { "Succeeded" } else { "Failed" };
+        }
         let never_ran = |c: &&Container| {
             let state = self.record.container(&c.name);
             state.run.is_pending() && state.last.is_none()
@@ -119,6 +128,12 @@ impl Context<'_> {
         }
         let waiting = self.spec.containers.iter().any(|c| never_ran(&c));
         if waiting || !self.initialised() { "Pending" } else { "Running" }
+    }
+
+    /// Whether the Pod is being deleted and all its processes have ended.
+    fn is_over(&self) -> bool {
+        let runs = matches!(self.record.sandbox, SandboxPhase::Preparing | SandboxPhase::Ready);
+        self.pod.metadata.deletion_timestamp.is_some() && !runs && !self.record.is_active()
     }
 
     fn initialised(&self) -> bool {

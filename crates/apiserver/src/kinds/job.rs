@@ -20,10 +20,6 @@ use crate::status::Result;
 use crate::table::Column;
 use crate::write::context::WriteContext;
 
-/// Fields that are stored and that the Job controller does not follow.
-const UNFOLLOWED: [&str; 4] =
-    ["backoffLimitPerIndex", "maxFailedIndexes", "podFailurePolicy", "successPolicy"];
-
 #[derive(Debug)]
 pub struct Job;
 
@@ -69,6 +65,13 @@ impl Strategy for Job {
 
 /// Warnings about the Job's specification at `path`.
 pub fn warnings(spec: &Value, path: &str) -> Vec<String> {
-    let given = UNFOLLOWED.iter().filter(|key| !spec[**key].is_null());
-    given.map(|key| format!("{path}.{key}: this cluster's Job controller does not act on it")).collect()
+    let more_than = |field: &str, most: i64| spec[field].as_i64().is_some_and(|n| n > most);
+    let large = more_than("completions", spec::MOST_INDEXES) && more_than("parallelism", spec::MOST_OF_MANY);
+    if !large || spec["completionMode"] != "Indexed" {
+        return Vec::new();
+    }
+    vec![format!(
+        "{path}: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes \
+         might not be able to track completedIndexes when a big number of indexes fail"
+    )]
 }

@@ -458,7 +458,7 @@ pub static ROLES: &[DefaultRole] = &[
     ),
     role(
         "system:controller:pod-garbage-collector",
-        &[on("core", "pods", "delete")],
+        &[on("core", "pods", "delete"), on("core", "pods/status", "patch")],
         &[User("system:yado:pod-garbage-collector")],
     ),
     role(

@@ -1,68 +1,87 @@
-//! Indexed Jobs: each completion has an index, which its Pod gets as a label, an annotation and a variable.
+//! Indexed Jobs: each completion has an index, which its Pod gets as a label, an annotation and a variable. Where failures
+//! are counted by index, each Pod carries the number of them in annotations, so that they are known when Pods are gone.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use k8s_openapi::api::batch::v1::PodFailurePolicy;
 use k8s_openapi::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFieldSelector, Pod};
-use yado_types::pod::phase;
+
+use super::backoff::ended_at;
+use super::policy;
 
 /// Label and annotation with a Pod's index.
 const INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// Annotation with the number of failures of a Pod's index before it.
+const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+/// Annotation with the number of failures of a Pod's index before it that were ignored.
+const IGNORED: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 const VARIABLE: &str = "JOB_COMPLETION_INDEX";
+/// Characters of a name before those that the server appends.
+const MOST_PREFIX: usize = 58;
 
 /// The completion index in a Pod's annotation.
 pub fn index(pod: &Pod) -> Option<usize> {
-    pod.metadata.annotations.as_ref()?.get(INDEX)?.parse().ok()
+    number(pod, INDEX)
 }
 
-/// Completed indexes: those of succeeded Pods, and those in `remembered`, the status's `completedIndexes`, whose Pods may
-/// have been deleted.
-pub fn done(pods: &[Arc<Pod>], remembered: Option<&str>) -> BTreeSet<usize> {
-    let mut all = parse(remembered.unwrap_or_default());
-    all.extend(pods.iter().filter(|p| phase(p) == "Succeeded").filter_map(|p| index(p)));
-    all
+/// The number of failures of a Pod's index before it that counted.
+pub fn failures(pod: &Pod) -> i32 {
+    number(pod, FAILURES).unwrap_or_default()
 }
 
-/// Formats indexes as in `completedIndexes`: `0,2-4,7`.
-pub fn text(indexes: &BTreeSet<usize>) -> String {
-    let mut ranges: Vec<(usize, usize)> = Vec::new();
-    for &i in indexes {
-        match ranges.last_mut() {
-            Some((_, last)) if *last + 1 == i => *last = i,
-            _ => ranges.push((i, i)),
+/// The number of failures of a Pod's index, with its own and with those that were ignored.
+pub fn all_failures(pod: &Pod) -> u32 {
+    let before = i64::from(failures(pod)) + i64::from(number::<i32>(pod, IGNORED).unwrap_or_default());
+    u32::try_from(before.max(0) + 1).unwrap_or(u32::MAX)
+}
+
+fn number<N: std::str::FromStr>(pod: &Pod, annotation: &str) -> Option<N> {
+    pod.metadata.annotations.as_ref()?.get(annotation)?.parse().ok()
+}
+
+/// The failed Pods that stand for the failures of their indexes until those have other Pods: of each index the one with the
+/// most failures, and the last of these.
+pub fn last_of_each<'a>(failed: impl Iterator<Item = &'a Arc<Pod>>) -> BTreeMap<usize, Arc<Pod>> {
+    let mut last: BTreeMap<usize, Arc<Pod>> = BTreeMap::new();
+    for pod in failed {
+        let Some(index) = index(pod) else { continue };
+        let rank = |pod: &Pod| (all_failures(pod), ended_at(pod));
+        if last.get(&index).is_none_or(|other| rank(other) <= rank(pod)) {
+            last.insert(index, pod.clone());
         }
     }
-    let show = |(first, last): (usize, usize)| match last - first {
-        0 => first.to_string(),
-        1 => format!("{first},{last}"),
-        _ => format!("{first}-{last}"),
-    };
-    ranges.into_iter().map(show).collect::<Vec<_>>().join(",")
-}
-
-/// Maximum number of indexes read from one range of a status, so that a range that somebody forged takes little memory.
-const MAX_INDEXES: usize = 100_000;
-
-fn parse(text: &str) -> BTreeSet<usize> {
-    let mut all = BTreeSet::new();
-    for part in text.split(',').filter(|p| !p.is_empty()) {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        if let (Ok(first), Ok(last)) = (first.parse::<usize>(), last.parse::<usize>()) {
-            all.extend((first..=last).take(MAX_INDEXES));
-        }
-    }
-    all
+    last
 }
 
 /// Adds an index to a Pod: name prefix, host name, label, annotation, and the variable in each container.
 pub fn with_index(mut pod: Pod, job: &str, index: usize) -> Pod {
     let meta = &mut pod.metadata;
-    meta.generate_name = Some(format!("{job}-{index}-"));
+    let suffix = format!("-{index}-");
+    let room = MOST_PREFIX.saturating_sub(suffix.len()).min(job.len());
+    let end = (0..=room).rev().find(|end| job.is_char_boundary(*end)).unwrap_or_default();
+    meta.generate_name = Some(format!("{}{suffix}", &job[..end]));
     meta.annotations.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
     meta.labels.get_or_insert_default().insert(INDEX.to_owned(), index.to_string());
     let spec = pod.spec.get_or_insert_default();
     spec.hostname = Some(format!("{job}-{index}"));
     spec.containers.iter_mut().chain(spec.init_containers.iter_mut().flatten()).for_each(add_variable);
+    pod
+}
+
+/// Writes the failures of a Pod's index into its annotations: those of the Pod that it replaces, and that Pod's own.
+pub fn with_failures(mut pod: Pod, replaced: Option<&Pod>, policy: Option<&PodFailurePolicy>) -> Pod {
+    let (mut counted, mut ignored) = (0, 0);
+    if let Some(replaced) = replaced {
+        (counted, ignored) = (failures(replaced), number(replaced, IGNORED).unwrap_or_default());
+        let own = if policy::failure(policy, replaced).counts() { &mut counted } else { &mut ignored };
+        *own = i32::saturating_add(*own, 1);
+    }
+    let annotations = pod.metadata.annotations.get_or_insert_default();
+    annotations.insert(FAILURES.to_owned(), counted.to_string());
+    if ignored > 0 {
+        annotations.insert(IGNORED.to_owned(), ignored.to_string());
+    }
     pod
 }
 
@@ -72,7 +91,7 @@ fn add_variable(container: &mut Container) {
         return;
     }
     let field =
-        ObjectFieldSelector { field_path: format!("metadata.annotations['{INDEX}']"), ..Default::default() };
+        ObjectFieldSelector { field_path: format!("metadata.labels['{INDEX}']"), ..Default::default() };
     env.push(EnvVar {
         name: VARIABLE.to_owned(),
         value_from: Some(EnvVarSource { field_ref: Some(field), ..Default::default() }),

@@ -215,6 +215,10 @@ impl Controller {
             Some(Duration::ZERO) => {
                 let message = format!("Marking for deletion Pod {key}");
                 self.recorder.event(&pod.object_ref(&()), EventType::Normal, "TaintManagerEviction", message);
+                let message = "Taint manager: deleting due to NoExecute taint";
+                let condition = writes::disruption(&pod, "DeletionByTaintManager", message, now);
+                let status = serde_json::json!({ "conditions": [condition] });
+                writes::pod_status(&self.context.client, &pod, COMPONENT, &status).await?;
                 writes::delete::<Pod>(&self.context.client, &pod.metadata).await?;
                 Ok(Next::Wait)
             }

@@ -141,6 +141,172 @@ fn k42_replication_controllers_daemon_sets_and_jobs_run() {
     );
 }
 
+const POLICIES: &str = r#"
+apiVersion: batch/v1
+kind: Job
+metadata: {name: by-index}
+spec:
+  completions: 3
+  parallelism: 3
+  completionMode: Indexed
+  backoffLimitPerIndex: 0
+  template:
+    spec:
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sh, -c, "hostname; test $JOB_COMPLETION_INDEX != 1"]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: few}
+spec:
+  completions: 3
+  parallelism: 3
+  completionMode: Indexed
+  successPolicy: {rules: [{succeededIndexes: "0-1", succeededCount: 1}]}
+  template:
+    spec:
+      terminationGracePeriodSeconds: 1
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sh, -c, "test $JOB_COMPLETION_INDEX = 0 || exec sleep 1000"]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: strict}
+spec:
+  parallelism: 2
+  completions: 2
+  podFailurePolicy:
+    rules:
+    - {action: FailJob, onExitCodes: {containerName: c, operator: In, values: [42]}}
+  template:
+    spec:
+      terminationGracePeriodSeconds: 1
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sh, -c, "mkdir /work/first && exit 42; exec sleep 1000"], volumeMounts: [{name: work, mountPath: /work}]}]
+      volumes: [{name: work, hostPath: {path: DATA/strict, type: DirectoryOrCreate}}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: patient}
+spec:
+  podReplacementPolicy: Failed
+  template:
+    spec:
+      terminationGracePeriodSeconds: 1
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sleep, "1000"]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: later}
+spec:
+  suspend: true
+  template:
+    spec:
+      nodeSelector: {disk: none}
+      terminationGracePeriodSeconds: 1
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sleep, "1000"]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: elastic}
+spec:
+  completions: 1
+  parallelism: 1
+  completionMode: Indexed
+  template:
+    spec:
+      terminationGracePeriodSeconds: 1
+      restartPolicy: Never
+      containers: [{name: c, image: busybox, imagePullPolicy: Never, command: [sleep, "1000"]}]
+---
+apiVersion: batch/v1
+kind: Job
+metadata: {name: foreign}
+spec:
+  managedBy: example.com/other
+  template: {spec: {restartPolicy: Never, containers: [{name: c, image: busybox, imagePullPolicy: Never, command: ["true"]}]}}
+"#;
+
+#[test]
+fn jobs_follow_their_policies() {
+    let Some(cluster) = Cluster::start(&["busybox.tar"]) else { return };
+    cluster.apply(&POLICIES.replace("DATA", &cluster.data.path().display().to_string()));
+    check(
+        &cluster,
+        &[
+            ("wait --for=condition=failed job/by-index --timeout=180s", &["condition met"]),
+            (
+                "get job by-index -o jsonpath={.status}",
+                &[
+                    "\"completedIndexes\":\"0,2\"",
+                    "\"failedIndexes\":\"1\"",
+                    "\"succeeded\":2",
+                    "\"failed\":1",
+                    "\"uncountedTerminatedPods\":{}",
+                    "\"reason\":\"FailedIndexes\"",
+                    "FailureTarget",
+                ],
+            ),
+            ("logs -l batch.kubernetes.io/job-completion-index=2,job-name=by-index", &["by-index-2"]),
+            ("get pods -l job-name=by-index -o jsonpath={.items[*].metadata.finalizers}", &["!job-tracking"]),
+            ("wait --for=condition=complete job/few --timeout=180s", &["condition met"]),
+            ("describe job few", &["1 Succeeded / 0 Failed", "Completed Indexes:  0"]),
+            (
+                "get job few -o jsonpath={.status.conditions}",
+                &["SuccessCriteriaMet", "\"reason\":\"SuccessPolicy\"", "Matched rules at index 0"],
+            ),
+            ("wait --for=condition=failed job/strict --timeout=180s", &["condition met"]),
+            (
+                "get job strict -o jsonpath={.status}",
+                &[
+                    "\"reason\":\"PodFailurePolicy\"",
+                    "Container c for pod default/strict-",
+                    "failed with exit code 42 matching FailJob rule at index 0",
+                    "\"failed\":2",
+                ],
+            ),
+            ("wait --for=jsonpath={.status.ready}=1 job/patient --timeout=180s", &["condition met"]),
+            ("delete pod -l job-name=patient --timeout=180s", &["deleted"]),
+            ("wait --for=jsonpath={.status.failed}=1 job/patient --timeout=180s", &["condition met"]),
+            ("get job later -o jsonpath={.status}", &["Suspended", "!startTime"]),
+            (
+                "patch job later --type=json -p '[{\"op\":\"remove\",\"path\":\"/spec/template/spec/nodeSelector\"},{\"op\":\"add\",\"path\":\"/spec/template/spec/containers/0/resources/requests\",\"value\":{\"cpu\":\"10m\"}}]'",
+                &["patched"],
+            ),
+            ("patch job later -p '{\"spec\":{\"suspend\":false}}'", &["patched"]),
+            ("wait --for=jsonpath={.status.ready}=1 job/later --timeout=180s", &["condition met"]),
+            ("^set image job/later c=busybox:2", &["field is immutable"]),
+            ("patch job later -p '{\"spec\":{\"suspend\":true}}'", &["patched"]),
+            ("wait --for=delete pod -l job-name=later --timeout=180s", &[]),
+            ("describe job later", &["Suspended", "Resumed", "Suspend:", "true", "0 Active", "0 Failed"]),
+            ("wait --for=jsonpath={.status.ready}=1 job/elastic --timeout=180s", &["condition met"]),
+            ("patch job elastic -p '{\"spec\":{\"completions\":2,\"parallelism\":2}}'", &["patched"]),
+            ("wait --for=jsonpath={.status.ready}=2 job/elastic --timeout=180s", &["condition met"]),
+            (
+                "^patch job elastic -p '{\"spec\":{\"completions\":3}}'",
+                &["can only be modified in tandem with spec.parallelism"],
+            ),
+            ("patch job elastic -p '{\"spec\":{\"completions\":1,\"parallelism\":1}}'", &["patched"]),
+            (
+                "wait --for=delete pod -l job-name=elastic,batch.kubernetes.io/job-completion-index=1 --timeout=180s",
+                &[],
+            ),
+            ("get job foreign -o jsonpath={.status}", &["!active"]),
+            ("delete job elastic --cascade=orphan --timeout=180s", &["deleted"]),
+            (
+                "get pods -l job-name=elastic -o jsonpath={.items[*].metadata.finalizers}/{.items[*].metadata.ownerReferences}",
+                &["!job"],
+            ),
+            ("delete pods -l job-name=elastic --timeout=180s", &["deleted"]),
+            ("delete jobs --all --cascade=foreground --timeout=180s", &["\"patient\" deleted"]),
+            ("wait --for=delete pod --all --timeout=180s", &[]),
+            ("get pods", &["No resources found"]),
+        ],
+    );
+}
+
 const CRON_JOBS: &str = r#"
 apiVersion: batch/v1
 kind: CronJob

@@ -10,9 +10,9 @@ use crate::schema::validate::{Errors, Path};
 
 /// Pods of an Indexed Job that may run at a time, and indexes of it that may fail, so that the lists of its completed and failed
 /// indexes fit into its status.
-const MOST_INDEXES: i64 = 100_000;
+pub(super) const MOST_INDEXES: i64 = 100_000;
 /// The same for a Job of more completions than [`MOST_INDEXES`] that counts failures by index.
-const MOST_OF_MANY: i64 = 10_000;
+pub(super) const MOST_OF_MANY: i64 = 10_000;
 /// Bytes of `managedBy`.
 const MOST_MANAGER: usize = 63;
 
