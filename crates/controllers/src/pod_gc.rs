@@ -4,8 +4,9 @@
 //! [Node] gone, [Pod] ended --> delete [Pod]
 //! ```
 //!
-//! Watches Pods and Nodes. Writes the phase Failed to Pods that did not end, since nobody else will, and deletes, with a grace period of 0, Pods bound to nodes that do not exist, terminating Pods that
-//! were never bound, and the oldest ended Pods in excess of a maximum.
+//! Watches Pods and Nodes. Deletes, with a grace period of 0, Pods bound to nodes that do not exist, terminating Pods that
+//! were never bound, and the oldest ended Pods in excess of a maximum. To those that have not ended it writes the phase
+//! `Failed` first, since nobody else will.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
