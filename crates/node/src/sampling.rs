@@ -30,8 +30,9 @@ pub(crate) fn start(shared: &Arc<Shared>) {
     let worker = shared.clone();
     shared.tasks.spawn("usage", async move {
         loop {
-            sample(&worker).await;
+            // Whoever asks before has the first sample taken: at start there is other work.
             worker.clock.sleep(INTERVAL).await;
+            sample(&worker).await;
         }
     });
 }
